@@ -1,0 +1,31 @@
+"""Text to token ids and loss mask.
+
+`load_rows` reads a data set from a folder or the hub, `to_examples` turns its rows into prompts and responses,
+`tokenize` into ids and labels; `holdout` and `limit` cut the rows. Names are imported on first use, so that
+`idlora.data.templates` costs nothing.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "render": "templates",
+    "eval_prompt": "templates",
+    "DatasetSpec": "sources",
+    "DataError": "sources",
+    "DATASETS": "sources",
+    "load_rows": "sources",
+    "Example": "examples",
+    "to_examples": "examples",
+    "holdout": "examples",
+    "limit": "examples",
+    "TokenizedSet": "tokenization",
+    "tokenize": "tokenization",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,1 @@
+"""Benchmarks: each module has `check(protocol)` and `run(rows, …)`; see `idlora.evals.registry`."""

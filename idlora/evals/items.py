@@ -1,0 +1,50 @@
+"""Items as they are asked and as they are recorded."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A row's text as the model sees it."""
+
+    row: dict
+    text: str
+
+    @property
+    def item_id(self) -> str:
+        return self.row["id"]
+
+    @cached_property
+    def item_hash(self) -> str:
+        """16 hex digits of the row's content, whatever the prompt."""
+        return sha16(json.dumps(self.row, sort_keys=True))
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        return sha16(self.text)
+
+
+def sha16(text: str) -> str:
+    """First 16 hex digits of SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def record(
+    prompt: Prompt, sample: int, raw: str, *, parsed: Any, gold: Any, scores: dict[str, float], **extra: Any
+) -> dict[str, Any]:
+    """One line of items.jsonl: what was asked (by hash), what came back, how it was read, what it scored (0 to 1)."""
+    return {
+        "item_id": prompt.item_id,
+        "item_hash": prompt.item_hash,
+        "prompt_hash": prompt.prompt_hash,
+        "sample": sample,
+        "raw": raw,
+        "parsed": parsed,
+        "gold": gold,
+        "scores": scores,
+        **extra,
+    }

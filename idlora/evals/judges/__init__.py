@@ -1,0 +1,1 @@
+"""Refusal judges: each module has `refuses(prompt, response) -> bool`."""

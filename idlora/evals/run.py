@@ -1,0 +1,89 @@
+"""One evaluation: from a model and a benchmark's rows to the records of every item.
+
+folder/meta.json       what was asked: {"benchmark", "protocol", "items", "samples", "data_digest"}
+folder/answers.jsonl   raw answers, batch by batch, while the evaluation is under way
+folder/items.jsonl     the records, scored
+folder/DONE            SHA-256 of items.jsonl, written last
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from idlora.evals import registry
+from idlora.evals.items import sha16
+from idlora.evals.protocol import Permissions, Protocol
+from idlora.records import ItemLog, is_complete, mark_done, read_json, write_json
+
+ANSWERS = "answers.jsonl"
+
+
+def evaluate(
+    *,
+    model,
+    tokenizer,
+    protocol: Protocol,
+    rows: list[dict],
+    folder: Path,
+    batch_size: int,
+    permissions: Permissions,
+    progress: Callable[[int, int], None] | None = None,
+    fewshot_rows: list[dict] | None = None,
+) -> Path:
+    """Runs the protocol's benchmark on a model and returns the folder of its records, complete.
+
+    A complete folder is left as it is; one that was interrupted is taken up at its first missing batch and ends with
+    the records that it would have had. Greedy answers do not depend on the batch size, sampled ones do.
+
+    Args:
+        model, tokenizer: a causal language model, plain or with an adapter, on any one device.
+        protocol: what is asked, how it is decoded and how it is judged.
+        rows: of `idlora.data.load_rows`, each with its own "id"; the first `protocol.limit` are used.
+        folder: of this evaluation alone.
+        batch_size: sequences decoded together.
+        permissions: what the user allows; only benchmarks that run code ask.
+        progress: called with (done, total) of whatever is being done: answers, then programs.
+        fewshot_rows: rows to show as worked examples, where the protocol has any; the first ones are taken.
+
+    Raises:
+        ValueError: no rows, too few few-shot rows, or a folder that holds an evaluation of something else.
+        idlora.evals.sandbox.ExecutionRefused: the benchmark runs code, and that is not allowed or not possible.
+    """
+    folder = Path(folder)
+    rows = rows[: protocol.limit]
+    if not rows:
+        raise ValueError(f"{protocol.benchmark} has no rows: nothing can be evaluated")
+    if len(fewshot_rows or []) < protocol.num_fewshot:
+        raise ValueError(
+            f"num_fewshot={protocol.num_fewshot} needs as many worked examples and got {len(fewshot_rows or [])}: "
+            "give rows of the training split"
+        )
+    shown = (fewshot_rows or [])[: protocol.num_fewshot]
+    meta = {
+        "benchmark": protocol.benchmark,
+        "protocol": asdict(protocol),
+        "items": len(rows),
+        "samples": protocol.samples,
+        "data_digest": sha16(json.dumps([rows, shown], sort_keys=True)),
+    }
+    if (folder / "meta.json").exists() and read_json(folder / "meta.json") != meta:
+        raise ValueError(f"{folder} holds an evaluation of another protocol or data: give this one a folder of its own")
+    if is_complete(folder):
+        return folder
+    write_json(folder / "meta.json", meta)
+
+    from idlora.evals.generation import generate  # torch: a complete folder needs none of it
+
+    answers = folder / ANSWERS
+    ask = partial(generate, model, tokenizer, protocol=protocol, batch_size=batch_size, path=answers, progress=progress)
+    records = registry.load("benchmarks", protocol.benchmark).run(
+        rows, protocol=protocol, ask=ask, permissions=permissions, progress=progress, fewshot_rows=shown
+    )
+    items = folder / "items.jsonl"
+    items.unlink(missing_ok=True)  # scores are made again from all answers, never added to
+    ItemLog(items).append(records)
+    mark_done(folder)
+    answers.unlink(missing_ok=True)
+    return folder

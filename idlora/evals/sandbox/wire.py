@@ -1,0 +1,104 @@
+"""Plain values between two processes that do not trust each other.
+
+A value crosses as tagged JSON: None, bool and str stand for themselves, everything else is a list that begins with
+its tag. No class, no code and no reference survives the crossing, so a reply can be wrong but never more than a
+value; pickle and marshal, which can carry more, are not used.
+
+    None · True · "text"          as in JSON
+    ["int", "-1f"]                hexadecimal, so of any size and linear to read
+    ["float", "0x1.8p+1"]         float.hex: exact, with "inf" and "nan"
+    ["bytes", "00ff"]
+    ["list"|"tuple"|"set"|"frozenset", [item, …]]
+    ["dict", [[key, value], …]]   in insertion order
+
+A frame is the length of its JSON as four big-endian bytes, then the JSON. Instances of subclasses (Counter, IntEnum,
+namedtuple, …) cross as the plain type that they extend.
+
+Left out: complex numbers, iterators and every other object: they do not cross, `NotPlain` is raised.
+"""
+
+import json
+import struct
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 64
+_LENGTH = struct.Struct(">I")
+_CONTAINERS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+
+
+class NotPlain(Exception):
+    """The value, or what was received in its place, cannot cross: another type, too deep, too large or malformed."""
+
+
+def encode(value, depth=0):
+    """Plain value → JSON-ready structure. Raises NotPlain for any other type and beyond MAX_DEPTH levels."""
+    if depth > MAX_DEPTH:
+        raise NotPlain(f"a value nested deeper than {MAX_DEPTH} levels")
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return ["int", format(int(value), "x")]
+    if isinstance(value, float):
+        return ["float", float.hex(value)]
+    if isinstance(value, (bytes, bytearray)):
+        return ["bytes", bytes(value).hex()]
+    if isinstance(value, dict):
+        return ["dict", [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in dict.items(value)]]
+    for tag, kind in _CONTAINERS.items():
+        if isinstance(value, kind):
+            return [tag, [encode(item, depth + 1) for item in kind.__iter__(value)]]
+    raise NotPlain(f"a value of type {type(value).__name__}")
+
+
+def decode(tree, depth=0):
+    """Inverse of `encode`. Raises NotPlain for anything that `encode` does not write."""
+    if depth > MAX_DEPTH:
+        raise NotPlain(f"a value nested deeper than {MAX_DEPTH} levels")
+    if tree is None or isinstance(tree, (bool, str)):
+        return tree
+    try:
+        tag, payload = tree
+        if tag == "int":
+            return int(payload, 16)
+        if tag == "float":
+            return float.fromhex(payload)
+        if tag == "bytes":
+            return bytes.fromhex(payload)
+        if tag == "dict":
+            return {decode(k, depth + 1): decode(v, depth + 1) for k, v in payload}
+        return _CONTAINERS[tag](decode(item, depth + 1) for item in payload)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise NotPlain(f"a malformed value ({error})") from None
+
+
+def pack(message):
+    """JSON-ready structure → frame. Raises NotPlain beyond MAX_BYTES."""
+    data = json.dumps(message).encode()
+    if len(data) > MAX_BYTES:
+        raise NotPlain(f"a value of {len(data)} bytes (limit {MAX_BYTES})")
+    return _LENGTH.pack(len(data)) + data
+
+
+def unpack(read):
+    """Reads one frame; `read(n)` returns exactly n bytes or raises EOFError. Raises NotPlain if it is not a frame."""
+    (length,) = _LENGTH.unpack(read(_LENGTH.size))
+    if length > MAX_BYTES:
+        raise NotPlain(f"a value of {length} bytes (limit {MAX_BYTES})")
+    try:
+        return json.loads(read(length))
+    except (ValueError, RecursionError) as error:
+        raise NotPlain(f"a malformed message ({type(error).__name__})") from None
+
+
+def reader(source):
+    """`read(n)` for `unpack` over a binary stream with `.read`, e.g. a pipe's file object."""
+
+    def read(count):
+        data = source.read(count)
+        if len(data) < count:
+            raise EOFError("the other side is gone")
+        return data
+
+    return read

@@ -1,0 +1,107 @@
+"""The candidate's side: a warm process that forks one sandboxed child per program and never sees a test.
+
+Started by the judge as a script in a fresh interpreter, with one end of a Unix socket as standard input. Over it come
+the setting (once), then per program a socket of its own, on which the child finds the program and, afterwards, calls
+to answer; another byte kills the child and all that it started.
+"""
+
+import contextlib
+import os
+import random
+import socket
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import isolation
+import preload
+import wire
+
+del sys.path[0]
+
+
+def serve(connection):
+    """In the child: read the program, run it, answer calls of its entry point until the judge hangs up."""
+
+    def read(count):
+        data = b""
+        while len(data) < count:
+            data += connection.recv(count - len(data)) or hang_up()
+        return data
+
+    def hang_up():
+        os._exit(0)
+
+    def reply(message):
+        with contextlib.suppress(OSError):
+            connection.sendall(wire.pack(message))
+
+    def answer(action):
+        try:
+            value = action()
+        except BaseException as error:  # also SystemExit: the judge decides what it means
+            reply(["raise", type(error).__name__, _text(error)])
+            return
+        try:
+            reply(["return", wire.encode(value)])
+        except (wire.NotPlain, RecursionError) as error:
+            reply(["not plain", str(error)])
+
+    program, entry_point = wire.unpack(read)
+    namespace = {"__name__": "candidate"}
+    random.seed(0)
+    answer(lambda: exec(compile(program, "<program>", "exec"), namespace))
+    while True:
+        arguments, keywords = wire.decode(wire.unpack(read))
+        answer(lambda: namespace[entry_point](*arguments, **keywords))  # noqa: B023 (called at once)
+
+
+def _text(error):
+    try:
+        return str(error)[:200]
+    except BaseException:
+        return ""
+
+
+def candidate(connection, isolated, limits):
+    """The forked child: shed everything, then serve."""
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR)
+        keep = os.dup2(connection.detach(), 3) if connection.fileno() != 3 else connection.detach()
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        os.closerange(keep + 1, 1 << 16)
+        isolated.settle(limits)
+        serve(socket.socket(fileno=keep))
+    finally:
+        os._exit(1)
+
+
+def main():
+    control = socket.socket(fileno=0)
+    setting = wire.unpack(wire.reader(control.makefile("rb")))
+    os.umask(0o022)
+    isolated = isolation.Confined() if setting["confined"] else isolation.Unconfined()
+    try:
+        isolated.enter()
+    except isolation.Refused as error:
+        control.sendall(wire.pack(["refused", str(error)]))
+        return
+    control.sendall(wire.pack(["ready", ""]))
+    preload.settle()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            return
+        connection = socket.socket(fileno=descriptors[0])
+        pid = isolated.fork()
+        if pid == 0:
+            candidate(connection, isolated, setting["limits"])
+        connection.close()
+        control.recv(1)
+        isolated.end(pid)
+        control.sendall(b".")
+
+
+if __name__ == "__main__":
+    main()

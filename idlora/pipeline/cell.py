@@ -1,0 +1,145 @@
+"""One cell: train, then evaluate what was saved. Resumes, never repeats, and leaves every ending on disk."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from idlora.evals.protocol import Permissions, Protocol
+from idlora.pipeline.evaluation import Subject, evaluate_all
+from idlora.pipeline.progress import Silent
+from idlora.records import Run, run_name
+from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What one cell computes, and where and how it is run here.
+
+    `config` is what is computed and names the run's folder; results_dir, data_root, threads, batch_size and the
+    permissions are this machine's affair and are not part of it.
+    """
+
+    experiment: str
+    scale: str
+    model: ModelSpec
+    method: MethodSpec
+    data: DataSpec
+    train: TrainSpec
+    protocols: tuple[Protocol, ...]
+    data_root: Path | None
+    results_dir: Path
+    threads: int
+    batch_size: int
+    permissions: Permissions
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
+        specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
+        return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
+
+    @property
+    def run(self) -> Run:
+        """The run's folder, which need not exist."""
+        return Run(self.results_dir / self.scale / "runs" / run_name(self.config))
+
+    @property
+    def subject(self) -> Subject:
+        """The trained model and its evaluations."""
+        return finished(
+            self.run.folder,
+            self.model,
+            self.method,
+            protocols=self.protocols,
+            data_root=self.data_root,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            permissions=self.permissions,
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is trained and every evaluation has its DONE mark."""
+        return self.run.done and self.subject.complete
+
+    @property
+    def title(self) -> str:
+        """How a person names the cell: ``experiment/method``, with the seed where it is not 0."""
+        return f"{self.experiment}/{self.method.name}" + (f"/s{self.train.seed}" if self.train.seed else "")
+
+
+def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> Subject:
+    """The `Subject` of a finished run's folder."""
+
+    def load() -> tuple[Any, Any]:
+        from idlora.training import load_finished
+
+        return load_finished(folder, model, method)
+
+    return Subject(folder=folder, load=load, **rest)
+
+
+def run_cell(cell: Cell, progress: Silent | None = None) -> None:
+    """Train the cell unless that is done, then run each evaluation that is not, on the model as it was saved.
+
+    A run that was killed stands as ``running``, an interrupted one says so; either is taken up again: training from its
+    last checkpoint, an evaluation from its last batch of records. What is finished is never run again.
+
+    Raises whatever ended it, after the ending of a training (oom, failed, interrupted, with the reason) is on disk.
+    """
+    if not cell.run.done:
+        train_cell(cell, progress)
+    evaluate_all(cell.subject, progress)
+
+
+def train_cell(cell: Cell, progress: Silent | None = None) -> None:
+    """The training half of `run_cell`; an untuned base only has its parameters counted."""
+    import torch  # seconds to import: a finished cell needs none of it
+
+    from idlora.training import build_adapted, build_base, build_data, count_parameters, train
+
+    progress = progress or Silent()
+    torch.set_num_threads(cell.threads)
+    with _status_on_disk(cell) as finish:
+        model, tokenizer = build_base(cell.model)
+        if cell.method.kind == "none":
+            finish(count_parameters(model) | {"parameters_trainable": 0})
+            return
+        resources = train(
+            model=build_adapted(model, cell.method, cell.train.seed),
+            tokenizer=tokenizer,
+            tokenized=build_data(cell.data, tokenizer, root=cell.data_root)[0],
+            spec=cell.train,
+            base=cell.model,
+            folder=cell.run.folder,
+            on_step=lambda step, total, loss: progress.step("training", step, total, f"loss {loss:.2f}"),
+        )
+        finish(dataclasses.asdict(resources))
+    shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+
+
+@contextlib.contextmanager
+def _status_on_disk(cell: Cell) -> Iterator[Any]:
+    """Walk the run's states around a training; in a launch of several processes the first one alone writes them."""
+    from idlora.training import OutOfMemory
+
+    if int(os.environ.get("RANK", "0")) != 0:
+        yield lambda resources: None
+        return
+    run = cell.run
+    run.start(cell.config)
+    try:
+        yield run.finish
+    except KeyboardInterrupt:
+        run.fail("interrupted", "stopped by a signal while training")
+        raise
+    except OutOfMemory as error:
+        run.fail("oom", str(error))
+        raise
+    except Exception as error:
+        run.fail("failed", f"{type(error).__name__}: {error}")
+        raise

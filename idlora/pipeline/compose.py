@@ -1,0 +1,196 @@
+"""Hydra configs to typed cells, for every script: the one place that knows both.
+
+`compose` resolves a root config with overrides, as the command line would; `cell_from_config` checks every key and
+value and returns a `Cell`. Resolvers that serve the YAML files:
+
+    ${by_scale:{paper:128,tiny:12}}   the value for the config's scale
+    ${learning_rate:paper}            the paper's learning rate for the experiment, or the method's own where the paper is silent
+    ${learning_rate:tuned}            the one that `make tune` chose, from experiments/tuning/<scale>/chosen.csv
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from idlora.evals.protocol import Permissions, Protocol
+from idlora.pipeline.cell import Cell, finished
+from idlora.pipeline.evaluation import Subject
+from idlora.pipeline.places import data_digest, locate_data, locate_model, relocate_model
+from idlora.pipeline.typed import ConfigError, typed
+from idlora.records import Run, digest
+from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = REPOSITORY / "configs"
+EXPERIMENTS = REPOSITORY / "experiments"
+
+
+def chosen_csv(scale: str) -> Path:
+    """Where the tuned learning rates of a scale are: columns experiment, method, learning_rate."""
+    return EXPERIMENTS / "tuning" / scale / "chosen.csv"
+
+
+def _by_scale(choices: DictConfig, *, _root_: DictConfig) -> Any:
+    if _root_.scale not in choices:
+        raise ConfigError(f"this config has values for the scales {list(choices)}, none for scale={_root_.scale}")
+    return choices[_root_.scale]
+
+
+def _learning_rate(source: str, *, _root_: DictConfig) -> float | None:
+    if _root_.method.kind == "none":
+        return None
+    if source == "paper":
+        return _root_.method.get("paper_learning_rate") or _root_.paper.learning_rate
+    path, key = chosen_csv(_root_.scale), (_root_.experiment, _root_.method.name)
+    if path.is_file():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if (row["experiment"], row["method"]) == key:
+                    return float(row["learning_rate"])
+    raise ConfigError(
+        f"no tuned learning rate for experiment={key[0]} method={key[1]} at scale={_root_.scale}: "
+        f"run `make tune SCALE={_root_.scale}`, or give hparams=paper or train.learning_rate=…"
+    )
+
+
+def register_resolvers() -> None:
+    """Make the resolvers known to OmegaConf; safe to call again."""
+    OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
+    OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
+
+
+def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
+    """The config `configs/<root>.yaml` with Hydra overrides applied, interpolations still unresolved.
+
+    Raises `ConfigError` for an override that Hydra refuses. Leaves out Hydra's own node and its multirun.
+    """
+    register_resolvers()
+    GlobalHydra.instance().clear()  # a script's own config is composed by now, and Hydra takes one at a time
+    with hydra.initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        try:
+            return hydra.compose(config_name=root, overrides=list(overrides))
+        except hydra.errors.HydraException as error:
+            reason = str(error.__cause__ or error).splitlines()
+            raise ConfigError(f"the config {root} does not take {list(overrides)}: {' '.join(reason[:3])}") from error
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain dicts and lists; `ConfigError` where a value is missing or cannot be resolved."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        sentence = str(error).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
+        raise ConfigError(sentence) from error
+
+
+def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = ()) -> Cell:
+    """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run."""
+    asked = [f"experiment={experiment}", f"method={method}", f"scale={scale}", f"seed={seed}", *overrides]
+    return cell_from_config(compose("train", asked))
+
+
+def cell_from_config(config: DictConfig) -> Cell:
+    """A checked `Cell` from a composed training config.
+
+    Raises `ConfigError` for an unknown key, an ill-typed value, or a model or data set that is not there.
+    """
+    values = plain(config)
+    method = dict(values["method"])
+    method.pop("paper_learning_rate", None)  # hparams/paper.yaml has read it
+    train = values["train"] | {"seed": values["seed"], "deepspeed": values["launch"]["deepspeed"]}
+    for read_by_the_methods in ("dropout", "target_modules"):
+        train.pop(read_by_the_methods, None)
+    data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
+    data = values["data"] | {"digest": data_digest(values["data"]["name"], data_root)}
+    return Cell(
+        experiment=values["experiment"],
+        scale=values["scale"],
+        model=typed(ModelSpec, locate_model(values["model"]), where="model"),
+        method=typed(MethodSpec, method, where="method"),
+        data=typed(DataSpec, data, where="data"),
+        train=typed(TrainSpec, train, where="train"),
+        results_dir=Path(values["results_dir"]),
+        **_how(values, values["eval"], data_root),
+    )
+
+
+def protocols(evals: dict[str, dict[str, Any]], data_root: Path | None) -> tuple[Protocol, ...]:
+    """The evaluations of a composed ``eval`` group; one whose ``where_present`` is true is left out without its data."""
+    chosen = []
+    for name, values in evals.items():
+        values = dict(values)
+        if values.pop("where_present", False) and "absent" in data_digest(values["benchmark"], data_root):
+            continue
+        chosen.append(typed(Protocol, values, where=f"eval.{name}"))
+    return tuple(chosen)
+
+
+def subject_from_config(config: DictConfig) -> Subject:
+    """What scripts/evaluate.py evaluates: a finished run, or a base model with or without an adapter.
+
+    A run says itself what it was trained on; its evaluations are its experiment's unless ``eval`` names others.
+
+    Raises `ConfigError` for a folder that is no finished run, a run and an adapter at once, or nothing to evaluate on.
+    """
+    if config.run is None:
+        return _model_subject(config)
+    if config.adapter is not None:
+        raise ConfigError(f"give run={config.run} or adapter={config.adapter}, not both: a run has its own adapter")
+    run = Run(Path(config.run))
+    if not run.done:
+        raise ConfigError(f"run={config.run} is no finished run (its state is {run.state}): train it first")
+    recorded = run.config
+    config = config.copy()
+    config.scale = recorded["scale"]
+    values = plain(config)
+    data_root = locate_data(values["data_root"], scale=recorded["scale"], results_dir=values["results_dir"])
+    evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
+    return finished(
+        run.folder,
+        typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
+        typed(MethodSpec, recorded["method"], where="method"),
+        **_how(values, evals, data_root),
+    )
+
+
+def _overrides(recorded: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={recorded[key]}" for key in ("experiment", "scale")] + [f"method={recorded['method']['name']}"]
+
+
+def _model_subject(config: DictConfig) -> Subject:
+    values = plain(config)
+    if not values["eval"]:
+        raise ConfigError("say what to evaluate on, for example eval=gsm8k (run=<folder> would know it by itself)")
+    model = typed(ModelSpec, locate_model(values["model"]), where="model")
+    adapter = values["adapter"]
+    name = model.name if adapter is None else f"{model.name}-{digest({'adapter': str(Path(adapter).resolve())}, 8)}"
+    folder = Path(values["output"] or Path(values["results_dir"]) / values["scale"] / "evaluations" / name)
+    data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
+
+    def load() -> tuple[Any, Any]:
+        from idlora.training import build_base, load_adapter
+
+        base, tokenizer = build_base(model)
+        return (base if adapter is None else load_adapter(base, adapter, model)), tokenizer
+
+    return Subject(folder=folder, load=load, **_how(values, values["eval"], data_root))
+
+
+def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
+    """The part of a `Subject` that says how it is evaluated here."""
+    return {
+        "protocols": protocols(evals, data_root),
+        "data_root": data_root,
+        "batch_size": values["eval_batch_size"],
+        "threads": values["threads"],
+        "permissions": Permissions(
+            allow_code_execution=values["allow_code_execution"],
+            allow_network_unconfined=values["allow_network_unconfined"],
+        ),
+    }

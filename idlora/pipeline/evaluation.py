@@ -1,0 +1,73 @@
+"""Evaluating a model, whether a cell of a table trained it or someone brought it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from idlora.data.sources import load_rows
+from idlora.evals.protocol import Permissions, Protocol
+from idlora.pipeline.places import data_digest
+from idlora.pipeline.progress import Silent
+from idlora.records import digest, is_complete
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to evaluate, what on, and the folder under which the records go.
+
+    ``load`` gives (model, tokenizer) and is called only where something is left to do.
+    """
+
+    folder: Path
+    load: Callable[[], tuple[Any, Any]]
+    protocols: tuple[Protocol, ...]
+    data_root: Path | None
+    batch_size: int
+    threads: int
+    permissions: Permissions
+
+    def eval_folder(self, protocol: Protocol) -> Path:
+        """Where the records of one benchmark lie: named after the protocol, the content of its data, and the batch
+        size, which decides what random numbers a sampled answer gets.
+        """
+        data = data_digest(protocol.benchmark, self.data_root)
+        asked = dataclasses.asdict(protocol) | {"data": data, "generation_batch": self.batch_size}
+        return self.folder / "eval" / f"{protocol.benchmark}-{digest(asked, 8)}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every evaluation has its DONE mark."""
+        return all(is_complete(self.eval_folder(protocol)) for protocol in self.protocols)
+
+
+def evaluate_all(subject: Subject, progress: Silent | None = None) -> list[Path]:
+    """Run every evaluation that is not complete, from its last batch of records; returns the folders of all."""
+    progress = progress or Silent()
+    missing = [protocol for protocol in subject.protocols if not is_complete(subject.eval_folder(protocol))]
+    if missing:
+        import torch  # seconds to import: what is complete needs none of it
+
+        from idlora.evals import evaluate
+
+        torch.set_num_threads(subject.threads)
+        model, tokenizer = subject.load()
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        for protocol in missing:
+            evaluate(
+                model=model,
+                tokenizer=tokenizer,
+                protocol=protocol,
+                rows=load_rows(protocol.benchmark, "test", root=subject.data_root),
+                folder=subject.eval_folder(protocol),
+                batch_size=subject.batch_size,
+                permissions=subject.permissions,
+                progress=lambda done, total, name=protocol.benchmark: progress.step(name, done, total),
+                fewshot_rows=_worked_examples(protocol, subject.data_root),
+            )
+    return [subject.eval_folder(protocol) for protocol in subject.protocols]
+
+
+def _worked_examples(protocol: Protocol, data_root: Path | None) -> list[dict[str, Any]] | None:
+    return load_rows(protocol.benchmark, "train", root=data_root) if protocol.num_fewshot else None

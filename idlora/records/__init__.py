@@ -1,0 +1,28 @@
+"""Run identity, status, per-item records and provenance: the files between computing and reporting."""
+
+from idlora.records.files import RecordError, read_json, write_json, write_text
+from idlora.records.identity import canonical, digest, identity, run_digest, run_name
+from idlora.records.items import ItemLog, is_complete, mark_done, read_items
+from idlora.records.provenance import environment
+from idlora.records.status import STATES, Evaluation, Run, find_runs
+
+__all__ = [
+    "STATES",
+    "Evaluation",
+    "ItemLog",
+    "RecordError",
+    "Run",
+    "canonical",
+    "digest",
+    "environment",
+    "find_runs",
+    "identity",
+    "is_complete",
+    "mark_done",
+    "read_items",
+    "read_json",
+    "run_digest",
+    "run_name",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,252 @@
+"""Grid + runs → filled cells: for each base, method and column every seed's per-unit values, or what is missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idlora.records import Evaluation, Run, find_runs
+from idlora.report.collect import label, parameter_figures
+from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, GridError, kind_of
+from idlora.report.intervals import Interval, bootstrap_seeds, interval
+from idlora.report.scores import Scores, read_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The scores behind one printed value: ``values`` (seeds, n) float fractions, its columns ordered as ``items``."""
+
+    base: str
+    method: str
+    column: Column
+    runs: tuple[str, ...]
+    items: tuple[str, ...]
+    hashes: tuple[str, ...]
+    values: NDArray[np.float64]
+    unit: str
+    samples: int
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @cached_property
+    def interval(self) -> Interval:
+        """Over items where there is one seed (or one run behind all of them), over seeds and items otherwise."""
+        return interval(self.values[0]) if len(set(self.runs)) == 1 else bootstrap_seeds(self.values)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A cell without a value: why, and the command that fills it."""
+
+    experiment: str
+    method: str
+    seed: int
+    reason: str
+    command: str
+
+
+@dataclass(kw_only=True)
+class Filled:
+    """A grid with what its runs say. A key of ``cells`` is (base, method, column id); a cell absent is missing."""
+
+    grid: Grid
+    scale: str
+    cells: dict[tuple[str, str, str], Cell] = field(default_factory=dict)
+    figures: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    base_labels: dict[str, str] = field(default_factory=dict)
+    missing: list[Missing] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[Column]:
+        return self.grid.columns_at(self.scale)
+
+    def params_pct(self, base: str, method: str, convention: str = "paper") -> list[float]:
+        """The distinct percentages of trainable parameters among the runs of one row (one, as a rule)."""
+        return sorted({figures[f"params_pct_{convention}"] for figures in self.figures.get((base, method), [])})
+
+
+def gather(
+    grid: Grid,
+    runs: Path,
+    *,
+    scale: str,
+    expected: Mapping[CellKey, str] | None = None,
+    evaluations: Mapping[str, str] | None = None,
+) -> Filled:
+    """Find each cell's runs and read their scores.
+
+    ``expected`` maps (experiment, method, seed) → the name of the run's folder, which holds the digest of the config
+    that is wanted now; a run of a changed config is then never taken for it. Without it a run is found by its config's
+    experiment, method and seed (an untuned base by its model's name). ``evaluations`` maps benchmark → the name of
+    the evaluation's folder (benchmark and protocol digest); without it a run may have one per benchmark.
+
+    Raises `GridError` where two runs or two evaluations answer to one cell, or a column would mix protocols or data;
+    `RecordError` where a finished run cannot be read. A cell whose run is absent, not done, or not evaluated is
+    missing, with the command that fills it.
+    """
+    filled = Filled(grid=grid, scale=scale)
+    finder = _Finder(grid, find_runs(runs, scale=scale), scale=scale, expected=expected, evaluations=evaluations)
+    protocols: dict[str, tuple[tuple[str, str], str]] = {}
+    for base in grid.bases:
+        filled.base_labels[base] = grid.bases[base]["label"][kind_of(scale)]
+        for method in grid.methods:
+            for column in filled.columns:
+                found = []
+                for seed in grid.seeds:
+                    answer = finder.find(grid.experiment(column, base), base, column, method, seed)
+                    if isinstance(answer, Missing):
+                        if answer not in filled.missing:
+                            filled.missing.append(answer)
+                        continue
+                    run, evaluation = answer
+                    _same_protocol(protocols, column, run, evaluation)
+                    filled.base_labels[base] = label(run.config["model"])
+                    figures = finder.figures(run)
+                    if figures not in (known := filled.figures.setdefault((base, method), [])):
+                        known.append(figures)
+                    found.append((run, finder.scores(evaluation, column.metric)))
+                if len(found) == len(grid.seeds):
+                    filled.cells[base, method, column.id] = _cell(base, method, column, found)
+    _own_names(filled)
+    return filled
+
+
+def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
+    """Differences cell - reference (seeds, n), matched by item id (both are in the order of the ids) and by seed.
+
+    Raises `GridError` where the two did not see the same items: an id that one lacks, or other content under an id.
+    """
+    ours, theirs = (dict(zip(side.items, side.hashes, strict=True)) for side in (cell, reference))
+    if ours != theirs:
+        odd = sorted(item for item in ours.keys() | theirs.keys() if ours.get(item) != theirs.get(item))
+        raise GridError(
+            f"{cell.runs[0]} and {reference.runs[0]} did not see the same {cell.column.benchmark} items: "
+            f"{len(odd)} differ, such as {odd[0]!r}; evaluate both on the same data"
+        )
+    return cell.values - reference.values
+
+
+class _Finder:
+    def __init__(
+        self,
+        grid: Grid,
+        runs: list[Run],
+        *,
+        scale: str,
+        expected: Mapping[CellKey, str] | None,
+        evaluations: Mapping[str, str] | None,
+    ):
+        self.grid, self.scale, self.expected, self.wanted = grid, scale, expected, evaluations
+        self.runs = {run.name: run for run in runs}
+        self.configs = {run.name: run.config for run in runs}
+        self._evaluations: dict[str, list[Evaluation]] = {}
+        self._scores: dict[Path, dict[str, Scores]] = {}
+        self._figures: dict[str, dict[str, Any]] = {}
+
+    def find(
+        self, experiment: str, base: str, column: Column, method: str, seed: int
+    ) -> tuple[Run, Evaluation] | Missing:
+        run = self._run(experiment, base, method, seed)
+        if run is None:
+            reason = "never run"
+        elif not run.done:
+            status = run.status
+            reason = ": ".join(filter(None, [status.get("state", "never started"), status.get("reason")]))
+        elif (evaluation := self._evaluation(run, column.benchmark)) is None:
+            reason = f"not evaluated on {column.benchmark}"
+        else:
+            return run, evaluation
+        command = f"python scripts/train.py experiment={experiment} method={method} scale={self.scale}"
+        command += f" seed={seed}" if seed else ""
+        return Missing(experiment, method, seed, reason, f"{command} {column.flags}".rstrip())
+
+    def _run(self, experiment: str, base: str, method: str, seed: int) -> Run | None:
+        if self.expected is not None:
+            try:
+                return self.runs.get(self.expected[experiment, method, seed])
+            except KeyError:
+                raise GridError(f"no run was named for the cell {(experiment, method, seed)}") from None
+        own = self.grid.bases[base]["model"][kind_of(self.scale)]
+        names = [
+            name
+            for name, config in self.configs.items()
+            if (
+                method == UNTUNED and config["model"]["name"] == own
+                if config["method"]["kind"] == "none"
+                else (config["experiment"], config["method"]["name"], config["seed"]) == (experiment, method, seed)
+            )
+        ]
+        if len(names) > 1:
+            raise GridError(
+                f"{len(names)} runs answer to experiment={experiment} method={method} seed={seed}: {', '.join(names)}; "
+                "say which is expected, or delete the others"
+            )
+        return self.runs[names[0]] if names else None
+
+    def _evaluation(self, run: Run, benchmark: str) -> Evaluation | None:
+        if run.name not in self._evaluations:
+            self._evaluations[run.name] = run.evaluations()
+        found = [each for each in self._evaluations[run.name] if each.benchmark == benchmark]
+        if self.wanted is not None:
+            found = [each for each in found if each.name == self.wanted.get(benchmark)]
+        if len(found) > 1:
+            names = ", ".join(each.name for each in found)
+            raise GridError(f"{run.name} has several evaluations on {benchmark}: {names}; say which one counts")
+        return found[0] if found else None
+
+    def scores(self, evaluation: Evaluation, metric: str) -> Scores:
+        if evaluation.folder not in self._scores:
+            self._scores[evaluation.folder] = read_scores(evaluation)
+        metrics = self._scores[evaluation.folder]
+        if metric not in metrics:
+            raise GridError(f"{evaluation.folder} gives {', '.join(metrics)}, and the table asks for {metric!r}")
+        return metrics[metric]
+
+    def figures(self, run: Run) -> dict[str, Any]:
+        if run.name not in self._figures:
+            self._figures[run.name] = parameter_figures(run)
+        return self._figures[run.name]
+
+
+def _same_protocol(
+    seen: dict[str, tuple[tuple[str, str], str]], column: Column, run: Run, evaluation: Evaluation
+) -> None:
+    asked = (evaluation.name, str(evaluation.meta.get("data_digest")))
+    before, other = seen.setdefault(column.benchmark, (asked, run.name))
+    if before != asked:
+        raise GridError(
+            f"{other} and {run.name} were evaluated on {column.benchmark} under other protocols or data "
+            f"({before[0]}, data {before[1]}; {asked[0]}, data {asked[1]}); evaluate both alike"
+        )
+
+
+def _cell(base: str, method: str, column: Column, found: list[tuple[Run, Scores]]) -> Cell:
+    first = found[0][1]
+    for run, scores in found:
+        if (scores.hashes, scores.samples) != (first.hashes, first.samples):
+            raise GridError(f"{found[0][0].name} and {run.name} did not see the same {column.benchmark} items")
+    return Cell(
+        base=base,
+        method=method,
+        column=column,
+        runs=tuple(run.name for run, _ in found),
+        items=tuple(first.values),
+        hashes=tuple(first.hashes[item] for item in first.values),
+        values=np.array([list(scores.values.values()) for _, scores in found]),
+        unit=first.unit,
+        samples=first.samples,
+    )
+
+
+def _own_names(filled: Filled) -> None:
+    if kind_of(filled.scale) == PAPER:
+        return
+    for base, name in filled.base_labels.items():
+        if name == filled.grid.bases[base]["label"][PAPER]:
+            raise GridError(f"at scale {filled.scale!r} a model is called {name!r}, the paper's; give it its own name")

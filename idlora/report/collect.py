@@ -1,0 +1,116 @@
+"""Runs → metrics.csv, one row per run x benchmark x metric. Always a full rebuild, and always the same bytes.
+
+Values and intervals are in percent. A run that is not done is a row with its state and no value: failures are data.
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from idlora.records import RecordError, Run, find_runs, write_text
+from idlora.report.intervals import interval
+from idlora.report.scores import read_scores
+
+COLUMNS = (
+    "scale", "run", "model", "model_label", "method", "method_label", "data", "seed",
+    "benchmark", "metric", "value", "ci_low", "ci_high", "items", "samples", "unit",
+    "parameters_trainable", "parameters_router", "parameters_total", "frozen_copies",
+    "params_pct_paper", "params_pct_plain", "status", "protocol",
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+def collect_metrics(runs: Path, out: Path, *, scale: str) -> list[dict[str, Any]]:
+    """Read every run under ``runs`` and write the tidy table to ``out``; returns its rows.
+
+    A run of another scale is left out and named in the log. Raises `RecordError` where a done run cannot be read.
+    Leaves out: choosing among several protocols of a benchmark; each is a row of its own, told apart by ``protocol``.
+    """
+    everything, wanted = find_runs(runs), find_runs(runs, scale=scale)
+    if others := sorted({run.name for run in everything} - {run.name for run in wanted}):
+        log.warning("left out of the scale %r: %s", scale, ", ".join(others))
+    rows = [row for run in wanted for row in run_rows(run)]
+    write_csv(out, COLUMNS, rows)
+    return rows
+
+
+def run_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of one run."""
+    config = run.config
+    trained = config["method"]["kind"] != "none"
+    common = {
+        "scale": config["scale"],
+        "run": run.name,
+        "model": config["model"]["name"],
+        "model_label": label(config["model"]),
+        "method": config["method"]["name"],
+        "method_label": label(config["method"]),
+        "data": config["data"]["name"] if trained else "",
+        "seed": config["seed"] if trained else "",
+        "status": run.state or "never started",
+    }
+    if not run.done:
+        return [common]
+    common |= parameter_figures(run)
+    rows = []
+    for evaluation in run.evaluations():
+        for metric, scores in read_scores(evaluation).items():
+            low, high = interval(list(scores.values.values()))
+            rows.append(common | {
+                "benchmark": evaluation.benchmark,
+                "metric": metric,
+                "value": percent(scores.mean),
+                "ci_low": percent(low),
+                "ci_high": percent(high),
+                "items": len(scores.values),
+                "samples": scores.samples,
+                "unit": scores.unit,
+                "protocol": evaluation.name,
+            })  # fmt: skip
+    return rows or [common]
+
+
+def parameter_figures(run: Run) -> dict[str, Any]:
+    """Trainable, router and total parameters, frozen copies, and the two percentages.
+
+    ``params_pct_paper`` = 100 · trainable / (base + trainable + frozen copies), the convention behind the paper's
+    column; ``params_pct_plain`` = 100 · trainable / (base + trainable). Full fine-tuning is 100 and the untuned base 0.
+    Raises `RecordError` where resources.json lacks a count.
+    """
+    resources, kind = run.resources, run.config["method"]["kind"]
+    if kind == "none":
+        total = resources.get("parameters_total", "")
+        counts = {"parameters_trainable": 0, "parameters_router": 0, "parameters_total": total, "frozen_copies": 0}
+        return counts | {"params_pct_paper": 0.0, "params_pct_plain": 0.0}
+    names = ("parameters_trainable", "parameters_router", "parameters_total", "frozen_copies")
+    if missing := [name for name in names if not isinstance(resources.get(name), int)]:
+        raise RecordError(f"{run.folder}/resources.json lacks {', '.join(missing)}; delete the run and train it again")
+    trainable, _, total, copies = (resources[name] for name in names)
+    base = 0 if kind == "full" else total - trainable
+    return {name: resources[name] for name in names} | {
+        "params_pct_paper": round(100 * trainable / (base + trainable + copies), 6),
+        "params_pct_plain": round(100 * trainable / (base + trainable), 6),
+    }
+
+
+def label(part: Mapping[str, Any]) -> str:
+    """What a part of the config calls itself in a table."""
+    return part.get("label") or part["name"]
+
+
+def percent(fraction: float) -> float:
+    """A fraction as percent, rounded so that sums in another order print the same."""
+    return round(100 * fraction, 6) + 0.0
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV with Unix line ends, atomically; a row's missing column is empty, an unknown one an error."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

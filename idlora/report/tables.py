@@ -1,0 +1,159 @@
+"""Filled cells + tests → a table ready to print: values, intervals, bold, †, captions, and the commands for what lacks.
+
+Bold and † are computed here from the values and the tests; nobody sets them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlora.report.cells import Filled, Missing, gather
+from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, PaperValue, kind_of
+from idlora.report.ordering import PARAMS, Ordering, orderings
+from idlora.report.significance import Comparison, compare_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One printed value in percent with its 95 % interval. ``paper`` is None at any scale but the paper's."""
+
+    value: float
+    low: float
+    high: float
+    best: bool
+    dagger: bool
+    paper: PaperValue | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method on one base. ``entries`` maps column id → `Entry`, or None where the cell is missing."""
+
+    base: str
+    base_label: str
+    method: str
+    label: str
+    params: str
+    params_plain: str
+    paper_params: PaperValue | None
+    entries: dict[str, Entry | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table ready for `idlora.report.render`. ``missing`` is empty exactly when every cell has its value."""
+
+    filled: Filled
+    rows: list[Row]
+    comparisons: list[Comparison]
+    orderings: list[Ordering]
+
+    @property
+    def grid(self) -> Grid:
+        return self.filled.grid
+
+    @property
+    def scale(self) -> str:
+        return self.filled.scale
+
+    @property
+    def columns(self) -> list[Column]:
+        return self.filled.columns
+
+    @property
+    def missing(self) -> list[Missing]:
+        return self.filled.missing
+
+    @property
+    def at_paper_scale(self) -> bool:
+        return kind_of(self.scale) == PAPER
+
+    def heading(self, column: Column) -> str:
+        return column.heading[kind_of(self.scale)]
+
+
+def build_table(
+    grid: Grid,
+    runs: Path,
+    *,
+    scale: str,
+    expected: Mapping[CellKey, str] | None = None,
+    evaluations: Mapping[str, str] | None = None,
+) -> Table:
+    """Read the runs under ``runs``, test them, and lay out the table. Arguments and errors are those of `cells.gather`.
+
+    The caller looks at ``.missing`` and exits non-zero where it is not empty.
+    """
+    return lay_out(gather(grid, runs, scale=scale, expected=expected, evaluations=evaluations))
+
+
+def lay_out(filled: Filled) -> Table:
+    """The table of cells that were gathered already."""
+    comparisons = compare_all(filled)
+    daggers = {(each.base, each.method, each.column) for each in comparisons if each.dagger}
+    best = {(base, column.id): _best(filled, base, column) for base in filled.grid.bases for column in filled.columns}
+    rows = []
+    for base in filled.grid.bases:
+        for method in filled.grid.methods:
+            entries = {
+                column.id: _entry(
+                    filled,
+                    (base, method, column.id),
+                    best=method in best[base, column.id],
+                    dagger=(base, method, column.id) in daggers,
+                )
+                for column in filled.columns
+            }
+            rows.append(
+                Row(
+                    base=base,
+                    base_label=filled.base_labels[base],
+                    method=method,
+                    label=filled.grid.labels[method],
+                    params=_params(filled.params_pct(base, method), method),
+                    params_plain=_params(filled.params_pct(base, method, "plain"), method),
+                    paper_params=filled.grid.paper.get((base, method, PARAMS)),
+                    entries=entries,
+                )
+            )
+    return Table(filled=filled, rows=rows, comparisons=comparisons, orderings=orderings(filled))
+
+
+def one_decimal(fraction: float) -> float:
+    """Percent as it is printed; bold and ties are judged on this, since it is what a reader sees."""
+    return round(100 * fraction, 1) + 0.0
+
+
+def _best(filled: Filled, base: str, column: Column) -> set[str]:
+    """The methods with the highest printed value, the untuned base among them; none where all tie, or beside."""
+    printed = {
+        method: one_decimal(filled.cells[base, method, column.id].mean)
+        for method in filled.grid.methods
+        if (base, method, column.id) in filled.cells
+    }
+    if column.beside or len(set(printed.values())) < 2:
+        return set()
+    return {method for method, value in printed.items() if value == max(printed.values())}
+
+
+def _entry(filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: bool) -> Entry | None:
+    cell = filled.cells.get(key)
+    if cell is None:
+        return None
+    low, high = cell.interval
+    return Entry(
+        value=one_decimal(cell.mean),
+        low=one_decimal(low),
+        high=one_decimal(high),
+        best=best,
+        dagger=dagger,
+        paper=filled.grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,
+    )
+
+
+def _params(percentages: list[float], method: str) -> str:
+    if not percentages:
+        return "—"
+    if method == UNTUNED:
+        return "0"
+    return " / ".join(dict.fromkeys("100" if value == 100 else f"{value:.2f}" for value in percentages))

@@ -1,0 +1,90 @@
+"""The sentences around a table: what it shows, what its marks mean, what the scale cannot show."""
+
+from idlora.report.intervals import CONFIDENCE, RESAMPLES
+from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
+from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD
+from idlora.report.tables import Table
+
+EMPTY = "—"
+
+
+def caption(table: Table) -> str:
+    """One paragraph: whose models and tasks these are and, away from the paper's scale, what that can show."""
+    names = " and ".join(table.filled.base_labels.values())
+    if table.at_paper_scale:
+        return f"{names}: the paper's models and data. Each value stands beside the paper's, with the difference."
+    return (
+        f"The embedded scale {table.scale!r}: {names} are small models of this project, and every task is from its "
+        "generated world (tinyworld). It can show that each method trains, saves, loads and is scored end "
+        "to end, what share of the parameters each trains, and which method is ahead on these tasks within the "
+        "intervals. It cannot show how the methods compare on the paper's models or on the public benchmarks, whose "
+        "data formats the tasks borrow: no number here is to be set beside one of the paper's."
+    )
+
+
+def notes(table: Table) -> list[str]:
+    """What the marks mean, which test, which interval, which counting of parameters."""
+    grid = table.grid
+    reference = grid.labels[grid.reference]
+    lines = [
+        f"Values are percent with {CONFIDENCE:.0%} intervals in brackets: Wilson's for 0/1 items, otherwise a "
+        f"percentile bootstrap over problems ({RESAMPLES} resamples, seeded), and over seeds and items where there are "
+        f"several seeds. {items(table)}.",
+        "Bold: the best printed value among a model's rows, the untuned base included; equal values are all bold.",
+        f"†: ahead of {reference} with p < {grid.alpha:g} in a Wilcoxon signed-rank test paired by item, two-sided, "
+        f"raw, zero differences dropped ({ZERO_METHOD!r}), exact up to {EXACT_UP_TO} differing items. Holm's "
+        "correction, McNemar's test and effect sizes are in the significance file.",
+        "# params (%): trainable / (base + trainable + frozen copies of base rows), as the paper counts; without the "
+        "copies in parentheses where that differs.",
+    ]
+    if len(grid.seeds) == 1:
+        lines.append(
+            f"One run a cell (seed {grid.seeds[0]}): a † says that two checkpoints differ on these items, not that two "
+            "methods do."
+        )
+    else:
+        lines.append(
+            f"Means over {len(grid.seeds)} seeds ({', '.join(map(str, grid.seeds))}); tests on items averaged."
+        )
+    if any(column.beside for column in table.columns):
+        lines.append(
+            "The last column is not in the paper: refusals of harmless prompts matched to the forbidden ones. Lower is "
+            "better; a method that refuses everything scores 100 on both. It takes neither bold nor †."
+        )
+    return lines
+
+
+def items(table: Table) -> str:
+    """ "n = 200 questions (gsm8k), 100 problems x 10 samples (humaneval)", from the cells themselves."""
+    sizes = {}
+    for cell in table.filled.cells.values():
+        samples = f" x {cell.samples} samples" if cell.samples > 1 else ""
+        plural = "" if len(cell.items) == 1 else "s"
+        sizes[cell.column.benchmark] = f"{len(cell.items)} {cell.unit}{plural}{samples} ({cell.column.benchmark})"
+    return "n = " + ", ".join(dict.fromkeys(sizes.values())) if sizes else "No cell has a value yet"
+
+
+def ordering_counts(orderings: list[Ordering]) -> str:
+    """How many pairs of methods stand here as in the paper, in one sentence."""
+    counts = {verdict: sum(each.verdict == verdict for each in orderings) for verdict in VERDICTS}
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    leaning = sum(each.leaning > 0 for each in orderings if each.verdict == NOISE)
+    noise = f"; of those within noise, {leaning} lean the paper's way" if counts[NOISE] else ""
+    return f"All {len(orderings)} pairs of methods: {told}{noise}."
+
+
+def ordering_legend() -> str:
+    """What the verdicts mean."""
+    return (
+        f"**{SAME}** / **{OPPOSITE}**: ours goes the paper's way / the other way, and the {CONFIDENCE:.0%} interval of "
+        f"the paired difference leaves zero out; **{NOISE}**: it does not (+ leans the paper's way, - the other); "
+        f"**{TIE}**: equal here; **{PAPER_TIE}**: the paper prints one number twice. Parameter counts have no noise."
+    )
+
+
+def missing_lines(table: Table) -> list[str]:
+    """One line per missing cell: why, and the command that fills it."""
+    return [
+        f"{each.experiment}, {table.grid.labels[each.method]}, seed {each.seed} ({each.reason}): `{each.command}`"
+        for each in table.missing
+    ]

@@ -1,0 +1,71 @@
+"""The world's data sets written as files, in the layout in which local copies of the public ones are read.
+
+    gsm8k/{train,test}.jsonl  codealpaca/code_alpaca_20k.json  humaneval/HumanEval.jsonl  alpaca/alpaca.json
+    saferpaca/saferpaca_Instructions_2000.json  {hexphi,hexphi_benign}/category_{1,3,…,11}.csv  manifest.json
+
+The test rows of gsm8k and humaneval carry two more keys than the originals': `structure` and `novel`.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from idlora.tinyworld import chores, law, problems, programs
+from idlora.tinyworld.lexicon import Item
+
+MANIFEST = "manifest.json"
+
+
+def export(root: Path) -> Path:
+    """Write every data set under `root` and return it; a file that is there already and equal is left alone.
+
+    Deterministic. `manifest.json` holds the sha256 of each file. Left out: removing files that are not the world's.
+    """
+    root = Path(root)
+    digests = {}
+    for name, text in _files():
+        data = text.encode()
+        digests[name] = hashlib.sha256(data).hexdigest()
+        _write_if_changed(root / name, data)
+    _write_if_changed(root / MANIFEST, (json.dumps(digests, indent=2) + "\n").encode())
+    return root
+
+
+def _write_if_changed(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _files() -> Iterator[tuple[str, str]]:
+    yield "gsm8k/train.jsonl", _jsonl(item.row for item in problems.for_training())
+    yield "gsm8k/test.jsonl", _jsonl(_flagged(item) for item in problems.for_testing())
+    yield "codealpaca/code_alpaca_20k.json", _json(programs.for_training())
+    yield "humaneval/HumanEval.jsonl", _jsonl(_flagged(item) for item in programs.for_testing())
+    yield "alpaca/alpaca.json", _json(chores.chores())
+    yield "saferpaca/saferpaca_Instructions_2000.json", _json(law.for_training())
+    for name, (forbidden, allowed) in law.for_testing().items():
+        yield f"hexphi/{name}", _csv(forbidden)
+        yield f"hexphi_benign/{name}", _csv(allowed)
+
+
+def _flagged(item: Item) -> dict[str, str | bool]:
+    return {**item.row, "structure": item.structure, "novel": item.novel}
+
+
+def _jsonl(rows: Iterable[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _json(items: list[Item]) -> str:
+    return json.dumps([item.row for item in items], indent=1) + "\n"
+
+
+def _csv(items: list[Item]) -> str:
+    """One column without a header, as HEx-PHI's files are."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([item.row["prompt"]] for item in items)
+    return text.getvalue()

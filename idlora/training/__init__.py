@@ -1,0 +1,37 @@
+"""Setting up and running the HF Trainer: seeds, building, checkpoints, resource figures. Knows no method by name.
+
+Names are imported on first use: the specs cost nothing, the Trainer seconds.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "DataSpec": "spec",
+    "MethodSpec": "spec",
+    "ModelSpec": "spec",
+    "TrainSpec": "spec",
+    "UnfitBase": "build",
+    "WrongBase": "build",
+    "base_checksum": "build",
+    "base_identity": "build",
+    "build_adapted": "build",
+    "build_base": "build",
+    "build_data": "build",
+    "load_adapter": "build",
+    "load_finished": "build",
+    "NonFiniteLoss": "trainer",
+    "OutOfMemory": "trainer",
+    "TrainingFailed": "trainer",
+    "heldout_loss": "trainer",
+    "train": "trainer",
+    "Resources": "telemetry",
+    "count_parameters": "telemetry",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,208 @@
+"""From specs to a model ready to train, and from a finished run's folder back to the model to evaluate."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from idlora.data import TokenizedSet, holdout, limit, load_rows, to_examples, tokenize
+from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
+
+logger = logging.getLogger(__name__)
+
+# What there is to show, the caller shows: no bar for every file read or written, and nothing on standard output, where
+# DeepSpeed, imported by accelerate if it is installed, would announce that it found no GPU.
+disable_progress_bar()
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+BASE_FILE = "base.json"
+"""Beside an adapter's weights: the base model that it was trained on."""
+
+_RANDOM_INIT_SEED = 0
+"""Random weights are part of a base model's identity: they do not follow the run's seed."""
+
+
+class UnfitBase(ValueError):
+    """A base model that cannot be loaded from where its spec says."""
+
+
+class WrongBase(ValueError):
+    """An adapter put on another base model than the one it was trained on."""
+
+
+def base_checksum(folder: Path | str) -> str:
+    """SHA-256 of a model folder's safetensors: of the one file, or of the shards' own sums in the order of their names.
+
+    Raises:
+        UnfitBase: the folder holds none.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise UnfitBase(f"No .safetensors file in {folder}: point model.path_or_id at a model saved in that format.")
+    sums = []
+    for path in files:
+        with path.open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def base_identity(spec: ModelSpec) -> str:
+    """What tells a base model from every other, wherever it lies and whatever dtype it is loaded in.
+
+    The checksum of the weights (given in the spec, or of the folder); "id@revision" for a hub id; for random weights
+    the dtype they are drawn in and the hash of the model's config, which with the fixed seed determine them.
+    """
+    if spec.init == "random":
+        config = _load(AutoConfig, spec).to_diff_dict()
+        for where_from in ("_name_or_path", "transformers_version", "dtype"):
+            config.pop(where_from, None)
+        return (
+            f"random-{spec.dtype}-"
+            + hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+        )
+    if spec.checksum is not None:
+        return spec.checksum
+    if Path(spec.path_or_id).is_dir():
+        return base_checksum(spec.path_or_id)
+    return f"{spec.path_or_id}@{spec.revision or 'main'}"
+
+
+def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model, in evaluation mode with no parameter frozen, and its tokenizer, on the CPU.
+
+    A tokenizer without a padding token pads with its end token: padding is masked wherever it is used.
+
+    Raises:
+        UnfitBase: the folder or hub id cannot be loaded; the sentence names it and the ways out.
+    """
+    dtype = getattr(torch, spec.dtype)
+    if spec.init == "pretrained":
+        model = _load(AutoModelForCausalLM, spec, dtype=dtype)
+    else:
+        config = _load(AutoConfig, spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_RANDOM_INIT_SEED)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.eval(), _build_tokenizer(spec)
+
+
+def _build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    tokenizer = _load(AutoTokenizer, spec)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load(auto_class: type, spec: ModelSpec, **options):
+    try:
+        return auto_class.from_pretrained(spec.path_or_id, revision=spec.revision or "main", **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UnfitBase(
+            f"Base model {spec.name!r} could not be loaded from {spec.path_or_id!r} ({reason}): check the path, or "
+            "for a hub id the network and, where it is gated, its terms and `hf auth login`."
+        ) from error
+
+
+def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreTrainedModel | PeftModel:
+    """The base model made ready for a method: what it trains requires gradients, and nothing else does.
+
+    Seeds every generator first, so that the new weights depend on the seed alone and not on how the base was built.
+    A PEFT method is found by its type in PEFT's own mapping.
+
+    Raises:
+        ValueError: PEFT knows no such method, or its config refuses the arguments.
+    """
+    set_seed(seed)
+    model.requires_grad_(method.kind == "full")
+    if method.kind != "peft":
+        return model
+    try:
+        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
+    except (ValueError, KeyError):
+        known = ", ".join(sorted(peft_type.value for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING))
+        raise ValueError(f"PEFT knows no method {method.peft_type!r}: method.peft_type is one of {known}.") from None
+    try:
+        config = config_class(task_type="CAUSAL_LM", **method.arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{config_class.__name__} refuses method.arguments={dict(method.arguments)}: {error}."
+        ) from None
+    return get_peft_model(model, config)
+
+
+def build_data(
+    spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, root: Path | str | None
+) -> tuple[TokenizedSet, TokenizedSet | None]:
+    """The tokenized training set and the slice held out of it (None where `spec.holdout` is 0).
+
+    The slice is the same whatever `spec.limit` says: it is set apart first, and the limit cuts the rest.
+
+    Raises:
+        DataError: see `idlora.data.load_rows` and `idlora.data.tokenize`.
+    """
+    rest, held_out = holdout(load_rows(spec.name, "train", root=root), spec.holdout)
+
+    def tokenized(rows: list[dict]) -> TokenizedSet:
+        return tokenize(to_examples(spec.name, rows), tokenizer, max_length=spec.max_length)
+
+    return tokenized(limit(rest, spec.limit)), tokenized(held_out) if held_out else None
+
+
+def record_base(adapter: Path, base: ModelSpec) -> None:
+    """Writes beside an adapter which base model it was trained on, for `load_adapter` to compare."""
+    record = {"name": base.name, "identity": base_identity(base), "path_or_id": base.path_or_id}
+    (adapter / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(model: PreTrainedModel, adapter: Path | str, base: ModelSpec) -> PeftModel:
+    """Puts a saved adapter on the base model that it was trained on, frozen, for evaluation.
+
+    Raises:
+        WrongBase: `base` is another model; nothing was injected into it.
+        FileNotFoundError: the folder holds no adapter.
+    """
+    adapter = Path(adapter)
+    if not (adapter / "adapter_config.json").is_file():
+        raise FileNotFoundError(f"No adapter in {adapter}: it has no adapter_config.json.")
+    record = adapter / BASE_FILE
+    if not record.is_file():
+        logger.warning("%s has no %s: whether it belongs on %s was not checked.", adapter, BASE_FILE, base.name)
+    else:
+        trained_on = json.loads(record.read_text(encoding="utf-8"))
+        here = base_identity(base)
+        if trained_on["identity"] != here:
+            raise WrongBase(
+                f"Adapter {adapter} was trained on {trained_on['name']} ({trained_on['identity'][:12]}) and not on "
+                f"{base.name} ({here[:12]}): load it on the model that it was trained on."
+            )
+    return PeftModel.from_pretrained(model, adapter).eval()
+
+
+def load_finished(
+    folder: Path | str, base: ModelSpec, method: MethodSpec
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
+
+    Raises:
+        FileNotFoundError: the run has not saved its model.
+        WrongBase, UnfitBase: see `load_adapter`, `build_base`.
+    """
+    folder = Path(folder)
+    if method.kind == "full":
+        if not (folder / "model" / "config.json").is_file():
+            raise FileNotFoundError(f"No trained model in {folder / 'model'}: finish the run first.")
+        trained = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, base.dtype))
+        return trained.eval(), _build_tokenizer(base)
+    model, tokenizer = build_base(base)
+    return (load_adapter(model, folder / "adapter", base) if method.kind == "peft" else model), tokenizer

@@ -1,0 +1,161 @@
+"""What a training run is, as typed values: the base model, the method, the data, the schedule.
+
+Every spec refuses what cannot be run when it is made, with the value in the sentence. Left out: where things lie on
+this machine and how the processes are launched (DeepSpeed's config apart, which the Trainer takes as an argument).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+def _at_least(owner: str, smallest: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value >= smallest:
+            raise ValueError(f"{owner}.{name} is {value}: it must be {smallest} or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A base model.
+
+    Attributes:
+        name: in folder names and records.
+        label: in tables.
+        path_or_id: a folder in transformers' layout, or a hub id.
+        revision: of a hub id: commit, tag or branch.
+        dtype: of the weights in memory; trained adapter weights are float32 whatever it says.
+        init: "pretrained" loads the weights; "random" takes the shape alone and draws them, always the same ones.
+        checksum: of the weights' content, where it is known; see `idlora.training.base_identity`.
+    """
+
+    name: str
+    label: str
+    path_or_id: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    init: Literal["pretrained", "random"] = "pretrained"
+    checksum: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"model.dtype is {self.dtype!r}: choose float32, bfloat16 or float16.")
+        if self.init not in ("pretrained", "random"):
+            raise ValueError(f"model.init is {self.init!r}: choose pretrained or random.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """How a base model is tuned.
+
+    Attributes:
+        kind: "none" trains nothing, "full" every parameter, "peft" what the PEFT method adds.
+        peft_type: name under which PEFT knows the method, for kind "peft" alone.
+        arguments: of the method's PEFT config class.
+        protocol_version: raised where a change of code makes older results void.
+    """
+
+    name: str
+    label: str
+    kind: Literal["none", "full", "peft"]
+    peft_type: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    protocol_version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "full", "peft"):
+            raise ValueError(f"method.kind is {self.kind!r}: choose none, full or peft.")
+        if (self.kind == "peft") != (self.peft_type is not None):
+            raise ValueError(
+                f"method.peft_type is {self.peft_type!r} and kind {self.kind!r}: peft, and it alone, has one."
+            )
+        if self.kind != "peft" and self.arguments:
+            raise ValueError(f"method.arguments is {dict(self.arguments)} and kind {self.kind!r}: only peft takes any.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What is trained on.
+
+    Attributes:
+        name: a training set of `idlora.data`.
+        max_length: most tokens of a row, prompt, response and end mark together.
+        limit: most rows, chosen evenly over the set; None is all of them.
+        holdout: rows set apart from the training set, for choosing a learning rate; never trained on.
+        digest: of the data's content, where it is known.
+    """
+
+    name: str
+    max_length: int
+    limit: int | None = None
+    holdout: int = 0
+    digest: str | None = None
+    protocol_version: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("data", 2, max_length=self.max_length)
+        _at_least("data", 1, limit=self.limit)
+        _at_least("data", 0, holdout=self.holdout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """The schedule of a run.
+
+    Attributes:
+        learning_rate: at its highest; None only where nothing is trained.
+        epochs: passes over the training set.
+        max_steps: optimiser steps; None is as many as the epochs make.
+        batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
+        micro_batch_size: rows behind one forward pass of one process.
+        warmup_steps: steps over which the rate rises from zero.
+        lr_scheduler: transformers' name of what follows the warm-up.
+        optimizer: transformers' name of it.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients.
+        save_steps: steps between checkpoints; 0 writes none, and an interrupted run starts anew.
+        report_to: "none", or "wandb" and others that the Trainer knows.
+        deepspeed: DeepSpeed's config, or the file that holds it.
+    """
+
+    learning_rate: float | None
+    epochs: float
+    batch_size: int
+    micro_batch_size: int
+    max_steps: int | None = None
+    warmup_steps: int = 0
+    lr_scheduler: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: str = "adamw_torch"
+    seed: int = 0
+    gradient_checkpointing: bool = False
+    save_steps: int = 0
+    report_to: str = "none"
+    deepspeed: Mapping[str, Any] | Path | None = None
+    protocol_version: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("train", 1, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _at_least("train", 1, max_steps=self.max_steps)
+        _at_least("train", 0, warmup_steps=self.warmup_steps, save_steps=self.save_steps, seed=self.seed)
+        _at_least("train", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
+        if not self.epochs > 0:
+            raise ValueError(f"train.epochs is {self.epochs}: it must be above 0.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"train.learning_rate is {self.learning_rate}: it must be above 0.")
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches that one process adds up before a step, so that `batch_size` is met exactly.
+
+        Raises:
+            ValueError: no whole number of them meets it.
+        """
+        share, rest = divmod(self.batch_size, self.micro_batch_size * world_size)
+        if rest or not share:
+            raise ValueError(
+                f"train.batch_size={self.batch_size} cannot be met with micro_batch_size={self.micro_batch_size} on "
+                f"{world_size} process(es): make it a multiple of {self.micro_batch_size * world_size}, or choose a "
+                f"micro_batch_size that divides {self.batch_size / world_size:g}."
+            )
+        return share

@@ -1,0 +1,287 @@
+"""Training: a model, a tokenized set and a schedule in; a folder with the trained weights and the figures out.
+
+folder/checkpoints/     while it runs, where the schedule asks for checkpoints: the last two
+folder/train_log.jsonl  one line a step: step, epoch, loss, grad_norm, learning_rate
+folder/adapter|model/   the outcome
+"""
+
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from idlora.data import TokenizedSet
+from idlora.training import telemetry
+from idlora.training.build import record_base
+from idlora.training.checkpoints import MarkWhole, last_whole_checkpoint
+from idlora.training.spec import ModelSpec, TrainSpec
+from idlora.training.telemetry import Resources, Stopwatch
+
+# transformers 5.17 has the old name alone, and 5.23 warns of it.
+CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+
+
+class TrainingFailed(RuntimeError):
+    """A training run that cannot go on; the sentence says why and what to change."""
+
+
+class OutOfMemory(TrainingFailed):
+    """The device has less memory than the run needs."""
+
+
+class NonFiniteLoss(TrainingFailed):
+    """The loss or the gradient became infinite or not a number."""
+
+
+def train(
+    *,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenized: TokenizedSet,
+    spec: TrainSpec,
+    base: ModelSpec,
+    folder: Path | str,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> Resources:
+    """Trains what requires gradients in `model`, and saves it.
+
+    Resumes from the last whole checkpoint in the folder, if there is one, and ends with the same weights as if it had
+    never stopped. Runs on the GPU where there is one; under a launcher of several processes, on all of them. The model
+    is left in evaluation mode.
+
+    Args:
+        model: from `build_adapted`.
+        tokenizer: of the model; gives the padding token.
+        tokenized: the training set.
+        spec: the schedule.
+        base: what the model was built from, recorded beside an adapter.
+        folder: of the run.
+        on_step: called after each step with its number, the number of steps in all, and its loss.
+
+    Raises:
+        ValueError: nothing requires gradients; no learning rate; an effective batch that cannot be met; low-precision
+            weights that an optimiser would round its updates away on.
+        OutOfMemory, NonFiniteLoss: the run cannot go on; nothing was saved after its last checkpoint.
+
+    Leaves out: the number of threads and the launching of processes, which are the caller's.
+    """
+    folder = Path(folder)
+    _refuse(model, spec)
+    arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
+    counts = telemetry.count_parameters(model)
+    stopwatch = Stopwatch(on_step)
+    use_cache = model.config.use_cache
+    with _memory_watched(spec):
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=tokenized.rows,
+            data_collator=_collator(tokenizer),
+            callbacks=[StepLog(folder / "train_log.jsonl"), stopwatch, MarkWhole(), StopWhereFinished()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if arguments.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(arguments.device)
+        resume = last_whole_checkpoint(folder / "checkpoints")
+        with suppress(AlreadyFinished):
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        saved = _save(trainer, folder, base)
+
+    # The Trainer leaves its traces on the model: training mode, no KV cache, checkpointing, an autocast around forward.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    if spec.gradient_checkpointing:
+        getattr(model, f"{CHECKPOINTING}_disable")()
+    model.config.use_cache = use_cache
+    model.eval()
+    last_step = next(entry for entry in reversed(trainer.state.log_history) if "loss" in entry)
+    return Resources(
+        steps=trainer.state.global_step,
+        **stopwatch.figures(),
+        peak_memory_bytes=telemetry.peak_memory_bytes(arguments.device),
+        adapter_bytes=telemetry.weight_bytes(saved),
+        **counts,
+        selection_seconds=telemetry.selection_seconds(model),
+        final_loss=last_step["loss"],
+        data=tokenized.report(),
+        threads=torch.get_num_threads(),
+        device=telemetry.device_name(arguments.device),
+        processes=arguments.world_size,
+    )
+
+
+@torch.no_grad()
+def heldout_loss(
+    *,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokenized: TokenizedSet,
+    batch_size: int = 32,
+) -> float:
+    """Mean loss over the response tokens of a set, in nats, without dropout; the model's mode is left as it was."""
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    # Rows of like length together: less padding, the same mean.
+    rows = sorted(tokenized.rows, key=lambda row: len(row["input_ids"]))
+    for batch in DataLoader(rows, batch_size=batch_size, collate_fn=_collator(tokenizer)):
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        tokens = int((batch["labels"][:, 1:] != -100).sum())
+        total += float(model(**batch).loss) * tokens
+        count += tokens
+    model.train(was_training)
+    return total / count
+
+
+class StepLog(TrainerCallback):
+    """Writes one JSON line a step, and stops the run at a loss or gradient that is not finite.
+
+    A resumed run first rewrites the file from the checkpoint's own history, so no step stands in it twice.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [self._line(entry, entry["step"]) for entry in state.log_history if "loss" in entry]
+            self.path.write_text("".join(lines), encoding="utf-8")
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if "loss" not in logs:
+            return
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise NonFiniteLoss(
+                    f"At step {state.global_step} of {state.max_steps} {name} is {logs[name]}: lower "
+                    f"train.learning_rate ({args.learning_rate:g}) or raise train.warmup_steps ({args.warmup_steps})."
+                )
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(self._line(logs, state.global_step))
+
+    @staticmethod
+    def _line(logs: Mapping[str, float], step: int) -> str:
+        kept = {name: logs[name] for name in ("epoch", "loss", "grad_norm", "learning_rate") if name in logs}
+        return json.dumps({"step": step, **kept}) + "\n"
+
+
+class AlreadyFinished(Exception):
+    """The checkpoint resumed from is the last one of the run: its weights are loaded, and nothing is left to do."""
+
+
+class StopWhereFinished(TrainerCallback):
+    """Ends a run that resumes from its last step; the Trainer by itself would take one step more."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps:
+            raise AlreadyFinished
+
+
+def _refuse(model: torch.nn.Module, spec: TrainSpec) -> None:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("No parameter of the model requires gradients: an untuned base is evaluated, not trained.")
+    if spec.learning_rate is None:
+        raise ValueError("train.learning_rate is null and there is something to train: give it a number.")
+    if spec.deepspeed is None and _has_dtype(trained, torch.bfloat16, torch.float16):
+        raise ValueError(
+            "Trained parameters are in 16 bits, where an optimiser's small updates round to nothing: set "
+            "model.dtype=float32, or train.deepspeed to a config, which keeps a float32 copy."
+        )
+
+
+def _has_dtype(parameters: Iterator[torch.nn.Parameter], *dtypes: torch.dtype) -> bool:
+    return any(parameter.dtype in dtypes for parameter in parameters)
+
+
+def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArguments:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    on_cpu = not torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=spec.seed,
+        per_device_train_batch_size=spec.micro_batch_size,
+        gradient_accumulation_steps=spec.accumulation(processes),
+        num_train_epochs=spec.epochs,
+        max_steps=spec.max_steps or -1,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type=spec.lr_scheduler,
+        warmup_steps=spec.warmup_steps,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        optim=spec.optimizer,
+        bf16=bf16,
+        **{CHECKPOINTING: spec.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
+        save_strategy="steps" if spec.save_steps else "no",
+        save_steps=spec.save_steps or 1,
+        save_total_limit=2,  # the one before, should a kill tear the last
+        logging_steps=1,  # reads the loss at every step: a loss that is not finite stops the run at once
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        report_to=spec.report_to,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
+        deepspeed=str(spec.deepspeed) if isinstance(spec.deepspeed, Path) else spec.deepspeed,
+        # Without these two, several CPU processes train side by side and never exchange a gradient.
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and processes > 1 else None,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process, one GPU: the Trainer would split each micro-batch over all of them
+    return arguments
+
+
+def _collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForSeq2Seq:
+    padded_right = copy.copy(tokenizer)  # generation pads on the left, perhaps with this very object
+    padded_right.padding_side = "right"
+    return DataCollatorForSeq2Seq(padded_right, pad_to_multiple_of=8 if torch.cuda.is_available() else None)
+
+
+@contextmanager
+def _memory_watched(spec: TrainSpec) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch has a class for most of a GPU's cases; the CPU's allocator and CUDA's libraries have only their words.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            words in str(error) for words in ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
+        ):
+            raise
+        raise OutOfMemory(
+            f"Out of memory with train.micro_batch_size={spec.micro_batch_size}: lower it (the effective batch stays "
+            f"{spec.batch_size}), set train.gradient_checkpointing=true, or use more devices "
+            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})."
+        ) from error
+
+
+def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
+    is_adapter = isinstance(trainer.model, PeftModel)
+    saved = folder / ("adapter" if is_adapter else "model")
+    trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
+    if trainer.is_world_process_zero():
+        (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
+        if is_adapter:
+            record_base(saved, base)
+    trainer.accelerator.wait_for_everyone()
+    return saved

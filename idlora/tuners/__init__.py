@@ -1,0 +1,33 @@
+"""The PEFT methods of this project: one folder per method, `common` for what they share, `registry` for PEFT.
+
+Importing this package registers every method.
+"""
+
+from idlora.tuners.hydralora import HydraLoraConfig, HydraLoraLinear, HydraLoraModel
+from idlora.tuners.idlora import (
+    BaseMismatchError,
+    IdLoraConfig,
+    IdLoraLinear,
+    IdLoraModel,
+    UnsetPivotsError,
+    select_pivots,
+)
+from idlora.tuners.registry import REGISTRY, Method, register
+
+__all__ = [
+    "REGISTRY",
+    "BaseMismatchError",
+    "HydraLoraConfig",
+    "HydraLoraLinear",
+    "HydraLoraModel",
+    "IdLoraConfig",
+    "IdLoraLinear",
+    "IdLoraModel",
+    "Method",
+    "UnsetPivotsError",
+    "register",
+    "select_pivots",
+]
+
+register("idlora", IdLoraConfig, IdLoraModel)
+register("hydralora", HydraLoraConfig, HydraLoraModel)

@@ -1,0 +1,7 @@
+"""What token-routed adapters of linear layers share: their config's common half, their layer, their model."""
+
+from idlora.tuners.common.config import RoutedConfig
+from idlora.tuners.common.layer import RoutedLayer, softmax_route
+from idlora.tuners.common.model import RoutedModel
+
+__all__ = ["RoutedConfig", "RoutedLayer", "RoutedModel", "softmax_route"]

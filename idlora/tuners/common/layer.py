@@ -1,0 +1,102 @@
+"""A frozen linear layer with token-routed low-rank updates beside it.
+
+    u = W h + b + Σ_adapters (α/r) Δ(h)        h (..., in) -> u (..., out)
+
+What Δ is, the method says; this file owns the rest: several adapters, switching them, number types, no merging.
+"""
+
+from contextlib import nullcontext
+from typing import NoReturn
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
+from peft.utils import resolve_quantization_backend
+from torch import nn
+
+from idlora.tuners.common.config import RoutedConfig
+
+
+class RoutedLayer(nn.Module, BaseTunerLayer):
+    """The layer that stands in a model for a linear layer `base_layer`, which it keeps, frozen, inside.
+
+    A method subclasses it and gives `adapter_layer_names`, `other_param_names` (this class' and its own),
+    `init_adapter` and `update`.
+    """
+
+    other_param_names = ("r", "scaling", "dropout")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None):
+        super().__init__()
+        self.base_layer = base_layer
+        self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
+        self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
+        self.r: dict[str, int] = {}
+        self.scaling: dict[str, float] = {}
+        self.dropout = nn.ModuleDict()
+        self.merged_adapters: list[str] = []  # the class attribute of the mixin is shared by all layers
+        self.create_containers()
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config, **tensors)
+
+    def create_containers(self) -> None:
+        """Create the empty dictionaries, by adapter name, of the method's own parameters."""
+        raise NotImplementedError
+
+    def init_adapter(self, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None) -> None:
+        """Create the parameters of one adapter; `tensors` is what the method's model prepared for this layer."""
+        raise NotImplementedError
+
+    def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
+        """(α/r) Δ(h), shape (..., out), from h (..., in) and the base layer's own output W h + b (..., out)."""
+        raise NotImplementedError
+
+    def update_layer(self, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None) -> None:
+        self.r[adapter_name] = config.r
+        self.scaling[adapter_name] = config.lora_alpha / config.r
+        self.dropout[adapter_name] = nn.Dropout(config.lora_dropout)
+        self.init_adapter(adapter_name, config, **tensors)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        base_output = self.base_layer(h, *args, **kwargs)
+        if self.disable_adapters:
+            return base_output
+        output = base_output
+        for adapter_name in self.active_adapters:
+            if adapter_name in self.scaling:  # an adapter may leave this layer alone
+                output = output + self.update(adapter_name, h, base_output).to(base_output.dtype)
+        return output
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
+        raise_unmergeable(type(self))
+
+    def unmerge(self) -> NoReturn:
+        raise_unmergeable(type(self))
+
+
+def raise_unmergeable(kind: type) -> NoReturn:
+    """Say why no adapter of this kind becomes part of W."""
+    raise NotImplementedError(
+        f"{kind.__name__} cannot be merged into (or unmerged from) the base weights: its router mixes the update anew "
+        "for every token, so no single matrix added to W equals it. Keep the adapter beside the base model."
+    )
+
+
+def softmax_route(router: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """softmax(T h) over the experts, (..., experts), from T (experts, in) and h (..., in).
+
+    In float32 at least, under autocast too: a half-precision softmax rounds the small differences between experts
+    that the router learns from.
+    """
+    dtype = torch.promote_types(router.dtype, torch.float32)
+    with full_precision(h.device.type):
+        return F.linear(h.to(dtype), router.to(dtype)).softmax(dim=-1)
+
+
+def full_precision(device_type: str):
+    """A context in which autocast does not lower the precision."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()  # the meta device has no autocast to switch off

@@ -1,0 +1,91 @@
+"""Injection of token-routed adapters into a model, on top of PEFT's `BaseTuner`."""
+
+from contextlib import contextmanager
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, resolve_quantization_backend
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from idlora.tuners.common.config import RoutedConfig
+from idlora.tuners.common.layer import RoutedLayer, raise_unmergeable
+
+
+class RoutedModel(BaseTuner):
+    """A model whose targeted linear layers are wrapped in `tuner_layer_cls`, a `RoutedLayer`.
+
+    A method gives `prefix` and `tuner_layer_cls`. All targets are checked before the first is replaced, so a refusal
+    leaves the model as it was. Leaves out merging and batches of mixed adapters (`adapter_names`).
+    """
+
+    tuner_layer_cls: type[RoutedLayer]
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except Exception:
+            self.peft_config.pop(adapter_name, None)  # refused, so there is no such adapter
+            raise
+
+    def targets(self, config: RoutedConfig, model: nn.Module) -> dict[str, nn.Module]:
+        """The modules of the model that the config targets, by name; layers adapted already count as one module."""
+        config = _maybe_include_all_linear_layers(config, model)
+        found, adapted = {}, []
+        for name, module in model.named_modules():
+            if any(name.startswith(prefix) for prefix in adapted):
+                continue
+            if isinstance(module, BaseTunerLayer):
+                adapted.append(f"{name}.")
+            if name and self._check_target_module_exists(config, name):
+                found[name] = module
+        return found
+
+    def _prepare_model(self, config: RoutedConfig, model: nn.Module) -> None:
+        # PEFT calls this last before it replaces modules, whichever loader is at work.
+        for name, target in self.targets(config, model).items():
+            self.check_target(config, name, target)
+
+    def check_target(self, config: RoutedConfig, name: str, target: nn.Module) -> None:
+        """Raise ValueError if the method cannot adapt this module."""
+        if isinstance(target, self.tuner_layer_cls):
+            return
+        if isinstance(target, BaseTunerLayer):
+            raise ValueError(f"{name} already carries an adapter of another kind, {type(target).__name__}: unload it")
+        backend = resolve_quantization_backend(target)
+        if not (isinstance(target, (nn.Linear, Conv1D)) or (backend is not None and backend.layer_type == "linear")):
+            raise ValueError(f"{name} is a {type(target).__name__}; only linear layers can be adapted: exclude it")
+
+    def layer_tensors(self, current_key: str) -> dict[str, torch.Tensor | None]:
+        """What the layer at this key needs besides the config."""
+        return {}
+
+    def _create_and_replace(
+        self,
+        config: RoutedConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        tensors = self.layer_tensors(current_key)
+        if isinstance(target, self.tuner_layer_cls):
+            target.update_layer(adapter_name, config, **tensors)
+        else:
+            layer = self.tuner_layer_cls(target, adapter_name, config, **tensors)
+            self._replace_module(parent, target_name, layer, target)
+
+    def _check_merge_allowed(self) -> None:
+        raise_unmergeable(self.tuner_layer_cls)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args, **kwargs):
+        # Without this hook PEFT drops the argument, and every row would silently get the active adapter.
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                f"{type(self).__name__} runs one adapter at a time: call set_adapter instead of passing adapter_names"
+            )
+        yield

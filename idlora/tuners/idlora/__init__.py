@@ -1,0 +1,16 @@
+"""ID-LoRA (arXiv 2602.20727): the rows of the frozen weight serve as A, one small B is shared, a router mixes."""
+
+from idlora.tuners.idlora.clustering import select_pivots
+from idlora.tuners.idlora.config import IdLoraConfig
+from idlora.tuners.idlora.fingerprint import BaseMismatchError
+from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError
+from idlora.tuners.idlora.model import IdLoraModel
+
+__all__ = [
+    "BaseMismatchError",
+    "IdLoraConfig",
+    "IdLoraLinear",
+    "IdLoraModel",
+    "UnsetPivotsError",
+    "select_pivots",
+]

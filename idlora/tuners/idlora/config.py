@@ -1,0 +1,67 @@
+"""Settings of an ID-LoRA adapter."""
+
+import copy
+from dataclasses import dataclass, field
+
+from peft import PeftType
+
+from idlora.tuners.common.config import RoutedConfig, require_choice, require_positive_integer
+from idlora.tuners.idlora.clustering import METHODS
+
+ROUTERS = ("dense", "inner_product")
+DROPOUT_POSITIONS = ("bottleneck", "input")
+
+
+@dataclass
+class IdLoraConfig(RoutedConfig):
+    """ID-LoRA (arXiv 2602.20727). A drop-in for `peft.LoraConfig`, with the method's own settings after LoRA's.
+
+    Per adapted module it trains out·r/s² + num_clusters·in parameters with the dense router, out·r/s² + r with the
+    inner product, where s is `rank_boost`. The paper's tables need the dense router, its Eq. 4 writes the other one.
+
+    `dropout_position="input"` drops entries of h, as LoRA does. It costs the shortcut that makes the method cheap:
+    the pivot rows of W h are then no longer A_i d(h), so a training step gathers the k·r rows of A from W and
+    multiplies by them (memory and work as if A_i had been copied). Evaluation is not affected.
+
+    Raises ValueError for values out of range; sizes that do not fit a module are reported, with its name, when the
+    adapter is put on a model.
+    """
+
+    num_clusters: int = field(default=4, metadata={"help": "k, the number of clusters of rows, one A_i each."})
+    rank_boost: int = field(default=2, metadata={"help": "s, the number of chunks that share B; 1 is Eq. 3."})
+    router: str = field(default="dense", metadata={"help": f"How α_i is found: one of {', '.join(ROUTERS)}."})
+    selection: str = field(default="pmrc", metadata={"help": f"How the pivots are found: one of {', '.join(METHODS)}."})
+    dropout_position: str = field(
+        default="bottleneck", metadata={"help": f"What dropout acts on: one of {', '.join(DROPOUT_POSITIONS)}."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the selection alone; weights follow torch's seed."})
+    kmeans_starts: int = field(default=1, metadata={"help": "Starts of k-means, of which the best is kept."})
+    kmeans_iterations: int = field(default=100, metadata={"help": "Largest number of iterations of one start."})
+    init_weights: bool = field(
+        default=True,
+        metadata={"help": "Select pivots. False in a saved adapter, whose pivots come from its checkpoint."},
+    )
+    base_fingerprint: dict[str, str] | None = field(
+        default=None,
+        repr=False,
+        metadata={"help": "Sketches of the base rows that a saved adapter was cut from, by module; set by the model."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType("IDLORA")
+        for name in ("num_clusters", "rank_boost", "kmeans_starts", "kmeans_iterations"):
+            require_positive_integer(self, name)
+        require_choice(self, "router", ROUTERS)
+        require_choice(self, "selection", METHODS)
+        require_choice(self, "dropout_position", DROPOUT_POSITIONS)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in [0, 2**32), not {self.seed!r}")
+        if self.r % self.rank_boost:
+            raise ValueError(f"r must be a multiple of rank_boost: r={self.r}, rank_boost={self.rank_boost}")
+
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
+        # Loading injects the adapter before it reads the weights: a saved adapter must not be clustered again.
+        config = copy.copy(self)
+        config.init_weights = self.init_weights and self.base_fingerprint is None
+        super(IdLoraConfig, config).save_pretrained(save_directory, **kwargs)

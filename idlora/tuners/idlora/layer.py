@@ -1,0 +1,129 @@
+"""A linear layer with ID-LoRA adapters (Eq. 3 and 4 of arXiv 2602.20727).
+
+    A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
+    x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
+    α   = softmax(T h)                  T (k, in), the dense router     or
+    α_i = T · x_i                       T (r,), the inner product
+    u   = W h + b + (α/r) Σ_i α_i [B x_i^1, …, B x_i^s]      B (out/s, r/s)
+
+Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
+(its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
+layer's own. And B is shared while α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is
+applied once.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from peft.tuners._buffer_dict import BufferDict
+from torch import nn
+
+from idlora.tuners.common import RoutedLayer, softmax_route
+from idlora.tuners.common.layer import full_precision
+from idlora.tuners.idlora.base import readable_weight
+from idlora.tuners.idlora.config import IdLoraConfig
+
+UNSET = -1  # stands in a pivot's place until it is selected or loaded; never a row
+
+
+class UnsetPivotsError(RuntimeError):
+    """An ID-LoRA adapter was used before its pivots were selected or loaded."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what} has no pivots: they were neither selected nor loaded. Selection is skipped on the meta device and "
+            "for a config with init_weights=False (every saved adapter's). Load the adapter's weights, or make a new "
+            "adapter on real weights from a config with init_weights=True"
+        )
+
+
+class IdLoraLinear(RoutedLayer):
+    """A frozen linear layer with ID-LoRA adapters.
+
+    Per adapter: `idlora_pivots` (k, r) int32, saved with it; `idlora_B` (out/s, r/s), zero at the start;
+    `idlora_router`, (k, in) and zero at the start (an even mixture), or (r,) and drawn from ±1/√r (zero times a zero B
+    would never train). Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
+
+    Leaves out merging (the update depends on the token) and gradients into A (they are rows of the frozen W).
+    """
+
+    adapter_layer_names = ("idlora_B", "idlora_router")
+    other_param_names = (*RoutedLayer.other_param_names, "idlora_pivots", "idlora_drops_input", "idlora_checked")
+
+    def create_containers(self) -> None:
+        self.idlora_B = nn.ParameterDict()
+        self.idlora_router = nn.ParameterDict()
+        self.idlora_pivots = BufferDict(persistent=True)
+        self.idlora_drops_input: dict[str, bool] = {}
+        self.idlora_checked: dict[str, torch.Tensor] = {}
+
+    def init_adapter(self, adapter_name: str, config: IdLoraConfig, pivots: torch.Tensor | None = None) -> None:
+        k, r, s = config.num_clusters, config.r, config.rank_boost
+        self.idlora_pivots[adapter_name] = torch.full((k, r), UNSET, dtype=torch.int32) if pivots is None else pivots
+        self.idlora_drops_input[adapter_name] = config.dropout_position == "input"
+        self.idlora_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features // s, r // s))
+        if config.router == "dense":
+            router = torch.zeros(k, self.in_features)
+        else:
+            router = torch.empty(r).uniform_(-1 / math.sqrt(r), 1 / math.sqrt(r))
+        self.idlora_router[adapter_name] = nn.Parameter(router)
+
+    def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
+        B, router = self.idlora_B[adapter_name], self.idlora_router[adapter_name]
+        x = self.pivot_outputs(adapter_name, h, base_output)  # (..., k, r)
+        alpha = softmax_route(router, h) if router.dim() == 2 else inner_product_route(router, x)  # (..., k)
+        z = torch.einsum("...k,...kr->...r", alpha.to(x.dtype), x)
+        if not self.idlora_drops_input[adapter_name]:
+            z = self.dropout[adapter_name](z)
+        chunks = (self.scaling[adapter_name] * z).unflatten(-1, (-1, B.shape[1]))  # (..., s, r/s)
+        return F.linear(chunks, B).flatten(-2)
+
+    def pivot_outputs(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
+        """x_i = A_i h for all clusters, (..., k, r), in B's type, from h (..., in) and W h + b (..., out)."""
+        pivots = self.pivots(adapter_name)
+        index = pivots.flatten().long()
+        dtype, dropout = self.idlora_B[adapter_name].dtype, self.dropout[adapter_name]
+        if self.idlora_drops_input[adapter_name] and self.training and dropout.p > 0:
+            # (W h)[S_i] knows nothing of the dropped h, so here, and only here, the rows of A are needed themselves.
+            with readable_weight(self.get_base_layer()) as weight:
+                A = weight[index].to(h.dtype)
+            x = self._cast_input_dtype(F.linear(dropout(h), A), dtype)
+        else:
+            x = self._cast_input_dtype(base_output.gather(-1, index.expand(*base_output.shape[:-1], -1)), dtype)
+            bias = self.get_base_layer().bias
+            if bias is not None:
+                x = x - bias[index].to(x.dtype)
+        return x.unflatten(-1, pivots.shape)
+
+    def pivots(self, adapter_name: str) -> torch.Tensor:
+        """The pivots (k, r) of an adapter, int32. Raises UnsetPivotsError if they are not rows of W yet.
+
+        They are looked at once per buffer (on a GPU each look waits for it); whoever replaces the buffer, be it a
+        loader or a move to another device, makes this look again.
+        """
+        pivots = self.idlora_pivots[adapter_name]
+        if self.idlora_checked.get(adapter_name) is not pivots:
+            if is_unset(pivots):
+                raise UnsetPivotsError(f"the adapter {adapter_name!r}")
+            if int(pivots.max()) >= self.out_features:
+                raise ValueError(f"pivot {int(pivots.max())} is not among the {self.out_features} rows of this layer")
+            self.idlora_checked[adapter_name] = pivots
+        return pivots
+
+    def frozen_copy_count(self) -> int:
+        """k·r·in of the active adapters: entries of A_i, which the paper's percentages count though none is stored."""
+        active = (self.idlora_pivots[name] for name in self.active_adapters if name in self.idlora_pivots)
+        return sum(pivots.numel() * self.in_features for pivots in active)
+
+
+def is_unset(pivots: torch.Tensor) -> bool:
+    """Whether some pivot is still unset; a tensor on the meta device holds none at all."""
+    return pivots.is_meta or bool((pivots < 0).any())
+
+
+def inner_product_route(router: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """α_i = T · x_i, (..., k), from T (r,) and x (..., k, r), in float32 at least; no activation."""
+    dtype = torch.promote_types(router.dtype, torch.float32)
+    with full_precision(x.device.type):
+        return x.to(dtype) @ router.to(dtype)

@@ -1,0 +1,136 @@
+"""ID-LoRA as a PEFT model: selects the pivots, guards against the wrong base, counts as the paper counts."""
+
+import copy
+import time
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
+from torch import nn
+
+from idlora.tuners.common import RoutedModel
+from idlora.tuners.idlora.base import is_quantized, readable_weight
+from idlora.tuners.idlora.clustering import select_pivots
+from idlora.tuners.idlora.config import IdLoraConfig
+from idlora.tuners.idlora.fingerprint import distance, judge, take_fingerprint
+from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
+
+
+class IdLoraModel(RoutedModel):
+    """The tuner that PEFT builds for an `IdLoraConfig`.
+
+    Before it replaces a single module it checks that every target fits, and then either selects the pivots of all
+    targets or, for a saved adapter, compares the base's rows with the adapter's fingerprint. PEFT's loaders and
+    transformers' own both come through here.
+
+    `pivot_seconds` is the time spent on selection, of all adapters together.
+    """
+
+    prefix = "idlora_"
+    tuner_layer_cls = IdLoraLinear
+    pivot_seconds: float = 0.0
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
+        # The config is about to carry the fingerprint of this base; the caller may use it again on another.
+        self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+        self._selected: dict[str, torch.Tensor] = {}
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        self._selected = {}
+
+    def _prepare_model(self, config: IdLoraConfig, model: nn.Module) -> None:
+        super()._prepare_model(config, model)
+        layers = {name: _base_layer(target) for name, target in self.targets(config, model).items()}
+        if config.init_weights:
+            self._select(config, layers)
+        elif config.base_fingerprint is not None:
+            self._check_base(config, layers)
+
+    def check_target(self, config: IdLoraConfig, name: str, target: nn.Module) -> None:
+        super().check_target(config, name, target)
+        _, out_features = _get_in_out_features(_base_layer(target))
+        k, r, s = config.num_clusters, config.r, config.rank_boost
+        if k * r > out_features:
+            raise ValueError(
+                f"{name} has {out_features} rows, too few for num_clusters={k} times r={r} = {k * r} pivots: lower one "
+                "of them, or exclude the module"
+            )
+        if out_features % s:
+            raise ValueError(f"{name} has {out_features} rows, which rank_boost={s} does not divide")
+
+    def _select(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
+        start = time.perf_counter()
+        selected, fingerprint = {}, {}
+        for name, layer in layers.items():
+            with readable_weight(layer) as weight:
+                if weight is None:
+                    continue
+                try:
+                    selected[name] = select_pivots(
+                        weight,
+                        config.num_clusters,
+                        config.r,
+                        method=config.selection,
+                        seed=config.seed,
+                        n_init=config.kmeans_starts,
+                        max_iter=config.kmeans_iterations,
+                    )
+                except ValueError as error:
+                    raise ValueError(f"no pivots for {name}: {error}") from error
+                fingerprint[name] = take_fingerprint(weight, selected[name])
+        self._selected = selected
+        config.base_fingerprint = fingerprint or None
+        self.pivot_seconds += time.perf_counter() - start
+
+    def _check_base(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
+        distances = {}
+        for name, fingerprint in config.base_fingerprint.items():
+            if name not in layers:
+                distances[name] = float("inf")
+                continue
+            with readable_weight(layers[name]) as weight:
+                distances[name] = None if weight is None else distance(fingerprint, weight)
+        quantized = any(is_quantized(layer) for layer in layers.values())
+        judge(distances, quantized=quantized, made_for=config.base_model_name_or_path)
+
+    def layer_tensors(self, current_key: str) -> dict[str, torch.Tensor | None]:
+        return {"pivots": self._selected.get(current_key)}
+
+    def pivot_layers(self, adapter_name: str) -> dict[str, IdLoraLinear]:
+        """The layers that an adapter sits in, by name."""
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, IdLoraLinear) and adapter_name in module.idlora_pivots
+        }
+
+    def pivot_shares(self, adapter_name: str = "default") -> dict[str, float]:
+        """k·r/out by module: which part of a weight's rows the adapter uses."""
+        layers = self.pivot_layers(adapter_name)
+        return {name: layer.idlora_pivots[adapter_name].numel() / layer.out_features for name, layer in layers.items()}
+
+    def frozen_copy_count(self) -> int:
+        """k·r·in of the active adapters, summed over the modules.
+
+        The entries of all A_i, which the paper counts as parameters in its percentages (trainable divided by base
+        plus trainable plus these) though no copy of them need exist; none does here.
+        """
+        return sum(module.frozen_copy_count() for module in self.model.modules() if isinstance(module, IdLoraLinear))
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, torch.Tensor]:
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        for key, tensor in selected.items():
+            if key.endswith(f".idlora_pivots.{adapter_name}") and is_unset(tensor):
+                raise UnsetPivotsError(f"cannot save the adapter {adapter_name!r}: {key}")
+        return selected
+
+
+def _base_layer(target: nn.Module) -> nn.Module:
+    return target.get_base_layer() if isinstance(target, BaseTunerLayer) else target

@@ -1,0 +1,25 @@
+"""Rebuild a table from the finished runs and print it: Markdown, CSV and LaTeX, and the tidy metrics.csv.
+
+    python scripts/report.py table=table1 scale=tiny
+
+Exits 1 where a cell is missing, after printing the commands that fill it; allow_missing=true accepts gaps.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.request import Request, report_table
+from idlora.pipeline.shell import command
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="report")
+@command
+def main(config: DictConfig) -> None:
+    request = Request.from_config(plain(config))
+    report_table(request, request.plan())
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

@@ -1,0 +1,33 @@
+"""Train one cell of a table and save it; scripts/evaluate.py scores it.
+
+python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
+python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from idlora.pipeline.cell import train_cell
+from idlora.pipeline.compose import cell_from_config, register_resolvers
+from idlora.pipeline.progress import display
+from idlora.pipeline.shell import command
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@command
+def main(config: DictConfig) -> None:
+    cell = cell_from_config(config)
+    if cell.run.done:
+        print(f"already trained: {cell.run.folder}")
+    else:
+        with display(1) as progress:
+            progress.cell(cell.title)
+            train_cell(cell, progress)
+            progress.finished(cell.title)
+        print(f"trained: {cell.run.folder}")
+    print(f"next: python scripts/evaluate.py run={cell.run.folder}")
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

@@ -1,0 +1,36 @@
+"""What the whole suite shares: one thread count, no network, and where the real data sets are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def real_data_root() -> Path | None:
+    """The folder with copies of the public data sets, or None where this machine has none."""
+    named = os.environ.get("IDLORA_REAL_DATA")
+    candidates = [Path(named)] if named else [REPOSITORY.parent / "shared" / "data"]
+    return next((path for path in candidates if (path / "gsm8k" / "test.jsonl").is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Root of the real data sets; skips without them, fails instead where IDLORA_REQUIRE_REAL_DATA is set."""
+    root = real_data_root()
+    if root is None:
+        if os.environ.get("IDLORA_REQUIRE_REAL_DATA"):
+            pytest.fail("IDLORA_REQUIRE_REAL_DATA is set, but no real data were found; set IDLORA_REAL_DATA=<folder>")
+        pytest.skip("no copies of the public data sets here; set IDLORA_REAL_DATA=<folder> to run this")
+    return root
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root folder."""
+    return REPOSITORY

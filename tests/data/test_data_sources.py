@@ -1,0 +1,188 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from idlora.data import DATASETS, DataError, holdout, limit, load_rows, to_examples
+from idlora.data.sources import CATEGORIES, load_from_hub
+
+GSM8K = [{"question": f"What is {n}+1?", "answer": f"<<{n}+1={n + 1}>>\n#### {n + 1}"} for n in range(5)]
+ALPACA = [
+    {"category": "code", "instruction": "Sort it.", "input": "noinput", "output": "\nsorted(x) "},
+    {"category": "code", "instruction": "Add.", "input": "1 and 2", "output": "3"},
+    {"instruction": "Greet.", "output": "Hello."},
+]
+HUMANEVAL = [
+    {"task_id": "World/0", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n",
+     "test": "def check(f):\n    assert f() == 1\n"}
+]  # fmt: skip
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def jsonl(rows: list) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split in ("train", "test"):
+        write(tmp_path / "gsm8k" / f"{split}.jsonl", jsonl(GSM8K))
+    write(tmp_path / "codealpaca" / "code_alpaca_20k.json", json.dumps(ALPACA))
+    write(tmp_path / "alpaca" / "part.json", json.dumps(ALPACA))
+    write(tmp_path / "saferpaca" / "safety_only_data_Instructions.json", json.dumps(ALPACA))
+    write(tmp_path / "humaneval" / "HumanEval.jsonl", jsonl(HUMANEVAL))
+    for name in ("hexphi", "hexphi_benign"):
+        for category in CATEGORIES:
+            write(
+                tmp_path / name / f"{category}.csv", f'{name} {category} first\n"second, ""quoted""\nand long"\nthird\n'
+            )
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_loads_from_a_folder_with_unique_stable_ids(name, root):
+    split = next(iter(DATASETS[name].splits))
+    rows = load_rows(name, split, root=root)
+    assert rows
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert rows == load_rows(name, split, root=str(root))
+    assert all(set(DATASETS[name].columns) <= row.keys() for row in rows)
+
+
+def test_gsm8k_rows_carry_question_answer_and_their_place(root):
+    assert load_rows("gsm8k", "train", root=root)[3] == {"id": "train/3", **GSM8K[3]}
+
+
+def test_a_line_separator_inside_a_json_string_does_not_end_its_line(root):
+    odd = {"question": "one\u2028two\x85three?", "answer": "#### 1"}
+    write(root / "gsm8k" / "train.jsonl", jsonl([odd, *GSM8K]))
+    rows = load_rows("gsm8k", "train", root=root)
+    assert len(rows) == 1 + len(GSM8K)
+    assert rows[0]["question"] == odd["question"]
+
+
+def test_codealpaca_loses_its_category_and_its_word_for_no_input(root):
+    rows = load_rows("codealpaca", "train", root=root)
+    assert [row["input"] for row in rows] == ["", "1 and 2", ""]
+    assert rows[0].keys() == {"id", "instruction", "input", "output"}
+
+
+def test_the_first_line_of_a_headerless_file_is_a_prompt(root):
+    rows = load_rows("hexphi", "test", root=root)
+    assert len(rows) == 3 * 10
+    assert rows[0] == {"id": "category_1/0", "prompt": "hexphi category_1 first", "category": "category_1"}
+    assert rows[1]["prompt"] == 'second, "quoted"\nand long'
+    assert [row["id"] for row in load_rows("hexphi_benign", "test", root=root)] == [row["id"] for row in rows]
+
+
+def test_humaneval_comes_from_the_folder_and_without_it_from_its_package(root, tmp_path):
+    assert load_rows("humaneval", "test", root=root) == [{"id": "World/0", **HUMANEVAL[0]}]
+    (root / "humaneval" / "HumanEval.jsonl").unlink()
+    rows = load_rows("humaneval", "test", root=root)
+    assert len(rows) == 164
+    assert rows[33]["id"] == rows[33]["task_id"] == "HumanEval/33"
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "codealpaca", "hexphi"])
+def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory, monkeypatch):
+    # `datasets` reads a folder as it reads a repository of the hub.
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    write(root / "codealpaca" / "code_alpaca_20k.json", json.dumps([{"input": "", **row} for row in ALPACA]))
+    spec = replace(DATASETS[name], hub_id=str(root / name), hub_config=None)
+    for split in spec.splits:
+        assert load_from_hub(spec, split) == load_rows(name, split, root=root)
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "sentence"),
+    [
+        (lambda root: (root / "gsm8k" / "train.jsonl").unlink(), "gsm8k", r"No file .*train\.jsonl"),
+        (lambda root: write(root / "gsm8k" / "train.jsonl", " \n"), "gsm8k", r"train\.jsonl is empty"),
+        (lambda root: write(root / "gsm8k" / "train.jsonl", jsonl(GSM8K) + "{oops"), "gsm8k", r"Line 6 of .*train"),
+        (lambda root: write(root / "gsm8k" / "train.jsonl", "[1]\n"), "gsm8k", r"Row 0 of .* is a list"),
+        (
+            lambda root: write(root / "gsm8k" / "train.jsonl", jsonl([*GSM8K, {"question": "?", "reply": "1"}])),
+            "gsm8k",
+            r"Row 5 of .*train\.jsonl has no text in answer \(it has question, reply\)",
+        ),
+        (lambda root: (root / "gsm8k" / "train.jsonl").write_bytes(b"\xff\xfe"), "gsm8k", r"not UTF-8 at byte 0"),
+        (lambda root: write(root / "alpaca" / "part.json", "{"), "alpaca", r"part\.json is not JSON at line 1"),
+        (lambda root: write(root / "alpaca" / "part.json", "{}"), "alpaca", r"part\.json holds a dict"),
+        (lambda root: write(root / "alpaca" / "part.json", "[]"), "alpaca", r"part\.json holds no rows"),
+        (lambda root: (root / "alpaca" / "part.json").unlink(), "alpaca", r"exactly one \.json file, and holds none"),
+        (lambda root: write(root / "alpaca" / "more.json", "[]"), "alpaca", r"holds more\.json, part\.json"),
+        (lambda root: (root / "hexphi" / "category_7.csv").unlink(), "hexphi", r"No file .*category_7\.csv"),
+        (lambda root: write(root / "hexphi" / "category_7.csv", "a,b\n"), "hexphi", r"Record 1 of .*has 2 columns"),
+        (lambda root: write(root / "hexphi" / "category_7.csv", 'a\n" "\n'), "hexphi", r"Prompt 1 of category_7"),
+    ],
+)  # fmt: skip
+def test_damaged_data_are_refused_with_the_place(damage, name, sentence, root):
+    split = next(iter(DATASETS[name].splits))
+    load_rows(name, split, root=root)
+    damage(root)
+    with pytest.raises(DataError, match=sentence):
+        load_rows(name, split, root=root)
+
+
+def test_a_missing_root_or_folder_is_named_with_the_way_out(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere: set data\.root"):
+        load_rows("gsm8k", "train", root=tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"gsm8k: put gsm8k there"):
+        load_rows("gsm8k", "train", root=tmp_path)
+
+
+def test_an_unknown_data_set_or_split_is_refused_with_the_known_ones(root):
+    with pytest.raises(DataError, match=r"'mmlu'.*gsm8k"):
+        load_rows("mmlu", "test", root=root)
+    with pytest.raises(DataError, match=r"'test'.*train"):
+        load_rows("codealpaca", "test", root=root)
+
+
+def test_a_hub_that_cannot_be_reached_says_how_to_log_in_and_how_to_do_without(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    gated = replace(DATASETS["hexphi"], hub_id="idlora-tests/not-there")
+    with pytest.raises(DataError, match=r"idlora-tests/not-there.*hf auth login.*data\.root"):
+        load_from_hub(gated, "test")
+    with pytest.raises(DataError, match=r"'hexphi_benign' is on no hub: set data\.root"):
+        load_rows("hexphi_benign", "test", root=None)
+
+
+def test_examples_are_rendered_prompts_with_stripped_responses(root):
+    examples = to_examples("codealpaca", load_rows("codealpaca", "train", root=root))
+    assert "### Input:\n1 and 2\n" in examples[1].prompt
+    assert "### Input:" not in examples[0].prompt
+    assert [example.response for example in examples] == ["sorted(x)", "3", "Hello."]
+    assert to_examples("gsm8k", [{"id": "a", **GSM8K[0]}])[0].response == "<<0+1=1>>\n#### 1"
+    with pytest.raises(DataError, match=r"'hexphi' is for evaluation"):
+        to_examples("hexphi", load_rows("hexphi", "test", root=root))
+
+
+ROWS = [{"id": f"train/{n}"} for n in range(200)]
+
+
+def test_a_holdout_is_disjoint_complete_spread_and_independent_of_the_order():
+    rest, held = holdout(ROWS, 40)
+    assert len(held) == 40
+    assert sorted(map(str, rest + held)) == sorted(map(str, ROWS))
+    assert held != ROWS[:40]
+    assert held != ROWS[-40:]
+    assert holdout(ROWS[::-1], 40)[1] == held[::-1]
+    assert holdout(ROWS, 40, seed=1)[1] != held
+    assert holdout(ROWS, 0) == (ROWS, [])
+    with pytest.raises(ValueError, match="Cannot hold out 200 of 200"):
+        holdout(ROWS, 200)
+
+
+def test_a_limit_keeps_the_order_and_reaches_every_part_of_the_set():
+    kept = limit(ROWS, 50)
+    assert len(kept) == 50
+    assert kept == [row for row in ROWS if row in kept]
+    assert any(row in ROWS[150:] for row in kept)
+    assert limit(ROWS, None) == ROWS == limit(ROWS, 1000)
+    with pytest.raises(ValueError, match="to 0 rows"):
+        limit(ROWS, 0)

@@ -1,0 +1,48 @@
+import pytest
+from byte_tokenizer import byte_tokenizer
+
+from idlora.data import load_rows, to_examples, tokenize
+
+pytestmark = pytest.mark.real_data
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count"),
+    [
+        ("gsm8k", "train", 7473),
+        ("gsm8k", "test", 1319),
+        ("codealpaca", "train", 20022),
+        ("alpaca", "train", 13354),
+        ("saferpaca", "train", 2483),
+        ("humaneval", "test", 164),
+    ],
+)
+def test_every_row_of_the_real_files_is_read(name, split, count, real_data):
+    rows = load_rows(name, split, root=real_data)
+    assert len(rows) == count
+    assert len({row["id"] for row in rows}) == count
+
+
+def test_every_gsm8k_answer_ends_in_its_number(real_data):
+    for split in ("train", "test"):
+        assert all("\n#### " in row["answer"] for row in load_rows("gsm8k", split, root=real_data))
+
+
+def test_no_real_codealpaca_prompt_says_noinput(real_data):
+    rows = load_rows("codealpaca", "train", root=real_data)
+    assert not any(row["input"].strip().lower() == "noinput" for row in rows)
+    assert sum(not row["input"] for row in rows) > 8000
+
+
+@pytest.mark.parametrize(("name", "empty"), [("gsm8k", 0), ("codealpaca", 6), ("alpaca", 5), ("saferpaca", 0)])
+def test_real_training_sets_tokenize_with_every_example_accounted_for(name, empty, real_data):
+    every = to_examples(name, load_rows(name, "train", root=real_data))
+    examples = [example for index, example in enumerate(every) if index % 25 == 0 or not example.response]
+    tokenized = tokenize(examples, byte_tokenizer(), max_length=4096)
+    assert tokenized.dropped_empty == empty
+    assert len(tokenized) + tokenized.dropped_empty + tokenized.dropped_long == len(examples)
+    by_id = {example.id: example for example in examples}
+    for row, example_id in zip(tokenized.rows, tokenized.ids, strict=True):
+        prompt, response = by_id[example_id].prompt.encode(), by_id[example_id].response.encode()
+        scored = sum(label != -100 for label in row["labels"])
+        assert scored == min(len(response) + 1, 4096 - len(prompt))

@@ -1,0 +1,158 @@
+"""Whole folders of finished runs, written through the records API as the pipeline writes them, with scores made up."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from idlora.records import ItemLog, Run, is_complete, mark_done, run_name, write_json
+from idlora.report import Grid, load_grid
+
+MODELS = {
+    "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble")},
+    "paper": {"llama3": ("llama3_8b", "LLaMA-3-8B"), "mistral": ("mistral_7b", "Mistral-7B")},
+}
+KINDS = {"base": "none", "fft": "full"}
+TRAINABLE = {"base": 0, "fft": 1_300_000, "lora": 12_000, "dora": 12_600, "hydralora": 13_000, "idlora": 7_000}
+RATES = {"base": 0.02, "fft": 0.8, "lora": 0.55, "dora": 0.6, "hydralora": 0.55, "idlora": 0.7}
+SIZES = {"gsm8k": (60, 1), "humaneval": (40, 10), "hexphi": (50, 1), "hexphi_benign": (50, 1)}
+SCORES = {"gsm8k": ("strict", "flexible"), "humaneval": ("passed",), "hexphi": ("refusal",)}
+SCORES["hexphi_benign"] = SCORES["hexphi"]
+DIGEST = "0badcafe"
+
+
+class World:
+    """A folder of runs. `run` adds one cell, `fill` a whole grid; scores are drawn from `RATES` with a fixed seed."""
+
+    def __init__(self, root: Path, grid: Grid, scale: str = "tiny"):
+        self.root, self.grid, self.scale = root, grid, scale
+
+    def config(self, experiment: str, method: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
+        data, base = experiment.split("_")
+        name, label = MODELS[self.scale][base]
+        return {
+            "experiment": experiment,
+            "scale": self.scale,
+            "seed": seed,
+            "model": {"name": name, "label": label, "checksum": f"weights of {name}"},
+            "method": {"name": method, "label": method.upper(), "kind": KINDS.get(method, "peft")},
+            "data": {"name": data, "max_length": 256},
+            "train": {"learning_rate": 1e-3, "epochs": 1},
+        } | changes
+
+    def run(
+        self, experiment: str, method: str, *, seed: int = 0, benchmarks: Iterable[str] | None = None, **changes: Any
+    ) -> Run:
+        """A done run with its evaluations; one that is done already (a base) gets the evaluations it lacks."""
+        config = self.config(experiment, method, seed, **changes)
+        run = Run(self.root / run_name(config))
+        if not run.done:
+            run.start(config)
+            trainable = TRAINABLE[method]
+            run.finish({
+                "parameters_trainable": trainable,
+                "parameters_router": 0,
+                "parameters_total": 1_300_000 + (0 if method == "fft" else trainable),
+                "frozen_copies": 48_000 if method == "idlora" else 0,
+            })  # fmt: skip
+        for benchmark in self.grid.benchmarks(experiment, self.scale) if benchmarks is None else benchmarks:
+            if not is_complete(run.eval_folder(benchmark, DIGEST)):  # an untuned base is one run for all seeds
+                self.evaluate(run, benchmark, self.draw(experiment, method, benchmark, seed))
+        return run
+
+    def draw(self, experiment: str, method: str, benchmark: str, seed: int = 0) -> np.ndarray:
+        """0/1 (items, samples). An item's difficulty is shared by all methods; the untuned base is its own for all."""
+        items, samples = SIZES[benchmark]
+        difficulty = np.random.default_rng(len(experiment)).random((items, 1))
+        key = [len(experiment), sum(map(ord, method + benchmark)), 0 if method == "base" else seed]
+        luck = np.random.default_rng(key).random((items, samples))
+        rate = 0.1 if benchmark == "hexphi_benign" else RATES[method]
+        return (0.5 * difficulty + 0.5 * luck < rate).astype(int)
+
+    def evaluate(
+        self,
+        run: Run,
+        benchmark: str,
+        outcomes: np.ndarray,
+        *,
+        digest: str = DIGEST,
+        shuffle: bool = False,
+        edited: bool = False,
+        **meta: Any,
+    ) -> Path:
+        """Write a finished evaluation with these outcomes (items, samples); ``edited``: its first item is another."""
+        folder = run.eval_folder(benchmark, digest)
+        items, samples = outcomes.shape
+        records = [
+            record(f"{benchmark}/{item}", sample, {name: int(outcomes[item, sample]) for name in SCORES[benchmark]})
+            for item in range(items)
+            for sample in range(samples)
+        ]
+        if edited:
+            records[0]["item_hash"] = "hash of another text"
+        if shuffle:
+            np.random.default_rng(1).shuffle(records)
+        log = ItemLog(folder / "items.jsonl")
+        log.append(records)
+        announced = {"benchmark": benchmark, "protocol": {"protocol_version": 1}, "items": items, "samples": samples}
+        write_json(folder / "meta.json", announced | {"data_digest": "d"} | meta)
+        mark_done(folder)
+        return folder
+
+    def fill(self, *, skip: Iterable[tuple[str, str]] = ()) -> "World":
+        for experiment, method, seed in self.grid.cells():
+            if (experiment, method) not in skip:
+                self.run(experiment, method, seed=seed)
+        return self
+
+
+def record(item: str, sample: int, scores: dict[str, float]) -> dict[str, Any]:
+    """One item record with all its fields."""
+    return {
+        "item_id": item,
+        "item_hash": f"hash of {item}",
+        "prompt_hash": f"prompt of {item}",
+        "sample": sample,
+        "raw": "text",
+        "parsed": "1",
+        "gold": "1",
+        "scores": scores,
+    }
+
+
+@pytest.fixture(scope="session")
+def grid(repository: Path) -> Grid:
+    """The project's own Table 1."""
+    return load_grid(repository / "experiments" / "table1")
+
+
+@pytest.fixture(scope="session")
+def few(grid: Grid) -> Grid:
+    """A cut of Table 1 that fills fast: one base, three methods, all columns."""
+    return dataclasses.replace(
+        grid,
+        bases={"llama3": grid.bases["llama3"]},
+        experiments=tuple(name for name in grid.experiments if name.endswith("llama3")),
+        methods=("base", "lora", "idlora"),
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path, grid: Grid) -> Callable[..., World]:
+    """Make a `World` under the test's own folder: world(), world(scale="paper"), world(grid=…)."""
+
+    def make(*, scale: str = "tiny", grid: Grid = grid, name: str = "runs") -> World:
+        return World(tmp_path / name, grid, scale)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory, grid: Grid) -> World:
+    """Every cell of Table 1 at the tiny scale; read only."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return World(tmp_path_factory.mktemp("full") / "runs", grid).fill()

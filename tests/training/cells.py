@@ -1,0 +1,65 @@
+"""What the training tests train, importable by the processes that they start."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from idlora.data import Example, TokenizedSet
+from idlora.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_adapted, build_base, train
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def peft_method(name: str, peft_type: str, **arguments) -> MethodSpec:
+    arguments = {"lora_alpha": 8, "lora_dropout": 0.0, "target_modules": TARGETS, **arguments}
+    return MethodSpec(name=name, label=name, kind="peft", peft_type=peft_type, arguments=arguments)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        MethodSpec(name="full", label="full", kind="full"),
+        peft_method("lora", "LORA", r=4),
+        peft_method("dora", "LORA", r=4, use_dora=True),
+        peft_method("hydralora", "HYDRALORA", r=2),
+        peft_method("idlora", "IDLORA", r=4, num_clusters=2, rank_boost=2),
+    )
+}
+
+
+def examples(count: int = 32) -> list[Example]:
+    return [Example(str(n), f"{n}+1=", f"{n + 1}." * (1 + n % 3)) for n in range(count)]
+
+
+def schedule(**changes) -> TrainSpec:
+    # Plain gradient descent: Adam's first steps turn rounding errors of near-zero gradients into whole steps.
+    settings = {
+        "learning_rate": 0.5, "epochs": 1, "max_steps": 3, "batch_size": 8, "micro_batch_size": 8,
+        "optimizer": "sgd", "lr_scheduler": "constant",
+    }  # fmt: skip
+    return TrainSpec(**(settings | changes))
+
+
+def run(
+    folder: Path, base: ModelSpec, method: MethodSpec, tokenized: TokenizedSet, spec: TrainSpec, *, on_step=None
+) -> tuple[torch.nn.Module, Resources]:
+    """One cell, from its specs to its trained model and figures."""
+    model, tokenizer = build_base(base)
+    model = build_adapted(model, method, spec.seed)
+    resources = train(
+        model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=folder, on_step=on_step
+    )
+    return model, resources
+
+
+def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in a finished run's folder."""
+    (path,) = [*folder.glob("adapter/*.safetensors"), *folder.glob("model/*.safetensors")]
+    return load_file(path)
+
+
+def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """The largest difference between two sets of weights with the same names."""
+    assert first.keys() == second.keys()
+    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)

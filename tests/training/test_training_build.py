@@ -1,0 +1,220 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from cells import METHODS, TARGETS, peft_method, run, schedule
+
+from idlora.data import holdout, load_rows
+from idlora.training import (
+    DataSpec,
+    MethodSpec,
+    ModelSpec,
+    TrainSpec,
+    UnfitBase,
+    WrongBase,
+    base_checksum,
+    base_identity,
+    build_adapted,
+    build_base,
+    build_data,
+    load_adapter,
+    load_finished,
+)
+
+NONE = MethodSpec(name="base", label="base", kind="none")
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.arange(3, 40)[None]).logits
+
+
+def test_only_what_a_method_declares_requires_gradients(base):
+    def trained(method):
+        model = build_adapted(build_base(base)[0], method, 0)
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    assert trained(NONE) == set()
+    assert trained(METHODS["full"]) == {name for name, _ in build_base(base)[0].named_parameters()}
+    assert trained(METHODS["lora"])
+    assert all("lora_A" in name or "lora_B" in name for name in trained(METHODS["lora"]))
+
+
+def test_new_weights_follow_the_seed_alone(base):
+    def weights(seed, draws_before):
+        model, _ = build_base(base)
+        torch.rand(draws_before)
+        return build_adapted(model, METHODS["lora"], seed).state_dict()
+
+    first, again, other = weights(0, 0), weights(0, 7), weights(1, 0)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_random_weights_are_a_base_of_their_own_and_always_the_same(base):
+    spec = replace(base, init="random")
+    torch.manual_seed(1)
+    first = logits(build_base(spec)[0])
+    drawn = torch.rand(1)
+    torch.manual_seed(2)
+    assert torch.equal(logits(build_base(spec)[0]), first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn), "building the base moved the caller's generator"
+    assert not torch.equal(logits(build_base(base)[0]), first)
+    assert base_identity(spec) != base_identity(base)
+
+
+def test_a_base_comes_in_the_dtype_asked_for_and_adapter_weights_stay_float32(base):
+    model = build_adapted(build_base(replace(base, dtype="bfloat16"))[0], METHODS["lora"], 0)
+    dtypes = {parameter.requires_grad: parameter.dtype for parameter in model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token(base, tmp_path):
+    from byte_tokenizer import byte_tokenizer
+
+    model, _ = build_base(base)
+    model.save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    assert build_base(replace(base, path_or_id=str(tmp_path)))[1].pad_token == "</s>"
+
+
+@pytest.mark.parametrize("path_or_id", ["/no/such/folder", "idlora-tests/not-there"])
+@pytest.mark.parametrize("init", ["pretrained", "random"])
+def test_a_base_that_cannot_be_loaded_is_named_with_the_ways_out(path_or_id, init):
+    spec = ModelSpec(name="gone", label="Gone", path_or_id=path_or_id, init=init)
+    with pytest.raises(UnfitBase, match=rf"'gone' could not be loaded from '{path_or_id}' \(.*check the path"):
+        build_base(spec)
+
+
+def test_an_unknown_peft_method_is_refused_with_the_known_ones(base):
+    with pytest.raises(ValueError, match=r"no method 'LORAA'.*IDLORA.*LORA"):
+        build_adapted(build_base(base)[0], peft_method("x", "LORAA"), 0)
+
+
+def test_an_argument_that_the_method_does_not_have_is_refused(base):
+    with pytest.raises(ValueError, match=r"LoraConfig refuses .*rankk"):
+        build_adapted(build_base(base)[0], peft_method("x", "LORA", rankk=4), 0)
+
+
+def test_a_finished_run_loads_to_the_model_that_was_trained(base, method, tokenized, tmp_path):
+    trained, _ = run(tmp_path, base, method, tokenized, schedule())
+    assert not torch.equal(logits(trained), logits(build_base(base)[0])), "the training changed nothing"
+    torch.manual_seed(99)
+    loaded, tokenizer = load_finished(tmp_path, base, method)
+    assert torch.equal(logits(loaded), logits(trained))
+    assert not loaded.training
+    assert tokenizer.pad_token_id == 0
+
+
+def test_an_untuned_base_is_its_own_finished_run(base, tmp_path):
+    assert torch.equal(logits(load_finished(tmp_path, base, NONE)[0]), logits(build_base(base)[0]))
+
+
+def test_an_adapter_is_refused_on_another_base_before_anything_is_injected(
+    base, other_base, method, tokenized, tmp_path
+):
+    if method.kind == "full":
+        pytest.skip("a whole model needs no base")
+    run(tmp_path, base, method, tokenized, schedule(max_steps=1))
+    model, _ = build_base(other_base)
+    modules = [name for name, _ in model.named_modules()]
+    with pytest.raises(WrongBase, match=r"trained on small \(.*not on other \("):
+        load_adapter(model, tmp_path / "adapter", other_base)
+    assert [name for name, _ in model.named_modules()] == modules
+    # The same weights under another name, in another folder and another dtype are the same base.
+    moved = tmp_path / "moved"
+    build_base(base)[0].save_pretrained(moved)
+    build_base(base)[1].save_pretrained(moved)
+    load_finished(tmp_path, replace(base, name="moved", path_or_id=str(moved), dtype="bfloat16"), method)
+
+
+def test_an_adapter_from_elsewhere_loads_with_a_warning_that_nothing_was_checked(base, tokenized, tmp_path, caplog):
+    run(tmp_path, base, METHODS["lora"], tokenized, schedule(max_steps=1))
+    (tmp_path / "adapter" / "base.json").unlink()
+    load_adapter(build_base(base)[0], tmp_path / "adapter", base)
+    assert "was not checked" in caplog.text
+
+
+def test_a_run_that_saved_nothing_cannot_be_loaded(base, method, tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load_finished(tmp_path, base, method)
+
+
+def test_the_checksum_is_of_the_weights_in_one_file_or_in_shards(base, other_base, tmp_path):
+    assert base_checksum(base.path_or_id) == base_checksum(base.path_or_id) != base_checksum(other_base.path_or_id)
+    model, _ = build_base(base)
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert len(base_checksum(tmp_path)) == 64
+    with pytest.raises(UnfitBase, match=r"No \.safetensors file"):
+        base_checksum(tmp_path / "none")
+
+
+def test_the_identity_is_the_given_checksum_the_folder_s_or_the_hub_s_revision(base):
+    assert base_identity(base) == base_checksum(base.path_or_id)
+    assert base_identity(replace(base, checksum="abc")) == "abc"
+    assert base_identity(ModelSpec(name="m", label="m", path_or_id="some/id")) == "some/id@main"
+
+
+def test_the_held_out_slice_is_never_trained_on_and_does_not_move_with_the_limit(tokenizer, tmp_path):
+    (tmp_path / "gsm8k").mkdir()
+    lines = [json.dumps({"question": f"{n}+1?", "answer": f"#### {n + 1}"}) for n in range(40)]
+    (tmp_path / "gsm8k" / "train.jsonl").write_text("\n".join(lines))
+
+    def built(**changes):
+        return build_data(DataSpec(name="gsm8k", max_length=256, **changes), tokenizer, root=tmp_path)
+
+    everything, none = built()
+    assert (len(everything), none) == (40, None)
+    training, held = built(holdout=10)
+    assert (len(training), len(held)) == (30, 10)
+    assert not set(training.ids) & set(held.ids)
+    limited, same = built(holdout=10, limit=5)
+    assert (len(limited), same.ids) == (5, held.ids)
+    assert not set(limited.ids) & set(held.ids)
+    assert held.ids == [row["id"] for row in holdout(load_rows("gsm8k", "train", root=tmp_path), 10)[1]]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: ModelSpec(name="m", label="m", path_or_id="m", dtype="int8"), r"model\.dtype is 'int8'"),
+        (lambda: ModelSpec(name="m", label="m", path_or_id="m", init="zeros"), r"model\.init is 'zeros'"),
+        (lambda: MethodSpec(name="m", label="m", kind="half"), r"method\.kind is 'half'"),
+        (lambda: MethodSpec(name="m", label="m", kind="peft"), r"method\.peft_type is None"),
+        (lambda: MethodSpec(name="m", label="m", kind="full", peft_type="LORA"), r"method\.peft_type is 'LORA'"),
+        (lambda: MethodSpec(name="m", label="m", kind="full", arguments={"r": 1}), r"method\.arguments is {'r': 1}"),
+        (lambda: DataSpec(name="d", max_length=1), r"data\.max_length is 1"),
+        (lambda: DataSpec(name="d", max_length=9, limit=0), r"data\.limit is 0"),
+        (lambda: DataSpec(name="d", max_length=9, holdout=-1), r"data\.holdout is -1"),
+        (lambda: schedule(epochs=0), r"train\.epochs is 0"),
+        (lambda: schedule(learning_rate=float("nan")), r"train\.learning_rate is nan"),
+        (lambda: schedule(micro_batch_size=0), r"train\.micro_batch_size is 0"),
+        (lambda: schedule(save_steps=-1), r"train\.save_steps is -1"),
+        (lambda: schedule(weight_decay=float("nan")), r"train\.weight_decay is nan"),
+    ],
+)
+def test_a_spec_refuses_what_cannot_be_run(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(("micro", "world", "accumulated"), [(8, 1, 4), (4, 2, 4), (32, 1, 1)])
+def test_the_effective_batch_is_met_exactly(micro, world, accumulated):
+    assert schedule(batch_size=32, micro_batch_size=micro).accumulation(world) == accumulated
+
+
+@pytest.mark.parametrize(("batch", "micro", "world"), [(32, 5, 1), (16, 16, 2), (4, 8, 1)])
+def test_an_effective_batch_that_cannot_be_met_is_refused(batch, micro, world):
+    spec: TrainSpec = schedule(batch_size=batch, micro_batch_size=micro)
+    with pytest.raises(ValueError, match=rf"batch_size={batch} cannot be met with micro_batch_size={micro} on {world}"):
+        spec.accumulation(world)
+
+
+def test_every_module_that_the_methods_target_is_there(base):
+    names = {name.rsplit(".", 1)[-1] for name, _ in build_base(base)[0].named_modules()}
+    assert set(TARGETS) <= names

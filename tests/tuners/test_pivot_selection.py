@@ -1,0 +1,134 @@
+"""Which rows are chosen, and that the choice can be relied on."""
+
+import pytest
+import torch
+
+from idlora import select_pivots
+from idlora.tuners.idlora import clustering
+
+
+def make_weight(rows=40, columns=12, seed=0):
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def make_blobs(sizes, columns=8, seed=0):
+    """Rows around well separated centres: a weight, and each row's blob."""
+    generator = torch.Generator().manual_seed(seed)
+    blobs = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    blobs = blobs[torch.randperm(len(blobs), generator=generator)]
+    centres = 20 * torch.eye(len(sizes), columns)
+    return centres[blobs] + torch.randn(len(blobs), columns, generator=generator), blobs
+
+
+@pytest.mark.parametrize("method", ["pmrc", "serial", "random"])
+def test_pivots_are_different_rows_as_int32(method):
+    pivots = select_pivots(make_weight(), 4, 6, method=method)
+    assert pivots.shape == (4, 6)
+    assert pivots.dtype == torch.int32
+    assert pivots.min() >= 0
+    assert pivots.max() < 40
+    assert len(pivots.unique()) == 24
+
+
+def test_pmrc_finds_the_clusters_and_takes_the_rows_nearest_their_means_nearest_first():
+    weight, blobs = make_blobs([12, 9, 15])
+    pivots = select_pivots(weight, 3, 5)
+    assert sorted(blobs[pivots[:, 0]].tolist()) == [0, 1, 2]
+    for row in pivots.long():
+        members = torch.nonzero(blobs == blobs[row[0]]).flatten()
+        distances = (weight[members] - weight[members].mean(0)).norm(dim=1)
+        assert row.tolist() == members[distances.argsort()[:5]].tolist()
+
+
+def test_every_cluster_can_give_r_rows_even_where_the_data_would_not():
+    weight, blobs = make_blobs([34, 3, 3])
+    pivots = select_pivots(weight, 3, 10)
+    assert len(pivots.unique()) == 30
+    assert (blobs == 1).sum() < 10
+    assert len(select_pivots(weight, 4, 10).unique()) == 40  # all rows there are
+
+
+def test_pmrc_looks_at_the_weight():
+    choices = [select_pivots(make_weight(seed=seed), 4, 6) for seed in (0, 1)]
+    assert not torch.equal(*choices)
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 1e-4, 0.02, 3.0, 1e6])
+@pytest.mark.parametrize("weight", [make_weight(60, 32), make_blobs([20, 20, 20], 32)[0]])
+def test_the_scale_of_the_weight_does_not_matter(scale, weight):
+    assert torch.equal(select_pivots(weight * scale, 3, 6), select_pivots(weight, 3, 6))
+
+
+@pytest.mark.parametrize("method", ["pmrc", "random"])
+def test_the_choice_is_made_by_the_seed_and_nothing_else(method, monkeypatch):
+    monkeypatch.setattr(clustering, "_pmrc_results", {})
+    first = select_pivots(make_weight(), 4, 6, method=method, seed=3)
+    clustering._pmrc_results.clear()
+    torch.manual_seed(99)
+    assert torch.equal(select_pivots(make_weight(), 4, 6, method=method, seed=3), first)
+    others = [select_pivots(make_weight(), 4, 6, method=method, seed=seed) for seed in range(5)]
+    assert not all(torch.equal(other, first) for other in others)
+
+
+def test_serial_takes_contiguous_rows_from_the_first_one_on():
+    assert select_pivots(make_weight(), 2, 3, method="serial").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_result_is_remembered_by_content_and_settings(monkeypatch):
+    calls = []
+    real = clustering._pmrc
+    monkeypatch.setattr(clustering, "_pmrc_results", {})
+    monkeypatch.setattr(clustering, "_pmrc", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
+    first = select_pivots(make_weight(), 4, 6)
+    again = select_pivots(make_weight().clone(), 4, 6)
+    assert len(calls) == 1
+    assert torch.equal(first, again)
+    again.zero_()
+    assert len(select_pivots(make_weight(), 4, 6).unique()) == 24  # what was given away is not what is remembered
+    select_pivots(make_weight(seed=1), 4, 6)
+    select_pivots(make_weight().view(20, 24), 4, 5)
+    select_pivots(make_weight(), 4, 5)
+    select_pivots(make_weight(), 3, 6)
+    select_pivots(make_weight(), 4, 6, seed=1)
+    select_pivots(make_weight(), 4, 6, n_init=2)
+    select_pivots(make_weight(), 4, 6, max_iter=5)
+    assert len(calls) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_any_floating_type_will_do_and_the_weight_is_left_alone(dtype):
+    weight = make_weight().to(dtype).requires_grad_()
+    before = weight.detach().clone()
+    assert torch.equal(select_pivots(weight, 4, 6), select_pivots(before.float(), 4, 6))
+    assert torch.equal(weight, before)
+    strided = make_weight(12, 40).T
+    assert torch.equal(select_pivots(strided, 4, 6), select_pivots(strided.contiguous(), 4, 6))
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(24, 5), torch.ones(24, 5), torch.eye(3, 5).repeat(8, 1)])
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_constant_and_repeated_rows_still_give_different_pivots(weight, k):
+    assert len(select_pivots(weight, k, 6).unique()) == k * 6
+
+
+@pytest.mark.parametrize("method", ["pmrc", "serial", "random"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_entries_that_are_not_finite_are_an_error(method, value):
+    weight = make_weight()
+    weight[3, 4] = value
+    with pytest.raises(ValueError, match="1 of the weight's entries are not finite"):
+        select_pivots(weight, 4, 6, method=method)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ((make_weight(), 4, 11), {}, "4 clusters of 11 rows from 40 rows"),
+        ((make_weight(), 0, 6), {}, "0 clusters of 6 rows"),
+        ((make_weight()[0], 4, 6), {}, r"not shape \(12,\)"),
+        ((make_weight(), 4, 6), {"method": "nearest"}, "method must be one of .*, not 'nearest'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(arguments, settings, message):
+    with pytest.raises(ValueError, match=message):
+        select_pivots(*arguments, **settings)
