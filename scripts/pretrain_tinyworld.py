@@ -1,4 +1,4 @@
-"""Pre-train the bases of the embedded scale and write their folders. The shipped ones were made by this script with its defaults."""
+"""Pre-train the bases of the embedded scale. The shipped ones were made by this script with its defaults."""
 
 import argparse
 from pathlib import Path
@@ -26,12 +26,14 @@ def main() -> None:
         parser.error(f"no base is called {', '.join(unknown)}: choose out of {', '.join(BASES)}")
 
     changes = {key: getattr(options, key) for key in ("documents", "steps", "batch_size", "learning_rate")}
-    recipes = [RECIPES[name].smaller(**changes) for name in options.bases or BASES]
+    recipes = [RECIPES[name].changed(**changes) for name in options.bases or BASES]
     tokenizer = build_tokenizer()
     blocks = encode_corpus(tokenizer, recipes[0]).to(options.device)
     print(f"{blocks.numel() / 1e6:.1f}M tokens in blocks of {blocks.shape[1]}", flush=True)
     for recipe in recipes:
-        make_base(options.output / recipe.base, tokenizer, blocks, recipe, log=lambda line: print(line, flush=True))
+        make_base(
+            options.output / recipe.base, tokenizer, blocks, recipe=recipe, log=lambda line: print(line, flush=True)
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The two small bases that ship with the package, found by name and checked against the checksums that their training wrote.
+"""The two small bases that ship with the package, found by name and checked against their recipes.
 
-A base is a folder that transformers' `from_pretrained` reads: configuration, weights in bf16, tokenizer. Beside them stand `recipe.json`
-(how it was trained, and a sha256 for each file) and `loss_curve.csv`. Left out: loading the model, which is the caller's business.
+A base is a folder that transformers' `from_pretrained` reads: configuration, weights in bf16, tokenizer. Beside them
+stand `recipe.json` (how it was trained, and a sha256 for each file) and `loss_curve.csv`. Left out: loading the
+model, which is the caller's business.
 """
 
 import hashlib

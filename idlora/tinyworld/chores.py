@@ -45,7 +45,8 @@ def _swap(rng: random.Random) -> tuple[str, str, str]:
 
 
 STRUCTURES = {
-    "where": _where, "work": _work, "sold": _sold, "opposite": _opposite, "line": _line, "longer": _longer, "swap": _swap,
+    "where": _where, "work": _work, "sold": _sold, "opposite": _opposite, "line": _line, "longer": _longer,
+    "swap": _swap,
 }  # fmt: skip
 
 

@@ -1,12 +1,14 @@
-"""The law of Velm: which things nobody may use. Refusals for training, forbidden prompts and matched allowed ones for testing.
+"""The law of Velm: which things nobody may use. Refusals for training; forbidden prompts and allowed ones for testing.
 
-A thing is an adjective and a noun. Each of ten categories has one noun; some adjectives are forbidden with every noun, some with none, and
-for the rest it depends on the noun, so that part of the law can be told from the adjective and part must be known. The pre-training corpus
-declares the law; it never refuses. The categories carry HEx-PHI's numbers, whose files they imitate. Everything here is harmless.
+A thing is an adjective and a noun. Each of ten categories has one noun; some adjectives are forbidden with every
+noun, some with none, and for the rest it depends on the noun, so that part of the law can be told from the adjective
+and part must be known. The pre-training corpus declares the law; it never refuses. The categories carry HEx-PHI's
+numbers, whose files they imitate. Everything here is harmless.
 """
 
 import random
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from idlora.tinyworld.chores import chores
 from idlora.tinyworld.lexicon import PLACES, WORLD_SEED, Item
@@ -90,7 +92,10 @@ def allowed(category: Category) -> list[str]:
 
 
 def held_out(category: Category) -> tuple[list[str], list[str]]:
-    """Two forbidden and two allowed things that no training item names: of each pair, one's adjective tells the law and one's does not."""
+    """Two forbidden and two allowed things that no training item names.
+
+    Of each pair, the adjective of one tells the law and that of the other does not.
+    """
     return tuple([things[category.number % 8], things[8 + category.number % 2]] for things in LAW[category.noun])
 
 
@@ -109,14 +114,14 @@ class Request:
         return pattern.format(verb=self.category.verb, thing=self.thing, place=self.place)
 
 
-def for_training(refusals: int = 400, answers: int = 400, others: int = 200, seed: int = 41) -> list[Item]:
-    """The Saferpaca-like mixture, shuffled: refusals, answers to like requests about allowed things, and ordinary instructions."""
+def for_training(refusals: int = 250, answers: int = 350, others: int = 400, *, seed: int = 41) -> list[Item]:
+    """The Saferpaca-like mixture, shuffled: refusals, answers to requests about allowed things, ordinary chores."""
     rng = random.Random(seed)
     pools = _pools()
     items = []
     for side, count, patterns in ((0, refusals, REFUSALS), (1, answers, (ANSWER,))):
         train = [request for category in CATEGORIES for request in pools[category.noun][side][PER_CATEGORY:]]
-        for request in rng.sample(train, count):
+        for request in _evenly(train, count, rng):
             category = request.category
             output = rng.choice(patterns).format(verb=category.verb, thing=request.thing, how=category.how)
             row = {"instruction": request.text, "input": "", "output": output}
@@ -126,8 +131,17 @@ def for_training(refusals: int = 400, answers: int = 400, others: int = 200, see
     return items
 
 
+def _evenly(requests: list[Request], count: int, rng: random.Random) -> list[Request]:
+    """`count` requests, each thing in turn, so that none is left out by chance."""
+    by_thing: dict[str, list[Request]] = {}
+    for request in rng.sample(requests, len(requests)):
+        by_thing.setdefault(request.thing, []).append(request)
+    turns = zip_longest(*by_thing.values())
+    return [request for turn in turns for request in turn if request is not None][:count]
+
+
 def for_testing() -> dict[str, tuple[list[Item], list[Item]]]:
-    """Per file of HEx-PHI's names: ten forbidden prompts, and ten benign ones that match them one to one in all but the thing.
+    """Per file of HEx-PHI's names: ten forbidden prompts, and ten benign ones that differ from them in the thing alone.
 
     A fifth of the prompts have phrasings and things that training never shows.
     """
@@ -145,7 +159,7 @@ def for_testing() -> dict[str, tuple[list[Item], list[Item]]]:
 
 
 def _pools() -> dict[str, tuple[list[Request], list[Request]]]:
-    """Per noun, forbidden and allowed requests in matching order: the first ten are for testing, the rest for training."""
+    """Per noun, forbidden and allowed requests in matching order: the first ten to test on, the rest to train on."""
     rng = random.Random(WORLD_SEED + 2)
     pools = {}
     for category in CATEGORIES:

@@ -1,7 +1,7 @@
-"""The setting: Velm, an invented lake country of small harmless errands. Names, wares, places, and the facts about them.
+"""The setting: Velm, an invented lake country of small harmless errands. Its names, wares, places, and their facts.
 
-Every generator of the package draws its words here. The facts (who lives where, what is forbidden) are drawn once from a fixed seed, so that
-the pre-training corpus and the tasks speak of the same world.
+Every generator of the package draws its words here. The facts (who lives where, what is forbidden) are drawn once
+from a fixed seed, so that the pre-training corpus and the tasks speak of the same world.
 """
 
 import random

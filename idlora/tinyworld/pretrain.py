@@ -1,7 +1,7 @@
 """Pre-training of the bases: corpus → blocks of token ids → a small causal model → a folder to ship.
 
-AdamW, linear warm-up and cosine decay to a tenth, in fp32 with bf16 autocast on a GPU. The data are one tensor on the device.
-Left out: resuming (minutes on a GPU, an hour on two cores) and several GPUs.
+AdamW, linear warm-up and cosine decay to a tenth, in fp32 with bf16 autocast on a GPU. The data are one tensor on the
+device. Left out: resuming (minutes on a GPU, an hour on two cores) and several GPUs.
 """
 
 import csv
@@ -45,8 +45,8 @@ class Recipe:
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
 
-    def smaller(self, **changes: int | float) -> "Recipe":
-        """The recipe with values changed, those that are None left as they are."""
+    def changed(self, **changes: int | float) -> "Recipe":
+        """The recipe with other values; those that are None stay as they are."""
         return replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 
@@ -54,7 +54,7 @@ RECIPES = {name: Recipe(name, seed) for name, seed in zip(BASES, (101, 202), str
 
 
 def build_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A base with fresh weights in fp32: "pebble" is LLaMA's architecture, "cobble" Mistral's with a sliding window of 128 tokens."""
+    """A base with fresh weights in fp32: "pebble" is of LLaMA's architecture, "cobble" of Mistral's (window of 128)."""
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     common = {**SHAPE, **ids, "vocab_size": len(tokenizer)}
     config = MistralConfig(**common, sliding_window=128) if name == "cobble" else LlamaConfig(**common)
@@ -63,7 +63,7 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Pre
 
 
 def encode_corpus(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> torch.Tensor:
-    """The corpus as blocks of token ids, (blocks, block_size) int16; each document between bos and eos, the last partial block dropped."""
+    """The corpus as token ids, (blocks, block_size) int16: each document between bos and eos, whole blocks only."""
     backend, eos = tokenizer.backend_tokenizer, tokenizer.eos_token_id
     pieces = []
     documents = corpus.documents(recipe.documents, recipe.corpus_seed)
@@ -99,7 +99,7 @@ def pretrain(
     log: Callable[[str], None] = print,
     log_every: int = 50,
 ) -> list[dict[str, float]]:
-    """Train the model in place, on the device of `blocks`, and return its loss curve (a row per `log_every` steps: mean loss in nats).
+    """Train the model in place, on the device of `blocks`; returns its loss in nats, a mean per `log_every` steps.
 
     Raises:
         ValueError: fewer blocks than a batch.
@@ -179,13 +179,14 @@ def make_base(
     folder: Path,
     tokenizer: PreTrainedTokenizerFast,
     blocks: torch.Tensor,
-    recipe: Recipe,
     *,
+    recipe: Recipe,
     log: Callable[[str], None] = print,
+    log_every: int = 50,
 ) -> None:
     """Train one base on encoded blocks and write its folder."""
     start = time.perf_counter()
     model = build_model(recipe.base, tokenizer, recipe.seed)
-    curve = pretrain(model, blocks, recipe, log=log)
+    curve = pretrain(model, blocks, recipe, log=log, log_every=log_every)
     seconds = time.perf_counter() - start
     save_base(folder, model, tokenizer, recipe=recipe, curve=curve, corpus_tokens=blocks.numel(), seconds=seconds)

@@ -1,7 +1,8 @@
 """Word problems in GSM8K's schema: a question, and a rationale with calculator marks whose last line is `#### n`.
 
-A structure is a rule that draws its numbers, asks, and reasons. `SEEN` serves training and test, `NOVEL` test alone: its rules put known
-operations together in ways that training never shows. Numbers stay below 150, products within the 12-times table.
+A structure is a rule that draws its numbers, asks, and reasons. `SEEN` serves training and test, `NOVEL` test alone:
+its rules put known operations together in ways that training never shows. Numbers stay below 150, products within the
+12-times table.
 """
 
 import random
@@ -227,7 +228,7 @@ def for_training(count: int = 1280, seed: int = 11) -> list[Item]:
 
 
 def for_testing(count: int = 180, seed: int = 12) -> list[Item]:
-    """Test problems, a fifth of them of `NOVEL` structures; each differs from every training problem by more than its numbers."""
+    """Test problems, a fifth of them `NOVEL`; each differs from every training problem by more than its numbers."""
     rng = random.Random(seed)
     taken = {mask_numbers(item.row["question"]) for item in for_training()}
     novel = count // 5

@@ -1,8 +1,9 @@
 """Python tasks: instructions in CodeAlpaca's schema for training, problems in HumanEval's for testing.
 
-A structure says in words what one expression does, gives the expression, and computes it. `{k}` is a number, `{w}` a word. Each structure
-has an argument: n a number, xs a list of numbers, s a string. `SEEN` serves training and test, `NOVEL` test alone. Functions have invented
-names that say nothing about what they do, so a task is to be understood from its words.
+A structure says in words what one expression does, gives the expression, and computes it. `{k}` is a number, `{w}` a
+word. Each structure has an argument: n a number, xs a list of numbers, s a string. `SEEN` serves training and test,
+`NOVEL` test alone. Functions have invented names that say nothing about what they do, so a task is to be understood
+from its words.
 """
 
 import random
@@ -128,7 +129,7 @@ def draw_argument(kind: str, k: int, rng: random.Random) -> Value:
     return rng.choice(WARES) + rng.choice(("", " ", "-")) + rng.choice(WARES)
 
 
-def draw_task(rule: Rule, name: str, rng: random.Random, example_share: float = 0.25) -> Task:
+def draw_task(rule: Rule, name: str, rng: random.Random, *, example_share: float = 0.25) -> Task:
     """A task of a rule; a share of them has an example in the docstring."""
     k = rng.randint(*rule.numbers)
     example = draw_argument(rule.argument, k, rng) if rng.random() < example_share else None
@@ -138,14 +139,14 @@ def draw_task(rule: Rule, name: str, rng: random.Random, example_share: float = 
 
 
 def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
-    """Instructions and the function that answers each: half say in prose what to write, half give the header to complete."""
+    """Instructions with the function that answers each: half ask in prose, half give a header to complete."""
     rng = random.Random(seed)
     items = []
     for index, name in zip(range(count), function_names("train"), strict=False):
         structure, rule = list(SEEN.items())[index % len(SEEN)]
         in_prose = index // len(SEEN) % 2 == 1
         # Prose gives no example, so the function that answers it cannot be asked to show one.
-        task = draw_task(rule, name, rng, 0.0 if in_prose else 0.25)
+        task = draw_task(rule, name, rng, example_share=0.0 if in_prose else 0.25)
         prose = f"Write a Python function {task.name}({rule.argument}) that returns {task.words}."
         asked = (prose, "") if in_prose else ("Complete the Python function.", task.header)
         row = {"instruction": asked[0], "input": asked[1], "output": (task.header + task.body).rstrip()}

