@@ -9,10 +9,6 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 PY := .venv/bin/python
 
-# Waiting threads sleep instead of spinning: where another process wants a core, a spinning pair of threads makes single
-# training steps take seconds.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 
 .PHONY: help setup table1 test lint tune

@@ -1,4 +1,4 @@
-"""Evaluate a finished run, or any base model with or without a saved adapter; prints the scores, keeps every item's record.
+"""Evaluate a finished run, or any base model with or without an adapter; print scores, keep every item's record.
 
 python scripts/evaluate.py run=results/tiny/runs/<name>
 python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_code_execution=true
@@ -8,7 +8,7 @@ python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import subject_from_config, register_resolvers
+from idlora.pipeline.compose import register_resolvers, subject_from_config
 from idlora.pipeline.evaluation import evaluate_all
 from idlora.pipeline.progress import display
 from idlora.pipeline.shell import command

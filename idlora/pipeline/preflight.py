@@ -63,7 +63,8 @@ def _gpus(scale: str) -> Iterable[str]:
 
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     if len(found) < GPUS[scale]:
-        yield f"GPUs: {len(found)} CUDA devices are visible, {GPUS[scale]} of {GPU_MEMORY[scale] / 1e9:.0f} GB are needed"
+        memory = f"{GPU_MEMORY[scale] / 1e9:.0f} GB"
+        yield f"GPUs: {len(found)} CUDA devices are visible, {GPUS[scale]} of {memory} are needed"
     for gpu in found:
         if gpu.total_memory < 0.95 * GPU_MEMORY[scale]:
             yield f"GPU memory: {gpu.name} has {gpu.total_memory / 1e9:.0f} GB of {GPU_MEMORY[scale] / 1e9:.0f} GB"
@@ -76,7 +77,7 @@ def _sources(cells: list[Cell]) -> Iterable[str]:
     }
     data = {cell.data.name for cell in cells if cell.method.kind != "none"}
     data |= {protocol.benchmark for cell in cells for protocol in cell.protocols}
-    repositories = {name: "model" for name in sorted(models)}
+    repositories = dict.fromkeys(sorted(models), "model")
     root = cells[0].data_root
     for name in sorted(data):
         spec = DATASETS[name]
@@ -118,7 +119,7 @@ def _hub(repositories: Mapping[str, str]) -> Iterable[str]:
 
 def _url(name: str, url: str) -> Iterable[str]:
     if not _answers(url):
-        yield f"data set {name}: {url} does not answer; put the file into {name}/ of a folder and give data_root=<folder>"
+        yield f"data set {name}: {url} does not answer; put the file into <folder>/{name} and give data_root=<folder>"
 
 
 def _answers(url: str) -> bool:

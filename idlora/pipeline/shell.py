@@ -1,4 +1,4 @@
-"""What every script's command line has in common: an error is one sentence and an exit code, an interrupt is no error."""
+"""What every script's command line has in common: an error is one sentence and an exit code, an interrupt neither."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ class NotComplete(Exception):
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a script's body: bad input ends in one sentence on standard error and exit code 2, gaps in 1, an interrupt in 130.
+    """Decorate a script's body: bad input ends in one sentence and exit code 2, gaps in 1, an interrupt in 130.
 
     SIGTERM is treated as Ctrl-C, so that a cell at work is marked interrupted. Any other exception is a defect of
     ours and keeps its traceback, as does everything where IDLORA_TRACEBACK is set.

@@ -14,7 +14,7 @@ class ConfigError(ValueError):
 
 
 def typed(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """An instance of the dataclass ``kind`` from plain values, each converted to its field's type where that is lossless.
+    """An instance of the dataclass ``kind`` from plain values, each converted to its field's type without loss.
 
     Raises `ConfigError`, one sentence that names ``where`` and the key: an unknown key, a missing one, an ill-typed
     value, or whatever the dataclass itself refuses. Leaves out nested dataclasses.

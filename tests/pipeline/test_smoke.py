@@ -80,11 +80,15 @@ def test_finished_cells_are_not_run_again_and_a_changed_config_is_another_run(fi
         repository, "report", "table=table1", CUT_DOWN.replace("0.002", "0.001"), "allow_missing=true", cwd=folder
     )
     assert missing.returncode == 0, missing.stderr
-    row = next(line for line in (folder / "results/tiny/tables/table1.md").read_text().splitlines() if "| ID-LoRA" in line)
+    row = next(
+        line for line in (folder / "results/tiny/tables/table1.md").read_text().splitlines() if "| ID-LoRA" in line
+    )
     assert not re.search(r"\d\.\d \[", row.split("|", 4)[4])
 
 
-def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(filled, repository: Path, tmp_path: Path) -> None:
+def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(
+    filled, repository: Path, tmp_path: Path
+) -> None:
     folder, _ = filled
     limits = CUT_DOWN[:-1] + ",eval.humaneval.limit=4,eval.humaneval.max_new_tokens=8]"
     for signal_sent in (signal.SIGKILL, signal.SIGINT):

@@ -1,0 +1,138 @@
+"""Configs to cells: what every combination resolves to, what is part of a cell's identity, what is refused."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import pytest
+
+from idlora.pipeline.compose import chosen_csv, compose_cell
+from idlora.pipeline.typed import ConfigError
+
+EXPERIMENTS = [f"{data}_{model}" for data in ("gsm8k", "codealpaca", "saferpaca") for model in ("llama3", "mistral")]
+METHODS = ["base", "fft", "lora", "dora", "hydralora", "idlora"]
+
+# Table 4 of the paper: learning rate and epochs; the rest is the same in every column.
+TABLE_4 = {
+    "gsm8k_llama3": (5e-5, 3),
+    "gsm8k_mistral": (3e-5, 3),
+    "codealpaca_llama3": (5e-5, 2),
+    "codealpaca_mistral": (5e-5, 2),
+    "saferpaca_llama3": (1e-4, 2),
+    "saferpaca_mistral": (1e-4, 2),
+}
+
+
+@pytest.fixture
+def cell(tmp_path: Path):
+    def compose(experiment: str = "gsm8k_llama3", method: str = "idlora", scale: str = "tiny", seed: int = 0, **more):
+        overrides = [f"results_dir={tmp_path}", *(f"{key}={value}" for key, value in more.items())]
+        return compose_cell(experiment, method, scale=scale, seed=seed, overrides=overrides)
+
+    return compose
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_papers_scale_has_the_papers_hyperparameters(experiment: str, cell) -> None:
+    composed = cell(experiment, "idlora", "paper")
+    learning_rate, epochs = TABLE_4[experiment]
+    assert composed.train.learning_rate == learning_rate
+    assert (composed.train.epochs, composed.train.max_steps) == (epochs, None)
+    assert (composed.train.batch_size, composed.train.warmup_steps) == (32, 0)
+    assert composed.train.optimizer == "adamw_torch"
+    arguments = composed.method.arguments
+    assert (arguments["r"], arguments["lora_alpha"], arguments["lora_dropout"]) == (128, 256, 0.05)
+    assert len(arguments["target_modules"]) == 7
+
+
+@pytest.mark.parametrize(("experiment", "method"), itertools.product(EXPERIMENTS, METHODS))
+def test_every_cell_composes_at_both_scales(experiment: str, method: str, cell) -> None:
+    for scale in ("tiny", "paper"):
+        composed = cell(experiment, method, scale)
+        assert composed.method.name == method
+        assert composed.protocols
+        assert (composed.train.learning_rate is None) == (method == "base")
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "hydralora", "idlora"])
+def test_every_lora_type_method_has_alpha_twice_its_rank(method: str, cell) -> None:
+    for scale in ("tiny", "paper"):
+        arguments = cell(method=method, scale=scale).method.arguments
+        assert arguments["lora_alpha"] == 2 * arguments["r"]
+
+
+def test_the_tiny_scale_uses_the_tuned_learning_rates(cell) -> None:
+    with chosen_csv("tiny").open(newline="") as file:
+        chosen = {(row["experiment"], row["method"]): float(row["learning_rate"]) for row in csv.DictReader(file)}
+    assert set(chosen) == set(itertools.product(EXPERIMENTS, [method for method in METHODS if method != "base"]))
+    for (experiment, method), rate in chosen.items():
+        assert cell(experiment, method).train.learning_rate == rate
+    assert cell(hparams="paper").train.learning_rate == 5e-5
+    assert cell(**{"train.learning_rate": 0.5}).train.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train.learning_rate": 0.123},
+        {"method.arguments.r": 8},
+        {"data.limit": 64},
+        {"seed": 1},
+        {"train.batch_size": 32},
+        {"method.protocol_version": 2},
+        {"model": "mistral_7b"},
+    ],
+)
+def test_a_change_of_what_is_computed_is_another_run(change: dict, cell) -> None:
+    assert cell(**change).run.name != cell().run.name
+
+
+@pytest.mark.parametrize("change", [{"threads": 1}, {"allow_code_execution": "true"}, {"train.micro_batch_size": 8}])
+def test_a_change_of_how_it_is_run_here_is_the_same_run(change: dict, cell) -> None:
+    assert cell(**change).run.name == cell().run.name
+
+
+def test_an_untuned_base_is_one_run_for_all_its_tasks(cell) -> None:
+    names = {cell(experiment, "base").run.name for experiment in EXPERIMENTS}
+    assert len(names) == 2
+
+
+def test_a_changed_protocol_is_another_evaluation_of_the_same_run(cell) -> None:
+    before, after = cell(), cell(**{"eval.gsm8k.protocol_version": 2})
+    assert before.run.name == after.run.name
+    folders = [each.subject.eval_folder(each.protocols[0]).name for each in (before, after)]
+    assert folders[0] != folders[1]
+
+
+def test_other_data_is_another_run(cell, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / "gsm8k"
+    copy.mkdir(parents=True)
+    source = cell().data_root / "gsm8k"
+    for name in ("train.jsonl", "test.jsonl"):
+        (copy / name).write_bytes((source / name).read_bytes())
+    same = cell(data_root=copy.parent)
+    assert same.data.digest == cell().data.digest
+    (copy / "train.jsonl").write_bytes(
+        (source / "train.jsonl").read_bytes() + b'{"question": "?", "answer": "#### 1"}\n'
+    )
+    assert cell(data_root=copy.parent).data.digest != same.data.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train.learning_rate": "fast"}, ["train.learning_rate", "fast"]),
+        ({"+train.learningrate": 1}, ["learningrate", "learning_rate"]),
+        ({"train.batch_size": 0}, ["batch_size", "0"]),
+        ({"model.path_or_id": "tinyworld/boulder"}, ["boulder", "pebble"]),
+        ({"model.path_or_id": "./nowhere"}, ["nowhere", "config.json"]),
+        ({"data_root": "nowhere"}, ["nowhere"]),
+        ({"eval.gsm8k.samples": 0}, ["samples", "0"]),
+        ({"method": "magic"}, ["magic"]),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_key_and_the_value(change: dict, words: list[str], cell) -> None:
+    with pytest.raises(ConfigError) as refused:
+        cell(**change)
+    for word in words:
+        assert word in str(refused.value)
