@@ -5,13 +5,15 @@
 Stop it at any moment; the same command goes on, and a finished cell is never run again.
 """
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from idlora.pipeline.compose import plain, register_resolvers
 from idlora.pipeline.preflight import require
 from idlora.pipeline.request import Request, report_statistics, report_table
-from idlora.pipeline.shell import NotComplete, command
+from idlora.pipeline.shell import command
 from idlora.pipeline.table import fill
 
 
@@ -26,11 +28,12 @@ def main(config: DictConfig) -> None:
     outcome = fill(chosen, folder=request.results)
     if outcome.computed:
         print(f"{outcome.computed} cells in {outcome.seconds / 60:.1f} minutes")
-    if outcome.failed:
-        failures = "; ".join(f"{'/'.join(map(str, key))}: {reason}" for key, reason in outcome.failed.items())
-        raise NotComplete(f"{len(outcome.failed)} cells failed; the others are kept. {failures}")
     report_statistics(request, plan, quiet=True)
-    report_table(request, plan)
+    try:
+        report_table(request, plan)
+    finally:
+        for key, reason in outcome.failed.items():
+            print(f"failed: {'/'.join(map(str, key))}: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

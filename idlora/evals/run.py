@@ -3,11 +3,13 @@
 folder/meta.json       what was asked: {"benchmark", "protocol", "items", "samples", "data_digest"}
 folder/answers.jsonl   raw answers, batch by batch, while the evaluation is under way
 folder/items.jsonl     the records, scored
+folder/status.json     how it ended, where that was before its end: {"state": "failed"|"oom"|"interrupted", "reason"}
 folder/DONE            SHA-256 of items.jsonl, written last
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,9 +17,10 @@ from pathlib import Path
 from idlora.evals import registry
 from idlora.evals.items import sha16
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.records import ItemLog, is_complete, mark_done, read_json, write_json
+from idlora.records import ItemLog, RecordError, is_complete, mark_done, read_json, write_json
 
 ANSWERS = "answers.jsonl"
+STATUS = "status.json"
 
 
 def evaluate(
@@ -47,6 +50,9 @@ def evaluate(
         progress: called with (done, total) of whatever is being done: answers, then programs.
         fewshot_rows: rows to show as worked examples, where the protocol has any; the first ones are taken.
 
+    Whatever ends it early is raised, after it was written to status.json; what is refused before anything is written
+    (a ValueError below) leaves the folder as it was.
+
     Raises:
         ValueError: no rows, too few few-shot rows, or a folder that holds an evaluation of something else.
         idlora.evals.sandbox.ExecutionRefused: the benchmark runs code, and that is not allowed or not possible.
@@ -72,18 +78,48 @@ def evaluate(
         raise ValueError(f"{folder} holds an evaluation of another protocol or data: give this one a folder of its own")
     if is_complete(folder):
         return folder
-    write_json(folder / "meta.json", meta)
+    with _ending_on_disk(folder):
+        write_json(folder / "meta.json", meta)
 
-    from idlora.evals.generation import generate  # torch: a complete folder needs none of it
+        from idlora.evals.generation import generate  # torch: a complete folder needs none of it
 
-    answers = folder / ANSWERS
-    ask = partial(generate, model, tokenizer, protocol=protocol, batch_size=batch_size, path=answers, progress=progress)
-    records = registry.load("benchmarks", protocol.benchmark).run(
-        rows, protocol=protocol, ask=ask, permissions=permissions, progress=progress, fewshot_rows=shown
-    )
-    items = folder / "items.jsonl"
-    items.unlink(missing_ok=True)  # scores are made again from all answers, never added to
-    ItemLog(items).append(records)
-    mark_done(folder)
-    answers.unlink(missing_ok=True)
+        answers = folder / ANSWERS
+        ask = partial(
+            generate, model, tokenizer, protocol=protocol, batch_size=batch_size, path=answers, progress=progress
+        )
+        records = registry.load("benchmarks", protocol.benchmark).run(
+            rows, protocol=protocol, ask=ask, permissions=permissions, progress=progress, fewshot_rows=shown
+        )
+        items = folder / "items.jsonl"
+        items.unlink(missing_ok=True)  # scores are made again from all answers, never added to
+        ItemLog(items).append(records)
+        (folder / STATUS).unlink(missing_ok=True)  # of an earlier attempt; before the mark, so that none outlives it
+        mark_done(folder)
+        answers.unlink(missing_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def _ending_on_disk(folder: Path) -> Iterator[None]:
+    """Writes status.json for what ends the evaluation early, and lets it pass."""
+
+    def note(**status: str) -> None:
+        with contextlib.suppress(RecordError):  # a full disk must not hide what went wrong first
+            write_json(folder / STATUS, status)
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(state="interrupted")
+        raise
+    except Exception as error:
+        note(state="oom" if _out_of_memory(error) else "failed", reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch's allocators and CUDA's libraries raise RuntimeErrors of several classes that agree in these words only."""
+    words = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.evaluation import Subject, evaluate_all
 from idlora.pipeline.progress import Silent
@@ -40,6 +42,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
+        specs["data"]["template_version"] = TEMPLATE_VERSION
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
 
     @property
@@ -93,6 +96,7 @@ def run_cell(cell: Cell, progress: Silent | None = None) -> None:
     """
     if not cell.run.done:
         train_cell(cell, progress)
+    gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
     evaluate_all(cell.subject, progress)
 
 

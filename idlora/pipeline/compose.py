@@ -9,6 +9,7 @@ value and returns a `Cell`. Resolvers that serve the YAML files:
 """
 
 import csv
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.cell import Cell, finished
 from idlora.pipeline.evaluation import Subject
-from idlora.pipeline.places import data_digest, locate_data, locate_model, relocate_model
+from idlora.pipeline.places import data_digest, folder_digest, locate_data, locate_model, relocate_model
 from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import Run, digest
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
@@ -169,7 +170,8 @@ def _model_subject(config: DictConfig) -> Subject:
         raise ConfigError("say what to evaluate on, for example eval=gsm8k (run=<folder> would know it by itself)")
     model = typed(ModelSpec, locate_model(values["model"]), where="model")
     adapter = values["adapter"]
-    name = model.name if adapter is None else f"{model.name}-{digest({'adapter': str(Path(adapter).resolve())}, 8)}"
+    subject = {"model": dataclasses.asdict(model), "adapter": None if adapter is None else folder_digest(Path(adapter))}
+    name = f"{model.name}-{digest(subject, 8)}"
     folder = Path(values["output"] or Path(values["results_dir"]) / values["scale"] / "evaluations" / name)
     data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
 

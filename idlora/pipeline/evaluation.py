@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from idlora.data.sources import load_rows
+from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.places import data_digest
 from idlora.pipeline.progress import Silent
@@ -33,6 +34,7 @@ class Subject:
         """
         data = data_digest(protocol.benchmark, self.data_root)
         asked = dataclasses.asdict(protocol) | {"data": data, "generation_batch": self.batch_size}
+        asked["template_version"] = TEMPLATE_VERSION
         return self.folder / "eval" / f"{protocol.benchmark}-{digest(asked, 8)}"
 
     @property

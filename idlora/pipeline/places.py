@@ -33,17 +33,23 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
         folder = Path(where).expanduser()
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
-        content = "*.safetensors" if model["init"] == "pretrained" else "config.json"  # random weights follow the shape
-        checksum = _digest_of(sorted(folder.glob(content)), folder)
-        return model | {"path_or_id": str(folder), "checksum": checksum}
+        return model | {"path_or_id": str(folder), "checksum": _checksum(folder, model["init"])}
     return model | {"checksum": None}
 
 
 def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
-    """A finished run's model config where it lies now: a base of the tiny world moves with the package."""
-    if model["name"] in tinyworld.BASES and not Path(model["path_or_id"]).is_dir():
-        return locate_model(model | {"path_or_id": TINYWORLD + model["name"]})
-    return model
+    """A finished run's model config where it lies now: a base of the tiny world moves with the package.
+
+    Raises `ConfigError` where the weights there are not the ones that the run was trained on.
+    """
+    shipped = model["name"] in tinyworld.BASES
+    found = locate_model(model | {"path_or_id": TINYWORLD + model["name"]} if shipped else model)
+    if found["checksum"] != model["checksum"]:
+        raise ConfigError(
+            f"the base model {model['name']} at {found['path_or_id']} is not the one that the run was trained on "
+            f"(checksum {str(found['checksum'])[:12]}, the run's {str(model['checksum'])[:12]}): train the run again"
+        )
+    return found
 
 
 def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Path | None:
@@ -55,7 +61,7 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
         if not Path(root).is_dir():
             raise ConfigError(f"data_root={root} is no folder; the README says what it must hold")
         return Path(root).resolve()
-    return tinyworld.export(Path(results_dir) / scale / "data") if scale == "tiny" else None
+    return _exported(Path(results_dir) / scale / "data") if scale == "tiny" else None
 
 
 def data_digest(name: str, root: Path | None) -> str:
@@ -73,6 +79,14 @@ def data_digest(name: str, root: Path | None) -> str:
     return _digest_of(files, root)
 
 
+def folder_digest(folder: Path) -> str:
+    """A hash of the names and contents of a folder's files. Raises `ConfigError` where there are none."""
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    if not files:
+        raise ConfigError(f"{folder} holds no files; give the folder of a saved adapter")
+    return _digest_of(files, folder)
+
+
 def _digest_of(files: list[Path], root: Path) -> str:
     stamp = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
     return _hash_files(stamp, root)
@@ -87,6 +101,19 @@ def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def _checksum(folder: Path, init: str) -> str:
+    if init == "random":
+        return _digest_of([folder / "config.json"], folder)  # random weights follow from the shape
+    from idlora.training import base_checksum  # torch: only a local folder needs it
+
+    return base_checksum(folder)
+
+
+@functools.cache
+def _exported(root: Path) -> Path:
+    return tinyworld.export(root)
 
 
 @functools.cache

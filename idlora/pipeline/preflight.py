@@ -37,7 +37,7 @@ def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
     waiting = [cell for cell in cells if not cell.complete]
     if not waiting:
         return
-    lacks = [*_permissions(waiting), *_disk(scale, results_dir), *_gpus(scale), *_sources(waiting)]
+    lacks = [*_permissions(waiting), *_disk(scale, results_dir), *_gpus(scale), *_launch(waiting), *_sources(waiting)]
     if lacks:
         listed = "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{listed}")
@@ -68,6 +68,16 @@ def _gpus(scale: str) -> Iterable[str]:
     for gpu in found:
         if gpu.total_memory < 0.95 * GPU_MEMORY[scale]:
             yield f"GPU memory: {gpu.name} has {gpu.total_memory / 1e9:.0f} GB of {GPU_MEMORY[scale] / 1e9:.0f} GB"
+
+
+def _launch(cells: list[Cell]) -> Iterable[str]:
+    sharded = [cell for cell in cells if cell.method.kind == "full" and cell.model.dtype != "float32"]
+    if sharded and not all(cell.train.deepspeed for cell in sharded):
+        yield (
+            f"DeepSpeed for {len(sharded)} cells that train every weight in {sharded[0].model.dtype}: run each with "
+            f"`accelerate launch --use_deepspeed scripts/train.py experiment={sharded[0].experiment} "
+            f"method={sharded[0].method.name} scale=… launch=zero3`, then this command for the rest"
+        )
 
 
 def _sources(cells: list[Cell]) -> Iterable[str]:
@@ -113,7 +123,7 @@ def _hub(repositories: Mapping[str, str]) -> Iterable[str]:
                 f"access to the {kind} {repository}: accept its terms at {endpoint}/"
                 f"{'datasets/' if kind == 'dataset' else ''}{repository} and run `hf auth login`"
             )
-        except (RepositoryNotFoundError, HfHubHTTPError) as error:
+        except (RepositoryNotFoundError, HfHubHTTPError, OSError, httpx.HTTPError) as error:
             yield f"the {kind} {repository}: {str(error).splitlines()[0]}"
 
 
@@ -124,6 +134,6 @@ def _url(name: str, url: str) -> Iterable[str]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.head(url, timeout=TIMEOUT, follow_redirects=True).status_code < 500
+        return httpx.head(url, timeout=TIMEOUT, follow_redirects=True).status_code < 400
     except httpx.HTTPError:
         return False

@@ -30,13 +30,13 @@ class Silent:
 class Lines(Silent):
     """One plain line for each finished cell, for logs and pipes."""
 
-    def __init__(self, total: int):
-        self._total, self._done, self._start = total, 0, time.monotonic()
+    def __init__(self, total: int, done: int):
+        self._total, self._done, self._before, self._start = total, done, done, time.monotonic()
 
     def finished(self, name: str, note: str = "") -> None:
         self._done += 1
-        elapsed = time.monotonic() - self._start
-        left = elapsed / self._done * (self._total - self._done)
+        each = (time.monotonic() - self._start) / (self._done - self._before)
+        left = each * (self._total - self._done)
         print(f"[{self._done}/{self._total}] {name} {note} (left: about {_clock(left)})", flush=True)
 
 
@@ -46,17 +46,17 @@ class Display(Silent):
     The time left is the mean time of the cells finished in this session times the cells that remain.
     """
 
-    def __init__(self, total: int, console: Console):
-        self._console, self._start = console, time.monotonic()
+    def __init__(self, total: int, done: int, console: Console):
+        self._console, self._before, self._start = console, done, time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
-        self._cells = self._bars.add_task("cells", total=total, note="")
+        self._cells = self._bars.add_task("cells", total=total, completed=done, note="")
         self._work = self._bars.add_task("", total=None, note="")
         self._live = Live(self._bars, console=console, refresh_per_second=8, transient=True)
 
@@ -74,17 +74,18 @@ class Display(Silent):
         self._bars.update(self._work, completed=done, total=total, note=f"{phase} {note}")
 
     def finished(self, name: str, note: str = "") -> None:
-        self._console.print(f"[green]done[/] {name} {note}", highlight=False)
+        self._console.print(f"{name} {note}", highlight=False, markup=False)
         self._bars.advance(self._cells)
         task = self._bars.tasks[self._cells]
-        left = (time.monotonic() - self._start) / task.completed * (task.total - task.completed)
+        each = (time.monotonic() - self._start) / (task.completed - self._before)
+        left = each * (task.total - task.completed)
         self._bars.update(self._cells, note=f"about {_clock(left)} left")
 
 
-def display(total: int) -> Silent:
+def display(total: int, done: int = 0) -> Silent:
     """The live display where standard error is a terminal, else one line a finished cell."""
     console = Console(stderr=True)
-    return Display(total, console) if sys.stderr.isatty() else Lines(total)
+    return Display(total, done, console) if sys.stderr.isatty() else Lines(total, done)
 
 
 def _clock(seconds: float) -> str:

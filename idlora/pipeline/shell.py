@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 
 TRACEBACK = "IDLORA_TRACEBACK"
@@ -24,6 +25,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # PEFT 0.21 asks transformers by a name that later releases have renamed; nothing the user can do about it.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -33,7 +36,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if os.environ.get(TRACEBACK) or not _is_input_error(error):
                 raise
-            _end(f"error: {error}", 2)
+            _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
 
     return wrapped
 

@@ -71,7 +71,7 @@ def fill(cells: Mapping[CellKey, Cell], *, folder: Path) -> Outcome:
     """
     outcome, start = Outcome(), time.monotonic()
     waiting = {key: cell for key, cell in cells.items() if not cell.complete}
-    with _locked(folder), display(len(waiting)) as progress:
+    with _locked(folder), display(len(cells), done=len(cells) - len(waiting)) as progress:
         for key, cell in waiting.items():
             progress.cell(cell.title)
             began = time.monotonic()

@@ -22,7 +22,7 @@ from idlora.records.identity import run_digest
 class Trial:
     """One learning rate of one experiment and method, and what came of it.
 
-    ``outcome`` is "done", or the kind of error that ended it (its ``heldout_loss`` is then infinite). ``config`` is
+    ``outcome`` is "done", or "diverged" (``heldout_loss`` is then infinite). ``config`` is
     the digest of the trial's whole config: a trial of another config is not taken for this one.
     """
 
@@ -82,6 +82,8 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
         groups.setdefault((trial.experiment, trial.method), []).append(trial)
     chosen = []
     for (experiment, method), group in sorted(groups.items()):
+        if all(math.isinf(trial.heldout_loss) for trial in group):
+            raise ValueError(f"every trial of {experiment}/{method} diverged: add lower learning rates to trials.yaml")
         best = min(group, key=lambda trial: (trial.heldout_loss, trial.learning_rate))
         rates = [trial.learning_rate for trial in group]
         chosen.append(
@@ -100,7 +102,7 @@ def run_trial(cell: Cell) -> Trial:
     """Train the cell in a folder that is thrown away, and score it on its held-out rows."""
     import torch
 
-    from idlora.training import TrainingFailed, build_adapted, build_base, build_data, heldout_loss, train
+    from idlora.training import NonFiniteLoss, build_adapted, build_base, build_data, heldout_loss, train
 
     torch.set_num_threads(cell.threads)
     model, tokenizer = build_base(cell.model)
@@ -118,8 +120,8 @@ def run_trial(cell: Cell) -> Trial:
                 folder=Path(scratch),
             )
             loss = heldout_loss(model=adapted, tokenizer=tokenizer, tokenized=heldout)
-        except TrainingFailed as error:  # a rate too high is a finding, not a failure of the search
-            outcome = type(error).__name__
+        except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search
+            outcome = "diverged"
     return Trial(
         experiment=cell.experiment,
         method=cell.method.name,

@@ -42,11 +42,12 @@ class Scores:
 
 def score_lines(folder: Path) -> list[str]:
     """A finished evaluation in words: one line per metric, percent with its 95 % interval and n."""
+    evaluation = Evaluation(folder)
     return [
-        f"{scores.metric}: {100 * scores.mean:.1f} % "
+        f"{evaluation.benchmark} {scores.metric}: {100 * scores.mean:.1f} % "
         f"[{', '.join(f'{100 * bound:.1f}' for bound in interval(list(scores.values.values())))}], "
         f"{len(scores.values)} {scores.unit}s" + (f" x {scores.samples} samples" if scores.samples > 1 else "")
-        for scores in read_scores(Evaluation(folder)).values()
+        for scores in read_scores(evaluation).values()
     ]
 
 

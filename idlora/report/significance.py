@@ -138,7 +138,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         family_size=0,
         smallest_p=smallest_p(nonzero),
         detectable=detectable_difference(differences, alpha=alpha),
-        dagger=p < alpha and difference > 0,
+        dagger=p < alpha and difference > 0 and rank_biserial(differences) > 0,
         reach=_reach(nonzero, alpha=alpha),
         scope=_scope(len(by_seed) if seeds else 1),
     )

@@ -1,5 +1,6 @@
 """From raw answers to scores: every benchmark reads clean, ugly and hostile answers as it says it does."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,10 +10,11 @@ from oracle import TOKENIZER, Oracle
 from idlora.data.sources import load_rows
 from idlora.data.templates import eval_prompt
 from idlora.evals import Protocol, evaluate, registry
+from idlora.evals.benchmarks import humaneval
 from idlora.evals.benchmarks.humaneval import extract
 from idlora.evals.judges.prefix import GCG_PREFIXES, PREFIXES, refuses
 from idlora.evals.protocol import Permissions
-from idlora.evals.sandbox import ExecutionRefused
+from idlora.evals.sandbox import ExecutionRefused, run_jobs
 from idlora.records import read_items
 
 ALLOWED = Permissions(allow_code_execution=True)
@@ -215,6 +217,21 @@ def test_humaneval_records_every_sample_and_its_estimate_is_human_evals(tmp_path
     assert sorted(r["sample"] for r in found) == list(range(10))
     passed = sum(r["scores"]["passed"] for r in found)
     assert list(estimate_pass_at_k(10, [int(passed)], 1)) == [1.0]
+
+
+def test_humaneval_records_how_each_program_was_confined(tmp_path, monkeypatch):
+    rows = [{**ROW, "id": f"T/{n}", "prompt": PROMPT + f"    # {n}\n"} for n in range(3)]
+    answers = [WHOLE, "nothing of use", "x" * (1 << 20)]  # passes, fails, is too long to be run
+    found = records(protocol("humaneval", max_new_tokens=2_000_000), rows[:2], answers[:2], tmp_path / "full")
+    assert [(r["outcome"], r["confinement"]) for r in found] == [("passed", "full"), ("error", "full")]
+
+    def mixed(jobs, **options):
+        first, *others = run_jobs(jobs, **options)
+        return [dataclasses.replace(first, confinement="unconfined"), *others]
+
+    monkeypatch.setattr(humaneval, "run_jobs", mixed)
+    found = records(protocol("humaneval"), rows[:2], answers[:2], tmp_path / "mixed")
+    assert [r["confinement"] for r in found] == ["unconfined", "full"]
 
 
 def test_humaneval_asks_nothing_without_permission_to_run_the_answers(tmp_path):

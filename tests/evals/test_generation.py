@@ -268,6 +268,61 @@ def test_an_interrupted_evaluation_ends_with_the_records_it_would_have_had(tmp_p
     assert sorted(path.name for path in whole.iterdir()) == ["DONE", "items.jsonl", "meta.json"]
 
 
+def ending(error: BaseException):
+    def progress(done, total):
+        raise error
+
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Stopped("no more"), {"state": "failed", "reason": "Stopped: no more"}),
+        (RuntimeError("shapes differ"), {"state": "failed", "reason": "RuntimeError: shapes differ"}),
+        (MemoryError(), {"state": "oom", "reason": "MemoryError: "}),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            {"state": "oom", "reason": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"},
+        ),
+        (KeyboardInterrupt(), {"state": "interrupted"}),
+    ],
+    ids=["failed", "runtime", "memory", "gpu memory", "interrupted"],
+)
+def test_an_evaluation_that_ends_early_says_why_until_it_is_complete(error, status, tmp_path):
+    model = small_model()
+    with pytest.raises(type(error)):
+        gsm8k(model, tmp_path, progress=ending(error))
+    assert json.loads((tmp_path / "status.json").read_text()) == status
+    gsm8k(model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "items.jsonl", "meta.json"]
+
+
+def test_torchs_own_words_for_a_full_memory_are_recognised(tmp_path):
+    def progress(done, total):
+        torch.empty(1 << 60)
+
+    with pytest.raises(RuntimeError):
+        gsm8k(small_model(), tmp_path, progress=progress)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "oom"
+
+
+def test_a_status_that_cannot_be_written_does_not_hide_what_went_wrong(tmp_path):
+    def progress(done, total):
+        (tmp_path / "status.json").mkdir()
+        raise Stopped("no more")
+
+    with pytest.raises(Stopped, match="no more"):
+        gsm8k(small_model(), tmp_path, progress=progress)
+
+
+def test_an_evaluation_that_is_refused_leaves_a_complete_folder_alone(tmp_path):
+    gsm8k(small_model(), tmp_path)
+    with pytest.raises(ValueError, match="another protocol"):
+        gsm8k(small_model(), tmp_path, rows=ROWS[:3])
+    assert not (tmp_path / "status.json").exists()
+
+
 def test_a_complete_evaluation_is_not_run_again(tmp_path):
     folder = gsm8k(small_model(), tmp_path / "eval")
     before = (folder / "items.jsonl").read_bytes()

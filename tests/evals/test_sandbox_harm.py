@@ -254,7 +254,8 @@ def test_lost_processes_are_replaced():
     pair = _Pair(ALLOWED, QUICK)
     try:
         pair._process.kill()
-        assert pair.run(job("def f(): return 42")).outcome == "exited"
+        lost = pair.run(job("def f(): return 42"))
+        assert (lost.outcome, lost.confinement) == ("exited", "full")
         assert pair.run(job("def f(): return 42")).passed
     finally:
         pair.close()

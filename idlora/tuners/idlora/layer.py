@@ -56,7 +56,7 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_router = nn.ParameterDict()
         self.idlora_pivots = BufferDict(persistent=True)
         self.idlora_drops_input: dict[str, bool] = {}
-        self.idlora_checked: dict[str, torch.Tensor] = {}
+        self.idlora_checked: dict[str, tuple[torch.Tensor, int]] = {}
 
     def init_adapter(self, adapter_name: str, config: IdLoraConfig, pivots: torch.Tensor | None = None) -> None:
         k, r, s = config.num_clusters, config.r, config.rank_boost
@@ -99,16 +99,18 @@ class IdLoraLinear(RoutedLayer):
     def pivots(self, adapter_name: str) -> torch.Tensor:
         """The pivots (k, r) of an adapter, int32. Raises UnsetPivotsError if they are not rows of W yet.
 
-        They are looked at once per buffer (on a GPU each look waits for it); whoever replaces the buffer, be it a
-        loader or a move to another device, makes this look again.
+        They are looked at once (on a GPU each look waits for it), and again when the buffer was replaced or written
+        to, as loaders and moves to another device do.
         """
         pivots = self.idlora_pivots[adapter_name]
-        if self.idlora_checked.get(adapter_name) is not pivots:
+        version = 0 if pivots.is_inference() else pivots._version  # inference mode keeps no versions
+        seen, seen_version = self.idlora_checked.get(adapter_name, (None, 0))
+        if seen is not pivots or seen_version != version:
             if is_unset(pivots):
                 raise UnsetPivotsError(f"the adapter {adapter_name!r}")
             if int(pivots.max()) >= self.out_features:
                 raise ValueError(f"pivot {int(pivots.max())} is not among the {self.out_features} rows of this layer")
-            self.idlora_checked[adapter_name] = pivots
+            self.idlora_checked[adapter_name] = (pivots, version)
         return pivots
 
     def frozen_copy_count(self) -> int:
