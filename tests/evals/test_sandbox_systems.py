@@ -174,7 +174,7 @@ def test_a_sandbox_that_is_lost_at_the_start_is_started_once_more_and_as_confine
 
 def test_a_sandbox_that_is_lost_twice_is_an_error_and_no_reason_to_confine_less(monkeypatch):
     started = _lost_at_the_start(2, monkeypatch)
-    with pytest.raises(ExecutionRefused, match="failed to start twice .* run the same command again"):
+    with pytest.raises(ExecutionRefused, match=r"failed to start twice .* run the same command again"):
         run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
     assert len(started) == 2
 

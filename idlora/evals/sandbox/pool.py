@@ -146,7 +146,9 @@ class _Pair:
         self._start()
 
     def _start(self):
-        for self.confinement in CONFINEMENTS if self._permissions.allow_network_unconfined else CONFINEMENTS[:1]:
+        allowed = CONFINEMENTS if self._permissions.allow_network_unconfined else CONFINEMENTS[:1]
+        for confinement in allowed:
+            self.confinement = confinement
             refusal = self._launch()
             if not refusal:
                 return
