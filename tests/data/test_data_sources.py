@@ -130,7 +130,7 @@ def test_damaged_data_are_refused_with_the_place(damage, name, sentence, root):
 
 
 def test_a_missing_root_or_folder_is_named_with_the_way_out(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: set data\.root"):
+    with pytest.raises(DataError, match=r"nowhere: set data_root"):
         load_rows("gsm8k", "train", root=tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"gsm8k: put gsm8k there"):
         load_rows("gsm8k", "train", root=tmp_path)
@@ -146,9 +146,9 @@ def test_an_unknown_data_set_or_split_is_refused_with_the_known_ones(root):
 def test_a_hub_that_cannot_be_reached_says_how_to_log_in_and_how_to_do_without(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     gated = replace(DATASETS["hexphi"], hub_id="idlora-tests/not-there")
-    with pytest.raises(DataError, match=r"idlora-tests/not-there.*hf auth login.*data\.root"):
+    with pytest.raises(DataError, match=r"idlora-tests/not-there.*hf auth login.*data_root"):
         load_from_hub(gated, "test")
-    with pytest.raises(DataError, match=r"'hexphi_benign' is on no hub: set data\.root"):
+    with pytest.raises(DataError, match=r"'hexphi_benign' is on no hub: set data_root"):
         load_rows("hexphi_benign", "test", root=None)
 
 

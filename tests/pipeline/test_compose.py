@@ -45,7 +45,7 @@ def test_the_papers_scale_has_the_papers_hyperparameters(experiment: str, cell) 
     assert len(arguments["target_modules"]) == 7
 
 
-@pytest.mark.parametrize(("experiment", "method"), itertools.product(EXPERIMENTS, METHODS))
+@pytest.mark.parametrize(("experiment", "method"), list(itertools.product(EXPERIMENTS, METHODS)))
 def test_every_cell_composes_at_both_scales(experiment: str, method: str, cell) -> None:
     for scale in ("tiny", "paper"):
         composed = cell(experiment, method, scale)

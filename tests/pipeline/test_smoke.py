@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table_arguments(world: Path) -> list[str]:
-    overrides = f"overrides=[{','.join(OVERRIDES)}]"
+    overrides = f"overrides={json.dumps(OVERRIDES)}"
     return ["table=table1", *CELLS, overrides, f"data_root={world}", "allow_code_execution=true"]
 
 
@@ -92,7 +92,7 @@ def test_finished_cells_are_not_run_again_and_a_changed_config_is_another_run(
     assert "cells in" not in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
     others = run(
-        repository, "report", "table=table1", f"data_root={world}", "overrides=[train.learning_rate=0.001]",
+        repository, "report", "table=table1", f"data_root={world}", 'overrides=["train.learning_rate=0.001"]',
         f"results_dir={folder / 'results'}", "allow_missing=true", cwd=folder,
     )  # fmt: skip
     assert others.returncode == 0, others.stderr
