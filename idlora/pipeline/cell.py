@@ -120,7 +120,7 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
             spec=cell.train,
             base=cell.model,
             folder=cell.run.folder,
-            on_step=lambda step, total, loss: progress.step("training", step, total, f"loss {loss:.2f}"),
+            on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
         )
         finish(dataclasses.asdict(resources))
     shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done

@@ -10,7 +10,7 @@ from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.places import data_digest
 from idlora.pipeline.progress import Silent
-from idlora.records import digest, is_complete
+from idlora.records import Run, digest, is_complete
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Subject:
         data = data_digest(protocol.benchmark, self.data_root)
         asked = dataclasses.asdict(protocol) | {"data": data, "generation_batch": self.batch_size}
         asked["template_version"] = TEMPLATE_VERSION
-        return self.folder / "eval" / f"{protocol.benchmark}-{digest(asked, 8)}"
+        return Run(self.folder).eval_folder(protocol.benchmark, digest(asked, 8))
 
     @property
     def complete(self) -> bool:

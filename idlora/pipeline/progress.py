@@ -20,7 +20,7 @@ class Silent:
     def cell(self, name: str) -> None:
         """A cell starts."""
 
-    def step(self, phase: str, done: int, total: int, note: str = "") -> None:
+    def step(self, phase: str, done: int, total: int, *, note: str = "") -> None:
         """``done`` of ``total`` in a phase of the cell at work; called often."""
 
     def finished(self, name: str, note: str = "") -> None:
@@ -43,7 +43,7 @@ class Lines(Silent):
 class Display(Silent):
     """A live display on a terminal: a bar for the cells with the time left, and one for the cell at work.
 
-    The time left is the mean time of the cells finished in this session times the cells that remain.
+    The time left is the mean time of the cells finished since it started times the cells that remain.
     """
 
     def __init__(self, total: int, done: int, console: Console):
@@ -70,7 +70,7 @@ class Display(Silent):
     def cell(self, name: str) -> None:
         self._bars.reset(self._work, description=name, total=None, note="starting")
 
-    def step(self, phase: str, done: int, total: int, note: str = "") -> None:
+    def step(self, phase: str, done: int, total: int, *, note: str = "") -> None:
         self._bars.update(self._work, completed=done, total=total, note=f"{phase} {note}")
 
     def finished(self, name: str, note: str = "") -> None:

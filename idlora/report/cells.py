@@ -99,20 +99,20 @@ def gather(
             for column in filled.columns:
                 found = []
                 for seed in grid.seeds:
-                    answer = finder.find(grid.experiment(column, base), base, column, method, seed)
+                    answer = finder.find(column, base=base, method=method, seed=seed)
                     if isinstance(answer, Missing):
                         if answer not in filled.missing:
                             filled.missing.append(answer)
                         continue
                     run, evaluation = answer
-                    _same_protocol(protocols, column, run, evaluation)
+                    _same_protocol(protocols, column, run=run, evaluation=evaluation)
                     filled.base_labels[base] = label(run.config["model"])
                     figures = finder.figures(run)
                     if figures not in (known := filled.figures.setdefault((base, method), [])):
                         known.append(figures)
                     found.append((run, finder.scores(evaluation, column.metric)))
                 if len(found) == len(grid.seeds):
-                    filled.cells[base, method, column.id] = _cell(base, method, column, found)
+                    filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
     _own_names(filled)
     return filled
 
@@ -149,10 +149,9 @@ class _Finder:
         self._scores: dict[Path, dict[str, Scores]] = {}
         self._figures: dict[str, dict[str, Any]] = {}
 
-    def find(
-        self, experiment: str, base: str, column: Column, method: str, seed: int
-    ) -> tuple[Run, Evaluation] | Missing:
-        run = self._run(experiment, base, method, seed)
+    def find(self, column: Column, *, base: str, method: str, seed: int) -> tuple[Run, Evaluation] | Missing:
+        experiment = self.grid.experiment(column, base)
+        run = self._run(experiment, base=base, method=method, seed=seed)
         if run is None:
             reason = "never run"
         elif not run.done:
@@ -162,11 +161,11 @@ class _Finder:
             reason = f"not evaluated on {column.benchmark}"
         else:
             return run, evaluation
-        command = f"python scripts/train.py experiment={experiment} method={method} scale={self.scale}"
-        command += f" seed={seed}" if seed else ""
-        return Missing(experiment, method, seed, reason, f"{command} {column.flags}".rstrip())
+        chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
+        command = f"python scripts/table.py table={self.grid.table} scale={self.scale} {chosen} {column.flags}".rstrip()
+        return Missing(experiment=experiment, method=method, seed=seed, reason=reason, command=command)
 
-    def _run(self, experiment: str, base: str, method: str, seed: int) -> Run | None:
+    def _run(self, experiment: str, *, base: str, method: str, seed: int) -> Run | None:
         if self.expected is not None:
             try:
                 return self.runs.get(self.expected[experiment, method, seed])
@@ -215,7 +214,7 @@ class _Finder:
 
 
 def _same_protocol(
-    seen: dict[str, tuple[tuple[str, str], str]], column: Column, run: Run, evaluation: Evaluation
+    seen: dict[str, tuple[tuple[str, str], str]], column: Column, *, run: Run, evaluation: Evaluation
 ) -> None:
     asked = (evaluation.name, str(evaluation.meta.get("data_digest")))
     before, other = seen.setdefault(column.benchmark, (asked, run.name))
@@ -226,7 +225,7 @@ def _same_protocol(
         )
 
 
-def _cell(base: str, method: str, column: Column, found: list[tuple[Run, Scores]]) -> Cell:
+def _cell(column: Column, found: list[tuple[Run, Scores]], *, base: str, method: str) -> Cell:
     first = found[0][1]
     for run, scores in found:
         if (scores.hashes, scores.samples) != (first.hashes, first.samples):

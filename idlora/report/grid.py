@@ -1,6 +1,7 @@
 """experiments/<table>/: which cells a table has, how its columns read at each scale, and the paper's numbers."""
 
 import csv
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,8 @@ def _paper(text: str) -> dict[tuple[str, str, str], PaperValue]:
     }
 
 
-def _only(part: dict[str, Any], names: set[str], path: Path, optional: frozenset[str] | set[str] = frozenset()) -> None:
+def _only(part: dict[str, Any], names: set[str], path: Path, *, optional: Set[str] = frozenset()) -> None:
     if unknown := sorted(set(part) - names):
         raise GridError(f"{path} has the unknown key {', '.join(unknown)}; the keys are {', '.join(sorted(names))}")
-    if missing := sorted(names - set(part) - set(optional)):
+    if missing := sorted(names - set(part) - optional):
         raise GridError(f"{path} lacks {', '.join(missing)}")

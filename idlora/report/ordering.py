@@ -45,7 +45,7 @@ def orderings(filled: Filled) -> list[Ordering]:
                 (first, second), (a, b) = pair_of_methods, (number.value for number in numbers)
                 if b > a:
                     first, second = second, first
-                verdict, leaning = _verdict(filled, base, column, first, second)
+                verdict, leaning = _verdict(filled, base, column, ahead=first, behind=second)
                 found.append(
                     Ordering(
                         base=base,
@@ -59,7 +59,7 @@ def orderings(filled: Filled) -> list[Ordering]:
     return found
 
 
-def _verdict(filled: Filled, base: str, column: str, ahead: str, behind: str) -> tuple[str, int]:
+def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str) -> tuple[str, int]:
     if column == PARAMS:
         ours, theirs = (filled.params_pct(base, method) for method in (ahead, behind))
         if not ours or not theirs:

@@ -58,7 +58,7 @@ def test_the_table_is_printed_with_gaps_named_and_the_exit_code_says_so(filled) 
     row = next(line for line in markdown.splitlines() if line.startswith("|") and "ID-LoRA" in line)
     assert "—" in row
     assert re.search(r"\d+\.\d.*\[\d+\.\d, \d+\.\d\]", row)
-    assert "python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny" in markdown
+    assert "scripts/table.py table=table1 scale=tiny 'experiments=[gsm8k_llama3]' 'methods=[idlora]'" in markdown
 
 
 def test_every_cell_leaves_its_config_status_resources_and_records(filled) -> None:

@@ -103,7 +103,10 @@ def test_the_reference_carries_no_dagger_and_the_column_beside_no_mark_at_all(ta
 def test_a_missing_cell_is_a_dash_and_names_the_command_that_fills_it(world, few):
     made = world(grid=few).fill(skip=[("codealpaca_llama3", "idlora")])
     table = build_table(made.grid, made.root, scale="tiny")
-    command = "python scripts/train.py experiment=codealpaca_llama3 method=idlora scale=tiny allow_code_execution=true"
+    command = (
+        "python scripts/table.py table=table1 scale=tiny 'experiments=[codealpaca_llama3]' 'methods=[idlora]' "
+        "allow_code_execution=true"
+    )
     assert [each.command for each in table.missing] == [command]
     assert entry(table, "idlora", "pass@5") is None
     assert entry(table, "idlora", "gsm8k") is not None

@@ -46,7 +46,7 @@ def _call(name, *arguments):
         raise Refused(f"{name} failed: {os.strerror(code)}")
 
 
-def _mount(source, target, kind=None, flags=0, options=None):
+def _mount(source, target, kind=None, *, flags=0, options=None):
     encoded = [x if x is None else x.encode() for x in (source, target, kind)]
     _call("mount", *encoded, ctypes.c_ulong(flags), None if options is None else options.encode())
 
@@ -125,12 +125,12 @@ class Confined:
         devices = [d for d in DEVICES if os.path.exists(d)]
         _mount(None, "/", flags=MS_REC | MS_PRIVATE)
         root = "/proc"  # there everywhere, holds nothing that we bind, and is of no more use to us
-        _mount("sandbox", root, "tmpfs", MS_NOSUID, "size=1m,mode=755")
+        _mount("sandbox", root, "tmpfs", flags=MS_NOSUID, options="size=1m,mode=755")
         for path in visible:
             os.makedirs(root + path)
             _mount(path, root + path, flags=MS_BIND | MS_REC)
         for path in _installed_packages(visible):  # benchmarks and their answers may be among them
-            _mount("sandbox", root + path, "tmpfs", MS_NOSUID | MS_NODEV, "size=0,mode=755")
+            _mount("sandbox", root + path, "tmpfs", flags=MS_NOSUID | MS_NODEV, options="size=0,mode=755")
         os.makedirs(root + "/dev")
         for path in devices:
             os.close(os.open(root + path, os.O_CREAT))
@@ -158,7 +158,7 @@ class Confined:
         _call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
         owner = 0 if self.uid is None else self.uid
         options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=700,uid={owner},gid={owner}"
-        _mount("scratch", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV, options)
+        _mount("scratch", SCRATCH, "tmpfs", flags=MS_NOSUID | MS_NODEV, options=options)
         os.chdir(SCRATCH)
         limit(limits)
         drop_privileges(self.uid)
