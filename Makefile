@@ -1,4 +1,5 @@
-# make table1            fill and print Table 1 at the embedded scale (SCALE=paper for the paper's models and data)
+# make table1            fill and print Table 1 at the embedded scale (SCALE=paper for the paper's models and data;
+#                        SEEDS=0,1,2 for several seeds; FLAGS="key=value …" for anything else)
 # make test              run the tests
 # make setup             make .venv from requirements.lock (the other targets do it too)
 # make tune              search the learning rates (not part of table1; its outcome is committed)
@@ -7,13 +8,14 @@ SCALE ?= tiny
 SEEDS ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
+FLAGS ?=
 PY := .venv/bin/python
 
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 
 .PHONY: help setup table1 test lint tune
 help:
-	@sed -n 's/^# make/make/p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 setup: .venv/.installed
 
@@ -25,7 +27,7 @@ setup: .venv/.installed
 	@touch $@
 
 table1: setup
-	$(PY) scripts/table.py table=$@ scale=$(SCALE) $(seeds) allow_code_execution=true
+	$(PY) scripts/table.py table=$@ scale=$(SCALE) $(seeds) allow_code_execution=true $(FLAGS)
 
 tune: setup
 	$(PY) scripts/tune.py table=table1 scale=$(SCALE)

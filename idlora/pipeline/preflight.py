@@ -9,6 +9,7 @@ import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from idlora.data.sources import DATASETS
+from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.places import data_digest
 
@@ -37,16 +38,21 @@ def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
     waiting = [cell for cell in cells if not cell.complete]
     if not waiting:
         return
-    lacks = [*_permissions(waiting), *_disk(scale, results_dir), *_gpus(scale), *_launch(waiting), *_sources(waiting)]
+    lacks = [*_sandbox(waiting), *_disk(scale, results_dir), *_gpus(scale), *_launch(waiting), *_sources(waiting)]
     if lacks:
         listed = "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{listed}")
 
 
-def _permissions(cells: list[Cell]) -> Iterable[str]:
-    runs_code = any(protocol.benchmark == "humaneval" for cell in cells for protocol in cell.protocols)
-    if runs_code and not cells[0].permissions.allow_code_execution:
-        yield "permission to run model-written code (sandboxed) for HumanEval: give allow_code_execution=true"
+def _sandbox(cells: list[Cell]) -> Iterable[str]:
+    """Tries the sandbox on a harmless program, where a benchmark will run what a model writes."""
+    if not any(protocol.benchmark == "humaneval" for cell in cells for protocol in cell.protocols):
+        return
+    harmless = Job(prompt="", test="def check(f):\n    f()\n", entry_point="f", program="def f():\n    pass\n")
+    try:
+        run_jobs([harmless], permissions=cells[0].permissions, workers=1)
+    except ExecutionRefused as error:
+        yield f"HumanEval: {error}"
 
 
 def _disk(scale: str, results_dir: Path) -> Iterable[str]:
