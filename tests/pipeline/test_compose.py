@@ -46,12 +46,11 @@ def test_the_papers_scale_has_the_papers_hyperparameters(experiment: str, cell) 
 
 
 @pytest.mark.parametrize(("experiment", "method"), list(itertools.product(EXPERIMENTS, METHODS)))
-def test_every_cell_composes_at_both_scales(experiment: str, method: str, cell) -> None:
-    for scale in ("tiny", "paper"):
-        composed = cell(experiment, method, scale)
-        assert composed.method.name == method
-        assert composed.protocols
-        assert (composed.train.learning_rate is None) == (method == "base")
+def test_every_cell_composes_at_the_papers_scale(experiment: str, method: str, cell) -> None:
+    composed = cell(experiment, method, "paper")  # the tiny scale's cells are all composed where the table is filled
+    assert composed.method.name == method
+    assert composed.protocols
+    assert (composed.train.learning_rate is None) == (method == "base")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "hydralora", "idlora"])
