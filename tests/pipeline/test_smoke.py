@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 
 from idlora import tinyworld
+from idlora.pipeline.cell import train_cell
+from idlora.pipeline.compose import compose, compose_cell, plain, subject_from_config
+from idlora.pipeline.request import Request
+from idlora.pipeline.typed import ConfigError
 
 OVERRIDES = ["train.max_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 CELLS = ["experiments=[codealpaca_llama3]", "methods=[base,lora,idlora]"]
@@ -167,9 +171,6 @@ def test_the_same_path_trains_and_evaluates_on_real_gsm8k(real_data: Path, repos
     ("script", "arguments", "words"),
     [
         ("train", ["experiment=gsm8k_llama3", "train.batch_size=15"], ["batch_size", "15"]),
-        ("train", ["experiment=gsm8k_llama3", "method.arguments.r=60"], ["60"]),
-        ("evaluate", ["run=nowhere"], ["nowhere"]),
-        ("report", ["table=table9"], ["table9", "table1"]),
         ("table", ["table=table1", "scale=paper"], ["GPU", "allow_code_execution=true", "Meta-Llama-3-8B", "HEx-PHI"]),
     ],
 )
@@ -181,3 +182,15 @@ def test_bad_input_ends_in_one_clear_sentence(
     assert "Traceback" not in refused.stderr
     for word in words:
         assert word.lower() in refused.stderr.lower()
+
+
+def test_what_does_not_fit_is_refused_with_its_value(tmp_path: Path) -> None:
+    too_many_rows = [f"results_dir={tmp_path}", "method.arguments.r=60"]
+    cell = compose_cell("gsm8k_llama3", "idlora", scale="tiny", seed=0, overrides=too_many_rows)
+    with pytest.raises(ValueError, match="60"):
+        train_cell(cell)
+    assert cell.run.state == "failed"
+    with pytest.raises(ConfigError, match="nowhere"):
+        subject_from_config(compose("evaluate", ["run=nowhere"]))
+    with pytest.raises(ConfigError, match="table9.*table1"):
+        Request.from_config(plain(compose("report", ["table=table9"]))).grid()
