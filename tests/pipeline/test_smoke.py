@@ -192,5 +192,5 @@ def test_what_does_not_fit_is_refused_with_its_value(tmp_path: Path) -> None:
     assert cell.run.state == "failed"
     with pytest.raises(ConfigError, match="nowhere"):
         subject_from_config(compose("evaluate", ["run=nowhere"]))
-    with pytest.raises(ConfigError, match="table9.*table1"):
+    with pytest.raises(ConfigError, match=r"table9.*table1"):
         Request.from_config(plain(compose("report", ["table=table9"]))).grid()
