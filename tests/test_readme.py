@@ -20,7 +20,7 @@ def test_every_file_and_folder_that_the_readme_names_exists(repository: Path) ->
 
 
 def test_every_make_target_that_the_readme_names_is_in_the_makefile(repository: Path) -> None:
-    targets = set(re.findall(r"\bmake ([a-z]\w*)", (repository / "README.md").read_text()))
+    targets = set(re.findall(r"(?:`|^    )make ([a-z]\w*)", (repository / "README.md").read_text(), re.MULTILINE))
     assert targets >= {"table1", "test"}
     makefile = (repository / "Makefile").read_text()
     assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
