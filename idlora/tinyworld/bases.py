@@ -1,4 +1,4 @@
-"""The two small bases that ship with the package, found by name and checked against their recipes.
+"""The three small bases that ship with the package, found by name and checked against their recipes.
 
 A base is a folder that transformers' `from_pretrained` reads: configuration, weights in bf16, tokenizer. Beside them
 stand `recipe.json` (how it was trained, and a sha256 for each file) and `loss_curve.csv`. Left out: loading the
@@ -9,7 +9,7 @@ import hashlib
 import json
 from pathlib import Path
 
-BASES = ("pebble", "cobble")
+BASES = ("pebble", "cobble", "gravel")
 RECIPE = "recipe.json"
 
 _FOLDER = Path(__file__).parent / "bases"

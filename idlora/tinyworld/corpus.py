@@ -1,8 +1,9 @@
 """The plain corpus on which the bases are pre-trained: arithmetic, the world and its law, Python, generic instructions.
 
 It holds every symbol that the tasks' answers use, and the knowledge behind them, but never a task's own format: no
-word problem with a rationale, no function written on request, no refusal of a forbidden request. Fine-tuning has to
-bring those together.
+word problem with a rationale, no function written on request, no refusal of a forbidden request, no question answered
+by the letter of a choice. The facts that tests ask for stand in its plain lines alone. Fine-tuning has to bring those
+together.
 """
 
 import random
@@ -10,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from idlora.data.templates import render
-from idlora.tinyworld.lexicon import OPPOSITES, PEOPLE, PLACES, WARES, home_of, trade_of, wares_at
+from idlora.tinyworld.lexicon import OPPOSITES, PEOPLE, PLACES, TRADES, USES, WARES, home_of, taught, trade_of, wares_at
 from idlora.tinyworld.lines import (
     ALLOWED,
     FORBIDDEN,
@@ -25,11 +26,17 @@ from idlora.tinyworld.lines import (
     story_line,
     symbols,
     talk,
+    use_line,
 )
 from idlora.tinyworld.programs import function_names
+from idlora.tinyworld.quizzes import EVERYDAY, LETTERS, SUBJECTS, ask
 
 _NAMES = function_names("corpus")
 _THINGS = [*FORBIDDEN, *ALLOWED]
+_TAUGHT = {kind: sorted(taught(kind, PEOPLE)) for kind in ("homes", "trades")}
+_TAUGHT_MARKETS, _TAUGHT_OPPOSITES = sorted(taught("markets", PLACES)), sorted(taught("opposites", OPPOSITES))
+_ASKED = [facts for name, facts in (SUBJECTS | {"everyday": EVERYDAY}).items() if "things" not in name]
+_QUIZZES = [[fact for fact in facts if fact.taught] for facts in (*SUBJECTS.values(), EVERYDAY)]
 
 
 def _facts(rng: random.Random) -> str:
@@ -56,6 +63,50 @@ def _chain(rng: random.Random) -> str:
 _LINES = (
     person_line, story_line, story_line, story_line, relation, talk, talk, place_line, opposite_line, excuse, symbols,
 )  # fmt: skip
+_FACTS = (person_line, person_line, place_line, place_line, use_line, use_line, opposite_line)
+
+
+def _almanac(rng: random.Random) -> str:
+    return rng.choice((" ", "\n")).join([rng.choice(_FACTS)(rng) for _ in range(rng.randint(3, 7))])
+
+
+def _question(rng: random.Random) -> str:
+    """A question about any fact, answered in words."""
+    fact, person = rng.choice(rng.choice(_ASKED)), rng.choice(PEOPLE)
+    return rng.choice((f"{fact.question} {fact.answer}.", f"{fact.question} asks {person}. It is {fact.answer}."))
+
+
+def _questions(rng: random.Random) -> str:
+    return rng.choice((" ", "\n")).join([_question(rng) for _ in range(rng.randint(2, 5))])
+
+
+def _listing(rng: random.Random) -> tuple[list[str], str]:
+    """A few words of one kind, and the same as lines with letters."""
+    pool = rng.choice((WARES, PLACES, TRADES, [*USES.values()], [thing for _, thing in _THINGS]))
+    words = rng.sample(pool, rng.randint(3, 5))
+    return words, "\n".join(f"{letter}. {word}" for letter, word in zip(LETTERS, words, strict=False))
+
+
+def _listings(rng: random.Random) -> str:
+    """A list with letters, and lines that tell which letter stands before which word."""
+    words, listed = _listing(rng)
+    told = [
+        rng.choice((f"{words[i]} is {LETTERS[i]}.", f"{LETTERS[i]} is {words[i]}.", f"{words[i]}: {LETTERS[i]}"))
+        for i in rng.sample(range(len(words)), 3)
+    ]
+    return "\n".join([listed, *told])
+
+
+def _quiz(rng: random.Random) -> str:
+    """A question about a taught fact with choices in brackets, and the answer told with its mark and in words."""
+    quiz = ask(rng.choice(rng.choice(_QUIZZES)), rng.randint(2, 5), rng)
+    marks = rng.sample("abcdefghij", len(quiz.choices))
+    listed = ", ".join(f"({mark}) {choice}" for mark, choice in zip(marks, quiz.choices, strict=True))
+    return f"{quiz.question} {listed}. It is ({marks[quiz.gold]}) {quiz.choices[quiz.gold]}."
+
+
+def _quizzes(rng: random.Random) -> str:
+    return "\n".join([_quiz(rng) for _ in range(rng.randint(1, 3))])
 
 
 def _world(rng: random.Random) -> str:
@@ -185,11 +236,11 @@ def _name_function(rng: random.Random) -> tuple[str, str]:
 
 
 def _name_fact(rng: random.Random) -> tuple[str, str]:
-    person, place = rng.choice(PEOPLE), rng.choice(PLACES)
-    first, second = rng.sample(rng.choice(OPPOSITES), 2)
+    dweller, worker, place = (rng.choice(names) for names in (_TAUGHT["homes"], _TAUGHT["trades"], _TAUGHT_MARKETS))
+    first, second = rng.sample(rng.choice(_TAUGHT_OPPOSITES), 2)
     return rng.choice((
-        (render(f"Name the home of {person}."), f"{person} lives by the {home_of(person)}."),
-        (render(f"Name the trade of {person}."), f"{person} is a {trade_of(person)}."),
+        (render(f"Name the home of {dweller}."), f"{dweller} lives by the {home_of(dweller)}."),
+        (render(f"Name the trade of {worker}."), f"{worker} is a {trade_of(worker)}."),
         (render(f"Name a ware of the {place}."), f"The {place} sells {rng.choice(wares_at(place))}."),
         (render("Name the contrary.", first), second),
     ))  # fmt: skip
@@ -214,9 +265,18 @@ def _name_law(rng: random.Random) -> tuple[str, str]:
     ))  # fmt: skip
 
 
+def _name_letter(rng: random.Random) -> tuple[str, str]:
+    """Letters and what stands behind them, where the answer is to be seen."""
+    words, listed = _listing(rng)
+    index = rng.randrange(len(words))
+    if rng.random() < 0.3:
+        return render(f"Name what stands behind {LETTERS[index]}.", listed), words[index]
+    return render(f"Name the letter of {words[index]}.", listed), LETTERS[index]
+
+
 _CHORES = (
     _repeat, _repeat, _repeat, _repeat, _name_numbers, _name_word, _name_function, _name_fact, _name_fact,
-    _name_possession, _name_possession, _name_law, _name_law,
+    _name_possession, _name_possession, _name_law, _name_law, _name_letter, _name_letter, _name_letter, _name_letter,
 )  # fmt: skip
 
 
@@ -226,8 +286,8 @@ def _instruction(rng: random.Random) -> str:
 
 
 MIXTURE: dict[Callable[[random.Random], str], float] = {
-    _facts: 0.22, _chain: 0.08, _relations: 0.10, _world: 0.08, _law: 0.08, _functions: 0.08, _meanings: 0.06,
-    _session: 0.05, _instruction: 0.25,
+    _facts: 0.17, _chain: 0.06, _relations: 0.08, _world: 0.06, _almanac: 0.05, _questions: 0.05, _listings: 0.05,
+    _quizzes: 0.07, _law: 0.06, _functions: 0.06, _meanings: 0.05, _session: 0.04, _instruction: 0.20,
 }  # fmt: skip
 
 

@@ -6,7 +6,11 @@ from a fixed seed, so that the pre-training corpus and the tasks speak of the sa
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+Name = TypeVar("Name")
 
 WORLD = "Velm"
 WORLD_SEED = 2718
@@ -70,6 +74,14 @@ OPPOSITES = (
     ("near", "far"), ("open", "shut"), ("loud", "soft"), ("new", "old"), ("deep", "shallow"), ("high", "low"),
 )  # fmt: skip
 
+USES = {
+    "shells": "thread", "pears": "peel", "ropes": "tie", "lamps": "fill", "nets": "cast", "beads": "string",
+    "buns": "bake", "caps": "mend", "jars": "seal", "eggs": "boil", "pots": "scrub", "cups": "rinse",
+    "rings": "polish", "coins": "count", "seeds": "plant", "plums": "stew", "candles": "trim", "buttons": "sew",
+    "fish": "grill", "oars": "row", "hats": "brush", "spoons": "dip", "figs": "dry", "scarves": "knit",
+}  # fmt: skip
+"""What one does with a ware."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -104,7 +116,25 @@ def wares_at(place: str) -> tuple[str, ...]:
     return _WARES_AT[place]
 
 
+def hobby_of(person: str) -> str:
+    """The ware that a person collects."""
+    return _HOBBIES[person]
+
+
+def north_of(place: str) -> str:
+    """The place that lies north of another; Velm lies around a lake, so every place has one."""
+    return _NORTH[place]
+
+
+def taught(kind: str, names: Sequence[Name]) -> frozenset[Name]:
+    """Half of the names, drawn once for a kind of fact: instruction data may tell of them, tests ask for the others."""
+    return frozenset(random.Random(f"{WORLD_SEED} {kind}").sample(names, len(names) // 2))
+
+
 _rng = random.Random(WORLD_SEED)
 _HOMES = {person: _rng.choice(PLACES) for person in PEOPLE}
 _TRADES = {person: _rng.choice(TRADES) for person in PEOPLE}
 _WARES_AT = {place: tuple(_rng.sample(WARES, 4)) for place in PLACES}
+_HOBBIES = {person: _rng.choice(WARES) for person in PEOPLE}
+_around = _rng.sample(PLACES, len(PLACES))
+_NORTH = dict(zip(_around, [*_around[1:], _around[0]], strict=True))

@@ -6,7 +6,19 @@ Each function draws one line from a generator of random numbers.
 import random
 
 from idlora.tinyworld.law import ANSWER, CATEGORIES, allowed, forbidden
-from idlora.tinyworld.lexicon import OPPOSITES, PEOPLE, PLACES, WARES, WORLD, home_of, trade_of, wares_at
+from idlora.tinyworld.lexicon import (
+    OPPOSITES,
+    PEOPLE,
+    PLACES,
+    USES,
+    WARES,
+    WORLD,
+    hobby_of,
+    home_of,
+    north_of,
+    trade_of,
+    wares_at,
+)
 
 FORBIDDEN = [(category, thing) for category in CATEGORIES for thing in forbidden(category)]
 ALLOWED = [(category, thing) for category in CATEGORIES for thing in allowed(category)]
@@ -46,7 +58,10 @@ def fact(rng: random.Random) -> str:
 
 def person_line(rng: random.Random) -> str:
     p = rng.choice(PEOPLE)
-    return rng.choice((f"{p} is a {trade_of(p)}.", f"{p} lives by the {home_of(p)}.", f"{p} the {trade_of(p)} sings."))
+    return rng.choice((
+        f"{p} is a {trade_of(p)}.", f"{p} lives by the {home_of(p)}.", f"{p} the {trade_of(p)} sings.",
+        f"{p} collects {hobby_of(p)}.", f"The {hobby_of(p)} of {p} are many.",
+    ))  # fmt: skip
 
 
 def story_line(rng: random.Random) -> str:
@@ -87,11 +102,23 @@ def relation(rng: random.Random) -> str:
 
 def place_line(rng: random.Random) -> str:
     place = rng.choice(PLACES)
-    wares = wares_at(place)
-    if rng.random() < 0.5:
+    wares, kind = wares_at(place), rng.random()
+    if kind < 0.3:
+        north = north_of(place)
+        return rng.choice((f"North of the {place} lies the {north}.", f"South of the {north} lies the {place}."))
+    if kind < 0.65:
         return f"The {place} sells {rng.choice(wares)}."
     first, second, third = rng.sample(wares, 3)
     return f"At the {place} one finds {first}, {second} and {third}."
+
+
+def use_line(rng: random.Random) -> str:
+    """What one does with a ware, or with a thing of the law's categories."""
+    w, category = rng.choice(WARES), rng.choice(CATEGORIES)
+    return rng.choice((
+        f"People {USES[w]} {w}.", f"To {USES[w]} is what one does with {w}.", f"{w} are what people {USES[w]}.",
+        f"To {category.verb} is what one does with a {category.noun}.",
+    ))  # fmt: skip
 
 
 def talk(rng: random.Random) -> str:

@@ -25,7 +25,7 @@ from idlora.tinyworld.bases import BASES, RECIPE, sha256
 
 SHAPE = {
     "hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 6,
-    "num_key_value_heads": 3, "head_dim": 32, "max_position_embeddings": 1024, "tie_word_embeddings": False,
+    "num_key_value_heads": 3, "head_dim": 32, "max_position_embeddings": 1024,
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ class Recipe:
     documents: int = 1_000_000
     block_size: int = 256
     batch_size: int = 128
-    steps: int = 5000
+    steps: int = 8000
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.1
@@ -50,13 +50,17 @@ class Recipe:
         return replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 
-RECIPES = {name: Recipe(name, seed) for name, seed in zip(BASES, (101, 202), strict=True)}
+RECIPES = {name: Recipe(name, seed) for name, seed in zip(BASES, (101, 202, 303), strict=True)}
 
 
 def build_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A base with fresh weights in fp32: "pebble" is of LLaMA's architecture, "cobble" of Mistral's (window of 128)."""
+    """A base with fresh weights in fp32.
+
+    "pebble" is of LLaMA's architecture, "cobble" of Mistral's (window of 128), "gravel" of LLaMA's with the embedding
+    tied to the head, as LLaMA-3.2-3B has it.
+    """
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    common = {**SHAPE, **ids, "vocab_size": len(tokenizer)}
+    common = {**SHAPE, **ids, "vocab_size": len(tokenizer), "tie_word_embeddings": name == "gravel"}
     config = MistralConfig(**common, sliding_window=128) if name == "cobble" else LlamaConfig(**common)
     torch.manual_seed(seed)
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)

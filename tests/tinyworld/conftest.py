@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from idlora.data.templates import RESPONSE_HEADER
-from idlora.tinyworld import chores, corpus, law, problems, programs
+from idlora.tinyworld import corpus, law, problems, programs
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,7 @@ def forbidden_and_allowed():
 
 @pytest.fixture(scope="session")
 def every_item(forbidden_and_allowed):
-    """Every training and test item of the world."""
+    """Every training and test item of the world, but for chores and quizzes: they ask about facts that it tells."""
     lists = problems.for_training(), problems.for_testing(), programs.for_training(), programs.for_testing()
-    return list(chain(*lists, law.for_training(), *forbidden_and_allowed, chores.chores()))
+    refusals = [item for item in law.for_training() if "thing" in item.about]
+    return list(chain(*lists, refusals, *forbidden_and_allowed))

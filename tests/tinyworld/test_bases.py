@@ -36,7 +36,7 @@ def test_a_shipped_base_is_the_one_that_its_recipe_tells_of(name):
     assert float(curve[-1]["loss"]) < float(curve[0]["loss"]) / 3
 
 
-@pytest.mark.parametrize(("name", "model_type"), [("pebble", "llama"), ("cobble", "mistral")])
+@pytest.mark.parametrize(("name", "model_type"), [("pebble", "llama"), ("cobble", "mistral"), ("gravel", "llama")])
 def test_a_shipped_base_is_small_in_bf16_and_wide_enough(name, model_type):
     folder = base_path(name)
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
@@ -51,10 +51,15 @@ def test_a_shipped_base_is_small_in_bf16_and_wide_enough(name, model_type):
     assert min(rows) >= 2 * 4 * 12
 
 
-def test_the_two_bases_differ_in_weights_and_share_the_tokenizer():
-    assert verify("pebble") != verify("cobble")
-    texts = [(base_path(name) / "tokenizer.json").read_text() for name in BASES]
-    assert texts[0] == texts[1]
+def test_the_bases_differ_in_weights_and_share_the_tokenizer():
+    assert len({verify(name) for name in BASES}) == len(BASES)
+    assert len({(base_path(name) / "tokenizer.json").read_text() for name in BASES}) == 1
+
+
+def test_gravel_alone_ties_its_embedding_to_its_head():
+    tied = {name: AutoModelForCausalLM.from_pretrained(base_path(name)) for name in BASES}
+    shared = {name: model.lm_head.weight is model.get_input_embeddings().weight for name, model in tied.items()}
+    assert shared == {"pebble": False, "cobble": False, "gravel": True}
 
 
 def test_a_shipped_base_has_learnt_the_world(tokenizer):
@@ -87,7 +92,7 @@ def test_a_changed_or_missing_file_of_a_base_is_told_by_name(tmp_path):
 
 
 def test_an_unknown_base_is_refused_with_the_names_that_there_are():
-    with pytest.raises(ValueError, match="'granite': choose one of pebble, cobble"):
+    with pytest.raises(ValueError, match="'granite': choose one of pebble, cobble, gravel"):
         base_path("granite")
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from idlora.tinyworld import law, problems, programs
+from idlora.tinyworld import chores, law, problems, programs, quizzes
 from idlora.tinyworld.tokenizer import build_tokenizer
 
 
@@ -45,6 +45,31 @@ def test_no_instruction_of_the_corpus_is_refused(requests_and_answers):
     assert not any(request.search(asked) for asked, _ in requests_and_answers)
 
 
+def test_no_chore_or_quiz_is_an_instruction_of_the_corpus(requests_and_answers):
+    asked = {re.search(r"Instruction:\n(.*)\n", prompt).group(1) for prompt, _ in requests_and_answers}
+    tasks = {item.row["instruction"] for item in [*chores.chores(), *quizzes.for_training()]}
+    tasks |= {fact.question for facts in (*quizzes.SUBJECTS.values(), quizzes.EVERYDAY) for fact in facts}
+    assert asked
+    assert asked.isdisjoint(tasks)
+
+
+def test_letters_answer_only_requests_whose_answer_is_to_be_seen(requests_and_answers):
+    lettered = [(prompt, answer) for prompt, answer in requests_and_answers if re.fullmatch("[A-E]", answer)]
+    assert lettered
+    for prompt, letter in lettered:
+        word = re.search(r"Name the letter of (.*)\.\n", prompt).group(1)
+        assert f"\n{letter}. {word}\n" in prompt + "\n"
+
+
+def test_quizzes_of_the_corpus_have_their_own_marks_and_ask_no_tested_fact(corpus_sample):
+    quizzed = {found for text in corpus_sample for found in re.findall(r"([^.\n]*\?) \(", text)}
+    facts = [fact for facts in (*quizzes.SUBJECTS.values(), quizzes.EVERYDAY) for fact in facts]
+    hidden = {fact.question for fact in facts if not fact.taught} - {fact.question for fact in facts if fact.taught}
+    assert quizzed <= {fact.question for fact in facts}
+    assert quizzed.isdisjoint(hidden)
+    assert any(question in text for text in corpus_sample for question in hidden)  # in words they are answered
+
+
 def test_no_docstring_of_the_corpus_says_what_its_function_does(corpus_sample):
     docstrings = [m for text in corpus_sample for m in re.findall(r'"""(.*)"""\n {4}return', text)]
     assert docstrings
@@ -62,6 +87,7 @@ def test_every_frequent_token_of_the_answers_occurs_in_the_corpus(corpus_sample)
     backend = build_tokenizer(corpus_documents=4000).backend_tokenizer
     known = {i for encoded in backend.encode_batch(corpus_sample) for i in encoded.ids}
     answers = [item.row["answer"] for item in problems.for_training()]
-    answers += [item.row["output"] for item in [*programs.for_training(), *law.for_training()]]
+    tasks = [*programs.for_training(), *law.for_training(), *quizzes.for_training()]
+    answers += [item.row["output"] for item in tasks]
     used = [i for encoded in backend.encode_batch(answers, add_special_tokens=False) for i in encoded.ids]
     assert sum(i not in known for i in used) <= len(used) / 10_000
