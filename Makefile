@@ -1,19 +1,32 @@
-# make table1            fill and print Table 1 at the embedded scale (SCALE=paper for the paper's models and data;
-#                        SEEDS=0,1,2 for several seeds; FLAGS="key=value …" for anything else)
+# make table1 … table8   fill and print a table of the paper at the embedded scale (SCALE=paper for the paper's models and
+#                        data; SEEDS=0,1,2 for several seeds; WORKERS=4 cells side by side; FLAGS="key=value …" for
+#                        anything else). Tables 4 and 5 are hyperparameters, Table 6 counts: neither needs weights
+# make table_controls    the controls that the paper lacks
+# make figure1 figure4   its figures that can be made anew: parameter counts, and quality against them
+# make theory            Theorems 1 and 2 simulated on synthetic task matrices
+# make audit             every claim of the paper that carries a number or an ordering, decided by its own tables
+# make report            the page with all of it: results/report.html
+# make tables            all of the above, and the time that it took
+# make list              where every cell of every table stands
+# make pivots            what pivots a base gives: clusters, norms, overlap with other selections, effective ranks
 # make test              run the tests
 # make setup             make .venv from requirements.lock (the other targets do it too)
-# make tune              search the learning rates (not part of table1; its outcome is committed)
+# make tune              search the learning rates (not part of tables; its outcome is committed)
 # make lint              ruff
 SCALE ?= tiny
 SEEDS ?=
+WORKERS ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 FLAGS ?=
 PY := .venv/bin/python
 
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
+workers := $(if $(WORKERS),workers=$(WORKERS))
+fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allow_code_execution=true $(FLAGS)
 
-.PHONY: help setup table1 test lint tune
+.PHONY: help setup cells tables list tune test lint
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure4 theory audit report pivots
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -26,11 +39,48 @@ setup: .venv/.installed
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --editable .
 	@touch $@
 
-table1: setup
-	$(PY) scripts/table.py table=$@ scale=$(SCALE) $(seeds) allow_code_execution=true $(FLAGS)
+# One command for the cells of all tables, so that what two of them share is run once and no worker waits at a table's end.
+cells: setup
+	$(call fill,all)
+
+table1 table2 table3 table7 table8 table_controls: setup
+	$(call fill,$@)
+
+table4 table5: setup
+	$(PY) scripts/hyperparameters.py table=$@
+
+table6: setup
+	$(PY) scripts/counts.py
+
+figure1: table6   # it is drawn from the counts
+
+figure1 figure4: setup
+	$(PY) scripts/figures.py figure=$@ scale=$(SCALE)
+
+theory: setup
+	$(PY) scripts/theory.py
+
+audit: setup
+	$(PY) scripts/audit.py --scale $(SCALE)
+
+pivots: setup
+	$(PY) scripts/pivots.py model=llama3_2_3b scale=$(SCALE) $(FLAGS)
+
+report: setup
+	$(PY) scripts/figures.py figure=all scale=$(SCALE) allow_missing=true
+	$(PY) scripts/page.py scale=$(SCALE)
+
+# What needs no weights goes first; -k: a part that fails is told, and the others are made all the same.
+tables: setup
+	@began=$$(date +%s); \
+	$(MAKE) -k --no-print-directory table4 table5 table6 theory cells figure1 figure4 audit report; code=$$?; \
+	spent=$$(( $$(date +%s) - began )); echo "all of it in $$(( spent / 60 )) min $$(( spent % 60 )) s"; exit $$code
+
+list: setup
+	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(FLAGS)
 
 tune: setup
-	$(PY) scripts/tune.py table=table1 scale=$(SCALE)
+	$(PY) scripts/tune.py table=all scale=$(SCALE) $(workers) $(FLAGS)
 
 test: setup
 	$(PY) -m pytest

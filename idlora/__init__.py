@@ -6,12 +6,12 @@ that need neither (`idlora.records`, `idlora.report`) still import: tables are r
 """
 
 try:
-    from idlora.tuners import HydraLoraConfig, IdLoraConfig, select_pivots
+    from idlora.tuners import HydraLoraConfig, IdLoraConfig, MoeLoraConfig, select_pivots
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] not in {"torch", "transformers", "peft"}:
         raise
     __all__ = []
 else:
-    __all__ = ["HydraLoraConfig", "IdLoraConfig", "select_pivots"]
+    __all__ = ["HydraLoraConfig", "IdLoraConfig", "MoeLoraConfig", "select_pivots"]
 
 __version__ = "0.1.0"

@@ -9,15 +9,15 @@ import hydra
 from omegaconf import DictConfig
 
 from idlora.pipeline.compose import plain, register_resolvers
-from idlora.pipeline.request import Request, report_table
+from idlora.pipeline.request import Request, report_tables
 from idlora.pipeline.shell import command
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 @command
 def main(config: DictConfig) -> None:
-    request = Request.from_config(plain(config))
-    report_table(request, request.plan())
+    requests = Request.from_config(plain(config))
+    report_tables([(request, request.plan()) for request in requests])
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from idlora.pipeline.shell import command
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 @command
 def main(config: DictConfig) -> None:
-    request = Request.from_config(plain(config))
-    report_statistics(request, request.plan())
+    requests = Request.from_config(plain(config))
+    report_statistics([(request, request.plan()) for request in requests])
 
 
 if __name__ == "__main__":

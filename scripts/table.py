@@ -1,8 +1,9 @@
-"""Fill a table: train and evaluate every cell that is not finished, test for significance, print the table.
+"""Fill tables: train and evaluate every cell that is not finished, test for significance, print the tables.
 
     python scripts/table.py table=table1 scale=tiny allow_code_execution=true
+    python scripts/table.py table=all scale=tiny allow_code_execution=true
 
-Stop it at any moment; the same command goes on, and a finished cell is never run again.
+Stop it at any moment; the same command goes on, and a finished cell is never run again, whichever table had it run.
 """
 
 import sys
@@ -12,28 +13,31 @@ from omegaconf import DictConfig
 
 from idlora.pipeline.compose import plain, register_resolvers
 from idlora.pipeline.preflight import require
-from idlora.pipeline.request import Request, report_statistics, report_table
+from idlora.pipeline.request import Request, report_tables
 from idlora.pipeline.shell import command
 from idlora.pipeline.table import fill
+from idlora.pipeline.typed import ConfigError
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="table")
 @command
 def main(config: DictConfig) -> None:
     values = plain(config)
-    request = Request.from_config(values)
-    plan = request.plan()
-    chosen = plan.restricted(experiments=values["experiments"], methods=values["methods"])
-    require(chosen.values(), scale=request.scale, results_dir=request.results_dir)
-    outcome = fill(chosen, folder=request.results)
+    planned = [(request, request.plan()) for request in Request.from_config(values)]
+    experiments, methods = values["experiments"], values["methods"]
+    chosen = [cell for _, plan in planned for cell in plan.restricted(experiments=experiments, methods=methods)]
+    if not chosen:
+        raise ConfigError(f"no cell of table={values['table']} has experiments={experiments} and methods={methods}")
+    request = planned[0][0]
+    require(chosen, scale=request.scale, results_dir=request.results_dir)
+    outcome = fill(chosen, folder=request.results, workers=values["workers"])
     if outcome.computed:
         print(f"{outcome.computed} cells in {outcome.seconds / 60:.1f} minutes")
-    report_statistics(request, plan, quiet=True)
     try:
-        report_table(request, plan)
+        report_tables(planned)
     finally:
-        for key, reason in outcome.failed.items():
-            print(f"failed: {'/'.join(map(str, key))}: {reason}", file=sys.stderr)
+        for title, reason in outcome.failed.items():
+            print(f"failed: {title}: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Search the learning rates of a table: the same trials for every method, on rows held out of the training set.
+"""Search the learning rates of tables: the same trials for every method, on rows held out of the training set.
 
-    python scripts/tune.py table=table1 scale=tiny
+    python scripts/tune.py table=all scale=tiny
 
-Writes experiments/tuning/<scale>/{trials,chosen}.csv, which hparams=tuned reads. Not part of `make table1`.
+Writes experiments/tuning/<scale>/{trials,chosen}.csv, which hparams=tuned reads. Not part of `make tables`.
 """
 
 import hydra
@@ -10,31 +10,36 @@ import yaml
 from omegaconf import DictConfig
 
 from idlora.pipeline.compose import EXPERIMENTS, chosen_csv, compose_cell, plain, register_resolvers
+from idlora.pipeline.request import chosen_tables
 from idlora.pipeline.shell import command
-from idlora.pipeline.tuning import search
+from idlora.pipeline.tuning import search, trials_of
 from idlora.report import load_grid
+from idlora.report.grid import UNTUNED
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="tune")
 @command
 def main(config: DictConfig) -> None:
     values = plain(config)
-    grid = load_grid(EXPERIMENTS / values["table"])
+    grids = [load_grid(EXPERIMENTS / table) for table in chosen_tables(values["table"])]
+    pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
+    chosen = [
+        (experiment, method)
+        for experiment, method in pairs
+        if experiment in (values["experiments"] or [experiment]) and method in (values["methods"] or [method])
+    ]
     trials = yaml.safe_load((EXPERIMENTS / "tuning" / "trials.yaml").read_text())
     passed = [f"{key}={values[key]}" for key in ("data_root", "results_dir") if values[key] is not None]
+    rates = trials["learning_rates"]
+    shared = [*passed, f"train.learning_rate={rates[0]}", f"data.holdout={trials['holdout']}", "threads=1"]
     cells = [
-        compose_cell(
-            experiment,
-            method,
-            scale=values["scale"],
-            seed=trials["seed"],
-            overrides=[*passed, f"train.learning_rate={rate}", f"data.holdout={trials['holdout']}", "threads=1"],
+        trial
+        for experiment, method in chosen
+        for trial in trials_of(
+            compose_cell(experiment, method, scale=values["scale"], seed=trials["seed"], overrides=shared), rates
         )
-        for experiment in values["experiments"] or grid.experiments
-        for method in values["methods"] or [method for method in grid.methods if method != "base"]
-        for rate in trials["learning_rates"]
     ]
-    chosen = search(
+    found = search(
         cells,
         folder=chosen_csv(values["scale"]).parent,
         workers=values["workers"],
@@ -42,7 +47,7 @@ def main(config: DictConfig) -> None:
             f"{t.experiment} {t.method} {t.learning_rate:g}: {t.heldout_loss:.4f} {t.outcome}", flush=True
         ),
     )
-    for choice in chosen:
+    for choice in found:
         edge = "  (at the edge of the grid)" if choice.at_edge else ""
         print(f"{choice.experiment} {choice.method}: {choice.learning_rate:g}, loss {choice.heldout_loss:.4f}{edge}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 OURS = "idlora"
-PARTS = {"tuners", "data", "tinyworld", "training", "evals", "records", "report", "pipeline"}
+PARTS = {"tuners", "data", "tinyworld", "training", "evals", "records", "report", "pipeline", "theory"}
 
 CONFIGS = {"hydra", "omegaconf"}
 
@@ -28,6 +28,9 @@ FORBIDDEN = {
     "report": CONFIGS
     | {"torch", "transformers", "peft", "datasets", "lm_eval"}
     | _ours(*PARTS - {"report", "records"}),
+    "theory": CONFIGS
+    | {"torch", "transformers", "peft", "datasets", "lm_eval"}
+    | _ours(*PARTS - {"theory", "records"}),
     "pipeline": {"scripts"} | _ours("tuners"),
 }
 

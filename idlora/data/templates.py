@@ -23,8 +23,16 @@ _WITH_INPUT = (
 
 HUMANEVAL_INSTRUCTION = "Complete the Python function."
 
+LETTERS = "ABCDE"
+"""What the choices of a question are called, in order."""
+
+EXAMPLE_END = "\n\n"
+"""Between a worked example and what follows it."""
+
 BENCHMARK_TEMPLATES = {
     "gsm8k": ("alpaca",),
+    "mmlu": ("raw", "alpaca"),
+    "commonsenseqa": ("raw", "alpaca"),
     "humaneval": ("raw", "alpaca"),
     "hexphi": ("alpaca",),
     "hexphi_benign": ("alpaca",),
@@ -55,19 +63,58 @@ def eval_prompt(benchmark: str, row: dict, template: str = "alpaca") -> str:
     Args:
         benchmark: a key of `BENCHMARK_TEMPLATES`.
         row: a row of `idlora.data.load_rows(benchmark, …)`.
-        template: "alpaca" renders the task as an instruction; "raw", for humaneval only, is the problem's own
-            prompt (a signature and its docstring), which the model continues.
+        template: "alpaca" renders the task as an instruction, the choices of a question as its input; "raw" is what a
+            model continues: for humaneval the problem's own prompt (a signature and its docstring), for mmlu and
+            commonsenseqa lm-eval's layout of question, choices and "Answer:".
 
     Raises:
         ValueError: an unknown benchmark, or a template that it does not have.
     """
+    _check(benchmark, template)
+    if benchmark == "gsm8k":
+        return render(row["question"])
+    if benchmark == "humaneval":
+        return row["prompt"] if template == "raw" else render(HUMANEVAL_INSTRUCTION, row["prompt"])
+    if "choices" in row:
+        options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=False))
+        if template == "alpaca":
+            return render(row["question"], options)
+        lead = "" if benchmark == "mmlu" else "Question: "
+        return f"{lead}{row['question'].strip()}\n{options}\nAnswer:"
+    return render(row["prompt"])
+
+
+def eval_header(benchmark: str, row: dict, template: str = "alpaca") -> str:
+    """What stands once before a row's worked examples and prompt: mmlu's own line in its raw layout, else nothing.
+
+    Source of the line: Hendrycks et al., Measuring Massive Multitask Language Understanding, 2021; every published
+    number was measured under it.
+    """
+    _check(benchmark, template)
+    if (benchmark, template) != ("mmlu", "raw"):
+        return ""
+    subject = row["subject"].replace("_", " ")
+    return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+
+
+def eval_choices(benchmark: str, row: dict, template: str = "alpaca") -> list[str]:
+    """The answers that a row's question can have, each as it follows the prompt: letters, after a space where the
+    prompt ends in "Answer:" and without one at the start of a line.
+    """
+    _check(benchmark, template)
+    return [" " * (template == "raw") + letter for letter in LETTERS[: len(row["choices"])]]
+
+
+def eval_answer(benchmark: str, row: dict, template: str = "alpaca") -> str:
+    """A row's right answer as it follows the prompt, for a worked example."""
+    if "choices" in row:
+        return eval_choices(benchmark, row, template)[LETTERS.index(row["answer"])]
+    return row["answer"]
+
+
+def _check(benchmark: str, template: str) -> None:
     if benchmark not in BENCHMARK_TEMPLATES:
         raise ValueError(f"No prompt for benchmark {benchmark!r}: choose one of {', '.join(BENCHMARK_TEMPLATES)}.")
     if template not in BENCHMARK_TEMPLATES[benchmark]:
         known = ", ".join(BENCHMARK_TEMPLATES[benchmark])
         raise ValueError(f"Benchmark {benchmark!r} has no template {template!r}: choose one of {known}.")
-    if benchmark == "gsm8k":
-        return render(row["question"])
-    if benchmark == "humaneval":
-        return row["prompt"] if template == "raw" else render(HUMANEVAL_INSTRUCTION, row["prompt"])
-    return render(row["prompt"])

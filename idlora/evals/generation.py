@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from idlora.evals.asking import context_of, encode, evaluating, left_padded, open_log
 from idlora.evals.items import Prompt, record
 from idlora.evals.protocol import Protocol
-from idlora.records import ItemLog
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
 COMPACT_SHARE = 1 / 8  # of the rows may have ended before they are dropped: each drop copies the cache
@@ -51,22 +51,15 @@ def generate(
     Raises:
         ValueError: no prompts, an item id twice, or a prompt that leaves no room for an answer in the model's context.
     """
-    if not prompts:
-        raise ValueError("there is nothing to answer: the benchmark has no rows")
-    if len({prompt.item_id for prompt in prompts}) < len(prompts):
-        raise ValueError("two rows have the same id: give each row its own")
-    log = _open_log(path, prompts)
-    encoded = dict(zip((p.item_id for p in prompts), tokenizer([p.text for p in prompts])["input_ids"], strict=True))
-    longest = max(map(len, encoded.values()))
-    context = getattr(model.config, "max_position_embeddings", None)
+    log = open_log(path, prompts)
+    encoded = dict(zip((p.item_id for p in prompts), encode(tokenizer, (p.text for p in prompts)), strict=True))
+    longest, context = max(map(len, encoded.values())), context_of(model)
     if context and longest + protocol.max_new_tokens > context:
         raise ValueError(
             f"a prompt of {longest} tokens and max_new_tokens={protocol.max_new_tokens} exceed the model's context of "
-            f"{context}: ask for fewer new tokens or fewer examples"
+            f"{context}: ask for fewer new tokens, or take its row out of the data"
         )
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         total = len(prompts) * protocol.samples
         for batch, samples in _batches(prompts, encoded, samples=protocol.samples, batch_size=batch_size):
             missing = {(p.item_id, s) for p in batch for s in samples if (p.item_id, s) not in log}
@@ -88,19 +81,7 @@ def generate(
                 )
             if progress:
                 progress(len(log), total)
-    finally:
-        model.train(was_training)
     return [[log.get(p.item_id, s)["raw"] for s in range(protocol.samples)] for p in prompts]
-
-
-def _open_log(path: Path, prompts: Sequence[Prompt]) -> ItemLog:
-    """The answers so far, or none where one of them answers another text: then all are asked again."""
-    log = ItemLog(path)
-    hashes = {prompt.item_id: prompt.prompt_hash for prompt in prompts}
-    if any(hashes.get(answer["item_id"]) != answer["prompt_hash"] for answer in log.records):
-        path.unlink()
-        log = ItemLog(path)
-    return log
 
 
 def _batches(prompts: Sequence[Prompt], encoded: dict[str, list[int]], *, samples: int, batch_size: int):
@@ -156,11 +137,9 @@ def _decode(model, prompts, *, samples, max_new_tokens, choose, ends, stopped) -
     prompts (P lists of int) → left-padded (P, L); after the prefill each row is repeated, B = P·samples.
     choose: (B', V) logits → (B',) tokens. stopped: tells which of some rows hold a stop string.
     """
-    device, width = model.device, max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    device = model.device
+    ids, mask, positions = left_padded(prompts, device)
     cache = DynamicCache(config=model.config)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
 
     def step(ids, positions):
         return model(

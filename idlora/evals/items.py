@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row's text as the model sees it."""
+    """A row's text as the model sees it; ``shots`` worked examples are in it, None where none were asked for."""
 
     row: dict
     text: str
+    shots: int | None = None
 
     @property
     def item_id(self) -> str:
@@ -36,7 +37,12 @@ def sha16(text: str) -> str:
 def record(
     prompt: Prompt, sample: int, raw: str, *, parsed: Any, gold: Any, scores: dict[str, float], **extra: Any
 ) -> dict[str, Any]:
-    """One line of items.jsonl: what was asked (by hash), what came back, how it was read, what it scored (0 to 1)."""
+    """One line of items.jsonl: what was asked (by hash), what came back, how it was read, what it scored (0 to 1).
+
+    Where worked examples were asked for, "shots" says how many of them fitted.
+    """
+    if prompt.shots is not None:
+        extra["shots"] = prompt.shots
     return {
         "item_id": prompt.item_id,
         "item_hash": prompt.item_hash,

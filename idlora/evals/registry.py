@@ -2,8 +2,8 @@
 
 A benchmark's module has
 
-    check(protocol) -> None                     raises ValueError for settings that it does not have
-    run(rows, *, protocol, ask, …) -> records   one per item and sample, made by `idlora.evals.items.record`
+    check(protocol) -> None                        raises ValueError for settings that it does not have
+    run(prompts, *, protocol, ask, …) -> records   one per item and sample, made by `idlora.evals.items.record`
 
 and a judge's module has `refuses(prompt, response) -> bool`.
 """

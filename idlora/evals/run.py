@@ -16,11 +16,14 @@ from pathlib import Path
 
 from idlora.evals import registry
 from idlora.evals.items import sha16
+from idlora.evals.prompts import examples, prompts
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.records import ItemLog, RecordError, is_complete, mark_done, read_json, write_json
 
 ANSWERS = "answers.jsonl"
 STATUS = "status.json"
+CHOICE_TOKENS = 4
+"""Room to leave after a prompt for a choice's letter; one or two suffice for every tokenizer we know."""
 
 
 def evaluate(
@@ -48,7 +51,8 @@ def evaluate(
         batch_size: sequences decoded together.
         permissions: what the user allows; only benchmarks that run code ask.
         progress: called with (done, total) of whatever is being done: answers, then programs.
-        fewshot_rows: rows to show as worked examples, where the protocol has any; the first ones are taken.
+        fewshot_rows: rows to show as worked examples, where the protocol has any; the first ones are taken, of the
+            asked row's subject where rows have one, and without the asked row.
 
     Whatever ends it early is raised, after it was written to status.json; what is refused before anything is written
     (a ValueError below) leaves the folder as it was.
@@ -61,34 +65,42 @@ def evaluate(
     rows = rows[: protocol.limit]
     if not rows:
         raise ValueError(f"{protocol.benchmark} has no rows: nothing can be evaluated")
-    if len(fewshot_rows or []) < protocol.num_fewshot:
-        raise ValueError(
-            f"num_fewshot={protocol.num_fewshot} needs as many worked examples and got {len(fewshot_rows or [])}: "
-            "give rows of the training split"
-        )
-    shown = (fewshot_rows or [])[: protocol.num_fewshot]
+    shown = examples(rows, fewshot_rows or [], protocol)
+    once = {row["id"]: row for some in shown for row in some}
     meta = {
         "benchmark": protocol.benchmark,
         "protocol": asdict(protocol),
         "items": len(rows),
         "samples": protocol.samples,
-        "data_digest": sha16(json.dumps([rows, shown], sort_keys=True)),
+        "data_digest": sha16(json.dumps([rows, list(once.values())], sort_keys=True)),
     }
-    if (folder / "meta.json").exists() and read_json(folder / "meta.json") != meta:
+    if (folder / "meta.json").exists() and _asked(read_json(folder / "meta.json")) != _asked(meta):
         raise ValueError(f"{folder} holds an evaluation of another protocol or data: give this one a folder of its own")
     if is_complete(folder):
         return folder
     with _ending_on_disk(folder):
         write_json(folder / "meta.json", meta)
 
-        from idlora.evals.generation import generate  # torch: a complete folder needs none of it
+        from idlora.evals import asking, generation, likelihood  # torch: a complete folder needs none of it
 
         answers = folder / ANSWERS
         ask = partial(
-            generate, model, tokenizer, protocol=protocol, batch_size=batch_size, path=answers, progress=progress
+            likelihood.loglikelihoods if protocol.scoring == "likelihood" else generation.generate,
+            model,
+            tokenizer,
+            batch_size=batch_size,
+            path=answers,
+            progress=progress,
         )
+        if protocol.scoring == "generated":
+            ask = partial(ask, protocol=protocol)
+        fits = partial(asking.fits, model, tokenizer, new_tokens=protocol.max_new_tokens or CHOICE_TOKENS)
         records = registry.load("benchmarks", protocol.benchmark).run(
-            rows, protocol=protocol, ask=ask, permissions=permissions, progress=progress, fewshot_rows=shown
+            prompts(rows, shown, protocol=protocol, fits=fits),
+            protocol=protocol,
+            ask=ask,
+            permissions=permissions,
+            progress=progress,
         )
         items = folder / "items.jsonl"
         items.unlink(missing_ok=True)  # scores are made again from all answers, never added to
@@ -97,6 +109,11 @@ def evaluate(
         mark_done(folder)
         answers.unlink(missing_ok=True)
     return folder
+
+
+def _asked(meta: dict) -> dict:
+    """A meta.json without the protocol's name, which can change while what is asked stays."""
+    return meta | {"protocol": {key: value for key, value in meta["protocol"].items() if key != "name"}}
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import gc
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,11 @@ from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.evaluation import Subject, evaluate_all
 from idlora.pipeline.progress import Silent
-from idlora.records import Run, run_name
+from idlora.records import Run, read_json, run_name, write_json
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
+
+SECONDS = "seconds.json"
+"""In a run's folder: how long it was worked on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,12 +72,22 @@ class Cell:
     @property
     def complete(self) -> bool:
         """Whether the run is trained and every evaluation has its DONE mark."""
-        return self.run.done and self.subject.complete
+        return self.run.done and not self.subject.waiting
 
     @property
     def title(self) -> str:
-        """How a person names the cell: ``experiment/method``, with the seed where it is not 0."""
+        """How a person names the cell: ``experiment/method``, with the seed where it is not 0; ``model/base``."""
+        if self.method.kind == "none":
+            return f"{self.model.name}/{self.method.name}"
         return f"{self.experiment}/{self.method.name}" + (f"/s{self.train.seed}" if self.train.seed else "")
+
+    @property
+    def missing(self) -> list[str]:
+        """What is left to do: the state of a training that is not done, or the evaluations that lack their mark."""
+        if not self.run.done:
+            status = self.run.status
+            return [": ".join(filter(None, [status.get("state", "never run"), status.get("reason")]))]
+        return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.subject.waiting]
 
 
 def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> Subject:
@@ -94,10 +109,37 @@ def run_cell(cell: Cell, progress: Silent | None = None) -> None:
 
     Raises whatever ended it, after the ending of a training (oom, failed, interrupted, with the reason) is on disk.
     """
-    if not cell.run.done:
-        train_cell(cell, progress)
-    gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
-    evaluate_all(cell.subject, progress)
+    with _alone(cell.run.folder):
+        if not cell.run.done:
+            with _timed(cell.run.folder):
+                train_cell(cell, progress)
+        gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
+        with _timed(cell.run.folder):
+            evaluate_all(cell.subject, progress)
+
+
+def seconds_at_work(folder: Path) -> float | None:
+    """Seconds that `run_cell` was at work in a run's folder, all attempts together; None where it never was."""
+    path = folder / SECONDS
+    return read_json(path)["seconds"] if path.is_file() else None
+
+
+@contextlib.contextmanager
+def _timed(folder: Path) -> Iterator[None]:
+    before, began = seconds_at_work(folder) or 0.0, time.monotonic()
+    try:
+        yield
+    finally:
+        write_json(folder / SECONDS, {"seconds": round(before + time.monotonic() - began, 1)})
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time works on a run, whichever command it belongs to; another one waits here for its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def train_cell(cell: Cell, progress: Silent | None = None) -> None:

@@ -8,13 +8,16 @@ value and returns a `Cell`. Resolvers that serve the YAML files:
     ${learning_rate:tuned}            the one that `make tune` chose, from experiments/tuning/<scale>/chosen.csv
 """
 
+import copy
 import csv
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,6 +33,8 @@ from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 EXPERIMENTS = REPOSITORY / "experiments"
+DEFAULT, ALL = "default", "all"
+"""What root key ``protocol`` may say instead of names: each benchmark's own choice, or everything it has."""
 
 
 def chosen_csv(scale: str) -> Path:
@@ -91,9 +96,31 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = ()) -> Cell:
-    """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run."""
-    asked = [f"experiment={experiment}", f"method={method}", f"scale={scale}", f"seed={seed}", *overrides]
-    return cell_from_config(compose("train", asked))
+    """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
+
+    Raises `ConfigError` as `cell_from_config` does.
+    """
+    asked = (f"experiment={experiment}", f"method={method}", f"scale={scale}", *overrides)
+    values, written = _composed(asked)
+    return _cell(_with_seed(values, written, seed) | {"seed": seed})
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The resolved training config, and the same as it is written.
+
+    Composing and resolving take a quarter of a second, nearly all of planning a cell: the seeds of a cell, and the
+    tables that share it, have it done once.
+    """
+    config = compose("train", overrides)
+    return plain(config), OmegaConf.to_container(config)
+
+
+def _with_seed(value: Any, written: Any, seed: int) -> Any:
+    """A copy of a resolved config in which everything that is written as ``${seed}`` is this seed."""
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {key: _with_seed(inner, written[key], seed) for key, inner in value.items()}
+    return seed if written == "${seed}" else copy.deepcopy(value)
 
 
 def cell_from_config(config: DictConfig) -> Cell:
@@ -101,35 +128,77 @@ def cell_from_config(config: DictConfig) -> Cell:
 
     Raises `ConfigError` for an unknown key, an ill-typed value, or a model or data set that is not there.
     """
-    values = plain(config)
-    method = dict(values["method"])
-    method.pop("paper_learning_rate", None)  # hparams/paper.yaml has read it
+    return _cell(plain(config))
+
+
+def _cell(values: Mapping[str, Any]) -> Cell:
     train = values["train"] | {"seed": values["seed"], "deepspeed": values["launch"]["deepspeed"]}
     for read_by_the_methods in ("dropout", "target_modules"):
         train.pop(read_by_the_methods, None)
     data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
-    data = values["data"] | {"digest": data_digest(values["data"]["name"], data_root)}
+    data = typed(DataSpec, values["data"], where="data")
+    data = dataclasses.replace(data, digest="+".join(data_digest(source, data_root) for source in data.sources))
     return Cell(
         experiment=values["experiment"],
         scale=values["scale"],
         model=typed(ModelSpec, locate_model(values["model"]), where="model"),
-        method=typed(MethodSpec, method, where="method"),
-        data=typed(DataSpec, data, where="data"),
+        method=method_spec(values["method"]),
+        data=data,
         train=typed(TrainSpec, train, where="train"),
         results_dir=Path(values["results_dir"]),
         **_how(values, values["eval"], data_root),
     )
 
 
-def protocols(evals: dict[str, dict[str, Any]], data_root: Path | None) -> tuple[Protocol, ...]:
-    """The evaluations of a composed ``eval`` group; one that says ``where_present`` is left out without its data."""
-    chosen = []
-    for name, values in evals.items():
-        values = dict(values)
-        if values.pop("where_present", False) and "absent" in data_digest(values["benchmark"], data_root):
+def method_spec(values: Mapping[str, Any]) -> MethodSpec:
+    """The method of a composed ``method`` group. Raises `ConfigError` for an unknown key or an ill-typed value."""
+    own = {key: value for key, value in values.items() if key != "paper_learning_rate"}  # hparams/paper.yaml reads it
+    return typed(MethodSpec, own, where="method")
+
+
+def protocols(
+    evals: dict[str, dict[str, Any]], data_root: Path | None, chosen: str | Sequence[str] = DEFAULT
+) -> tuple[Protocol, ...]:
+    """The evaluations of a composed ``eval`` group, benchmark by benchmark, each benchmark's default ones first.
+
+    ``chosen`` is "default", "all", or the names of protocols; a benchmark that has none of the named keeps its default.
+    One that says ``where_present`` is left out without its data.
+
+    Raises `ConfigError` for a name that no benchmark has, or a setting that is both shared and a protocol's own.
+    """
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    known = dict.fromkeys([*_protocol_names(), *(name for values in evals.values() for name in values["protocols"])])
+    if unknown := [name for name in names if name not in known and name not in (DEFAULT, ALL)]:
+        raise ConfigError(f"protocol={unknown[0]} is none of {', '.join((DEFAULT, ALL, *known))}")
+    found = []
+    for key, values in evals.items():
+        shared = dict(values)
+        if shared.pop("where_present", False) and "absent" in data_digest(shared["benchmark"], data_root):
             continue
-        chosen.append(typed(Protocol, values, where=f"eval.{name}"))
-    return tuple(chosen)
+        default, own = shared.pop("default"), shared.pop("protocols")
+        asked = list(own) if ALL in names else [name for name in own if name in names] or default
+        for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
+            found.append(_protocol(name, own, shared, where=f"eval.{key}"))
+    return tuple(found)
+
+
+def _protocol(name: str, own: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any], *, where: str) -> Protocol:
+    """One of a benchmark's protocols: what it has of its own, and what it shares with the others."""
+    if name not in own:
+        raise ConfigError(f"{where}.default names {name}, which is none of its protocols {', '.join(own)}")
+    if twice := sorted(set(own[name]) & set(shared)):
+        raise ConfigError(
+            f"{where}.{twice[0]} is a setting of the protocol {name}, and is not shared: give it under "
+            f"{where}.protocols.{name}"
+        )
+    return typed(Protocol, {**shared, **own[name], "name": name}, where=f"{where}.protocols.{name}")
+
+
+@functools.cache
+def _protocol_names() -> tuple[str, ...]:
+    """Every name in configs/eval: what a table may ask for although one of its cells has no such benchmark."""
+    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONFIGS / "eval").glob("*.yaml")))
+    return tuple(dict.fromkeys(name for group in groups for values in group.values() for name in values["protocols"]))
 
 
 def subject_from_config(config: DictConfig) -> Subject:
@@ -187,7 +256,7 @@ def _model_subject(config: DictConfig) -> Subject:
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
     """The part of a `Subject` that says how it is evaluated here."""
     return {
-        "protocols": protocols(evals, data_root),
+        "protocols": protocols(evals, data_root, values["protocol"]),
         "data_root": data_root,
         "batch_size": values["eval_batch_size"],
         "threads": values["threads"],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from idlora.data.sources import load_rows
+from idlora.data.sources import load_rows, load_shown
 from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.places import data_digest
@@ -29,24 +29,24 @@ class Subject:
     permissions: Permissions
 
     def eval_folder(self, protocol: Protocol) -> Path:
-        """Where the records of one benchmark lie: named after the protocol, the content of its data, and the batch
-        size, which decides what random numbers a sampled answer gets.
+        """Where the records of one benchmark lie: named after what the protocol asks (not what it is called), the
+        content of its data, and the batch size, which decides what random numbers a sampled answer gets.
         """
         data = data_digest(protocol.benchmark, self.data_root)
-        asked = dataclasses.asdict(protocol) | {"data": data, "generation_batch": self.batch_size}
+        asked = protocol.identity | {"data": data, "generation_batch": self.batch_size}
         asked["template_version"] = TEMPLATE_VERSION
         return Run(self.folder).eval_folder(protocol.benchmark, digest(asked, 8))
 
     @property
-    def complete(self) -> bool:
-        """Whether every evaluation has its DONE mark."""
-        return all(is_complete(self.eval_folder(protocol)) for protocol in self.protocols)
+    def waiting(self) -> list[Protocol]:
+        """The evaluations that have no DONE mark."""
+        return [protocol for protocol in self.protocols if not is_complete(self.eval_folder(protocol))]
 
 
 def evaluate_all(subject: Subject, progress: Silent | None = None) -> list[Path]:
     """Run every evaluation that is not complete, from its last batch of records; returns the folders of all."""
     progress = progress or Silent()
-    missing = [protocol for protocol in subject.protocols if not is_complete(subject.eval_folder(protocol))]
+    missing = subject.waiting
     if missing:
         import torch  # seconds to import: what is complete needs none of it
 
@@ -65,11 +65,13 @@ def evaluate_all(subject: Subject, progress: Silent | None = None) -> list[Path]
                 folder=subject.eval_folder(protocol),
                 batch_size=subject.batch_size,
                 permissions=subject.permissions,
-                progress=lambda done, total, name=protocol.benchmark: progress.step(name, done, total),
+                progress=lambda done, total, what=f"{protocol.benchmark} {protocol.name}": progress.step(
+                    what, done, total
+                ),
                 fewshot_rows=_worked_examples(protocol, subject.data_root),
             )
     return [subject.eval_folder(protocol) for protocol in subject.protocols]
 
 
 def _worked_examples(protocol: Protocol, data_root: Path | None) -> list[dict[str, Any]] | None:
-    return load_rows(protocol.benchmark, "train", root=data_root) if protocol.num_fewshot else None
+    return load_shown(protocol.benchmark, root=data_root) if protocol.num_fewshot else None

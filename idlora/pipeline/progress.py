@@ -5,11 +5,14 @@ import time
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
 class Silent:
-    """The interface of a progress display, a context manager; this one shows nothing."""
+    """The interface of a progress display, a context manager; this one shows nothing.
+
+    ``slot`` tells apart cells that are at work side by side.
+    """
 
     def __enter__(self) -> "Silent":
         return self
@@ -17,10 +20,10 @@ class Silent:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def cell(self, name: str) -> None:
+    def cell(self, name: str, *, slot: int = 0) -> None:
         """A cell starts."""
 
-    def step(self, phase: str, done: int, total: int, *, note: str = "") -> None:
+    def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
         """``done`` of ``total`` in a phase of the cell at work; called often."""
 
     def finished(self, name: str, note: str = "") -> None:
@@ -41,7 +44,7 @@ class Lines(Silent):
 
 
 class Display(Silent):
-    """A live display on a terminal: a bar for the cells with the time left, and one for the cell at work.
+    """A live display on a terminal: a bar for the cells with the time left, and one for each cell at work.
 
     The time left is the mean time of the cells finished since it started times the cells that remain.
     """
@@ -57,7 +60,7 @@ class Display(Silent):
             console=console,
         )
         self._cells = self._bars.add_task("cells", total=total, completed=done, note="")
-        self._work = self._bars.add_task("", total=None, note="")
+        self._work: dict[int, TaskID] = {}
         self._live = Live(self._bars, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> "Display":
@@ -67,16 +70,18 @@ class Display(Silent):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def cell(self, name: str) -> None:
-        self._bars.reset(self._work, description=name, total=None, note="starting")
+    def cell(self, name: str, *, slot: int = 0) -> None:
+        if slot not in self._work:
+            self._work[slot] = self._bars.add_task("", total=None, note="")
+        self._bars.reset(self._work[slot], description=name, total=None, note="starting")
 
-    def step(self, phase: str, done: int, total: int, *, note: str = "") -> None:
-        self._bars.update(self._work, completed=done, total=total, note=f"{phase} {note}")
+    def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
+        self._bars.update(self._work[slot], completed=done, total=total, note=f"{phase} {note}")
 
     def finished(self, name: str, note: str = "") -> None:
         self._console.print(f"{name} {note}", highlight=False, markup=False)
         self._bars.advance(self._cells)
-        task = self._bars.tasks[self._cells]
+        task = next(task for task in self._bars.tasks if task.id == self._cells)
         each = (time.monotonic() - self._start) / (task.completed - self._before)
         left = each * (task.total - task.completed)
         self._bars.update(self._cells, note=f"about {_clock(left)} left")

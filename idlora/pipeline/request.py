@@ -1,13 +1,13 @@
-"""A table as a person asks for it: which one, at which scale; planned, and reported from what its runs left on disk."""
+"""Tables as a person asks for them: which ones, at which scale; planned, and reported from what their runs left."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from idlora.pipeline.compose import EXPERIMENTS, compose_cell
+from idlora.pipeline.compose import ALL, EXPERIMENTS, compose_cell
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.table import Plan
 from idlora.pipeline.typed import ConfigError
@@ -25,33 +25,61 @@ from idlora.report import (
 from idlora.report.cells import Filled
 
 
+def known_tables() -> list[str]:
+    """The tables that are filled from runs: the folders of experiments/ that have a grid."""
+    return sorted(path.parent.name for path in EXPERIMENTS.glob("*/grid.yaml"))
+
+
+def chosen_tables(asked: str | Sequence[str]) -> list[str]:
+    """The tables that a config's ``table`` names: one, a list of them, or all.
+
+    Raises `ConfigError` for a table that is none.
+    """
+    known = known_tables()
+    if asked == ALL:
+        return known
+    names = [asked] if isinstance(asked, str) else list(asked)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"there is no table={unknown[0]}; the tables are {', '.join(known)} ({ALL} is all of them)")
+    return list(dict.fromkeys(names))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """A table at a scale, and what every cell of it is composed with.
 
-    ``overrides`` are of configs/train.yaml. ``seeds`` None takes the table's own.
+    ``overrides`` are of configs/train.yaml, ``seeds`` None takes the table's own, ``protocol`` is as in configs/eval.
     """
 
     table: str
     scale: str
     seeds: tuple[int, ...] | None
+    protocol: str | tuple[str, ...]
     overrides: tuple[str, ...]
     results_dir: Path
     allow_missing: bool
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Request":
-        """From the resolved configs/report.yaml or configs/table.yaml, whose other keys are train.yaml's too."""
+    def from_config(cls, config: Mapping[str, Any]) -> list["Request"]:
+        """One for each table of the resolved configs/report.yaml or table.yaml, whose other keys are train.yaml's too.
+
+        Raises `ConfigError` for a table that is none.
+        """
         forwarded = ("data_root", "results_dir", "allow_code_execution", "allow_network_unconfined")
         passed = [f"{key}={config[key]}" for key in forwarded if config.get(key) is not None]
-        return cls(
-            table=config["table"],
-            scale=config["scale"],
-            seeds=None if config["seeds"] is None else tuple(config["seeds"]),
-            overrides=(*passed, *config["overrides"]),
-            results_dir=Path(config["results_dir"]),
-            allow_missing=config["allow_missing"],
-        )
+        protocol = config["protocol"]
+        return [
+            cls(
+                table=table,
+                scale=config["scale"],
+                seeds=None if config["seeds"] is None else tuple(config["seeds"]),
+                protocol=protocol if isinstance(protocol, str) else tuple(protocol),
+                overrides=(*passed, *config["overrides"]),
+                results_dir=Path(config["results_dir"]),
+                allow_missing=config["allow_missing"],
+            )
+            for table in chosen_tables(config["table"])
+        ]
 
     @property
     def results(self) -> Path:
@@ -59,21 +87,26 @@ class Request:
         return self.results_dir / self.scale
 
     def grid(self) -> Grid:
-        """The table's plan from experiments/<table>/. Raises `ConfigError` for a table that is none."""
-        known = sorted(path.parent.name for path in EXPERIMENTS.glob("*/paper.csv"))
-        if self.table not in known:
-            raise ConfigError(f"there is no table={self.table}; the tables are {', '.join(known)}")
+        """The table's plan from experiments/<table>/, with the seeds asked for."""
         grid = load_grid(EXPERIMENTS / self.table)
         return grid if self.seeds is None else dataclasses.replace(grid, seeds=self.seeds)
 
     def plan(self) -> Plan:
         """Every cell composed, so that a bad config is refused before the first is run."""
+        grid = self.grid()
+        overrides = (*self.overrides, f"protocol=[{','.join(self._protocols(grid))}]")
         return Plan({
             (experiment, method, seed): compose_cell(
-                experiment, method, scale=self.scale, seed=seed, overrides=self.overrides
+                experiment, method, scale=self.scale, seed=seed, overrides=overrides
             )
-            for experiment, method, seed in self.grid().cells()
+            for experiment, method, seed in grid.cells()
         })  # fmt: skip
+
+    def _protocols(self, grid: Grid) -> list[str]:
+        """What was asked for, and what the columns name beside it."""
+        asked = [self.protocol] if isinstance(self.protocol, str) else list(self.protocol)
+        named = {column.protocol_at(self.scale) for column in grid.columns_at(self.scale)} - {None}
+        return list(dict.fromkeys([*asked, *sorted(named)]))
 
     def gather(self, plan: Plan) -> Filled:
         """The scores of exactly the planned runs and evaluations; nothing of another config is taken for them."""
@@ -81,37 +114,50 @@ class Request:
         return gather(self.grid(), runs, scale=self.scale, expected=plan.runs, evaluations=plan.evaluations)
 
 
-def report_table(request: Request, plan: Plan) -> None:
-    """Rebuild metrics.csv and the table's files from the records, and print the table.
+def report_tables(planned: Sequence[tuple[Request, Plan]]) -> None:
+    """Rebuild metrics.csv, and each table's files and tests of significance, from the records; print the tables.
 
-    Raises `NotComplete`, after printing, where a cell is missing and that was not allowed.
+    Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
     """
-    filled = request.gather(plan)
-    collect_metrics(request.results / "runs", request.results / "metrics.csv", scale=request.scale)
-    table = lay_out(filled)
-    written = write_table(table, request.results / "tables")
-    Console().print(console(table))
-    print("written: " + ", ".join(map(str, written)))
-    _complete(request, filled)
+    lacking = []
+    for request, plan in planned:
+        filled = request.gather(plan)
+        write_significance(filled, request.results / "significance" / f"{request.table}.csv")
+        table = lay_out(filled)
+        written = write_table(table, request.results / "tables")
+        Console().print(console(table))
+        print("written: " + ", ".join(map(str, written)))
+        lacking += _lacking(request, filled)
+    first = planned[0][0]
+    collect_metrics(first.results / "runs", first.results / "metrics.csv", scale=first.scale)
+    _complain(lacking)
 
 
-def report_statistics(request: Request, plan: Plan, *, quiet: bool = False) -> None:
-    """Rebuild the table's tests of significance from the records, and print them unless ``quiet``.
+def report_statistics(planned: Sequence[tuple[Request, Plan]]) -> None:
+    """Rebuild each table's tests of significance from the records, and print them.
 
-    Raises `NotComplete`, after printing, where a cell is missing and that was not allowed.
+    Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
     """
-    filled = request.gather(plan)
-    path = request.results / "significance" / f"{request.table}.csv"
-    comparisons = write_significance(filled, path)
-    if not quiet:
-        print(summary(filled, comparisons))
+    lacking = []
+    for request, plan in planned:
+        filled = request.gather(plan)
+        path = request.results / "significance" / f"{request.table}.csv"
+        print(summary(filled, write_significance(filled, path)))
         print(f"written: {path}")
-        _complete(request, filled)
+        lacking += _lacking(request, filled)
+    _complain(lacking)
 
 
-def _complete(request: Request, filled: Filled) -> None:
-    if filled.missing and not request.allow_missing:
-        raise NotComplete(
-            f"{len(filled.missing)} cells of {request.table} are missing at scale={request.scale}: "
-            f"`make {request.table} SCALE={request.scale}` fills them all (allow_missing=true accepts gaps)"
-        )
+def _lacking(request: Request, filled: Filled) -> list[str]:
+    if not filled.missing or request.allow_missing:
+        return []
+    seeds = "" if request.seeds is None else f" SEEDS={','.join(map(str, request.seeds))}"
+    return [
+        f"{len(filled.missing)} cells of {request.table} are missing at scale={request.scale}: "
+        f"`make {request.table} SCALE={request.scale}{seeds}` fills them all (allow_missing=true accepts gaps)"
+    ]
+
+
+def _complain(lacking: Sequence[str]) -> None:
+    if lacking:
+        raise NotComplete("\n".join(lacking))

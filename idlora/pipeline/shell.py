@@ -25,8 +25,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # PEFT 0.21 asks transformers by a name that later releases have renamed; nothing the user can do about it.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        quiet()
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -39,6 +38,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
 
     return wrapped
+
+
+def quiet() -> None:
+    """Silence the warnings that nobody who runs a command can do anything about; in every process that works."""
+    # PEFT 0.21 asks transformers by a name that later releases have renamed.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def _is_input_error(error: Exception) -> bool:

@@ -1,13 +1,15 @@
-"""A table's cells, planned as the configs want them now, and filled one after the other in one process."""
+"""A table's cells, planned as the configs want them now, and filled side by side in a few processes."""
 
 import contextlib
+import dataclasses
 import fcntl
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from idlora.pipeline.cell import Cell, run_cell
+from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import display
 from idlora.pipeline.typed import ConfigError
 from idlora.report.grid import CellKey
@@ -25,31 +27,29 @@ class Plan:
         return {key: cell.run.name for key, cell in self.cells.items()}
 
     @property
-    def evaluations(self) -> dict[str, str]:
-        """benchmark → name of the evaluation's folder, the same in every cell of the table.
+    def evaluations(self) -> dict[tuple[str, str], str]:
+        """(benchmark, protocol name) → name of the evaluation's folder, the same in every cell of the table; of each
+        benchmark in the order in which the cells have them, so its first default stands first.
 
-        Raises `ConfigError` where two cells would evaluate one benchmark under different protocols.
+        Raises `ConfigError` where two cells would evaluate one benchmark under different protocols of one name.
         """
-        names: dict[str, str] = {}
+        names: dict[tuple[str, str], str] = {}
         for key, cell in self.cells.items():
             for protocol in cell.protocols:
+                asked = (protocol.benchmark, protocol.name)
                 name = cell.subject.eval_folder(protocol).name
-                if names.setdefault(protocol.benchmark, name) != name:
-                    raise ConfigError(
-                        f"{'/'.join(map(str, key))} evaluates {protocol.benchmark} under another protocol"
-                    )
+                if names.setdefault(asked, name) != name:
+                    cell_name = "/".join(map(str, key))
+                    raise ConfigError(f"{cell_name} evaluates {asked[0]} under another protocol called {asked[1]}")
         return names
 
-    def restricted(self, *, experiments: Container[str] | None, methods: Container[str] | None) -> dict[CellKey, Cell]:
-        """The cells of these experiments and methods; None is all. Raises `ConfigError` where nothing is left."""
-        chosen = {
-            key: cell
-            for key, cell in self.cells.items()
-            if (experiments is None or key[0] in experiments) and (methods is None or key[1] in methods)
-        }
-        if not chosen:
-            raise ConfigError(f"no cell of the table has experiments={experiments} and methods={methods}")
-        return chosen
+    def restricted(self, *, experiments: Container[str] | None, methods: Container[str] | None) -> list[Cell]:
+        """The cells of these experiments and methods; None is all."""
+        return [
+            cell
+            for (experiment, method, _), cell in self.cells.items()
+            if (experiments is None or experiment in experiments) and (methods is None or method in methods)
+        ]
 
 
 @dataclass
@@ -58,33 +58,56 @@ class Outcome:
 
     seconds: float = 0.0
     computed: int = 0
-    failed: dict[CellKey, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
-def fill(cells: Mapping[CellKey, Cell], *, folder: Path) -> Outcome:
-    """Run every cell that is not complete, in order; a cell that fails is told and the others go on.
+def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
+    """Run every cell that is not complete, ``workers`` side by side; a cell that fails is told and the others go on.
 
-    ``folder`` is the scale's results folder, locked meanwhile, so that two commands never work on one run. An
-    interrupt leaves at once, with the cell at work marked.
+    Cells of one run are one: tables share them, and an untuned base serves all its tasks. ``folder`` is the scale's
+    results folder, locked meanwhile, so that two commands never fill at once. An interrupt leaves at once, with the
+    cells at work marked; after any other end, kill -9 too, the same call goes on.
 
-    Raises `ConfigError` where another process holds the lock.
+    Raises `ConfigError` where another process holds the lock, or ``workers`` is no number of processes.
     """
+    if workers < 1:
+        raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
-    waiting = {key: cell for key, cell in cells.items() if not cell.complete}
-    with _locked(folder), display(len(cells), done=len(cells) - len(waiting)) as progress:
-        for key, cell in waiting.items():
-            progress.cell(cell.title)
-            began = time.monotonic()
-            try:
-                run_cell(cell, progress)
-            except Exception as error:
-                outcome.failed[key] = f"{type(error).__name__}: {error}"
-                progress.finished(cell.title, f"FAILED: {outcome.failed[key]}")
-            else:
+    runs = distinct(cells)
+    waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
+    titles = [cell.title for cell in waiting]
+    threads = max((cell.threads for cell in waiting), default=1)
+    with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
+
+        def ended(end: Ended) -> None:
+            title, note = titles[end.job], f"{end.seconds:.0f} s"
+            if end.error is None:
                 outcome.computed += 1
-                progress.finished(cell.title, f"{time.monotonic() - began:.0f} s")
+            else:
+                outcome.failed[title] = end.error
+                note = f"FAILED: {end.error}"
+            progress.finished(title, note)
+
+        run_jobs(run_cell, waiting, workers=workers, threads=threads, names=titles, progress=progress, ended=ended)
     outcome.seconds = time.monotonic() - start
     return outcome
+
+
+def distinct(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell for each run, with the protocols of all that share it, in the order of the first."""
+    runs: dict[str, Cell] = {}
+    for cell in cells:
+        known = runs.setdefault(cell.run.name, cell)
+        protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
+        runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
+    return list(runs.values())
+
+
+def _tokens(cell: Cell) -> int:
+    """Roughly how long a cell takes, for comparison alone: the longest go first, so that none is left for the end."""
+    trained = (cell.train.max_steps or 0) * cell.train.batch_size * cell.data.max_length
+    generated = sum(protocol.samples * (protocol.max_new_tokens or 1) for protocol in cell.protocols)
+    return generated + (trained if cell.method.kind != "none" else 0)
 
 
 @contextlib.contextmanager

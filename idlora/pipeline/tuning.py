@@ -6,16 +6,20 @@ method; configs read the second through hparams=tuned. Test items are never look
 
 import csv
 import math
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from idlora.pipeline.cell import Cell
+from idlora.pipeline.pool import Ended, run_jobs
+from idlora.pipeline.progress import Silent
 from idlora.records import write_text
 from idlora.records.identity import run_digest
+
+
+class TrialsFailed(Exception):
+    """Trials that ended neither done nor diverged; what was done is in trials.csv, and the same search goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,11 @@ class Chosen:
     at_edge: bool
 
 
+def trials_of(cell: Cell, rates: Iterable[float]) -> list[Cell]:
+    """The cell once for each learning rate, everything else alike."""
+    return [replace(cell, train=replace(cell.train, learning_rate=float(rate))) for rate in rates]
+
+
 def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[[Trial], None]) -> list[Chosen]:
     """Run the trials that trials.csv does not have, ``workers`` at a time, and write chosen.csv.
 
@@ -52,6 +61,7 @@ def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[
     rewritten after every trial, so an interrupted search goes on where it stopped. Trials of experiments and methods
     that are not among the cells are kept as they are; those of the same ones under another config are dropped.
 
+    Raises `TrialsFailed`, after all others were run, where a trial ended otherwise than done or diverged.
     Leaves out: any choice but the learning rate, and repeats over seeds.
     """
     wanted = {run_digest(cell.config): cell for cell in cells}
@@ -63,13 +73,21 @@ def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[
         if trial.config in wanted or (trial.experiment, trial.method) not in searched
     }
     waiting = [cell for digest, cell in wanted.items() if digest not in done]
-    spawn = multiprocessing.get_context("spawn")  # a forked torch would share its threads' locks
-    with ProcessPoolExecutor(max_workers=workers, mp_context=spawn) as pool:
-        for future in as_completed([pool.submit(run_trial, cell) for cell in waiting]):
-            trial = future.result()
-            done[trial.config] = trial
-            _write(path, Trial, sorted(done.values(), key=_order))
-            told(trial)
+    names = [f"{cell.title} {cell.train.learning_rate:g}" for cell in waiting]
+    failed: list[str] = []
+
+    def ended(end: Ended) -> None:
+        if end.error is not None:
+            failed.append(f"{names[end.job]}: {end.error}")
+            return
+        trial: Trial = end.value
+        done[trial.config] = trial
+        _write(path, Trial, sorted(done.values(), key=_order))
+        told(trial)
+
+    run_jobs(run_trial, waiting, workers=workers, threads=1, names=names, progress=Silent(), ended=ended)
+    if failed:
+        raise TrialsFailed("\n".join([f"{len(failed)} trials failed, and no rate was chosen:", *failed]))
     chosen = choose(done.values())
     _write(folder / "chosen.csv", Chosen, chosen)
     return chosen
@@ -98,7 +116,7 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     return chosen
 
 
-def run_trial(cell: Cell) -> Trial:
+def run_trial(cell: Cell, progress: Silent) -> Trial:
     """Train the cell in a folder that is thrown away, and score it on its held-out rows."""
     import torch
 
@@ -118,6 +136,7 @@ def run_trial(cell: Cell) -> Trial:
                 spec=cell.train,
                 base=cell.model,
                 folder=Path(scratch),
+                on_step=lambda step, total, loss: progress.step("trial", step, total),
             )
             loss = heldout_loss(model=adapted, tokenizer=tokenizer, tokenized=heldout)
         except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search

@@ -1,6 +1,7 @@
 """Plain values to typed dataclasses at the border; below it no code sees a config object."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -23,8 +24,13 @@ def typed(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     if unknown := sorted(set(values) - set(known)):
         raise ConfigError(f"{where}.{unknown[0]} is not a key of {where}; its keys are {', '.join(known)}")
     try:
-        return pydantic.TypeAdapter(kind).validate_python(dict(values))
+        return _adapter(kind).validate_python(dict(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in (where, *first["loc"]))
         raise ConfigError(f"{key}: {first['msg']}, got {first['input']!r}") from error
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> pydantic.TypeAdapter[T]:
+    return pydantic.TypeAdapter(kind)

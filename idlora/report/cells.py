@@ -27,6 +27,7 @@ class Cell:
     items: tuple[str, ...]
     hashes: tuple[str, ...]
     values: NDArray[np.float64]
+    metric: str
     unit: str
     samples: int
 
@@ -34,10 +35,20 @@ class Cell:
     def mean(self) -> float:
         return float(self.values.mean())
 
+    @property
+    def seeds(self) -> int:
+        """How many runs of different seeds there are; an untuned base is one run, whatever the seeds."""
+        return len(set(self.runs))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation (n - 1) of the seeds' means; None where there is one run."""
+        return float(self.values.mean(axis=1).std(ddof=1)) if self.seeds > 1 else None
+
     @cached_property
     def interval(self) -> Interval:
         """Over items where there is one seed (or one run behind all of them), over seeds and items otherwise."""
-        return interval(self.values[0]) if len(set(self.runs)) == 1 else bootstrap_seeds(self.values)
+        return interval(self.values[0]) if self.seeds == 1 else bootstrap_seeds(self.values)
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,9 @@ class Filled:
     def columns(self) -> list[Column]:
         return self.grid.columns_at(self.scale)
 
-    def params_pct(self, base: str, method: str, convention: str = "paper") -> list[float]:
-        """The distinct percentages of trainable parameters among the runs of one row (one, as a rule)."""
-        return sorted({figures[f"params_pct_{convention}"] for figures in self.figures.get((base, method), [])})
+    def parameters(self, base: str, method: str, figure: str) -> list[float]:
+        """The distinct values of a figure of `collect.parameter_figures` among one row's runs (one, as a rule)."""
+        return sorted({figures[figure] for figures in self.figures.get((base, method), [])})
 
 
 def gather(
@@ -77,14 +88,15 @@ def gather(
     *,
     scale: str,
     expected: Mapping[CellKey, str] | None = None,
-    evaluations: Mapping[str, str] | None = None,
+    evaluations: Mapping[tuple[str, str], str] | None = None,
 ) -> Filled:
     """Find each cell's runs and read their scores.
 
     ``expected`` maps (experiment, method, seed) → the name of the run's folder, which holds the digest of the config
     that is wanted now; a run of a changed config is then never taken for it. Without it a run is found by its config's
-    experiment, method and seed (an untuned base by its model's name). ``evaluations`` maps benchmark → the name of
-    the evaluation's folder (benchmark and protocol digest); without it a run may have one per benchmark.
+    experiment, method and seed (an untuned base by its model's name). ``evaluations`` maps (benchmark, protocol name) →
+    the name of the evaluation's folder (benchmark and protocol digest), a benchmark's first default before its others:
+    it is what a column shows that names no protocol. Without ``evaluations`` a run may have one that fits a column.
 
     Raises `GridError` where two runs or two evaluations answer to one cell, or a column would mix protocols or data;
     `RecordError` where a finished run cannot be read. A cell whose run is absent, not done, or not evaluated is
@@ -92,7 +104,7 @@ def gather(
     """
     filled = Filled(grid=grid, scale=scale)
     finder = _Finder(grid, find_runs(runs, scale=scale), scale=scale, expected=expected, evaluations=evaluations)
-    protocols: dict[str, tuple[tuple[str, str], str]] = {}
+    protocols: dict[tuple[str, str | None], tuple[tuple[str, str], str]] = {}
     for base in grid.bases:
         filled.base_labels[base] = grid.bases[base]["label"][kind_of(scale)]
         for method in grid.methods:
@@ -105,7 +117,8 @@ def gather(
                             filled.missing.append(answer)
                         continue
                     run, evaluation = answer
-                    _same_protocol(protocols, column, run=run, evaluation=evaluation)
+                    asked = (column.benchmark, column.protocol_at(scale))
+                    _same_protocol(protocols, asked, run=run, evaluation=evaluation)
                     filled.base_labels[base] = label(run.config["model"])
                     figures = finder.figures(run)
                     if figures not in (known := filled.figures.setdefault((base, method), [])):
@@ -140,7 +153,7 @@ class _Finder:
         *,
         scale: str,
         expected: Mapping[CellKey, str] | None,
-        evaluations: Mapping[str, str] | None,
+        evaluations: Mapping[tuple[str, str], str] | None,
     ):
         self.grid, self.scale, self.expected, self.wanted = grid, scale, expected, evaluations
         self.runs = {run.name: run for run in runs}
@@ -157,8 +170,9 @@ class _Finder:
         elif not run.done:
             status = run.status
             reason = ": ".join(filter(None, [status.get("state", "never started"), status.get("reason")]))
-        elif (evaluation := self._evaluation(run, column.benchmark)) is None:
-            reason = f"not evaluated on {column.benchmark}"
+        elif (evaluation := self._evaluation(run, column)) is None:
+            protocol = column.protocol_at(self.scale)
+            reason = f"not evaluated on {column.benchmark}" + (f" under {protocol}" if protocol else "")
         else:
             return run, evaluation
         chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
@@ -188,23 +202,32 @@ class _Finder:
             )
         return self.runs[names[0]] if names else None
 
-    def _evaluation(self, run: Run, benchmark: str) -> Evaluation | None:
+    def _evaluation(self, run: Run, column: Column) -> Evaluation | None:
+        benchmark, protocol = column.benchmark, column.protocol_at(self.scale)
         if run.name not in self._evaluations:
             self._evaluations[run.name] = run.evaluations()
         found = [each for each in self._evaluations[run.name] if each.benchmark == benchmark]
         if self.wanted is not None:
-            found = [each for each in found if each.name == self.wanted.get(benchmark)]
+            fitting = (name for (one, its), name in self.wanted.items() if one == benchmark and protocol in (None, its))
+            name = next(fitting, None)
+            found = [each for each in found if each.name == name]
+        elif protocol is not None:
+            found = [each for each in found if each.protocol.get("name") == protocol]
         if len(found) > 1:
             names = ", ".join(each.name for each in found)
             raise GridError(f"{run.name} has several evaluations on {benchmark}: {names}; say which one counts")
         return found[0] if found else None
 
-    def scores(self, evaluation: Evaluation, metric: str) -> Scores:
+    def scores(self, evaluation: Evaluation, asked: str | list[str]) -> Scores:
         if evaluation.folder not in self._scores:
             self._scores[evaluation.folder] = read_scores(evaluation)
         metrics = self._scores[evaluation.folder]
-        if metric not in metrics:
-            raise GridError(f"{evaluation.folder} gives {', '.join(metrics)}, and the table asks for {metric!r}")
+        names = [asked] if isinstance(asked, str) else asked
+        metric = next((name for name in names if name in metrics), None)
+        if metric is None:
+            raise GridError(
+                f"{evaluation.folder} gives {', '.join(metrics)}, and the table asks for {' or '.join(names)}"
+            )
         return metrics[metric]
 
     def figures(self, run: Run) -> dict[str, Any]:
@@ -214,14 +237,18 @@ class _Finder:
 
 
 def _same_protocol(
-    seen: dict[str, tuple[tuple[str, str], str]], column: Column, *, run: Run, evaluation: Evaluation
+    seen: dict[tuple[str, str | None], tuple[tuple[str, str], str]],
+    asked: tuple[str, str | None],
+    *,
+    run: Run,
+    evaluation: Evaluation,
 ) -> None:
-    asked = (evaluation.name, str(evaluation.meta.get("data_digest")))
-    before, other = seen.setdefault(column.benchmark, (asked, run.name))
-    if before != asked:
+    found = (evaluation.name, str(evaluation.meta.get("data_digest")))
+    before, other = seen.setdefault(asked, (found, run.name))
+    if before != found:
         raise GridError(
-            f"{other} and {run.name} were evaluated on {column.benchmark} under other protocols or data "
-            f"({before[0]}, data {before[1]}; {asked[0]}, data {asked[1]}); evaluate both alike"
+            f"{other} and {run.name} were evaluated on {asked[0]} under other protocols or data "
+            f"({before[0]}, data {before[1]}; {found[0]}, data {found[1]}); evaluate both alike"
         )
 
 
@@ -238,6 +265,7 @@ def _cell(column: Column, found: list[tuple[Run, Scores]], *, base: str, method:
         items=tuple(first.values),
         hashes=tuple(first.hashes[item] for item in first.values),
         values=np.array([list(scores.values.values()) for _, scores in found]),
+        metric=first.metric,
         unit=first.unit,
         samples=first.samples,
     )

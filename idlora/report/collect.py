@@ -18,7 +18,7 @@ COLUMNS = (
     "scale", "run", "model", "model_label", "method", "method_label", "data", "seed",
     "benchmark", "metric", "value", "ci_low", "ci_high", "items", "samples", "unit",
     "parameters_trainable", "parameters_router", "parameters_total", "frozen_copies",
-    "params_pct_paper", "params_pct_plain", "status", "protocol",
+    "params_pct_paper", "params_pct_plain", "status", "protocol", "protocol_name",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ def collect_metrics(runs: Path, out: Path, *, scale: str) -> list[dict[str, Any]
     """Read every run under ``runs`` and write the tidy table to ``out``; returns its rows.
 
     A run of another scale is left out and named in the log. Raises `RecordError` where a done run cannot be read.
-    Leaves out: choosing among several protocols of a benchmark; each is a row of its own, told apart by ``protocol``.
+    Leaves out: choosing among several protocols of a benchmark; each is a row of its own, told apart by ``protocol``
+    (the evaluation's folder) and, for people, ``protocol_name``.
     """
     everything, wanted = find_runs(runs), find_runs(runs, scale=scale)
     if others := sorted({run.name for run in everything} - {run.name for run in wanted}):
@@ -70,6 +71,7 @@ def run_rows(run: Run) -> list[dict[str, Any]]:
                 "samples": scores.samples,
                 "unit": scores.unit,
                 "protocol": evaluation.name,
+                "protocol_name": evaluation.protocol.get("name", ""),
             })  # fmt: skip
     return rows or [common]
 
@@ -89,11 +91,18 @@ def parameter_figures(run: Run) -> dict[str, Any]:
     names = ("parameters_trainable", "parameters_router", "parameters_total", "frozen_copies")
     if missing := [name for name in names if not isinstance(resources.get(name), int)]:
         raise RecordError(f"{run.folder}/resources.json lacks {', '.join(missing)}; delete the run and train it again")
-    trainable, _, total, copies = (resources[name] for name in names)
-    base = 0 if kind == "full" else total - trainable
-    return {name: resources[name] for name in names} | {
-        "params_pct_paper": round(100 * trainable / (base + trainable + copies), 6),
-        "params_pct_plain": round(100 * trainable / (base + trainable), 6),
+    return {name: resources[name] for name in names} | params_percentages(resources)
+
+
+def params_percentages(counts: Mapping[str, int]) -> dict[str, float]:
+    """``params_pct_paper`` and ``params_pct_plain`` of a model that something is trained in; see `parameter_figures`.
+
+    ``counts`` has parameters_trainable, parameters_total (of base and adapter together) and frozen_copies.
+    """
+    trainable, total = counts["parameters_trainable"], counts["parameters_total"]
+    return {
+        "params_pct_paper": round(100 * trainable / (total + counts["frozen_copies"]), 6),
+        "params_pct_plain": round(100 * trainable / total, 6),
     }
 
 

@@ -1,7 +1,7 @@
 """experiments/<table>/: which cells a table has, how its columns read at each scale, and the paper's numbers."""
 
 import csv
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,27 @@ def kind_of(scale: str) -> str:
 class Column:
     """One column: where its items come from, and its heading by kind of scale.
 
-    ``experiment`` may hold ``{base}``. A column ``beside`` is no column of the paper's table: it is tested outside the
-    Holm family and takes neither bold nor †. ``flags`` are what the command that fills a cell needs beside the usual.
+    ``experiment`` may hold ``{base}``. ``metric`` is the name of a score, or names of which the first counts that the
+    evaluation gives. ``protocol`` names the one that the column shows, for all scales or by kind of scale; None is the
+    benchmark's first default. A column ``beside`` is no column of the paper's table: it is tested outside the Holm
+    family and takes neither bold nor †; ``note`` says what it is. ``flags`` are what the command that fills a cell
+    needs beside the usual.
     """
 
     id: str
     experiment: str
     benchmark: str
-    metric: str
+    metric: str | list[str]
     heading: dict[str, str]
+    protocol: str | dict[str, str] | None = None
     beside: bool = False
+    note: str = ""
     flags: str = ""
     scales: tuple[str, ...] = (PAPER, EMBEDDED)
+
+    def protocol_at(self, scale: str) -> str | None:
+        """The name of the protocol that the column shows at this scale, or None for the benchmark's first default."""
+        return _by_kind(self.protocol, scale)
 
 
 @dataclass(frozen=True)
@@ -54,27 +63,38 @@ class PaperValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table's plan, as grid.yaml and paper.csv say it. ``paper`` maps (base, method, column id) → `PaperValue`."""
+    """A table's plan, as grid.yaml and paper.csv say it. ``paper`` maps (base, method, column id) → `PaperValue`.
+
+    ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
+    not tested). ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
+    label is for all scales or by kind of scale. ``notes`` are sentences to print below the table.
+    """
 
     table: str
     title: str
-    reference: str
-    subject: str
+    reference: str | dict[str, str]
     alpha: float
     seeds: tuple[int, ...]
     experiments: tuple[str, ...]
     methods: tuple[str, ...]
-    labels: dict[str, str]
+    labels: dict[str, str | dict[str, str]]
     bases: dict[str, dict[str, dict[str, str]]]
     columns: tuple[Column, ...]
     paper: dict[tuple[str, str, str], PaperValue]
+    subject: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for role in ("reference", "subject"):
-            if getattr(self, role) not in self.methods:
-                raise GridError(f"{role} is {getattr(self, role)!r}, which is none of the methods {list(self.methods)}")
-        if unnamed := [method for method in self.methods if method not in self.labels]:
-            raise GridError(f"labels has no word for {unnamed}")
+        if isinstance(self.reference, Mapping):
+            named = [("reference", name) for pair in self.reference.items() for name in pair]
+        else:
+            named = [("reference", self.reference), ("subject", self.subject)]
+        for role, name in named:
+            if name not in self.methods:
+                raise GridError(f"{role} is {name!r}, which is none of the methods {list(self.methods)}")
+        for kind in (PAPER, EMBEDDED):
+            if unnamed := [method for method in self.methods if not _by_kind(self.labels.get(method), kind)]:
+                raise GridError(f"labels has no word for {unnamed} ({kind})")
         for column in self.columns:
             for base in self.bases:
                 if self.experiment(column, base) not in self.experiments:
@@ -84,6 +104,13 @@ class Grid:
                     )
             if without := [kind for kind in column.scales if kind not in column.heading]:
                 raise GridError(f"column {column.id!r} has no heading for {without}")
+        for scale in (PAPER, EMBEDDED):
+            for benchmark in {column.benchmark for column in self.columns_at(scale)}:
+                asked = {each.protocol_at(scale) for each in self.columns_at(scale) if each.benchmark == benchmark}
+                if None in asked and len(asked) > 1:
+                    raise GridError(
+                        f"of the {benchmark} columns some name a protocol and some do not ({scale}): name every one"
+                    )
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
 
@@ -104,31 +131,62 @@ class Grid:
     def columns_at(self, scale: str) -> list[Column]:
         return [column for column in self.columns if kind_of(scale) in column.scales]
 
+    def label(self, method: str, scale: str) -> str:
+        """What the table calls a method at this scale."""
+        return str(_by_kind(self.labels[method], scale))
+
+    def reference_of(self, method: str) -> str | None:
+        """The method that this one is tested against, or None for one that is not tested."""
+        if isinstance(self.reference, Mapping):
+            return self.reference.get(method)
+        return None if method == self.reference else self.reference
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs of methods whose orderings are shown: subject and other, or each with its own reference."""
+        if isinstance(self.reference, Mapping):
+            return list(self.reference.items())
+        return [(self.subject, method) for method in self.methods if method != self.subject]
+
     @staticmethod
     def experiment(column: Column, base: str) -> str:
         return column.experiment.format(base=base)
 
 
 def load_grid(folder: Path) -> Grid:
-    """Read ``folder``/grid.yaml and ``folder``/paper.csv.
+    """Read ``folder``/grid.yaml, the file that it names under ``include``, and ``folder``/paper.csv where there is one.
+
+    A key of the grid's own stands before the same key of the included file. Without paper.csv the paper has no such
+    table, and ``paper`` is empty.
 
     Raises `GridError` for a missing file, an unknown or missing key, or parts that do not fit together.
     """
     path = Path(folder) / "grid.yaml"
+    plan = _yaml(path)
+    if "include" in plan:
+        plan = _yaml(path.parent / plan.pop("include")) | plan
+    numbers = Path(folder) / "paper.csv"
+    _only(plan, {field.name for field in fields(Grid)} - {"paper"}, path, optional={"subject", "notes"})
+    columns = []
+    for column in plan["columns"]:
+        optional = {"protocol", "beside", "note", "flags", "scales"}
+        _only(column, {field.name for field in fields(Column)}, path, optional=optional)
+        columns.append(Column(**column | {"scales": tuple(column.get("scales", (PAPER, EMBEDDED)))}))
+    lists = {name: tuple(plan.get(name, ())) for name in ("seeds", "experiments", "methods", "notes")}
+    paper = _paper(numbers.read_text(encoding="utf-8")) if numbers.is_file() else {}
+    return Grid(**plan | lists | {"columns": tuple(columns), "paper": paper})
+
+
+def _yaml(path: Path) -> dict[str, Any]:
     try:
-        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
-        numbers = (Path(folder) / "paper.csv").read_text(encoding="utf-8")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GridError(f"a table needs {error.filename}, which cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise GridError(f"{path} is not YAML: {error}") from error
-    _only(plan, {field.name for field in fields(Grid)} - {"paper"}, path)
-    columns = []
-    for column in plan["columns"]:
-        _only(column, {field.name for field in fields(Column)}, path, optional={"beside", "flags", "scales"})
-        columns.append(Column(**column | {"scales": tuple(column.get("scales", (PAPER, EMBEDDED)))}))
-    lists = {name: tuple(plan[name]) for name in ("seeds", "experiments", "methods")}
-    return Grid(**plan | lists | {"columns": tuple(columns), "paper": _paper(numbers)})
+
+
+def _by_kind(value: str | dict[str, str] | None, scale: str) -> str | None:
+    return value.get(kind_of(scale)) if isinstance(value, Mapping) else value
 
 
 def _paper(text: str) -> dict[tuple[str, str, str], PaperValue]:

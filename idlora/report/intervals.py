@@ -56,18 +56,20 @@ def _bootstrap(distinct: tuple[float, ...], counts: tuple[int, ...]) -> Interval
 def bootstrap_seeds(values: ArrayLike) -> Interval:
     """Percentile bootstrap of the mean over seeds and items together, values (seeds, n) float.
 
-    Both are resampled, crossed (all seeds saw the same items): Σ_sn w_s v_sn u_n with multinomial w and u. With few
-    seeds it is too narrow: two seeds cannot show how far a third one would lie. Raises ValueError for fewer than two.
+    Both are resampled, crossed (all seeds saw the same items): Σ_sn w_s v_sn u_n with multinomial w and u. As in
+    `bootstrap`, items with the same values under every seed are drawn together. With few seeds it is too narrow: two
+    seeds cannot show how far a third one would lie. Raises ValueError for fewer than two.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or values.shape[0] < 2:
         raise ValueError(f"a bootstrap over seeds takes (seeds ≥ 2, items); got {values.shape}")
     seeds, n = values.shape
+    distinct, counts = np.unique(values, axis=1, return_counts=True)
     rng, means = np.random.default_rng(SEED), []
     for _ in range(RESAMPLES // CHUNK):
         by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=CHUNK) / seeds
-        by_item = rng.multinomial(n, np.full(n, 1 / n), size=CHUNK) / n
-        means.append(((by_seed @ values) * by_item).sum(axis=1))
+        by_item = rng.multinomial(n, counts / n, size=CHUNK) / n
+        means.append(((by_seed @ distinct) * by_item).sum(axis=1))
     return _percentiles(np.concatenate(means))
 
 

@@ -61,7 +61,7 @@ def orderings(filled: Filled) -> list[Ordering]:
 
 def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str) -> tuple[str, int]:
     if column == PARAMS:
-        ours, theirs = (filled.params_pct(base, method) for method in (ahead, behind))
+        ours, theirs = (filled.parameters(base, method, "params_pct_paper") for method in (ahead, behind))
         if not ours or not theirs:
             return MISSING, 0
         low, high = ours[0] - theirs[-1], ours[-1] - theirs[0]
@@ -81,6 +81,6 @@ def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str)
 
 def _difference(cell: Cell, other: Cell) -> tuple[float, float, float]:
     by_seed = pair(cell, other)
-    several = len(set(cell.runs) | set(other.runs)) > 2
+    several = max(cell.seeds, other.seeds) > 1
     low, high = bootstrap_seeds(by_seed) if several else bootstrap(by_seed[0])
     return round(float(by_seed.mean()), 12), low, high

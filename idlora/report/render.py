@@ -7,8 +7,10 @@ from idlora.records import write_text
 from idlora.report import text
 from idlora.report.collect import write_csv
 from idlora.report.grid import PAPER, PaperValue
+from idlora.report.intervals import CONFIDENCE
 from idlora.report.ordering import MISSING, NOISE, PAPER_TIE, PARAMS, Ordering
-from idlora.report.tables import Entry, Row, Table
+from idlora.report.significance import Comparison, p_text
+from idlora.report.tables import EMPTY, Entry, Row, Table
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
@@ -23,32 +25,71 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def markdown(table: Table) -> str:
-    """The whole report of a table: caption, values, notes, the paper's block, orderings, and what is missing."""
+    """The whole report of a table: values, notes, differences, the paper's block, orderings, what is missing."""
     parts = [f"# {table.grid.title}", text.caption(table), _grid_markdown(table)]
     parts.append("\n".join(f"- {note}" for note in text.notes(table)))
-    if not table.at_paper_scale:
+    parts += [f"## Differences from {text.reference_name(table)}", _differences_markdown(table)]
+    if table.grid.paper and not table.at_paper_scale:
         parts += ["## The paper's numbers", _paper_sentence(table), _paper_markdown(table)]
-    parts += [_ordering_title(table), text.ordering_counts(table.orderings), _orderings_markdown(table)]
-    parts.append(text.ordering_legend())
+    if table.orderings:
+        parts += [_ordering_title(table), text.ordering_counts(table.orderings), _orderings_markdown(table)]
+        parts.append(text.ordering_legend())
     if table.missing:
         parts += ["## Missing", "\n".join(f"- {line}" for line in text.missing_lines(table))]
     return "\n\n".join(parts) + "\n"
 
 
 def _grid_markdown(table: Table) -> str:
-    headings = ["Model", "Method", "# params (%)", *(table.heading(column) for column in table.columns)]
+    headings = ["Model", "Method", "# trained", "# params (%)", *(table.heading(column) for column in table.columns)]
     rows = []
     for row in table.rows:
-        values = [_markdown_entry(row.entries[column.id], table) for column in table.columns]
-        rows.append([row.base_label, row.label, params_text(row, table), *values])
-    return _pipes(headings, rows)
+        values = [_markdown_entry(row.entries[column.id]) for column in table.columns]
+        rows.append([row.base_label, row.label, trained_text(row), params_text(row, table), *values])
+    return pipes(headings, rows)
 
 
-def _markdown_entry(entry: Entry | None, table: Table) -> str:
+def _markdown_entry(entry: Entry | None) -> str:
     if entry is None:
-        return text.EMPTY
+        return EMPTY
     value = f"**{entry.value:.1f}**" if entry.best else f"{entry.value:.1f}"
-    return f"{value}{dagger(entry)} [{entry.low:.1f}, {entry.high:.1f}]" + beside_paper(entry, "; ")
+    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}" + beside_paper(entry, "; ")
+
+
+def _differences_markdown(table: Table) -> str:
+    """Each method minus its reference, percentage points, the interval, and p raw: the effect before the test."""
+    found = {(each.base, each.method, each.column): each for each in table.comparisons}
+    rows = []
+    for row in table.rows:
+        own = [found.get((row.base, row.method, column.id)) for column in table.columns]
+        if table.grid.reference_of(row.method) is not None:
+            rows.append([row.base_label, row.label, *map(_difference, own)])
+    several = "over seeds and items, then p with the item and (s) with the seed as unit"
+    unit = several if len(table.grid.seeds) > 1 else "over items, then p"
+    told = f"Percentage points with their {CONFIDENCE:.0%} interval {unit}, two-sided and raw."
+    return told + "\n\n" + pipes(["Model", "Method", *(column.id for column in table.columns)], rows)
+
+
+def _difference(each: Comparison | None) -> str:
+    if each is None:
+        return EMPTY
+    low, high = each.seeds_ci or (each.ci_low, each.ci_high)
+    of_seeds = f", (s) {p_text(each.seeds_p)}" if each.seeds_p is not None else ""
+    return f"{100 * each.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p {p_text(each.wilcoxon_p)}{of_seeds}"
+
+
+def brackets(entry: Entry) -> str:
+    """The interval."""
+    return f"[{entry.low:.1f}, {entry.high:.1f}]"
+
+
+def spread(entry: Entry) -> str:
+    """The standard deviation over seeds, or nothing where there is one run."""
+    return "" if entry.spread is None else f" ± {entry.spread:.1f}"
+
+
+def trained_text(row: Row) -> str:
+    """The number of trained parameters, its thousands apart."""
+    return " / ".join(f"{int(part):,}" if part.isdigit() else part for part in row.trainable.split(" / "))
 
 
 def params_text(row: Row, table: Table) -> str:
@@ -82,52 +123,54 @@ def _paper_sentence(table: Table) -> str:
 
 def _paper_markdown(table: Table) -> str:
     grid, rows = table.grid, []
-    columns = [PARAMS, *(column.id for column in table.columns if not column.beside)]
-    headings = ["# params (%)", *(column.heading[PAPER] for column in table.columns if not column.beside)]
+    printed = {column for _, _, column in grid.paper}
+    headings = {PARAMS: "# params (%)"} if PARAMS in printed else {}
+    headings |= {column.id: column.heading[PAPER] for column in table.columns if column.id in printed}
     for base, words in grid.bases.items():
         for method in grid.methods:
-            numbers = [grid.paper.get((base, method, column)) for column in columns]
+            numbers = [grid.paper.get((base, method, column)) for column in headings]
             if any(numbers):
-                shown = [_paper_number(number, params=index == 0) for index, number in enumerate(numbers)]
-                rows.append([words["label"][PAPER], grid.labels[method], *shown])
-    return _pipes(["Model", "Method", *headings], rows)
+                shown = [
+                    _paper_number(number, params=name == PARAMS) for name, number in zip(headings, numbers, strict=True)
+                ]
+                rows.append([words["label"][PAPER], grid.label(method, PAPER), *shown])
+    return pipes(["Model", "Method", *headings.values()], rows)
 
 
 def _paper_number(number: PaperValue | None, *, params: bool) -> str:
     """With the digits that the paper prints: two for a share of the parameters, one for a score."""
     if number is None:
-        return text.EMPTY
+        return EMPTY
     if params:
         return f"{number.value:.2f}" if number.value < 100 else "100"
     return f"{number.value:.1f}{'†' if number.dagger else ''}"
 
 
 def _ordering_title(table: Table) -> str:
-    return f"## Orderings: {table.grid.labels[table.grid.subject]} against each method, the paper's and ours"
+    subject = table.grid.subject
+    who = "each pair" if subject is None else f"{table.grid.label(subject, table.scale)} against each method"
+    return f"## Orderings: {who}, the paper's and ours"
 
 
 def _orderings_markdown(table: Table) -> str:
     grid = table.grid
-    columns = [column for column in table.columns if not column.beside]
     found = {(each.base, each.column, frozenset((each.ahead, each.behind))): each for each in table.orderings}
+    headings = {PARAMS: "# params"} | {column.id: column.id for column in table.columns if not column.beside}
+    headings = {name: said for name, said in headings.items() if any(each.column == name for each in table.orderings)}
     rows = []
     for base in grid.bases:
-        for method in grid.methods:
-            of_row = [found.get((base, name, frozenset((grid.subject, method)))) for name in _names(columns)]
-            if method != grid.subject and any(of_row):
-                shown = [_ordering(each, grid.subject) for each in of_row]
-                rows.append([table.filled.base_labels[base], f"vs {grid.labels[method]}", *shown])
-    headings = ["# params", *(column.id for column in columns)]
-    return _pipes(["Model", grid.labels[grid.subject], *headings], rows)
-
-
-def _names(columns: list[Any]) -> list[str]:
-    return [PARAMS, *(column.id for column in columns)]
+        for subject, method in grid.pairs():
+            of_row = [found.get((base, name, frozenset((subject, method)))) for name in headings]
+            if any(of_row):
+                names = [grid.label(each, table.scale) for each in (subject, method)]
+                shown = [_ordering(each, subject) for each in of_row]
+                rows.append([table.filled.base_labels[base], f"{names[0]} vs {names[1]}", *shown])
+    return pipes(["Model", "Pair", *headings.values()], rows)
 
 
 def _ordering(each: Ordering | None, subject: str) -> str:
     if each is None or each.verdict == MISSING:
-        return text.EMPTY
+        return EMPTY
     if each.verdict == PAPER_TIE:
         return "paper: tie"
     direction = "ahead" if each.ahead == subject else "behind"
@@ -135,17 +178,19 @@ def _ordering(each: Ordering | None, subject: str) -> str:
     return f"paper: {direction}; {each.verdict}{leaning}"
 
 
-def _pipes(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [headings, ["---", "---", *["---:"] * (len(headings) - 2)], *rows]
+def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
+    """A Markdown table whose columns after the first ``left`` stand to the right."""
+    lines = [headings, ["---"] * left + ["---:"] * (len(headings) - left), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """One CSV row per method: value, interval, marks, and at the paper's scale its value and the difference."""
-    parts = ["", "_ci_low", "_ci_high", "_best", "_dagger"]
+    """One CSV row per method: value, spread, interval, marks, and at the paper's scale its value and the difference."""
+    parts = ["", "_spread", "_ci_low", "_ci_high", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]
-    columns = ["base", "base_label", "method", "method_label", "params_pct_paper", "params_pct_plain"]
+    columns = ["base", "base_label", "method", "method_label", "seeds"]
+    columns += ["parameters_trainable", "params_pct_paper", "params_pct_plain"]
     columns += [f"{column.id}{part}" for column in table.columns for part in parts]
     rows = []
     for row in table.rows:
@@ -154,15 +199,18 @@ def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
             "base_label": row.base_label,
             "method": row.method,
             "method_label": row.label,
+            "seeds": len(table.grid.seeds),
+            "parameters_trainable": row.trainable,
             "params_pct_paper": row.params,
             "params_pct_plain": row.params_plain,
         }
         for column in table.columns:
             entry = row.entries[column.id]
             if entry is None:
-                own[column.id] = text.EMPTY
+                own[column.id] = EMPTY
                 continue
-            values = [f"{entry.value:.1f}", f"{entry.low:.1f}", f"{entry.high:.1f}"]
+            values = [f"{entry.value:.1f}", "" if entry.spread is None else f"{entry.spread:.1f}"]
+            values += [f"{entry.low:.1f}", f"{entry.high:.1f}"]
             values += ["yes" if entry.best else "", "yes" if entry.dagger else ""]
             if table.at_paper_scale:
                 paper = entry.paper
@@ -175,19 +223,19 @@ def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
 def latex(table: Table) -> str:
     """A ``table*`` with booktabs rules; the packages that it needs stand in its first line."""
     grid, columns = table.grid, table.columns
-    width = len(columns) + 2
+    width = len(columns) + 3
     lines = [
         "% needs \\usepackage{array,booktabs}",
         "\\begin{table*}",
         "  \\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}",
-        f"  \\begin{{tabular}}{{lr*{{{len(columns)}}}{{>{{\\raggedleft\\arraybackslash}}p{{2.1cm}}}}}}",
+        f"  \\begin{{tabular}}{{lrr*{{{len(columns)}}}{{>{{\\raggedleft\\arraybackslash}}p{{2.1cm}}}}}}",
         "    \\toprule",
-        "    " + _latex_line(["Method", "# params (%)", *(table.heading(column) for column in columns)]),
+        "    " + _latex_line(["Method", "# trained", "# params (%)", *(table.heading(column) for column in columns)]),
     ]
     for base, name in table.filled.base_labels.items():
         lines += ["    \\midrule", f"    \\multicolumn{{{width}}}{{l}}{{\\textit{{{escape(name)}}}}} \\\\"]
         for row in (row for row in table.rows if row.base == base):
-            cells = [escape(row.label), escape(params_text(row, table))]
+            cells = [escape(row.label), escape(trained_text(row)), escape(params_text(row, table))]
             cells += [_latex_entry(row.entries[column.id]) for column in columns]
             lines.append("    " + " & ".join(cells) + " \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}"]
@@ -200,7 +248,7 @@ def escape(words: str) -> str:
     """Plain text for LaTeX: its special characters escaped, and the few others that we write spelled in its way."""
     special = {c: f"\\{c}" for c in "&%$#_{}"} | {
         "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
-        "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---",
+        "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---", "±": "$\\pm$",
     }  # fmt: skip
     return words.translate(str.maketrans(special))
 
@@ -213,5 +261,5 @@ def _latex_entry(entry: Entry | None) -> str:
     if entry is None:
         return "---"
     value = f"\\textbf{{{entry.value:.1f}}}" if entry.best else f"{entry.value:.1f}"
-    spread = f"{{\\tiny [{entry.low:.1f}, {entry.high:.1f}]}}"
-    return f"{value}{escape(dagger(entry))} {spread}{escape(beside_paper(entry, '; '))}"
+    marks = escape(dagger(entry) + spread(entry))
+    return f"{value}{marks} {{\\tiny {brackets(entry)}}}{escape(beside_paper(entry, '; '))}"

@@ -17,7 +17,7 @@ PASSED = "passed"
 
 KS = (1, 5, 10)
 
-UNITS = {"strict": "question", "flexible": "question", "refusal": "prompt", PASSED: "problem"}
+UNITS = {"strict": "question", "flexible": "question", "acc": "question", "refusal": "prompt", PASSED: "problem"}
 """What one item is called, by the name of its score; anything else is an "item"."""
 
 
@@ -41,10 +41,11 @@ class Scores:
 
 
 def score_lines(folder: Path) -> list[str]:
-    """A finished evaluation in words: one line per metric, percent with its 95 % interval and n."""
+    """A finished evaluation in words: benchmark, protocol, metric, percent with its 95 % interval and n, a line for each."""
     evaluation = Evaluation(folder)
+    asked = f"{evaluation.benchmark} {evaluation.protocol.get('name', '')}".rstrip()
     return [
-        f"{evaluation.benchmark} {scores.metric}: {100 * scores.mean:.1f} % "
+        f"{asked} {scores.metric}: {100 * scores.mean:.1f} % "
         f"[{', '.join(f'{100 * bound:.1f}' for bound in interval(list(scores.values.values())))}], "
         f"{len(scores.values)} {scores.unit}s" + (f" x {scores.samples} samples" if scores.samples > 1 else "")
         for scores in read_scores(evaluation).values()

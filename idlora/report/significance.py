@@ -1,7 +1,8 @@
 """Does a method differ from the reference on the same items? Paired tests, effect sizes, and what they could have seen.
 
 Unit: an item of the benchmark (a question, a prompt, a problem's pass@k estimate), never a sample. d_i = method -
-reference on item i, paired by item id and seed; several seeds are averaged within the item first.
+reference on item i, paired by item id and seed; several seeds are averaged within the item first. Beside it the unit
+"seed": the same signed-rank test on each seed's mean difference, which few seeds cannot bring below alpha.
 
 The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead. Everything else stands
 beside it: exact McNemar for 0/1 items, Holm over the table's family, rank-biserial correlation, bootstrap interval.
@@ -29,9 +30,10 @@ POWER = 0.80
 class Comparison:
     """One method against the reference on one column. Values, differences and intervals are fractions here.
 
-    ``nonzero`` items differ, in ``wins`` the method is ahead. ``seeds_ci`` is None with one seed, ``mcnemar_p`` where
-    items are not 0/1, ``holm_p`` outside the family, ``detectable`` where these items cannot reach alpha at all;
-    ``reach`` then says so, and is empty otherwise. ``scope`` says what the items speak of: checkpoints or methods.
+    ``nonzero`` items differ, in ``wins`` the method is ahead; under ``seeds_ahead`` seeds its mean is. ``seeds_ci`` and
+    ``seeds_p`` (the test with seeds as units) are None with one seed, ``mcnemar_p`` where items are not 0/1, ``holm_p``
+    outside the family, ``detectable`` where these items cannot reach alpha at all; ``reach`` then says so, and is empty
+    otherwise. ``scope`` says what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
     """
 
     base: str
@@ -50,6 +52,8 @@ class Comparison:
     ci_low: float
     ci_high: float
     seeds_ci: tuple[float, float] | None
+    seeds_p: float | None
+    seeds_ahead: int
     rank_biserial: float
     nonzero: int
     wins: int
@@ -70,24 +74,25 @@ class Comparison:
 
 
 def compare_all(filled: Filled) -> list[Comparison]:
-    """Every method against the reference, on every column that both have, with Holm per base.
+    """Every method against its reference, on every column that both have, with Holm per base.
 
     The family is named: all methods x all columns of the paper's table for one base. Columns beside the table are
     tested and stand outside it. Raises `GridError` where two runs did not see the same items.
     """
     grid, comparisons = filled.grid, []
+    against = grid.reference if isinstance(grid.reference, str) else "each one's own reference"
+    beside = {column.id for column in filled.columns if column.beside}
     for base in grid.bases:
         of_base = [
-            compare(filled.cells[base, method, column.id], reference, alpha=grid.alpha)
+            compare(cell, reference, alpha=grid.alpha)
             for column in filled.columns
-            if (reference := filled.cells.get((base, grid.reference, column.id))) is not None
             for method in grid.methods
-            if method != grid.reference and (base, method, column.id) in filled.cells
+            if (cell := filled.cells.get((base, method, column.id))) is not None
+            and (reference := filled.cells.get((base, grid.reference_of(method), column.id))) is not None
         ]
-        beside = {column.id for column in filled.columns if column.beside}
         family = [each for each in of_base if each.column not in beside]
         adjusted = dict(zip(map(id, family), holm([each.wilcoxon_p for each in family]), strict=True))
-        name = f"{grid.table} {base}: methods x columns against {grid.reference}"
+        name = f"{grid.table} {base}: methods x columns against {against}"
         comparisons += [
             replace(each, holm_p=adjusted[id(each)], family=name, family_size=len(family))
             if id(each) in adjusted
@@ -100,7 +105,8 @@ def compare_all(filled: Filled) -> list[Comparison]:
 def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
     """The tests of one cell against the reference's; `Comparison` says what each field is."""
     by_seed = pair(cell, reference)
-    seeds = len(set(cell.runs) | set(reference.runs)) > 2
+    several = max(cell.seeds, reference.seeds) > 1
+    of_seeds = _clean(by_seed.mean(axis=1))
     differences = _clean(by_seed.mean(axis=0))
     nonzero = int(np.count_nonzero(differences))
     statistic, p, method = wilcoxon(differences)
@@ -113,7 +119,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         reference=reference.method,
         column=cell.column.id,
         benchmark=cell.column.benchmark,
-        metric=cell.column.metric,
+        metric=cell.metric,
         unit=cell.unit,
         items=len(differences),
         samples=cell.samples,
@@ -123,7 +129,9 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         difference=difference,
         ci_low=low,
         ci_high=high,
-        seeds_ci=bootstrap_seeds(by_seed) if seeds else None,
+        seeds_ci=bootstrap_seeds(by_seed) if several else None,
+        seeds_p=wilcoxon(of_seeds)[1] if several else None,
+        seeds_ahead=int((of_seeds > 0).sum()),
         rank_biserial=rank_biserial(differences),
         nonzero=nonzero,
         wins=int((differences > 0).sum()),
@@ -140,7 +148,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         detectable=detectable_difference(differences, alpha=alpha),
         dagger=p < alpha and difference > 0 and rank_biserial(differences) > 0,
         reach=_reach(nonzero, alpha=alpha),
-        scope=_scope(len(by_seed) if seeds else 1),
+        scope=_scope(len(by_seed) if several else 1, alpha=alpha),
     )
 
 
@@ -187,9 +195,19 @@ def holm(ps: list[float]) -> list[float]:
     return adjusted
 
 
-def smallest_p(nonzero: int) -> float:
-    """The smallest two-sided p that ``nonzero`` differing items can give: all of one sign, 2 · 2^-nonzero."""
-    return min(1.0, 2.0 ** (1 - nonzero))
+def smallest_p(units: int) -> float:
+    """The smallest two-sided p that so many differing units (items, seeds) can give: all of one sign, 2 · 2^-units."""
+    return min(1.0, 2.0 ** (1 - units))
+
+
+def seeds_sentence(seeds: int, *, alpha: float) -> str:
+    """What a test with so many seeds as its units can reach."""
+    least = smallest_p(seeds)
+    if least < alpha:
+        return f"with the seed as unit the smallest two-sided p over {seeds} seeds is {least:.3g}"
+    return (
+        f"no test over {seeds} seeds can reach {alpha:g} with the seed as unit: the smallest two-sided p is {least:.3g}"
+    )
 
 
 def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | None:
@@ -233,16 +251,24 @@ def _rank_sum(ranks: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
     return law
 
 
+def p_text(p: float) -> str:
+    """A p value for reading: three digits, "< 0.001" below."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def _reach(nonzero: int, *, alpha: float) -> str:
     if smallest_p(nonzero) < alpha:
         return ""
     return f"cannot reach {alpha:g} with {nonzero} differing item{'' if nonzero == 1 else 's'}"
 
 
-def _scope(seeds: int) -> str:
+def _scope(seeds: int, *, alpha: float) -> str:
     if seeds == 1:
         return "one run each: these items say that two checkpoints differ, not that two methods do"
-    return f"items averaged over {seeds} seeds; the interval over seeds and items speaks of methods"
+    return (
+        f"items averaged over {seeds} seeds; the interval over seeds and items speaks of methods; "
+        f"{seeds_sentence(seeds, alpha=alpha)}"
+    )
 
 
 def _nonzero(differences: ArrayLike) -> NDArray[np.float64]:

@@ -7,12 +7,12 @@ from typing import Any
 from idlora.report.cells import Filled
 from idlora.report.collect import percent, write_csv
 from idlora.report.grid import kind_of
-from idlora.report.significance import EXACT_UP_TO, POWER, ZERO_METHOD, Comparison, compare_all
+from idlora.report.significance import EXACT_UP_TO, POWER, ZERO_METHOD, Comparison, compare_all, p_text
 
 COLUMNS = (
     "base", "base_label", "method", "reference", "benchmark", "metric", "unit", "items", "samples", "seeds",
-    "value", "reference_value", "difference", "ci_low", "ci_high", "seeds_ci_low", "seeds_ci_high",
-    "rank_biserial", "nonzero", "wins", "losses",
+    "value", "reference_value", "difference", "ci_low", "ci_high", "seeds_ci_low", "seeds_ci_high", "seeds_p",
+    "seeds_ahead", "rank_biserial", "nonzero", "wins", "losses",
     "wilcoxon_statistic", "wilcoxon_p", "wilcoxon_method", "zero_method", "mcnemar_p", "holm_p", "family",
     "family_size", "smallest_p", "detectable_difference", "dagger", "note",
 )  # fmt: skip
@@ -29,35 +29,31 @@ def write_significance(filled: Filled, out: Path) -> list[Comparison]:
 def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:
     """The same as text for a terminal, base by base and column by column."""
     grid, comparisons = filled.grid, list(comparisons)
-    reference = grid.labels[grid.reference]
+    labels = {method: grid.label(method, filled.scale) for method in grid.methods}
+    one = labels[grid.reference] if isinstance(grid.reference, str) else "its reference"
     lines = [
-        f"{grid.table} at scale {filled.scale}: every method against {reference}, paired by item",
+        f"{grid.table} at scale {filled.scale}: every method against {one}, paired by item",
         "",
         f"Test: Wilcoxon signed-rank, two-sided, raw; zero differences dropped ({ZERO_METHOD!r}); exact (ties as "
         f"midranks) up to {EXACT_UP_TO} differing items, normal approximation above.",
-        f"†: p < {grid.alpha:g} and ahead of {reference}. Holm's family: methods x columns of one base.",
+        f"†: p < {grid.alpha:g} and ahead of {one}. Holm's family: methods x columns of one base.",
         f"detectable: the smallest true difference seen with {POWER:.0%} power when as many items differ as do here.",
     ]
     for base in grid.bases:
         for column in filled.columns:
             rows = [each for each in comparisons if (each.base, each.column) == (base, column.id)]
-            if rows:
-                first = rows[0]
+            for reference in dict.fromkeys(each.reference for each in rows):
+                own = [each for each in rows if each.reference == reference]
                 lines += [
                     "",
-                    f"{filled.base_labels[base]} · {column.heading[kind_of(filled.scale)]} · n = {first.items} "
-                    f"{first.unit}s{_samples(first)} · {reference} {100 * first.reference_value:.1f} %",
+                    f"{filled.base_labels[base]} · {column.heading[kind_of(filled.scale)]} · n = {own[0].items} "
+                    f"{own[0].unit}s{_samples(own[0])} · {labels[reference]} {100 * own[0].reference_value:.1f} %",
                 ]
-                lines += [f"  {line}" for each in rows for line in _sentences(each, grid.labels)]
+                lines += [f"  {line}" for each in own for line in _sentences(each, labels)]
     lines += ["", *(f"Note: {scope}." for scope in dict.fromkeys(each.scope for each in comparisons))]
     if filled.missing:
         lines += [f"Missing: {len(filled.missing)} cell(s) have no result, and no test."]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def p_text(p: float) -> str:
-    """A p value for reading: three digits, "< 0.001" below."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _samples(comparison: Comparison) -> str:
@@ -77,6 +73,7 @@ def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
     tests.append(each.reach or f"detectable {100 * each.detectable:.1f}")
     if each.seeds_ci:
         tests.append(f"over seeds and items [{100 * each.seeds_ci[0]:+.1f}, {100 * each.seeds_ci[1]:+.1f}]")
+        tests.append(f"over seeds p {p_text(each.seeds_p)} ({each.seeds_ahead} of {each.seeds} ahead)")
     return [head, f"{'':<10} {' · '.join(tests)}"]
 
 
@@ -88,6 +85,8 @@ def _row(each: Comparison, filled: Filled) -> dict[str, Any]:
         **{name: percent(own[name]) for name in ("value", "reference_value", "difference", "ci_low", "ci_high")},
         "seeds_ci_low": _or_empty(low, percent),
         "seeds_ci_high": _or_empty(high, percent),
+        "seeds_p": _or_empty(each.seeds_p, _digits),
+        "seeds_ahead": each.seeds_ahead if each.seeds_ci else "",
         "detectable_difference": _or_empty(each.detectable, percent),
         "rank_biserial": f"{each.rank_biserial + 0.0:.6f}",
         "wilcoxon_p": _digits(each.wilcoxon_p),

@@ -12,14 +12,21 @@ from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, PaperValue
 from idlora.report.ordering import PARAMS, Ordering, orderings
 from idlora.report.significance import Comparison, compare_all
 
+EMPTY = "—"
+"""What stands in the place of a value that is missing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One printed value in percent with its 95 % interval. ``paper`` is None at any scale but the paper's."""
+    """One printed value in percent with its 95 % interval.
+
+    ``spread`` is the standard deviation over seeds, None with one; ``paper`` is None at any scale but the paper's.
+    """
 
     value: float
     low: float
     high: float
+    spread: float | None
     best: bool
     dagger: bool
     paper: PaperValue | None
@@ -27,12 +34,17 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method on one base. ``entries`` maps column id → `Entry`, or None where the cell is missing."""
+    """One method on one base. ``entries`` maps column id → `Entry`, or None where the cell is missing.
+
+    ``trainable`` is the number of trained parameters, ``params`` and ``params_plain`` are shares of the whole in
+    percent, with frozen copies of base rows and without.
+    """
 
     base: str
     base_label: str
     method: str
     label: str
+    trainable: str
     params: str
     params_plain: str
     paper_params: PaperValue | None
@@ -78,7 +90,7 @@ def build_table(
     *,
     scale: str,
     expected: Mapping[CellKey, str] | None = None,
-    evaluations: Mapping[str, str] | None = None,
+    evaluations: Mapping[tuple[str, str], str] | None = None,
 ) -> Table:
     """Read the runs under ``runs``, test them, and lay out the table. Arguments and errors are those of `cells.gather`.
 
@@ -109,9 +121,10 @@ def lay_out(filled: Filled) -> Table:
                     base=base,
                     base_label=filled.base_labels[base],
                     method=method,
-                    label=filled.grid.labels[method],
-                    params=_params(filled.params_pct(base, method), method),
-                    params_plain=_params(filled.params_pct(base, method, "plain"), method),
+                    label=filled.grid.label(method, filled.scale),
+                    trainable=" / ".join(map(str, filled.parameters(base, method, "parameters_trainable"))) or EMPTY,
+                    params=_params(filled.parameters(base, method, "params_pct_paper"), method),
+                    params_plain=_params(filled.parameters(base, method, "params_pct_plain"), method),
                     paper_params=filled.grid.paper.get((base, method, PARAMS)),
                     entries=entries,
                 )
@@ -145,6 +158,7 @@ def _entry(filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: boo
         value=one_decimal(cell.mean),
         low=one_decimal(low),
         high=one_decimal(high),
+        spread=None if cell.spread is None else one_decimal(cell.spread),
         best=best,
         dagger=dagger,
         paper=filled.grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,
@@ -153,7 +167,7 @@ def _entry(filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: boo
 
 def _params(percentages: list[float], method: str) -> str:
     if not percentages:
-        return "—"
+        return EMPTY
     if method == UNTUNED:
         return "0"
     return " / ".join(dict.fromkeys("100" if value == 100 else f"{value:.2f}" for value in percentages))

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from idlora.report import text
 from idlora.report.grid import Column
-from idlora.report.render import beside_paper, dagger, params_text
-from idlora.report.tables import Entry, Table
+from idlora.report.render import beside_paper, brackets, dagger, params_text, spread, trained_text
+from idlora.report.tables import EMPTY, Entry, Table
 
 NAMES, COLUMN = 34, 19
 """Characters that the names of rows, and each further column, take."""
@@ -28,7 +28,7 @@ class OnTerminal:
         yield Text(table.grid.title, style="bold")
         for start in range(0, len(columns), fit):
             yield _block(table, columns[start : start + fit])
-        below = [text.caption(table), *text.notes(table), text.ordering_counts(table.orderings)]
+        below = [text.caption(table), *text.notes(table), *filter(None, [text.ordering_counts(table.orderings)])]
         if table.missing:
             below += ["Missing:", *text.missing_lines(table)]
         yield from map(Text, below)
@@ -42,7 +42,7 @@ def console(table: Table) -> OnTerminal:
 def _block(table: Table, columns: list[Column]) -> rich.table.Table:
     block = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1))
     block.add_column("Method", no_wrap=True)
-    block.add_column("# params (%)", justify="right", max_width=14)
+    block.add_column("# trained\n# params (%)", justify="right", max_width=14)
     for column in columns:
         block.add_column(table.heading(column), justify="right", width=COLUMN - 2)
     for base, label in table.filled.base_labels.items():
@@ -50,12 +50,17 @@ def _block(table: Table, columns: list[Column]) -> rich.table.Table:
         rows = [row for row in table.rows if row.base == base]
         for row in rows:
             entries = [_entry(row.entries[column.id]) for column in columns]
-            block.add_row(f"  {row.label}", params_text(row, table), *entries, end_section=row is rows[-1])
+            block.add_row(
+                f"  {row.label}",
+                f"{trained_text(row)}\n{params_text(row, table)}",
+                *entries,
+                end_section=row is rows[-1],
+            )
     return block
 
 
 def _entry(entry: Entry | None) -> Text:
     if entry is None:
-        return Text(text.EMPTY)
+        return Text(EMPTY)
     value = Text(f"{entry.value:.1f}", style="bold" if entry.best else "")
-    return value.append(f"{dagger(entry)}\n[{entry.low:.1f}, {entry.high:.1f}]{beside_paper(entry, chr(10))}", "dim")
+    return value.append(f"{dagger(entry)}{spread(entry)}\n{brackets(entry)}{beside_paper(entry, chr(10))}", "dim")

@@ -2,30 +2,31 @@
 
 from idlora.report.intervals import CONFIDENCE, RESAMPLES
 from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
-from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD
+from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD, seeds_sentence
 from idlora.report.tables import Table
-
-EMPTY = "—"
 
 
 def caption(table: Table) -> str:
-    """One paragraph: whose models and tasks these are and, away from the paper's scale, what that can show."""
-    names = " and ".join(table.filled.base_labels.values())
+    """One paragraph: whose models and tasks these are, how many seeds, and what the scale can and cannot show."""
+    labels, seeds = list(table.filled.base_labels.values()), table.grid.seeds
+    names, several = " and ".join(labels), f" Means over {len(seeds)} seeds." if len(seeds) > 1 else ""
     if table.at_paper_scale:
-        return f"{names}: the paper's models and data. Each value stands beside the paper's, with the difference."
+        beside = " Each value stands beside the paper's, with the difference." if table.grid.paper else ""
+        return f"{names}: the paper's models and data.{beside}{several}"
+    are = "is a small model" if len(labels) == 1 else "are small models"
     return (
-        f"The embedded scale {table.scale!r}: {names} are small models of this project, and every task is from its "
+        f"The embedded scale {table.scale!r}: {names} {are} of this project, and every task is from its "
         "generated world (tinyworld). It can show that each method trains, saves, loads and is scored end "
         "to end, what share of the parameters each trains, and which method is ahead on these tasks within the "
         "intervals. It cannot show how the methods compare on the paper's models or on the public benchmarks, whose "
-        "data formats the tasks borrow: no number here is to be set beside one of the paper's."
+        f"data formats the tasks borrow: no number here is to be set beside one of the paper's.{several}"
     )
 
 
 def notes(table: Table) -> list[str]:
     """What the marks mean, which test, which interval, which counting of parameters."""
     grid = table.grid
-    reference = grid.labels[grid.reference]
+    reference = reference_name(table)
     lines = [
         f"Values are percent with {CONFIDENCE:.0%} intervals in brackets: Wilson's for 0/1 items, otherwise a "
         f"percentile bootstrap over problems ({RESAMPLES} resamples, seeded), and over seeds and items where there are "
@@ -34,24 +35,36 @@ def notes(table: Table) -> list[str]:
         f"†: ahead of {reference} with p < {grid.alpha:g} in a Wilcoxon signed-rank test paired by item, two-sided, "
         f"raw, zero differences dropped ({ZERO_METHOD!r}), exact up to {EXACT_UP_TO} differing items. Holm's "
         "correction, McNemar's test and effect sizes are in the significance file.",
-        "# params (%): trainable / (base + trainable + frozen copies of base rows), as the paper counts; without the "
-        "copies in parentheses where that differs.",
+        "# trained: parameters that are trained; # params (%): trainable / (base + trainable + frozen copies of base "
+        "rows), as the paper counts; without the copies in parentheses where that differs.",
+        _seeds(table),
+        *(" ".join(column.note.split()) for column in table.columns if column.note),
+        *(" ".join(note.split()) for note in grid.notes),
     ]
-    if len(grid.seeds) == 1:
-        lines.append(
-            f"One run a cell (seed {grid.seeds[0]}): a † says that two checkpoints differ on these items, not that two "
+    return lines
+
+
+def reference_name(table: Table) -> str:
+    """What † is against, in words."""
+    grid = table.grid
+    if isinstance(grid.reference, str):
+        return grid.label(grid.reference, table.scale)
+    pairs = (f"{grid.label(one, table.scale)} of {grid.label(other, table.scale)}" for one, other in grid.pairs())
+    return f"its own reference ({', '.join(pairs)})"
+
+
+def _seeds(table: Table) -> str:
+    seeds, alpha = table.grid.seeds, table.grid.alpha
+    if len(seeds) == 1:
+        return (
+            f"One run a cell (seed {seeds[0]}): a † says that two checkpoints differ on these items, not that two "
             "methods do."
         )
-    else:
-        lines.append(
-            f"Means over {len(grid.seeds)} seeds ({', '.join(map(str, grid.seeds))}); tests on items averaged."
-        )
-    if any(column.beside for column in table.columns):
-        lines.append(
-            "The last column is not in the paper: refusals of harmless prompts matched to the forbidden ones. Lower is "
-            "better; a method that refuses everything scores 100 on both. It takes neither bold nor †."
-        )
-    return lines
+    return (
+        f"Means ± standard deviations over {len(seeds)} seeds ({', '.join(map(str, seeds))}; an untuned base is one "
+        "run). † is a test on items averaged over the seeds first, since a seed is no new item; "
+        f"{seeds_sentence(len(seeds), alpha=alpha)}."
+    )
 
 
 def items(table: Table) -> str:
@@ -65,7 +78,9 @@ def items(table: Table) -> str:
 
 
 def ordering_counts(orderings: list[Ordering]) -> str:
-    """How many pairs of methods stand here as in the paper, in one sentence."""
+    """How many pairs of methods stand here as in the paper, in one sentence; empty where the paper has none."""
+    if not orderings:
+        return ""
     counts = {verdict: sum(each.verdict == verdict for each in orderings) for verdict in VERDICTS}
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     leaning = sum(each.leaning > 0 for each in orderings if each.verdict == NOISE)
@@ -85,6 +100,7 @@ def ordering_legend() -> str:
 def missing_lines(table: Table) -> list[str]:
     """One line per missing cell: why, and the command that fills it."""
     return [
-        f"{each.experiment}, {table.grid.labels[each.method]}, seed {each.seed} ({each.reason}): `{each.command}`"
+        f"{each.experiment}, {table.grid.label(each.method, table.scale)}, seed {each.seed} "
+        f"({each.reason}): `{each.command}`"
         for each in table.missing
     ]

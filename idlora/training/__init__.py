@@ -17,6 +17,7 @@ _HOME = {
     "build_adapted": "build",
     "build_base": "build",
     "build_data": "build",
+    "build_model": "build",
     "load_adapter": "build",
     "load_finished": "build",
     "NonFiniteLoss": "trainer",

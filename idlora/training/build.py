@@ -4,17 +4,28 @@ import hashlib
 import json
 import logging
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from idlora.data import TokenizedSet, holdout, limit, load_rows, to_examples, tokenize
+from idlora.data import (
+    TokenizedSet,
+    holdout,
+    limit,
+    load_mixture,
+    load_rows,
+    mixture_examples,
+    to_examples,
+    tokenize,
+)
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -63,7 +74,7 @@ def base_identity(spec: ModelSpec) -> str:
     the dtype they are drawn in and the hash of the model's config, which with the fixed seed determine them.
     """
     if spec.init == "random":
-        config = _load(AutoConfig, spec).to_diff_dict()
+        config = _config(spec).to_diff_dict()
         for where_from in ("_name_or_path", "transformers_version", "dtype"):
             config.pop(where_from, None)
         return (
@@ -78,22 +89,47 @@ def base_identity(spec: ModelSpec) -> str:
 
 
 def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model, in evaluation mode with no parameter frozen, and its tokenizer, on the CPU.
+    """The base model as `build_model` makes it, and its tokenizer.
 
     A tokenizer without a padding token pads with its end token: padding is masked wherever it is used.
 
     Raises:
         UnfitBase: the folder or hub id cannot be loaded; the sentence names it and the ways out.
     """
+    return build_model(spec), _build_tokenizer(spec)
+
+
+def build_model(spec: ModelSpec) -> PreTrainedModel:
+    """The base model, in evaluation mode with no parameter frozen, on the CPU.
+
+    Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
+    take no memory either: such a model can be adapted and counted, and not run.
+
+    Raises:
+        UnfitBase: the folder or hub id cannot be loaded, or no model has the spec's shape.
+    """
     dtype = getattr(torch, spec.dtype)
     if spec.init == "pretrained":
         model = _load(AutoModelForCausalLM, spec, dtype=dtype)
     else:
-        config = _load(AutoConfig, spec)
+        config = _config(spec)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_INIT_SEED)
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return model.eval(), _build_tokenizer(spec)
+    return model.eval()
+
+
+def _config(spec: ModelSpec) -> PreTrainedConfig:
+    if spec.shape is None:
+        return _load(AutoConfig, spec)
+    try:
+        config = AutoConfig.for_model(**spec.shape)
+        known = AutoConfig.for_model(spec.shape["model_type"]).to_dict()
+    except (TypeError, ValueError) as error:
+        raise UnfitBase(f"No model has the shape {dict(spec.shape)} of {spec.name!r}: {error}") from error
+    if unknown := sorted(spec.shape.keys() - known.keys()):  # transformers would keep it as an attribute, unread
+        raise UnfitBase(f"model.shape of {spec.name!r} has {unknown[0]}, which is no key of {type(config).__name__}.")
+    return config
 
 
 def _build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -120,8 +156,11 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
     Seeds every generator first, so that the new weights depend on the seed alone and not on how the base was built.
     A PEFT method is found by its type in PEFT's own mapping.
 
+    A model on the meta device is adapted like any other, in about a second at the size of billions of parameters: it
+    cannot run, and can be counted.
+
     Raises:
-        ValueError: PEFT knows no such method, or its config refuses the arguments.
+        ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` does not fit it.
     """
     set_seed(seed)
     model.requires_grad_(method.kind == "full")
@@ -138,7 +177,24 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
         raise ValueError(
             f"{config_class.__name__} refuses method.arguments={dict(method.arguments)}: {error}."
         ) from None
-    return get_peft_model(model, config)
+    # On the meta device PEFT would draw every weight on the CPU first, and throw it away.
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    _freeze(adapted, method.frozen)
+    return adapted
+
+
+def _freeze(model: PeftModel, patterns: Sequence[str]) -> None:
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for pattern in patterns:
+        found = [parameter for name, parameter in trained.items() if re.search(pattern, name)]
+        if not found:
+            kinds = ", ".join(sorted({re.sub(r"^.*\.layers\.\d+\.", "", name) for name in trained}))
+            raise ValueError(f"method.frozen has {pattern!r}, which finds none of the trained parameters: {kinds}.")
+        for parameter in found:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in trained.values()):
+        raise ValueError(f"method.frozen={list(patterns)} leaves nothing to train: name less of it.")
 
 
 def build_data(
@@ -149,12 +205,15 @@ def build_data(
     The slice is the same whatever `spec.limit` says: it is set apart first, and the limit cuts the rest.
 
     Raises:
-        DataError: see `idlora.data.load_rows` and `idlora.data.tokenize`.
+        DataError: see `idlora.data.load_rows`, `idlora.data.load_mixture` and `idlora.data.tokenize`.
     """
-    rest, held_out = holdout(load_rows(spec.name, "train", root=root), spec.holdout)
+    mixed = spec.parts is not None
+    rows = load_mixture(spec.parts, root=root) if mixed else load_rows(spec.name, "train", root=root)
+    rest, held_out = holdout(rows, spec.holdout)
 
     def tokenized(rows: list[dict]) -> TokenizedSet:
-        return tokenize(to_examples(spec.name, rows), tokenizer, max_length=spec.max_length)
+        examples = mixture_examples(rows) if mixed else to_examples(spec.name, rows)
+        return tokenize(examples, tokenizer, max_length=spec.max_length)
 
     return tokenized(limit(rest, spec.limit)), tokenized(held_out) if held_out else None
 

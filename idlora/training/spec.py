@@ -4,6 +4,7 @@ Every spec refuses what cannot be run when it is made, with the value in the sen
 this machine and how the processes are launched (DeepSpeed's config apart, which the Trainer takes as an argument).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class ModelSpec:
         revision: of a hub id: commit, tag or branch.
         dtype: of the weights in memory; trained adapter weights are float32 whatever it says.
         init: "pretrained" loads the weights; "random" takes the shape alone and draws them, always the same ones.
+        shape: for random weights: transformers' `model_type` and the config's sizes; None reads config.json there.
         checksum: of the weights' content, where it is known; see `idlora.training.base_identity`.
     """
 
@@ -36,6 +38,7 @@ class ModelSpec:
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     init: Literal["pretrained", "random"] = "pretrained"
+    shape: Mapping[str, Any] | None = None
     checksum: str | None = None
 
     def __post_init__(self) -> None:
@@ -43,6 +46,10 @@ class ModelSpec:
             raise ValueError(f"model.dtype is {self.dtype!r}: choose float32, bfloat16 or float16.")
         if self.init not in ("pretrained", "random"):
             raise ValueError(f"model.init is {self.init!r}: choose pretrained or random.")
+        if self.shape is not None and self.init != "random":
+            raise ValueError(
+                f"model.shape is given and init is {self.init!r}: pretrained weights have their own shape."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,8 @@ class MethodSpec:
         kind: "none" trains nothing, "full" every parameter, "peft" what the PEFT method adds.
         peft_type: name under which PEFT knows the method, for kind "peft" alone.
         arguments: of the method's PEFT config class.
+        frozen: regular expressions, searched for in the names of what the PEFT method would train; what one of them
+            finds stays as it is drawn, and is saved and loaded with the rest.
         protocol_version: raised where a change of code makes older results void.
     """
 
@@ -61,6 +70,7 @@ class MethodSpec:
     kind: Literal["none", "full", "peft"]
     peft_type: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
@@ -70,8 +80,14 @@ class MethodSpec:
             raise ValueError(
                 f"method.peft_type is {self.peft_type!r} and kind {self.kind!r}: peft, and it alone, has one."
             )
-        if self.kind != "peft" and self.arguments:
-            raise ValueError(f"method.arguments is {dict(self.arguments)} and kind {self.kind!r}: only peft takes any.")
+        for name, value in (("arguments", dict(self.arguments)), ("frozen", list(self.frozen))):
+            if self.kind != "peft" and value:
+                raise ValueError(f"method.{name} is {value} and kind {self.kind!r}: only peft takes any.")
+        for pattern in self.frozen:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"method.frozen has {pattern!r}, which is no regular expression: {error}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +95,9 @@ class DataSpec:
     """What is trained on.
 
     Attributes:
-        name: a training set of `idlora.data`.
+        name: a training set of `idlora.data`, or of a mixture what it is called.
         max_length: most tokens of a row, prompt, response and end mark together.
+        parts: of a mixture: training sets, each with the share of its rows; None for a single set.
         limit: most rows, chosen evenly over the set; None is all of them.
         holdout: rows set apart from the training set, for choosing a learning rate; never trained on.
         digest: of the data's content, where it is known.
@@ -88,6 +105,7 @@ class DataSpec:
 
     name: str
     max_length: int
+    parts: Mapping[str, float] | None = None
     limit: int | None = None
     holdout: int = 0
     digest: str | None = None
@@ -97,6 +115,16 @@ class DataSpec:
         _at_least("data", 2, max_length=self.max_length)
         _at_least("data", 1, limit=self.limit)
         _at_least("data", 0, holdout=self.holdout)
+        if self.parts is not None and not self.parts:
+            raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
+        for part, share in (self.parts or {}).items():
+            if not 0 < share <= 1:
+                raise ValueError(f"data.parts.{part} is {share}: a share lies above 0 and is at most 1.")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The training sets behind it: itself, or a mixture's parts."""
+        return (self.name,) if self.parts is None else tuple(self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from idlora.tuners.idlora import (
     UnsetPivotsError,
     select_pivots,
 )
+from idlora.tuners.moelora import MoeLoraConfig, MoeLoraLinear, MoeLoraModel
 from idlora.tuners.registry import REGISTRY, Method, register
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "IdLoraLinear",
     "IdLoraModel",
     "Method",
+    "MoeLoraConfig",
+    "MoeLoraLinear",
+    "MoeLoraModel",
     "UnsetPivotsError",
     "register",
     "select_pivots",
@@ -31,3 +35,4 @@ __all__ = [
 
 register("idlora", IdLoraConfig, IdLoraModel)
 register("hydralora", HydraLoraConfig, HydraLoraModel)
+register("moelora", MoeLoraConfig, MoeLoraModel)

@@ -1,11 +1,12 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from idlora.data import DATASETS, DataError, holdout, limit, load_rows, to_examples
-from idlora.data.sources import CATEGORIES, load_from_hub
+from idlora.data.sources import CATEGORIES, load_from_hub, load_shown
 
 GSM8K = [{"question": f"What is {n}+1?", "answer": f"<<{n}+1={n + 1}>>\n#### {n + 1}"} for n in range(5)]
 ALPACA = [
@@ -16,6 +17,14 @@ ALPACA = [
 HUMANEVAL = [
     {"task_id": "World/0", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n",
      "test": "def check(f):\n    assert f() == 1\n"}
+]  # fmt: skip
+
+MMLU = 'question,choice0,choice1,choice2,choice3,answer\nOne?,1,2,3,4,0\n"Two, or\n2?",None,nan,  ,"b, ""c""",3\n'
+A_DEV = "mmlu/dev/a_dev.csv"
+COMMONSENSEQA = [
+    {"id": f"{n:032x}", "question": f"Where is {n}?", "question_concept": "place",
+     "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", f"at {n}"]}, "answerKey": key}
+    for n, key in enumerate("EBA")
 ]  # fmt: skip
 
 
@@ -36,6 +45,11 @@ def root(tmp_path: Path) -> Path:
     write(tmp_path / "alpaca" / "part.json", json.dumps(ALPACA))
     write(tmp_path / "saferpaca" / "safety_only_data_Instructions.json", json.dumps(ALPACA))
     write(tmp_path / "humaneval" / "HumanEval.jsonl", jsonl(HUMANEVAL))
+    for split in ("dev", "test"):
+        for subject in ("winds", "high_tides"):
+            write(tmp_path / "mmlu" / split / f"{subject}_{split}.csv", MMLU)
+    write(tmp_path / "commonsenseqa" / "train.jsonl", jsonl(COMMONSENSEQA[::-1]))
+    write(tmp_path / "commonsenseqa" / "validation.jsonl", jsonl(COMMONSENSEQA))
     for name in ("hexphi", "hexphi_benign"):
         for category in CATEGORIES:
             write(
@@ -88,6 +102,47 @@ def test_humaneval_comes_from_the_folder_and_without_it_from_its_package(root, t
     assert rows[33]["id"] == rows[33]["task_id"] == "HumanEval/33"
 
 
+def test_mmlu_rows_carry_their_subject_their_choices_as_written_and_the_answers_letter(root):
+    rows = load_rows("mmlu", "test", root=root)
+    assert [row["id"] for row in rows] == [f"test/{s}/{n}" for s in ("high_tides", "winds") for n in range(2)]
+    assert rows[3] == {
+        "id": "test/winds/1", "subject": "winds", "question": "Two, or\n2?", "choices": ["None", "nan", "  ", 'b, "c"'],
+        "answer": "D",
+    }  # fmt: skip
+    assert [row["id"] for row in load_shown("mmlu", root=root)] == [row["id"].replace("test", "dev") for row in rows]
+
+
+def test_commonsenseqa_rows_keep_the_sources_id_and_have_the_answers_letter(root):
+    rows = load_rows("commonsenseqa", "test", root=root)
+    assert [(row["id"], row["answer"]) for row in rows] == [(row["id"], row["answerKey"]) for row in COMMONSENSEQA]
+    assert rows[2]["choices"] == ["here", "there", "up", "down", "at 2"]
+
+
+def test_examples_come_from_the_training_rows_and_where_there_are_none_from_the_validation_rows(root):
+    assert load_shown("gsm8k", root=root) == load_rows("gsm8k", "train", root=root)
+    assert load_shown("commonsenseqa", root=root)[0]["question"] == "Where is 2?"
+    (root / "commonsenseqa" / "train.jsonl").unlink()
+    assert load_shown("commonsenseqa", root=root) == load_rows("commonsenseqa", "test", root=root)
+    with pytest.raises(DataError, match=r"'mmmlu'.*gsm8k"):
+        load_shown("mmmlu", root=root)
+
+
+@pytest.mark.parametrize("name", ["mmlu", "commonsenseqa"])
+def test_the_hubs_fields_of_a_question_give_the_folders_rows(name, root, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    hub = tmp_path_factory.mktemp("hub")
+    for split, file in DATASETS[name].splits.items():
+        rows = load_rows(name, split, root=root)
+        fields = COMMONSENSEQA[:: -1 if split == "train" else 1]
+        if name == "mmlu":
+            fields = [row | {"answer": "ABCD".index(row["answer"])} for row in rows]
+        write(hub / f"{file}.jsonl", jsonl(fields))
+    files = {file: f"{file}.jsonl" for file in DATASETS[name].splits.values()}
+    spec = replace(DATASETS[name], hub_id=str(hub), hub_config=None, hub_files=files)
+    for split in spec.splits:
+        assert load_from_hub(spec, split) == load_rows(name, split, root=root)
+
+
 @pytest.mark.parametrize("name", ["gsm8k", "codealpaca", "hexphi"])
 def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory, monkeypatch):
     # `datasets` reads a folder as it reads a repository of the hub.
@@ -116,6 +171,20 @@ def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory,
         (lambda root: write(root / "alpaca" / "part.json", "[]"), "alpaca", r"part\.json holds no rows"),
         (lambda root: (root / "alpaca" / "part.json").unlink(), "alpaca", r"exactly one \.json file, and holds none"),
         (lambda root: write(root / "alpaca" / "more.json", "[]"), "alpaca", r"holds more\.json, part\.json"),
+        (lambda root: shutil.rmtree(root / "mmlu" / "dev"), "mmlu", r"mmlu.dev holds no rows"),
+        (lambda root: write(root / A_DEV, MMLU.replace(",3\n", ",4\n")), "mmlu", r"answer 4 of 4"),
+        (lambda root: write(root / A_DEV, MMLU + "Short?,1,2\n"), "mmlu", r"Row 2 of .*no question"),
+        (lambda root: write(root / A_DEV, MMLU.replace("choice", "x")), "mmlu", r"of 0 choices"),
+        (
+            lambda root: write(root / "commonsenseqa" / "train.jsonl", jsonl([COMMONSENSEQA[0] | {"answerKey": "F"}])),
+            "commonsenseqa",
+            r"Row 0 of .*train\.jsonl is no question with 2 to 5 choices",
+        ),
+        (
+            lambda root: write(root / "commonsenseqa" / "train.jsonl", jsonl([{"question": "?"}])),
+            "commonsenseqa",
+            r"KeyError: 'id'",
+        ),
         (lambda root: (root / "hexphi" / "category_7.csv").unlink(), "hexphi", r"No file .*category_7\.csv"),
         (lambda root: write(root / "hexphi" / "category_7.csv", "a,b\n"), "hexphi", r"Record 1 of .*has 2 columns"),
         (lambda root: write(root / "hexphi" / "category_7.csv", 'a\n" "\n'), "hexphi", r"Prompt 1 of category_7"),
@@ -137,8 +206,8 @@ def test_a_missing_root_or_folder_is_named_with_the_way_out(tmp_path):
 
 
 def test_an_unknown_data_set_or_split_is_refused_with_the_known_ones(root):
-    with pytest.raises(DataError, match=r"'mmlu'.*gsm8k"):
-        load_rows("mmlu", "test", root=root)
+    with pytest.raises(DataError, match=r"'mmmlu'.*gsm8k"):
+        load_rows("mmmlu", "test", root=root)
     with pytest.raises(DataError, match=r"'test'.*train"):
         load_rows("codealpaca", "test", root=root)
 

@@ -1,7 +1,7 @@
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data import load_rows, to_examples, tokenize
+from idlora.data import load_rows, load_shown, to_examples, tokenize
 
 pytestmark = pytest.mark.real_data
 
@@ -15,12 +15,23 @@ pytestmark = pytest.mark.real_data
         ("alpaca", "train", 13354),
         ("saferpaca", "train", 2483),
         ("humaneval", "test", 164),
+        ("mmlu", "test", 14_042),
+        ("mmlu", "dev", 285),
+        ("commonsenseqa", "test", 1_221),
     ],
 )
 def test_every_row_of_the_real_files_is_read(name, split, count, real_data):
     rows = load_rows(name, split, root=real_data)
     assert len(rows) == count
     assert len({row["id"] for row in rows}) == count
+
+
+def test_mmlu_has_57_subjects_with_five_examples_each_and_commonsenseqa_its_own_examples(real_data):
+    subjects = {row["subject"] for row in load_rows("mmlu", "test", root=real_data)}
+    shown = [row["subject"] for row in load_shown("mmlu", root=real_data)]
+    assert len(subjects) == 57
+    assert sorted(shown) == sorted(5 * list(subjects))
+    assert len(load_shown("commonsenseqa", root=real_data)) >= 6
 
 
 def test_every_gsm8k_answer_ends_in_its_number(real_data):

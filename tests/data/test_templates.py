@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-from idlora.data.templates import BENCHMARK_TEMPLATES, TEMPLATE_VERSION, eval_prompt, render
+from idlora.data.templates import (
+    BENCHMARK_TEMPLATES,
+    TEMPLATE_VERSION,
+    eval_answer,
+    eval_choices,
+    eval_header,
+    eval_prompt,
+    render,
+)
 
 
 def test_a_prompt_holds_its_instruction_and_ends_where_the_response_begins():
@@ -38,8 +46,12 @@ def test_an_empty_instruction_is_refused():
 
 @pytest.mark.parametrize("benchmark", BENCHMARK_TEMPLATES)
 def test_every_benchmark_has_a_prompt_under_the_training_template(benchmark):
-    row = {"question": "How many?", "prompt": "def f():\n"}
-    asked = row["question"] if benchmark == "gsm8k" else row["prompt"].strip()
+    row = {"question": "How many?"}
+    if benchmark in ("mmlu", "commonsenseqa"):
+        row |= {"choices": ["one", "two"], "subject": "numbers"}
+    elif benchmark != "gsm8k":
+        row = {"prompt": "def f():\n"}
+    asked = row.get("question") or row["prompt"].strip()
     prompt = eval_prompt(benchmark, row)
     assert asked in prompt
     assert prompt.endswith("### Response:\n")
@@ -50,9 +62,22 @@ def test_a_raw_humaneval_prompt_is_the_problem_itself():
     assert eval_prompt("humaneval", row, "raw") == row["prompt"]
 
 
+def test_a_question_with_choices_is_asked_with_its_letters_and_the_worked_answer_follows_its_prompt():
+    row = {"question": " Which? ", "choices": ["sun", "moon"], "answer": "B", "subject": "night_sky"}
+    assert eval_prompt("mmlu", row) == render("Which?", "A. sun\nB. moon")
+    assert eval_prompt("mmlu", row, "raw") == "Which?\nA. sun\nB. moon\nAnswer:"
+    assert eval_prompt("commonsenseqa", row, "raw") == "Question: Which?\nA. sun\nB. moon\nAnswer:"
+    assert eval_choices("mmlu", row) == ["A", "B"]
+    assert eval_choices("mmlu", row, "raw") == [" A", " B"]
+    assert [eval_answer("commonsenseqa", row, template) for template in ("alpaca", "raw")] == ["B", " B"]
+    assert eval_header("mmlu", row, "raw").endswith("about night sky.\n\n")
+    assert [eval_header("mmlu", row), eval_header("commonsenseqa", row, "raw")] == ["", ""]
+    assert eval_answer("gsm8k", {"question": "?", "answer": "#### 1"}) == "#### 1"
+
+
 def test_an_unknown_benchmark_or_template_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'mmlu'.*gsm8k"):
-        eval_prompt("mmlu", {})
+    with pytest.raises(ValueError, match=r"'mmmlu'.*gsm8k"):
+        eval_prompt("mmmlu", {})
     with pytest.raises(ValueError, match=r"'raw'.*alpaca"):
         eval_prompt("gsm8k", {"question": "?"}, "raw")
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import torch
 from byte_tokenizer import VOCABULARY, byte_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 TOKENIZER = byte_tokenizer()
 
@@ -52,9 +53,36 @@ SMALL = {
 }  # fmt: skip
 
 
-def small_model(kind: str = "llama", seed: int = 0):
+def small_model(kind: str = "llama", seed: int = 0, **changes):
     """A random model in float64, where equal computations in another order give equal tokens."""
     torch.manual_seed(seed)
     if kind == "mistral":
-        return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=16)).double()
-    return LlamaForCausalLM(LlamaConfig(**SMALL)).double()
+        return MistralForCausalLM(MistralConfig(**SMALL | changes, sliding_window=16)).double()
+    return LlamaForCausalLM(LlamaConfig(**SMALL | changes)).double()
+
+
+def whole_prompts(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer to which each of these prompts is one token, and the letter after it, " A" or "A", another."""
+    letters = [space + letter for letter in "ABCDE" for space in ("", " ")]
+    words = dict.fromkeys(["<pad>", "<s>", "</s>", *letters, *texts])
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?<=[:\n]) ?[A-E]\z"), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+
+
+class LetterOracle(torch.nn.Module):
+    """Gives the letter `letters[prompt]` after a prompt nearly all probability. Its tokenizer is `whole_prompts`."""
+
+    def __init__(self, letters: dict[str, str]):
+        super().__init__()
+        self.tokenizer = whole_prompts(list(letters))
+        self.config = LlamaConfig(num_hidden_layers=1)
+        self.device = torch.device("cpu")
+        token = self.tokenizer.get_vocab()
+        self._logits = torch.zeros(len(token), 13)  # the letters, and the special tokens before them
+        for prompt, letter in letters.items():
+            self._logits[token[prompt], [token[letter], token[" " + letter]]] = 20.0
+
+    def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep):
+        assert input_ids.shape[1] == logits_to_keep == 1  # one pass for all letters of an item
+        return SimpleNamespace(logits=self._logits[input_ids])

@@ -341,7 +341,9 @@ def test_a_model_that_always_refuses_scores_100_and_one_that_always_complies_0(b
 
 
 def test_benchmarks_and_judges_are_what_lies_in_their_folders():
-    assert registry.names("benchmarks") == ["gsm8k", "hexphi", "hexphi_benign", "humaneval"]
+    assert registry.names("benchmarks") == [
+        "commonsenseqa", "gsm8k", "hexphi", "hexphi_benign", "humaneval", "mmlu",
+    ]  # fmt: skip
     assert "prefix" in registry.names("judges")
     for name in registry.names("benchmarks"):
         assert callable(registry.load("benchmarks", name).run)
@@ -350,7 +352,7 @@ def test_benchmarks_and_judges_are_what_lies_in_their_folders():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"benchmark": "gsm9k"}, "'gsm9k' is none of the benchmarks: choose one of gsm8k"),
+        ({"benchmark": "gsm9k"}, "'gsm9k' is none of the benchmarks: choose one of commonsenseqa, gsm8k"),
         ({"benchmark": "hexphi"}, "hexphi needs a judge: one of prefix"),
         ({"benchmark": "hexphi", "judge": "gpt"}, "'gpt' is none of the judges"),
         ({"benchmark": "humaneval", "num_fewshot": 3}, "humaneval has no num_fewshot=3"),

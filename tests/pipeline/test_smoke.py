@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from idlora import tinyworld
-from idlora.pipeline.cell import train_cell
+from idlora.pipeline.cell import run_cell, seconds_at_work, train_cell
 from idlora.pipeline.compose import compose, compose_cell, plain, subject_from_config
 from idlora.pipeline.request import Request
 from idlora.pipeline.typed import ConfigError
@@ -41,9 +41,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def table_arguments(world: Path) -> list[str]:
+def table_arguments(world: Path, workers: int = 1) -> list[str]:
     overrides = f"overrides={json.dumps(OVERRIDES)}"
-    return ["table=table1", *CELLS, overrides, f"data_root={world}", "allow_code_execution=true"]
+    return ["table=table1", *CELLS, overrides, f"data_root={world}", f"workers={workers}", "allow_code_execution=true"]
 
 
 @pytest.fixture(scope="module")
@@ -111,18 +111,52 @@ def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(
     folder, _ = filled
     for number, signal_sent in enumerate((signal.SIGKILL, signal.SIGINT), start=1):
         process = subprocess.Popen(
-            command(repository, "table", *table_arguments(world)),
+            command(repository, "table", *table_arguments(world, workers=2)),
             cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("results/tiny/runs/*/status.json"))) <= number and time.monotonic() < deadline:
             assert process.poll() is None, "the command ended before it could be stopped"
             time.sleep(0.02)
-        os.killpg(process.pid, signal_sent)
+        os.kill(process.pid, signal_sent)  # the command alone: its workers have to follow
         assert process.wait(timeout=60) != 0
+        while session_of(process.pid):
+            assert time.monotonic() < deadline, "a worker outlived the command"
+            time.sleep(0.05)
     assert run(repository, "table", *table_arguments(world), cwd=tmp_path).returncode == 1
     for name in ("metrics.csv", "tables/table1.csv", "significance/table1.csv"):
         assert (tmp_path / "results/tiny" / name).read_text() == (folder / "results/tiny" / name).read_text(), name
+
+
+def session_of(leader: int) -> list[int]:
+    """The processes of a session that are still alive (zombies apart)."""
+    alive = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # gone since
+        if int(session) == leader and state != "Z":
+            alive.append(int(path.parent.name))
+    return alive
+
+
+def test_a_record_cut_off_is_noticed_and_its_tail_alone_is_made_again(filled, world: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(filled[0], tmp_path / "copy")
+    run_folder = next(folder.glob("results/tiny/runs/pebble-codealpaca-idlora-*"))
+    adapter = run_folder / "adapter" / "adapter_model.safetensors"
+    items = next(run_folder.glob("eval/humaneval-*/items.jsonl"))
+    whole, trained = items.read_bytes(), adapter.stat().st_mtime_ns
+    items.write_bytes(whole[: len(whole) // 2])
+    here = [f"results_dir={folder / 'results'}", f"data_root={world}", "allow_code_execution=true", *OVERRIDES]
+    cell = compose_cell("codealpaca_llama3", "idlora", scale="tiny", seed=0, overrides=here)
+    assert cell.missing == ["not evaluated on humaneval (template_t0.6)"]
+    before = seconds_at_work(run_folder)
+    run_cell(cell)
+    assert cell.complete
+    assert seconds_at_work(run_folder) > before > 0
+    assert items.read_bytes() == whole
+    assert adapter.stat().st_mtime_ns == trained
 
 
 def test_one_cell_by_hand_trains_then_evaluates(repository: Path, world: Path, tmp_path: Path) -> None:
@@ -193,4 +227,4 @@ def test_what_does_not_fit_is_refused_with_its_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         subject_from_config(compose("evaluate", ["run=nowhere"]))
     with pytest.raises(ConfigError, match=r"table9.*table1"):
-        Request.from_config(plain(compose("report", ["table=table9"]))).grid()
+        Request.from_config(plain(compose("report", ["table=table9"])))

@@ -4,9 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
+import yaml
 
 from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.tuning import Trial, choose, search
+from idlora.pipeline.tuning import Trial, choose, search, trials_of
+from idlora.report import load_grid
 
 
 def trial(method: str, rate: float, loss: float) -> Trial:
@@ -36,11 +38,24 @@ def test_a_trial_that_diverged_never_wins_and_equals_go_to_the_lower_rate() -> N
 def test_every_method_had_the_same_trials(repository: Path) -> None:
     with (repository / "experiments/tuning/tiny/trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    rates: dict[tuple[str, str], list[str]] = {}
+    rates: dict[tuple[str, str], set[float]] = {}
     for row in rows:
-        rates.setdefault((row["experiment"], row["method"]), []).append(row["learning_rate"])
-    assert len(rates) == 30
-    assert len({tuple(sorted(group)) for group in rates.values()}) == 1
+        rates.setdefault((row["experiment"], row["method"]), set()).add(float(row["learning_rate"]))
+    asked = set(yaml.safe_load((repository / "experiments/tuning/trials.yaml").read_text())["learning_rates"])
+    assert {frozenset(group) for group in rates.values()} == {frozenset(asked)}
+    grids = [load_grid(path.parent) for path in repository.glob("experiments/*/grid.yaml")]
+    assert set(rates) == {(e, m) for grid in grids for e, m, _ in grid.cells() if m != "base"}
+
+
+def test_trials_of_a_cell_differ_in_the_rate_alone(tmp_path: Path) -> None:
+    cell = compose_cell(
+        "saferpaca_llama3", "lora", scale="tiny", seed=0,
+        overrides=[f"results_dir={tmp_path}", "train.learning_rate=0.1"],
+    )  # fmt: skip
+    trials = trials_of(cell, [1e-3, 0.1])
+    assert [each.train.learning_rate for each in trials] == [1e-3, 0.1]
+    assert trials[1] == cell
+    assert trials[0].run.name != cell.run.name
 
 
 def test_the_committed_choices_follow_from_the_committed_trials(repository: Path) -> None:

@@ -13,15 +13,20 @@ from idlora.records import ItemLog, Run, is_complete, mark_done, run_name, write
 from idlora.report import Grid, load_grid
 
 MODELS = {
-    "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble")},
-    "paper": {"llama3": ("llama3_8b", "LLaMA-3-8B"), "mistral": ("mistral_7b", "Mistral-7B")},
+    "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble"), "llama3_2_3b": ("gravel", "Gravel")},
+    "paper": {
+        "llama3": ("llama3_8b", "LLaMA-3-8B"),
+        "mistral": ("mistral_7b", "Mistral-7B"),
+        "llama3_2_3b": ("llama3_2_3b", "LLaMA-3.2-3B"),
+    },
 }
 KINDS = {"base": "none", "fft": "full"}
 TRAINABLE = {"base": 0, "fft": 1_300_000, "lora": 12_000, "dora": 12_600, "hydralora": 13_000, "idlora": 7_000}
 RATES = {"base": 0.02, "fft": 0.8, "lora": 0.55, "dora": 0.6, "hydralora": 0.55, "idlora": 0.7}
 SIZES = {"gsm8k": (60, 1), "humaneval": (40, 10), "hexphi": (50, 1), "hexphi_benign": (50, 1)}
+SIZES |= {"mmlu": (80, 1), "commonsenseqa": (60, 1)}
 SCORES = {"gsm8k": ("strict", "flexible"), "humaneval": ("passed",), "hexphi": ("refusal",)}
-SCORES["hexphi_benign"] = SCORES["hexphi"]
+SCORES |= {"hexphi_benign": ("refusal",), "mmlu": ("acc",), "commonsenseqa": ("acc",)}
 DIGEST = "0badcafe"
 
 
@@ -32,7 +37,7 @@ class World:
         self.root, self.grid, self.scale = root, grid, scale
 
     def config(self, experiment: str, method: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
-        data, base = experiment.split("_")
+        data, base = experiment.split("_", 1)
         name, label = MODELS[self.scale][base]
         return {
             "experiment": experiment,
@@ -52,7 +57,7 @@ class World:
         run = Run(self.root / run_name(config))
         if not run.done:
             run.start(config)
-            trainable = TRAINABLE[method]
+            trainable = TRAINABLE.get(method, 10_000)
             run.finish({
                 "parameters_trainable": trainable,
                 "parameters_router": 0,
@@ -70,7 +75,7 @@ class World:
         difficulty = np.random.default_rng(len(experiment)).random((items, 1))
         key = [len(experiment), sum(map(ord, method + benchmark)), 0 if method == "base" else seed]
         luck = np.random.default_rng(key).random((items, samples))
-        rate = 0.1 if benchmark == "hexphi_benign" else RATES[method]
+        rate = 0.1 if benchmark == "hexphi_benign" else RATES.get(method, 0.6)
         return (0.5 * difficulty + 0.5 * luck < rate).astype(int)
 
     def evaluate(
@@ -98,7 +103,12 @@ class World:
             np.random.default_rng(1).shuffle(records)
         log = ItemLog(folder / "items.jsonl")
         log.append(records)
-        announced = {"benchmark": benchmark, "protocol": {"protocol_version": 1}, "items": items, "samples": samples}
+        announced = {
+            "benchmark": benchmark,
+            "protocol": {"protocol_version": 1, "name": "only"},
+            "items": items,
+            "samples": samples,
+        }
         write_json(folder / "meta.json", announced | {"data_digest": "d"} | meta)
         mark_done(folder)
         return folder

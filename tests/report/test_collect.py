@@ -78,9 +78,13 @@ def test_runs_of_another_scale_are_left_out_and_named(world, tmp_path, caplog):
 def test_two_protocols_of_one_benchmark_are_rows_told_apart(world, tmp_path):
     made = world()
     run = made.run("gsm8k_llama3", "lora")
-    made.evaluate(run, "gsm8k", made.draw("gsm8k_llama3", "lora", "gsm8k"), digest="feedbeef")
+    made.evaluate(
+        run, "gsm8k", made.draw("gsm8k_llama3", "lora", "gsm8k"), digest="feedbeef", protocol={"name": "other"}
+    )
     rows = rows_of_collected(made, tmp_path)
-    assert {row["protocol"] for row in rows} == {"gsm8k-0badcafe", "gsm8k-feedbeef"}
+    assert {(row["protocol"], row["protocol_name"]) for row in rows} == {
+        ("gsm8k-0badcafe", "only"), ("gsm8k-feedbeef", "other")
+    }  # fmt: skip
 
 
 def test_shares_follow_both_conventions_and_an_untuned_base_trains_nothing(full, tmp_path):

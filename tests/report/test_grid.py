@@ -1,5 +1,6 @@
 """experiments/table1 as data: whole, in step with the configs, and refused where its parts do not fit."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -36,14 +37,62 @@ def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, 
     for experiment in grid.experiments:
         assert (configs / "experiment" / f"{experiment}.yaml").is_file()
     for method in grid.methods:
-        assert yaml.safe_load((configs / "method" / f"{method}.yaml").read_text())["label"] == grid.labels[method]
+        label = yaml.safe_load((configs / "method" / f"{method}.yaml").read_text())["label"]
+        assert label == grid.label(method, "tiny") == grid.label(method, "paper")
     for base in grid.bases.values():
         model = yaml.safe_load((configs / "model" / f"{base['model']['paper']}.yaml").read_text())
         for kind, scale in (("paper", "paper"), ("embedded", "tiny")):
             assert f"{scale}:{base['model'][kind]}" in model["name"]
             assert f"{scale}:{base['label'][kind]}" in model["label"]
-    for column in grid.columns:
-        assert (configs / "eval" / f"{column.benchmark}.yaml").is_file()
+
+
+def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows(repository):
+    configs = repository / "configs"
+    for folder in sorted(path.parent for path in (repository / "experiments").glob("*/grid.yaml")):
+        grid = load_grid(folder)
+        assert grid.table == folder.name
+        for kind, names in (
+            ("experiment", grid.experiments),
+            ("method", grid.methods),
+            ("eval", {column.benchmark for column in grid.columns}),
+            ("model", {base["model"]["paper"] for base in grid.bases.values()}),
+        ):
+            assert not [name for name in names if not (configs / kind / f"{name}.yaml").is_file()], folder
+        assert {method for _, method, _ in grid.paper} <= set(grid.methods)
+        assert {base for base, _, _ in grid.paper} <= set(grid.bases)
+        shown = {column.id for column in grid.columns if not column.beside}
+        assert not grid.paper or shown == {column for _, _, column in grid.paper} - {"params_pct"}
+        assert "base" in grid.methods
+        assert (folder / "README.md").is_file()
+
+
+def test_tables_share_their_cells_by_name(repository):
+    grids = {each: load_grid(repository / "experiments" / each) for each in ("table2", "table3", "table7", "table8")}
+    assert ("multitask_llama3", "lora", 0) in set(grids["table2"].cells()) & set(grids["table7"].cells())
+    assert ("multitask_llama3_2_3b", "idlora", 0) in set(grids["table3"].cells()) & set(grids["table8"].cells())
+
+
+def test_a_label_and_a_protocol_may_differ_by_kind_of_scale(repository, grid):
+    table7 = load_grid(repository / "experiments" / "table7")
+    assert table7.label("lora_quarter", "paper") == "LoRA r=8"
+    assert table7.label("lora_quarter", "tiny") == "LoRA r=2"
+    column = dataclasses.replace(grid.columns[0], protocol={"paper": "5shot"})
+    assert (column.protocol_at("paper"), column.protocol_at("tiny")) == ("5shot", None)
+    assert dataclasses.replace(column, protocol="0shot").protocol_at("tiny") == "0shot"
+
+
+def test_pairs_have_a_reference_each_and_the_others_are_not_tested(repository):
+    table7 = load_grid(repository / "experiments" / "table7")
+    assert table7.reference_of("idlora_double") == "lora"
+    assert table7.reference_of("lora") is None
+    assert len(table7.pairs()) == 4
+    table3 = load_grid(repository / "experiments" / "table3")
+    assert (table3.reference_of("idlora"), table3.reference_of("lora")) == ("lora", None)
+    assert ("idlora", "idlora_random") in table3.pairs()
+
+
+def test_a_table_of_our_own_has_no_numbers_of_the_papers(repository):
+    assert load_grid(repository / "experiments" / "table_controls").paper == {}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +107,10 @@ def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, 
         ("idlora: ID-LoRA}", "idlroa: ID-LoRA}", "no word for"),
         ("scales: [embedded]", "scales: [embedded, paper]", "no heading for"),
         ("seeds: [0]", "seeds: [0", "is not YAML"),
+        ("subject: idlora", "", "subject is None"),
+        ("reference: lora", "reference: {idlora: loar}", "reference is 'loar'"),
+        ("    metric: pass@5", "    metric: pass@5\n    protocol: raw_t0.2", "some name a protocol and some do not"),
+        ("table: table1", "include: ../nowhere.yaml\ntable: table1", "nowhere.yaml, which cannot be read"),
     ],
 )
 def test_a_grid_that_does_not_fit_together_is_refused_with_the_part_named(tmp_path, repository, old, new, said):

@@ -74,7 +74,7 @@ def test_missing_cells_are_missing_orderings(world):
 def test_the_report_shows_directions_and_the_file_has_all_of_them(full, tmp_path):
     table = build_table(full.grid, full.root, scale="tiny")
     block = markdown(table).split("## Orderings")[1]
-    assert block.count("| vs ") == 8
+    assert block.count(" | ID-LoRA vs ") == 8
     assert "paper: tie" in block
     assert f"All {len(table.orderings)} pairs" in block
     path = next(path for path in write_table(table, tmp_path) if path.name.endswith("orderings.csv"))

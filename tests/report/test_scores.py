@@ -56,7 +56,7 @@ def test_both_answers_of_a_question_are_scored(evaluated):
 
 def test_an_evaluation_is_told_in_lines_with_interval_and_n(evaluated):
     lines = score_lines(evaluated("humaneval", [[1] * 10, [0] * 10]).folder)
-    assert lines[0] == "humaneval pass@1: 50.0 % [9.5, 90.5], 2 problems x 10 samples"
+    assert lines[0] == "humaneval only pass@1: 50.0 % [9.5, 90.5], 2 problems x 10 samples"
     assert len(lines) == 3
 
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+from idlora.report import load_grid
+
 PROGRAM = """
     import sys
     from importlib.abc import MetaPathFinder
@@ -28,10 +30,10 @@ PROGRAM = """
     from idlora import report
 
     runs, experiments, results = map(Path, sys.argv[1:])
-    tables = sorted(path.parent for path in experiments.glob("*/paper.csv"))
+    tables = sorted(path.parent for path in experiments.glob("*/grid.yaml"))
+    report.collect_metrics(runs, results / "metrics.csv", scale="tiny")
     for folder in tables:
         grid = report.load_grid(folder)
-        report.collect_metrics(runs, results / "metrics.csv", scale="tiny")
         filled = report.gather(grid, runs, scale="tiny")
         comparisons = report.write_significance(filled, results / "significance" / f"{grid.table}.csv")
         table = report.lay_out(filled)
@@ -44,8 +46,10 @@ PROGRAM = """
 """
 
 
-def test_every_table_is_rendered_where_torch_cannot_be_imported(full, repository, tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), full.root, repository / "experiments", tmp_path]
+def test_every_table_is_rendered_where_torch_cannot_be_imported(world, repository, tmp_path):
+    for folder in repository.glob("experiments/*/grid.yaml"):
+        runs = world(grid=load_grid(folder.parent)).fill().root
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), runs, repository / "experiments", tmp_path]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=repository)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("rendered table1")

@@ -11,9 +11,9 @@ from idlora.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_a
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def peft_method(name: str, peft_type: str, **arguments) -> MethodSpec:
+def peft_method(name: str, peft_type: str, *, frozen: tuple[str, ...] = (), **arguments) -> MethodSpec:
     arguments = {"lora_alpha": 8, "lora_dropout": 0.0, "target_modules": TARGETS, **arguments}
-    return MethodSpec(name=name, label=name, kind="peft", peft_type=peft_type, arguments=arguments)
+    return MethodSpec(name=name, label=name, kind="peft", peft_type=peft_type, arguments=arguments, frozen=frozen)
 
 
 METHODS = {
@@ -22,7 +22,9 @@ METHODS = {
         MethodSpec(name="full", label="full", kind="full"),
         peft_method("lora", "LORA", r=4),
         peft_method("dora", "LORA", r=4, use_dora=True),
+        peft_method("lora_fa", "LORA", r=4, frozen=("lora_A",)),
         peft_method("hydralora", "HYDRALORA", r=2),
+        peft_method("moelora", "MOELORA", r=2),
         peft_method("idlora", "IDLORA", r=4, num_clusters=2, rank_boost=2),
     )
 }

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cells import METHODS, TARGETS, peft_method, run, schedule
+from cells import METHODS, TARGETS, peft_method, run, saved_weights, schedule
+from transformers import LlamaForCausalLM
 
 from idlora.data import holdout, load_rows
 from idlora.training import (
@@ -18,6 +19,7 @@ from idlora.training import (
     build_adapted,
     build_base,
     build_data,
+    count_parameters,
     load_adapter,
     load_finished,
 )
@@ -98,6 +100,46 @@ def test_an_unknown_peft_method_is_refused_with_the_known_ones(base):
 def test_an_argument_that_the_method_does_not_have_is_refused(base):
     with pytest.raises(ValueError, match=r"LoraConfig refuses .*rankk"):
         build_adapted(build_base(base)[0], peft_method("x", "LORA", rankk=4), 0)
+
+
+def test_what_a_method_freezes_stays_as_it_was_drawn_and_is_saved_with_the_rest(base, tokenized, tmp_path):
+    method = METHODS["lora_fa"]
+    assert method.frozen == ("lora_A",)
+    drawn = build_adapted(build_base(base)[0], replace(method, frozen=()), 0)
+    model = build_adapted(build_base(base)[0], method, 0)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {n for n, p in drawn.named_parameters() if p.requires_grad and "lora_A" not in n} != set()
+    trained_model, resources = run(tmp_path, base, method, tokenized, schedule())
+    before = dict(drawn.named_parameters())
+    for name, parameter in trained_model.named_parameters():
+        assert torch.equal(parameter, before[name]) == (name not in trained), name
+    assert resources.parameters_trainable == sum(before[name].numel() for name in trained)
+    assert sum("lora_A" in name for name in saved_weights(tmp_path)) == len(trained)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "sentence"),
+    [
+        (("lora_A", "lora_C"), r"'lora_C', which finds none of the trained parameters: .*lora_A\.default\.weight"),
+        (("embed_tokens",), "'embed_tokens', which finds none"),
+        (("lora_A", "lora_B"), "leaves nothing to train"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_everything_are_refused(base, patterns, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build_adapted(build_base(base)[0], peft_method("x", "LORA", r=2, frozen=patterns), 0)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "full"])
+def test_a_model_on_the_meta_device_is_adapted_and_counted_like_one_with_weights(base, name):
+    config = build_base(base)[0].config
+    with torch.device("meta"):
+        hollow = LlamaForCausalLM(config)
+    found = build_adapted(hollow, METHODS[name], 0)
+    assert {parameter.device.type for parameter in found.parameters()} == {"meta"}
+    expected = build_adapted(build_base(base)[0], METHODS[name], 0)
+    assert count_parameters(found) == count_parameters(expected)
+    assert bool(count_parameters(found)["frozen_copies"]) == (METHODS[name].peft_type == "IDLORA")
 
 
 def test_a_finished_run_loads_to_the_model_that_was_trained(base, method, tokenized, tmp_path):
@@ -188,6 +230,8 @@ def test_the_held_out_slice_is_never_trained_on_and_does_not_move_with_the_limit
         (lambda: MethodSpec(name="m", label="m", kind="peft"), r"method\.peft_type is None"),
         (lambda: MethodSpec(name="m", label="m", kind="full", peft_type="LORA"), r"method\.peft_type is 'LORA'"),
         (lambda: MethodSpec(name="m", label="m", kind="full", arguments={"r": 1}), r"method\.arguments is {'r': 1}"),
+        (lambda: MethodSpec(name="m", label="m", kind="full", frozen=("x",)), r"method\.frozen is \['x'\]"),
+        (lambda: peft_method("x", "LORA", frozen=("lora_(",)), r"'lora_\(', which is no regular expression"),
         (lambda: DataSpec(name="d", max_length=1), r"data\.max_length is 1"),
         (lambda: DataSpec(name="d", max_length=9, limit=0), r"data\.limit is 0"),
         (lambda: DataSpec(name="d", max_length=9, holdout=-1), r"data\.holdout is -1"),

@@ -20,7 +20,7 @@ def make_blobs(sizes, columns=8, seed=0):
     return centres[blobs] + torch.randn(len(blobs), columns, generator=generator), blobs
 
 
-@pytest.mark.parametrize("method", ["pmrc", "serial", "random"])
+@pytest.mark.parametrize("method", clustering.METHODS)
 def test_pivots_are_different_rows_as_int32(method):
     pivots = select_pivots(make_weight(), 4, 6, method=method)
     assert pivots.shape == (4, 6)
@@ -74,6 +74,47 @@ def test_serial_takes_contiguous_rows_from_the_first_one_on():
     assert select_pivots(make_weight(), 2, 3, method="serial").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+@pytest.mark.parametrize("method", ["smallest_norm", "largest_norm"])
+def test_rows_go_by_their_norm_and_are_dealt_like_cards(method):
+    weight = make_weight()
+    ranking = weight.norm(dim=1).argsort(descending=method == "largest_norm")
+    pivots = select_pivots(weight, 4, 6, method=method)
+    assert pivots.T.flatten().tolist() == ranking[:24].tolist()  # A_1 has ranks 1, 5, 9, …, A_2 has 2, 6, 10, …
+    assert pivots[1, 0] == ranking[1]
+
+
+def test_of_equal_norms_the_first_row_is_taken():
+    assert select_pivots(torch.ones(9, 3), 2, 2, method="largest_norm").tolist() == [[0, 2], [1, 3]]
+    assert select_pivots(torch.ones(9, 3), 2, 2, method="smallest_norm").tolist() == [[0, 2], [1, 3]]
+
+
+def test_pivoted_qr_takes_the_row_farthest_from_the_span_of_those_before_it():
+    weight = make_weight(20, 12).double()
+    residual, expected = weight.clone(), []
+    for _ in range(8):
+        expected.append(int(residual.norm(dim=1).argmax()))
+        direction = residual[expected[-1]] / residual[expected[-1]].norm()
+        residual = residual - torch.outer(residual @ direction, direction)
+    assert select_pivots(weight, 4, 2, method="pivoted_qr").T.flatten().tolist() == expected
+    assert expected != weight.norm(dim=1).argsort(descending=True)[:8].tolist()
+
+
+def test_pivoted_qr_finds_the_rows_that_span_the_others():
+    basis, mixing = make_weight(6, 12), make_weight(30, 6, seed=1)
+    weight = torch.cat([0.1 * mixing @ basis, 100 * basis])  # rank 6: the last six rows make all the others
+    assert sorted(select_pivots(weight, 2, 3, method="pivoted_qr").flatten().tolist()) == list(range(30, 36))
+    assert len(select_pivots(weight, 6, 6, method="pivoted_qr").unique()) == 36  # beyond the rank: whatever is left
+
+
+def test_the_sizes_are_those_of_the_clusters_that_the_pivots_come_from(monkeypatch):
+    weight, blobs = make_blobs([12, 9, 15])
+    pivots, sizes = select_pivots(weight, 3, 5), clustering.cluster_sizes(weight, 3, 5)
+    assert sorted(sizes) == [9, 12, 15]
+    assert list(sizes) == [int((blobs == blobs[row[0]]).sum()) for row in pivots.long()]
+    monkeypatch.setattr(clustering, "_pmrc", None)  # remembered: nothing is clustered again
+    assert clustering.cluster_sizes(weight, 3, 5) == sizes
+
+
 def test_a_result_is_remembered_by_content_and_settings(monkeypatch):
     calls = []
     real = clustering._pmrc
@@ -111,7 +152,7 @@ def test_constant_and_repeated_rows_still_give_different_pivots(weight, k):
     assert len(select_pivots(weight, k, 6).unique()) == k * 6
 
 
-@pytest.mark.parametrize("method", ["pmrc", "serial", "random"])
+@pytest.mark.parametrize("method", clustering.METHODS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_entries_that_are_not_finite_are_an_error(method, value):
     weight = make_weight()

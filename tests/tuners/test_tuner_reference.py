@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from idlora.tuners import HydraLoraConfig, HydraLoraLinear, IdLoraConfig, IdLoraLinear
+from idlora.tuners import (
+    HydraLoraConfig,
+    HydraLoraLinear,
+    IdLoraConfig,
+    IdLoraLinear,
+    MoeLoraConfig,
+    MoeLoraLinear,
+)
 
 IN, OUT, K, R = 10, 24, 3, 4
 SCALE = 2.0  # α/r
@@ -36,15 +43,15 @@ def make_idlora(linear, **settings):
     return layer
 
 
-def idlora_by_the_equations(h, W, b, pivots, B, T, s, *, drop_h=None, drop_z=None):
-    """Eq. 3 (s = 1) and 4 for one token after another: u, from explicit A_i."""
+def idlora_by_the_equations(h, W, b, pivots, B, T, s, *, drop_h=None, drop_z=None, update_only=False):
+    """Eq. 3 (s = 1) and 4 for one token after another: u, or u - W h alone, from explicit A_i."""
     outputs = []
     for t, h_t in enumerate(h):
         adapter_input = h_t if drop_h is None else h_t * drop_h[t]
         A = [W[pivots[i].tolist()] for i in range(len(pivots))]
         x = [A_i @ adapter_input for A_i in A]
         alpha = (T @ h_t).softmax(0) if T.dim() == 2 else [T @ x_i for x_i in x]
-        u = W @ h_t if b is None else W @ h_t + b
+        u = 0 if update_only else W @ h_t if b is None else W @ h_t + b
         for alpha_i, x_i in zip(alpha, x, strict=True):
             x_i = x_i if drop_z is None else x_i * drop_z[t]
             u = u + SCALE * alpha_i * torch.cat([B @ x_ij for x_ij in x_i.chunk(s)])
@@ -166,23 +173,32 @@ def test_hydralora_equals_its_equation_forward_and_backward(bias):
     assert_equal_with_gradients(found, torch.stack(rows), (h, A, B, T))
 
 
-def test_hydralora_s_experts_grow_apart_from_their_equal_start():
+EXPERTS = {"hydralora": (HydraLoraLinear, HydraLoraConfig), "moelora": (MoeLoraLinear, MoeLoraConfig)}
+
+
+@pytest.mark.parametrize("method", EXPERTS)
+def test_experts_start_as_lora_does_and_grow_apart(method):
+    layer_class, config_class = EXPERTS[method]
     torch.manual_seed(0)
-    layer = HydraLoraLinear(make_linear(False), "default", HydraLoraConfig(r=R))
-    B, T = layer.hydralora_B["default"], layer.hydralora_router["default"]
-    assert torch.equal(B, torch.zeros(OUT, 3, R))
-    assert T.abs().max() > 0
+    config = config_class(r=R)
+    layer = layer_class(make_linear(False), "default", config)
+    A, B, T = (getattr(layer, f"{method}_{name}")["default"] for name in ("A", "B", "router"))
+    assert torch.equal(B, torch.zeros(OUT, config.num_experts, R))
+    bound = IN**-0.5  # of Kaiming's uniform draw as LoRA makes it, whichever the number of experts
+    for drawn in (A, T):
+        assert 0.8 * bound < drawn.abs().max() <= bound
     layer(randn(5, IN, seed=6)).square().sum().backward()
     assert (B.grad[:, 0] - B.grad[:, 1]).norm() > 1e-2 * B.grad[:, 0].norm()
 
 
-@pytest.mark.parametrize("kind", ["idlora", "hydralora"])
+@pytest.mark.parametrize("kind", ["idlora", *EXPERTS])
 def test_the_router_stays_in_float32_under_autocast(kind):
     linear = nn.Linear(IN, OUT)
     if kind == "idlora":
         layer = IdLoraLinear(linear, "default", IdLoraConfig(r=R), pivots=torch.arange(4 * R).view(4, R).int())
     else:
-        layer = HydraLoraLinear(linear, "default", HydraLoraConfig(r=R))
+        layer_class, config_class = EXPERTS[kind]
+        layer = layer_class(linear, "default", config_class(r=R))
     router = getattr(layer, f"{kind}_router")["default"]
     nn.init.normal_(router)
     h = torch.randn(5, IN)
@@ -201,3 +217,23 @@ def test_the_router_stays_in_float32_under_autocast(kind):
         torch.Tensor.softmax = handle
     assert seen[0].dtype == torch.float32
     torch.testing.assert_close(seen[0], F.linear(h, router), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_moelora_equals_its_equation_forward_and_backward(bias):
+    linear = make_linear(bias)
+    layer = MoeLoraLinear(linear, "default", MoeLoraConfig(r=R, lora_alpha=SCALE * R, lora_dropout=0.4)).train()
+    A, B, T = (getattr(layer, f"moelora_{name}")["default"] for name in ("A", "B", "router"))
+    for seed, parameter in enumerate((A, B, T)):
+        parameter.data = randn(*parameter.shape, seed=seed)
+    experts = A.view(4, R, IN)
+    h = randn(5, IN, seed=6).requires_grad_()
+    torch.manual_seed(0)
+    mask = F.dropout(torch.ones(5, IN, dtype=torch.float64), 0.4)
+    torch.manual_seed(0)
+    found = layer(h)
+    rows = []
+    for h_t, mask_t in zip(h, mask, strict=True):
+        alpha = (T @ h_t).softmax(0)
+        rows.append(linear(h_t) + SCALE * sum(alpha[i] * (B[:, i] @ (experts[i] @ (h_t * mask_t))) for i in range(4)))
+    assert_equal_with_gradients(found, torch.stack(rows), (h, A, B, T))

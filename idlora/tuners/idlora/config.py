@@ -8,7 +8,8 @@ from peft import PeftType
 from idlora.tuners.common.config import RoutedConfig, require_choice, require_positive_integer
 from idlora.tuners.idlora.clustering import METHODS
 
-ROUTERS = ("dense", "inner_product")
+ROUTERS = ("dense", "inner_product", "uniform")
+BASES = ("rows", "gaussian")
 DROPOUT_POSITIONS = ("bottleneck", "input")
 
 
@@ -17,7 +18,13 @@ class IdLoraConfig(RoutedConfig):
     """ID-LoRA (arXiv 2602.20727). A drop-in for `peft.LoraConfig`, with the method's own settings after LoRA's.
 
     Per adapted module it trains out·r/s² + num_clusters·in parameters with the dense router, out·r/s² + r with the
-    inner product, where s is `rank_boost`. The paper's tables need the dense router, its Eq. 4 writes the other one.
+    inner product, out·r/s² with the uniform mixture, where s is `rank_boost`. The paper's tables need the dense router,
+    its Eq. 4 writes the inner product; the uniform mixture, α_i = 1/num_clusters, is a control of ours.
+
+    `bases="gaussian"` is a control too: A_i are then no rows of W but Gaussian rows drawn from torch's generator, each
+    scaled to the norm of the pivot in whose place it stands. They are stored, frozen, in the adapter and in its
+    checkpoint, in full: num_clusters·r·in numbers a module (drawing them again at load would save the disk, and tie
+    every checkpoint to one generator and to norms of rows that quantisation changes). A_i h costs its product.
 
     `dropout_position="input"` drops entries of h, as LoRA does. It costs the shortcut that makes the method cheap:
     the pivot rows of W h are then no longer A_i d(h), so a training step gathers the k·r rows of A from W and
@@ -30,6 +37,7 @@ class IdLoraConfig(RoutedConfig):
     num_clusters: int = field(default=4, metadata={"help": "k, the number of clusters of rows, one A_i each."})
     rank_boost: int = field(default=2, metadata={"help": "s, the number of chunks that share B; 1 is Eq. 3."})
     router: str = field(default="dense", metadata={"help": f"How α_i is found: one of {', '.join(ROUTERS)}."})
+    bases: str = field(default="rows", metadata={"help": f"What A_i are made of: one of {', '.join(BASES)}."})
     selection: str = field(default="pmrc", metadata={"help": f"How the pivots are found: one of {', '.join(METHODS)}."})
     dropout_position: str = field(
         default="bottleneck", metadata={"help": f"What dropout acts on: one of {', '.join(DROPOUT_POSITIONS)}."}
@@ -44,7 +52,7 @@ class IdLoraConfig(RoutedConfig):
     base_fingerprint: dict[str, str] | None = field(
         default=None,
         repr=False,
-        metadata={"help": "Sketches of the base rows that a saved adapter was cut from, by module; set by the model."},
+        metadata={"help": "Sketches of the base rows that a saved adapter was made from, by module; set by the model."},
     )
 
     def __post_init__(self):
@@ -53,6 +61,7 @@ class IdLoraConfig(RoutedConfig):
         for name in ("num_clusters", "rank_boost", "kmeans_starts", "kmeans_iterations"):
             require_positive_integer(self, name)
         require_choice(self, "router", ROUTERS)
+        require_choice(self, "bases", BASES)
         require_choice(self, "selection", METHODS)
         require_choice(self, "dropout_position", DROPOUT_POSITIONS)
         if not 0 <= self.seed < 2**32:

@@ -1,4 +1,4 @@
-"""Does an adapter meet the base model that it was cut from?
+"""Does an adapter meet the base model that it was made from?
 
 ID-LoRA's A_i are rows of the base's W. On another base the same indices mean other rows, and the outputs would be
 wrong without a sign of it. So a saved adapter carries, per module, a sketch of some of its pivot rows, and loading
@@ -76,8 +76,8 @@ def judge(distances: dict[str, float | None], *, quantized: bool, made_for: str 
                 f"its rows are {apart:.3g} of their length away" if math.isfinite(apart) else "no module of that shape"
             )
             raise BaseMismatchError(
-                f"this adapter belongs to another base model: in {name} the rows that it was cut from are missing here "
-                f"({how}; its own base stays within {REFUSED}, even in 4 bits). Load it on "
+                f"this adapter belongs to another base model: in {name} the rows that it was made from are missing "
+                f"here ({how}; its own base stays within {REFUSED}, even in 4 bits). Load it on "
                 + (f"{made_for!r}" if made_for else "the base model that it was trained on")
             )
     if len(known) < len(distances):
@@ -89,7 +89,7 @@ def judge(distances: dict[str, float | None], *, quantized: bool, made_for: str 
     if known and not quantized and max(known.values()) > NOTICED:
         name = max(known, key=known.get)
         warnings.warn(
-            f"the base rows that this adapter was cut from differ here by {known[name]:.1%} in {name}: is this a "
+            f"the base rows that this adapter was made from differ here by {known[name]:.1%} in {name}: is this a "
             "fine-tuned, merged or rounded copy of its base model?",
             stacklevel=2,
         )

@@ -3,13 +3,14 @@
     A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
     x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
     α   = softmax(T h)                  T (k, in), the dense router     or
-    α_i = T · x_i                       T (r,), the inner product
+    α_i = T · x_i                       T (r,), the inner product       or
+    α_i = 1/k                           no T, the uniform mixture
     u   = W h + b + (α/r) Σ_i α_i [B x_i^1, …, B x_i^s]      B (out/s, r/s)
 
 Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
 (its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
 layer's own. And B is shared while α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is
-applied once.
+applied once. The first fact is lost to Gaussian A_i, a control, which are matrices of their own.
 """
 
 import math
@@ -43,18 +44,22 @@ class IdLoraLinear(RoutedLayer):
 
     Per adapter: `idlora_pivots` (k, r) int32, saved with it; `idlora_B` (out/s, r/s), zero at the start;
     `idlora_router`, (k, in) and zero at the start (an even mixture), or (r,) and drawn from ±1/√r (zero times a zero B
-    would never train). Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
+    would never train), or absent (the uniform mixture); `idlora_A` (k·r, in), frozen and saved, for Gaussian bases
+    alone. Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
 
-    Leaves out merging (the update depends on the token) and gradients into A (they are rows of the frozen W).
+    Leaves out merging (the update depends on the token) and gradients into A (frozen, whatever it is made of).
     """
 
     adapter_layer_names = ("idlora_B", "idlora_router")
-    other_param_names = (*RoutedLayer.other_param_names, "idlora_pivots", "idlora_drops_input", "idlora_checked")
+    other_param_names = (
+        *RoutedLayer.other_param_names, "idlora_pivots", "idlora_A", "idlora_drops_input", "idlora_checked",
+    )  # fmt: skip
 
     def create_containers(self) -> None:
         self.idlora_B = nn.ParameterDict()
         self.idlora_router = nn.ParameterDict()
         self.idlora_pivots = BufferDict(persistent=True)
+        self.idlora_A = BufferDict(persistent=True)
         self.idlora_drops_input: dict[str, bool] = {}
         self.idlora_checked: dict[str, tuple[torch.Tensor, int]] = {}
 
@@ -63,33 +68,60 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_pivots[adapter_name] = torch.full((k, r), UNSET, dtype=torch.int32) if pivots is None else pivots
         self.idlora_drops_input[adapter_name] = config.dropout_position == "input"
         self.idlora_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features // s, r // s))
+        if config.bases == "gaussian":
+            self.idlora_A[adapter_name] = self.gaussian_rows(pivots, k * r)
         if config.router == "dense":
-            router = torch.zeros(k, self.in_features)
-        else:
-            router = torch.empty(r).uniform_(-1 / math.sqrt(r), 1 / math.sqrt(r))
-        self.idlora_router[adapter_name] = nn.Parameter(router)
+            self.idlora_router[adapter_name] = nn.Parameter(torch.zeros(k, self.in_features))
+        elif config.router == "inner_product":
+            bound = 1 / math.sqrt(r)
+            self.idlora_router[adapter_name] = nn.Parameter(torch.empty(r).uniform_(-bound, bound))
+
+    def gaussian_rows(self, pivots: torch.Tensor | None, count: int) -> torch.Tensor:
+        """(count, in): rows of random direction, each of its pivot's norm; NaN until they are loaded."""
+        base_layer = self.get_base_layer()
+        with readable_weight(base_layer) as weight:
+            if pivots is None or weight is None:
+                device, _ = self._get_base_layer_device_and_dtype(base_layer)
+                return torch.full((count, self.in_features), torch.nan, device=device)
+            norms = weight[pivots.flatten().long().to(weight.device)].float().norm(dim=1, keepdim=True).cpu()
+        return norms * F.normalize(torch.randn(count, self.in_features), dim=1)
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
-        B, router = self.idlora_B[adapter_name], self.idlora_router[adapter_name]
+        B = self.idlora_B[adapter_name]
         x = self.pivot_outputs(adapter_name, h, base_output)  # (..., k, r)
-        alpha = softmax_route(router, h) if router.dim() == 2 else inner_product_route(router, x)  # (..., k)
+        alpha = self.mixture(adapter_name, h, x)  # (..., k)
         z = torch.einsum("...k,...kr->...r", alpha.to(x.dtype), x)
         if not self.idlora_drops_input[adapter_name]:
             z = self.dropout[adapter_name](z)
         chunks = (self.scaling[adapter_name] * z).unflatten(-1, (-1, B.shape[1]))  # (..., s, r/s)
         return F.linear(chunks, B).flatten(-2)
 
+    def mixture(self, adapter_name: str, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """α (..., k), in float32 at least, from h (..., in) and x (..., k, r)."""
+        router = self.idlora_router.get(adapter_name)
+        if router is None:
+            return torch.full_like(x[..., 0], 1 / x.shape[-2], dtype=torch.promote_types(x.dtype, torch.float32))
+        return softmax_route(router, h) if router.dim() == 2 else inner_product_route(router, x)
+
+    def frozen_rows(self, adapter_name: str) -> torch.Tensor:
+        """All A_i above each other, (k·r, in): rows of W, a copy made for this call, or the Gaussian ones."""
+        if adapter_name in self.idlora_A:
+            return self.idlora_A[adapter_name]
+        pivots = self.pivots(adapter_name)
+        with readable_weight(self.get_base_layer()) as weight:
+            return weight[pivots.flatten().long()]
+
     def pivot_outputs(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         """x_i = A_i h for all clusters, (..., k, r), in B's type, from h (..., in) and W h + b (..., out)."""
         pivots = self.pivots(adapter_name)
-        index = pivots.flatten().long()
         dtype, dropout = self.idlora_B[adapter_name].dtype, self.dropout[adapter_name]
-        if self.idlora_drops_input[adapter_name] and self.training and dropout.p > 0:
-            # (W h)[S_i] knows nothing of the dropped h, so here, and only here, the rows of A are needed themselves.
-            with readable_weight(self.get_base_layer()) as weight:
-                A = weight[index].to(h.dtype)
-            x = self._cast_input_dtype(F.linear(dropout(h), A), dtype)
+        drops_input = self.idlora_drops_input[adapter_name] and self.training and dropout.p > 0
+        if drops_input or adapter_name in self.idlora_A:
+            # (W h)[S_i] knows nothing of a dropped h, nor of another A: here, and only here, A itself is needed.
+            A = self.frozen_rows(adapter_name).to(h.dtype)
+            x = self._cast_input_dtype(F.linear(dropout(h) if drops_input else h, A), dtype)
         else:
+            index = pivots.flatten().long()
             x = self._cast_input_dtype(base_output.gather(-1, index.expand(*base_output.shape[:-1], -1)), dtype)
             bias = self.get_base_layer().bias
             if bias is not None:
@@ -114,7 +146,10 @@ class IdLoraLinear(RoutedLayer):
         return pivots
 
     def frozen_copy_count(self) -> int:
-        """k·r·in of the active adapters: entries of A_i, which the paper's percentages count though none is stored."""
+        """k·r·in of the active adapters: entries of A_i, which the paper's percentages count, stored or not.
+
+        Rows of W are not stored a second time; Gaussian ones are, as buffers, which no count of parameters includes.
+        """
         active = (self.idlora_pivots[name] for name in self.active_adapters if name in self.idlora_pivots)
         return sum(pivots.numel() * self.in_features for pivots in active)
 

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Iterable
 
 import torch
 from peft import PeftConfig
@@ -13,6 +14,7 @@ from idlora.tuners.idlora.base import is_quantized, readable_weight
 from idlora.tuners.idlora.clustering import select_pivots
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import distance, judge, take_fingerprint
+from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics, watched_mixtures
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
 
 
@@ -108,11 +110,31 @@ class IdLoraModel(RoutedModel):
         layers = self.pivot_layers(adapter_name)
         return {name: layer.idlora_pivots[adapter_name].numel() / layer.out_features for name, layer in layers.items()}
 
+    @torch.no_grad()
+    def pivot_statistics(
+        self, inputs: Iterable[torch.Tensor] = (), adapter_name: str = "default"
+    ) -> dict[str, PivotStatistics]:
+        """What the adapter's pivots are like, by module; with `inputs` also what router and B make of them.
+
+        inputs: token ids, each (batch, length) without padding, run through the model one after another.
+
+        Raises ValueError where the base's weights cannot be read, UnsetPivotsError where there are no pivots.
+        """
+        layers = self.pivot_layers(adapter_name)
+        with watched_mixtures(layers, adapter_name) as mixtures:
+            for input_ids in inputs:
+                self.model(input_ids=input_ids)
+        config = self.peft_config[adapter_name]
+        return {
+            name: pivot_statistics(layer, config, adapter_name, mixture=mixtures.get(name))
+            for name, layer in layers.items()
+        }
+
     def frozen_copy_count(self) -> int:
         """k·r·in of the active adapters, summed over the modules.
 
         The entries of all A_i, which the paper counts as parameters in its percentages (trainable divided by base
-        plus trainable plus these) though no copy of them need exist; none does here.
+        plus trainable plus these) though no copy of them need exist; none does here, Gaussian bases apart.
         """
         return sum(module.frozen_copy_count() for module in self.model.modules() if isinstance(module, IdLoraLinear))
 

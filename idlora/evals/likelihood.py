@@ -1,0 +1,127 @@
+"""Log-probabilities of the answers that an item can have: nothing is decoded.
+
+For a prompt with the choices c the score is
+
+    log p(c | prompt) = Σ_j log p(w_j | w_0 … w_{j-1}),   w = tokens of prompt + c,   j ≥ k
+
+where k is the length of what the tokens of the prompt and of every prompt + c have in common at their start. Prompt and
+choice are encoded together, as the model would have read them: whether a letter is " A" or "A", and whether it melts
+into the prompt's last token, depends on what it follows.
+
+Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it; an
+item's passes stand in one batch. Batches are fixed, longest first, and each is recorded whole when it is done, so an
+interrupted evaluation ends with the numbers that it would have had. Left out: sharing the passes of a common prefix of
+several items, and normalising by length (letters are all of one length).
+"""
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from pathlib import Path
+
+import torch
+
+from idlora.evals.asking import context_of, encode, evaluating, left_padded, open_log
+from idlora.evals.items import Prompt, record
+
+
+def loglikelihoods(
+    model,
+    tokenizer,
+    prompts: Sequence[Prompt],
+    *,
+    choices: Sequence[Sequence[str]],
+    batch_size: int,
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[float]]:
+    """Natural log-probability of each choice of each prompt, in their order.
+
+    Args:
+        model: causal language model, plain or with an adapter, on any one device; left in the mode it came in.
+        tokenizer: its tokenizer; texts are encoded with the start token, if it has one.
+        choices: for each prompt the texts that may follow it, such as [" A", " B"].
+        batch_size: items computed together.
+        path: file of answers; those already there are kept, new ones are appended batch by batch.
+        progress: called with (items done, items in all).
+
+    Raises:
+        ValueError: no prompts, an item id twice, choices that add nothing to their prompt, or a prompt that does not
+            fit the model's context.
+    """
+    log = open_log(path, prompts)
+    items = dict(zip((p.item_id for p in prompts), _encode(tokenizer, prompts, choices), strict=True))
+    longest, context = max(item.length for item in items.values()), context_of(model)
+    if context and longest > context:
+        raise ValueError(
+            f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, or "
+            "evaluate a model with a longer context"
+        )
+    ordered = sorted(prompts, key=lambda p: (-items[p.item_id].length, p.item_id))
+    with evaluating(model):
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            missing = {prompt.item_id for prompt in batch if (prompt.item_id, 0) not in log}
+            if missing:
+                found = _score_batch(model, [items[prompt.item_id] for prompt in batch])
+                log.append(
+                    record(prompt, 0, "", parsed=None, gold=None, scores={"answered": 1.0}, loglikelihoods=logprobs)
+                    for prompt, logprobs in zip(batch, found, strict=True)
+                    if prompt.item_id in missing
+                )
+            if progress:
+                progress(len(log), len(prompts))
+    return [log.get(prompt.item_id)["loglikelihoods"] for prompt in prompts]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item's tokens: the k that prompt and choices have in common, and what each choice has after them."""
+
+    prefix: array
+    tails: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads for the longest choice; its last one is only predicted."""
+        return len(self.prefix) + max(map(len, self.tails)) - 1
+
+
+def _encode(tokenizer, prompts, choices) -> Iterator[_Item]:
+    texts = (text for p, some in zip(prompts, choices, strict=True) for text in (p.text, *(p.text + c for c in some)))
+    encoded = encode(tokenizer, texts)
+    for prompt, some in zip(prompts, choices, strict=True):
+        alone, *whole = islice(encoded, 1 + len(some))
+        k = min(_common(alone, ids) for ids in whole)
+        tails = [ids[k:] for ids in whole]
+        if k == 0 or not all(tails) or len(set(map(tuple, tails))) < len(tails):
+            raise ValueError(f"the choices {list(some)} of {prompt.item_id} cannot be told apart by their tokens")
+        yield _Item(array("i", alone[:k]), tails)
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """Length of the common start of two sequences."""
+    if second[: len(first)] == first:  # nearly always, and many times faster than to count
+        return len(first)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+@torch.no_grad()
+def _score_batch(model, items: Sequence[_Item]) -> list[list[float]]:
+    """Scores of every choice of every item; stems (a sequence without its last token) that are equal are one row."""
+    stems: dict[tuple[int, ...], int] = {}
+    rows = [[stems.setdefault((*item.prefix, *tail[:-1]), len(stems)) for tail in item.tails] for item in items]
+    ids, mask, positions = left_padded(list(stems), model.device)
+    kept = max(len(tail) for item in items for tail in item.tails)
+    logits = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
+    ).logits  # (B, kept, V): the last one says what follows a stem
+    scores = logits.float().log_softmax(-1).cpu()
+    return [
+        [
+            sum(float(scores[row, position, token]) for position, token in enumerate(tail, start=kept - len(tail)))
+            for row, tail in zip(places, item.tails, strict=True)
+        ]
+        for places, item in zip(rows, items, strict=True)
+    ]

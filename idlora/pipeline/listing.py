@@ -1,0 +1,67 @@
+"""Where the cells of some tables stand: one line for each run, whichever tables share it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from idlora.pipeline.cell import Cell, seconds_at_work
+from idlora.pipeline.table import distinct
+
+DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One run: its title, the tables it serves, its state, the seconds it took (None: not known), what is missing."""
+
+    title: str
+    tables: tuple[str, ...]
+    state: str
+    seconds: float | None
+    missing: tuple[str, ...]
+
+
+def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
+    """The runs behind (table, its cells) pairs, each once, in the order of the tables.
+
+    ``state`` is "done" where everything that the tables ask of the run is there, "to evaluate" where it is trained
+    and an evaluation lacks, else the training's own state ("never run" where there is none).
+    """
+    tables: dict[str, list[str]] = {}
+    for table, cells in planned:
+        for cell in cells:
+            tables.setdefault(cell.run.name, []).append(table)
+    found = []
+    for cell in distinct(cell for _, cells in planned for cell in cells):
+        run, missing = cell.run, cell.missing
+        trained = "to evaluate" if missing else DONE
+        found.append(
+            Standing(
+                title=cell.title,
+                tables=tuple(dict.fromkeys(tables[run.name])),
+                state=trained if run.done else run.state or "never run",
+                seconds=seconds_at_work(run.folder),
+                missing=tuple(missing),
+            )
+        )
+    return found
+
+
+def show(found: Sequence[Standing], console: Console) -> None:
+    """Print them as one table, and below it how many are done and the time that all took."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("cell", "tables", "state", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)
+    table.add_column("missing", overflow="fold")
+    for each in found:
+        seconds = "" if each.seconds is None else f"{each.seconds:.0f}"
+        missing = "; ".join(each.missing) if each.state != "never run" else ""
+        tables = " ".join(name.removeprefix("table").removeprefix("_") for name in each.tables)
+        table.add_row(*map(Text, (each.title, tables, each.state, seconds, missing)))
+    console.print(table)
+    done = sum(each.state == DONE for each in found)
+    spent = sum(each.seconds or 0.0 for each in found)
+    console.print(f"{done} of {len(found)} cells are done; {spent / 60:.1f} minutes of work so far", highlight=False)

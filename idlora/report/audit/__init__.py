@@ -1,0 +1,27 @@
+"""The audit of the paper: its claims as data, put to its own tables, and forensics of its numbers; ours beside them.
+
+`audit` judges everything, `write_audit` writes it, `totals` says it in two sentences. experiments/audit/README.md says
+how to read it and how to add a claim.
+"""
+
+from idlora.report.audit.claims import Claim, Judged, Reading, judge, load_claims
+from idlora.report.audit.expressions import ExpressionError, evaluate
+from idlora.report.audit.findings import Finding
+from idlora.report.audit.paper import AuditError
+from idlora.report.audit.run import Audit, audit, totals, write_audit
+
+__all__ = [
+    "Audit",
+    "AuditError",
+    "Claim",
+    "ExpressionError",
+    "Finding",
+    "Judged",
+    "Reading",
+    "audit",
+    "evaluate",
+    "judge",
+    "load_claims",
+    "totals",
+    "write_audit",
+]

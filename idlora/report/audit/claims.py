@@ -1,0 +1,245 @@
+"""Claims of the paper as data, and what the tables say to each. Verdicts are computed; nobody types one."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idlora.report.audit.expressions import Comparison, ExpressionError, Outcome, evaluate
+from idlora.report.audit.ours import ASSUMED, COUNTED, SIMULATED, NotMeasured
+from idlora.report.audit.paper import AuditError
+from idlora.report.audit.quantities import Quantity, exact
+from idlora.report.grid import EMBEDDED, kind_of
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided from the tables"
+VERDICTS = (HOLDS, FAILS, UNDECIDED)
+NUMBER, ORDERING, SETTING, THEOREM = "number", "ordering", "setting", "theorem"
+KINDS = (NUMBER, ORDERING, SETTING, THEOREM)
+SAME, OPPOSITE, NOISE, NOT_YET = "same", "opposite", "within noise", "not measured yet"
+IN_PART = "holds in part"
+TABLES, COUNTS, THEORY = "tables", "counts", "theory"
+SAME_EXPRESSION = "same"
+SHOWN_FAILURES = 4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Another way to take the sentence, and its expression."""
+
+    reading: str
+    expression: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One sentence of the paper that carries a number or an ordering; experiments/audit/README.md says each field.
+
+    Exactly one of ``expression`` and ``reason`` is given: a claim that no table decides says why.
+    ``ours`` has one key: `TABLES` or `COUNTS` with an expression, `THEORY` with claims of
+    results/theory/verdicts.csv; or none.
+    """
+
+    id: str
+    section: str
+    quote: str
+    kind: str
+    page: str | int | None = None
+    reading: str = ""
+    expression: str = ""
+    reason: str = ""
+    readings: tuple[Reading, ...] = ()
+    ours: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise AuditError(f"claim {self.id}: kind is {self.kind!r}; the kinds are {', '.join(KINDS)}")
+        if bool(self.expression) == bool(self.reason):
+            raise AuditError(f"claim {self.id} needs an expression or the reason why no table decides it, not both")
+        if len(self.ours) > 1 or set(self.ours) - {TABLES, COUNTS, THEORY}:
+            raise AuditError(f"claim {self.id}: ours is {dict(self.ours)}; give one of {TABLES}, {COUNTS}, {THEORY}")
+
+    @property
+    def place(self) -> str:
+        """ "§5.4 Efficiency Analysis, p. 7", "Table 1, p. 6", "Appendix B.2"."""
+        section = f"§{self.section}" if self.section[0].isdigit() else self.section
+        return section if self.page is None else f"{section}, p. {self.page}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A claim with its verdict, and what our own measurement says. The columns of audit.csv."""
+
+    id: str
+    section: str
+    quote: str
+    claim_kind: str
+    expression: str
+    paper_value: str
+    verdict: str
+    note: str
+    ours: str
+    ours_scale: str
+    ours_verdict: str
+
+
+COLUMNS = tuple(Judged.__annotations__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worlds:
+    """The names that expressions see, by what they are about. ``theory`` maps claim → rows of verdicts.csv."""
+
+    paper: Mapping[str, Any]
+    tables: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    theory: Mapping[str, Sequence[Mapping[str, str]]]
+    scale: str
+
+
+def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
+    """The sets and the claims of claims.yaml.
+
+    Raises `AuditError` where it cannot be read, has an unknown field, or names a claim twice.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AuditError(f"the audit needs {path}, which cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise AuditError(f"{path} is not YAML: {error}") from error
+    claims = []
+    for entry in data["claims"]:
+        try:
+            readings = tuple(Reading(**reading) for reading in entry.get("readings", ()))
+            claims.append(Claim(**entry | {"readings": readings}))
+        except TypeError as error:
+            raise AuditError(f"{path}, claim {entry.get('id')}: {error}") from error
+    ids = [claim.id for claim in claims]
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+        raise AuditError(f"{path} names {', '.join(twice)} more than once")
+    return {name: _values(members) for name, members in data["sets"].items()}, claims
+
+
+def judge(claim: Claim, worlds: Worlds) -> Judged:
+    """Put a claim to the paper's tables and to our measurements.
+
+    Raises `AuditError` with the claim's id where an expression cannot be evaluated.
+    """
+    outcome = _outcome(claim, claim.expression, worlds.paper) if claim.expression else None
+    ours, scale, ours_verdict = _ours(claim, worlds)
+    return Judged(
+        id=claim.id,
+        section=claim.place,
+        quote=claim.quote,
+        claim_kind=claim.kind,
+        expression=" ".join(claim.expression.split()),
+        paper_value=outcome.value if outcome else "",
+        verdict=verdict(outcome),
+        note=_note(claim, outcome, worlds.paper),
+        ours=ours,
+        ours_scale=scale,
+        ours_verdict=ours_verdict,
+    )
+
+
+def verdict(outcome: Outcome | None) -> str:
+    """`HOLDS` or `FAILS` as the expression came out; `UNDECIDED` where there is none."""
+    if outcome is None or outcome.truth is None:
+        return UNDECIDED
+    return HOLDS if outcome.truth else FAILS
+
+
+def _note(claim: Claim, outcome: Outcome | None, paper: Mapping[str, Any]) -> str:
+    """How the sentence was read, what it fails by, and what it would be under the other readings."""
+    parts = [claim.reason or claim.reading]
+    if outcome is not None and outcome.truth is False:
+        parts.append(_failures(outcome.comparisons))
+    for reading in claim.readings:
+        other = _outcome(claim, reading.expression, paper)
+        parts.append(f"{reading.reading}: {verdict(other)} ({other.value})")
+    return "; ".join(part for part in parts if part)
+
+
+def _failures(comparisons: Sequence[Comparison]) -> str:
+    """The comparisons between printed numbers that came out false: which cells, which numbers."""
+    failed = [each for each in comparisons if each.truth is False and _printed(each.left) and _printed(each.right)]
+    shown = [f"{each.left.cell} {each.left} against {_against(each)}" for each in failed[:SHOWN_FAILURES]]
+    if len(failed) > SHOWN_FAILURES:
+        shown.append(f"and {len(failed) - SHOWN_FAILURES} more")
+    return f"not {', '.join(shown)}" if shown else ""
+
+
+def _against(each: Comparison) -> str:
+    tie = " (a tie as printed)" if each.left.value == each.right.value else ""
+    return f"{each.right.cell.method} {each.right}{tie}"
+
+
+def _printed(side: Any) -> bool:
+    return isinstance(side, Quantity) and side.cell is not None
+
+
+def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
+    """(what we measured, at which scale, what it says)."""
+    for about, given in claim.ours.items():
+        if about == THEORY:
+            return _theory(given, worlds.theory)
+        names, scale = (worlds.tables, _scale_name(worlds.scale)) if about == TABLES else (worlds.counts, COUNTED)
+        try:
+            outcome = _outcome(claim, claim.expression if given == SAME_EXPRESSION else given, names)
+        except NotMeasured:
+            return "", scale, NOT_YET
+        if about == COUNTS:
+            return outcome.value, scale, verdict(outcome)
+        return _tally(outcome), scale, {True: SAME, False: OPPOSITE, None: NOISE}[outcome.truth]
+    return "", "", ""
+
+
+def _scale_name(scale: str) -> str:
+    return f"{scale} ({EMBEDDED} scale)" if kind_of(scale) == EMBEDDED else scale
+
+
+def _tally(outcome: Outcome) -> str:
+    truths = [each.truth for each in outcome.comparisons if not isinstance(each.right, Quantity)]
+    told = {"as claimed": True, "the other way": False, "within noise": None}
+    shown = ", ".join(f"{truths.count(truth)} {words}" for words, truth in told.items() if truths.count(truth))
+    return f"{len(truths)} pair{'' if len(truths) == 1 else 's'}: {shown}"
+
+
+def _theory(ids: Sequence[str], verdicts: Mapping[str, Sequence[Mapping[str, str]]]) -> tuple[str, str, str]:
+    """In how many of a theory study's settings each statement holds throughout; in all, in none, or in part.
+
+    The verdict is that of the settings in which the theorem's assumptions are met, where the study has such.
+    """
+    if missing := set(ids) - set(verdicts):
+        log.info("results/theory has no %s", ", ".join(sorted(missing)))
+        return "", SIMULATED, NOT_YET
+    told, found = [], set()
+    for name in ids:
+        met = [row["verdict"] for row in verdicts[name] if row["setting"] == ASSUMED]
+        others = [row["verdict"] for row in verdicts[name] if row["setting"] != ASSUMED]
+        found |= set(met or others)
+        parts = {"with the assumptions met": met, "in other settings" if met else "settings": others}
+        counted = [f"{own.count(HOLDS)} of {len(own)} {words}" for words, own in parts.items() if own]
+        told.append(f"{verdicts[name][0]['statement']}: throughout in {', '.join(counted)}")
+    overall = found.pop() if len(found) == 1 else IN_PART
+    return "; ".join(told), SIMULATED, overall
+
+
+def _outcome(claim: Claim, expression: str, names: Mapping[str, Any]) -> Outcome:
+    try:
+        return evaluate(expression, names)
+    except ExpressionError as error:
+        raise AuditError(f"claim {claim.id}: {error}") from error
+
+
+def _values(members: Sequence[Any]) -> list[Any]:
+    """Members of a set: words as they are, numbers as quantities, lists of either."""
+    return [
+        _values(member) if isinstance(member, list) else exact(member) if isinstance(member, int) else member
+        for member in members
+    ]

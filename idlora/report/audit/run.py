@@ -1,0 +1,148 @@
+"""The whole audit: claims judged, forensics examined, both written."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+from idlora.records import write_text
+from idlora.report.audit import claims, findings, marks
+from idlora.report.audit.claims import FAILS, HOLDS, UNDECIDED, VERDICTS, Judged, Worlds, judge, load_claims
+from idlora.report.audit.findings import Finding
+from idlora.report.audit.forensics import digests, examine
+from idlora.report.audit.grim import EXCLUDED
+from idlora.report.audit.ours import count_names, table_names, theory_verdicts
+from idlora.report.audit.pairings import WILCOXON
+from idlora.report.audit.paper import paper_names
+from idlora.report.collect import write_csv
+from idlora.report.render import pipes
+
+FOLDER = "audit"
+HOW = (
+    "Every verdict is computed from an expression over the paper's printed tables (`experiments/audit/claims.yaml`); "
+    "the README beside that file says what the words mean. A number computed from printed ones is every value that "
+    "their rounding allows, and a claim about it **holds** where some of these satisfy it. Two numbers printed alike "
+    "are a tie, and a tie is no lead. *Ours* at the embedded scale compares small models on generated tasks with each "
+    "other: it shows which way an ordering goes there, and neither confirms nor refutes the paper's accuracies."
+)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """``judged`` in the order of the file; ``findings`` by check."""
+
+    judged: Sequence[Judged]
+    findings: Sequence[Finding]
+
+
+def audit(experiments: Path, results: Path, *, scale: str) -> Audit:
+    """Judge every claim of ``experiments``/audit against the paper's tables and what ``results`` holds.
+
+    Raises `AuditError` where a file of the audit cannot be read or an expression cannot be evaluated. A measurement of
+    ours that is not there is no error.
+    """
+    sets, every = load_claims(Path(experiments) / FOLDER / "claims.yaml")
+    paper = paper_names(Path(experiments))
+    worlds = Worlds(
+        paper=paper | sets,
+        tables=table_names(Path(results), scale) | sets,
+        counts=paper | sets | count_names(Path(results)),
+        theory=theory_verdicts(Path(results)),
+        scale=scale,
+    )
+    return Audit([judge(claim, worlds) for claim in every], examine(paper, Path(results)))
+
+
+def write_audit(found: Audit, folder: Path) -> list[Path]:
+    """audit.csv, forensics.csv and audit.md into ``folder``; returns their paths."""
+    folder = Path(folder)
+    write_csv(folder / "audit.csv", claims.COLUMNS, map(asdict, found.judged))
+    write_csv(folder / "forensics.csv", findings.COLUMNS, map(asdict, found.findings))
+    write_text(folder / "audit.md", markdown(found))
+    return [folder / name for name in ("audit.csv", "forensics.csv", "audit.md")]
+
+
+def totals(found: Audit) -> str:
+    """ "98 claims: 40 hold, …" and how many of ours say what, in two sentences."""
+    counted = Counter(each.verdict for each in found.judged)
+    ours = Counter(f"{each.ours_verdict} [{each.ours_scale}]" for each in found.judged if each.ours_verdict)
+    told = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
+    words = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: UNDECIDED}
+    verdicts = ", ".join(f"{counted[verdict]} {words[verdict]}" for verdict in VERDICTS)
+    return f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {told}."
+
+
+def markdown(found: Audit) -> str:
+    """The audit for reading: totals, a table for each section of the paper, then the forensics."""
+    parts = ["# The paper's claims, put to its own tables", HOW, totals(found)]
+    for section, judged in groupby(found.judged, key=lambda each: each.section.split(", p. ")[0]):
+        parts += [f"## {section}", _claims_table(list(judged))]
+    parts += ["# Forensics", _forensics_summary(found.findings)]
+    for check, own in groupby(found.findings, key=lambda each: each.check):
+        parts += [f"## {check}", _findings_table(_worth_showing(list(own)))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _claims_table(judged: Sequence[Judged]) -> str:
+    rows = [
+        [
+            f"“{each.quote}”" + _page(each),
+            f"**{each.verdict}**" if each.verdict != UNDECIDED else each.verdict,
+            each.paper_value or "—",
+            each.note or "—",
+            _ours(each),
+        ]
+        for each in judged
+    ]
+    return _prose(["Claim", "Verdict", "Computed", "How it was read, and what else", "Ours"], rows)
+
+
+def _page(each: Judged) -> str:
+    _, found, page = each.section.partition(", p. ")
+    return f" (p. {page})" if found else ""
+
+
+def _ours(each: Judged) -> str:
+    if not each.ours_verdict:
+        return "—"
+    measured = f" ({each.ours})" if each.ours else ""
+    return f"{each.ours_scale}: {each.ours_verdict}{measured}"
+
+
+def _forensics_summary(found: Iterable[Finding]) -> str:
+    lines = [
+        f"- {digest.check}: " + ", ".join(f"{number} × {kind}" for kind, number in digest.told.items())
+        for digest in digests(found)
+    ]
+    return "\n".join(["How often each check found what; every row is in `forensics.csv`.", "", *lines])
+
+
+def _worth_showing(own: list[Finding]) -> list[Finding]:
+    """All of a check but the † rows: of these one test, for every mark and for what no pairing can explain."""
+    shown = [
+        each
+        for each in own
+        if each.check != marks.CHECK
+        or (f"{WILCOXON}, two-sided" in each.assumption and each.kind not in (marks.BEHIND, marks.OPEN, marks.TIE))
+        or each.kind in (marks.MISSING, marks.IMPOSSIBLE)
+    ]
+    return sorted(shown, key=lambda each: each.kind != EXCLUDED) if own[0].check == "GRIM" else shown
+
+
+def _findings_table(own: Sequence[Finding]) -> str:
+    rows = [
+        [
+            each.place,
+            each.printed,
+            each.assumption or "—",
+            f"{each.quantity}: {each.low}" + (f" … {each.high}" if each.high != each.low else ""),
+            each.finding,
+        ]
+        for each in own
+    ]
+    return _prose(["Where", "Printed", "Assumed", "Quantity", "Finding"], rows)
+
+
+def _prose(headings: list[str], rows: list[list[str]]) -> str:
+    return pipes(headings, rows, left=len(headings))

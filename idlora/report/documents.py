@@ -1,0 +1,31 @@
+"""Small tables of text as Markdown and LaTeX documents, for what needs no cells of a grid."""
+
+from collections.abc import Sequence
+
+from idlora.report.render import escape
+
+
+def document(title: str, *parts: str) -> str:
+    """A Markdown document: a heading, and paragraphs or tables (`idlora.report.render.pipes`)."""
+    return "\n\n".join([f"# {title}", *parts]) + "\n"
+
+
+def booktabs(headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
+    """A LaTeX ``table`` whose columns after the first stand to the right; the package it needs is in its first line."""
+    heading, *body = (" & ".join(map(escape, line)) + " \\\\" for line in (headings, *rows))
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "  \\centering\\scriptsize",
+        f"  \\begin{{tabular}}{{l*{{{len(headings) - 1}}}{{r}}}}",
+        "    \\toprule",
+        f"    {heading}",
+        "    \\midrule",
+        *(f"    {line}" for line in body),
+        "    \\bottomrule",
+        "  \\end{tabular}",
+        f"  \\caption{{{escape(caption)}}}",
+        f"  \\label{{tab:{label}}}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,46 @@
+"""Every figure of the project: counts, tables and tests as CSV in; PNG, PDF and SVG for the page out."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from idlora.report.figures.counts import figure1c
+from idlora.report.figures.differences import differences
+from idlora.report.figures.sources import Absent, Rows, Sources, number
+from idlora.report.figures.style import Plate
+from idlora.report.figures.sweeps import clusters, figure4
+
+FIGURES: dict[str, Callable[[Sources], Plate]] = {
+    "figure1": figure1c,
+    "figure4": figure4,
+    "table1": partial(differences, table="table1"),
+    "table2": partial(differences, table="table2"),
+    "table3": partial(differences, table="table3"),
+    "table8": clusters,
+    "table_controls": partial(differences, table="table_controls"),
+}
+"""By the name that a command asks for."""
+
+SCALE_FREE = ("figure1",)
+"""Figures of counts alone: the same at every scale."""
+
+
+def folder_of(name: str, sources: Sources) -> Path:
+    """Where a figure's files go: results/counts/figures or results/<scale>/figures."""
+    return (sources.results / "counts" if name in SCALE_FREE else sources.own) / "figures"
+
+
+def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
+    """Save one figure, or all: the paths written, and what is absent. Raises ValueError for a figure that is none."""
+    if name != "all" and name not in FIGURES:
+        raise ValueError(f"there is no figure={name}; the figures are {', '.join(FIGURES)}, or all")
+    written, absent = [], []
+    for each in FIGURES if name == "all" else [name]:
+        try:
+            written += FIGURES[each](sources).save(folder_of(each, sources))
+        except Absent as error:
+            absent.append(error)
+    return written, absent
+
+
+__all__ = ["FIGURES", "Absent", "Plate", "Rows", "Sources", "differences", "draw_figures", "folder_of", "number"]

@@ -1,0 +1,154 @@
+"""Every method against its reference, as a dot and an interval: what significance/<table>.csv says, at a glance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from idlora.report.figures.palette import look
+from idlora.report.figures.sources import Absent, Rows, Sources, number
+from idlora.report.figures.style import MUTED, PAPER, Plate, signed, wrapped
+from idlora.report.grid import Column, Grid, kind_of
+
+ACROSS = 3  # panels side by side
+HEAD, LINE = 0.75, 0.19  # inches of a panel without its lines, and of each line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row of a panel: a method on one base, its difference and the intervals, in points (None: not tested)."""
+
+    method: str
+    label: str
+    found: dict[str, str] | None
+
+    @property
+    def widest(self) -> tuple[float, float]:
+        """The interval that a claim about methods needs: over seeds and items where there are several seeds."""
+        return _ends(self.found, "seeds_ci") or _ends(self.found, "ci")
+
+
+def differences(sources: Sources, table: str) -> Plate:
+    """The dot plot of one table. Raises `Absent` where its tests were not made, `GridError` for a broken grid."""
+    grid = sources.grid(table)
+    rows = sources.tests(table)
+    columns = [each for each in grid.columns_at(sources.scale) if any(_is_of(row, each) for row in rows)]
+    if not columns:
+        raise Absent(f"a test of any column of {table}", sources.make(table))
+    lines = {column.id: _lines(grid, rows, column, scale=sources.scale) for column in columns}
+    deep = -(-len(columns) // ACROSS)
+    across = min(ACROSS, len(columns))
+    height = deep * (HEAD + LINE * len(lines[columns[0].id]))
+    return Plate(
+        name=f"{table}_differences",
+        title=f"{grid.title.split(':')[0]}: each method against {_reference(grid, sources.scale)}",
+        caption=_caption(grid, rows, scale=sources.scale),
+        alt=_alt(lines, grid, scale=sources.scale),
+        size=(1.2 + 2.5 * across, height),
+        draw=_drawing(grid, columns, lines, (deep, across), scale=sources.scale),
+    )
+
+
+def _lines(grid: Grid, rows: Rows, column: Column, *, scale: str) -> list[Line | str]:
+    """A base's name, then its methods: the same lines in every panel, so that they share an axis."""
+    of_column = {(row["base"], row["method"]): row for row in rows if _is_of(row, column)}
+    names = {row["base"]: row["base_label"] for row in rows}
+    lines: list[Line | str] = []
+    for base in grid.bases:
+        tested = [
+            method for method in grid.methods if any((row["base"], row["method"]) == (base, method) for row in rows)
+        ]
+        if tested and len(grid.bases) > 1:
+            lines.append(names[base])
+        lines += [
+            Line(method=method, label=grid.label(method, scale), found=of_column.get((base, method)))
+            for method in tested
+        ]
+    return lines
+
+
+def _drawing(
+    grid: Grid,
+    columns: list[Column],
+    lines: dict[str, list[Line | str]],
+    shape: tuple[int, int],
+    *,
+    scale: str,
+) -> Callable[[Figure], None]:
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(*shape, squeeze=False, sharey=True)
+        for axes in panels.flat[len(columns) :]:
+            axes.set_visible(False)
+        for axes, column in zip(panels.flat, columns, strict=False):
+            _panel(axes, lines[column.id])
+            axes.set_title(wrapped(column.heading[kind_of(scale)], 36), fontweight="normal")
+            axes.set_xlabel("difference (percentage points)")
+        for axes in panels[:, 0]:
+            of_panel = lines[columns[0].id]
+            axes.set_yticks(range(len(of_panel)), [each if isinstance(each, str) else each.label for each in of_panel])
+            for tick, each in zip(axes.get_yticklabels(), of_panel, strict=True):
+                tick.set_fontweight("bold" if isinstance(each, str) else "normal")
+            axes.set_ylim(len(of_panel) - 0.4, -0.6)
+
+    return draw
+
+
+def _panel(axes: Axes, lines: list[Line | str]) -> None:
+    axes.axvline(0, color=MUTED, linewidth=0.9)
+    for height, line in enumerate(lines):
+        if isinstance(line, str) or line.found is None:
+            continue
+        own = look(line.method)
+        for part, width in (("seeds_ci", 1.0), ("ci", 2.2)):
+            if ends := _ends(line.found, part):
+                axes.plot(ends, [height] * 2, color=own.colour, linewidth=width, solid_capstyle="butt")
+        low, high = line.widest
+        face = PAPER if low <= 0 <= high else own.colour
+        axes.plot(
+            number(line.found, "difference"), height, color=own.colour, marker=own.marker, markersize=5.5,
+            markerfacecolor=face, linestyle="",
+        )  # fmt: skip
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.08)
+    signed(axes)
+
+
+def _ends(row: dict[str, str], name: str) -> tuple[float, float] | None:
+    low, high = number(row, f"{name}_low"), number(row, f"{name}_high")
+    return None if low is None or high is None else (low, high)
+
+
+def _is_of(row: dict[str, str], column: Column) -> bool:
+    return (row["benchmark"], row["metric"]) == (column.benchmark, column.metric)
+
+
+def _reference(grid: Grid, scale: str) -> str:
+    return grid.label(grid.reference, scale) if isinstance(grid.reference, str) else "its partner"
+
+
+def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
+    sizes = list(dict.fromkeys(f"{row['items']} {row['unit']}s ({row['benchmark']})" for row in rows))
+    seeds = sorted({int(row["seeds"]) for row in rows})
+    counted = " or ".join(map(str, seeds))
+    several = any(row["seeds_ci_low"] for row in rows)
+    thin = " thin over seeds and items together;" if several else ""
+    return (
+        f"Percent correct minus that of {_reference(grid, scale)} on the same items, in percentage points; right of "
+        f"zero the method is ahead. Bars are 95 % bootstrap intervals: thick over items,{thin} a hollow mark has zero "
+        f"inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; {counted} "
+        f"seed{'' if counted == '1' else 's'} a method."
+    )
+
+
+def _alt(lines: dict[str, list[Line | str]], grid: Grid, *, scale: str) -> str:
+    ahead = behind = neither = 0
+    for line in (each for of_column in lines.values() for each in of_column if isinstance(each, Line) and each.found):
+        low, high = line.widest
+        ahead, behind, neither = ahead + (low > 0), behind + (high < 0), neither + (low <= 0 <= high)
+    return (
+        f"Dot plot of {ahead + behind + neither} differences from {_reference(grid, scale)}: {ahead} ahead, {behind} "
+        f"behind, {neither} with zero inside the interval. The numbers stand in the table of tests."
+    )

@@ -1,0 +1,82 @@
+"""Which colour and mark a method has, in every figure and beside its name on the page: the one place that says so.
+
+A hue is a pair: one for white paper, one for dark. Each keeps 3:1 against its ground, and the methods of Tables 1 and
+2 stay apart for readers with protanopia, deuteranopia and tritanopia. A control has the hue of the part that it
+exchanges; its mark tells it from its siblings, and its name stands on the axis, so that colour alone never carries the
+meaning.
+"""
+
+from dataclasses import dataclass
+
+PAPER, NIGHT = "#ffffff", "#15181c"
+"""The grounds that the hues are chosen against."""
+
+
+@dataclass(frozen=True)
+class Hue:
+    """One colour on both grounds, as "#rrggbb"."""
+
+    light: str
+    dark: str
+
+
+HUES = {
+    "base": Hue("#8f9295", "#86888c"),
+    "fft": Hue("#13171c", "#f3f5f7"),
+    "lora": Hue("#1f3bab", "#3f68d8"),
+    "dora": Hue("#229ad8", "#83d7f6"),
+    "hydralora": Hue("#318556", "#6cbb7a"),
+    "moelora": Hue("#62215e", "#d382fa"),
+    "idlora": Hue("#d34414", "#db5617"),
+    "rows": Hue("#b57d05", "#fad281"),
+    "router": Hue("#bd5682", "#fa82b5"),
+    "split": Hue("#4c2c1d", "#9e786a"),
+    "other": Hue("#5f6368", "#a9adb3"),
+}
+"""By method; "rows", "router" and "split" are the parts of ID-LoRA that a control exchanges."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A method's hue, a key of `HUES`, and its matplotlib marker."""
+
+    hue: str
+    marker: str
+
+    @property
+    def colour(self) -> str:
+        """On white paper."""
+        return HUES[self.hue].light
+
+
+LOOKS = {
+    "base": Look("base", "o"),
+    "fft": Look("fft", "s"),
+    "lora": Look("lora", "o"),
+    "dora": Look("dora", "^"),
+    "hydralora": Look("hydralora", "v"),
+    "moelora": Look("moelora", "P"),
+    "idlora": Look("idlora", "D"),
+    "lora_fa": Look("lora", "<"),
+    "lora_counted": Look("lora", "h"),
+    "vera": Look("other", "X"),
+    "idlora_serial": Look("rows", "<"),
+    "idlora_random": Look("rows", ">"),
+    "idlora_pivoted_qr": Look("rows", "s"),
+    "idlora_smallest_norm": Look("rows", "v"),
+    "idlora_largest_norm": Look("rows", "^"),
+    "idlora_gaussian": Look("rows", "X"),
+    "idlora_inner": Look("router", "o"),
+    "idlora_uniform": Look("router", "s"),
+    "idlora_no_rb": Look("split", "o"),
+    "idlora_s1": Look("split", "s"),
+    "idlora_s4": Look("split", "^"),
+}
+
+
+def look(method: str) -> Look:
+    """A method's look. One step of a sweep (lora_half, idlora_k6) looks like the method that is swept.
+
+    A method that this file does not know is neutral: it can be shown before anybody chose a colour for it.
+    """
+    return LOOKS.get(method) or LOOKS.get(method.split("_")[0]) or Look("other", "*")

@@ -1,0 +1,82 @@
+"""The files that figures and page are made of, and the command that makes each one that lacks."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlora.records.files import one_sentence
+from idlora.report.grid import Grid, load_grid
+
+Rows = list[dict[str, str]]
+
+
+class Absent(Exception):
+    """Something to show has not been made yet; ``command`` makes it."""
+
+    def __init__(self, what: str, command: str):
+        super().__init__(f"{what} is not there; `{command}` makes it")
+        self.what, self.command = what, command
+
+
+@dataclass(frozen=True)
+class Sources:
+    """``results``/ and ``experiments``/ as they stand, seen at one ``scale``."""
+
+    results: Path
+    experiments: Path
+    scale: str
+
+    @property
+    def own(self) -> Path:
+        """What depends on the scale: results/<scale>."""
+        return self.results / self.scale
+
+    def rows(self, path: Path, *, command: str) -> Rows:
+        """A CSV file as one mapping per row. Raises `Absent` where it is not there or has no row."""
+        rows = list(csv.DictReader(self.text(path, command=command).splitlines()))
+        if not rows:
+            raise Absent(self.name(path), command)
+        return rows
+
+    def text(self, path: Path, *, command: str) -> str:
+        """A UTF-8 file. Raises `Absent` where it is not there, `RecordError` where it cannot be read."""
+        if not path.is_file():
+            raise Absent(self.name(path), command)
+        with one_sentence("read", path):
+            return path.read_text(encoding="utf-8")
+
+    def grid(self, table: str) -> Grid:
+        """A table's plan. Raises `GridError`."""
+        return load_grid(self.experiments / table)
+
+    def table(self, table: str) -> Rows:
+        """tables/<table>.csv of this scale."""
+        return self.rows(self.own / "tables" / f"{table}.csv", command=self.make(table))
+
+    def tests(self, table: str) -> Rows:
+        """significance/<table>.csv of this scale."""
+        return self.rows(self.own / "significance" / f"{table}.csv", command=self.make(table))
+
+    def paper(self, table: str) -> Rows:
+        """The paper's numbers of one table."""
+        return self.rows(self.experiments / table / "paper.csv", command=f"git checkout experiments/{table}")
+
+    def make(self, target: str) -> str:
+        """The make command of a target at this scale."""
+        return f"make {target}" if self.scale == "tiny" else f"make {target} SCALE={self.scale}"
+
+    def name(self, path: Path) -> str:
+        """A path as a reader of the repository writes it, whatever folder it was read from."""
+        for root in (self.results, self.experiments):
+            if path.is_relative_to(root):
+                return f"{root.name}/{path.relative_to(root).as_posix()}"
+        return path.name
+
+
+def number(row: Mapping[str, str], column: str) -> float | None:
+    """A value of a CSV row, or None where the cell is empty, a dash, or no column of the file."""
+    try:
+        return float(row.get(column) or "")
+    except ValueError:
+        return None

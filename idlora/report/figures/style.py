@@ -1,0 +1,172 @@
+"""How a figure looks, and its three forms: PNG and PDF files, and SVG inside the page that follows light and dark.
+
+Figures are drawn in the colours of white paper. In the page each of these few colours becomes a CSS variable
+(`VARIABLES`), so that one drawing serves both grounds. The same input gives the same bytes: no dates, no random ids.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from idlora.records.files import one_sentence
+from idlora.report.figures.palette import HUES, PAPER
+
+INK, MUTED, RULE, PANEL = "#1c1e22", "#5b6067", "#dfe1e4", "#f4f2ec"
+"""Text and axes, secondary text, grid lines, and the ground behind numbers that are the paper's."""
+
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", PAPER: "--paper"} | {
+    hue.light: f"--hue-{name}" for name, hue in HUES.items()
+}
+"""The colours that may be drawn with → the CSS variables that the page defines."""
+
+MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the one that was measured
+RESOLUTION = 200  # dots per inch of a PNG
+
+RC = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 8,
+    "figure.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "svg.hashsalt": "idlora",
+    "pdf.fonttype": 42,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "{http://www.w3.org/1999/xlink}href"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """A figure with its words. ``draw`` fills an empty matplotlib figure of ``size`` (width, height) in inches.
+
+    ``caption`` says what is plotted, in which units, and what the intervals are; ``alt`` says what a reader who cannot
+    see it should know.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    size: tuple[float, float]
+    draw: Callable[[Figure], None]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``folder``/<name>.png and .pdf; returns their paths. Raises `RecordError` where the disk refuses."""
+        folder = Path(folder)
+        kinds = {"png": {"dpi": RESOLUTION, "metadata": {"Software": None}}}
+        kinds["pdf"] = {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}
+        paths = []
+        with one_sentence("write", folder), self._drawn() as figure:
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind, options in kinds.items():
+                paths.append(folder / f"{self.name}.{kind}")
+                figure.savefig(paths[-1], format=kind, **options)
+        return paths
+
+    def svg(self) -> str:
+        """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids that begin with the name."""
+        text = io.StringIO()
+        with self._drawn() as figure:
+            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        return inline_svg(text.getvalue(), name=self.name, alt=self.alt)
+
+    @contextmanager
+    def _drawn(self) -> Iterator[Figure]:
+        with matplotlib.rc_context(RC):
+            figure = Figure(figsize=self.size, layout="constrained")
+            figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN / 2)
+            FigureCanvasAgg(figure)
+            self.draw(figure)
+            figure.draw_without_rendering()  # lays out once, for all forms
+            figure.set_layout_engine("none")
+            yield figure
+
+
+def inline_svg(document: str, *, name: str, alt: str) -> str:
+    """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ElementTree.fromstring(document)
+    for metadata in root.findall(f"{{{SVG}}}metadata"):
+        root.remove(metadata)
+    referenced = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', document))
+    for element in root.iter():
+        if (own := element.attrib.pop("id", None)) in referenced:
+            element.set("id", f"{name}-{own}")
+        if XLINK in element.attrib:
+            element.set(XLINK, f"#{name}-{element.get(XLINK)[1:]}")
+        for attribute, value in element.attrib.items():
+            value = value.replace("url(#", f"url(#{name}-")
+            if attribute == "style":
+                value = re.sub(r"#[0-9a-f]{6}\b", _variable, value)
+                value = re.sub(r"(font:[^;]*?)'[^;]+", r"\1var(--sans)", value)
+            element.set(attribute, value)
+    width = float(root.attrib.pop("width").removesuffix("pt"))
+    root.attrib.pop("height")
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    root.set("style", f"--natural: {width:g}")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _variable(colour: re.Match[str]) -> str:
+    if colour[0] not in VARIABLES:
+        raise ValueError(f"a figure draws with {colour[0]}, which is no colour of the palette; use one of its hues")
+    return f"var({VARIABLES[colour[0]]})"
+
+
+def wrapped(heading: str, width: int) -> str:
+    """A column's heading over as many lines as it needs above a panel that holds ``width`` characters.
+
+    What stands in parentheses begins a line.
+    """
+    parts = heading.replace(" (", "\n(").split("\n")
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False))
+
+
+def signed(axes: Axes) -> None:
+    """Tick labels of a difference: with their sign."""
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+
+
+def thousands(value: float) -> str:
+    """A count of parameters as it is read: 43K, 83.9M, 1.3B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{round(value / size, 0 if value / size >= 100 else 1):g}{letter}"
+    return f"{value:g}"

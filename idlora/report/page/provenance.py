@@ -1,0 +1,53 @@
+"""Where a scale's numbers come from: the runs' provenance summed up in one small file that is kept with the results."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from idlora.records import Run, find_runs, read_json, write_json
+from idlora.report.figures import Absent, Sources
+
+PLAIN = ("python", "platform", "cpu", "cpus", "omp_num_threads")
+
+
+def gather_provenance(sources: Sources) -> dict[str, Any]:
+    """The summary of results/<scale>/runs, written to results/<scale>/provenance.json; the kept one where no run is.
+
+    {"runs": n, "first": date, "last": date, "values": {field: {value: runs}}}; a field is a commit, a version or the
+    machine. Raises `Absent` where there is neither a run nor a file, `RecordError` where one cannot be read.
+    Leaves out: runs that are not done, whose numbers stand nowhere.
+    """
+    kept = sources.own / "provenance.json"
+    runs = [run for run in find_runs(sources.own / "runs", scale=sources.scale) if run.done and run.provenance]
+    if runs:
+        write_json(kept, _summary(runs))
+    if not kept.is_file():
+        raise Absent(sources.name(kept), sources.make("tables"))
+    return read_json(kept)
+
+
+def _summary(runs: Iterable[Run]) -> dict[str, Any]:
+    found = [run.provenance for run in runs]
+    dates = sorted(each["date"] for each in found)
+    fields = {
+        "git commit": (_commit(each) for each in found),
+        **{field: (each.get(field) for each in found) for field in PLAIN},
+    }
+    packages = sorted({name for each in found for name in each.get("packages", {})})
+    fields |= {name: [each.get("packages", {}).get(name) for each in found] for name in packages}
+    return {
+        "runs": len(found),
+        "first": dates[0],
+        "last": dates[-1],
+        "values": {field: dict(sorted(_counted(values).items())) for field, values in fields.items()},
+    }
+
+
+def _counted(values: Iterable[Any]) -> Counter[str]:
+    return Counter("unknown" if value is None else str(value) for value in values)
+
+
+def _commit(provenance: dict[str, Any]) -> str | None:
+    git = provenance.get("git") or {}
+    commit = git.get("commit")
+    return commit and commit[:12] + (" with local changes" if git.get("dirty") else "")

@@ -1,0 +1,214 @@
+"""A table of results as a section: ours with intervals, the paper's numbers in a block apart, the figure, the tests."""
+
+from collections.abc import Mapping
+
+from idlora.report.figures import FIGURES, Absent, Sources, number
+from idlora.report.grid import PAPER, Grid, PaperValue, kind_of
+from idlora.report.ordering import PARAMS, VERDICTS
+from idlora.report.page.blocks import (
+    Beside,
+    DataTable,
+    Details,
+    Method,
+    Prose,
+    ResultRow,
+    ResultTable,
+    Section,
+    Value,
+)
+from idlora.report.page.parts import attempt, folded, plain_table, plate
+from idlora.report.page.words import prose, sections
+
+TABLES = {
+    "table1": ("table1",),
+    "table2": ("table2",),
+    "table3": ("table3",),
+    "table7": ("figure4",),
+    "table8": ("table8",),
+    "table_controls": ("table_controls",),
+}
+"""The tables of results, and the figures that stand with each."""
+
+CONTROLS = "table_controls"
+
+PAPERS_BLOCK = "The paper's numbers"
+"""The part of a table's Markdown that the page shows as a block of its own."""
+
+GAPS = "Missing"
+"""The part that must not be folded away."""
+
+TESTS = (
+    "base_label", "method", "reference", "benchmark", "metric", "items", "samples", "seeds", "difference",
+    "over items", "over seeds and items", "rank_biserial", "nonzero", "wins", "losses", "wilcoxon_p", "seeds_p",
+    "holm_p", "mcnemar_p", "detectable_difference", "dagger", "note",
+)  # fmt: skip
+"""What the page shows of a table of tests; the file has the rest. The two intervals are put together here."""
+
+
+def result_section(sources: Sources, table: str) -> Section:
+    """One table of the paper, or the controls. What is not there yet is named with the command that makes it."""
+    grid = sources.grid(table)
+    title, _, rest = grid.title.partition(": ")
+    blocks = [Beside(blocks=[*attempt(lambda: [_ours(sources, grid)]), *_papers(grid)])]
+    for figure in TABLES[table]:
+        blocks += attempt(lambda figure=figure: [plate(sources, figure, FIGURES[figure](sources))])
+    blocks += attempt(lambda: _words(sources, table))
+    blocks += attempt(lambda: [Details(summary="Tests of significance, in full", blocks=[_tests(sources, grid)])])
+    if table == CONTROLS:
+        blocks += attempt(lambda: [_pivots(sources)])
+    return Section(
+        id=table,
+        title=f"{title} and Figure 4" if "figure4" in TABLES[table] else title,
+        lead=rest[:1].upper() + rest[1:] + ".",
+        command=sources.make(table),
+        blocks=blocks,
+    )
+
+
+def orderings_summary(sources: Sources) -> DataTable | None:
+    """For each table how many pairs of methods stand here as in the paper; None where no table has been made."""
+    rows = []
+    for table in TABLES:
+        path = sources.own / "tables" / f"{table}_orderings.csv"
+        try:
+            found = sources.rows(path, command=sources.make(table))
+        except Absent:  # the table's own section says so
+            continue
+        counts = [sum(row["verdict"] == verdict for row in found) for verdict in VERDICTS]
+        rows.append([sources.grid(table).title, str(len(found)), *map(str, counts)])
+    if not rows:
+        return None
+    return DataTable(
+        id="orderings",
+        caption="Who is ahead, here and in the paper: pairs of methods × columns, by verdict",
+        headings=["table", "pairs", *VERDICTS],
+        rows=rows,
+        numeric=frozenset(range(1, len(VERDICTS) + 2)),
+        source=f"results/{sources.scale}/tables/*_orderings.csv",
+    )
+
+
+def _ours(sources: Sources, grid: Grid) -> ResultTable:
+    rows = sources.table(grid.table)
+    columns = [each for each in grid.columns_at(sources.scale) if each.id in rows[0]]
+    groups: dict[str, list[ResultRow]] = {}
+    for row in rows:
+        groups.setdefault(row["base_label"], []).append(
+            ResultRow(
+                method=Method(id=row["method"], label=row["method_label"]),
+                facts=_facts(row),
+                values=[_value(row, column.id) for column in columns],
+            )
+        )
+    seeds = rows[0].get("seeds") or str(len(grid.seeds))
+    return ResultTable(
+        id=f"{grid.table}-ours",
+        caption=f"Ours, scale “{sources.scale}”: percent, 95 % interval below; seeds: {seeds}",
+        facts=["# trained", "# params (%)"] if "parameters_trainable" in rows[0] else ["# params (%)"],
+        headings=[column.heading[kind_of(sources.scale)] for column in columns],
+        groups=list(groups.items()),
+        printed=False,
+    )
+
+
+def _facts(row: Mapping[str, str]) -> list[str]:
+    share, plain = row["params_pct_paper"], row["params_pct_plain"]
+    facts = [f"{share} ({plain})" if plain and plain != share else share]
+    if "parameters_trainable" in row:
+        counts = row["parameters_trainable"].split(" / ")
+        facts.insert(0, " / ".join(f"{int(count):,}" if count.isdigit() else count for count in counts))
+    return facts
+
+
+def _value(row: Mapping[str, str], column: str) -> Value | None:
+    if number(row, column) is None:
+        return None
+    paper, difference = row.get(f"{column}_paper"), row.get(f"{column}_difference")
+    return Value(
+        text=row[column],
+        spread=row.get(f"{column}_spread") or "",
+        low=number(row, f"{column}_ci_low"),
+        high=number(row, f"{column}_ci_high"),
+        best=row.get(f"{column}_best") == "yes",
+        dagger=row.get(f"{column}_dagger") == "yes",
+        beside=f"paper {paper}, {difference}" if paper else "",
+    )
+
+
+def _papers(grid: Grid) -> list[ResultTable]:
+    """The paper's numbers as a table of their own; none where the paper has no such table."""
+    if not grid.paper:
+        return []
+    printed = {column for _, _, column in grid.paper}
+    columns = [column for column in grid.columns if column.id in printed and PAPER in column.heading]
+    groups = []
+    for base, words in grid.bases.items():
+        of_base = [method for method in grid.methods if any(key[:2] == (base, method) for key in grid.paper)]
+        lines = [
+            ResultRow(
+                method=Method(id=method, label=grid.label(method, PAPER)),
+                facts=[_share(grid.paper.get((base, method, PARAMS)))] if PARAMS in printed else [],
+                values=[_printed(grid.paper.get((base, method, column.id))) for column in columns],
+            )
+            for method in of_base
+        ]
+        groups.append((words["label"][PAPER], lines))
+    source = "; ".join(sorted({value.source for value in grid.paper.values()}))
+    return [
+        ResultTable(
+            id=f"{grid.table}-paper",
+            caption=f"{PAPERS_BLOCK}: other models, other tasks ({source})",
+            facts=["# params (%)"] if PARAMS in printed else [],
+            headings=[column.heading[PAPER] for column in columns],
+            groups=groups,
+            printed=True,
+        )
+    ]
+
+
+def _share(printed: PaperValue | None) -> str:
+    return "—" if printed is None else "100" if printed.value == 100 else f"{printed.value:.2f}"
+
+
+def _printed(printed: PaperValue | None) -> Value | None:
+    return printed and Value(text=f"{printed.value:.1f}", dagger=printed.dagger)
+
+
+def _words(sources: Sources, table: str) -> list[object]:
+    """The sentences and the smaller tables that the table's own report has, behind lines that open them."""
+    path = sources.own / "tables" / f"{table}.md"
+    head, parts = sections(sources.text(path, command=sources.make(table)))
+    blocks: list[object] = []
+    for title, body in [("How to read this table", head), *parts]:
+        if title == GAPS:
+            blocks.insert(0, Prose(html=prose(f"**{GAPS}.**\n\n{body}"), warns=True))
+        elif title != PAPERS_BLOCK:
+            blocks.append(Details(summary=title, blocks=[Prose(html=prose(body, caption=title))]))
+    return blocks
+
+
+def _tests(sources: Sources, grid: Grid) -> DataTable:
+    rows = sources.tests(grid.table)
+    labels = {method: grid.label(method, sources.scale) for method in grid.methods}
+    shown = []
+    for row in rows:
+        whole = row | {part: labels.get(row[part], row[part]) for part in ("method", "reference")}
+        whole |= {"over items": _interval(row, "ci"), "over seeds and items": _interval(row, "seeds_ci")}
+        shown.append({column: whole[column] for column in TESTS if column in whole})
+    return plain_table(
+        shown,
+        id=f"{grid.table}-tests",
+        caption=f"{grid.title}: each method minus its reference, in percentage points, with 95 % intervals",
+        source=f"results/{sources.scale}/significance/{grid.table}.csv",
+    )
+
+
+def _pivots(sources: Sources) -> object:
+    rows = sources.rows(sources.own / "pivots.csv", command=sources.make("pivots"))
+    caption = "What pivots the bases give, and what trained routers make of them"
+    return folded(plain_table(rows, id="pivots", caption=caption, source=f"results/{sources.scale}/pivots.csv"))
+
+
+def _interval(row: Mapping[str, str], name: str) -> str:
+    low, high = number(row, f"{name}_low"), number(row, f"{name}_high")
+    return "" if low is None or high is None else f"[{low:+.1f}, {high:+.1f}]"

@@ -1,0 +1,63 @@
+"""A frozen linear layer with n low-rank experts that a dense token router mixes.
+
+    α = softmax(T h)                            T (n, in), in float32, on h without dropout
+    Δ(h) = Σ_i α_i B_i A_i d(h)                 A_i (r, in), B_i (out, r), d one dropout mask for all experts
+
+The A_i stand above each other in one matrix, so all A_i d(h) are one product; where the experts share their A it is
+that matrix. Σ_i α_i B_i a_i = [B_1 … B_n] [α_1 a_1; …; α_n a_n] is one product as well.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from idlora.tuners.common.config import RoutedConfig, require_positive_integer
+from idlora.tuners.common.layer import RoutedLayer, softmax_route
+
+
+@dataclass
+class ExpertsConfig(RoutedConfig):
+    """Settings of n experts. Raises ValueError for values out of range. Leaves out a sparse choice among them."""
+
+    num_experts: int = field(default=4, metadata={"help": "n, the number of experts that the router mixes."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive_integer(self, "num_experts")
+
+
+class ExpertsLayer(RoutedLayer):
+    """A frozen linear layer with the adapters above.
+
+    A method gives `adapter_layer_names`, its names of A, B and T in this order, and says whether the experts share A:
+    A is (r, in) then, else (n·r, in), expert after expert. It is drawn as LoRA's A is; B (out, n, r), of which
+    `[:, i]` is B_i, starts at zero. T is drawn like A: equal experts under an even router would receive equal gradients
+    and stay equal for ever.
+    """
+
+    adapter_layer_names: tuple[str, str, str]
+    shared_A: bool
+
+    def create_containers(self) -> None:
+        for name in self.adapter_layer_names:
+            setattr(self, name, nn.ParameterDict())
+
+    def init_adapter(self, adapter_name: str, config: ExpertsConfig) -> None:
+        n, r = config.num_experts, config.r
+        A, B, router = (getattr(self, name) for name in self.adapter_layer_names)
+        A[adapter_name] = nn.Parameter(torch.empty(r if self.shared_A else n * r, self.in_features))
+        B[adapter_name] = nn.Parameter(torch.zeros(self.out_features, n, r))
+        router[adapter_name] = nn.Parameter(torch.empty(n, self.in_features))
+        for drawn in (A, router):
+            nn.init.kaiming_uniform_(drawn[adapter_name], a=math.sqrt(5))
+
+    def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
+        A, B, router = (getattr(self, name)[adapter_name] for name in self.adapter_layer_names)
+        alpha = softmax_route(router, h)  # (..., n)
+        a = F.linear(self.dropout[adapter_name](self._cast_input_dtype(h, A.dtype)), A)
+        a = a.unflatten(-1, (-1, B.shape[-1]))  # (..., n, r), or (..., 1, r) where A is shared
+        mixed = alpha.to(a.dtype).unsqueeze(-1) * a
+        return F.linear(self.scaling[adapter_name] * mixed.flatten(-2), B.flatten(1))

@@ -1,0 +1,44 @@
+"""Measure the paper's theory: Theorems 1 and 2, the rank of the update, and whether rows of W cluster.
+
+    python scripts/theory.py                       # rewrites results/theory
+
+Curves as CSV with intervals, verdicts, theory.md and figures. No model is loaded and nothing is trained.
+"""
+
+import argparse
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idlora.pipeline.shell import command
+from idlora.pipeline.typed import typed
+from idlora.theory import Claim, Theory, summary, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", type=Path, default=ROOT / "experiments/theory/settings.yaml")
+    parser.add_argument("--claims", type=Path, default=ROOT / "experiments/theory/claims.yaml")
+    parser.add_argument("--bases", type=Path, default=ROOT / "idlora/tinyworld/bases", help="folder of the small bases")
+    parser.add_argument("--out", type=Path, default=ROOT / "results/theory")
+    arguments = parser.parse_args()
+    settings = typed(Theory, _read(arguments.settings), where="theory")
+    claims = [typed(Claim, each, where="claim") for each in _read(arguments.claims)]
+    verdicts = write(settings, claims, bases=arguments.bases, out=arguments.out)
+    for _, group in groupby(verdicts, key=lambda verdict: verdict.claim):
+        claim = list(group)
+        print(f"{claim[0].statement} ({claim[0].source})\n    {summary(claim)}")
+    print(f"Written to {arguments.out}: the curves, verdicts.csv, theory.md, figures/")
+
+
+def _read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

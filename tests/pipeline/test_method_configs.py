@@ -1,0 +1,135 @@
+"""configs/method: every file makes an adapter of the promised size, at both scales, without weights."""
+
+import functools
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from idlora.pipeline.compose import CONFIGS, compose, plain
+from idlora.pipeline.typed import typed
+from idlora.training import MethodSpec, build_adapted, count_parameters
+
+METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+PEFT = [name for name in METHODS if name not in ("base", "fft")]
+LLAMA3_2_3B = LlamaConfig(
+    vocab_size=128256, hidden_size=3072, intermediate_size=8192, num_hidden_layers=28,
+    num_attention_heads=24, num_key_value_heads=8, tie_word_embeddings=True,
+)  # fmt: skip
+TINY = LlamaConfig(
+    vocab_size=512, hidden_size=192, intermediate_size=384, num_hidden_layers=4,
+    num_attention_heads=6, num_key_value_heads=3, tie_word_embeddings=True,
+)  # fmt: skip
+SHAPES = {"paper": LLAMA3_2_3B, "tiny": TINY}
+
+
+@functools.cache
+def spec(method: str, scale: str) -> MethodSpec:
+    config = compose("train", [f"method={method}", f"scale={scale}", "experiment=gsm8k_llama3", "seed=3"])
+    values = plain(config.method)
+    values.pop("paper_learning_rate", None)
+    return typed(MethodSpec, values, where="method")
+
+
+@functools.cache
+def counts(method: str, scale: str) -> dict[str, int]:
+    with torch.device("meta"):
+        base = LlamaForCausalLM(SHAPES[scale])
+    return count_parameters(build_adapted(base, spec(method, scale), 0))
+
+
+def trainable(method: str, scale: str) -> int:
+    return counts(method, scale)["parameters_trainable"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_file_makes_the_method_that_it_is_named_after(method):
+    for scale in SHAPES:
+        found = spec(method, scale)
+        assert found.name == method
+        assert found.label
+        if method in PEFT:
+            assert trainable(method, scale) > 0
+
+
+@pytest.mark.parametrize("scale", SHAPES)
+def test_labels_tell_the_methods_apart(scale):
+    labels = [spec(method, scale).label for method in METHODS]
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("method", [name for name in PEFT if name != "vera"])  # VeRA has no such factor
+def test_alpha_over_r_is_two_everywhere(method):
+    for scale in SHAPES:
+        arguments = spec(method, scale).arguments
+        assert arguments["lora_alpha"] == 2 * arguments["r"]
+
+
+def test_the_seed_chooses_the_pivots_and_vera_s_projections():
+    assert spec("idlora", "tiny").arguments["seed"] == 3
+    assert spec("vera", "tiny").arguments["projection_prng_key"] == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "paper", "tiny"),
+    [
+        ("lora", 48_627_712, 73_728),
+        ("idlora", 27_754_496, 43_008),
+        ("idlora_no_rb", 27_754_496, 43_008),
+        ("lora_fa", 27_869_184, 43_008),
+        ("vera", 974_848, 42_992),
+        ("moelora", 51_609_600, 73_728),
+        ("hydralora", 51_322_880, 92_160),
+        ("idlora_uniform", 24_772_608, 18_432),
+    ],
+)
+def test_the_sizes_are_these(method, paper, tiny):
+    assert (trainable(method, "paper"), trainable(method, "tiny")) == (paper, tiny)
+
+
+@pytest.mark.parametrize("scale", SHAPES)
+@pytest.mark.parametrize(
+    "method",
+    ["serial", "random", "pivoted_qr", "smallest_norm", "largest_norm", "gaussian", "no_rb"],
+)
+def test_a_control_of_the_rows_trains_as_much_as_idlora(method, scale):
+    assert trainable(f"idlora_{method}", scale) == trainable("idlora", scale)
+
+
+@functools.cache
+def linears(scale: str) -> list[torch.nn.Linear]:
+    with torch.device("meta"):
+        base = LlamaForCausalLM(SHAPES[scale])
+    return [layer for name, layer in base.model.named_modules() if isinstance(layer, torch.nn.Linear)]
+
+
+@pytest.mark.parametrize("scale", SHAPES)
+def test_the_ranks_of_the_matched_baselines_are_the_nearest_that_there_are(scale):
+    """LoRA-FA to ID-LoRA's trained numbers, LoRA to those with the frozen copies, VeRA as its file says."""
+    rows, columns = (sum(getattr(layer, f"{side}_features") for layer in linears(scale)) for side in ("out", "in"))
+    aim = counts("idlora", scale)
+    budget = aim["parameters_trainable"] + aim["frozen_copies"]
+    assert spec("lora_fa", scale).arguments["r"] == round(aim["parameters_trainable"] / rows)
+    assert spec("lora_counted", scale).arguments["r"] == budget // (rows + columns)
+    vera = (aim["parameters_trainable"] - rows) // len(linears(scale))
+    assert vera == {"tiny": spec("vera", "tiny").arguments["r"], "paper": 137_654}[scale]
+
+
+@pytest.mark.parametrize("scale", SHAPES)
+def test_no_method_asks_for_more_rows_than_there_are_and_some_for_all(scale):
+    shares = {}
+    fewest = min(layer.out_features for layer in linears(scale))
+    for method in PEFT:
+        arguments = spec(method, scale).arguments
+        if "num_clusters" in arguments:
+            shares[method] = arguments["num_clusters"] * arguments["r"] / fewest
+    assert max(shares.values()) == 1
+    assert {method for method, share in shares.items() if share == 1} == {"idlora_k8", "idlora_double"}
+
+
+def test_with_four_chunks_no_rank_keeps_the_size_of_b():
+    for scale in SHAPES:
+        arguments = spec("idlora", scale).arguments
+        needed = arguments["num_clusters"] * 4 * arguments["r"]  # r/s² as at s = 2
+        assert needed > min(layer.out_features for layer in linears(scale))
+        assert spec("idlora_s4", scale).arguments == {**arguments, "rank_boost": 4}

@@ -1,0 +1,110 @@
+"""scripts/pivots.py: any base, or a finished run, to a table and a CSV."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from idlora.pipeline.cell import train_cell
+from idlora.pipeline.compose import compose, compose_cell
+from idlora.pipeline.pivots import Inspection, replace_rows, report_pivots
+from idlora.pipeline.typed import ConfigError
+from idlora.tinyworld import base_path
+
+TWO_LAYERS = "+method.arguments.layers_to_transform=[0,2]"
+MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def asked(results, *overrides) -> Inspection:
+    return Inspection.from_config(compose("pivots", ["scale=tiny", f"results_dir={results}", *overrides]))
+
+
+def reported(inspection) -> tuple[str, list[dict[str, str]]]:
+    """What is printed, and the rows of the CSV."""
+    printed = io.StringIO()
+    report_pivots(inspection, Console(width=80, file=printed))
+    with inspection.out.open(newline="") as file:
+        return printed.getvalue(), list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two steps, and the results folder that it lies in."""
+    results = tmp_path_factory.mktemp("results")
+    short = ("hparams=paper", "train.max_steps=2", "data.limit=32", TWO_LAYERS, f"results_dir={results}")
+    cell = compose_cell("gsm8k_llama3", "idlora", scale="tiny", seed=1, overrides=short)
+    train_cell(cell)
+    return cell.run.folder, results
+
+
+def test_a_base_gives_a_row_for_each_type_of_module(tmp_path):
+    inspection = asked(tmp_path, "model=mistral_7b", TWO_LAYERS)
+    assert inspection.out == tmp_path / "tiny" / "pivots.csv"
+    text, rows = reported(inspection)
+    assert [row["module"] for row in rows] == MODULES
+    for row in rows:
+        assert (row["base"], row["method"], row["run"], row["layers"]) == ("cobble", "idlora", "", "2")
+        assert (row["k"], row["r"], row["rank_bound"], row["rank_bound_paper"]) == ("4", "12", "12", "48")
+        assert float(row["share"]) == 48 / int(row["rows"])
+        assert 12 <= int(row["cluster_min"]) <= float(row["cluster_median"]) <= int(row["cluster_max"])
+        assert float(row["overlap_pmrc"]) == 1
+        assert 0 <= float(row["overlap_largest_norm"]) < 1
+        assert 1 < float(row["mixture_effective_rank"]) <= 12
+        assert (row["update_rank"], row["router_entropy"]) == ("", "")
+        assert row["module"] in text
+    assert "Cobble, ID-LoRA" in text
+    assert f"written: {inspection.out}" in text.replace("\n", "")
+    assert max(map(len, text.split("written")[0].splitlines())) <= 80
+
+
+def test_a_run_tells_its_update_and_its_router_on_prompts_of_its_own_data(run, tmp_path):
+    folder, results = run
+    inspection = asked(results, f"run={folder}", "prompts=3")
+    assert inspection.model.name == "pebble"
+    assert (inspection.data.name, inspection.data.limit, inspection.seed) == ("gsm8k", 3, 1)
+    _, rows = reported(inspection)
+    for row in rows:
+        assert row["run"] == folder.name
+        assert int(row["update_rank"]) <= 12
+        assert 0 < float(row["update_effective_rank"]) <= 12
+        assert 0.9 < float(row["router_entropy"]) <= 1
+    _, both = reported(asked(results, "method=idlora_random", TWO_LAYERS))
+    assert len(both) == 14  # the run's rows stay beside those of a base
+    assert {row["method"] for row in both} == {"idlora", "idlora_random"}
+
+
+def test_a_model_of_one_s_own_is_read_from_its_folder(tmp_path):
+    own = ("model.name=mine", f"model.path_or_id={base_path('pebble')}", "method=idlora_k2", TWO_LAYERS)
+    _, rows = reported(asked(tmp_path, *own))
+    assert {(row["base"], row["k"]) for row in rows} == {("mine", "2")}
+
+
+def test_rows_are_replaced_with_those_of_the_same_base_and_method_and_the_others_stay(tmp_path):
+    path = tmp_path / "pivots.csv"
+    first = {"base": "a", "method": "m", "run": "", "norm": 0.123456789}
+    replace_rows(path, [first, first | {"base": "b"}])
+    replace_rows(path, [first | {"norm": 2.0}])
+    assert path.read_text() == "base,method,run,norm\na,m,,2\nb,m,,0.123457\n"
+    with pytest.raises(ConfigError, match="other columns"):
+        replace_rows(path, [first | {"new": 1}])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["run=nowhere"], "run=nowhere is no finished run"),
+        (["prompts=0"], "prompts=0: the router needs"),
+        (["model.path_or_id=./nowhere"], "path_or_id=./nowhere is no model folder"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused_in_one_sentence(overrides, sentence, tmp_path):
+    with pytest.raises(ConfigError, match=sentence):
+        asked(tmp_path, *overrides)
+
+
+def test_a_method_without_pivots_is_refused(tmp_path):
+    inspection = asked(tmp_path, "method=lora")
+    with pytest.raises(ConfigError, match="method=lora has no pivots"):
+        report_pivots(inspection)
+    assert not inspection.out.exists()

@@ -1,0 +1,147 @@
+"""Tables planned: what they share is one run, what does not fit is refused at once, and where their cells stand."""
+
+import dataclasses
+import io
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from idlora.pipeline.compose import cell_from_config, compose, compose_cell, plain
+from idlora.pipeline.listing import show, standings
+from idlora.pipeline.preflight import NotReady, require
+from idlora.pipeline.request import Request, chosen_tables, known_tables
+from idlora.pipeline.table import Plan, distinct, fill
+from idlora.pipeline.typed import ConfigError
+
+RATE = "train.learning_rate=0.01"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where nothing was ever run; the tiny world is exported there once."""
+    return tmp_path_factory.mktemp("planning")
+
+
+def cell_of(results: Path, experiment: str = "gsm8k_llama3", method: str = "idlora", *, seed: int = 0, more=()):
+    return compose_cell(experiment, method, scale="tiny", seed=seed, overrides=[f"results_dir={results}", RATE, *more])
+
+
+def requests(results: Path, *overrides: str) -> list[Request]:
+    asked = [f"results_dir={results}", f'overrides=["{RATE}"]', *overrides]
+    return Request.from_config(plain(compose("table", asked)))
+
+
+def test_all_is_every_table_with_a_grid_and_a_table_that_is_none_is_refused() -> None:
+    assert {"table1", "table2", "table3", "table7", "table8", "table_controls"} <= set(known_tables())
+    assert not {"table4", "table5", "table6"} & set(known_tables())
+    assert chosen_tables("all") == known_tables()
+    assert chosen_tables(["table3", "table1", "table3"]) == ["table3", "table1"]
+    with pytest.raises(ConfigError, match=r"no table=table9; the tables are table1, .*all"):
+        chosen_tables(["table1", "table9"])
+
+
+def test_tables_that_share_a_cell_have_one_run_of_it(results: Path) -> None:
+    cells = [cell for each in requests(results, "table=[table2,table7]") for cell in each.plan().cells.values()]
+    runs = distinct(cells)
+    titles = [cell.title for cell in runs]
+    assert len(titles) == len(set(titles)) == 2 * 7 + 9 - 3  # base, LoRA and ID-LoRA on the first base are in both
+    assert titles.count("multitask_llama3/lora") == 1
+
+
+def test_an_untuned_base_is_one_run_with_the_evaluations_of_all_its_tasks(results: Path) -> None:
+    experiments = ("gsm8k_llama3", "saferpaca_llama3", "multitask_llama3")
+    (base,) = distinct(cell_of(results, experiment, "base") for experiment in experiments)
+    assert base.title == "pebble/base"
+    asked = [protocol.benchmark for protocol in base.protocols]
+    assert asked == ["gsm8k", "hexphi", "hexphi_benign", "mmlu", "commonsenseqa", "humaneval"]
+
+
+def test_a_seed_changes_what_is_seeded_and_nothing_else(results: Path) -> None:
+    for method in ("idlora", "lora", "vera"):
+        zero, three = (cell_of(results, method=method, seed=seed) for seed in (0, 3))
+        assert three.train.seed == 3
+        assert three.method.arguments.get("seed") == (3 if method == "idlora" else None)
+        assert three.method.arguments.get("projection_prng_key") == (3 if method == "vera" else None)
+        assert zero.run.name != three.run.name
+        asked = ["experiment=gsm8k_llama3", f"method={method}", "scale=tiny", "seed=3", f"results_dir={results}", RATE]
+        assert three == cell_from_config(compose("train", asked))
+        assert dataclasses.replace(three, train=zero.train, method=zero.method) == zero
+
+
+def test_more_seeds_are_planned_in_next_to_no_time(results: Path) -> None:
+    cell_of(results)
+    began = time.perf_counter()
+    names = {cell_of(results, seed=seed).run.name for seed in range(100)}
+    assert len(names) == 100
+    assert time.perf_counter() - began < 5
+
+
+def test_seeds_asked_for_are_those_of_every_table(results: Path) -> None:
+    (request,) = requests(results, "table=table7", "seeds=[0,4]")
+    assert {seed for _, _, seed in request.plan().cells} == {0, 4}
+    assert request.grid().seeds == (0, 4)
+
+
+def test_evaluations_are_named_by_benchmark_and_protocol_the_default_first(results: Path) -> None:
+    (request,) = requests(results, "table=table7", "protocol=all")
+    names = request.plan().evaluations
+    mmlu = [protocol for benchmark, protocol in names if benchmark == "mmlu"]
+    assert mmlu[0] == "likelihood_0shot"
+    assert len(mmlu) == 4
+    assert len(set(names.values())) == len(names)
+    (usual,) = requests(results, "table=table7")
+    assert usual.plan().evaluations.items() <= names.items()
+
+
+def test_two_cells_that_mean_different_things_by_one_protocol_are_refused(results: Path) -> None:
+    plan = Plan({
+        ("gsm8k_llama3", "idlora", 0): cell_of(results),
+        ("gsm8k_llama3", "lora", 0): cell_of(results, method="lora", more=["eval.gsm8k.limit=5"]),
+    })  # fmt: skip
+    with pytest.raises(ConfigError, match="gsm8k_llama3/lora/0 evaluates gsm8k under another protocol called 0shot"):
+        plan.evaluations  # noqa: B018
+
+
+def test_ranks_and_clusters_that_do_not_fit_are_refused_for_all_cells_at_once(results: Path) -> None:
+    too_many = cell_of(results, more=["method.arguments.r=60"])
+    odd = cell_of(results, "saferpaca_mistral", more=["method.arguments.r=15", "method.arguments.rank_boost=5"])
+    uneven = cell_of(results, "saferpaca_llama3", "hydralora", more=["method.arguments.r=0"])
+    fitting = cell_of(results, method="lora")
+    with pytest.raises(NotReady) as refused:
+        require([too_many, odd, uneven, fitting], scale="tiny", results_dir=results)
+    said = str(refused.value)
+    assert "gsm8k_llama3/idlora" in said
+    assert "r=60" in said
+    assert "saferpaca_mistral/idlora" in said
+    assert "rank_boost=5" in said
+    assert "saferpaca_llama3/hydralora" in said
+    assert "gsm8k_llama3/lora cannot" not in said
+    assert not too_many.run.folder.exists()
+    require([fitting], scale="tiny", results_dir=results)
+
+
+def test_a_list_says_of_every_run_where_it_stands_and_which_tables_it_serves(results: Path) -> None:
+    lora, base = cell_of(results, method="lora"), cell_of(results, method="base")
+    lora.run.start(lora.config)
+    lora.run.fail("oom", "no memory left")
+    base.run.start(base.config)
+    base.run.finish({"parameters_total": 7})
+    found = standings([("table1", [base, lora]), ("table2", [lora, cell_of(results)])])
+    assert [(each.title, each.tables, each.state) for each in found] == [
+        ("pebble/base", ("table1",), "to evaluate"),
+        ("gsm8k_llama3/lora", ("table1", "table2"), "oom"),
+        ("gsm8k_llama3/idlora", ("table2",), "never run"),
+    ]
+    assert found[0].missing == ("not evaluated on gsm8k (0shot)",)
+    assert found[1].missing == ("oom: no memory left",)
+    out = io.StringIO()
+    show(found, Console(file=out, width=120))
+    assert "0 of 3 cells are done" in out.getvalue()
+    assert "no memory left" in out.getvalue()
+
+
+def test_no_workers_fill_nothing(results: Path) -> None:
+    with pytest.raises(ConfigError, match="workers=0"):
+        fill([], folder=results, workers=0)

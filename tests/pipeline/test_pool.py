@@ -1,0 +1,57 @@
+"""Jobs side by side: each ends by itself, and an interrupt ends all of them in good order."""
+
+import os
+
+import pool_work
+import pytest
+
+from idlora.pipeline.pool import run_jobs
+from idlora.pipeline.progress import Silent
+
+
+class Watching(Silent):
+    """Remembers what it was shown."""
+
+    def __init__(self):
+        self.cells, self.steps = [], []
+
+    def cell(self, name, *, slot=0):
+        self.cells.append((name, slot))
+
+    def step(self, phase, done, total, *, note="", slot=0):
+        self.steps.append((phase, done, total, note))
+
+
+def run(jobs, ended, *, workers, watching=None):
+    names = [" ".join(map(str, job)) for job in jobs]
+    progress = watching or Silent()
+    run_jobs(pool_work.work, jobs, workers=workers, threads=1, names=names, progress=progress, ended=ended)
+
+
+def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
+    jobs = [("add", 1, 2), ("fail", "no such rank"), ("who",), ("die",), ("add", 3, 4), ("who",)]
+    ends, watching = {}, Watching()
+    run(jobs, lambda end: ends.setdefault(end.job, end), workers=2, watching=watching)
+    assert sorted(ends) == list(range(len(jobs)))
+    assert (ends[0].value, ends[4].value) == (3, 7)
+    assert ends[1].error == "ValueError: no such rank"
+    assert "killed by SIGKILL" in ends[3].error
+    assert [ends[job].error for job in (0, 2, 4, 5)] == [None] * 4
+    assert {ends[job].value[1] for job in (2, 5)} == {os.environ["OMP_NUM_THREADS"]}
+    assert {name for name, _ in watching.cells} == {" ".join(map(str, job)) for job in jobs}
+    assert {slot for _, slot in watching.cells} == {0, 1}
+    assert ("adding", 1, 2, "half") in watching.steps
+    assert os.getpid() not in {ends[job].value[0] for job in (2, 5)}
+
+
+def test_an_interrupt_reaches_the_jobs_at_work_and_waits_for_them(tmp_path):
+    place = tmp_path / "state"
+
+    def stop(end):
+        while not place.exists():
+            pass
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([("wait", place), ("who",), ("add", 1, 2)], stop, workers=2)
+    assert place.read_text() == "interrupted"

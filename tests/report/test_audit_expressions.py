@@ -1,0 +1,148 @@
+"""The language of the claims: what it says, what it refuses, and that nothing in it can act."""
+
+import pytest
+
+from idlora.report.audit import ExpressionError, evaluate
+from idlora.report.audit.paper import Lookup
+from idlora.report.audit.quantities import Cell, exact, printed
+
+
+class Unknown:
+    """A measurement that cannot tell."""
+
+    def compare(self, symbol, other):
+        return None
+
+
+def table(**rows: dict[str, str]) -> Lookup:
+    return Lookup("table1", {
+        ("llama3", method, column): printed(
+            text.rstrip("†"), cell=Cell("table1", "llama3", method, column), dagger=text.endswith("†")
+        )
+        for method, row in rows.items()
+        for column, text in row.items()
+    })  # fmt: skip
+
+
+@pytest.fixture
+def names():
+    t1 = table(
+        lora={"gsm8k": "62.8", "hexphi": "91.6"},
+        dora={"gsm8k": "63.5", "hexphi": "93.6"},
+        idlora={"gsm8k": "63.5†", "hexphi": "95.3†"},
+    )
+    return {
+        "t1": t1,
+        "columns": ["gsm8k", "hexphi"],
+        "others": ["lora", "dora"],
+        "ranks": [exact(8), exact(16)],
+        "pairs": [["lora", "dora"], ["dora", "idlora"]],
+        "open": Unknown(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("expression", "truth"),
+    [
+        ('t1["llama3", "idlora", "gsm8k"] > t1["llama3", "lora", "gsm8k"]', True),
+        ('t1["llama3", "idlora", "gsm8k"] > t1["llama3", "dora", "gsm8k"]', False),
+        ('all(t1["llama3", "idlora", c] >= t1["llama3", m, c] for m in others for c in columns)', True),
+        ('all(t1["llama3", b, c] > t1["llama3", a, c] for a, b in pairs for c in columns)', False),
+        ('any(t1["llama3", b, "hexphi"] > t1["llama3", a, "hexphi"] for a, b in pairs)', True),
+        ('count(t1["llama3", "idlora", c] > t1["llama3", "dora", c] for c in columns) == 1', True),
+        ('max(t1["llama3", :, "hexphi"]) == quoted("95.3")', True),
+        ('mean(t1["llama3", "idlora", c] for c in columns) == quoted("79.4")', True),
+        ('100 * 2 / 4 - 1 == 49 and -(1) < abs(0 - 2) <= 2', True),
+        ('min(r for r in ranks if 2 * r > 16) == 16', True),
+        ('count(1 == 1 for m in ["lora", "idlora"] if dagger(t1["llama3", m, "gsm8k"])) == 1', True),
+        ('count(unmarked(t1["llama3", m, "gsm8k"]) for m in others) == 2', True),
+        ('relative(t1["llama3", "idlora", "hexphi"], t1["llama3", "lora", "hexphi"]) == quoted("4.0")', True),
+        ('any(r == 9 for r in ranks)', False),
+    ],
+)  # fmt: skip
+def test_expressions_say_what_they_say_in_python(expression, truth, names):
+    assert evaluate(expression, names).truth is truth
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        '__import__("os").system("true")',
+        "t1.cells",
+        "(lambda: 1)() == 1",
+        'open("/etc/passwd")',
+        "[c for c in columns] == columns",
+        "t1 if columns else t1",
+        "1 if 1 else 0",
+        "{1: 2} == {1: 2}",
+        "2 ** 1000000 > 1",
+        "(x := 1) == 1",
+        "not 1 == 2",
+        'f"{1}" == "1"',
+        "mean(columns, key=1) == 1",
+        'max(t1["llama3", :, "gsm8k"]',
+        "1 == 2 == ",
+        "1 != 2",
+        '"a" + "b" == "ab"',
+        "True",
+    ],
+)
+def test_whatever_is_outside_the_language_is_refused(expression, names):
+    with pytest.raises(ExpressionError):
+        evaluate(expression, names)
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ('t1["llama3", "lora", "mmlu"] > 1', "table1 has no llama3, lora, mmlu"),
+        ("t9 > 1", "there is no 't9'"),
+        ('quoted("AdamW") == 1', "'AdamW' is no printed number"),
+        ('t1["llama3", "lora", "gsm8k"]', "no statement"),
+        ('1 / (t1["llama3", "lora", "gsm8k"] - t1["llama3", "lora", "gsm8k"]) > 1', "may be zero"),
+        ("t1[1 / 3, 2, 3] > 1", "cannot be looked up"),
+        ('t1["llama3", "lora", "gsm8k"] > "big"', "cannot be compared"),
+    ],
+)
+def test_a_mistake_is_told_with_the_part_that_is_wrong(expression, told, names):
+    with pytest.raises(ExpressionError, match=told.replace("(", r"\(")):
+        evaluate(expression, names)
+
+
+def test_everything_is_evaluated_so_that_all_failures_are_known(names):
+    outcome = evaluate('all(t1["llama3", "lora", c] > t1["llama3", "dora", c] for c in columns)', names)
+    assert outcome.truth is False
+    assert [each.truth for each in outcome.comparisons] == [False, False]
+    assert outcome.value == "0 of 2"
+
+
+def test_a_condition_chooses_and_is_no_part_of_the_claim(names):
+    expression = (
+        'all(t1["llama3", m, "gsm8k"] > 63 for m in others if t1["llama3", m, "gsm8k"] > t1["llama3", "lora", "gsm8k"])'
+    )
+    outcome = evaluate(expression, names)
+    assert outcome.truth is True
+    assert [str(each.left) for each in outcome.comparisons] == ["63.5"]
+
+
+def test_names_of_a_comprehension_end_with_it(names):
+    with pytest.raises(ExpressionError, match="there is no 'r'"):
+        evaluate("all(r > 1 for r in ranks) and r > 1", names)
+
+
+@pytest.mark.parametrize(
+    ("expression", "truth"),
+    [
+        ("all([1 == 1, open > 1])", None),
+        ("all([1 == 2, open > 1])", False),
+        ("any([1 == 1, open > 1])", True),
+        ("any([1 == 2, open > 1])", None),
+        ("open > 1 and 1 == 2", False),
+        ("open > 1 or 1 == 2", None),
+        ("count([1 == 1, open > 1, 1 == 2]) == 2", None),
+        ("count([1 == 1, open > 1, 1 == 2]) >= 1", True),
+        ("count([1 == 1, open > 1, 1 == 2]) > 2", False),
+    ],
+)
+def test_what_a_measurement_cannot_tell_stays_open_where_it_matters_and_there_alone(expression, truth, names):
+    assert evaluate(expression, names).truth is truth

@@ -1,0 +1,184 @@
+"""Theorem 1's decompositions where their errors and Δ are known in closed form."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from idlora.theory.clusters import explained, kmeans, means, same_partition
+from idlora.theory.decomposition import (
+    Decomposition,
+    definition4,
+    delta,
+    joint,
+    mean_code,
+    sign_range,
+    squared_errors,
+)
+from idlora.theory.tasks import Tasks, World, draw_tasks
+from idlora.theory.theorem1 import READINGS, difference_rank, measure
+
+WORLD = World(sizes=(5, 4, 3), rows=9, columns=8, rank=3, within_rank=3, noise=0.0, correlation=0.0)
+
+
+def drawn(seed: int = 0, *, separation: float = 2.0, **changes: object) -> Tasks:
+    return draw_tasks(np.random.default_rng(seed), replace(WORLD, **changes), separation=separation)
+
+
+def rank_one(directions: np.ndarray, *, each: int = 4, scale: float = 3.0) -> Tasks:
+    """``each`` equal tasks per cluster, W = scale · b a_lᵀ with a unit b: perfectly separated for orthogonal a_l."""
+    labels = np.repeat(np.arange(len(directions)), each)
+    basis = np.full((5, 1), 5**-0.5)
+    return Tasks(basis, scale * directions[labels][:, None, :], np.zeros((len(labels), 5, directions.shape[1])), labels)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_one_cluster_is_the_global_decomposition(reading: str) -> None:
+    found = measure(drawn(sizes=(12,), noise=0.4), np.zeros(12, dtype=int), reading)
+    assert found["clustered"] == pytest.approx(found["global"])
+    assert found["delta"] == pytest.approx(0, abs=1e-12)
+    assert measure(drawn(noise=0.4), drawn().labels, reading)["delta"] > 0.1  # and three clusters are not
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_identical_clusters_give_no_gap(reading: str) -> None:
+    tasks = rank_one(np.array([[1.0, 0, 0], [1.0, 0, 0]]))
+    found = measure(tasks, tasks.labels, reading)
+    assert (found["gap"], found["delta"]) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("k", [2, 3])
+def test_separated_rank_one_clusters_give_the_gap_in_closed_form(reading: str, k: int) -> None:
+    tasks = rank_one(np.eye(k))
+    found = measure(tasks, tasks.labels, reading)
+    assert found["clustered"] == pytest.approx(0, abs=1e-12)
+    assert found["global"] == pytest.approx(1 - 1 / k)  # m c² (1 - 1/k) of m c²
+    if reading != "definition4":  # whose A_global has another length than the mean of its A_l
+        assert found["delta"] == pytest.approx(1 - 1 / k)
+
+
+def test_definition_4_loses_to_the_global_decomposition_on_two_perfect_clusters_of_opposite_sign() -> None:
+    tasks = rank_one(np.array([[1.0, 0], [0, -1.0]]))
+    found = measure(tasks, tasks.labels, "definition4")
+    assert found["clustered"] == pytest.approx(1)  # the two halves of B cancel
+    assert found["global"] == pytest.approx(0.5)
+    assert (found["best_signs"], found["worst_signs"]) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
+    assert measure(tasks, tasks.labels, "joint")["clustered"] == pytest.approx(0, abs=1e-12)
+
+
+def test_ignoring_the_assignment_loses_the_gap() -> None:
+    tasks = rank_one(np.eye(2))
+    mixed = np.tile([0, 1], 4)
+    assert measure(tasks, mixed, "joint")["gap"] == pytest.approx(0, abs=1e-12)
+    assert measure(tasks, tasks.labels, "joint")["gap"] == pytest.approx(0.5)
+
+
+def test_the_gap_is_delta_plus_the_dropped_cross_terms() -> None:
+    found = measure(drawn(noise=0.8), drawn().labels, "assumed")
+    assert found["gap"] == pytest.approx(found["delta"] + found["cross_terms"])
+    assert abs(found["cross_terms"]) > 1e-6
+    assert measure(drawn(), drawn().labels, "assumed")["gap_minus_delta"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("correlation", [-1.0, 1.0])
+def test_the_side_that_the_noise_takes_decides_inequality_18(correlation: float) -> None:
+    found = measure(drawn(noise=0.5, correlation=correlation), drawn().labels, "assumed")
+    assert found["inequality_18_holds"] == (correlation > 0)
+
+
+def test_with_the_best_b_on_both_sides_the_gap_stays_below_delta() -> None:
+    found = measure(drawn(noise=0.8), drawn().labels, "joint")
+    assert found["gap"] < found["delta"]
+    assert found["clustered_not_worse"]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_joint_is_never_above_any_other_decomposition_of_its_form(rank: int) -> None:
+    tasks, rng = drawn(noise=0.5), np.random.default_rng(1)
+    best = joint(tasks.matrices, tasks.labels, rank)
+    least = squared_errors(tasks.matrices, best).sum()
+    others = [definition4(tasks.matrices, tasks.labels, rank, scaled=scaled) for scaled in (False, True)]
+    for _ in range(50):
+        step = 0.05 * rng.normal(size=best.basis.shape)
+        others.append(Decomposition(best.basis + step, best.codes, best.labels))
+        step = 0.05 * rng.normal(size=best.codes.shape)
+        others.append(Decomposition(best.basis, best.codes + step, best.labels))
+    assert all(squared_errors(tasks.matrices, other).sum() > least for other in others)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_definition_4_solves_its_least_squares_problem_for_b(scaled: bool) -> None:
+    tasks = drawn(noise=0.5)
+    found = definition4(tasks.matrices, tasks.labels, 3, scaled=scaled)
+    codes, matrices = np.concatenate(found.codes[found.labels], axis=1), np.concatenate(tasks.matrices, axis=1)
+    expected = np.linalg.lstsq(codes.T, matrices.T, rcond=None)[0].T
+    np.testing.assert_allclose(found.basis, expected, atol=1e-10)
+
+
+def test_the_sign_range_is_that_of_trying_every_sign() -> None:
+    tasks = drawn(noise=0.5, rank=2, within_rank=2)
+    found = definition4(tasks.matrices, tasks.labels, 2)
+    errors = []
+    for signs in np.ndindex((2,) * 6):
+        codes = found.codes * (1 - 2 * np.array(signs).reshape(3, 2, 1))
+        basis = np.einsum("ipq,irq->pr", tasks.matrices, codes[tasks.labels]) / len(tasks.labels)
+        errors.append(squared_errors(tasks.matrices, Decomposition(basis, codes, tasks.labels)).sum())
+    assert sign_range(tasks.matrices, found) == pytest.approx((min(errors), max(errors)))
+    assert min(errors) < max(errors)
+
+
+def test_a_single_task_may_lie_nearer_to_the_global_code_while_the_sum_holds() -> None:
+    codes = np.array([0.0, 0.0, 3.0, 5.0, 5.0, 5.0])[:, None, None]  # means 1 and 5, global 3: the third task is there
+    tasks = Tasks(np.ones((1, 1)), codes, np.zeros((6, 1, 1)), np.repeat([0, 1], 3))
+    found = measure(tasks, tasks.labels, "assumed")
+    assert found["inequality_21_in_the_sum"]
+    assert not found["inequality_21_every_task"]
+    assert (found["violations_while_the_sum_holds"], found["tasks_violating_21"]) == (1, pytest.approx(1 / 6))
+
+
+def test_delta_is_the_between_cluster_sum_of_squares() -> None:
+    tasks = drawn(noise=0.5)
+    found = joint(tasks.matrices, tasks.labels, 3)
+    total = np.square(found.basis @ (found.codes[tasks.labels] - mean_code(found))).sum()
+    assert delta(found, mean_code(found)) == pytest.approx(total)
+    assert total > 1
+
+
+def test_drawn_tasks_keep_what_their_world_says() -> None:
+    tasks = drawn(noise=0.7, within_rank=2)
+    np.testing.assert_allclose(np.linalg.norm(tasks.noise, axis=(1, 2)), 0.7)
+    np.testing.assert_allclose(tasks.matrices, tasks.basis @ tasks.codes + tasks.noise)
+    clean = drawn(within_rank=2)
+    assert difference_rank(clean.matrices, clean.labels) == 2
+    assert np.linalg.matrix_rank(means(clean.matrices, clean.labels)).max() == 3  # rank(M_l) > r_l
+    assert difference_rank(clean.matrices, np.zeros(12, dtype=int)) == 3  # across clusters it is not bounded by r_l
+    above = drawn(within_rank=5)
+    assert difference_rank(above.matrices, above.labels) == 5
+
+
+def test_noise_lies_where_its_correlation_says() -> None:
+    tasks = drawn(noise=0.5, correlation=-1.0)
+    shift = tasks.basis @ (means(tasks.codes, tasks.labels)[tasks.labels] - tasks.codes.mean(axis=0))
+    cosine = (tasks.noise * shift).sum(axis=(1, 2)) / (0.5 * np.linalg.norm(shift, axis=(1, 2)))
+    np.testing.assert_allclose(cosine, -1)
+
+
+def test_kmeans_finds_planted_clusters_and_calls_for_a_k_that_fits() -> None:
+    tasks = drawn(separation=20.0)
+    vectors = tasks.matrices.reshape(12, -1)
+    found = kmeans(vectors, 3, rng=np.random.default_rng(0))
+    assert same_partition(found, tasks.labels)
+    assert not same_partition(found, np.tile([0, 1, 2], 4))
+    assert explained(vectors, found) > 0.9 > explained(vectors, np.tile([0, 1, 2], 4))
+    with pytest.raises(ValueError, match="cannot make 13 clusters of 12 vectors"):
+        kmeans(vectors, 13, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"rank": 9}, "rank 9 does not fit"), ({"correlation": 2.0}, "correlation 2.0"), ({"sizes": ()}, "sizes")],
+)
+def test_a_world_that_cannot_be_drawn_is_refused(change: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        replace(WORLD, **change)

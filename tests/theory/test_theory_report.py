@@ -1,0 +1,133 @@
+"""From curves to verdicts, words and files: nothing is decided by hand, and the same settings give the same bytes."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from idlora.pipeline.typed import ConfigError, typed
+from idlora.theory import Claim, Theory, measure, write
+from idlora.theory.estimates import Point, csv_text, estimate
+from idlora.theory.rank import run as run_rank
+from idlora.theory.verdicts import FAILS, HOLDS, PARTLY, UNDECIDED, decide
+
+EXPERIMENT = "experiments/theory"
+
+
+def point(mean: float, *, x: float = 0.0, half: float = 0.0, **fields: object) -> Point:
+    values = {"study": "s", "setting": "a", "series": "b", "quantity": "q", "x_name": "x", "x": x, "draws": 10}
+    return Point(**{**values, "mean": mean, "low": mean - half, "high": mean + half, **fields})
+
+
+def claim(**fields: object) -> Claim:
+    return Claim(**{"name": "n", "study": "s", "source": "Eq. 0", "statement": "It is.", "quantity": "q", **fields})
+
+
+@pytest.fixture(scope="module")
+def settings(repository: Path) -> Theory:
+    return typed(Theory, yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text()), where="theory")
+
+
+@pytest.fixture(scope="module")
+def claims(repository: Path) -> list[Claim]:
+    return [
+        typed(Claim, each, where="claim")
+        for each in yaml.safe_load((repository / EXPERIMENT / "claims.yaml").read_text())
+    ]
+
+
+@pytest.fixture(scope="module")
+def small(settings: Theory) -> Theory:
+    """The committed settings with the fewest draws and points that make every curve."""
+    return dataclasses.replace(
+        settings,
+        theorem1=dataclasses.replace(settings.theorem1, draws=2, separations=(0, 2), correlations=(-1, 1)),
+        theorem2=dataclasses.replace(settings.theorem2, draws=2, pivot_draws=3, weights=(0.3, 3)),
+        rank=dataclasses.replace(settings.rank, draws=2, clusters=(1, 2)),
+        rows=dataclasses.replace(settings.rows, bases=settings.rows.bases[:1], null_draws=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("means", "word", "counted"),
+    [((1.0, 1.0), HOLDS, (20, 20)), ((0.9, 1.0), PARTLY, (19, 20)), ((0.0, 0.0), FAILS, (0, 20))],
+)
+def test_a_share_is_counted_in_draws_over_the_whole_curve(means: tuple, word: str, counted: tuple) -> None:
+    (found,) = decide([claim()], [point(mean, x=x) for x, mean in enumerate(means)])
+    assert (found.verdict, (found.holds, found.of)) == (word, counted)
+
+
+@pytest.mark.parametrize(
+    ("means", "word", "holds"),
+    [((2.0, 3.0), HOLDS, 2), ((2.0, 0.5), PARTLY, 1), ((-2.0, 0.5), FAILS, 0), ((0.5, -0.5), UNDECIDED, 0)],
+)
+def test_an_expectation_is_counted_in_points_whose_interval_leaves_out_zero(
+    means: tuple, word: str, holds: int
+) -> None:
+    (found,) = decide([claim(signed=True)], [point(mean, x=x, half=1.0) for x, mean in enumerate(means)])
+    assert (found.verdict, found.holds, found.of) == (word, holds, 2)
+
+
+def test_settings_and_series_are_decided_apart_and_in_any_order_of_points() -> None:
+    curve = [point(1.0, setting="a"), point(0.0, setting="b"), point(1.0, setting="a", x=1.0), point(1.0, series="c")]
+    found = decide([claim()], curve)
+    assert [(each.setting, each.series, each.verdict, each.of) for each in found] == [
+        ("a", "b", HOLDS, 20), ("b", "b", FAILS, 10), ("a", "c", HOLDS, 10),
+    ]  # fmt: skip
+
+
+def test_a_claim_that_nothing_measures_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"nothing measures 'other' of 's', which decides 'n'"):
+        decide([claim(quantity="other")], [point(1.0)])
+
+
+def test_intervals_are_students_for_numbers_and_wilsons_for_shares() -> None:
+    found = estimate([1.0, 2.0, 3.0])
+    assert (found.mean, found.draws) == (2.0, 3)
+    assert found.high - found.mean == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    share = estimate([True] * 10)
+    assert (share.mean, share.high) == (1.0, pytest.approx(1.0))
+    assert 0.6 < share.low < 0.8
+    for bad in ([1.0], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="two or more finite values"):
+            estimate(bad)
+
+
+def test_rounding_errors_are_written_as_zero() -> None:
+    text = csv_text([point(1e-16), point(1 / 3)], Point)
+    assert [row["mean"] for row in csv.DictReader(text.splitlines())] == ["0", "0.333333"]
+
+
+def test_every_claim_gets_a_verdict_and_the_same_settings_the_same_bytes(
+    small: Theory, claims: list[Claim], repository: Path, tmp_path: Path
+) -> None:
+    bases = repository / "idlora/tinyworld/bases"
+    verdicts = write(small, claims, bases=bases, out=tmp_path)
+    assert {each.claim for each in verdicts} == {each.name for each in claims}
+    words = (tmp_path / "theory.md").read_text()
+    assert all(each.statement in words for each in claims)
+    for study, again in measure(small, bases).items():
+        assert (tmp_path / f"{study}.csv").read_text() == csv_text(again, Point), study
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert {"theorem1.png", "theorem1.pdf", "theorem2_1.png", "rank.pdf", "rows.png"} <= set(figures)
+    assert len({Path(name).stem for name in figures}) * 2 == len(figures)
+
+
+def test_the_committed_verdicts_are_about_the_committed_claims(claims: list[Claim], repository: Path) -> None:
+    with open(repository / "results/theory/verdicts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["claim"], row["statement"]) for row in rows} == {(each.name, each.statement) for each in claims}
+
+
+def test_the_committed_ranks_are_what_the_settings_give(settings: Theory, repository: Path) -> None:
+    assert csv_text(run_rank(settings.rank), Point) == (repository / "results/theory/rank.csv").read_text()
+
+
+def test_a_mistyped_key_of_the_settings_is_named(repository: Path) -> None:
+    values = yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text())
+    values["rank"]["sides"] = 3
+    with pytest.raises(ConfigError, match="sides"):
+        typed(Theory, values, where="theory")
