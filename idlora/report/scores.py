@@ -41,7 +41,7 @@ class Scores:
 
 
 def score_lines(folder: Path) -> list[str]:
-    """A finished evaluation in words: benchmark, protocol, metric, percent with its 95 % interval and n, a line for each."""
+    """A finished evaluation in words: one line per metric, named by its protocol, with its 95 % interval and n."""
     evaluation = Evaluation(folder)
     asked = f"{evaluation.benchmark} {evaluation.protocol.get('name', '')}".rstrip()
     return [

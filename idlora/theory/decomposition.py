@@ -68,7 +68,7 @@ def definition4(matrices: Array, labels: Labels, rank: int, *, scaled: bool = Fa
     _, values, vectors = np.linalg.svd(centroids, full_matrices=False)
     codes = vectors[:, :rank]
     largest = np.take_along_axis(codes, np.abs(codes).argmax(axis=2, keepdims=True), axis=2)
-    codes = codes * np.where(largest < 0, 1.0, -1.0)
+    codes = codes * np.where(largest < 0, -1.0, 1.0)
     if scaled:
         codes = values[:, :rank, None] * codes
     sizes = np.bincount(labels)

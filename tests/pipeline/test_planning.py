@@ -95,6 +95,14 @@ def test_evaluations_are_named_by_benchmark_and_protocol_the_default_first(resul
     assert usual.plan().evaluations.items() <= names.items()
 
 
+def test_of_all_protocols_the_default_of_the_scale_stands_first(results: Path) -> None:
+    more = [f"results_dir={results}", "protocol=all"]
+    paper = compose_cell("multitask_llama3", "lora", scale="paper", seed=0, overrides=more)
+    asked = [protocol.name for protocol in paper.protocols if protocol.benchmark == "mmlu"]
+    assert asked[0] == "likelihood_5shot"
+    assert len(asked) == 4
+
+
 def test_two_cells_that_mean_different_things_by_one_protocol_are_refused(results: Path) -> None:
     plan = Plan({
         ("gsm8k_llama3", "idlora", 0): cell_of(results),

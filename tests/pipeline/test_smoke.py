@@ -114,12 +114,13 @@ def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(
             command(repository, "table", *table_arguments(world, workers=2)),
             cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while len(list(tmp_path.glob("results/tiny/runs/*/status.json"))) <= number and time.monotonic() < deadline:
             assert process.poll() is None, "the command ended before it could be stopped"
             time.sleep(0.02)
         os.kill(process.pid, signal_sent)  # the command alone: its workers have to follow
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=120) != 0
+        deadline = time.monotonic() + 60
         while session_of(process.pid):
             assert time.monotonic() < deadline, "a worker outlived the command"
             time.sleep(0.05)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from idlora.report.audit import AuditError, audit, load_claims
+from idlora.report.audit import AuditError, judge_all, load_claims
 from idlora.report.audit.claims import COLUMNS, FAILS, HOLDS, KINDS, NOISE, NOT_YET, OPPOSITE, SAME, UNDECIDED, VERDICTS
 from idlora.report.collect import write_csv
 from idlora.report.ordering import NOISE as PAIR_NOISE
@@ -31,7 +31,7 @@ def experiments(repository, tmp_path):
 
 
 def by_id(experiments, results, scale="tiny"):
-    return {each.id: each for each in audit(experiments, results, scale=scale).judged}
+    return {each.id: each for each in judge_all(experiments, results, scale=scale)}
 
 
 def change(experiments, table, key, value, *, column="value"):
@@ -168,9 +168,18 @@ def test_without_measurements_every_claim_with_a_counterpart_says_so(judged):
 @pytest.mark.parametrize(
     ("pair", "says"), [(PAIR_SAME, SAME), (PAIR_OPPOSITE, OPPOSITE), (PAIR_NOISE, NOISE), (None, NOT_YET)]
 )
-@pytest.mark.parametrize("paper_ahead", ["idlora", "lora"])
-def test_an_ordering_of_ours_is_read_whichever_the_paper_has_ahead(pair, says, paper_ahead, experiments, tmp_path):
-    write_claims(experiments, CLAIM | {"ours": {"tables": "same"}})
+@pytest.mark.parametrize(
+    ("paper_ahead", "expression"),
+    [
+        ("idlora", CLAIM["expression"]),
+        ("lora", CLAIM["expression"]),
+        ("idlora", 't1["llama3", "lora", "gsm8k"] <= t1["llama3", "idlora", "gsm8k"]'),
+    ],
+)
+def test_an_ordering_of_ours_is_read_whichever_the_paper_has_ahead(
+    pair, says, paper_ahead, expression, experiments, tmp_path
+):
+    write_claims(experiments, CLAIM | {"expression": expression, "ours": {"tables": "same"}})
     behind = "lora" if paper_ahead == "idlora" else "idlora"
     row = {"base": "llama3", "column": "gsm8k", "ahead": paper_ahead, "behind": behind, "verdict": pair, "leaning": 0}
     rows = [row] if pair else []

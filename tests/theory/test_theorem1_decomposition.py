@@ -107,6 +107,14 @@ def test_joint_is_never_above_any_other_decomposition_of_its_form(rank: int) -> 
     assert all(squared_errors(tasks.matrices, other).sum() > least for other in others)
 
 
+def test_joint_weighs_a_cluster_by_its_tasks() -> None:
+    tasks = drawn(sizes=(9, 2, 1), noise=0.5)
+    centroids = means(tasks.matrices, tasks.labels)[tasks.labels]
+    every = np.linalg.svd(np.concatenate(centroids, axis=1))[0][:, :2]  # each centroid as often as it has tasks
+    found = joint(tasks.matrices, tasks.labels, 2).basis
+    np.testing.assert_allclose(found @ found.T, every @ every.T, atol=1e-10)
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_definition_4_solves_its_least_squares_problem_for_b(scaled: bool) -> None:
     tasks = drawn(noise=0.5)
@@ -140,8 +148,10 @@ def test_a_single_task_may_lie_nearer_to_the_global_code_while_the_sum_holds() -
 def test_delta_is_the_between_cluster_sum_of_squares() -> None:
     tasks = drawn(noise=0.5)
     found = joint(tasks.matrices, tasks.labels, 3)
-    total = np.square(found.basis @ (found.codes[tasks.labels] - mean_code(found))).sum()
-    assert delta(found, mean_code(found)) == pytest.approx(total)
+    code = found.basis.T @ tasks.matrices.mean(axis=0)  # least squares for one code, B being orthonormal
+    np.testing.assert_allclose(mean_code(found), code)
+    total = np.square(found.basis @ (found.codes[tasks.labels] - code)).sum()
+    assert delta(found, code) == pytest.approx(total)
     assert total > 1
 
 
@@ -171,8 +181,19 @@ def test_kmeans_finds_planted_clusters_and_calls_for_a_k_that_fits() -> None:
     assert same_partition(found, tasks.labels)
     assert not same_partition(found, np.tile([0, 1, 2], 4))
     assert explained(vectors, found) > 0.9 > explained(vectors, np.tile([0, 1, 2], 4))
+    assert explained(vectors + 100, found) == pytest.approx(explained(vectors, found))
     with pytest.raises(ValueError, match="cannot make 13 clusters of 12 vectors"):
         kmeans(vectors, 13, rng=np.random.default_rng(0))
+
+
+def test_kmeans_keeps_the_best_of_its_starts() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 3))
+    few, many = (
+        [explained(vectors, kmeans(vectors, 6, rng=np.random.default_rng(seed), starts=starts)) for seed in range(6)]
+        for starts in (1, 8)  # the first start is the same
+    )
+    assert np.all(np.array(many) >= np.array(few) - 1e-12)
+    assert sum(many) > sum(few)
 
 
 @pytest.mark.parametrize(

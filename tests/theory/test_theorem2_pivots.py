@@ -73,6 +73,15 @@ def test_global_pivots_that_miss_the_rare_direction_err_by_its_squared_weight() 
     assert cur_errors(tasks.matrices, source, every, rows=every, fitted=True)[0] == pytest.approx(0, abs=1e-10)
 
 
+def test_the_worst_task_counts() -> None:
+    tasks, side = drawn(spread=0.4), Side("span", by_length=False, clustered=False, count=6)
+    source, rng = tasks.matrices.mean(axis=0), np.random.default_rng(0)
+    rows, columns = (pivots(rng, each, 6, by_length=False, draws=4) for each in (source, source.T))
+    errors = cur_errors(tasks.matrices, source, columns, rows=rows, fitted=True)
+    np.testing.assert_allclose(worst_errors(np.random.default_rng(0), tasks, side, draws=4), errors.max(axis=1))
+    assert (errors.max(axis=1) > errors.mean(axis=1) + 1e-3).all()
+
+
 def test_local_pivots_ignore_the_other_clusters() -> None:
     tasks = drawn(spread=0.2)
     scaled = RareTasks(

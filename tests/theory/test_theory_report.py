@@ -79,6 +79,14 @@ def test_settings_and_series_are_decided_apart_and_in_any_order_of_points() -> N
     ]  # fmt: skip
 
 
+def test_the_numbers_beside_a_verdict_are_of_its_own_setting() -> None:
+    curve = [point(1.0, setting=setting) for setting in "ab"]
+    curve += [point(mean, setting=setting, quantity="gap") for setting, mean in (("a", 1.5), ("a", 2.0), ("b", 7.0))]
+    curve += [point(0.4, setting="a", quantity="bad"), point(0.9, setting="b", quantity="bad")]
+    found = decide([claim(beside=("gap",), totals=("bad",))], curve)
+    assert [each.numbers for each in found] == ["gap 1.5 … 2; bad: 4 in all", "gap 7; bad: 9 in all"]
+
+
 def test_a_claim_that_nothing_measures_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"nothing measures 'other' of 's', which decides 'n'"):
         decide([claim(quantity="other")], [point(1.0)])

@@ -217,23 +217,23 @@ def test_mixed_batches_are_refused_rather_than_run_with_the_active_adapter(our_m
 
 
 def test_a_half_precision_base_gets_a_float32_adapter(method, tmp_path):
-    reference = excite(make_adapted(method))
+    reference = excite(make_adapted(method), size=0.1)  # large updates would enlarge the rounding too
     folder = save(reference, tmp_path)
     for dtype in (torch.bfloat16, torch.float16):
         model = PeftModel.from_pretrained(make_base(dtype=dtype), folder, is_trainable=True)
         assert {parameter.dtype for parameter in trainable(model).values()} == {torch.float32}
         output = model(input_ids=make_batch()).logits
         assert output.dtype == dtype
-        assert (output - logits(reference)).norm() / logits(reference).norm() < 0.2  # eight bits, four experts
+        assert (output - logits(reference)).norm() / logits(reference).norm() < 0.1
         model.train()
         assert all(gradient.isfinite().all() for gradient in gradients(model, make_batch()).values())
 
 
 def test_autocast_gives_nearly_the_same_logits(method):
-    model = excite(make_adapted(method))
+    model = excite(make_adapted(method), size=0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         lowered = logits(model)
-    assert 0 < (lowered - logits(model)).norm() / logits(model).norm() < 0.2
+    assert 0 < (lowered - logits(model)).norm() / logits(model).norm() < 0.1
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

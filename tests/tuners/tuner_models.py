@@ -53,13 +53,13 @@ def make_adapted(method, *, seed=0, base=None, adapter_seed=1, **settings):
     return get_peft_model(base, make_config(method, **settings)).eval()
 
 
-def excite(model, seed=2):
+def excite(model, seed=2, *, size=0.3):
     """Move every trainable parameter away from where it started, so that the adapter does something."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).to(parameter))
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter))
     return model
 
 

@@ -8,7 +8,7 @@ from idlora.report.audit.claims import Claim, Judged, Reading, judge, load_claim
 from idlora.report.audit.expressions import ExpressionError, evaluate
 from idlora.report.audit.findings import Finding
 from idlora.report.audit.paper import AuditError
-from idlora.report.audit.run import Audit, audit, totals, write_audit
+from idlora.report.audit.run import Audit, audit, judge_all, totals, write_audit
 
 __all__ = [
     "Audit",
@@ -21,6 +21,7 @@ __all__ = [
     "audit",
     "evaluate",
     "judge",
+    "judge_all",
     "load_claims",
     "totals",
     "write_audit",

@@ -37,11 +37,19 @@ class Audit:
 
 
 def audit(experiments: Path, results: Path, *, scale: str) -> Audit:
-    """Judge every claim of ``experiments``/audit against the paper's tables and what ``results`` holds.
+    """Judge every claim of ``experiments``/audit, and examine the paper's numbers, beside what ``results`` holds.
 
     Raises `AuditError` where a file of the audit cannot be read or an expression cannot be evaluated. A measurement of
     ours that is not there is no error.
     """
+    return Audit(
+        judge_all(experiments, results, scale=scale),
+        examine(paper_names(Path(experiments)), Path(results)),
+    )
+
+
+def judge_all(experiments: Path, results: Path, *, scale: str) -> list[Judged]:
+    """The claims alone, in the order of the file; raises as `audit`."""
     sets, every = load_claims(Path(experiments) / FOLDER / "claims.yaml")
     paper = paper_names(Path(experiments))
     worlds = Worlds(
@@ -51,7 +59,7 @@ def audit(experiments: Path, results: Path, *, scale: str) -> Audit:
         theory=theory_verdicts(Path(results)),
         scale=scale,
     )
-    return Audit([judge(claim, worlds) for claim in every], examine(paper, Path(results)))
+    return [judge(claim, worlds) for claim in every]
 
 
 def write_audit(found: Audit, folder: Path) -> list[Path]:

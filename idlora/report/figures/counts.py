@@ -73,7 +73,7 @@ def _against_size(axes: Axes, rows: Rows) -> None:
     sizes = {row["model"]: float(row["base_parameters"]) for row in rows}
     for method, of_method in _by_method(rows).items():
         points = sorted((sizes[row["model"]], float(row["trainable"])) for row in of_method)
-        _plot(axes, method, *zip(*points, strict=True))
+        _plot(axes, method, points)
     models = sorted(sizes, key=sizes.__getitem__)
     axes.set_xticks(
         [sizes[model] for model in models],
@@ -88,7 +88,7 @@ def _against_size(axes: Axes, rows: Rows) -> None:
 def _against_rank(axes: Axes, rows: Rows, printed: dict[tuple[str, str, int], float]) -> None:
     for method, of_method in _by_method(rows).items():
         points = sorted((int(row["rank"]), float(row["trainable"])) for row in of_method)
-        _plot(axes, method, *zip(*points, strict=True))
+        _plot(axes, method, points)
     ranks = sorted({int(row["rank"]) for row in rows})
     shown = [(rank, count) for (_, _, rank), count in printed.items() if rank in ranks]
     ring = _ring()
@@ -108,8 +108,8 @@ def _by_method(rows: Rows) -> dict[str, Rows]:
     return found
 
 
-def _plot(axes: Axes, method: str, x: tuple[float, ...], y: tuple[float, ...]) -> None:
-    axes.plot(x, y, color=look(method).colour, marker=look(method).marker)
+def _plot(axes: Axes, method: str, points: list[tuple[float, float]]) -> None:
+    axes.plot(*zip(*points, strict=True), color=look(method).colour, marker=look(method).marker)
 
 
 def _line(method: str) -> Line2D:

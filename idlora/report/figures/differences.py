@@ -46,7 +46,7 @@ def differences(sources: Sources, table: str) -> Plate:
         caption=_caption(grid, rows, scale=sources.scale),
         alt=_alt(lines, grid, scale=sources.scale),
         size=(1.2 + 2.5 * across, height),
-        draw=_drawing(grid, columns, lines, (deep, across), scale=sources.scale),
+        draw=_drawing(grid, columns, lines, shape=(deep, across), scale=sources.scale),
     )
 
 
@@ -72,8 +72,8 @@ def _drawing(
     grid: Grid,
     columns: list[Column],
     lines: dict[str, list[Line | str]],
-    shape: tuple[int, int],
     *,
+    shape: tuple[int, int],
     scale: str,
 ) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
@@ -137,18 +137,18 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     thin = " thin over seeds and items together;" if several else ""
     return (
         f"Percent correct minus that of {_reference(grid, scale)} on the same items, in percentage points; right of "
-        f"zero the method is ahead. Bars are 95 % bootstrap intervals: thick over items,{thin} a hollow mark has zero "
+        f"zero the method is higher. Bars are 95 % bootstrap intervals: thick over items,{thin} a hollow mark has zero "
         f"inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; {counted} "
         f"seed{'' if counted == '1' else 's'} a method."
     )
 
 
 def _alt(lines: dict[str, list[Line | str]], grid: Grid, *, scale: str) -> str:
-    ahead = behind = neither = 0
+    above = below = neither = 0
     for line in (each for of_column in lines.values() for each in of_column if isinstance(each, Line) and each.found):
         low, high = line.widest
-        ahead, behind, neither = ahead + (low > 0), behind + (high < 0), neither + (low <= 0 <= high)
+        above, below, neither = above + (low > 0), below + (high < 0), neither + (low <= 0 <= high)
     return (
-        f"Dot plot of {ahead + behind + neither} differences from {_reference(grid, scale)}: {ahead} ahead, {behind} "
-        f"behind, {neither} with zero inside the interval. The numbers stand in the table of tests."
+        f"Dot plot of {above + below + neither} differences from {_reference(grid, scale)}: {above} higher, {below} "
+        f"lower, {neither} with zero inside the interval. The numbers stand in the table of tests."
     )

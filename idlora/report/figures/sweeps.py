@@ -54,7 +54,7 @@ class Band:
 
 def figure4(sources: Sources) -> Plate:
     """LoRA's and ID-LoRA's sweeps of Table 7 against their trainable counts. Raises `Absent`, `GridError`."""
-    ours, paper = _bands(sources, "table7", _counts(sources), _paper_counts(sources))
+    ours, paper = _bands(sources, "table7", ours=_counts(sources), theirs=_paper_counts(sources))
     return Plate(
         name="figure4",
         title="Figure 4: LoRA and ID-LoRA at four parameter budgets each",
@@ -71,7 +71,7 @@ def figure4(sources: Sources) -> Plate:
 
 def clusters(sources: Sources) -> Plate:
     """Table 8: ID-LoRA with k = 2, 4, 6, 8. Raises `Absent`, `GridError`."""
-    ours, paper = _bands(sources, "table8", _number_of_clusters, _number_of_clusters)
+    ours, paper = _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters)
     return Plate(
         name="table8",
         title="Table 8: ID-LoRA by the number of clusters",
@@ -90,7 +90,7 @@ Locate = Callable[[str, str], float | None]
 """(base key, method) → x, or None for a row that is no part of the sweep."""
 
 
-def _bands(sources: Sources, table: str, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
+def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
     grid = sources.grid(table)
     scale, rows = sources.scale, sources.table(table)
     if not any(number(row, column) is not None for row in rows for column in FOUR):
