@@ -76,11 +76,16 @@ def _misfits(cells: list[Cell]) -> Iterable[str]:
 
 
 def _shape(cell: Cell) -> ModelSpec:
-    """The cell's base as a shape whose weights are not read: a local folder's own, or what configs/model says of it."""
-    if cell.model.checksum is not None or cell.model.init == "random":
-        return dataclasses.replace(cell.model, init="random")
+    """The cell's base as a shape whose weights are not read.
+
+    Of a hub model that configs/model knows, what stands there, and one layer of it, since all are alike; else the
+    model's own config.json.
+    """
     model = plain(compose("train", [f"experiment={cell.experiment}", f"scale={cell.scale}"]).model)
-    return typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+    known = typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+    if known.path_or_id != cell.model.path_or_id or known.shape is None:
+        return dataclasses.replace(cell.model, init="random")
+    return dataclasses.replace(known, shape={**known.shape, "num_hidden_layers": 1})
 
 
 def _sandbox(cells: list[Cell]) -> Iterable[str]:

@@ -23,7 +23,6 @@ TITLES = {"assumed": "B and A_i known (the proof)", "definition4": "Definition 4
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 160, "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 7.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "lines.markersize": 4,
-    "pdf.fonttype": 42,
 }  # fmt: skip
 SEPARATION = "separation / spread within a cluster"
 WEIGHT = "weight of the rare direction"
@@ -46,7 +45,7 @@ def draw(points: Sequence[Point], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, figure in figures.items():
-            figure.draw_without_rendering()  # lays it out, once
+            figure.get_layout_engine().execute(figure)  # once for both files: it takes as long as drawing one
             figure.set_layout_engine("none")
             for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
                 written.append(folder / f"{name}.{suffix}")

@@ -21,8 +21,8 @@ def work(job, progress):
 
 
 def _wait(path):
-    path.write_text("waiting")
     try:
+        path.write_text("waiting")
         time.sleep(60)
     except KeyboardInterrupt:
         path.write_text("interrupted")

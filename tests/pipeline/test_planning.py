@@ -127,6 +127,12 @@ def test_ranks_and_clusters_that_do_not_fit_are_refused_for_all_cells_at_once(re
     assert "saferpaca_llama3/hydralora" in said
     assert "gsm8k_llama3/lora cannot" not in said
     assert not too_many.run.folder.exists()
+    large = compose_cell(
+        "multitask_llama3", "idlora", scale="paper", seed=0,
+        overrides=[f"results_dir={results}", "method.arguments.r=512"],
+    )  # fmt: skip
+    with pytest.raises(NotReady, match=r"LLaMA-3-8B: .*k_proj has 1024 rows.*r=512"):
+        require([large], scale="paper", results_dir=results)
     require([fitting], scale="tiny", results_dir=results)
 
 

@@ -169,7 +169,7 @@ def test_one_cell_by_hand_trains_then_evaluates(repository: Path, world: Path, t
     folder = re.search(r"trained: (\S+)", trained.stdout)[1]
     scored = run(repository, "evaluate", f"run={folder}", *small, cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    assert re.search(r"gsm8k strict: \d.*6 questions", scored.stdout)
+    assert re.search(r"gsm8k 0shot strict: \d.*6 questions", scored.stdout)
     brought = ["eval=gsm8k", f"adapter={folder}/adapter", *small]
     adapter = run(repository, "evaluate", "model=llama3_8b", *brought, cwd=tmp_path)
     assert adapter.returncode == 0, adapter.stderr
@@ -199,7 +199,7 @@ def test_the_same_path_trains_and_evaluates_on_real_gsm8k(real_data: Path, repos
     assert losses[-1] < losses[0]
     scored = run(repository, "evaluate", f"run={run_folder}", *real, cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    assert re.search(r"gsm8k strict: \d.*4 questions", scored.stdout)
+    assert re.search(r"gsm8k 0shot strict: \d.*4 questions", scored.stdout)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The last tests open it in a real headless browser, where there is one.
 """
 
 import html
+import platform
 import re
 import shutil
 from collections.abc import Iterator
@@ -256,12 +257,13 @@ def test_provenance_is_summed_up_from_the_runs_kept_and_read_again_without_them(
         config |= {"model": {"name": "m"}, "method": {"name": "lora", "kind": "peft"}}
         run = Run(bare.own / "runs" / run_name(config))
         run.start(config)
-        run.finish({})
+        run.finish({"device": "a laptop"})
     unfinished = Run(bare.own / "runs" / run_name(config | {"seed": 2}))
     unfinished.start(config | {"seed": 2})
     found = gather_provenance(bare)
     assert found["runs"] == 2
-    assert sum(found["values"]["python"].values()) == 2
+    assert found["values"]["python"] == {platform.python_version(): 2}
+    assert found["values"]["trained on"] == {"a laptop": 2}
     assert found["first"] <= found["last"]
     shutil.rmtree(bare.own / "runs")
     assert gather_provenance(bare) == found

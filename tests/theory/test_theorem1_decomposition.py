@@ -1,5 +1,6 @@
 """Theorem 1's decompositions where their errors and Δ are known in closed form."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,17 @@ from idlora.theory.decomposition import (
     sign_range,
     squared_errors,
 )
+from idlora.theory.estimates import Point
 from idlora.theory.tasks import Tasks, World, draw_tasks
-from idlora.theory.theorem1 import READINGS, difference_rank, measure
+from idlora.theory.theorem1 import (
+    READINGS,
+    Theorem1,
+    centroid_ranks,
+    difference_rank,
+    measure,
+    over_separation,
+    without_clusters,
+)
 
 WORLD = World(sizes=(5, 4, 3), rows=9, columns=8, rank=3, within_rank=3, noise=0.0, correlation=0.0)
 
@@ -172,6 +182,46 @@ def test_noise_lies_where_its_correlation_says() -> None:
     shift = tasks.basis @ (means(tasks.codes, tasks.labels)[tasks.labels] - tasks.codes.mean(axis=0))
     cosine = (tasks.noise * shift).sum(axis=(1, 2)) / (0.5 * np.linalg.norm(shift, axis=(1, 2)))
     np.testing.assert_allclose(cosine, -1)
+
+
+SETTINGS = Theorem1(
+    seed=0,
+    draws=2,
+    separations=(0, 4),
+    scenarios={"base": WORLD},
+    correlations=(0,),
+    correlation_separation=1,
+    correlation_noises=(0.5,),
+    no_cluster_k=(1, 3),
+    within_ranks=(1, 3),
+)
+
+
+def means_of(curve: Iterable[Point], quantity: str) -> list[float]:
+    return [point.mean for point in curve if point.quantity == quantity]
+
+
+def test_kmeans_gives_a_positive_delta_where_there_are_no_clusters() -> None:
+    curve = list(without_clusters(SETTINGS))
+    assert means_of(curve, "delta_is_zero") == [1.0, 0.0]  # k = 1 and k = 3
+    one, three = means_of(curve, "delta")
+    assert one == pytest.approx(0, abs=1e-12)
+    assert three > 0.01
+
+
+def test_a_centroid_keeps_its_rank_whatever_that_of_the_differences() -> None:
+    curve = list(centroid_ranks(SETTINGS))
+    assert means_of(curve, "difference_rank") == [1, 3]
+    assert means_of(curve, "centroid_rank") == [3, 3]
+    assert means_of(curve, "rank_at_most_r_l") == [0.0, 1.0]
+    assert [share > 0.05 for share in means_of(curve, "truncated_share")] == [True, False]
+
+
+def test_the_gap_grows_with_the_separation() -> None:
+    curve = [point for point in over_separation(SETTINGS) if point.series == "joint"]
+    near, far = means_of(curve, "gap")
+    assert far > near + 0.2
+    assert means_of(curve, "partition_recovered")[1] == 1.0
 
 
 def test_kmeans_finds_planted_clusters_and_calls_for_a_k_that_fits() -> None:

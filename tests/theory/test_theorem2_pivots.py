@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from idlora.theory.cur import RareTasks, RareWorld, cur_errors, draw_rare_tasks, pivots
-from idlora.theory.theorem2 import Contest, Side, Theorem2, contests, run, worst_errors
+from idlora.theory.theorem2 import Contest, Side, Theorem2, contests, run, steps, worst_errors
 
 WORLD = RareWorld(sizes=(4, 3, 2), side=15, shared_rank=2, support=3, spread=0.0)
 SETTINGS = Theorem2(
@@ -127,6 +127,23 @@ def test_own_rows_err_less_than_the_mean_where_tasks_of_a_cluster_differ() -> No
     )
     assert own == pytest.approx(0, abs=1e-10)
     assert (mean > 0.5).all()
+
+
+def test_a_direction_in_every_row_is_never_missed_and_one_in_a_single_row_often_is() -> None:
+    for support, missed in ((15, False), (1, True)):
+        record = steps(SETTINGS, drawn(support=support), 0)["steps, uniform sampling"]
+        assert (record["missed_globally"] > 0) == (record["missed_locally"] > 0) == missed
+
+
+def test_gamma_bounds_from_below_only_where_all_that_miss_v_err_alike() -> None:
+    settings = replace(SETTINGS, pivot_draws=30)
+    alike, apart = (
+        steps(settings, drawn(side=30, spread=spread), 0)["steps, uniform sampling"] for spread in (0.0, 0.5)
+    )
+    assert alike["bound_26_holds"]
+    assert not apart["bound_26_holds"]
+    assert alike["missed_below_gamma"] == 0 < apart["missed_below_gamma"] < 1
+    assert alike["definition1_holds"]
 
 
 def test_curves_repeat_and_follow_their_seed() -> None:

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from idlora.pipeline.typed import ConfigError, typed
-from idlora.theory import Claim, Theory, measure, write
+from idlora.theory import Claim, Theory, measure, summary, write
 from idlora.theory.estimates import Point, csv_text, estimate
 from idlora.theory.rank import run as run_rank
 from idlora.theory.verdicts import FAILS, HOLDS, PARTLY, UNDECIDED, decide
+from idlora.theory.words import report
 
 EXPERIMENT = "experiments/theory"
 
@@ -90,6 +91,17 @@ def test_the_numbers_beside_a_verdict_are_of_its_own_setting() -> None:
 def test_a_claim_that_nothing_measures_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"nothing measures 'other' of 's', which decides 'n'"):
         decide([claim(quantity="other")], [point(1.0)])
+
+
+def test_words_say_where_a_claim_changes_and_only_there() -> None:
+    curve = [point(mean, setting=setting) for setting, mean in (("base", 1.0), ("same", 1.0), ("other", 0.0))]
+    the_claim = claim(study="theorem1")
+    verdicts = decide([the_claim], [dataclasses.replace(each, study="theorem1") for each in curve])
+    assert summary(verdicts) == "*b* holds with base, same; does not hold with other."
+    assert summary(verdicts[:2]) == "holds in all 2 settings."
+    assert summary(verdicts[2:]) == "does not hold in the one setting."
+    changes = [line for line in report([the_claim], verdicts).splitlines() if line.startswith("- It is., *b*")]
+    assert changes == ["- It is., *b*: holds with base (10 of 10), does not hold with other (0 of 10)."]
 
 
 def test_intervals_are_students_for_numbers_and_wilsons_for_shares() -> None:

@@ -1,7 +1,7 @@
 """Where a scale's numbers come from: the runs' provenance summed up in one small file that is kept with the results."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from idlora.records import Run, find_runs, read_json, write_json
@@ -26,12 +26,13 @@ def gather_provenance(sources: Sources) -> dict[str, Any]:
     return read_json(kept)
 
 
-def _summary(runs: Iterable[Run]) -> dict[str, Any]:
+def _summary(runs: Sequence[Run]) -> dict[str, Any]:
     found = [run.provenance for run in runs]
     dates = sorted(each["date"] for each in found)
     fields = {
-        "git commit": (_commit(each) for each in found),
-        **{field: (each.get(field) for each in found) for field in PLAIN},
+        "git commit": [_commit(each) for each in found],
+        "trained on": [run.resources.get("device") for run in runs if run.resources.get("device")],
+        **{field: [each.get(field) for each in found] for field in PLAIN},
     }
     packages = sorted({name for each in found for name in each.get("packages", {})})
     fields |= {name: [each.get("packages", {}).get(name) for each in found] for name in packages}
