@@ -1,4 +1,4 @@
-"""Test every method of a table against the reference (LoRA), paired by item, and print the tests.
+"""Test every method of a table against the table's reference, paired by item, and print the tests.
 
     python scripts/stats.py table=table1 scale=tiny
 

@@ -13,10 +13,9 @@ from omegaconf import DictConfig
 
 from idlora.pipeline.compose import plain, register_resolvers
 from idlora.pipeline.preflight import require
-from idlora.pipeline.request import Request, report_tables
-from idlora.pipeline.shell import command
+from idlora.pipeline.request import Request, chosen_names, report_tables
+from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import fill
-from idlora.pipeline.typed import ConfigError
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="table")
@@ -24,10 +23,10 @@ from idlora.pipeline.typed import ConfigError
 def main(config: DictConfig) -> None:
     values = plain(config)
     planned = [(request, request.plan()) for request in Request.from_config(values)]
-    experiments, methods = values["experiments"], values["methods"]
+    keys = [key for _, plan in planned for key in plan.cells]
+    experiments = chosen_names(values["experiments"], (key[0] for key in keys), what="experiments")
+    methods = chosen_names(values["methods"], (key[1] for key in keys), what="methods")
     chosen = [cell for _, plan in planned for cell in plan.restricted(experiments=experiments, methods=methods)]
-    if not chosen:
-        raise ConfigError(f"no cell of table={values['table']} has experiments={experiments} and methods={methods}")
     request = planned[0][0]
     require(chosen, scale=request.scale, results_dir=request.results_dir)
     outcome = fill(chosen, folder=request.results, workers=values["workers"])
@@ -38,6 +37,8 @@ def main(config: DictConfig) -> None:
     finally:
         for title, reason in outcome.failed.items():
             print(f"failed: {title}: {reason}", file=sys.stderr)
+    if outcome.failed:
+        raise NotComplete(f"{len(outcome.failed)} cells failed; the same command tries them again")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.
 import hydra
 from omegaconf import DictConfig
 
+from idlora.evals.registry import runs_code
 from idlora.pipeline.cell import train_cell
 from idlora.pipeline.compose import cell_from_config, register_resolvers
 from idlora.pipeline.progress import display
@@ -25,7 +26,8 @@ def main(config: DictConfig) -> None:
             train_cell(cell, progress)
             progress.finished(cell.title)
         print(f"trained: {cell.run.folder}")
-    print(f"next: python scripts/evaluate.py run={cell.run.folder}")
+    allow = " allow_code_execution=true" if any(runs_code(each.benchmark) for each in cell.protocols) else ""
+    print(f"next: python scripts/evaluate.py run={cell.run.folder}{allow}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig
 
 from idlora.pipeline.compose import EXPERIMENTS, chosen_csv, compose_cell, plain, register_resolvers
-from idlora.pipeline.request import chosen_tables
+from idlora.pipeline.request import chosen_names, chosen_tables
 from idlora.pipeline.shell import command
 from idlora.pipeline.tuning import search, trials_of
 from idlora.report import load_grid
@@ -23,11 +23,9 @@ def main(config: DictConfig) -> None:
     values = plain(config)
     grids = [load_grid(EXPERIMENTS / table) for table in chosen_tables(values["table"])]
     pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
-    chosen = [
-        (experiment, method)
-        for experiment, method in pairs
-        if experiment in (values["experiments"] or [experiment]) and method in (values["methods"] or [method])
-    ]
+    experiments = chosen_names(values["experiments"], (experiment for experiment, _ in pairs), what="experiments")
+    methods = chosen_names(values["methods"], (method for _, method in pairs), what="methods")
+    chosen = [(experiment, method) for experiment, method in pairs if experiment in experiments and method in methods]
     trials = yaml.safe_load((EXPERIMENTS / "tuning" / "trials.yaml").read_text())
     passed = [f"{key}={values[key]}" for key in ("data_root", "results_dir") if values[key] is not None]
     rates = trials["learning_rates"]

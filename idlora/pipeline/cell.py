@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import gc
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,9 @@ from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.evaluation import Subject, evaluate_all
 from idlora.pipeline.progress import Silent
-from idlora.records import Run, read_json, run_name, write_json
+from idlora.pipeline.work import at_work
+from idlora.records import Run, run_name
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
-
-SECONDS = "seconds.json"
-"""In a run's folder: how long it was worked on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,41 +105,17 @@ def run_cell(cell: Cell, progress: Silent | None = None) -> None:
 
     Raises whatever ended it, after the ending of a training (oom, failed, interrupted, with the reason) is on disk.
     """
-    with _alone(cell.run.folder):
-        if not cell.run.done:
-            with _timed(cell.run.folder):
-                train_cell(cell, progress)
-        gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
-        with _timed(cell.run.folder):
-            evaluate_all(cell.subject, progress)
-
-
-def seconds_at_work(folder: Path) -> float | None:
-    """Seconds that `run_cell` was at work in a run's folder, all attempts together; None where it never was."""
-    path = folder / SECONDS
-    return read_json(path)["seconds"] if path.is_file() else None
-
-
-@contextlib.contextmanager
-def _timed(folder: Path) -> Iterator[None]:
-    before, began = seconds_at_work(folder) or 0.0, time.monotonic()
-    try:
-        yield
-    finally:
-        write_json(folder / SECONDS, {"seconds": round(before + time.monotonic() - began, 1)})
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time works on a run, whichever command it belongs to; another one waits here for its end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    if not cell.run.done:
+        train_cell(cell, progress)
+    gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
+    evaluate_all(cell.subject, progress)
 
 
 def train_cell(cell: Cell, progress: Silent | None = None) -> None:
-    """The training half of `run_cell`; an untuned base only has its parameters counted."""
+    """The training half of `run_cell`; an untuned base only has its parameters counted.
+
+    Waits for another process that works on the run, and does nothing where that one finished it.
+    """
     import torch  # seconds to import: a finished cell needs none of it
 
     from idlora.training import build_adapted, build_base, build_data, count_parameters, train
@@ -151,6 +123,8 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
     progress = progress or Silent()
     torch.set_num_threads(cell.threads)
     with _status_on_disk(cell) as finish:
+        if finish is None:
+            return
         model, tokenizer = build_base(cell.model)
         if cell.method.kind == "none":
             finish(count_parameters(model) | {"parameters_trainable": 0})
@@ -170,22 +144,29 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
 
 @contextlib.contextmanager
 def _status_on_disk(cell: Cell) -> Iterator[Any]:
-    """Walk the run's states around a training; in a launch of several processes the first one alone writes them."""
+    """Walk the run's states around a training; in a launch of several processes the first one alone writes them.
+
+    Gives what takes the resources at the end, or None where the run turns out to be done.
+    """
     from idlora.training import OutOfMemory
 
     if int(os.environ.get("RANK", "0")) != 0:
         yield lambda resources: None
         return
     run = cell.run
-    run.start(cell.config)
-    try:
-        yield run.finish
-    except KeyboardInterrupt:
-        run.fail("interrupted", "stopped by a signal while training")
-        raise
-    except OutOfMemory as error:
-        run.fail("oom", str(error))
-        raise
-    except Exception as error:
-        run.fail("failed", f"{type(error).__name__}: {error}")
-        raise
+    with at_work(run.folder):
+        if run.done:
+            yield None
+            return
+        run.start(cell.config)
+        try:
+            yield run.finish
+        except KeyboardInterrupt:
+            run.fail("interrupted", "stopped by a signal while training")
+            raise
+        except OutOfMemory as error:
+            run.fail("oom", str(error))
+            raise
+        except Exception as error:
+            run.fail("failed", f"{type(error).__name__}: {error}")
+            raise

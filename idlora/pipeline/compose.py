@@ -176,7 +176,8 @@ def protocols(
         if shared.pop("where_present", False) and "absent" in data_digest(shared["benchmark"], data_root):
             continue
         default, own = shared.pop("default"), shared.pop("protocols")
-        asked = list(own) if ALL in names else [name for name in own if name in names] or default
+        wanted = {*names, *(default if DEFAULT in names else ())}
+        asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
         for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
             found.append(_protocol(name, own, shared, where=f"eval.{key}"))
     return tuple(found)

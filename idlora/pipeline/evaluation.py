@@ -1,15 +1,18 @@
 """Evaluating a model, whether a cell of a table trained it or someone brought it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from idlora.data.sources import load_rows, load_shown
 from idlora.data.templates import TEMPLATE_VERSION
+from idlora.evals import registry
 from idlora.evals.protocol import Permissions, Protocol
+from idlora.evals.sandbox import require_permission
 from idlora.pipeline.places import data_digest
 from idlora.pipeline.progress import Silent
+from idlora.pipeline.work import at_work
 from idlora.records import Run, digest, is_complete
 
 
@@ -44,33 +47,48 @@ class Subject:
 
 
 def evaluate_all(subject: Subject, progress: Silent | None = None) -> list[Path]:
-    """Run every evaluation that is not complete, from its last batch of records; returns the folders of all."""
-    progress = progress or Silent()
-    missing = subject.waiting
-    if missing:
-        import torch  # seconds to import: what is complete needs none of it
+    """Run every evaluation that is not complete, from its last batch of records; returns the folders of all.
 
-        from idlora.evals import evaluate
-
-        torch.set_num_threads(subject.threads)
-        model, tokenizer = subject.load()
-        if torch.cuda.is_available():
-            model = model.to("cuda")
-        for protocol in missing:
-            evaluate(
-                model=model,
-                tokenizer=tokenizer,
-                protocol=protocol,
-                rows=load_rows(protocol.benchmark, "test", root=subject.data_root),
-                folder=subject.eval_folder(protocol),
-                batch_size=subject.batch_size,
-                permissions=subject.permissions,
-                progress=lambda done, total, what=f"{protocol.benchmark} {protocol.name}": progress.step(
-                    what, done, total
-                ),
-                fewshot_rows=_worked_examples(protocol, subject.data_root),
-            )
+    Waits for another process that works in the folder. Raises `ExecutionRefused` before anything is asked where one
+    of the evaluations runs what the model writes, and that is not allowed.
+    """
+    if subject.waiting:
+        require_permissions(subject.waiting, subject.permissions)
+        with at_work(subject.folder):
+            _evaluate(subject, progress or Silent())
     return [subject.eval_folder(protocol) for protocol in subject.protocols]
+
+
+def _evaluate(subject: Subject, progress: Silent) -> None:
+    import torch  # seconds to import: what is complete needs none of it
+
+    from idlora.evals import evaluate
+
+    torch.set_num_threads(subject.threads)
+    waiting = subject.waiting  # less than before, where another process has been at work meanwhile
+    if not waiting:
+        return
+    model, tokenizer = subject.load()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    for protocol in waiting:
+        evaluate(
+            model=model,
+            tokenizer=tokenizer,
+            protocol=protocol,
+            rows=load_rows(protocol.benchmark, "test", root=subject.data_root),
+            folder=subject.eval_folder(protocol),
+            batch_size=subject.batch_size,
+            permissions=subject.permissions,
+            progress=lambda done, total, what=f"{protocol.benchmark} {protocol.name}": progress.step(what, done, total),
+            fewshot_rows=_worked_examples(protocol, subject.data_root),
+        )
+
+
+def require_permissions(protocols: Iterable[Protocol], permissions: Permissions) -> None:
+    """Raises `ExecutionRefused` where one of the protocols runs what a model writes, and that is not allowed."""
+    if any(registry.runs_code(protocol.benchmark) for protocol in protocols):
+        require_permission(permissions)
 
 
 def _worked_examples(protocol: Protocol, data_root: Path | None) -> list[dict[str, Any]] | None:

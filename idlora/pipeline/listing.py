@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from idlora.pipeline.cell import Cell, seconds_at_work
+from idlora.pipeline.cell import Cell
 from idlora.pipeline.table import distinct
+from idlora.pipeline.work import seconds_at_work
 
 DONE = "done"
 

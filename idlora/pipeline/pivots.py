@@ -19,7 +19,7 @@ from idlora.records import Run
 from idlora.report.collect import write_csv
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
 
-KEY = ("base", "method", "run")
+KEY = ("base", "method", "run", "k", "r", "seed")
 """The columns that tell one command's rows in pivots.csv from another's: they are replaced together."""
 
 ROWS = {
@@ -134,6 +134,7 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
         "base": asked.model.name,
         "method": asked.method.name,
         "run": asked.run.name if asked.run else "",
+        "seed": asked.seed,
         "checksum": (asked.model.checksum or "")[:12],  # of the base: rows of one that is no more are known by it
     }
     kinds: dict[str, list[Any]] = {}

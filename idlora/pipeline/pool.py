@@ -84,7 +84,9 @@ class _Worker:
     def __init__(self, function: Callable[[Any, Silent], Any], slot: int, *, alone: bool):
         context = multiprocessing.get_context("spawn")  # a forked torch would share its threads' locks
         self.pipe, self._theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(function, self._theirs, slot, alone))
+        self.process = context.Process(
+            target=_serve, args=(function, self._theirs), kwargs={"slot": slot, "alone": alone}
+        )
         self.job: int | None = None
         self.left = False
         self._began = 0.0
@@ -153,7 +155,7 @@ def _ending(code: int | None) -> str:
     return f"killed by {signal.Signals(-code).name}{why}"
 
 
-def _serve(function: Callable[[Any, Silent], Any], pipe: connection.Connection, slot: int, alone: bool) -> None:
+def _serve(function: Callable[[Any, Silent], Any], pipe: connection.Connection, *, slot: int, alone: bool) -> None:
     """A worker's life: jobs from the pipe until it closes, a job fails, or the parent interrupts or dies."""
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the parent's interrupt

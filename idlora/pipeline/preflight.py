@@ -1,6 +1,7 @@
 """What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from idlora.data.sources import DATASETS
+from idlora.evals.registry import runs_code
 from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose, plain
@@ -81,16 +83,21 @@ def _shape(cell: Cell) -> ModelSpec:
     Of a hub model that configs/model knows, what stands there, and one layer of it, since all are alike; else the
     model's own config.json.
     """
-    model = plain(compose("train", [f"experiment={cell.experiment}", f"scale={cell.scale}"]).model)
-    known = typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+    known = _known_shape(cell.experiment, cell.scale)
     if known.path_or_id != cell.model.path_or_id or known.shape is None:
         return dataclasses.replace(cell.model, init="random")
     return dataclasses.replace(known, shape={**known.shape, "num_hidden_layers": 1})
 
 
+@functools.cache
+def _known_shape(experiment: str, scale: str) -> ModelSpec:
+    model = plain(compose("train", [f"experiment={experiment}", f"scale={scale}"]).model)
+    return typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+
+
 def _sandbox(cells: list[Cell]) -> Iterable[str]:
     """Tries the sandbox on a harmless program, where a benchmark will run what a model writes."""
-    if not any(protocol.benchmark == "humaneval" for cell in cells for protocol in cell.protocols):
+    if not any(runs_code(protocol.benchmark) for cell in cells for protocol in cell.subject.waiting):
         return
     harmless = Job(prompt="", test="def check(f):\n    f()\n", entry_point="f", program="def f():\n    pass\n")
     try:

@@ -1,13 +1,13 @@
 """Tables as a person asks for them: which ones, at which scale; planned, and reported from what their runs left."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from idlora.pipeline.compose import ALL, EXPERIMENTS, compose_cell
+from idlora.pipeline.compose import ALL, DEFAULT, EXPERIMENTS, compose_cell
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.table import Plan
 from idlora.pipeline.typed import ConfigError
@@ -44,11 +44,35 @@ def chosen_tables(asked: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def chosen_names(asked: str | Sequence[str] | None, known: Iterable[str], *, what: str) -> list[str]:
+    """What a config's ``experiments`` or ``methods`` names: one, a list of them, or, where it is None, all.
+
+    Raises `ConfigError` for a name that is none of the ``known``; ``what`` is the key's own name.
+    """
+    known = list(dict.fromkeys(known))
+    if asked is None:
+        return known
+    names = [asked] if isinstance(asked, str) else list(asked)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"{what}={unknown[0]} is in none of the tables asked for; there are {', '.join(known)}")
+    return names
+
+
+def _seeds(asked: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if asked is None:
+        return None
+    seeds = [asked] if isinstance(asked, int) else asked
+    if isinstance(seeds, str) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise ConfigError(f"seeds={asked} are no seeds: give whole numbers from 0, such as seeds=[0,1,2]")
+    return tuple(seeds)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """A table at a scale, and what every cell of it is composed with.
 
-    ``overrides`` are of configs/train.yaml, ``seeds`` None takes the table's own, ``protocol`` is as in configs/eval.
+    ``overrides`` are of configs/train.yaml, and ``changes`` those among them that change what is computed; ``seeds``
+    None takes the table's own, ``protocol`` is as in configs/eval.
     """
 
     table: str
@@ -56,6 +80,7 @@ class Request:
     seeds: tuple[int, ...] | None
     protocol: str | tuple[str, ...]
     overrides: tuple[str, ...]
+    changes: tuple[str, ...]
     results_dir: Path
     allow_missing: bool
 
@@ -72,9 +97,10 @@ class Request:
             cls(
                 table=table,
                 scale=config["scale"],
-                seeds=None if config["seeds"] is None else tuple(config["seeds"]),
+                seeds=_seeds(config["seeds"]),
                 protocol=protocol if isinstance(protocol, str) else tuple(protocol),
                 overrides=(*passed, *config["overrides"]),
+                changes=tuple(config["overrides"]),
                 results_dir=Path(config["results_dir"]),
                 allow_missing=config["allow_missing"],
             )
@@ -87,9 +113,10 @@ class Request:
         return self.results_dir / self.scale
 
     def grid(self) -> Grid:
-        """The table's plan from experiments/<table>/, with the seeds asked for."""
+        """The table's plan from experiments/<table>/, with the seeds asked for, and a note on changed settings."""
         grid = load_grid(EXPERIMENTS / self.table)
-        return grid if self.seeds is None else dataclasses.replace(grid, seeds=self.seeds)
+        told = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
+        return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, notes=(*grid.notes, *told))
 
     def plan(self) -> Plan:
         """Every cell composed, so that a bad config is refused before the first is run."""
@@ -111,7 +138,28 @@ class Request:
     def gather(self, plan: Plan) -> Filled:
         """The scores of exactly the planned runs and evaluations; nothing of another config is taken for them."""
         runs = self.results / "runs"
-        return gather(self.grid(), runs, scale=self.scale, expected=plan.runs, evaluations=plan.evaluations)
+        return gather(
+            self.grid(),
+            runs,
+            scale=self.scale,
+            expected=plan.runs,
+            evaluations=plan.evaluations,
+            flags=" ".join(self._flags),
+        )
+
+    @property
+    def _flags(self) -> list[str]:
+        """What a command line needs to ask for the same cells."""
+        protocol = self.protocol if isinstance(self.protocol, str) else f"[{','.join(self.protocol)}]"
+        flags = [] if protocol == DEFAULT else [f"'protocol={protocol}'"]
+        if self.changes:
+            listed = ",".join(f'"{change}"' for change in self.changes)
+            flags.append(f"'overrides=[{listed}]'")
+        return flags + [
+            flag
+            for flag in self.overrides
+            if flag.startswith(("data_root=", "results_dir=")) and flag != "results_dir=results"
+        ]
 
 
 def report_tables(planned: Sequence[tuple[Request, Plan]]) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,13 +43,9 @@ class Plan:
                     raise ConfigError(f"{cell_name} evaluates {asked[0]} under another protocol called {asked[1]}")
         return names
 
-    def restricted(self, *, experiments: Container[str] | None, methods: Container[str] | None) -> list[Cell]:
-        """The cells of these experiments and methods; None is all."""
-        return [
-            cell
-            for (experiment, method, _), cell in self.cells.items()
-            if (experiments is None or experiment in experiments) and (methods is None or method in methods)
-        ]
+    def restricted(self, *, experiments: Collection[str], methods: Collection[str]) -> list[Cell]:
+        """The cells of these experiments and methods."""
+        return [cell for (e, m, _), cell in self.cells.items() if e in experiments and m in methods]
 
 
 @dataclass

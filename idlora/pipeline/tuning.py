@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import Silent
+from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import write_text
 from idlora.records.identity import run_digest
 
@@ -54,22 +56,29 @@ def trials_of(cell: Cell, rates: Iterable[float]) -> list[Cell]:
     return [replace(cell, train=replace(cell.train, learning_rate=float(rate))) for rate in rates]
 
 
+Row = TypeVar("Row", Trial, Chosen)
+
+
 def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[[Trial], None]) -> list[Chosen]:
     """Run the trials that trials.csv does not have, ``workers`` at a time, and write chosen.csv.
 
     Each cell is one trial: a learning rate in ``cell.train`` and a held-out slice in ``cell.data``. trials.csv is
-    rewritten after every trial, so an interrupted search goes on where it stopped. Trials of experiments and methods
-    that are not among the cells are kept as they are; those of the same ones under another config are dropped.
+    rewritten after every trial, so an interrupted search goes on where it stopped. Trials and choices of experiments
+    and methods that are not among the cells are kept as they are; those of the same ones under another config are
+    dropped.
 
-    Raises `TrialsFailed`, after all others were run, where a trial ended otherwise than done or diverged.
+    Raises `ConfigError` where ``workers`` is no number of processes; `TrialsFailed`, after all others were run, where
+    a trial ended otherwise than done or diverged.
     Leaves out: any choice but the learning rate, and repeats over seeds.
     """
+    if workers < 1:
+        raise ConfigError(f"workers={workers} try nothing: give the number of trials to run side by side")
     wanted = {run_digest(cell.config): cell for cell in cells}
     searched = {(cell.experiment, cell.method.name) for cell in wanted.values()}
     path = folder / "trials.csv"
     done = {
         trial.config: trial
-        for trial in _read(path)
+        for trial in _read(path, Trial)
         if trial.config in wanted or (trial.experiment, trial.method) not in searched
     }
     waiting = [cell for digest, cell in wanted.items() if digest not in done]
@@ -88,8 +97,10 @@ def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[
     run_jobs(run_trial, waiting, workers=workers, threads=1, names=names, progress=Silent(), ended=ended)
     if failed:
         raise TrialsFailed("\n".join([f"{len(failed)} trials failed, and no rate was chosen:", *failed]))
-    chosen = choose(done.values())
-    _write(folder / "chosen.csv", Chosen, chosen)
+    chosen = choose(trial for trial in done.values() if (trial.experiment, trial.method) in searched)
+    path = folder / "chosen.csv"
+    kept = [choice for choice in _read(path, Chosen) if (choice.experiment, choice.method) not in searched]
+    _write(path, Chosen, sorted([*kept, *chosen], key=lambda choice: (choice.experiment, choice.method)))
     return chosen
 
 
@@ -155,14 +166,11 @@ def _order(trial: Trial) -> tuple[str, str, float]:
     return trial.experiment, trial.method, trial.learning_rate
 
 
-def _read(path: Path) -> list[Trial]:
+def _read(path: Path, kind: type[Row]) -> list[Row]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [
-            Trial(**row | {name: float(row[name]) for name in ("learning_rate", "heldout_loss")})
-            for row in csv.DictReader(file)
-        ]
+        return [typed(kind, row, where=str(path)) for row in csv.DictReader(file)]
 
 
 def _write(path: Path, kind: type, rows: Iterable[object]) -> None:

@@ -30,6 +30,7 @@ class Cell:
     metric: str
     unit: str
     samples: int
+    protocol: str
 
     @property
     def mean(self) -> float:
@@ -47,8 +48,12 @@ class Cell:
 
     @cached_property
     def interval(self) -> Interval:
-        """Over items where there is one seed (or one run behind all of them), over seeds and items otherwise."""
-        return interval(self.values[0]) if self.seeds == 1 else bootstrap_seeds(self.values)
+        """Over items where there is one seed (or one run behind all of them), over seeds and items otherwise.
+
+        Nothing but zeros or ones, over all seeds: that of one seed's items, since a bootstrap would have no width.
+        """
+        extreme = self.values.max() == 0.0 or self.values.min() == 1.0
+        return interval(self.values[0]) if self.seeds == 1 or extreme else bootstrap_seeds(self.values)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class Missing:
     seed: int
     reason: str
     command: str
+
+    @property
+    def cell(self) -> CellKey:
+        return self.experiment, self.method, self.seed
 
 
 @dataclass(kw_only=True)
@@ -89,6 +98,7 @@ def gather(
     scale: str,
     expected: Mapping[CellKey, str] | None = None,
     evaluations: Mapping[tuple[str, str], str] | None = None,
+    flags: str = "",
 ) -> Filled:
     """Find each cell's runs and read their scores.
 
@@ -97,13 +107,16 @@ def gather(
     experiment, method and seed (an untuned base by its model's name). ``evaluations`` maps (benchmark, protocol name) →
     the name of the evaluation's folder (benchmark and protocol digest), a benchmark's first default before its others:
     it is what a column shows that names no protocol. Without ``evaluations`` a run may have one that fits a column.
+    ``flags`` go into the commands that fill what is missing.
 
     Raises `GridError` where two runs or two evaluations answer to one cell, or a column would mix protocols or data;
     `RecordError` where a finished run cannot be read. A cell whose run is absent, not done, or not evaluated is
     missing, with the command that fills it.
     """
     filled = Filled(grid=grid, scale=scale)
-    finder = _Finder(grid, find_runs(runs, scale=scale), scale=scale, expected=expected, evaluations=evaluations)
+    finder = _Finder(
+        grid, find_runs(runs, scale=scale), scale=scale, expected=expected, evaluations=evaluations, flags=flags
+    )
     protocols: dict[tuple[str, str | None], tuple[tuple[str, str], str]] = {}
     for base in grid.bases:
         filled.base_labels[base] = grid.bases[base]["label"][kind_of(scale)]
@@ -113,7 +126,8 @@ def gather(
                 for seed in grid.seeds:
                     answer = finder.find(column, base=base, method=method, seed=seed)
                     if isinstance(answer, Missing):
-                        if answer not in filled.missing:
+                        # A cell is named once, with the first thing that it lacks: its command fills all of it.
+                        if answer.cell not in [each.cell for each in filled.missing]:
                             filled.missing.append(answer)
                         continue
                     run, evaluation = answer
@@ -123,7 +137,7 @@ def gather(
                     figures = finder.figures(run)
                     if figures not in (known := filled.figures.setdefault((base, method), [])):
                         known.append(figures)
-                    found.append((run, finder.scores(evaluation, column.metric)))
+                    found.append((run, evaluation, finder.scores(evaluation, column.metric)))
                 if len(found) == len(grid.seeds):
                     filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
     _own_names(filled)
@@ -154,7 +168,9 @@ class _Finder:
         scale: str,
         expected: Mapping[CellKey, str] | None,
         evaluations: Mapping[tuple[str, str], str] | None,
+        flags: str,
     ):
+        self.flags = flags
         self.grid, self.scale, self.expected, self.wanted = grid, scale, expected, evaluations
         self.runs = {run.name: run for run in runs}
         self.configs = {run.name: run.config for run in runs}
@@ -176,7 +192,9 @@ class _Finder:
         else:
             return run, evaluation
         chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
-        command = f"python scripts/table.py table={self.grid.table} scale={self.scale} {chosen} {column.flags}".rstrip()
+        of_cell = (each.flags for each in self.grid.columns if self.grid.experiment(each, base) == experiment)
+        words = (f"table={self.grid.table}", f"scale={self.scale}", chosen, *dict.fromkeys(of_cell), self.flags)
+        command = f"python scripts/table.py {' '.join(filter(None, words))}"
         return Missing(experiment=experiment, method=method, seed=seed, reason=reason, command=command)
 
     def _run(self, experiment: str, *, base: str, method: str, seed: int) -> Run | None:
@@ -252,22 +270,23 @@ def _same_protocol(
         )
 
 
-def _cell(column: Column, found: list[tuple[Run, Scores]], *, base: str, method: str) -> Cell:
-    first = found[0][1]
-    for run, scores in found:
+def _cell(column: Column, found: list[tuple[Run, Evaluation, Scores]], *, base: str, method: str) -> Cell:
+    _, evaluation, first = found[0]
+    for run, _, scores in found:
         if (scores.hashes, scores.samples) != (first.hashes, first.samples):
             raise GridError(f"{found[0][0].name} and {run.name} did not see the same {column.benchmark} items")
     return Cell(
         base=base,
         method=method,
         column=column,
-        runs=tuple(run.name for run, _ in found),
+        runs=tuple(run.name for run, _, _ in found),
         items=tuple(first.values),
         hashes=tuple(first.hashes[item] for item in first.values),
-        values=np.array([list(scores.values.values()) for _, scores in found]),
+        values=np.array([list(scores.values.values()) for _, _, scores in found]),
         metric=first.metric,
         unit=first.unit,
         samples=first.samples,
+        protocol=evaluation.protocol.get("name", ""),
     )
 
 

@@ -70,7 +70,8 @@ def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
         tests.append(f"McNemar p {p_text(each.mcnemar_p)}")
     if each.holm_p is not None:
         tests.append(f"Holm p {p_text(each.holm_p)} of {each.family_size}")
-    tests.append(each.reach or f"detectable {100 * each.detectable:.1f}")
+    fixed = " with these seeds" if each.seeds > 1 else ""
+    tests.append(each.reach or f"detectable {100 * each.detectable:.1f}{fixed}")
     if each.seeds_ci:
         tests.append(f"over seeds and items [{100 * each.seeds_ci[0]:+.1f}, {100 * each.seeds_ci[1]:+.1f}]")
         tests.append(f"over seeds p {p_text(each.seeds_p)} ({each.seeds_ahead} of {each.seeds} ahead)")

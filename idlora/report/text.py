@@ -38,10 +38,11 @@ def notes(table: Table) -> list[str]:
         "# trained: parameters that are trained; # params (%): trainable / (base + trainable + frozen copies of base "
         "rows), as the paper counts; without the copies in parentheses where that differs.",
         _seeds(table),
+        _protocols(table),
         *(" ".join(column.note.split()) for column in table.columns if column.note),
         *(" ".join(note.split()) for note in grid.notes),
     ]
-    return lines
+    return [line for line in lines if line]
 
 
 def reference_name(table: Table) -> str:
@@ -65,6 +66,13 @@ def _seeds(table: Table) -> str:
         "run). † is a test on items averaged over the seeds first, since a seed is no new item; "
         f"{seeds_sentence(len(seeds), alpha=alpha)}."
     )
+
+
+def _protocols(table: Table) -> str:
+    """How each benchmark was asked, by the names in configs/eval."""
+    asked = {(cell.column.benchmark, cell.protocol) for cell in table.filled.cells.values()}
+    told = ", ".join(f"{benchmark} {protocol}" for benchmark, protocol in sorted(asked))
+    return f"Protocols (configs/eval): {told}." if told else ""
 
 
 def items(table: Table) -> str:
@@ -92,8 +100,9 @@ def ordering_legend() -> str:
     """What the verdicts mean."""
     return (
         f"**{SAME}** / **{OPPOSITE}**: ours goes the paper's way / the other way, and the {CONFIDENCE:.0%} interval of "
-        f"the paired difference leaves zero out; **{NOISE}**: it does not (+ leans the paper's way, - the other); "
-        f"**{TIE}**: equal here; **{PAPER_TIE}**: the paper prints one number twice. Parameter counts have no noise."
+        "the paired difference leaves zero out (over few seeds it is somewhat too narrow); "
+        f"**{NOISE}**: it does not (+ leans the paper's way, - the other); **{TIE}**: equal here; **{PAPER_TIE}**: the "
+        "paper prints one number twice. Parameter counts have no noise."
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idlora.theory.clusters import Array, Labels
-from idlora.theory.tasks import unit
+from idlora.theory.tasks import rank_one, unit
 
 RANK_TOLERANCE = 1e-10
 """Singular values below this share of the largest do not count into a span of pivots."""
@@ -21,7 +21,7 @@ RANK_TOLERANCE = 1e-10
 class RareWorld:
     """``sizes``: tasks of each cluster, the rare one last. ``side``: W* is (side, side). ``shared_rank``: r_0.
 
-    ``support``: rows that hold the rare direction. ``spread``: ‖N_i‖_F, the differences within a cluster.
+    ``support``: rows that hold the rare direction. ``spread``: ‖N_i‖_F of the task's own part, which has rank one.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -59,7 +59,7 @@ def draw_rare_tasks(rng: np.random.Generator, world: RareWorld, *, weight: float
     profiles[-1, rng.permutation(p)[world.support :]] = 0
     weights = np.array([1.0] * (k - 1) + [weight])
     directions = weights[:, None, None] * unit(profiles * own.T[:, None, :])
-    noise = world.spread * unit(rng.normal(size=(len(labels), p, p)))
+    noise = world.spread * rank_one(rng, (len(labels), p, p))
     return RareTasks(common + directions[labels] + noise, labels, own[:, -1])
 
 

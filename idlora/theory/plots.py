@@ -21,7 +21,7 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = "osD^vPX"
 TITLES = {"assumed": "B and A_i known (the proof)", "definition4": "Definition 4 as written", "joint": "best B and A_l"}
 STYLE = {
-    "figure.dpi": 110, "savefig.dpi": 160, "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 7.5,
+    "figure.dpi": 110, "savefig.dpi": 130, "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 7.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "lines.markersize": 4,
 }  # fmt: skip
 SEPARATION = "separation / spread within a cluster"
@@ -153,6 +153,8 @@ def worst_errors(points: Sequence[Point], world: str) -> Figure:
         axis.minorticks_off()
     for axis in axes.flat[len(contests) :]:
         axis.set_visible(False)
+    for axis in axes.flat:
+        axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel("E max ‖W* - W̃‖²\n(shared part: 1)")
     axes.flat[0].legend()

@@ -69,7 +69,7 @@ def draw_tasks(rng: np.random.Generator, world: World, *, separation: float) -> 
     basis = rng.normal(size=(p, r)) / np.sqrt(p)
     common = unit(rng.normal(size=(1, r, q)))
     shifts = unit(rng.normal(size=(len(world.sizes), r, q)))[labels]
-    directions = unit(rng.normal(size=(m, p, q)))
+    directions = rank_one(rng, (m, p, q))
     factors = rng.normal(size=(m, w, q))
     codes, noise = common + separation * shifts, np.zeros((m, p, q))
     if w <= r:
@@ -81,6 +81,12 @@ def draw_tasks(rng: np.random.Generator, world: World, *, separation: float) -> 
         towards = unit(basis @ (means(codes, labels)[labels] - codes.mean(axis=0)))
         noise = noise + world.noise * unit(c * towards + np.sqrt(1 - c**2) * directions)
     return Tasks(basis=basis, codes=codes, noise=noise, labels=labels)
+
+
+def rank_one(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
+    """Random matrices (m, p, q) of rank one and norm 1: as E_i they leave Assumption 1 its bound on differences."""
+    m, p, q = shape
+    return unit(rng.normal(size=(m, p, 1)) * rng.normal(size=(m, 1, q)))
 
 
 def unit(matrices: Array) -> Array:

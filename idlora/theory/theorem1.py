@@ -1,6 +1,6 @@
 """Theorem 1 (Clustering Reconstruction) measured: Σ‖W*_i - W̃_i‖² ≤ Σ‖W*_i - W̃_i^global‖² - Δ (Eq. 9, 18).
 
-Every error and Δ is a share of Σ‖W*_i‖². One draw is one set of tasks; the same draws serve every point of a curve.
+Every error and Δ is a share of Σ‖W*_i‖². One draw is one set of tasks.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Theorem1:
 
     @property
     def base(self) -> World:
-        """The world in which every assumption is met."""
+        """The first scenario's world, which the other studies change."""
         return next(iter(self.scenarios.values()))
 
 
@@ -67,8 +67,11 @@ def run(settings: Theorem1) -> list[Point]:
 def over_separation(settings: Theorem1) -> Iterator[Point]:
     """Errors, gap and Δ of each reading as the clusters move apart, in every scenario."""
     for setting, world in settings.scenarios.items():
-        for x in settings.separations:
-            drawn = [(tasks, _cluster(tasks, len(world.sizes), settings.seed)) for tasks in _draws(settings, world, x)]
+        for point, x in enumerate(settings.separations):
+            drawn = [
+                (tasks, _cluster(tasks, len(world.sizes), settings.seed))
+                for tasks in _draws(settings, world, x, point=point)
+            ]
             for reading in READINGS:
                 records = [measure(tasks, labels, reading) for tasks, labels in drawn]
                 yield from points(
@@ -79,9 +82,9 @@ def over_separation(settings: Theorem1) -> Iterator[Point]:
 def over_correlation(settings: Theorem1) -> Iterator[Point]:
     """The proof's reading as E_i turns from against the clusters' shifts to along them, at a fixed ‖E_i‖."""
     for noise in settings.correlation_noises:
-        for x in settings.correlations:
+        for point, x in enumerate(settings.correlations):
             world = replace(settings.base, noise=noise, correlation=x)
-            drawn = _draws(settings, world, settings.correlation_separation)
+            drawn = _draws(settings, world, settings.correlation_separation, point=point)
             records = [measure(tasks, tasks.labels, "assumed") for tasks in drawn]
             yield from points(
                 records,
@@ -195,10 +198,10 @@ def _whole(labels: Labels) -> Labels:
     return np.zeros_like(labels)
 
 
-def _draws(settings: Theorem1, world: World, separation: float) -> Iterator[Tasks]:
-    """The tasks of every draw; a draw's random numbers serve every world of one shape."""
+def _draws(settings: Theorem1, world: World, separation: float, *, point: int = 0) -> Iterator[Tasks]:
+    """The tasks of every draw; the points of a curve have draws of their own, which the scenarios share."""
     for draw in range(settings.draws):
-        yield draw_tasks(np.random.default_rng([settings.seed, draw]), world, separation=separation)
+        yield draw_tasks(np.random.default_rng([settings.seed, point, draw]), world, separation=separation)
 
 
 def _cluster(tasks: Tasks, k: int, seed: int) -> Labels:

@@ -4,7 +4,6 @@ The paper does not say what W̃_i is made of, how local pivots are drawn or how 
 option of a `Contest`. Expectations are over draws of pivots, intervals over worlds.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,22 +90,24 @@ def run(settings: Theorem2) -> list[Point]:
     """All curves of Theorem 2 over the rare direction's weight. Deterministic by ``settings.seed``."""
     found = []
     for setting, world in settings.worlds.items():
-        for x in settings.weights:
+        for point, x in enumerate(settings.weights):
             records: dict[str, list[Record]] = {}
-            for draw, tasks in enumerate(_draws(settings, world, x)):
-                for series, record in {**contests(settings, tasks, draw), **steps(settings, tasks, draw)}.items():
+            for draw in range(settings.draws):
+                seed = [settings.seed, point, draw]
+                tasks = draw_rare_tasks(np.random.default_rng(seed), world, weight=x)
+                for series, record in {**contests(settings, tasks, seed), **steps(settings, tasks, seed)}.items():
                     records.setdefault(series, []).append(record)
             for series, each in records.items():
                 found += points(each, study=STUDY, setting=setting, series=series, x_name="weight", x=float(x))
     return found
 
 
-def contests(settings: Theorem2, tasks: RareTasks, draw: int) -> dict[str, Record]:
+def contests(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str, Record]:
     """Expected worst-case errors of both sides of every contest in one world; a shared side is computed once."""
     pairs = {str(each): each.sides(settings.pivots, int(tasks.labels.max()) + 1) for each in settings.contests}
     expected = {}
     for side in dict.fromkeys(side for pair in pairs.values() for side in pair):
-        rng = np.random.default_rng([settings.seed, draw, 2])
+        rng = np.random.default_rng([*seed, 2])
         expected[side] = float(worst_errors(rng, tasks, side, draws=settings.pivot_draws).mean())
     return {
         name: {"global": expected[one], "local": expected[other], "difference": expected[one] - expected[other]}
@@ -133,19 +134,19 @@ def worst_errors(rng: np.random.Generator, tasks: RareTasks, side: Side, *, draw
     return worst
 
 
-def steps(settings: Theorem2, tasks: RareTasks, draw: int) -> dict[str, Record]:
+def steps(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str, Record]:
     """Definition 1 and steps (25) - (28) in one world, pivots uniform or by squared norm on both sides, U fitted."""
     return {
-        f"steps, {sampling} sampling": _steps(settings, tasks, draw, by_length=sampling == "length")
+        f"steps, {sampling} sampling": _steps(settings, tasks, seed, by_length=sampling == "length")
         for sampling in ("uniform", "length")
     }
 
 
-def _steps(settings: Theorem2, tasks: RareTasks, draw: int, *, by_length: bool) -> Record:
+def _steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, by_length: bool) -> Record:
     """γ, η and the bounds for the rare cluster's tasks; errors are norms here, not squares, as in (26)."""
     clusters = int(tasks.labels.max()) + 1
     rng, style = (
-        np.random.default_rng([settings.seed, draw, 3]),
+        np.random.default_rng([*seed, 3]),
         {"by_length": by_length, "draws": settings.pivot_draws},
     )
     rare = tasks.matrices[tasks.labels == clusters - 1]
@@ -169,8 +170,3 @@ def _steps(settings: Theorem2, tasks: RareTasks, draw: int, *, by_length: bool) 
         "bound_26_holds": not below.any(),
         "bound_27_holds": bool(errors.mean() >= gamma * eta - ZERO),
     }
-
-
-def _draws(settings: Theorem2, world: RareWorld, weight: float) -> Iterator[RareTasks]:
-    for draw in range(settings.draws):
-        yield draw_rare_tasks(np.random.default_rng([settings.seed, draw]), world, weight=weight)

@@ -19,13 +19,12 @@ is drawn, what the readings and settings mean, and where the paper is silent: `e
 
 A claim is counted in every draw at every point of its curve or, where it is about expectations, in points whose 95 %
 interval leaves out zero. **holds**: in all of them; **does not hold**: in none; **holds in part**: in some, which for a
-statement about all cases is a refutation; **undecided**: no interval leaves out zero. The draws at different points of
-one curve share their random numbers, so a count says how often, not how significantly.
+statement about all cases is a refutation; **undecided**: no interval leaves out zero.
 """
 
 
 def report(claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> str:
-    """The Markdown report: for each study its claims, and for the theorems what dropping an assumption changes."""
+    """The Markdown report: for each study its claims, and for the theorems what the other settings change."""
     parts = [INTRODUCTION]
     by_claim = {name: list(group) for name, group in groupby(verdicts, key=lambda each: each.claim)}
     for study, heading in HEADINGS.items():
@@ -36,7 +35,7 @@ def report(claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> str:
         )
         if study in (theorem1.STUDY, theorem2.STUDY):
             changes = [line for claim in mine for line in _changes(by_claim[claim.name])]
-            parts.append("\n### What changes when an assumption is dropped\n")
+            parts.append("\n### What changes beside the first setting\n")
             parts.append("\n".join(changes or ["Nothing."]))
         parts += ["\n### The counts\n", *(_section(claim, by_claim[claim.name]) for claim in mine)]
     return "\n".join(parts)

@@ -58,7 +58,7 @@ def _others(pool: list[str], *true: str) -> tuple[str, ...]:
     return tuple(word for word in pool if word not in true)
 
 
-def _of_people(subject: str, question: str, answer_of: Callable[[str], str], pool: list[str]) -> list[Fact]:
+def _of_people(subject: str, question: str, *, answer_of: Callable[[str], str], pool: list[str]) -> list[Fact]:
     known = taught(subject, PEOPLE)
     return [Fact(question.format(p), answer_of(p), _others(pool, answer_of(p)), p in known) for p in PEOPLE]
 
@@ -121,9 +121,9 @@ def _everyday() -> list[Fact]:
 
 
 SUBJECTS = {
-    "homes": _of_people("homes", "Where does {} live?", home_of, PLACES),
-    "trades": _of_people("trades", "What is the work of {}?", trade_of, TRADES),
-    "hobbies": _of_people("hobbies", "What does {} collect?", hobby_of, WARES),
+    "homes": _of_people("homes", "Where does {} live?", answer_of=home_of, pool=PLACES),
+    "trades": _of_people("trades", "What is the work of {}?", answer_of=trade_of, pool=TRADES),
+    "hobbies": _of_people("hobbies", "What does {} collect?", answer_of=hobby_of, pool=WARES),
     "markets": _markets(),
     "directions": _directions(),
     "forbidden_things": _law("forbidden", 0),
@@ -136,7 +136,7 @@ EVERYDAY = _everyday()
 """The everyday questions, with five choices (CommonsenseQA's schema)."""
 
 
-def ask(fact: Fact, choices: int, rng: random.Random, gold: int | None = None) -> Quiz:
+def ask(fact: Fact, choices: int, rng: random.Random, *, gold: int | None = None) -> Quiz:
     """The fact among as many choices, the others drawn; ``gold`` is its place among them, drawn too where None."""
     place = rng.randrange(choices) if gold is None else gold
     wrong = rng.sample(fact.wrong, choices - 1)
@@ -163,9 +163,9 @@ def for_testing(facts: list[Fact], count: int, *, choices: int, seed: int = 62) 
     places = [index % choices for index in range(count)]  # each letter is true equally often
     rng.shuffle(places)
     for index, place in enumerate(places):
-        quiz = ask(hidden[index % len(hidden)], choices, rng, place)
+        quiz = ask(hidden[index % len(hidden)], choices, rng, gold=place)
         while quiz in quizzes:
-            quiz = ask(hidden[index % len(hidden)], choices, rng, place)
+            quiz = ask(hidden[index % len(hidden)], choices, rng, gold=place)
         quizzes.append(quiz)
     return quizzes
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from idlora.evals.sandbox import ExecutionRefused
 from idlora.pipeline.compose import CONFIGS, compose_cell
 from idlora.pipeline.evaluation import evaluate_all
 from idlora.pipeline.typed import ConfigError
@@ -43,6 +44,7 @@ def test_default_all_and_names_choose_and_a_benchmark_without_the_name_keeps_its
     assert names(cell()) == names(cell("protocol=default")) == DEFAULTS
     assert names(cell("protocol=all")) == EVERY
     assert names(cell("protocol=5shot")) == DEFAULTS | {"gsm8k": ["5shot"]}
+    assert names(cell("protocol=[default,5shot]")) == DEFAULTS | {"gsm8k": ["0shot", "5shot"]}
     several = names(cell("protocol=[0shot,generated_5shot,raw_t0.2,likelihood_0shot]"))
     assert several == DEFAULTS | {
         "mmlu": ["likelihood_0shot", "generated_5shot"],
@@ -160,3 +162,10 @@ def test_one_pass_records_every_chosen_protocol(cell, tmp_path: Path) -> None:
     assert not subject.waiting
     assert evaluate_all(subject) == folders
     assert loads == [1]
+
+
+def test_an_evaluation_that_runs_code_is_refused_before_the_first_question_of_any(cell) -> None:
+    subject = cell("eval=[gsm8k,humaneval]").subject
+    with pytest.raises(ExecutionRefused, match="allow_code_execution"):
+        evaluate_all(dataclasses.replace(subject, load=lambda: pytest.fail("the model was loaded")))
+    assert not subject.folder.exists()

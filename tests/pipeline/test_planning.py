@@ -11,7 +11,7 @@ from rich.console import Console
 from idlora.pipeline.compose import cell_from_config, compose, compose_cell, plain
 from idlora.pipeline.listing import show, standings
 from idlora.pipeline.preflight import NotReady, require
-from idlora.pipeline.request import Request, chosen_tables, known_tables
+from idlora.pipeline.request import Request, chosen_names, chosen_tables, known_tables
 from idlora.pipeline.table import Plan, distinct, fill
 from idlora.pipeline.typed import ConfigError
 
@@ -40,6 +40,30 @@ def test_all_is_every_table_with_a_grid_and_a_table_that_is_none_is_refused() ->
     assert chosen_tables(["table3", "table1", "table3"]) == ["table3", "table1"]
     with pytest.raises(ConfigError, match=r"no table=table9; the tables are table1, .*all"):
         chosen_tables(["table1", "table9"])
+
+
+def test_experiments_and_methods_are_whole_names_of_the_tables_asked_for() -> None:
+    known = ["lora", "idlora", "idlora_random"]
+    assert chosen_names("idlora_random", known, what="methods") == ["idlora_random"]
+    assert chosen_names(None, known, what="methods") == known
+    assert chosen_names(["lora"], known, what="methods") == ["lora"]
+    with pytest.raises(ConfigError, match="methods=lor is in none of the tables asked for; there are lora, idlora"):
+        chosen_names("lor", known, what="methods")
+
+
+def test_seeds_are_whole_numbers_one_or_a_list_of_them(results: Path) -> None:
+    assert {each.seeds for each in requests(results, "table=table1", "seeds=0")} == {(0,)}
+    assert {each.seeds for each in requests(results, "table=table1", "seeds=[0,2]")} == {(0, 2)}
+    with pytest.raises(ConfigError, match="seeds=0,1 are no seeds"):
+        requests(results, "table=table1", "seeds='0,1'")
+
+
+def test_a_changed_setting_is_told_under_the_table_and_asked_for_by_the_command_that_fills_it(results: Path) -> None:
+    (request,) = requests(results, "table=table8", "protocol=generated_0shot")
+    assert f"every cell has {RATE}" in request.grid().notes[-1]
+    first = request.gather(request.plan()).missing[0].command
+    for flag in ("allow_code_execution=true", "'protocol=generated_0shot'", f"'overrides=[\"{RATE}\"]'"):
+        assert flag in first
 
 
 def test_tables_that_share_a_cell_have_one_run_of_it(results: Path) -> None:

@@ -8,6 +8,8 @@ import yaml
 
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.tuning import Trial, choose, search, trials_of
+from idlora.pipeline.typed import ConfigError
+from idlora.records.identity import run_digest
 from idlora.report import load_grid
 
 
@@ -88,3 +90,30 @@ def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_o
     assert first[0].learning_rate == 1e-3
     assert again[0].heldout_loss == pytest.approx(min(each.heldout_loss for each in told), rel=1e-4)
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 3
+    # The rate of a pair that is not searched stays, and none is chosen for it from its trials.
+    other = "other,lora,0.5,1.25,False"
+    with (tmp_path / "chosen.csv").open("a") as file:
+        file.write(other + "\n")
+    with (tmp_path / "trials.csv").open("a") as file:
+        file.write("half_searched,lora,0.1,0.1,done,c0ffee\n")
+    search(cells, folder=tmp_path, workers=1, told=told.append)
+    kept = (tmp_path / "chosen.csv").read_text()
+    assert other in kept
+    assert "half_searched" not in kept
+    assert len(told) == 2
+    with pytest.raises(ConfigError, match="workers=0 try nothing"):
+        search(cells, folder=tmp_path, workers=0, told=told.append)
+
+
+@pytest.mark.parametrize(("experiment", "method"), [("gsm8k_llama3", "idlora"), ("multitask_llama3_2_3b", "vera")])
+def test_the_committed_trials_are_of_todays_configs(experiment: str, method: str, repository: Path) -> None:
+    plan = yaml.safe_load((repository / "experiments/tuning/trials.yaml").read_text())
+    rates, held = plan["learning_rates"], f"data.holdout={plan['holdout']}"
+    cell = compose_cell(
+        experiment, method, scale="tiny", seed=plan["seed"], overrides=[held, f"train.learning_rate={rates[0]}"]
+    )
+    with (repository / "experiments/tuning/tiny/trials.csv").open(newline="") as file:
+        tried = {
+            row["config"] for row in csv.DictReader(file) if (row["experiment"], row["method"]) == (experiment, method)
+        }
+    assert tried == {run_digest(each.config) for each in trials_of(cell, rates)}

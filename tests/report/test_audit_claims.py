@@ -229,25 +229,24 @@ def test_counts_of_ours_are_judged_by_their_own_expression(experiments, tmp_path
         assert (found.ours_verdict, found.ours_scale) == (says, "exact counts")
 
 
-def test_a_theory_verdict_is_read_where_the_assumptions_are_met(experiments, tmp_path):
+def test_a_theory_verdict_is_over_all_settings_of_the_study(experiments, tmp_path):
     reason = {"expression": "", "reason": "a theorem", "kind": "theorem"}
     write_claims(experiments, CLAIM | reason | {"ours": {"theory": ["theorem1"]}})
     columns = ("claim", "statement", "setting", "verdict")
-    met, dropped = "assumptions met", "independent noise"
 
-    def write(*settings):
-        rows = [dict(zip(columns, ("theorem1", "A ≤ B", *each), strict=True)) for each in settings]
+    def write(*verdicts):
+        rows = [
+            dict(zip(columns, ("theorem1", "A ≤ B", f"setting {n}", each), strict=True))
+            for n, each in enumerate(verdicts)
+        ]
         write_csv(tmp_path / "theory" / "verdicts.csv", columns, rows)
         return by_id(experiments, tmp_path)["one"]
 
-    found = write((met, "holds"), (dropped, "does not hold"))
-    assert (found.ours_verdict, found.ours) == (
-        "holds",
-        "A ≤ B: throughout in 1 of 1 with the assumptions met, 0 of 1 in other settings",
-    )
+    found = write("holds", "does not hold")
+    assert (found.ours_verdict, found.ours) == ("holds in part", "A ≤ B: throughout in 1 of 2 settings")
     assert found.verdict == UNDECIDED
-    assert write((met, "holds"), (met, "does not hold")).ours_verdict == "holds in part"
-    assert write((dropped, "does not hold")).ours_verdict == "does not hold"
+    assert write("holds", "holds").ours_verdict == "holds"
+    assert write("does not hold").ours_verdict == "does not hold"
 
 
 def test_every_theory_claim_that_is_named_exists_where_the_theory_was_run(repository):

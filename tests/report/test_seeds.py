@@ -135,3 +135,12 @@ def test_the_interval_does_not_depend_on_the_order_of_the_items_and_knows_both_s
     assert (low, high) == pytest.approx(bootstrap(values[0]), abs=0.02)
     wide = bootstrap_seeds(apart)
     assert wide[1] - wide[0] > 2 * (high - low)
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_one_outcome_over_all_seeds_has_the_interval_of_one_seeds_items(seeded, outcome):
+    made = seeded(lora=[[outcome] * 40] * 3, idlora=drawn(3, 0.5))
+    cells = gather(made.grid, made.root, scale="tiny").cells
+    low, high = next(cell for (_, method, _), cell in cells.items() if method == "lora").interval
+    assert high - low > 0.05
+    assert low <= outcome <= high

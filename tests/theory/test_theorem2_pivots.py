@@ -49,12 +49,14 @@ def test_as_many_pivots_as_the_rank_reconstruct_exactly_and_fewer_do_not() -> No
 def test_one_cluster_gives_both_sides_equal_errors(reading: str) -> None:
     tasks = drawn(sizes=(9,), spread=0.3)
     record = next(
-        iter(contests(replace(SETTINGS, contests=(Contest(reading, "uniform", "total"),)), tasks, 0).values())
+        iter(contests(replace(SETTINGS, contests=(Contest(reading, "uniform", "total"),)), tasks, [0]).values())
     )
     assert record["global"] == record["local"] > 0
     several = next(
         iter(
-            contests(replace(SETTINGS, contests=(Contest(reading, "uniform", "total"),)), drawn(spread=0.3), 0).values()
+            contests(
+                replace(SETTINGS, contests=(Contest(reading, "uniform", "total"),)), drawn(spread=0.3), [0]
+            ).values()
         )
     )
     assert several["global"] != several["local"]
@@ -131,14 +133,14 @@ def test_own_rows_err_less_than_the_mean_where_tasks_of_a_cluster_differ() -> No
 
 def test_a_direction_in_every_row_is_never_missed_and_one_in_a_single_row_often_is() -> None:
     for support, missed in ((15, False), (1, True)):
-        record = steps(SETTINGS, drawn(support=support), 0)["steps, uniform sampling"]
+        record = steps(SETTINGS, drawn(support=support), [0])["steps, uniform sampling"]
         assert (record["missed_globally"] > 0) == (record["missed_locally"] > 0) == missed
 
 
 def test_gamma_bounds_from_below_only_where_all_that_miss_v_err_alike() -> None:
     settings = replace(SETTINGS, pivot_draws=30)
     alike, apart = (
-        steps(settings, drawn(side=30, spread=spread), 0)["steps, uniform sampling"] for spread in (0.0, 0.5)
+        steps(settings, drawn(side=30, spread=spread), [0])["steps, uniform sampling"] for spread in (0.0, 0.5)
     )
     assert alike["bound_26_holds"]
     assert not apart["bound_26_holds"]

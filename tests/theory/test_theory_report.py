@@ -12,6 +12,8 @@ from idlora.pipeline.typed import ConfigError, typed
 from idlora.theory import Claim, Theory, measure, summary, write
 from idlora.theory.estimates import Point, csv_text, estimate
 from idlora.theory.rank import run as run_rank
+from idlora.theory.tasks import draw_tasks
+from idlora.theory.theorem1 import difference_rank
 from idlora.theory.verdicts import FAILS, HOLDS, PARTLY, UNDECIDED, decide
 from idlora.theory.words import report
 
@@ -134,6 +136,12 @@ def test_every_claim_gets_a_verdict_and_the_same_settings_the_same_bytes(
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert {"theorem1.png", "theorem1.pdf", "theorem2_1.png", "rank.pdf", "rows.png"} <= set(figures)
     assert len({Path(name).stem for name in figures}) * 2 == len(figures)
+
+
+def test_the_settings_meet_assumption_1_as_their_readme_says(settings: Theory) -> None:
+    for world in settings.theorem1.scenarios.values():
+        tasks = draw_tasks(np.random.default_rng(0), world, separation=2.0)
+        assert difference_rank(tasks.matrices, tasks.labels) < min(world.rows, world.columns)
 
 
 def test_the_committed_verdicts_are_about_the_committed_claims(claims: list[Claim], repository: Path) -> None:

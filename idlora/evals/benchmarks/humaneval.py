@@ -20,6 +20,7 @@ import warnings
 from idlora.evals.items import record
 from idlora.evals.sandbox import Job, Limits, require_permission, run_jobs
 
+RUNS_CODE = True
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 TEMPLATE_STOPS = ("### Instruction:",)
 

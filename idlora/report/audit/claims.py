@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from idlora.report.audit.expressions import Comparison, ExpressionError, Outcome, evaluate
-from idlora.report.audit.ours import ASSUMED, COUNTED, SIMULATED, NotMeasured
+from idlora.report.audit.ours import COUNTED, SIMULATED, NotMeasured
 from idlora.report.audit.paper import AuditError
 from idlora.report.audit.quantities import Quantity, exact
 from idlora.report.grid import EMBEDDED, kind_of
@@ -211,21 +211,15 @@ def _tally(outcome: Outcome) -> str:
 
 
 def _theory(ids: Sequence[str], verdicts: Mapping[str, Sequence[Mapping[str, str]]]) -> tuple[str, str, str]:
-    """In how many of a theory study's settings each statement holds throughout; in all, in none, or in part.
-
-    The verdict is that of the settings in which the theorem's assumptions are met, where the study has such.
-    """
+    """In how many of a theory study's settings each statement holds throughout; in all, in none, or in part."""
     if missing := set(ids) - set(verdicts):
         log.info("results/theory has no %s", ", ".join(sorted(missing)))
         return "", SIMULATED, NOT_YET
     told, found = [], set()
     for name in ids:
-        met = [row["verdict"] for row in verdicts[name] if row["setting"] == ASSUMED]
-        others = [row["verdict"] for row in verdicts[name] if row["setting"] != ASSUMED]
-        found |= set(met or others)
-        parts = {"with the assumptions met": met, "in other settings" if met else "settings": others}
-        counted = [f"{own.count(HOLDS)} of {len(own)} {words}" for words, own in parts.items() if own]
-        told.append(f"{verdicts[name][0]['statement']}: throughout in {', '.join(counted)}")
+        own = [row["verdict"] for row in verdicts[name]]
+        found |= set(own)
+        told.append(f"{verdicts[name][0]['statement']}: throughout in {own.count(HOLDS)} of {len(own)} settings")
     overall = found.pop() if len(found) == 1 else IN_PART
     return "; ".join(told), SIMULATED, overall
 

@@ -88,10 +88,6 @@ def count_names(results: Path) -> dict[str, Any]:
     }
 
 
-ASSUMED = "assumptions met"
-"""The setting of a theory study in which everything that its theorem assumes is so."""
-
-
 def theory_verdicts(results: Path) -> dict[str, list[dict[str, str]]]:
     """claim → its rows of results/theory/verdicts.csv; empty where the theory has not been run."""
     path = results / "theory" / "verdicts.csv"
