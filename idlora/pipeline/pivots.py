@@ -192,6 +192,7 @@ def replace_rows(path: Path, rows: list[Mapping[str, Any]]) -> None:
 
     Raises `ConfigError` where the file has other columns.
     """
+    printed = [{name: _text(value, 6) for name, value in row.items()} for row in rows]
     kept: list[Mapping[str, Any]] = []
     columns = list(rows[0])
     if path.is_file():
@@ -199,9 +200,8 @@ def replace_rows(path: Path, rows: list[Mapping[str, Any]]) -> None:
             reader = csv.DictReader(file)
             if reader.fieldnames != columns:
                 raise ConfigError(f"{path} has other columns than this version writes: delete it and run this again")
-            own = {tuple(row[name] for name in KEY) for row in rows}
+            own = {tuple(row[name] for name in KEY) for row in printed}
             kept = [row for row in reader if tuple(row[name] for name in KEY) not in own]
-    printed = [{name: _text(value, 6) for name, value in row.items()} for row in rows]
     write_csv(path, columns, sorted([*kept, *printed], key=lambda row: [row[name] for name in KEY]))
 
 

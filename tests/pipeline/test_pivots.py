@@ -82,10 +82,12 @@ def test_a_model_of_one_s_own_is_read_from_its_folder(tmp_path):
 
 def test_rows_are_replaced_with_those_of_the_same_base_and_method_and_the_others_stay(tmp_path):
     path = tmp_path / "pivots.csv"
-    first = {"base": "a", "method": "m", "run": "", "norm": 0.123456789}
-    replace_rows(path, [first, first | {"base": "b"}])
+    first = {"base": "a", "method": "m", "run": "", "k": 4, "r": 8, "seed": 0, "norm": 0.123456789}
+    replace_rows(path, [first, first | {"base": "b"}, first | {"seed": 1}])
     replace_rows(path, [first | {"norm": 2.0}])
-    assert path.read_text() == "base,method,run,norm\na,m,,2\nb,m,,0.123457\n"
+    assert path.read_text() == (
+        "base,method,run,k,r,seed,norm\na,m,,4,8,0,2\na,m,,4,8,1,0.123457\nb,m,,4,8,0,0.123457\n"
+    )
     with pytest.raises(ConfigError, match="other columns"):
         replace_rows(path, [first | {"new": 1}])
 
