@@ -98,8 +98,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = ()) -> Cell:
     """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
 
-    Raises `ConfigError` as `cell_from_config` does.
+    Raises `ConfigError` as `cell_from_config` does, and for overrides that set the seed another way.
     """
+    if twice := [override for override in overrides if override.lstrip("+").startswith("seed=")]:
+        raise ConfigError(f"{twice[0]} among the overrides would be lost: give seeds=[…]")
     asked = (f"experiment={experiment}", f"method={method}", f"scale={scale}", *overrides)
     values, written = _composed(asked)
     return _cell(_with_seed(values, written, seed) | {"seed": seed})
@@ -117,9 +119,14 @@ def _composed(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _with_seed(value: Any, written: Any, seed: int) -> Any:
-    """A copy of a resolved config in which everything that is written as ``${seed}`` is this seed."""
+    """A copy of a resolved config in which everything that is written as ``${seed}`` is this seed.
+
+    Raises `ConfigError` where the seed stands within another text, a list or a resolver: it would stay seed 0.
+    """
     if isinstance(value, dict) and isinstance(written, dict):
         return {key: _with_seed(inner, written[key], seed) for key, inner in value.items()}
+    if written != "${seed}" and "${seed}" in str(written):
+        raise ConfigError(f"{written!r} holds the seed: write it as a value of its own, ${{seed}}")
     return seed if written == "${seed}" else copy.deepcopy(value)
 
 

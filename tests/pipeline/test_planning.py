@@ -66,6 +66,14 @@ def test_a_changed_setting_is_told_under_the_table_and_asked_for_by_the_command_
         assert flag in first
 
 
+def test_a_seed_that_would_be_lost_is_refused(results: Path) -> None:
+    assert cell_of(results, seed=3).method.arguments["seed"] == 3
+    with pytest.raises(ConfigError, match=r"seed=3 among the overrides would be lost: give seeds="):
+        cell_of(results, more=["seed=3"])
+    with pytest.raises(ConfigError, match="holds the seed: write it as a value of its own"):
+        cell_of(results, more=["method.label=run ${seed}"])
+
+
 def test_tables_that_share_a_cell_have_one_run_of_it(results: Path) -> None:
     cells = [cell for each in requests(results, "table=[table2,table7]") for cell in each.plan().cells.values()]
     runs = distinct(cells)
