@@ -69,7 +69,6 @@ LOOKS = {
     "idlora_inner": Look("router", "o"),
     "idlora_uniform": Look("router", "s"),
     "idlora_no_rb": Look("split", "o"),
-    "idlora_s1": Look("split", "s"),
     "idlora_s4": Look("split", "^"),
 }
 
