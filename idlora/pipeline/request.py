@@ -170,8 +170,10 @@ def report_tables(planned: Sequence[tuple[Request, Plan]]) -> None:
     lacking = []
     for request, plan in planned:
         filled = request.gather(plan)
-        write_significance(filled, request.results / "significance" / f"{request.table}.csv")
         table = lay_out(filled)
+        write_significance(
+            filled, request.results / "significance" / f"{request.table}.csv", comparisons=table.comparisons
+        )
         written = write_table(table, request.results / "tables")
         Console().print(console(table))
         print("written: " + ", ".join(map(str, written)))

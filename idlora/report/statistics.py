@@ -1,6 +1,6 @@
 """The tests of a table as a file and as sentences: effect and interval first, then p, then what n could have shown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_significance(filled: Filled, out: Path) -> list[Comparison]:
+def write_significance(
+    filled: Filled, out: Path, comparisons: Sequence[Comparison] | None = None
+) -> Sequence[Comparison]:
     """Test every cell against the reference and write ``out`` (CSV; values and differences in percent, p rounded to
-    six significant digits). Returns the comparisons. An empty cell has no test and no row."""
-    comparisons = compare_all(filled)
+    six significant digits). Returns the comparisons; those that a table has made already are taken from it, since
+    their bootstraps are most of a report's time. An empty cell has no test and no row."""
+    comparisons = compare_all(filled) if comparisons is None else comparisons
     write_csv(out, COLUMNS, [_row(each, filled) for each in comparisons])
     return comparisons
 
