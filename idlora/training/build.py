@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -99,11 +100,16 @@ def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return build_model(spec), _build_tokenizer(spec)
 
 
-def build_model(spec: ModelSpec) -> PreTrainedModel:
+def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
     """The base model, in evaluation mode with no parameter frozen, on the CPU.
 
     Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
     take no memory either: such a model can be adapted and counted, and not run.
+
+    Args:
+        spec: of the model.
+        device: draws random weights there, where eight billion take seconds on a GPU; they are other numbers than the
+            CPU's, and so no base for a recorded adapter. None is the default device.
 
     Raises:
         UnfitBase: the folder or hub id cannot be loaded, or no model has the spec's shape.
@@ -113,7 +119,11 @@ def build_model(spec: ModelSpec) -> PreTrainedModel:
         model = _load(AutoModelForCausalLM, spec, dtype=dtype)
     else:
         config = _config(spec)
-        with torch.random.fork_rng(devices=[]):
+        on_gpu = device is not None and torch.device(device).type == "cuda"
+        with (
+            torch.random.fork_rng(devices=[device] if on_gpu else []),
+            torch.device(device) if device else nullcontext(),
+        ):
             torch.manual_seed(_RANDOM_INIT_SEED)
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return model.eval()

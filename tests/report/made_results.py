@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from idlora.report.costs import write_costs
 from idlora.report.grid import Column, Grid, kind_of, load_grid
 from idlora.report.ordering import VERDICTS
 
@@ -75,6 +76,7 @@ def make_results(repository: Path, root: Path, *, scale: str = "tiny") -> tuple[
     make_counts(results / "counts", load_grid(experiments / "table7"))
     make_audit(results / "audit")
     make_theory(results / "theory")
+    make_benchmark(results / "h200")
     return results, experiments
 
 
@@ -141,6 +143,48 @@ def make_theory(folder: Path) -> None:
     for name in ("theorem1", "theorem1_proof", "rows", "rank"):
         Image.new("RGB", (60, 40), "white").save(folder / "figures" / f"{name}.png")
     (folder / "theory.md").write_text(THEORY, encoding="utf-8")
+
+
+COSTS = {"base": 1.0, "lora": 1.1, "dora": 1.6, "hydralora": 1.3, "moelora": 1.4, "idlora": 1.05}
+SITUATIONS = (
+    ("train_compiled", "train", 8, 4, True), ("train_eager", "train", 8, 4, False),
+    ("prefill_1", "prefill", 32, 1, True), ("prefill_16", "prefill", 32, 16, True),
+    ("prefill_eager_1", "prefill", 32, 1, False),
+    ("decode_1", "decode", 32, 1, True), ("decode_16", "decode", 32, 16, True),
+)  # fmt: skip
+
+
+def cost(scenario: tuple[str, str, int, int, bool], variant: str, **changes: Any) -> dict[str, Any]:
+    """One row of benchmark.csv, with all its columns."""
+    name, phase, layers, batch, compiled = scenario
+    method, merged = variant.removesuffix("_merged"), variant.endswith("_merged")
+    ratio = 1.0 if merged else COSTS[method] + 0.01 * batch * (method != "base")
+    own = method != "base"
+    return {
+        "scenario": name, "phase": phase, "layers": layers, "batch": batch, "length": 1024,
+        "compiled": str(compiled).lower(), "checkpointing": "false", "autocast": "false", "dropout": 0,
+        "variant": variant, "method": method, "label": method.title(), "merged": str(merged).lower(),
+        "status": "done", "reason": "", "busy": "false", "median_ms": 50 * ratio, "q1_ms": 49 * ratio,
+        "q3_ms": 51 * ratio, "min_ms": 48 * ratio, "repeats": 20, "ratio": ratio, "base_drift": 0.001,
+        "compile_seconds": 9 if compiled else "", "graphs": 1 if compiled else "",
+        "graph_breaks": 0 if compiled else "",
+        "peak_mib": 9000 + 100 * ratio, "peak_above_weights_mib": 1000 * ratio, "memory_ratio": ratio,
+        "extra_mib": 0 if merged else 100 * (ratio - 1), "adapter_dtype": "bfloat16" if own else "",
+        "trainable": 10**6 * own, "trainable_bytes": 2 * 10**6 * own, "adapter_file_bytes": 2_100_000 if own else "",
+        "index_bytes": 0, "pivot_seconds": "", "model": "LLaMA-3-8B", "dtype": "bfloat16", "device": "NVIDIA H200",
+        "driver": "580", "threads": 8, "python": "3.12.3", "torch": "2.11.0+cu130", "transformers": "5.17.0",
+        "peft": "0.21.0", "triton": "3.6.0", "commit": "0badcafe",
+    } | changes  # fmt: skip
+
+
+def make_benchmark(folder: Path) -> None:
+    """benchmark.csv as a GPU leaves it, and its report."""
+    rows = []
+    for scenario in SITUATIONS:
+        merged = [] if scenario[1] == "train" else ["lora_merged"]
+        rows += [cost(scenario, variant) for variant in ["base", "lora", *merged, *list(COSTS)[2:]]]
+    write(folder / "benchmark.csv", rows)
+    write_costs(folder / "benchmark.csv")
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

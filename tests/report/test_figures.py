@@ -116,8 +116,8 @@ def test_a_figure_of_counts_and_one_of_a_scale_go_to_their_own_folders(own: Sour
 def test_asked_for_all_figures_those_without_data_are_named_and_the_rest_is_drawn(own: Sources) -> None:
     shutil.rmtree(own.own)
     written, absent = draw_figures(own)
-    assert [path.name for path in written] == ["figure1c.png", "figure1c.pdf"]
-    assert len(absent) == len(FIGURES) - 1
+    assert [path.name for path in written] == ["figure1c.png", "figure1c.pdf", "figure3.png", "figure3.pdf"]
+    assert len(absent) == len(FIGURES) - 2
 
 
 def test_ours_and_the_papers_numbers_never_share_an_axis(made: Sources) -> None:
@@ -201,7 +201,7 @@ def test_a_figure_without_its_data_names_the_file_and_the_command(own: Sources) 
 
 
 def test_a_figure_that_is_none_is_refused_with_the_names_of_those_there_are(made: Sources) -> None:
-    with pytest.raises(ValueError, match=r"there is no figure=figure2; the figures are figure1, figure4"):
+    with pytest.raises(ValueError, match=r"there is no figure=figure2; the figures are figure1, figure3, figure4"):
         draw_figures(made, "figure2")
 
 

@@ -24,7 +24,7 @@ from idlora.report.page.words import EMBEDDED_BADGE, prose, sections
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 PARTS = (
-    "glance", "table1", "table2", "table3", "table7", "table8", "table_controls", "counts", "hyperparameters",
+    "glance", "table1", "table2", "table3", "table7", "table8", "table_controls", "counts", "costs", "hyperparameters",
     "theory", "audit", "provenance",
 )  # fmt: skip
 
@@ -118,7 +118,7 @@ def test_every_picture_says_what_it_shows(outline: Outline) -> None:
     assert all(attributes["alt"] for attributes in outline.all("img"))
     assert all(attributes["aria-label"] and attributes["role"] == "img" for attributes in outline.all("svg"))
     assert len(outline.all("img")) == 4
-    assert len(outline.all("svg")) == 7
+    assert len(outline.all("svg")) == 8
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_script_runs(page: str, outline: Outline) -> None:

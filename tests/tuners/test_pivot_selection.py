@@ -6,6 +6,24 @@ import torch
 from idlora import select_pivots
 from idlora.tuners.idlora import clustering
 
+SOLVERS = {"torch": "cluster_rows", "k_means_constrained": "_pmrc"}
+"""The backends, and what each of them does its work with."""
+
+
+@pytest.fixture(params=SOLVERS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def clusterings(backend, monkeypatch):
+    """One entry per clustering done by the backend; the process' memory of earlier ones is gone."""
+    done = []
+    real = getattr(clustering, SOLVERS[backend])
+    monkeypatch.setattr(clustering, "_pmrc_results", {})
+    monkeypatch.setattr(clustering, SOLVERS[backend], lambda *args, **kwargs: done.append(1) or real(*args, **kwargs))
+    return done
+
 
 def make_weight(rows=40, columns=12, seed=0):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
@@ -21,8 +39,8 @@ def make_blobs(sizes, columns=8, seed=0):
 
 
 @pytest.mark.parametrize("method", clustering.METHODS)
-def test_pivots_are_different_rows_as_int32(method):
-    pivots = select_pivots(make_weight(), 4, 6, method=method)
+def test_pivots_are_different_rows_as_int32(method, backend):
+    pivots = select_pivots(make_weight(), 4, 6, method=method, backend=backend)
     assert pivots.shape == (4, 6)
     assert pivots.dtype == torch.int32
     assert pivots.min() >= 0
@@ -30,9 +48,9 @@ def test_pivots_are_different_rows_as_int32(method):
     assert len(pivots.unique()) == 24
 
 
-def test_pmrc_finds_the_clusters_and_takes_the_rows_nearest_their_means_nearest_first():
+def test_pmrc_finds_the_clusters_and_takes_the_rows_nearest_their_means_nearest_first(backend):
     weight, blobs = make_blobs([12, 9, 15])
-    pivots = select_pivots(weight, 3, 5)
+    pivots = select_pivots(weight, 3, 5, backend=backend)
     assert sorted(blobs[pivots[:, 0]].tolist()) == [0, 1, 2]
     for row in pivots.long():
         members = torch.nonzero(blobs == blobs[row[0]]).flatten()
@@ -40,33 +58,35 @@ def test_pmrc_finds_the_clusters_and_takes_the_rows_nearest_their_means_nearest_
         assert row.tolist() == members[distances.argsort()[:5]].tolist()
 
 
-def test_every_cluster_can_give_r_rows_even_where_the_data_would_not():
+def test_every_cluster_can_give_r_rows_even_where_the_data_would_not(backend):
     weight, blobs = make_blobs([34, 3, 3])
-    pivots = select_pivots(weight, 3, 10)
+    pivots = select_pivots(weight, 3, 10, backend=backend)
     assert len(pivots.unique()) == 30
     assert (blobs == 1).sum() < 10
-    assert len(select_pivots(weight, 4, 10).unique()) == 40  # all rows there are
+    assert len(select_pivots(weight, 4, 10, backend=backend).unique()) == 40  # all rows there are
 
 
-def test_pmrc_looks_at_the_weight():
-    choices = [select_pivots(make_weight(seed=seed), 4, 6) for seed in (0, 1)]
+def test_pmrc_looks_at_the_weight(backend):
+    choices = [select_pivots(make_weight(seed=seed), 4, 6, backend=backend) for seed in (0, 1)]
     assert not torch.equal(*choices)
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 1e-4, 0.02, 3.0, 1e6])
 @pytest.mark.parametrize("weight", [make_weight(60, 32), make_blobs([20, 20, 20], 32)[0]])
-def test_the_scale_of_the_weight_does_not_matter(scale, weight):
-    assert torch.equal(select_pivots(weight * scale, 3, 6), select_pivots(weight, 3, 6))
+def test_the_scale_of_the_weight_does_not_matter(scale, weight, backend):
+    scaled = select_pivots(weight * scale, 3, 6, backend=backend)
+    assert torch.equal(scaled, select_pivots(weight, 3, 6, backend=backend))
 
 
 @pytest.mark.parametrize("method", ["pmrc", "random"])
-def test_the_choice_is_made_by_the_seed_and_nothing_else(method, monkeypatch):
+def test_the_choice_is_made_by_the_seed_and_nothing_else(method, backend, monkeypatch):
     monkeypatch.setattr(clustering, "_pmrc_results", {})
-    first = select_pivots(make_weight(), 4, 6, method=method, seed=3)
+    settings = {"method": method, "backend": backend}
+    first = select_pivots(make_weight(), 4, 6, seed=3, **settings)
     clustering._pmrc_results.clear()
     torch.manual_seed(99)
-    assert torch.equal(select_pivots(make_weight(), 4, 6, method=method, seed=3), first)
-    others = [select_pivots(make_weight(), 4, 6, method=method, seed=seed) for seed in range(5)]
+    assert torch.equal(select_pivots(make_weight(), 4, 6, seed=3, **settings), first)
+    others = [select_pivots(make_weight(), 4, 6, seed=seed, **settings) for seed in range(5)]
     assert not all(torch.equal(other, first) for other in others)
 
 
@@ -106,59 +126,66 @@ def test_pivoted_qr_finds_the_rows_that_span_the_others():
     assert len(select_pivots(weight, 6, 6, method="pivoted_qr").unique()) == 36  # beyond the rank: whatever is left
 
 
-def test_the_sizes_are_those_of_the_clusters_that_the_pivots_come_from(monkeypatch):
+def test_the_sizes_are_those_of_the_clusters_that_the_pivots_come_from(backend, clusterings):
     weight, blobs = make_blobs([12, 9, 15])
-    pivots, sizes = select_pivots(weight, 3, 5), clustering.cluster_sizes(weight, 3, 5)
+    pivots = select_pivots(weight, 3, 5, backend=backend)
+    sizes = clustering.cluster_sizes(weight, 3, 5, backend=backend)
     assert sorted(sizes) == [9, 12, 15]
     assert list(sizes) == [int((blobs == blobs[row[0]]).sum()) for row in pivots.long()]
-    monkeypatch.setattr(clustering, "_pmrc", None)  # remembered: nothing is clustered again
-    assert clustering.cluster_sizes(weight, 3, 5) == sizes
+    assert len(clusterings) == 1  # remembered: nothing was clustered again
 
 
-def test_a_result_is_remembered_by_content_and_settings(monkeypatch):
-    calls = []
-    real = clustering._pmrc
-    monkeypatch.setattr(clustering, "_pmrc_results", {})
-    monkeypatch.setattr(clustering, "_pmrc", lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs))
-    first = select_pivots(make_weight(), 4, 6)
-    again = select_pivots(make_weight().clone(), 4, 6)
-    assert len(calls) == 1
+def test_a_result_is_remembered_by_content_and_settings(backend, clusterings):
+    def select(weight, *sizes, backend=backend, **settings):
+        return select_pivots(weight, *sizes, backend=backend, **settings)
+
+    first = select(make_weight(), 4, 6)
+    again = select(make_weight().clone(), 4, 6)
+    assert len(clusterings) == 1
     assert torch.equal(first, again)
     again.zero_()
-    assert len(select_pivots(make_weight(), 4, 6).unique()) == 24  # what was given away is not what is remembered
-    select_pivots(make_weight(seed=1), 4, 6)
-    select_pivots(make_weight().view(20, 24), 4, 5)
-    select_pivots(make_weight(), 4, 5)
-    select_pivots(make_weight(), 3, 6)
-    select_pivots(make_weight(), 4, 6, seed=1)
-    select_pivots(make_weight(), 4, 6, n_init=2)
-    select_pivots(make_weight(), 4, 6, max_iter=5)
-    assert len(calls) == 8
+    assert len(select(make_weight(), 4, 6).unique()) == 24  # what was given away is not what is remembered
+    select(make_weight(seed=1), 4, 6)
+    select(make_weight().view(20, 24), 4, 5)
+    select(make_weight(), 4, 5)
+    select(make_weight(), 3, 6)
+    select(make_weight(), 4, 6, seed=1)
+    select(make_weight(), 4, 6, n_init=2)
+    select(make_weight(), 4, 6, max_iter=5)
+    one_entry = make_weight()
+    one_entry[39, 11] += 1e-3
+    select(one_entry, 4, 6)
+    assert len(clusterings) == 9
+    (other,) = SOLVERS.keys() - {backend}
+    assert not torch.equal(select(make_weight(), 4, 6, backend=other), first)  # nobody's else's result
+    assert len(clusterings) == 9
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_any_floating_type_will_do_and_the_weight_is_left_alone(dtype):
+def test_any_floating_type_will_do_and_the_weight_is_left_alone(dtype, backend):
     weight = make_weight().to(dtype).requires_grad_()
     before = weight.detach().clone()
-    assert torch.equal(select_pivots(weight, 4, 6), select_pivots(before.float(), 4, 6))
+    expected = select_pivots(before.float(), 4, 6, backend=backend)
+    assert torch.equal(select_pivots(weight, 4, 6, backend=backend), expected)
     assert torch.equal(weight, before)
     strided = make_weight(12, 40).T
-    assert torch.equal(select_pivots(strided, 4, 6), select_pivots(strided.contiguous(), 4, 6))
+    expected = select_pivots(strided.contiguous(), 4, 6, backend=backend)
+    assert torch.equal(select_pivots(strided, 4, 6, backend=backend), expected)
 
 
 @pytest.mark.parametrize("weight", [torch.zeros(24, 5), torch.ones(24, 5), torch.eye(3, 5).repeat(8, 1)])
 @pytest.mark.parametrize("k", [1, 3, 4])
-def test_constant_and_repeated_rows_still_give_different_pivots(weight, k):
-    assert len(select_pivots(weight, k, 6).unique()) == k * 6
+def test_constant_and_repeated_rows_still_give_different_pivots(weight, k, backend):
+    assert len(select_pivots(weight, k, 6, backend=backend).unique()) == k * 6
 
 
 @pytest.mark.parametrize("method", clustering.METHODS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_entries_that_are_not_finite_are_an_error(method, value):
+def test_entries_that_are_not_finite_are_an_error(method, value, backend):
     weight = make_weight()
     weight[3, 4] = value
     with pytest.raises(ValueError, match="1 of the weight's entries are not finite"):
-        select_pivots(weight, 4, 6, method=method)
+        select_pivots(weight, 4, 6, method=method, backend=backend)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +195,7 @@ def test_entries_that_are_not_finite_are_an_error(method, value):
         ((make_weight(), 0, 6), {}, "0 clusters of 6 rows"),
         ((make_weight()[0], 4, 6), {}, r"not shape \(12,\)"),
         ((make_weight(), 4, 6), {"method": "nearest"}, "method must be one of .*, not 'nearest'"),
+        ((make_weight(), 4, 6), {"backend": "cuml"}, "backend must be one of .*, not 'cuml'"),
     ],
 )
 def test_arguments_that_make_no_sense_are_named(arguments, settings, message):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from idlora.report.figures.costs import figure3
 from idlora.report.figures.counts import figure1c
 from idlora.report.figures.differences import differences
 from idlora.report.figures.sources import Absent, Rows, Sources, number
@@ -12,6 +13,7 @@ from idlora.report.figures.sweeps import clusters, figure4
 
 FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "figure1": figure1c,
+    "figure3": figure3,
     "figure4": figure4,
     "table1": partial(differences, table="table1"),
     "table2": partial(differences, table="table2"),
@@ -21,13 +23,11 @@ FIGURES: dict[str, Callable[[Sources], Plate]] = {
 }
 """By the name that a command asks for."""
 
-SCALE_FREE = ("figure1",)
-"""Figures of counts alone: the same at every scale."""
-
 
 def folder_of(name: str, sources: Sources) -> Path:
-    """Where a figure's files go: results/counts/figures or results/<scale>/figures."""
-    return (sources.results / "counts" if name in SCALE_FREE else sources.own) / "figures"
+    """Where a figure's files go: results/<scale>/figures, or beside the counts or the benchmark that it is made of."""
+    elsewhere = {"figure1": sources.results / "counts", "figure3": sources.results / sources.benchmark}
+    return elsewhere.get(name, sources.own) / "figures"
 
 
 def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:

@@ -21,11 +21,12 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Sources:
-    """``results``/ and ``experiments``/ as they stand, seen at one ``scale``."""
+    """``results``/ and ``experiments``/ as they stand, at one ``scale``; ``benchmark`` is the folder of a device."""
 
     results: Path
     experiments: Path
     scale: str
+    benchmark: str = "h200"
 
     @property
     def own(self) -> Path:

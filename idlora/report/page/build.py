@@ -14,6 +14,7 @@ from idlora.report.page.blocks import Section
 from idlora.report.page.exact import (
     audit_section,
     audit_totals,
+    costs_section,
     counts_section,
     counts_sentence,
     hyperparameters_section,
@@ -49,6 +50,7 @@ def build_page(sources: Sources) -> str:
     parts: list[Section] = [
         *(result_section(sources, table) for table in TABLES),
         counts_section(sources),
+        costs_section(sources),
         hyperparameters_section(sources),
         theory_section(sources),
         audit_section(sources),

@@ -11,6 +11,7 @@ from idlora.report.page.provenance import gather_provenance
 from idlora.report.page.words import heading, image, prose, sections, slug
 
 COUNTS = ("table6", "percentages")
+BENCHMARK = "python scripts/benchmark.py suite=llama3_8b"
 HYPERPARAMETERS = ("table4", "table5")
 """Reports under results/counts, shown as their commands wrote them."""
 
@@ -31,6 +32,9 @@ MAKES = (
     ("make table4, table5", "the experiments' hyperparameters beside the paper's", "results/counts"),
     ("make table6", "all counts and percentages, without weights", "results/counts"),
     ("make figure1, figure4", "the paper's figures as PNG and PDF", "results/counts/figures, results/{scale}/figures"),
+    ("make benchmark", "time and memory of every method on a small model", "results/cpu"),
+    (BENCHMARK, "the same on LLaMA-3-8B's shape, on a GPU", "results/h200"),
+    ("make figure3", "Figure 3 from the latter", "results/h200/figures"),
     ("make theory", "the simulations of Theorems 1 and 2", "results/theory"),
     ("make audit", "every claim with a number, decided by a program", "results/audit"),
     ("make report", "this page", "results/report.html"),
@@ -45,6 +49,14 @@ def counts_section(sources: Sources) -> Section:
         blocks += attempt(lambda name=name: [_report(sources, name, command="make table6")])
     lead = "Models are built from their configs without weights and adapted through the same code as training."
     return Section(id="counts", title="Counts", lead=lead, command="make table6 figure1", blocks=blocks)
+
+
+def costs_section(sources: Sources) -> Section:
+    """Figure 3 and the benchmark behind it: time and memory of every method."""
+    blocks = attempt(lambda: [plate(sources, "figure3", FIGURES["figure3"](sources))])
+    blocks += attempt(lambda: [_costs(sources)])
+    lead = "Training steps, prefill and decoding on random weights of the whole shape, beside the frozen base."
+    return Section(id="costs", title="Time and memory", lead=lead, command=BENCHMARK, blocks=blocks)
 
 
 def hyperparameters_section(sources: Sources) -> Section:
@@ -116,6 +128,11 @@ def provenance_section(sources: Sources) -> Section:
 
 def _report(sources: Sources, name: str, *, command: str) -> Prose:
     text = sources.text(sources.results / "counts" / f"{name}.md", command=command)
+    return Prose(html=prose(text, caption=_title(text)))
+
+
+def _costs(sources: Sources) -> Prose:
+    text = sources.text(sources.results / sources.benchmark / "benchmark.md", command=BENCHMARK)
     return Prose(html=prose(text, caption=_title(text)))
 
 

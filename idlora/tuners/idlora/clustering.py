@@ -4,12 +4,24 @@ W (out, in)  ->  pivots (k, r):  pivots[i] are the indices of the r rows that ma
 """
 
 import hashlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from idlora.tuners.idlora.kmeans import cluster_rows, full_float32, nearest_rows
+from idlora.tuners.idlora.streaming import Batch, BlockedWeight, WorkingCopies, digest, scaled
+
 METHODS = ("pmrc", "serial", "random", "pivoted_qr", "smallest_norm", "largest_norm")
+BACKENDS = ("auto", "torch", "k_means_constrained")
+LIBRARY_ENTRIES = 100_000
+"""Weights of up to this many entries go to k-means-constrained under `backend="auto"`.
+
+Above the modules of the embedded bases (384·192 = 73,728), whose committed results have the library's pivots, and
+below those of small real models (SmolLM2-135M: 192·576 = 110,592 and more)."""
+
+Weight = torch.Tensor | BlockedWeight
 
 
 class Clustering(NamedTuple):
@@ -32,14 +44,23 @@ def select_pivots(
     seed: int = 0,
     n_init: int = 1,
     max_iter: int = 100,
+    backend: str = "auto",
+    device: torch.device | str | None = None,
 ) -> torch.Tensor:
     """Choose the rows of a weight that serve as the frozen A_i.
 
-    `pmrc` (paper §4.1): W is divided by the standard deviation of its entries; constrained k-means with at least r
-    rows per cluster (Levy-Kramer's k-means-constrained) splits its rows; of every cluster the r rows nearest to the
-    mean are taken, nearest first. The division makes the result independent of the scale of W, and is needed: the
-    solver rounds distances to 1/1000, which at the scale of trained weights is too coarse. `serial` takes rows
-    0 … k·r-1 in order, `random` takes k·r rows uniformly without replacement.
+    `pmrc` (paper §4.1): constrained k-means with at least r rows per cluster splits the rows of W; of every cluster
+    the r rows nearest to the mean are taken, nearest first. `serial` takes rows 0 … k·r-1 in order, `random` takes k·r
+    rows uniformly without replacement.
+
+    `backend` says who clusters. `k_means_constrained` is Levy-Kramer's library, which the paper names; W is divided by
+    the standard deviation of its entries first, for the library rounds distances to 1/1000, which at the scale of
+    trained weights is too coarse. It also assigns by unsquared distance, and needs some 20 minutes for an 8B model.
+    `torch` solves the same problem (`kmeans.cluster_rows`: squared distances, an exact assignment) on any device, in
+    seconds for such a model on a GPU. Both are independent of the scale of W; they draw other starts from the same
+    seed, so their pivots differ as those of two seeds do. `auto` is the library up to `LIBRARY_ENTRIES` entries, where
+    it takes milliseconds and the paper's own tool is the better reference, and torch above. It goes by the shape
+    alone, so that a config means the same algorithm on every machine.
 
     The other three rank the rows of W by themselves, know no clusters, and deal the first k·r of the ranking like
     cards, row 1 to A_1, row 2 to A_2, …: every A_i then gets rows of every rank and the router starts between equals,
@@ -54,59 +75,217 @@ def select_pivots(
         method: one of `METHODS`.
         seed: of k-means' start or of the random draw; the other selections draw nothing.
         n_init: k-means starts, the best of which is kept. The paper does not say how many; more cost in proportion.
-        max_iter: k-means iterations of one start at most.
+        max_iter: k-means iterations of one descent at most.
+        backend: one of `BACKENDS`; matters to `pmrc` alone.
+        device: where the torch backend works; None is where W is, except that a W on the CPU is sent to CUDA if there
+            is any. Everything else is done on the CPU.
 
     Returns:
-        int32 tensor (k, r) on the CPU, k·r different row indices. The same arguments give the same result; for
-        `pmrc` it is remembered by the content of W, so asking again costs one hash of W.
+        int32 tensor (k, r) on the CPU, k·r different row indices. The same arguments give the same result on the same
+        kind of device; another rounds products otherwise, and a row between two clusters may change sides. For `pmrc`
+        it is remembered by the content of W, so asking again costs one hash of W (torch: `streaming.digest`).
 
     Raises:
-        ValueError: sizes that do not fit, an unknown method, or entries of W that are not finite.
+        ValueError: sizes that do not fit, an unknown method or backend, or entries of W that are not finite.
 
     Leaves out sampling or approximating large W, stopping the QR after k·r columns (scipy's does all of them), and any
     store of results beyond the process.
     """
-    weight = _checked(weight, num_clusters, r)
-    wanted = num_clusters * r
-    if method == "pmrc":
-        pivots = _clustering(weight, num_clusters, r, seed=seed, n_init=n_init, max_iter=max_iter).pivots
-    elif method == "serial":
-        pivots = torch.arange(wanted)
-    elif method == "random":
-        pivots = torch.from_numpy(np.random.default_rng(seed).permutation(len(weight))[:wanted])
-    elif method in METHODS:
-        pivots = torch.from_numpy(_ranking(weight, method)[:wanted].copy()).view(r, num_clusters).T
-    else:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, not {method!r}")
-    return pivots.to(torch.int32, copy=True).reshape(num_clusters, r)
+    return _select(
+        [(None, weight)],
+        num_clusters,
+        r,
+        method=method,
+        seed=seed,
+        n_init=n_init,
+        max_iter=max_iter,
+        backend=backend,
+        device=device,
+    )[None]
+
+
+def select_pivots_many(
+    weights: Iterable[tuple[str, Weight | Callable[[], Weight]]],
+    num_clusters: int,
+    r: int,
+    *,
+    method: str = "pmrc",
+    seed: int = 0,
+    n_init: int = 1,
+    max_iter: int = 100,
+    backend: str = "auto",
+    device: torch.device | str | None = None,
+) -> dict[str, torch.Tensor]:
+    """`select_pivots` for every weight of a model, which need not be in memory all at once.
+
+    On an accelerator the torch backend collects float32 working copies of equal shapes and clusters them together;
+    they take `streaming.BATCH_BYTES` at most, or a quarter of the memory that is free. On the CPU there is one at a
+    time. Batches change nothing: every product is of one matrix, so each weight's pivots are those it has alone.
+
+    Args:
+        weights: names and weights, in any order and of any shapes. A weight is a tensor (out, in), a `BlockedWeight`,
+            or a function that makes one; it is read before the next is asked for and never after. A generator over a
+            checkpoint (safetensors' `safe_open`) or over gathered parameters therefore holds one at a time.
+        The others are `select_pivots`'.
+
+    Returns:
+        By name, in the order of `weights`: int32 (k, r) on the CPU.
+
+    Raises:
+        ValueError: as `select_pivots`, with the name and a colon in front.
+
+    Leaves out a second reading for those that ran out of memory, and work on several devices at once.
+    """
+    return _select(
+        weights,
+        num_clusters,
+        r,
+        method=method,
+        seed=seed,
+        n_init=n_init,
+        max_iter=max_iter,
+        backend=backend,
+        device=device,
+    )
 
 
 def cluster_sizes(
-    weight: torch.Tensor, num_clusters: int, r: int, *, seed: int = 0, n_init: int = 1, max_iter: int = 100
+    weight: torch.Tensor,
+    num_clusters: int,
+    r: int,
+    *,
+    seed: int = 0,
+    n_init: int = 1,
+    max_iter: int = 100,
+    backend: str = "auto",
+    device: torch.device | str | None = None,
 ) -> tuple[int, ...]:
     """Rows in each of the k clusters out of which `select_pivots` takes PMRC's pivots; same arguments, same memory."""
-    weight = _checked(weight, num_clusters, r)
-    return _clustering(weight, num_clusters, r, seed=seed, n_init=n_init, max_iter=max_iter).sizes
+    _require("backend", backend, BACKENDS)
+    kmeans = {"k": num_clusters, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
+    return _clusterings([(None, weight)], backend=backend, device=device, **kmeans)[None].sizes
 
 
-def _checked(weight: torch.Tensor, num_clusters: int, r: int) -> torch.Tensor:
-    """The weight, detached and on the CPU, if it has k·r rows to give."""
-    if weight.dim() != 2:
+def chosen_backend(shape: tuple[int, ...], backend: str) -> str:
+    """Who clusters a weight of this shape: "torch" or "k_means_constrained"."""
+    if backend != "auto":
+        return backend
+    return "k_means_constrained" if shape[0] * shape[1] <= LIBRARY_ENTRIES else "torch"
+
+
+def _select(
+    weights: Iterable[tuple[str | None, Weight | Callable[[], Weight]]],
+    k: int,
+    r: int,
+    *,
+    method: str,
+    seed: int,
+    n_init: int,
+    max_iter: int,
+    backend: str,
+    device: torch.device | str | None,
+) -> dict[str | None, torch.Tensor]:
+    _require("method", method, METHODS)
+    _require("backend", backend, BACKENDS)
+    if method == "pmrc":
+        kmeans = {"k": k, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
+        found = _clusterings(weights, backend=backend, device=device, **kmeans)
+        return {name: clustering.pivots.to(torch.int32, copy=True) for name, clustering in found.items()}
+    pivots = {}
+    for name, weight in weights:
+        try:
+            pivots[name] = _without_clusters(_whole(_sized(weight, k, r)), k, r, method=method, seed=seed)
+        except ValueError as error:
+            raise _named(name, error) from error
+    return pivots
+
+
+def _without_clusters(weight: torch.Tensor, k: int, r: int, *, method: str, seed: int) -> torch.Tensor:
+    if method == "serial":
+        rows = np.arange(k * r)
+    elif method == "random":
+        rows = np.random.default_rng(seed).permutation(len(weight))[: k * r]
+    else:
+        rows = _ranking(weight, method)[: k * r].reshape(r, k).T
+    return torch.from_numpy(rows.astype(np.int32)).reshape(k, r)
+
+
+def _sized(weight: Weight | Callable[[], Weight], k: int, r: int) -> Weight:
+    """The weight, made if need be, if it has k·r rows to give."""
+    if callable(weight):
+        weight = weight()
+    if len(weight.shape) != 2:
         raise ValueError(f"weight must have two dimensions (out, in), not shape {tuple(weight.shape)}")
     rows = weight.shape[0]
-    if num_clusters < 1 or r < 1 or num_clusters * r > rows:
-        raise ValueError(f"cannot take {num_clusters} clusters of {r} rows from {rows} rows")
-    weight = weight.detach().cpu()
+    if k < 1 or r < 1 or k * r > rows:
+        raise ValueError(f"cannot take {k} clusters of {r} rows from {rows} rows")
+    return weight
+
+
+def _whole(weight: Weight) -> torch.Tensor:
+    """The weight as a tensor on the CPU, detached, if its entries are finite."""
+    weight = (weight if isinstance(weight, torch.Tensor) else torch.cat(list(weight.blocks()))).detach().cpu()
     if not torch.isfinite(weight).all():
         raise ValueError(f"{int((~torch.isfinite(weight)).sum())} of the weight's entries are not finite")
     return weight
 
 
-def _clustering(weight: torch.Tensor, k: int, r: int, *, seed: int, n_init: int, max_iter: int) -> Clustering:
-    key = (_digest(weight), k, r, seed, n_init, max_iter)
+def _require(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def _named(name: str | None, error: ValueError) -> ValueError:
+    return error if name is None else ValueError(f"{name}: {error}")
+
+
+def _clusterings(
+    weights: Iterable[tuple[str | None, Weight | Callable[[], Weight]]],
+    *,
+    backend: str,
+    device: torch.device | str | None,
+    **kmeans: int,
+) -> dict[str | None, Clustering]:
+    """PMRC of every weight, by name, in their order."""
+    found: dict[str | None, Clustering | None] = {}
+    waiting = WorkingCopies(device)
+    for name, weight in weights:
+        found[name] = None
+        try:
+            weight = _sized(weight, kmeans["k"], kmeans["r"])
+            if chosen_backend(weight.shape, backend) == "k_means_constrained":
+                found[name] = _by_library(_whole(weight), **kmeans)
+                continue
+        except ValueError as error:
+            raise _named(name, error) from error
+        for batch in waiting.add(name, weight):
+            found.update(_by_torch(batch, **kmeans))
+            del batch  # its memory is the next one's
+        del weight
+    for batch in waiting.rest():
+        found.update(_by_torch(batch, **kmeans))
+        del batch
+    return found
+
+
+def _by_library(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int, max_iter: int) -> Clustering:
+    key = ("k_means_constrained", _digest(weight), k, r, seed, n_init, max_iter)
     if key not in _pmrc_results:
         _pmrc_results[key] = _pmrc(weight, k, r, seed=seed, n_init=n_init, max_iter=max_iter)
     return _pmrc_results[key]
+
+
+def _by_torch(batch: Batch, *, k: int, r: int, **kmeans: int) -> dict[str | None, Clustering]:
+    copies = scaled(batch)
+    with torch.no_grad(), full_float32(copies[0].device):
+        keys = [("torch", sketch, k, r, *kmeans.values()) for sketch in digest(copies)]
+    new = {key: copy for key, copy in zip(keys, copies, strict=True) if key not in _pmrc_results}
+    if new:
+        clusters = cluster_rows(list(new.values()), k, r, **kmeans)
+        for (key, copy), found in zip(new.items(), clusters, strict=True):
+            sizes = tuple(torch.bincount(found.labels, minlength=k).tolist())
+            _pmrc_results[key] = Clustering(nearest_rows(copy, found, r), sizes)
+    return {name: _pmrc_results[key] for name, key in zip(batch.names, keys, strict=True)}
 
 
 def _ranking(weight: torch.Tensor, method: str) -> np.ndarray:

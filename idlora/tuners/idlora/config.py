@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from peft import PeftType
 
 from idlora.tuners.common.config import RoutedConfig, require_choice, require_positive_integer
-from idlora.tuners.idlora.clustering import METHODS
+from idlora.tuners.idlora.clustering import BACKENDS, METHODS
 
 ROUTERS = ("dense", "inner_product", "uniform")
 BASES = ("rows", "gaussian")
@@ -45,6 +45,13 @@ class IdLoraConfig(RoutedConfig):
     seed: int = field(default=0, metadata={"help": "Seed of the selection alone; weights follow torch's seed."})
     kmeans_starts: int = field(default=1, metadata={"help": "Starts of k-means, of which the best is kept."})
     kmeans_iterations: int = field(default=100, metadata={"help": "Largest number of iterations of one start."})
+    kmeans_backend: str = field(
+        default="auto",
+        metadata={
+            "help": f"Who clusters: one of {', '.join(BACKENDS)}. auto is the library that the paper names for small "
+            "weights, and torch, on the GPU if there is one, for those where the library would take minutes."
+        },
+    )
     init_weights: bool = field(
         default=True,
         metadata={"help": "Select pivots. False in a saved adapter, whose pivots come from its checkpoint."},
@@ -63,6 +70,7 @@ class IdLoraConfig(RoutedConfig):
         require_choice(self, "router", ROUTERS)
         require_choice(self, "bases", BASES)
         require_choice(self, "selection", METHODS)
+        require_choice(self, "kmeans_backend", BACKENDS)
         require_choice(self, "dropout_position", DROPOUT_POSITIONS)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in [0, 2**32), not {self.seed!r}")

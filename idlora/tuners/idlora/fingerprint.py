@@ -33,8 +33,8 @@ class BaseMismatchError(ValueError):
 def take_fingerprint(weight: torch.Tensor, pivots: torch.Tensor) -> str:
     """The fingerprint of a module, as text: its shape, up to `ROWS` of its pivots, and their sketches.
 
-    weight (out, in) of any floating type; pivots (k, r) integers. Of every cluster the rows nearest to the centroid
-    are used.
+    weight (out, in) of any floating type, or anything that rows can be picked from as from a tensor; pivots (k, r)
+    integers. Of every cluster the rows nearest to the centroid are used.
     """
     rows = pivots.T.flatten()[:ROWS].cpu().numpy().astype("<i4")
     sketch = _sketch(weight, rows).astype("<f4")
@@ -97,7 +97,7 @@ def judge(distances: dict[str, float | None], *, quantized: bool, made_for: str 
 
 def _sketch(weight: torch.Tensor, rows: np.ndarray) -> np.ndarray:
     """Count sketches of some rows of a weight (out, in): a vector of len(rows)·BUCKETS numbers, float64."""
-    picked = weight.detach()[torch.from_numpy(rows.astype(np.int64)).to(weight.device)].double().cpu().numpy()
+    picked = weight[torch.from_numpy(rows.astype(np.int64)).to(weight.device)].detach().double().cpu().numpy()
     in_features = picked.shape[1]
     # numpy keeps the stream of RandomState the same in every version, as a stored sketch needs.
     signs = np.random.RandomState(0).choice([-1.0, 1.0], size=in_features)

@@ -73,7 +73,12 @@ def pivot_statistics(
 def _rows(layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str) -> dict:
     pivots = layer.pivots(adapter_name).cpu()
     k, r = pivots.shape
-    kmeans = {"seed": config.seed, "n_init": config.kmeans_starts, "max_iter": config.kmeans_iterations}
+    kmeans = {
+        "seed": config.seed,
+        "n_init": config.kmeans_starts,
+        "max_iter": config.kmeans_iterations,
+        "backend": config.kmeans_backend,
+    }
     with readable_weight(layer.get_base_layer()) as weight:
         if weight is None:
             raise ValueError("the base's weights cannot be read here: load them in full, in a format that PEFT decodes")

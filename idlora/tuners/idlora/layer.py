@@ -22,6 +22,7 @@ from torch import nn
 
 from idlora.tuners.common import RoutedLayer, softmax_route
 from idlora.tuners.common.layer import full_precision
+from idlora.tuners.idlora import kernels
 from idlora.tuners.idlora.base import readable_weight
 from idlora.tuners.idlora.config import IdLoraConfig
 
@@ -53,6 +54,7 @@ class IdLoraLinear(RoutedLayer):
     adapter_layer_names = ("idlora_B", "idlora_router")
     other_param_names = (
         *RoutedLayer.other_param_names, "idlora_pivots", "idlora_A", "idlora_drops_input", "idlora_checked",
+        "idlora_order",
     )  # fmt: skip
 
     def create_containers(self) -> None:
@@ -62,6 +64,8 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_A = BufferDict(persistent=True)
         self.idlora_drops_input: dict[str, bool] = {}
         self.idlora_checked: dict[str, tuple[torch.Tensor, int]] = {}
+        self.idlora_order: dict[str, torch.Tensor] = {}
+        self.register_load_state_dict_post_hook(look_at_pivots)
 
     def init_adapter(self, adapter_name: str, config: IdLoraConfig, pivots: torch.Tensor | None = None) -> None:
         k, r, s = config.num_clusters, config.r, config.rank_boost
@@ -76,6 +80,10 @@ class IdLoraLinear(RoutedLayer):
             bound = 1 / math.sqrt(r)
             self.idlora_router[adapter_name] = nn.Parameter(torch.empty(r).uniform_(-bound, bound))
 
+    def update_layer(self, adapter_name: str, config: IdLoraConfig, **tensors: torch.Tensor | None) -> None:
+        super().update_layer(adapter_name, config, **tensors)
+        look_at_pivots(self)
+
     def gaussian_rows(self, pivots: torch.Tensor | None, count: int) -> torch.Tensor:
         """(count, in): rows of random direction, each of its pivot's norm; NaN until they are loaded."""
         base_layer = self.get_base_layer()
@@ -85,6 +93,28 @@ class IdLoraLinear(RoutedLayer):
                 return torch.full((count, self.in_features), torch.nan, device=device)
             norms = weight[pivots.flatten().long().to(weight.device)].float().norm(dim=1, keepdim=True).cpu()
         return norms * F.normalize(torch.randn(count, self.in_features), dim=1)
+
+    def fuses(self, adapter_name: str, h: torch.Tensor) -> bool:
+        bias = self.get_base_layer().bias
+        return kernels.usable(h) and not self.needs_rows(adapter_name) and (bias is None or not bias.requires_grad)
+
+    def fused(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        router, dropout = self.idlora_router.get(adapter_name), self.dropout[adapter_name]
+        if router is not None and router.dim() == 2:
+            # Before the base layer: h is still in the cache, and afterwards the base's output is.
+            route = kernels.fused.logits(h, router, self.out_features)
+        else:
+            route = router
+        return kernels.fused.adapt(
+            self.base_layer(h, *args, **kwargs),
+            pivots=self.pivots(adapter_name),
+            order=self.pivot_order(adapter_name),
+            B=self.idlora_B[adapter_name],
+            bias=self.get_base_layer().bias,
+            route=route,
+            scale=self.scaling[adapter_name],
+            dropout=dropout.p if self.training and not self.idlora_drops_input[adapter_name] else 0.0,
+        )
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         B = self.idlora_B[adapter_name]
@@ -111,15 +141,19 @@ class IdLoraLinear(RoutedLayer):
         with readable_weight(self.get_base_layer()) as weight:
             return weight[pivots.flatten().long()]
 
+    def needs_rows(self, adapter_name: str) -> bool:
+        """Whether A itself is needed now: (W h)[S_i] knows nothing of a dropped h, nor of Gaussian rows."""
+        drops_input = self.idlora_drops_input[adapter_name] and self.training and self.dropout[adapter_name].p > 0
+        return drops_input or adapter_name in self.idlora_A
+
     def pivot_outputs(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         """x_i = A_i h for all clusters, (..., k, r), in B's type, from h (..., in) and W h + b (..., out)."""
         pivots = self.pivots(adapter_name)
         dtype, dropout = self.idlora_B[adapter_name].dtype, self.dropout[adapter_name]
-        drops_input = self.idlora_drops_input[adapter_name] and self.training and dropout.p > 0
-        if drops_input or adapter_name in self.idlora_A:
-            # (W h)[S_i] knows nothing of a dropped h, nor of another A: here, and only here, A itself is needed.
+        if self.needs_rows(adapter_name):
             A = self.frozen_rows(adapter_name).to(h.dtype)
-            x = self._cast_input_dtype(F.linear(dropout(h) if drops_input else h, A), dtype)
+            dropped = dropout(h) if self.idlora_drops_input[adapter_name] else h
+            x = self._cast_input_dtype(F.linear(dropped, A), dtype)
         else:
             index = pivots.flatten().long()
             x = self._cast_input_dtype(base_output.gather(-1, index.expand(*base_output.shape[:-1], -1)), dtype)
@@ -132,9 +166,12 @@ class IdLoraLinear(RoutedLayer):
         """The pivots (k, r) of an adapter, int32. Raises UnsetPivotsError if they are not rows of W yet.
 
         They are looked at once (on a GPU each look waits for it), and again when the buffer was replaced or written
-        to, as loaders and moves to another device do.
+        to, as loaders and moves to another device do. A compiled graph cannot look; there the kernels turn the output
+        of a token into NaN, and PyTorch's own gather fails.
         """
         pivots = self.idlora_pivots[adapter_name]
+        if torch.compiler.is_compiling():
+            return pivots
         version = 0 if pivots.is_inference() else pivots._version  # inference mode keeps no versions
         seen, seen_version = self.idlora_checked.get(adapter_name, (None, 0))
         if seen is not pivots or seen_version != version:
@@ -143,7 +180,18 @@ class IdLoraLinear(RoutedLayer):
             if int(pivots.max()) >= self.out_features:
                 raise ValueError(f"pivot {int(pivots.max())} is not among the {self.out_features} rows of this layer")
             self.idlora_checked[adapter_name] = (pivots, version)
+            self.idlora_order[adapter_name] = ascending(pivots)
         return pivots
+
+    def pivot_order(self, adapter_name: str) -> torch.Tensor:
+        """In which order the kernels visit the pivots, and its inverse: (2, k·r) int32.
+
+        Ascending by row; or that of pivots which have since been written over, since every order is right.
+        """
+        pivots, order = self.idlora_pivots[adapter_name], self.idlora_order.get(adapter_name)
+        if order is None or order.device != pivots.device:
+            return ascending(pivots)
+        return order
 
     def frozen_copy_count(self) -> int:
         """k·r·in of the active adapters: entries of A_i, which the paper's percentages count, stored or not.
@@ -157,6 +205,22 @@ class IdLoraLinear(RoutedLayer):
 def is_unset(pivots: torch.Tensor) -> bool:
     """Whether some pivot is still unset; a tensor on the meta device holds none at all."""
     return pivots.is_meta or bool((pivots < 0).any())
+
+
+def look_at_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> None:
+    """Look at new pivots while it can be done: a layer that is compiled before it is first run could not.
+
+    Also the hook after `load_state_dict`, whose second argument it has no use for.
+    """
+    for adapter_name, pivots in layer.idlora_pivots.items():
+        if not is_unset(pivots):
+            layer.pivots(adapter_name)
+
+
+def ascending(pivots: torch.Tensor) -> torch.Tensor:
+    """The permutation that sorts the pivots (k, r), and its inverse: (2, k·r) int32."""
+    order = pivots.flatten().argsort()
+    return torch.stack([order, order.argsort()]).to(torch.int32)
 
 
 def inner_product_route(router: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

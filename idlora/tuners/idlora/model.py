@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from peft import PeftConfig
@@ -10,8 +10,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
 from idlora.tuners.common import RoutedModel
-from idlora.tuners.idlora.base import is_quantized, readable_weight
-from idlora.tuners.idlora.clustering import select_pivots
+from idlora.tuners.idlora.base import FourBitRows, is_quantized, readable_rows, readable_weight
+from idlora.tuners.idlora.clustering import select_pivots_many
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import distance, judge, take_fingerprint
 from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics, watched_mixtures
@@ -61,24 +61,23 @@ class IdLoraModel(RoutedModel):
 
     def _select(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
         start = time.perf_counter()
-        selected, fingerprint = {}, {}
-        for name, layer in layers.items():
-            with readable_weight(layer) as weight:
-                if weight is None:
-                    continue
-                try:
-                    selected[name] = select_pivots(
-                        weight,
-                        config.num_clusters,
-                        config.r,
-                        method=config.selection,
-                        seed=config.seed,
-                        n_init=config.kmeans_starts,
-                        max_iter=config.kmeans_iterations,
-                    )
-                except ValueError as error:
-                    raise ValueError(f"no pivots for {name}: {error}") from error
-                fingerprint[name] = take_fingerprint(weight, selected[name])
+        try:
+            selected = select_pivots_many(
+                _readable(layers),
+                config.num_clusters,
+                config.r,
+                method=config.selection,
+                seed=config.seed,
+                n_init=config.kmeans_starts,
+                max_iter=config.kmeans_iterations,
+                backend=config.kmeans_backend,
+            )
+        except ValueError as error:
+            raise ValueError(f"no pivots for {error}") from error
+        fingerprint = {
+            name: take_fingerprint(rows, selected[name])
+            for name, rows in _readable({name: layers[name] for name in selected})
+        }
         self._selected = selected
         config.base_fingerprint = fingerprint or None
         self.pivot_seconds += time.perf_counter() - start
@@ -156,3 +155,11 @@ class IdLoraModel(RoutedModel):
 
 def _base_layer(target: nn.Module) -> nn.Module:
     return target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+
+
+def _readable(layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor | FourBitRows]]:
+    """The weights that can be read, each only until the next is asked for: one at a time is gathered or decoded."""
+    for name, layer in layers.items():
+        with readable_rows(layer) as weight:
+            if weight is not None:
+                yield name, weight

@@ -1,0 +1,53 @@
+"""The kernels for autograd at run time: the same launches, without the cost of an operator's dispatch."""
+
+import torch
+
+from idlora.tuners.idlora.kernels import launch
+
+
+def _as_it_is(kernel):
+    return kernel
+
+
+class Adapt(torch.autograd.Function):
+    """y (M, out), from the arguments of `ops.adapt`."""
+
+    @staticmethod
+    def forward(ctx, base, pivots, order, B, bias, route, mask, router, scale, saves):
+        with launch.on_device(base):
+            y, x, alpha, z = launch.adapt(
+                base, pivots, order, B=B, bias=bias, route=route, mask=mask, router=router, scale=scale, saves=saves,
+                launcher=_as_it_is,
+            )  # fmt: skip
+        ctx.save_for_backward(x, alpha, z, pivots, order, B, route if router == "inner_product" else None, mask)
+        ctx.router, ctx.scale = router, scale
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        x, alpha, z, pivots, order, B, T, mask = ctx.saved_tensors
+        dbase = dy.clone(memory_format=torch.contiguous_format)  # someone else may read dy as well
+        dB, droute = launch.adapt_backward(
+            dbase, x, alpha, z=z, pivots=pivots, order=order, B=B, T=T, mask=mask, router=ctx.router, scale=ctx.scale,
+            launcher=_as_it_is,
+        )  # fmt: skip
+        droute = None if ctx.router == "uniform" else droute if T is None else droute.to(T.dtype)
+        return dbase, None, None, dB.to(B.dtype), None, droute, None, None, None, None
+
+
+class Route(torch.autograd.Function):
+    """logits (M, k) in float32, from h (M, in) and T (k, in)."""
+
+    @staticmethod
+    def forward(ctx, h, T):
+        ctx.save_for_backward(h, T)
+        with launch.on_device(h):
+            return launch.logits(h, T, launcher=_as_it_is)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dlogits):
+        h, T = ctx.saved_tensors
+        dh, dT = launch.logits_backward(dlogits.contiguous(), h, T, with_dh=ctx.needs_input_grad[0], launcher=_as_it_is)
+        return dh, dT.to(T.dtype)

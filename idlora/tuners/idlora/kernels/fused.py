@@ -1,0 +1,61 @@
+"""The update of one adapter by the kernels: which of them, for which router and how many tokens."""
+
+import torch
+
+from idlora.tuners.idlora.kernels import eager, launch, ops
+
+
+def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
+    """T h (tokens, k) in float32, from h (..., in) and the dense router T (k, in), with gradients.
+
+    Under autocast h enters in its type, as it does into the base layer. `out_features` is the base layer's.
+    """
+    h = h.reshape(-1, h.shape[-1])
+    if torch.is_autocast_enabled(h.device.type):
+        h = h.to(torch.get_autocast_dtype(h.device.type))
+    if torch.compiler.is_compiling():
+        # An input wider than the output is dear to keep, and a compiler can often make it anew from what it keeps.
+        return ops.route(h, T, h.shape[1] <= out_features)
+    return eager.Route.apply(h, T)
+
+
+def adapt(
+    base_output: torch.Tensor,
+    *,
+    pivots: torch.Tensor,
+    order: torch.Tensor,
+    B: torch.Tensor,
+    bias: torch.Tensor | None,
+    route: torch.Tensor | None,
+    scale: float,
+    dropout: float,
+) -> torch.Tensor:
+    """base_output + c Σ_i α_i [B x_i^1, …, B x_i^s], of base_output's shape and type, with gradients.
+
+    Args:
+        base_output: W h + b, (..., out), float32, bfloat16 or float16 on a GPU; not changed.
+        pivots: (k, r) int32. One that is no row of W makes every token NaN.
+        order: (2, k·r) int32, a permutation of the k·r pivots in which they are visited, and its inverse. Any is right;
+            in ascending order of row, neighbours share what is read from memory.
+        B: (out/s, r/s), any floating type.
+        bias: b (out,), frozen, or None.
+        route: `logits` of the dense router, T (r,) of the inner product, None for the uniform mixture.
+        scale: c = α/r.
+        dropout: the probability with which entries of z are dropped; 0 outside training.
+
+    Leaves out second derivatives and a trained bias.
+    """
+    shape = base_output.shape
+    base = base_output.reshape(-1, shape[-1])
+    router = "uniform" if route is None else "dense" if route.dim() == 2 else "inner_product"
+    saves, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
+    if not saves and len(base) <= launch.FEW_TOKENS and dropout == 0:
+        adapt_few = ops.adapt_few if compiling else launch.adapt_few
+        return adapt_few(base, pivots, B, bias=bias, route=route, router=router, scale=scale).view(shape)
+    mask = None
+    if dropout > 0:
+        mask = torch.rand(len(base), pivots.shape[1], device=base.device) >= dropout
+        scale = scale / (1 - dropout)
+    arguments = (base, pivots, order, B, bias, route, mask, router, scale, saves)
+    y = ops.adapt(*arguments)[0] if compiling else eager.Adapt.apply(*arguments)
+    return y.view(shape)

@@ -1,0 +1,185 @@
+"""Shapes, buffers and launches of the kernels; functions take the launcher, so that a compiler can give its own."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+
+from idlora.tuners.idlora.kernels.mixing import apply_kernel, few_tokens_kernel, mix_kernel, unmix_kernel
+from idlora.tuners.idlora.kernels.routing import few_logits_kernel, logits_backward_kernel, logits_kernel
+
+Launcher = Callable[[Any], Any]
+
+FEW_TOKENS = 32
+"""Up to here the forward is one launch, of a program for every token and tile of columns that makes α and z anew."""
+
+PARTS = 768
+"""Programs that a sum over rows is cut into, some six a multiprocessor; their parts are added up afterwards."""
+
+
+def _tile(size: int, least: int = 1) -> int:
+    """The side of a tile that holds `size` entries; Triton's matrix products take no less than 16."""
+    return max(least, triton.next_power_of_2(size))
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """Of products of numbers of this type: float32 stays float32, half precision has no need of it."""
+    return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def _mixing(pivots: torch.Tensor, mask: torch.Tensor | None, router: str) -> dict[str, Any]:
+    """What the two kernels that own whole rows are compiled for: a row and a warp each, since they wait for memory."""
+    k, r = pivots.shape
+    slots = _tile(k * r)
+    return {
+        "K": k, "R": r, "ROUTER": router, "HAS_MASK": mask is not None, "BLOCK_M": 1, "SLOTS": slots,
+        "CLUSTERS": _tile(k), "RANK": _tile(r), "num_warps": min(8, max(1, slots // 512)),
+    }  # fmt: skip
+
+
+def adapt(
+    base: torch.Tensor,
+    pivots: torch.Tensor,
+    order: torch.Tensor,
+    *,
+    B: torch.Tensor,
+    bias: torch.Tensor | None,
+    route: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    router: str,
+    scale: float,
+    saves: bool,
+    launcher: Launcher,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """y, x, α and c z; see `ops.adapt`."""
+    M, N = base.shape
+    k, r = pivots.shape
+    NS, RS = B.shape
+    out, x, z = torch.empty_like(base), base.new_empty(M, k, r), base.new_empty(M, r)
+    alpha = base.new_empty(M, k, dtype=torch.float32)
+    if M:
+        launcher(mix_kernel)[(M,)](
+            base, bias, route, mask, pivots, order, x, alpha, z, scale, M,
+            N=N, HAS_BIAS=bias is not None, SAVES=saves, **_mixing(pivots, mask, router),
+        )  # fmt: skip
+        rows = base.numel() // NS
+        launcher(apply_kernel)[(triton.cdiv(NS, 128), triton.cdiv(rows, 64))](
+            base, z, B, out, rows,
+            NS=NS, RS=RS, PRECISION=_precision(base.dtype),
+            BLOCK_M=64, BLOCK_N=128, CHUNK=_tile(RS, 16), num_warps=8 if base.element_size() == 2 else 4,
+        )  # fmt: skip
+    return out, x, alpha, z
+
+
+def adapt_backward(
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    alpha: torch.Tensor,
+    *,
+    z: torch.Tensor,
+    pivots: torch.Tensor,
+    order: torch.Tensor,
+    B: torch.Tensor,
+    T: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    router: str,
+    scale: float,
+    launcher: Launcher,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns dy into dbase; gives dB and droute. See `ops.adapt_backward`."""
+    M, N = dy.shape
+    k, r = pivots.shape
+    # The chunks of a row lie one after another, so that M rows of s chunks are M·s rows of one chunk.
+    chunks = dy.view(-1, B.shape[0])
+    dB = chunks.T @ z.view(-1, B.shape[1])
+    dz = chunks @ B.to(dy.dtype)
+    droute = dy.new_empty(0 if router == "uniform" else M, k, dtype=torch.float32)
+    dT = dy.new_empty(M if router == "inner_product" else 0, r, dtype=torch.float32)
+    if M:
+        launcher(unmix_kernel)[(M,)](
+            dy, x, alpha, dz, T, mask, pivots, order, droute, dT, scale, M, N=N, **_mixing(pivots, mask, router)
+        )
+    return dB, dT.sum(0) if router == "inner_product" else droute
+
+
+def on_device(tensor: torch.Tensor) -> AbstractContextManager:
+    """Triton launches on the current device, whichever the tensors are on."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+@cache
+def _overlaps(device: torch.device) -> bool:
+    """Whether a kernel can be launched before the one in front of it has ended, and wait for it on its own."""
+    try:
+        from triton.backends.nvidia.compiler import CUDAOptions
+    except ImportError:
+        return False
+    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    return hopper and hasattr(CUDAOptions, "launch_pdl")
+
+
+def adapt_few(
+    base: torch.Tensor,
+    pivots: torch.Tensor,
+    B: torch.Tensor,
+    *,
+    bias: torch.Tensor | None,
+    route: torch.Tensor | None,
+    router: str,
+    scale: float,
+) -> torch.Tensor:
+    """y (M, out) of few tokens in one launch; see `ops.adapt_few`."""
+    M, N = base.shape
+    k, r = pivots.shape
+    NS, RS = B.shape
+    out = torch.empty_like(base)
+    columns, warps = (32, 4) if M == 1 else (64, 1)
+    overlaps = _overlaps(base.device)
+    if M:
+        with on_device(base):
+            few_tokens_kernel[(M, (N // NS) * triton.cdiv(NS, columns))](
+                base, bias, B, route, pivots, out, scale,
+                N=N, K=k, R=r, S=N // NS, ROUTER=router, HAS_BIAS=bias is not None, OVERLAPS=overlaps,
+                BLOCK_N=columns, CLUSTERS=_tile(k), RANK=_tile(r), CHUNK=_tile(RS), num_warps=warps,
+                **({"launch_pdl": True} if overlaps else {}),
+            )  # fmt: skip
+    return out
+
+
+def logits(h: torch.Tensor, T: torch.Tensor, *, launcher: Launcher) -> torch.Tensor:
+    """T h (M, k) in float32, from h (M, in), contiguous, and T (k, in)."""
+    M, features = h.shape
+    k = len(T)
+    out = h.new_empty(M, k, dtype=torch.float32)
+    if 0 < M <= FEW_TOKENS:
+        launcher(few_logits_kernel)[(M, k)](
+            h, T, out, IN=features, K=k, BLOCK_IN=min(4096, _tile(features)), num_warps=8
+        )
+    elif M:
+        launcher(logits_kernel)[(triton.cdiv(M, 32),)](
+            h, T, out, M, IN=features, K=k, PRECISION=_precision(h.dtype), TWO=h.element_size() < T.element_size(),
+            BLOCK_M=32, BLOCK_IN=128, CLUSTERS=_tile(k, 16),
+            num_warps=4, num_stages=5 if h.element_size() < 4 else 2,
+        )  # fmt: skip
+    return out
+
+
+def logits_backward(
+    dlogits: torch.Tensor, h: torch.Tensor, T: torch.Tensor, *, with_dh: bool, launcher: Launcher
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """dh (M, in) in h's type, or None unless asked for, and dT (k, in) in float32, from dlogits (M, k) in float32."""
+    M, features = h.shape
+    dh = torch.empty_like(h) if with_dh else None
+    steps = max(1, triton.cdiv(triton.cdiv(M, 64) * triton.cdiv(features, 128), PARTS))
+    parts = triton.cdiv(M, 64 * steps)
+    dT = h.new_empty(parts, len(T), features, dtype=torch.float32)
+    if M:
+        launcher(logits_backward_kernel)[(triton.cdiv(features, 128), parts)](
+            h, T, dlogits, dT, dh, M, steps, IN=features, K=len(T), PRECISION=_precision(h.dtype),
+            TWO=h.element_size() < 4, WITH_DH=with_dh, BLOCK_M=64, BLOCK_IN=128, CLUSTERS=_tile(len(T), 16),
+            num_warps=8, num_stages=3 if h.element_size() < 4 else 2,
+        )  # fmt: skip
+    return dh, dT.sum(0)

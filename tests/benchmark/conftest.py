@@ -1,0 +1,30 @@
+"""A small plan in this process, on the CPU, whatever else the machine does."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from small import MODEL, PATIENT, REFERENCE, scenario
+
+from idlora.benchmark import busy
+from idlora.benchmark.spec import Group, Plan, Scenario, Variant
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the machine are short: what they find is another test's business."""
+    monkeypatch.setattr(busy, "LOOK", 0.1)
+    monkeypatch.setattr(busy, "PATIENCE", 0.2)
+
+
+@pytest.fixture
+def plan() -> Callable[..., Plan]:
+    """plan(adapter(), scenarios=…, limits=…): these variants after the reference, in one group."""
+
+    def make(*variants: Variant, scenarios: tuple[Scenario, ...] | None = None, **changes: Any) -> Plan:
+        group = Group(scenarios=scenarios or (scenario(),), variants=(REFERENCE, *variants))
+        made = Plan(model=MODEL, groups=(group,), device="cpu", limits=PATIENT)
+        return dataclasses.replace(made, **changes)
+
+    return make

@@ -1,0 +1,146 @@
+"""The order of a benchmark, what becomes of failures, interrupts and a busy machine, and what a file may hold."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import adapter, scenario
+
+from idlora.benchmark import busy
+from idlora.benchmark.busy import Busy, Reading
+from idlora.benchmark.record import COLUMNS, ENVIRONMENT, Records
+from idlora.benchmark.run import compared, outcome, run_benchmark
+from idlora.benchmark.spec import Limits
+from idlora.records import RecordError
+
+HERE = dict.fromkeys((*ENVIRONMENT, "commit"), "x")
+STRICT = Limits(utilisation=5, load=1, drift=0.03, spread=0.05)
+
+
+def run(plan, folder: Path, say=lambda line: None) -> list[str]:
+    return run_benchmark(plan, folder, command="python it", say=say)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "benchmark.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_variant_that_fails_is_a_row_with_its_reason_and_the_others_go_on(plan, tmp_path) -> None:
+    problems = run(plan(adapter("wrong", r=0), adapter("right")), tmp_path)
+    found = {row["variant"]: row for row in rows_of(tmp_path)}
+    assert found["wrong"]["status"] == "failed"
+    assert "ValueError" in found["wrong"]["reason"]
+    assert found["wrong"]["median_ms"] == ""
+    assert found["right"]["status"] == found["base"]["status"] == "done"
+    assert len(problems) == 1
+    assert problems[0].startswith("prefill, wrong: failed (ValueError")
+
+
+def test_too_little_memory_is_told_from_every_other_failure() -> None:
+    def fails(error: Exception):
+        def function():
+            raise error
+
+        return outcome(function)["status"]
+
+    assert fails(torch.OutOfMemoryError("CUDA out of memory. Tried …")) == "oom"
+    assert fails(RuntimeError("CUDA error: out of memory")) == "oom"
+    assert fails(MemoryError()) == "oom"
+    assert fails(RuntimeError("shapes differ")) == "failed"
+    with pytest.raises(KeyboardInterrupt):
+        fails(KeyboardInterrupt())
+
+
+def test_an_interrupt_keeps_the_finished_rows_and_the_next_run_measures_each_once(plan, tmp_path) -> None:
+    lines = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+
+    asked = plan(adapter("one"), adapter("two"))
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, tmp_path, say=interrupt)
+    assert [row["variant"] for row in rows_of(tmp_path)] == ["base", "one"]
+    run(asked, tmp_path)
+    assert [row["variant"] for row in rows_of(tmp_path)] == ["base", "one", "two"]
+
+
+def test_another_shape_of_a_scenario_stands_beside_the_first(plan, tmp_path) -> None:
+    for batch in (2, 3):
+        run(plan(scenarios=(scenario(batch=batch),)), tmp_path)
+    assert [row["batch"] for row in rows_of(tmp_path)] == ["2", "3"]
+
+
+@pytest.mark.parametrize("column", ["device", "torch", "model"])
+def test_numbers_of_two_environments_do_not_go_into_one_file(column: str, tmp_path) -> None:
+    Records(tmp_path, HERE).append(dict.fromkeys(COLUMNS, "1"))
+    Records(tmp_path, HERE | {"commit": "another"})
+    with pytest.raises(RecordError, match=f"was measured with {column}=x, this is y"):
+        Records(tmp_path, HERE | {column: "y"})
+
+
+def test_a_file_of_another_version_is_refused(tmp_path) -> None:
+    (tmp_path / "benchmark.csv").write_text("scenario,seconds\na,1\n")
+    with pytest.raises(RecordError, match="has other columns than this version writes"):
+        Records(tmp_path, HERE)
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (Reading(utilisation=4), None),
+        (Reading(utilisation=None), None),
+        (Reading(utilisation=60), "60 % of the device was in use while idle"),
+        (Reading(utilisation=0, others=1), "1 other process uses the GPU"),
+        (Reading(utilisation=0, others=2), "2 other processes use the GPU"),
+        (Reading(utilisation=0, load=2.5, cpus=2), "load average of the last minute was 2.5 on 2 CPUs (at most 2)"),
+        (Reading(utilisation=0, load=1.5, cpus=2), None),
+    ],
+)
+def test_a_machine_is_busy_by_its_figures(reading: Reading, words: str | None) -> None:
+    found = busy.why_busy(reading, STRICT)
+    assert found is None if words is None else words in found
+
+
+def test_quartiles_and_drift_beyond_the_limits_are_told_with_their_figures() -> None:
+    assert busy.why_disturbed(0.04, STRICT) is busy.why_drifted(0.02, STRICT) is None
+    assert "6.0 % of the median apart (at most 5 %)" in busy.why_disturbed(0.06, STRICT)
+    assert "drifted by -4.0 % (at most 3 %)" in busy.why_drifted(busy.drift(100, 96), STRICT)
+
+
+def test_on_a_busy_machine_nothing_is_measured_unless_allowed(plan, tmp_path) -> None:
+    limits = Limits(utilisation=0.05, load=1000, drift=1000, spread=1000)
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        with pytest.raises(Busy, match=r"the machine was busy: .* allow_busy=true"):
+            run(plan(limits=limits), tmp_path)
+        assert rows_of(tmp_path) == []
+        assert run(plan(limits=limits, allow_busy=True), tmp_path) == []
+    finally:
+        other.kill()
+        other.wait()
+    assert [(row["status"], row["busy"]) for row in rows_of(tmp_path)] == [("done", "true")]
+
+
+@pytest.mark.parametrize("limit", ["drift", "spread"])
+def test_what_was_disturbed_is_written_and_not_reported(limit: str, plan, tmp_path) -> None:
+    limits = Limits(**{"utilisation": 1000, "load": 1000, "drift": 1000, "spread": 1000} | {limit: 1e-12})
+    problems = run(plan(adapter(), limits=limits), tmp_path)
+    rows = rows_of(tmp_path)
+    assert {(row["status"], row["busy"]) for row in rows} == {("busy", "true")}
+    assert all(float(row["median_ms"]) > 0 for row in rows)
+    assert len(problems) == 2
+    assert {"drift": "drifted", "spread": "quartiles"}[limit] in problems[0]
+
+
+def test_a_result_is_set_beside_the_reference_where_both_have_a_number() -> None:
+    base = {"median_ms": 10.0, "peak_mib": 100.0, "peak_above_weights_mib": 40.0}
+    own = {"median_ms": 12.0, "peak_mib": 130.0, "peak_above_weights_mib": 50.0}
+    assert compared(own, base) == {"ratio": 1.2, "memory_ratio": 1.25, "extra_mib": 30.0}
+    assert compared({"status": "oom"}, base) == compared(own, {"status": "oom"}) == {}

@@ -1,0 +1,158 @@
+"""What is timed: the step of each phase does its work, and leaves the model as it was."""
+
+import shutil
+
+import pytest
+import torch
+from small import REFERENCE, adapter, scenario
+from transformers import DynamicCache
+
+from idlora.benchmark.measure import summarise
+from idlora.benchmark.run import measure
+from idlora.benchmark.subject import build_base, subject
+from idlora.benchmark.workload import decoder_layers, token_ids, workload
+
+ROWS = {"peft_type": "IDLORA", "num_clusters": 2, "r": 4, "lora_alpha": 8}
+
+
+@pytest.fixture
+def base(plan):
+    return build_base(plan(), 2)
+
+
+def snapshot(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def last_logits(model, asked) -> torch.Tensor:
+    """What one step of a scenario gives, as its head does."""
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda _, __, output: seen.append(output))
+    with workload(model, asked, 0) as (step, _):
+        step()
+    hook.remove()
+    return seen[0]
+
+
+def test_the_base_has_as_many_layers_as_asked_and_the_same_weights_every_time(plan) -> None:
+    assert len(decoder_layers(build_base(plan(), 3))) == 3
+    assert same(snapshot(build_base(plan(), 2)), snapshot(build_base(plan(), 2)))
+
+
+@pytest.mark.parametrize("variant", [adapter(), adapter(merged=True), adapter(**ROWS)], ids=["low", "merged", "rows"])
+def test_after_a_variant_the_base_is_what_it_was_to_the_bit(base, plan, variant) -> None:
+    before, kinds = snapshot(base), [type(module) for module in base.modules()]
+    phases = [scenario("prefill"), scenario("decode")]
+    if not variant.merged:
+        phases += [scenario("train"), scenario("train", checkpointing=True)]
+    with subject(base, variant, 0) as found:
+        assert [type(module) for module in base.modules()] != kinds
+        for each in phases:
+            measure(found, each, plan())
+    assert same(before, snapshot(base))
+    assert [type(module) for module in base.modules()] == kinds
+    assert not any(parameter.requires_grad for parameter in base.parameters())
+    assert not any(module._forward_hooks for module in base.modules())
+    assert not base.training
+    assert [layer.self_attn.layer_idx for layer in decoder_layers(base)] == [0, 1]
+
+
+def test_nothing_that_is_trained_stays_at_zero_but_what_is_merged(base) -> None:
+    for variant, zeros in ((adapter(), False), (adapter(**ROWS), False), (adapter(merged=True), True)):
+        with subject(base, variant, 0) as found:
+            trained = [p for name, p in found.model.named_parameters() if "lora_" in name]
+            assert len(trained) >= 8
+            assert any(not parameter.any() for parameter in trained) == zeros
+
+
+def test_an_adapter_has_the_dtype_that_is_asked_for_and_its_bytes_follow(base) -> None:
+    sizes = {}
+    for dtype in ("float32", "bfloat16"):
+        with subject(base, adapter(adapter_dtype=dtype), 0) as found:
+            assert found.facts["adapter_dtype"] == dtype
+            sizes[dtype] = found.facts["trainable_bytes"]
+            frozen = [*base.buffers(), *(p for p in base.parameters() if not p.requires_grad)]
+            assert found.weights_bytes == sizes[dtype] + sum(each.nbytes for each in frozen)
+    assert sizes["float32"] == 2 * sizes["bfloat16"]
+
+
+def test_a_training_step_reaches_every_trained_number_and_the_embeddings_and_moves_nothing(base) -> None:
+    with subject(base, adapter(), 0) as found:
+        trained = {name: p for name, p in found.model.named_parameters() if p.requires_grad}
+        before = {name: p.detach().clone() for name, p in trained.items()}
+        grads, at_the_start = {}, []
+        for name, parameter in trained.items():
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: grads.update({name: p.grad.clone()}))
+        with workload(found.model, scenario("train"), 0) as (step, _):
+            found.model.get_input_embeddings().register_forward_hook(lambda _, __, out: at_the_start.append(out))
+            step()
+        assert at_the_start[0].grad.any()
+        assert grads.keys() == trained.keys()
+        assert all(grad.any() for grad in grads.values())
+        assert all(torch.equal(before[name], parameter) for name, parameter in trained.items())
+        assert not any(parameter.grad is not None for parameter in trained.values())
+
+
+def test_activations_are_recomputed_where_the_scenario_says_and_nowhere_else(base) -> None:
+    calls = []
+    decoder_layers(base)[0].input_layernorm.register_forward_hook(lambda *_: calls.append(1))
+    for asked, times in ((scenario("train"), 1), (scenario("train", checkpointing=True), 2), (scenario("train"), 1)):
+        calls.clear()
+        with workload(base, asked, 0) as (step, _):
+            assert base.training
+            step()
+        assert len(calls) == times
+
+
+def test_prefill_gives_the_last_positions_logits_alone(base) -> None:
+    asked = scenario("prefill", batch=3, length=8)
+    found = last_logits(base, asked)
+    with torch.no_grad():
+        whole = base(input_ids=token_ids(base, (3, 8), 0)).logits
+    assert found.shape == (3, 1, 128)
+    assert torch.allclose(found, whole[:, -1:], atol=1e-5)
+
+
+def test_a_decoded_token_sees_all_of_the_cache_at_the_last_position(base) -> None:
+    asked = scenario("decode", batch=3, length=8)
+    with workload(base, asked, 0) as (step, _):
+        caches = [layer.cache.layers[0] for layer in base.model.layers]
+        held = [(each.keys[:, :, :-1].clone(), each.values[:, :, :-1].clone()) for each in caches]
+        seen = []
+        hook = base.lm_head.register_forward_hook(lambda _, __, output: seen.append(output))
+        step()
+        step()
+        hook.remove()
+        assert all(keys.any(dim=-1).all() for keys, _ in held)
+    cache = DynamicCache()
+    for place, (keys, values) in enumerate(held):
+        cache.update(keys, values, place)
+    with torch.no_grad():
+        expected = base(input_ids=token_ids(base, (3, 1), 0), past_key_values=cache).logits
+    assert torch.allclose(seen[0], expected, atol=1e-5)
+    assert torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles with g++")
+def test_compiled_layers_share_one_graph_and_are_eager_again_afterwards(base, plan) -> None:
+    asked = scenario("decode", compiled=True, layers=2)
+    with subject(base, REFERENCE, 0) as found:
+        result = measure(found, asked, plan())
+        assert (result["graphs"], result["graph_breaks"]) == (1, 0)
+        assert result["compile_seconds"] > result["median_ms"] / 1000
+        assert all(layer._compiled_call_impl is None for layer in decoder_layers(base))
+
+
+def test_a_model_without_one_list_of_decoder_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="Linear has 0 lists of decoder layers"):
+        decoder_layers(torch.nn.Linear(2, 2))
+
+
+def test_times_are_summed_up_by_median_and_quartiles() -> None:
+    timing = summarise([1.0, 2.0, 3.0, 4.0, 50.0])
+    assert (timing.median_ms, timing.q1_ms, timing.q3_ms, timing.min_ms, timing.repeats) == (3, 2, 4, 1, 5)
+    assert timing.spread == pytest.approx(2 / 3)

@@ -1,0 +1,52 @@
+"""Run by torchrun in two processes: pivots of a base that DeepSpeed ZeRO-3 keeps in parts, saved for the test to read.
+
+Usage: select_on_zero3.py <folder>
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import deepspeed
+import torch
+from peft import get_peft_model
+from transformers.integrations import HfDeepSpeedConfig
+from tuner_models import make_base, make_config
+
+from idlora.tuners.idlora import streaming
+
+
+def main(folder: Path) -> None:
+    # By this name, for the package's attribute `torch` is PyTorch.
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # compiled for a minute, and not needed
+    deepspeed.init_distributed("gloo")
+    rank = torch.distributed.get_rank()
+    base = make_base()
+    settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+    keep = HfDeepSpeedConfig(settings)  # by which PEFT knows that weights have to be gathered
+    base = deepspeed.initialize(model=base, config=settings)[0].module
+    weights = [p for n, p in base.named_parameters() if n.endswith("proj.weight")]
+    in_parts = [weight.numel() == 0 < weight.ds_numel for weight in weights]
+    whole = []
+    real = streaming.working_copy
+
+    def counting(*args, **kwargs):
+        whole.append(sum(weight.numel() > 0 for weight in weights))
+        return real(*args, **kwargs)
+
+    streaming.working_copy = counting
+    model = get_peft_model(base, make_config("idlora", kmeans_backend="torch"))
+    found = {
+        "world": torch.distributed.get_world_size(),
+        "in_parts_before": all(in_parts),
+        "in_parts_after": all(weight.numel() == 0 for weight in weights),
+        "whole_at_once": max(whole),
+        "pivots": {n: layer.idlora_pivots["default"].tolist() for n, layer in model.pivot_layers("default").items()},
+        "fingerprints": model.peft_config["default"].base_fingerprint,
+    }
+    (folder / f"rank-{rank}.json").write_text(json.dumps(found))
+    del keep
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
