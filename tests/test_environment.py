@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;]+)$")
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;]+)(; sys_platform == \"linux\")?$")
 
 
 def _name(requirement: str) -> str:
@@ -17,7 +17,7 @@ def _locked(repository: Path) -> dict[str, str]:
     lines = (repository / "requirements.lock").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(PIN.match(line) for line in pins), [line for line in pins if not PIN.match(line)]
-    return {_name(line): line.split("==")[1] for line in pins}
+    return {_name(line): PIN.match(line)[2] for line in pins}
 
 
 def test_the_lock_file_pins_every_requirement_of_the_package_exactly(repository: Path) -> None:

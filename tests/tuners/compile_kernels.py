@@ -15,8 +15,8 @@ HALF, FLOAT, INDEX, KEPT = "*bf16", "*fp32", "*i32", "*i1"
 SIZES = {"N": 4096, "K": 4, "R": 128, "CLUSTERS": 4, "RANK": 128}
 TYPES = {
     "base": HALF, "bias": HALF, "B": FLOAT, "route": FLOAT, "mask": KEPT, "pivots": INDEX, "order": INDEX, "out": HALF,
-    "x": HALF, "alpha": FLOAT, "z": HALF, "scale": "fp32", "M": "i32", "ROWS": "i32", "dy": HALF, "dz": HALF, "T": FLOAT,
-    "droute": FLOAT, "dT": FLOAT, "h": HALF, "logits": FLOAT, "dlogits": FLOAT, "dh": HALF, "STEPS": "i32",
+    "x": HALF, "alpha": FLOAT, "z": HALF, "scale": "fp32", "M": "i32", "ROWS": "i32", "dy": HALF, "dz": HALF,
+    "T": FLOAT, "droute": FLOAT, "dT": FLOAT, "h": HALF, "logits": FLOAT, "dlogits": FLOAT, "dh": HALF, "STEPS": "i32",
 }  # fmt: skip
 
 
