@@ -11,6 +11,7 @@ import torch
 
 from idlora.benchmark.busy import driver_version
 from idlora.records import RecordError, environment, read_json, write_json, write_text
+from idlora.records.costs import KEY, STATUSES
 from idlora.records.files import one_sentence
 from idlora.training.telemetry import device_name
 
@@ -37,11 +38,7 @@ ENVIRONMENT = ("model", "dtype", "device", "driver", "threads", "python", "torch
 COLUMNS = (*SITUATION, *VARIANT, *OUTCOME, *TIME, *MEMORY, *FACTS, *ENVIRONMENT, "commit")
 """Of benchmark.csv; `experiments/figure3/README.md` says what each one is."""
 
-KEY = ("scenario", "layers", "batch", "length", "variant")
-"""What tells rows apart: measured again, a row takes the place of the older one."""
-
-DONE, BUSY, OOM, FAILED = "done", "busy", "oom", "failed"
-"""The states of a row; nothing but a done one is reported."""
+DONE, BUSY, OOM, FAILED = STATUSES
 
 
 def benchmark_environment(model: str, dtype: str, device: torch.device) -> dict[str, Any]:

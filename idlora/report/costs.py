@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from idlora.records import write_text
+from idlora.records.costs import BUSY, DONE, FAILED, KEY, OOM, SETTING
 from idlora.records.files import one_sentence
 from idlora.report.documents import document
 from idlora.report.render import pipes
@@ -15,12 +16,18 @@ from idlora.report.render import pipes
 Row = Mapping[str, str]
 Rows = list[dict[str, str]]
 
-KEY = ("scenario", "layers", "batch", "length", "variant")
-"""What tells rows apart; the last of several is the newest."""
+COMMAND = "python scripts/benchmark.py suite=llama3_8b"
+"""Measures what Figure 3 and the page show."""
+
+SITUATION = ("phase", "layers", "batch", "length")
+"""Scenarios that agree in these do the same work."""
+
+Setting = tuple[str, ...]
+"""Values of `SETTING`: one scenario."""
 
 EMPTY = "—"
 MIB = 2**20
-NOT_MEASURED = {"oom": "OOM", "failed": "failed", "busy": "busy"}
+NOT_MEASURED = {OOM: "OOM", FAILED: "failed", BUSY: "busy"}
 """What stands in the place of a number, by the row's status."""
 
 LEGEND = (
@@ -28,9 +35,11 @@ LEGEND = (
     "checkpointing; its own row has its milliseconds and MiB. A training step is forward, backward and AdamW's update "
     "over random tokens; the gradient goes back to the embeddings in every row, the base's too. Memory is the most "
     "allocated at once minus the weights of base and adapter: activations, gradients and optimiser states are counted. "
-    "Prefill gives the last position's logits; decoding is one token after a full static cache, replayed as a CUDA "
-    "graph on a GPU. Extra memory is the peak above the base's, the adapter's weights included. The file is the saved "
-    "adapter. Weights are random."
+    "Prefill gives the last position's logits; decoding is one token after a full static cache. Eager: layers that are "
+    "not compiled. On a GPU inference is replayed as a CUDA graph, but for compiled prefill. Extra memory is the peak "
+    "above the base's, the adapter's weights included. The file is the saved adapter. Weights are random. In the first "
+    "table inference stands in the compilation that has most methods, compiled between equals. The word busy: the "
+    "machine was, or its quartiles lay too far apart; benchmark.csv has the number and the reason."
 )
 
 HEAD = ("Method", "Adapter in")
@@ -49,7 +58,7 @@ def newest(rows: Sequence[Row]) -> Rows:
 
 def is_done(row: Row) -> bool:
     """Whether a row may be reported."""
-    return row["status"] == "done"
+    return row["status"] == DONE
 
 
 def variant_label(row: Row) -> str:
@@ -97,14 +106,32 @@ Cell = Callable[[Row], str]
 
 
 def short_table(rows: Rows) -> str:
-    """Plain training steps, inference as fast as it was measured, and the adapter's size: what the README shows."""
+    """Plain training steps, `fullest` inference, and the adapter's size: what the README shows."""
     plain = [row for row in rows if row["phase"] == "train" and not _is_special(row)]
-    inference = [row for row in rows if row["phase"] != "train"]
-    compiled = [row for row in inference if row["compiled"] == "true"] or inference
-    columns = [(f"{words(row)}: time", row["scenario"], _time) for row in _firsts(plain)]
-    columns += [(f"{words(row)}: memory", row["scenario"], _memory) for row in _firsts(plain) if row["peak_mib"]][:1]
-    columns += [(f"{words(row)}: time", row["scenario"], _time) for row in _firsts(compiled)]
+    inference = fullest([row for row in rows if row["phase"] != "train"])
+    columns = [(f"{words(row)}: time", setting(row), _time) for row in _firsts(plain)]
+    columns += [(f"{words(row)}: memory", setting(row), _memory) for row in _firsts(plain) if row["peak_mib"]][:1]
+    columns += [(f"{words(row)}: time", setting(row), _time) for row in _firsts(inference)]
     return _columns(rows, columns, size=True)
+
+
+def setting(row: Row) -> Setting:
+    """Which scenario a row belongs to."""
+    return tuple(row[column] for column in SETTING)
+
+
+def fullest(rows: Rows) -> Rows:
+    """Of scenarios of one `SITUATION`, the rows of the one that has most variants; the compiled one between equals."""
+    kept: dict[tuple[str, ...], Rows] = {}
+    for first in _firsts(rows):
+        own = [row for row in rows if setting(row) == setting(first)]
+        situation = tuple(first[column] for column in SITUATION)
+        kept[situation] = max(kept.get(situation, own), own, key=_fullness)
+    return [row for own in kept.values() for row in own]
+
+
+def _fullness(rows: Rows) -> tuple[int, bool]:
+    return sum(map(is_done, rows)), any(row["compiled"] == "true" for row in rows)
 
 
 def _is_special(row: Row) -> bool:
@@ -112,26 +139,27 @@ def _is_special(row: Row) -> bool:
 
 
 def _table(rows: Rows, cell: Cell) -> str:
-    return _columns(rows, [(words(row), row["scenario"], cell) for row in _firsts(rows)], size=False)
+    return _columns(rows, [(words(row), setting(row), cell) for row in _firsts(rows)], size=False)
 
 
 def _firsts(rows: Rows) -> Rows:
     """One row of every scenario: it says what the scenario is."""
-    return list({row["scenario"]: row for row in reversed(rows)}.values())[::-1]
+    return list({setting(row): row for row in reversed(rows)}.values())[::-1]
 
 
-def _columns(rows: Rows, columns: list[tuple[str, str, Cell]], *, size: bool) -> str:
+def _columns(rows: Rows, columns: list[tuple[str, Setting, Cell]], *, size: bool) -> str:
+    most = max((int(row["layers"]) for row in rows if row["adapter_file_bytes"]), default=0)
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = {row["scenario"]: row for row in rows if row["variant"] == variant}
-        cells = [cell(own[scenario]) if scenario in own else EMPTY for _, scenario, cell in columns]
+        own = {setting(row): row for row in rows if row["variant"] == variant}
+        cells = [cell(own[where]) if where in own else EMPTY for _, where, cell in columns]
         any_row = next(iter(own.values()))
         dtype = next((row["adapter_dtype"] for row in own.values() if row["adapter_dtype"]), "") or EMPTY
-        file = next((row["adapter_file_bytes"] for row in own.values() if row["adapter_file_bytes"]), "")
+        file = next((row["adapter_file_bytes"] for row in own.values() if row["layers"] == str(most)), "")
         sizes = [f"{float(file) / MIB:.1f}" if file else EMPTY] if size else []
         if any(cell != EMPTY for cell in cells):
             lines.append([variant_label(any_row), dtype, *cells, *sizes])
-    headings = [*HEAD, *(heading for heading, _, _ in columns), *(["file (MiB)"] if size else [])]
+    headings = [*HEAD, *(heading for heading, _, _ in columns), *([f"file, {most} layers (MiB)"] if size else [])]
     return pipes(headings, lines)
 
 

@@ -1,7 +1,6 @@
 """benchmark.csv → its Markdown report and Figure 3: numbers as the file has them, what does not count left out."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,12 @@ from test_figures import drawn
 from idlora.benchmark.record import COLUMNS
 from idlora.report.costs import costs_markdown, newest, read_costs, short_table, words
 from idlora.report.figures import Absent, Sources, draw_figures
-from idlora.report.figures.costs import YARDSTICK, figure3
+from idlora.report.figures.costs import FARTHEST, figure3
 from idlora.report.figures.palette import PAPER, look
 from idlora.report.figures.style import PANEL
 
 PREFILL_16, DECODE_1 = SITUATIONS[3], SITUATIONS[5]
+YARDSTICK = "moelora"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_short_table_has_the_bases_numbers_and_the_others_ratios(rows) -> No
     memory = headings.index("training step, 8 layers, 4 × 1024, compiled: memory")
     assert (short["Base"][at], short["Base"][memory]) == ("50 ms", "1,000 MiB")
     assert short["Idlora"][at] == f"{COSTS['idlora'] + 0.04:.3f}"
-    assert short["Idlora"][headings.index("file (MiB)")] == "2.0"
+    assert short["Idlora"][headings.index("file, 32 layers (MiB)")] == "2.0"
     assert short["Lora, merged"][at] == "—"
     assert not [heading for heading in headings if "prefill" in heading and "eager" in heading]
 
@@ -136,6 +136,65 @@ def test_what_was_measured_on_a_busy_machine_or_at_fewer_layers_is_not_drawn(sou
     assert "32 layers" in figure3(sources).title
 
 
+def test_memory_is_over_the_method_that_the_papers_claims_are_relative_to(sources: Sources, tmp_path: Path) -> None:
+    claims = [
+        claim | {"relative_to": "hydralora"} if claim["quantity"] == "memory" else claim
+        for claim in sources.paper("figure3")
+    ]
+    write(tmp_path / "experiments" / "figure3" / "paper.csv", claims)
+    plate = figure3(Sources(sources.results, tmp_path / "experiments", "tiny"))
+    figure = drawn(plate)
+    assert figure.axes[6].get_xlabel() == "extra memory / Hydralora's"
+    own = [mark for mark in marks(figure.axes[6]) if mark.get_color() == look("hydralora").colour]
+    assert {float(mark.get_xdata()[0]) for mark in own} == {1}
+    assert "Hydralora's" in plate.caption
+    assert "Moelora's" not in plate.caption
+
+
+def test_a_mark_far_away_stands_at_the_edge_with_its_number(sources: Sources, rows) -> None:
+    changed = [
+        row | {"ratio": 11.1385} if (row["scenario"], row["variant"]) == ("decode_1", "dora") else row for row in rows
+    ]
+    rewritten(sources, changed)
+    panel = drawn(figure3(sources)).axes[3]
+    assert [text.get_text() for text in panel.texts] == ["11.1 →"]
+    assert max(float(mark.get_xdata()[0]) for mark in marks(panel)) == FARTHEST
+    assert "Dora 11.14" in figure3(sources).alt or "Dora compiled 11.14" in figure3(sources).alt
+
+
+def test_one_scenario_at_two_sizes_is_two_columns_and_two_panels(sources: Sources, rows) -> None:
+    again = [row | {"length": "256", "ratio": "1.77"} for row in rows if row["scenario"] == "decode_1"]
+    headings = cells(short_table([*rows, *again]))["Method"]
+    assert {"decode, 32 layers, 1 × 1024, compiled: time", "decode, 32 layers, 1 × 256, compiled: time"} <= {*headings}
+    rewritten(sources, [*rows, *again])
+    figure = drawn(figure3(sources))
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes[:6]}
+    values = {
+        heading: {float(mark.get_xdata()[0]) for mark in marks(panel)}
+        for heading, panel in panels.items()
+        if "decode, batch 1," in heading
+    }
+    assert set(values) == {"decode, batch 1, 256 tokens", "decode, batch 1, 1024 tokens"}
+    assert values["decode, batch 1, 256 tokens"] == {1.77}
+    assert 1.77 not in values["decode, batch 1, 1024 tokens"]
+
+
+def test_the_short_table_has_the_compilation_that_has_most_methods(rows) -> None:
+    few = [row for row in rows if row["scenario"] != "prefill_1" or row["variant"] in ("base", "idlora")]
+    headings = cells(short_table(few))["Method"]
+    assert "prefill, 32 layers, 1 × 1024, eager: time" in headings
+    assert "prefill, 32 layers, 1 × 1024, compiled: time" not in headings
+
+
+def test_the_file_is_of_one_number_of_layers(rows) -> None:
+    rows = [
+        row | {"adapter_file_bytes": "1048576"} if row["layers"] == "8" and row["trainable"] != "0" else row
+        for row in rows
+    ]
+    short = cells(short_table(rows))
+    assert {short[name][-1] for name in ("Lora", "Idlora")} == {"2.0"}
+
+
 def test_without_memory_the_time_is_drawn_alone(sources: Sources, rows) -> None:
     rewritten(sources, [row | {"extra_mib": "", "peak_mib": ""} for row in rows])
     assert len(drawn(figure3(sources)).axes) == 5
@@ -152,11 +211,21 @@ def test_figure_3_goes_beside_its_benchmark_and_names_what_makes_it(sources: Sou
         figure3(sources)
 
 
-def test_the_papers_claims_are_words_of_the_paper(repository: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "quantity", "percent", "over"),
+    [
+        ("hydralora", "time", 36.5, "lora"),
+        ("moelora", "time", 61.6, "lora"),
+        ("idlora", "time", 0.5, "lora"),
+        ("idlora", "memory", -45, "moelora"),
+    ],
+)
+def test_the_papers_percentages_stand_beside_their_methods(
+    repository: Path, method: str, quantity: str, percent: float, over: str
+) -> None:
     with (repository / "experiments" / "figure3" / "paper.csv").open(newline="") as file:
-        claims = list(csv.DictReader(file))
-    assert json.dumps(sorted({float(claim["value"]) for claim in claims})) == "[0.0, 0.55, 1.0, 1.005, 1.365, 1.616]"
-    for claim in claims:
-        for percent, value in (("0.5%", 1.005), ("45%", 0.55)):
-            if float(claim["value"]) == value:
-                assert percent in claim["printed"]
+        claims = {(claim["method"], claim["quantity"]): claim for claim in csv.DictReader(file)}
+    claim = claims[method, quantity]
+    assert float(claim["value"]) == pytest.approx(1 + percent / 100)
+    assert (claim["relative_to"], f"{abs(percent):g}%" in claim["printed"]) == (over, True)
+    assert float(claims[over, quantity]["value"]) == 1

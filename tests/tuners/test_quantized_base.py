@@ -123,9 +123,11 @@ def decode(bitsandbytes, weight):
 @pytest.mark.parametrize("shape", [(96, 64), (50, 60), (48, 48), (64, 640)])
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
-def test_a_weight_in_bitsandbytes_4_bits_is_decoded_block_by_block(shape, double, kind, monkeypatch):
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16, torch.float32])
+def test_a_weight_in_bitsandbytes_4_bits_is_decoded_block_by_block(shape, double, kind, storage, monkeypatch):
     bitsandbytes = pytest.importorskip("bitsandbytes")
-    layer = make_bitsandbytes(bitsandbytes, shape, quant_type=kind, compress_statistics=double)
+    layer = make_bitsandbytes(bitsandbytes, shape, quant_type=kind, compress_statistics=double, quant_storage=storage)
+    assert layer.weight.dtype == storage
     whole = decode(bitsandbytes, layer.weight)
     assert (whole - make_weight(shape)).norm() < 0.2 * whole.norm()
     monkeypatch.setattr(idlora_base, "FOUR_BIT_BLOCK", 16 * shape[1])

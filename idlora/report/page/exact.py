@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from idlora.report.costs import COMMAND as BENCHMARK
 from idlora.report.figures import FIGURES, Absent, Rows, Sources
 from idlora.report.page.blocks import Audit, Choice, Claim, DataTable, Picture, Prose, Section
 from idlora.report.page.parts import attempt, folded, plain_table, plate
@@ -11,7 +12,6 @@ from idlora.report.page.provenance import gather_provenance
 from idlora.report.page.words import heading, image, prose, sections, slug
 
 COUNTS = ("table6", "percentages")
-BENCHMARK = "python scripts/benchmark.py suite=llama3_8b"
 HYPERPARAMETERS = ("table4", "table5")
 """Reports under results/counts, shown as their commands wrote them."""
 

@@ -28,7 +28,7 @@ def assign_at_least(costs: np.ndarray, minimum: int, prices: np.ndarray | None =
 
     Args:
         costs: c, shape (n, k), finite floats; of any sign, for a constant added to a row changes nothing.
-        minimum: r ≥ 0, with k·r ≤ n.
+        minimum: r ≥ 1, with k·r ≤ n.
         prices: λ to start from, shape (k,), in units of the costs; the result is as cheap with any.
 
     Returns:
@@ -36,12 +36,14 @@ def assign_at_least(costs: np.ndarray, minimum: int, prices: np.ndarray | None =
         same one is returned, always the same for the same arguments.
 
     Raises:
-        ValueError: fewer than k·r rows.
+        ValueError: r below 1, or fewer than k·r rows.
 
     Leaves out upper bounds on sizes and weights on rows. Costs closer to each other than 2⁻⁵⁰ of the largest (after the
     least of each row is taken off) count as equal; float32 distances are coarser.
     """
     rows, clusters = costs.shape
+    if minimum < 1:
+        raise ValueError(f"every cluster must get at least one row, not {minimum}")
     if clusters * minimum > rows:
         raise ValueError(f"cannot give {clusters} clusters {minimum} rows each from {rows} rows")
     columns = np.array(costs.T, dtype=np.float64, order="C")

@@ -60,7 +60,8 @@ class FourBitRows:
         import bitsandbytes
 
         self._functional = bitsandbytes.functional
-        self._packed, self._state = weight.data.flatten(), weight.quant_state
+        # Bytes, whatever type `bnb_4bit_quant_storage` has them stored as: an element of bf16 holds four entries.
+        self._packed, self._state = weight.data.flatten().view(torch.uint8), weight.quant_state
         self.shape, self.device = torch.Size(self._state.shape), weight.device
         self._scales = self._state.absmax
         if self._state.nested:

@@ -56,11 +56,12 @@ def select_pivots(
     `backend` says who clusters. `k_means_constrained` is Levy-Kramer's library, which the paper names; W is divided by
     the standard deviation of its entries first, for the library rounds distances to 1/1000, which at the scale of
     trained weights is too coarse. It also assigns by unsquared distance, and needs some 20 minutes for an 8B model.
-    `torch` solves the same problem (`kmeans.cluster_rows`: squared distances, an exact assignment) on any device, in
-    seconds for such a model on a GPU. Both are independent of the scale of W; they draw other starts from the same
-    seed, so their pivots differ as those of two seeds do. `auto` is the library up to `LIBRARY_ENTRIES` entries, where
-    it takes milliseconds and the paper's own tool is the better reference, and torch above. It goes by the shape
-    alone, so that a config means the same algorithm on every machine.
+    `torch` solves the same problem (`kmeans.cluster_rows`: squared distances, an exact assignment) on any device: the
+    224 matrices of LLaMA-3-8B took 4.1 s on an H200 (k = 4, r = 128; `results/h200`). Both are independent
+    of the scale of W; they draw other starts from the same seed, so their pivots differ as those of two seeds do.
+    `auto` is the library up to `LIBRARY_ENTRIES` entries, where it takes milliseconds and the paper's own tool is the
+    better reference, and torch above. It goes by the shape alone, so that a config means the same algorithm on every
+    machine.
 
     The other three rank the rows of W by themselves, know no clusters, and deal the first k·r of the ranking like
     cards, row 1 to A_1, row 2 to A_2, …: every A_i then gets rows of every rank and the router starts between equals,
@@ -236,7 +237,7 @@ def _require(what: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _named(name: str | None, error: ValueError) -> ValueError:
-    return error if name is None else ValueError(f"{name}: {error}")
+    return error if name is None else ValueError(f"no pivots for {name}: {error}")
 
 
 def _clusterings(

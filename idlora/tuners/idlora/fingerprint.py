@@ -15,6 +15,7 @@ differ unseen.
 import base64
 import math
 import warnings
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,15 +27,24 @@ ROWS = 8  # per module
 REFUSED, NOTICED = 0.35, 0.01
 
 
+class PickableWeight(Protocol):
+    """A weight (out, in) of any floating type that gives rows by their indices: a tensor, or one decoded when read."""
+
+    shape: torch.Size
+    device: torch.device
+
+    def __getitem__(self, rows: torch.Tensor, /) -> torch.Tensor:
+        """The rows at indices (n,), int64 and where the weight is: (n, in)."""
+
+
 class BaseMismatchError(ValueError):
     """An adapter was about to be put on a base model that it was not made for."""
 
 
-def take_fingerprint(weight: torch.Tensor, pivots: torch.Tensor) -> str:
+def take_fingerprint(weight: PickableWeight, pivots: torch.Tensor) -> str:
     """The fingerprint of a module, as text: its shape, up to `ROWS` of its pivots, and their sketches.
 
-    weight (out, in) of any floating type, or anything that rows can be picked from as from a tensor; pivots (k, r)
-    integers. Of every cluster the rows nearest to the centroid are used.
+    weight (out, in); pivots (k, r) integers. Of every cluster the rows nearest to the centroid are used.
     """
     rows = pivots.T.flatten()[:ROWS].cpu().numpy().astype("<i4")
     sketch = _sketch(weight, rows).astype("<f4")
@@ -42,7 +52,7 @@ def take_fingerprint(weight: torch.Tensor, pivots: torch.Tensor) -> str:
     return f"{out_features}x{in_features} {_encode(rows)} {_encode(sketch)}"
 
 
-def distance(fingerprint: str, weight: torch.Tensor) -> float:
+def distance(fingerprint: str, weight: PickableWeight) -> float:
     """How far the rows of a weight (out, in) are from those in the fingerprint, relative to their length.
 
     Infinite where the shapes differ. Raises ValueError for a text that is no fingerprint.
@@ -95,7 +105,7 @@ def judge(distances: dict[str, float | None], *, quantized: bool, made_for: str 
         )
 
 
-def _sketch(weight: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+def _sketch(weight: PickableWeight, rows: np.ndarray) -> np.ndarray:
     """Count sketches of some rows of a weight (out, in): a vector of len(rows)·BUCKETS numbers, float64."""
     picked = weight[torch.from_numpy(rows.astype(np.int64)).to(weight.device)].detach().double().cpu().numpy()
     in_features = picked.shape[1]

@@ -14,7 +14,7 @@ same to the bit. Centroids are kept relative to the mean of all rows, so an offs
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +25,8 @@ from idlora.tuners.idlora.transfers import transfer_gains, transfer_rows
 
 ROUNDS = 3  # of transfers
 BLOCK = 128  # rows that take part in one
-WORTHWHILE = (
-    5e-4  # of the objective: what a round must gain, or it is not made (random weights of 2,000 rows offer less)
-)
+# Of the objective: what a round must gain, or it is not made (random weights of 2,000 rows offer less).
+WORTHWHILE = 5e-4
 NORM_BLOCK = 2**20  # entries whose distances to a mean are taken at a time: what stays in a cache
 
 
@@ -202,7 +201,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
                 backend.fp32_precision = "ieee"
         else:
             torch.set_float32_matmul_precision("highest")
-        with torch.autocast(device.type, enabled=False) if autocast else torch.no_grad():
+        with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
             yield
     finally:
         if new:

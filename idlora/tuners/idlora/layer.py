@@ -84,6 +84,11 @@ class IdLoraLinear(RoutedLayer):
         super().update_layer(adapter_name, config, **tensors)
         look_at_pivots(self)
 
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        look_at_pivots(self)  # on another device they are others
+        return self
+
     def gaussian_rows(self, pivots: torch.Tensor | None, count: int) -> torch.Tensor:
         """(count, in): rows of random direction, each of its pivot's norm; NaN until they are loaded."""
         base_layer = self.get_base_layer()
@@ -96,7 +101,12 @@ class IdLoraLinear(RoutedLayer):
 
     def fuses(self, adapter_name: str, h: torch.Tensor) -> bool:
         bias = self.get_base_layer().bias
-        return kernels.usable(h) and not self.needs_rows(adapter_name) and (bias is None or not bias.requires_grad)
+        return (
+            kernels.usable(h)
+            and kernels.suit(h, self.idlora_router.get(adapter_name))
+            and not self.needs_rows(adapter_name)
+            and (bias is None or not (bias.requires_grad or bias.is_meta))
+        )
 
     def fused(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         router, dropout = self.idlora_router.get(adapter_name), self.dropout[adapter_name]
@@ -113,7 +123,7 @@ class IdLoraLinear(RoutedLayer):
             bias=self.get_base_layer().bias,
             route=route,
             scale=self.scaling[adapter_name],
-            dropout=dropout.p if self.training and not self.idlora_drops_input[adapter_name] else 0.0,
+            dropout=dropout.p if dropout.training and not self.idlora_drops_input[adapter_name] else 0.0,
         )
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
@@ -179,8 +189,13 @@ class IdLoraLinear(RoutedLayer):
                 raise UnsetPivotsError(f"the adapter {adapter_name!r}")
             if int(pivots.max()) >= self.out_features:
                 raise ValueError(f"pivot {int(pivots.max())} is not among the {self.out_features} rows of this layer")
+            if len(pivots.unique()) < pivots.numel():
+                raise ValueError(
+                    f"the adapter {adapter_name!r} has pivots that are the same row: load it from a sound file"
+                )
             self.idlora_checked[adapter_name] = (pivots, version)
-            self.idlora_order[adapter_name] = ascending(pivots)
+            with torch.inference_mode(False):  # what is made in inference could not be saved for a backward later on
+                self.idlora_order[adapter_name] = ascending(pivots.clone())
         return pivots
 
     def pivot_order(self, adapter_name: str) -> torch.Tensor:

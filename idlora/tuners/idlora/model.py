@@ -61,19 +61,16 @@ class IdLoraModel(RoutedModel):
 
     def _select(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
         start = time.perf_counter()
-        try:
-            selected = select_pivots_many(
-                _readable(layers),
-                config.num_clusters,
-                config.r,
-                method=config.selection,
-                seed=config.seed,
-                n_init=config.kmeans_starts,
-                max_iter=config.kmeans_iterations,
-                backend=config.kmeans_backend,
-            )
-        except ValueError as error:
-            raise ValueError(f"no pivots for {error}") from error
+        selected = select_pivots_many(
+            _readable(layers),
+            config.num_clusters,
+            config.r,
+            method=config.selection,
+            seed=config.seed,
+            n_init=config.kmeans_starts,
+            max_iter=config.kmeans_iterations,
+            backend=config.kmeans_backend,
+        )
         fingerprint = {
             name: take_fingerprint(rows, selected[name])
             for name, rows in _readable({name: layers[name] for name in selected})

@@ -93,7 +93,7 @@ def working_copy(weight: torch.Tensor | BlockedWeight, device: torch.device, *, 
     start = 0
     for block in blocks:
         # Sent as it is and converted there: half as many bytes on the way for 16 bits.
-        block = block.to(device, non_blocking=True)
+        block = block.to(device)
         copy[start : start + len(block)] = block if factor == 1 else block * factor
         start += len(block)
     return copy
@@ -102,14 +102,14 @@ def working_copy(weight: torch.Tensor | BlockedWeight, device: torch.device, *, 
 def scaled(batch: Batch) -> list[torch.Tensor]:
     """The working copies, divided by powers of two where squares would leave float32: a change of no digit.
 
-    Raises ValueError if entries are not finite, with the name in front where there is one.
+    Raises ValueError if entries are not finite, with the name where there is one.
     """
     extremes = torch.stack([torch.stack(copy.aminmax()) for copy in batch.copies]).cpu()
     copies = []
     for name, copy, (low, high) in zip(batch.names, batch.copies, extremes, strict=True):
         if not (low.isfinite() and high.isfinite()):
             count = int((~torch.isfinite(copy)).sum())
-            where = "" if name is None else f"{name}: "
+            where = "" if name is None else f"no pivots for {name}: "
             raise ValueError(f"{where}{count} of the weight's entries are not finite")
         factor = _factor((low, high))
         copies.append(copy if factor == 1 else copy * factor)

@@ -10,7 +10,7 @@ def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
 
     Under autocast h enters in its type, as it does into the base layer. `out_features` is the base layer's.
     """
-    h = h.reshape(-1, h.shape[-1])
+    h = h.reshape(-1, h.shape[-1]).contiguous()  # a slice of rows, say, reshapes to a view with gaps
     if torch.is_autocast_enabled(h.device.type):
         h = h.to(torch.get_autocast_dtype(h.device.type))
     if torch.compiler.is_compiling():
@@ -34,7 +34,7 @@ def adapt(
 
     Args:
         base_output: W h + b, (..., out), float32, bfloat16 or float16 on a GPU; not changed.
-        pivots: (k, r) int32. One that is no row of W makes every token NaN.
+        pivots: (k, r) int32, all different. One that is no row of W makes every token NaN.
         order: (2, k·r) int32, a permutation of the k·r pivots in which they are visited, and its inverse. Any is right;
             in ascending order of row, neighbours share what is read from memory.
         B: (out/s, r/s), any floating type.
@@ -43,10 +43,10 @@ def adapt(
         scale: c = α/r.
         dropout: the probability with which entries of z are dropped; 0 outside training.
 
-    Leaves out second derivatives and a trained bias.
+    Leaves out second derivatives, PyTorch's function transforms, and a trained bias.
     """
     shape = base_output.shape
-    base = base_output.reshape(-1, shape[-1])
+    base = base_output.reshape(-1, shape[-1]).contiguous()
     router = "uniform" if route is None else "dense" if route.dim() == 2 else "inner_product"
     saves, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
     if not saves and len(base) <= launch.FEW_TOKENS and dropout == 0:

@@ -1,0 +1,270 @@
+"""The clusters of the torch backend: exact where they claim to be, and as good as the library's."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from k_means_constrained import KMeansConstrained
+from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
+
+from idlora import select_pivots
+from idlora.tuners.idlora import clustering, kmeans
+from idlora.tuners.idlora.assignment import assign_at_least
+from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
+from idlora.tuners.idlora.transfers import transfer_rows
+
+
+@pytest.fixture(autouse=True)
+def no_memory(monkeypatch):
+    monkeypatch.setattr(clustering, "_pmrc_results", {})
+
+
+# The assignment
+
+
+def cost_of(costs, labels):
+    return costs[np.arange(len(labels)), labels].sum()
+
+
+def cheapest_by_trying(costs, minimum):
+    rows, k = costs.shape
+    feasible = (
+        np.array(labels)
+        for labels in itertools.product(range(k), repeat=rows)
+        if np.bincount(labels, minlength=k).min() >= minimum
+    )
+    return min(cost_of(costs, labels) for labels in feasible)
+
+
+def cheapest_by_flow(costs, minimum):
+    rows, k = costs.shape
+    flow = SimpleMinCostFlow()
+    flow.add_arcs_with_capacity_and_unit_cost(
+        np.repeat(np.arange(rows), k),
+        rows + np.tile(np.arange(k), rows),
+        np.ones(rows * k, int),
+        costs.astype(int).ravel(),
+    )
+    beyond = np.full(k, rows + k)
+    flow.add_arcs_with_capacity_and_unit_cost(rows + np.arange(k), beyond, np.full(k, rows), np.zeros(k, int))
+    supplies = np.concatenate([np.ones(rows), np.full(k, -minimum), [k * minimum - rows]]).astype(int)
+    flow.set_nodes_supplies(np.arange(rows + k + 1), supplies)
+    assert flow.solve() == flow.OPTIMAL
+    return flow.optimal_cost()
+
+
+def draw_costs(rng, rows, k, *, largest):
+    """Whole numbers, so that sums are exact; often with ties, equal rows, one column dear to all, or a row offset."""
+    costs = rng.integers(0, int(rng.integers(1, largest)) + 1, (rows, k)).astype(float)
+    if rng.random() < 0.3:
+        costs = costs[rng.integers(0, max(1, rows // 5), rows)]
+    if rng.random() < 0.5:
+        costs += rng.integers(0, largest, k)
+    if rng.random() < 0.3:
+        costs -= rng.integers(0, largest, (rows, 1))
+    return costs
+
+
+def test_the_assignment_is_the_cheapest_of_all():
+    rng = np.random.default_rng(0)
+    active = 0
+    for _ in range(150):
+        k, rows = int(rng.integers(1, 4)), int(rng.integers(3, 8))
+        minimum = int(rng.integers(1, rows // k + 1))
+        costs = draw_costs(rng, rows, k, largest=8)
+        prices = rng.integers(0, 5, k).astype(float) if rng.random() < 0.5 else None
+        labels, _ = assign_at_least(costs, minimum, prices)
+        assert np.bincount(labels, minlength=k).min() >= minimum
+        assert cost_of(costs, labels) == cheapest_by_trying(costs, minimum)
+        active += np.bincount(costs.argmin(axis=1), minlength=k).min() < minimum
+    assert active > 50
+
+
+def test_the_assignment_costs_what_a_flow_solver_s_does_whatever_prices_it_starts_from():
+    rng = np.random.default_rng(1)
+    for trial in range(150):
+        k, rows = int(rng.integers(2, 9)), int(rng.integers(20, 300))
+        minimum = rows // k if trial % 3 == 0 else int(rng.integers(1, rows // k + 1))
+        costs = draw_costs(rng, rows, k, largest=10 ** int(rng.integers(1, 6)))
+        expected = cheapest_by_flow(costs, minimum)
+        cold, prices = assign_at_least(costs, minimum)
+        for start in (None, prices, rng.integers(0, 1000, k).astype(float)):
+            labels, _ = assign_at_least(costs, minimum, start)
+            assert np.bincount(labels, minlength=k).min() >= minimum
+            assert cost_of(costs, labels) == expected
+        assert np.array_equal(assign_at_least(costs, minimum)[0], cold)
+
+
+def test_where_the_bound_is_slack_every_row_goes_to_its_cheapest_cluster_the_first_of_equals():
+    costs = np.random.default_rng(2).integers(0, 4, (200, 3)).astype(float)
+    labels, prices = assign_at_least(costs, 5)
+    assert np.array_equal(labels, costs.argmin(axis=1))
+    assert not prices.any()
+    with pytest.raises(ValueError, match="cannot give 3 clusters 70 rows each from 200 rows"):
+        assign_at_least(costs, 70)
+    with pytest.raises(ValueError, match="every cluster must get at least one row, not 0"):
+        assign_at_least(costs, 0)
+
+
+# Transfers
+
+
+def objective(rows, labels):
+    rows = rows.astype(np.float64)
+    return sum(np.square(rows[labels == i] - rows[labels == i].mean(axis=0)).sum() for i in np.unique(labels))
+
+
+def test_transfers_gain_what_they_say_keep_the_bound_and_end_where_no_single_row_would_gain():
+    rng = np.random.default_rng(3)
+    gains = []
+    for _ in range(60):
+        n, k = int(rng.integers(12, 40)), int(rng.integers(2, 5))
+        minimum = int(rng.integers(1, n // k))
+        rows, labels = rng.standard_normal((n, int(rng.integers(1, 20)))), rng.permutation(np.arange(n) % k)
+        means = np.stack([rows[labels == i].mean(axis=0) for i in range(k)])
+        moved, gain = transfer_rows(
+            np.square(rows[:, None] - means).sum(axis=2),
+            np.square(rows[:, None] - rows).sum(axis=2),
+            labels,
+            sizes=np.bincount(labels, minlength=k),
+            minimum=minimum,
+        )
+        sizes = np.bincount(moved, minlength=k)
+        assert sizes.min() >= minimum
+        assert objective(rows, labels) - objective(rows, moved) == pytest.approx(gain, abs=1e-9)
+        gains.append(gain)
+        for row, cluster in itertools.product(range(n), range(k)):
+            if cluster != moved[row] and sizes[moved[row]] > minimum:
+                other = moved.copy()
+                other[row] = cluster
+                assert objective(rows, other) > objective(rows, moved) * (1 - 1e-6)
+    assert min(gains) >= 0
+    assert max(gains) > 0
+
+
+# k-means
+
+
+def draw_rows(kind, rng):
+    n, columns, k = int(rng.integers(128, 512)), int(rng.choice([64, 192])), int(rng.integers(2, 7))
+    if kind == "blobs":
+        count = int(rng.integers(2, 12))
+        centres = 10 ** rng.uniform(-1, 0.6) * rng.standard_normal((count, columns))
+        rows = rng.standard_normal((n, columns)) + centres[rng.choice(count, n, p=rng.dirichlet(np.full(count, 0.7)))]
+    elif kind == "duplicates":
+        rows = rng.standard_normal((n // int(rng.integers(2, 10)), columns))
+        rows = rows[rng.integers(0, len(rows), n)]
+    else:
+        rows = rng.standard_normal((n, columns))
+        if kind == "outlier":
+            rows[rng.integers(n)] *= 10 ** rng.uniform(3, 4)
+        elif kind == "uneven":
+            rows *= np.exp(0.7 * rng.standard_normal((n, 1)))
+    r = n // k if rng.random() < 0.2 else int(rng.integers(1, n // k + 1))
+    rows = (rows / rows.std()).astype(np.float32)  # the library rounds distances to 1/1000
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return rows, rows[rng.choice(first, k, replace=False)], r
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "blobs", "duplicates", "outlier", "uneven"])
+def test_from_the_same_centroids_the_objective_is_never_worse_than_the_library_s(kind):
+    rng = np.random.default_rng([4, *kind.encode()])
+    ratios, bounded = [], []
+    for _ in range(25):
+        rows, start, r = draw_rows(kind, rng)
+        k = len(start)
+        library = KMeansConstrained(k, size_min=r, init=start.copy(), n_init=1, max_iter=100).fit(rows)
+        (ours,) = cluster_rows([torch.from_numpy(rows)], k, r, initial=torch.from_numpy(start)[None])
+        labels = ours.labels.numpy()
+        assert np.bincount(labels, minlength=k).min() >= r
+        assert ours.objective == pytest.approx(objective(rows, labels), rel=1e-4, abs=1e-3)
+        slack = 1e-9 * np.square(rows.astype(np.float64)).sum()
+        ratios.append((objective(rows, labels) + slack) / (objective(rows, library.labels_) + slack))
+        bounded.append(ours.bounded)
+    assert max(ratios) <= 1.001
+    assert np.mean(ratios) <= 1
+    assert sum(bounded) > 5
+
+
+def test_the_clusters_are_the_best_assignment_to_their_means():
+    rng = np.random.default_rng(5)
+    for kind in ("gaussian", "blobs", "uneven"):
+        rows, start, r = draw_rows(kind, rng)
+        (found,) = cluster_rows([torch.from_numpy(rows)], len(start), r)
+        labels = found.labels.numpy()
+        means = np.stack([rows[labels == i].mean(axis=0, dtype=np.float64) for i in range(len(start))])
+        assert found.centroids.numpy() == pytest.approx(means, abs=1e-5)
+        costs = np.square(rows[:, None] - means).sum(axis=2)
+        assert cost_of(costs, labels) == pytest.approx(cost_of(costs, assign_at_least(costs, r)[0]), rel=1e-6)
+
+
+def test_equal_rows_are_taken_in_their_order_and_more_starts_are_never_worse():
+    rows = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).repeat(8, 1)
+    (found,) = cluster_rows([rows], 3, 4)
+    for cluster, picked in enumerate(nearest_rows(rows, found, 8)):
+        members = (found.labels == cluster).nonzero().flatten()
+        distances = (rows[members].double() - rows[members].double().mean(0)).norm(dim=1).round(decimals=5)
+        assert picked.tolist() == members[distances.argsort(stable=True)][:8].tolist()
+    blobs = torch.from_numpy(draw_rows("blobs", np.random.default_rng(6))[0])
+    objectives = [cluster_rows([blobs], 6, 4, n_init=starts)[0].objective for starts in (1, 2, 5, 10)]
+    assert objectives == sorted(objectives, reverse=True)
+    assert objectives[0] > objectives[-1]
+
+
+def test_centroids_to_start_from_that_coincide_are_moved_apart():
+    rng = np.random.default_rng(14)
+    for _ in range(5):
+        blobs = rng.permutation(np.arange(120) % 6)
+        rows = torch.from_numpy((10 * np.eye(6, 16)[blobs] + rng.standard_normal((120, 16))).astype(np.float32))
+        (found,) = cluster_rows([rows], 6, 2, initial=rows[[0, 1, 0, 0, 1, 0]][None])
+        assert found.objective == pytest.approx(objective(rows.numpy(), blobs), rel=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_batch_gives_to_the_bit_what_its_matrices_give_alone(k):
+    rng = np.random.default_rng(7)
+    matrices = [torch.from_numpy(rng.standard_normal((97, 33)).astype(np.float32)) for _ in range(4)]
+    matrices[1][0] *= 1000  # its bound comes into play
+    matrices[2] = matrices[2][torch.arange(97) // 9]
+    batch = cluster_rows(matrices, k, 12, n_init=2)
+    for matrix, together in zip(matrices, batch, strict=True):
+        (alone,) = cluster_rows([matrix], k, 12, n_init=2)
+        assert torch.equal(alone.labels, together.labels)
+        assert torch.equal(alone.centroids, together.centroids)
+        assert alone[2:] == together[2:]
+    assert {found.bounded for found in batch} == ({False} if k == 1 else {False, True})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-36, 1e36])
+def test_numbers_at_the_ends_of_float32_do_no_harm(scale, dtype):
+    weight = torch.randn(60, 24, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    expected = select_pivots(weight, 3, 6, backend="torch")
+    scale = scale if dtype == torch.float32 else scale**8  # 1e288: no float32
+    assert torch.equal(select_pivots((weight * scale).to(dtype), 3, 6, backend="torch"), expected)
+
+
+def test_an_offset_of_all_rows_changes_nothing():
+    weight = torch.randn(60, 24, generator=torch.Generator().manual_seed(9)).bfloat16().float()
+    expected = select_pivots(weight, 3, 6, backend="torch")
+    assert torch.equal(select_pivots(weight + 256, 3, 6, backend="torch"), expected)
+
+
+def test_the_process_settings_for_products_are_neither_obeyed_nor_changed():
+    weight = torch.randn(300, 512, generator=torch.Generator().manual_seed(10))
+    expected = select_pivots(weight, 4, 20, backend="torch")
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        clustering._pmrc_results.clear()
+        seen = []
+        with torch.autocast("cpu", dtype=torch.bfloat16), kmeans.full_float32(torch.device("cpu")):
+            seen.append((weight @ weight.T).dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(select_pivots(weight, 4, 20, backend="torch"), expected)
+            assert (weight @ weight.T).dtype == torch.bfloat16
+        assert seen == [torch.float32]
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
