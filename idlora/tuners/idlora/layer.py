@@ -103,7 +103,9 @@ class IdLoraLinear(RoutedLayer):
         bias = self.get_base_layer().bias
         return (
             kernels.usable(h)
-            and kernels.suit(h, self.idlora_router.get(adapter_name))
+            and kernels.suit(
+                h, self.idlora_router.get(adapter_name), self.out_features // len(self.idlora_B[adapter_name])
+            )
             and not self.needs_rows(adapter_name)
             and (bias is None or not (bias.requires_grad or bias.is_meta))
         )

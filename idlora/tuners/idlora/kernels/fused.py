@@ -2,7 +2,7 @@
 
 import torch
 
-from idlora.tuners.idlora.kernels import eager, launch, ops
+from idlora.tuners.idlora.kernels import eager, entry_type, launch, ops
 
 
 def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
@@ -10,9 +10,8 @@ def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
 
     Under autocast h enters in its type, as it does into the base layer. `out_features` is the base layer's.
     """
+    h = h.to(entry_type(h))
     h = h.reshape(-1, h.shape[-1]).contiguous()  # a slice of rows, say, reshapes to a view with gaps
-    if torch.is_autocast_enabled(h.device.type):
-        h = h.to(torch.get_autocast_dtype(h.device.type))
     if torch.compiler.is_compiling():
         # An input wider than the output is dear to keep, and a compiler can often make it anew from what it keeps.
         return ops.route(h, T, h.shape[1] <= out_features)

@@ -19,9 +19,6 @@ FEW_TOKENS = 32
 PARTS = 768
 """Programs that a sum over rows is cut into, some six a multiprocessor; their parts are added up afterwards."""
 
-MOST_ROWS = 64 * 65535
-"""Of one launch over tiles of 64 rows: CUDA's limit on the second side of a grid."""
-
 
 def _tile(size: int, least: int = 1) -> int:
     """The side of a tile that holds `size` entries; Triton's matrix products take no less than 16."""
@@ -68,15 +65,12 @@ def adapt(
             base, bias, route, mask, pivots, order, x, alpha, z, scale, M,
             N=N, HAS_BIAS=bias is not None, SAVES=saves, **_mixing(pivots, mask, router),
         )  # fmt: skip
-        flat_base, flat_out, flat_z = base.view(-1, NS), out.view(-1, NS), z.view(-1, RS)
-        for first in range(0, len(flat_base), MOST_ROWS):
-            part = slice(first, first + MOST_ROWS)
-            rows = len(flat_base[part])
-            launcher(apply_kernel)[(triton.cdiv(NS, 128), triton.cdiv(rows, 64))](
-                flat_base[part], flat_z[part], B, flat_out[part], rows,
-                NS=NS, RS=RS, PRECISION=_precision(base.dtype),
-                BLOCK_M=64, BLOCK_N=128, CHUNK=_tile(RS, 16), num_warps=8 if base.element_size() == 2 else 4,
-            )  # fmt: skip
+        rows = base.numel() // NS
+        launcher(apply_kernel)[(triton.cdiv(NS, 128), triton.cdiv(rows, 64))](
+            base, z, B, out, rows,
+            NS=NS, RS=RS, PRECISION=_precision(base.dtype),
+            BLOCK_M=64, BLOCK_N=128, CHUNK=_tile(RS, 16), num_warps=8 if base.element_size() == 2 else 4,
+        )  # fmt: skip
     return out, x, alpha, z
 
 
