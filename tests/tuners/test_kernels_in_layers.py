@@ -242,6 +242,15 @@ def test_the_order_is_made_when_pivots_are_loaded():
     assert torch.equal(other.idlora_order["default"], ascending(layer.idlora_pivots["default"]))
 
 
+def test_the_order_survives_a_move_to_a_device_without_memory():
+    layer, other = make_layer(), make_layer()
+    layer.to("meta")
+    assert not layer.idlora_order
+    layer.to_empty(device=DEVICE)  # whatever was in memory: no pivots, and no error yet
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer.idlora_order["default"], other.idlora_order["default"])
+
+
 @pytest.mark.parametrize("router", ROUTERS)
 def test_the_plain_layer_compiles_without_a_break(router):
     layer = make_layer(router=router).cpu()

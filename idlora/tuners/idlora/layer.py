@@ -86,7 +86,11 @@ class IdLoraLinear(RoutedLayer):
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        look_at_pivots(self)  # on another device they are others
+        places = {name: self.idlora_pivots[name].device for name in self.idlora_order}
+        # No buffer, which `to_empty` would leave with whatever was in memory: lost on the meta device, and made again.
+        self.idlora_order = {
+            name: order.to(places[name]) for name, order in self.idlora_order.items() if places[name].type != "meta"
+        }
         return self
 
     def gaussian_rows(self, pivots: torch.Tensor | None, count: int) -> torch.Tensor:
