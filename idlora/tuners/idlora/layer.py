@@ -179,7 +179,8 @@ class IdLoraLinear(RoutedLayer):
         return x.unflatten(-1, pivots.shape)
 
     def pivots(self, adapter_name: str) -> torch.Tensor:
-        """The pivots (k, r) of an adapter, int32. Raises UnsetPivotsError if they are not rows of W yet.
+        """The pivots (k, r) of an adapter, int32. Raises UnsetPivotsError if they are not rows of W yet, ValueError if
+        they are no different rows of W.
 
         They are looked at once (on a GPU each look waits for it), and again when the buffer was replaced or written
         to, as loaders and moves to another device do. A compiled graph cannot look; there the kernels turn the output
