@@ -18,6 +18,10 @@ from idlora.records import Run, run_name
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
 
 
+LATER = {"model": {"tokenizer": None}, "data": {"packing": False}}
+"""Keys that came after the first results, with their defaults: left out there, so that those results keep their names."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
     """What one cell computes, and where and how it is run here.
@@ -44,6 +48,8 @@ class Cell:
         """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
         specs["data"]["template_version"] = TEMPLATE_VERSION
+        for part, later in LATER.items():
+            specs[part] = {key: value for key, value in specs[part].items() if later.get(key, ...) != value}
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
 
     @property

@@ -30,6 +30,8 @@ class ModelSpec:
         init: "pretrained" loads the weights; "random" takes the shape alone and draws them, always the same ones.
         shape: for random weights: transformers' `model_type` and the config's sizes; None reads config.json there.
         checksum: of the weights' content, where it is known; see `idlora.training.base_identity`.
+        tokenizer: a folder or hub id, where it is not the model's own (random weights have none).
+        attention: transformers' name of the attention kernel; None is its own choice, SDPA.
     """
 
     name: str
@@ -40,6 +42,8 @@ class ModelSpec:
     init: Literal["pretrained", "random"] = "pretrained"
     shape: Mapping[str, Any] | None = None
     checksum: str | None = None
+    tokenizer: str | None = None
+    attention: Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -101,6 +105,8 @@ class DataSpec:
         limit: most rows, chosen evenly over the set; None is all of them.
         holdout: rows set apart from the training set, for choosing a learning rate; never trained on.
         digest: of the data's content, where it is known.
+        packing: several examples in one row of at most `max_length` tokens, each blind to the others. A row of the
+            effective batch is then such a pack.
     """
 
     name: str
@@ -109,6 +115,7 @@ class DataSpec:
     limit: int | None = None
     holdout: int = 0
     digest: str | None = None
+    packing: bool = False
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
@@ -136,13 +143,15 @@ class TrainSpec:
         epochs: passes over the training set.
         max_steps: optimiser steps; None is as many as the epochs make.
         batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
-        micro_batch_size: rows behind one forward pass of one process.
+        micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
         warmup_steps: steps over which the rate rises from zero.
         lr_scheduler: transformers' name of what follows the warm-up.
         optimizer: transformers' name of it.
         gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients.
         save_steps: steps between checkpoints; 0 writes none, and an interrupted run starts anew.
-        report_to: "none", or "wandb" and others that the Trainer knows.
+        group_by_length: deal a step's rows to its micro-batches by their length, which saves padding and changes
+            neither what rows a step has nor its gradient.
+        liger_kernel: liger-kernel's fused loss and norms, an optional package for GPUs.
         deepspeed: DeepSpeed's config, or the file that holds it.
     """
 
@@ -159,7 +168,8 @@ class TrainSpec:
     seed: int = 0
     gradient_checkpointing: bool = False
     save_steps: int = 0
-    report_to: str = "none"
+    group_by_length: bool = False
+    liger_kernel: bool = False
     deepspeed: Mapping[str, Any] | Path | None = None
     protocol_version: int = 1
 
@@ -173,17 +183,20 @@ class TrainSpec:
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"train.learning_rate is {self.learning_rate}: it must be above 0.")
 
-    def accumulation(self, world_size: int) -> int:
-        """Micro-batches that one process adds up before a step, so that `batch_size` is met exactly.
+    def division(self, processes: int) -> tuple[int, int]:
+        """(rows of one micro-batch, micro-batches that one process adds up before a step).
+
+        Their product times the processes is `batch_size` exactly; the first is the largest that `micro_batch_size`
+        allows.
 
         Raises:
-            ValueError: no whole number of them meets it.
+            ValueError: the processes cannot share the batch evenly.
         """
-        share, rest = divmod(self.batch_size, self.micro_batch_size * world_size)
+        share, rest = divmod(self.batch_size, processes)
         if rest or not share:
             raise ValueError(
-                f"train.batch_size={self.batch_size} cannot be met with micro_batch_size={self.micro_batch_size} on "
-                f"{world_size} process(es): make it a multiple of {self.micro_batch_size * world_size}, or choose a "
-                f"micro_batch_size that divides {self.batch_size / world_size:g}."
+                f"train.batch_size={self.batch_size} cannot be shared evenly by {processes} processes: make it a "
+                f"multiple of {processes}, or set launch.num_processes to a divisor of {self.batch_size}."
             )
-        return share
+        rows = next(rows for rows in range(min(self.micro_batch_size, share), 0, -1) if share % rows == 0)
+        return rows, share // rows

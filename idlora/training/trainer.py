@@ -221,11 +221,12 @@ def _has_dtype(parameters: Iterator[torch.nn.Parameter], *dtypes: torch.dtype) -
 def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArguments:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = not torch.cuda.is_available()
+    micro_batch, accumulation = spec.division(processes)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         seed=spec.seed,
-        per_device_train_batch_size=spec.micro_batch_size,
-        gradient_accumulation_steps=spec.accumulation(processes),
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
         num_train_epochs=spec.epochs,
         max_steps=spec.max_steps or -1,
         learning_rate=spec.learning_rate,
@@ -242,7 +243,7 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         logging_steps=1,  # reads the loss at every step: a loss that is not finite stops the run at once
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
-        report_to=spec.report_to,
+        report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
