@@ -21,6 +21,7 @@ def main(config: DictConfig) -> None:
     if cell.run.done:
         print(f"already trained: {cell.run.folder}")
     else:
+        print(cell.division, flush=True)
         with display(1) as progress:
             progress.cell(cell.title)
             train_cell(cell, progress)

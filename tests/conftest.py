@@ -1,4 +1,4 @@
-"""What the whole suite shares: one thread count, no network, and where the real data sets are."""
+"""What the whole suite shares: one thread count, no network, a cache of its own, and where the real data sets are."""
 
 import os
 from pathlib import Path
@@ -34,6 +34,13 @@ def real_data() -> Path:
             pytest.fail("IDLORA_REQUIRE_REAL_DATA is set, but no real data were found; set IDLORA_REAL_DATA=<folder>")
         pytest.skip("no copies of the public data sets here; set IDLORA_REAL_DATA=<folder> to run this")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tests, and the processes that they start, keep for later: never the user's own folder."""
+    os.environ["IDLORA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    return Path(os.environ["IDLORA_CACHE"])
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Text to token ids and loss mask.
 
 `load_rows` reads a data set from a folder or the hub, `to_examples` turns its rows into prompts and responses,
-`tokenize` into ids and labels; `holdout` and `limit` cut the rows. `load_mixture` and `mixture_examples` are the first
-two for a training set made of several. Names are imported on first use, so that
-`idlora.data.templates` costs nothing.
+`tokenize` into ids and labels (`tokenize_once` keeps them), `pack` puts several examples into a row; `holdout` and `limit`
+cut the rows. `load_mixture` and `mixture_examples` are the first two for a training set made of several. Names are
+imported on first use, so that `idlora.data.templates` costs nothing.
 """
 
 from importlib import import_module
@@ -11,19 +11,21 @@ from importlib import import_module
 _HOME = {
     "render": "templates",
     "eval_prompt": "templates",
-    "DatasetSpec": "sources",
-    "DataError": "sources",
-    "DATASETS": "sources",
+    "DatasetSpec": "catalogue",
+    "DataError": "catalogue",
+    "DATASETS": "catalogue",
     "load_rows": "sources",
     "load_shown": "sources",
     "Example": "examples",
     "to_examples": "examples",
-    "holdout": "examples",
-    "limit": "examples",
+    "holdout": "choosing",
+    "limit": "choosing",
     "load_mixture": "mixture",
     "mixture_examples": "mixture",
     "TokenizedSet": "tokenization",
     "tokenize": "tokenization",
+    "tokenize_once": "kept",
+    "pack": "packing",
 }
 
 __all__ = sorted(_HOME)

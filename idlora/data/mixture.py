@@ -5,11 +5,18 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from idlora.data.examples import Example, limit, to_examples
+from idlora.data.choosing import limit
+from idlora.data.examples import Example, to_examples
 from idlora.data.sources import load_rows
 
 
-def load_mixture(parts: Mapping[str, float], *, root: Path | str | None, seed: int = 0) -> list[dict]:
+def load_mixture(
+    parts: Mapping[str, float],
+    *,
+    root: Path | str | None,
+    revisions: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> list[dict]:
     """Training rows of the parts, one part after the other, each with its own columns, "part" and "id".
 
     An id is `"<part>/<the row's own id>"`. Of a part with n rows and share p, round(p·n) are kept, chosen by the hash
@@ -19,6 +26,7 @@ def load_mixture(parts: Mapping[str, float], *, root: Path | str | None, seed: i
     Args:
         parts: names of training sets, each with its share, 0 < p ≤ 1.
         root: folder with all of them, in the layout of `idlora.data.sources`; None reads the hub.
+        revisions: of the hub's data sets, see `load_rows`.
 
     Raises:
         DataError: see `load_rows`.
@@ -28,7 +36,7 @@ def load_mixture(parts: Mapping[str, float], *, root: Path | str | None, seed: i
     """
     rows = []
     for part, share in parts.items():
-        own = load_rows(part, "train", root=root)
+        own = load_rows(part, "train", root=root, revisions=revisions)
         kept = limit(own, round(share * len(own)), seed=seed)
         rows += [row | {"id": f"{part}/{row['id']}", "part": part} for row in kept]
     return rows

@@ -4,13 +4,15 @@
     labels    = [-100 ...  ] [response ids] eos          the loss sees the response and its end, nothing else
 
 Prompt and response are tokenized apart, so that the boundary in training is the boundary in generation.
-Left out: packing several examples into one row.
+Left out: several examples in one row, which is `idlora.data.packing`'s.
 """
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
+from idlora.data.catalogue import DataError
 from idlora.data.examples import Example
-from idlora.data.sources import DataError
 
 IGNORED = -100
 
@@ -20,11 +22,13 @@ class TokenizedSet:
     """Rows to train on, and an account of what was cut.
 
     Attributes:
-        rows: one dict per example, "input_ids" and "labels": lists of int of the same length, at most max_length.
-        ids: the example of each row.
+        rows: one dict per example, "input_ids" and "labels": lists of int of the same length, at most max_length;
+            packed, one per pack, with "position_ids" beside them.
+        ids: the examples, in the order in which they lie in the rows.
         truncated: rows whose response was cut short (their end mark is gone with it).
         dropped_empty: examples left out because their response is empty.
         dropped_long: examples left out because their prompt leaves no room for a response.
+        row_length: most tokens of a pack; None where every row is one example.
     """
 
     rows: list[dict[str, list[int]]]
@@ -32,43 +36,62 @@ class TokenizedSet:
     truncated: int = 0
     dropped_empty: int = 0
     dropped_long: int = 0
+    row_length: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def report(self) -> dict[str, int]:
-        """Counts for a run's records: rows, tokens, response_tokens, truncated, dropped_empty, dropped_long."""
-        return {
+    def report(self) -> dict[str, Any]:
+        """Account for a run's records.
+
+        rows, examples, tokens, response_tokens, truncated, dropped_empty, dropped_long; sources: how many examples are
+        of each source, by their ids up to the last "/"; fill_share, of packs: the share of their room that is filled.
+        """
+        tokens = sum(len(row["input_ids"]) for row in self.rows)
+        account = {
             "rows": len(self.rows),
-            "tokens": sum(len(row["input_ids"]) for row in self.rows),
+            "examples": len(self.ids),
+            "tokens": tokens,
             "response_tokens": sum(label != IGNORED for row in self.rows for label in row["labels"]),
             "truncated": self.truncated,
             "dropped_empty": self.dropped_empty,
             "dropped_long": self.dropped_long,
+            "sources": dict(Counter(id.rpartition("/")[0] for id in self.ids if "/" in id)),
         }
+        if self.row_length is not None:
+            account["fill_share"] = tokens / (len(self.rows) * self.row_length)
+        return account
 
 
 def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_share: float = 0.05) -> TokenizedSet:
     """Token ids and labels of examples, in order, without padding.
 
     A prompt is never cut: a response that does not fit is, and an example whose prompt leaves no room for a single
-    token of response is left out. Both are counted.
+    token of response is left out, as is one whose response is empty. All are counted.
 
     Args:
         examples: from `to_examples`.
         tokenizer: a transformers tokenizer with an end token.
         max_length: most tokens of a row, prompt, response and end mark together.
-        max_cut_share: share of the examples that may be truncated or left out for their length.
+        max_cut_share: share of the examples that may be truncated or left out for their length, and share of them
+            that may be left out for their empty response.
 
     Raises:
         DataError: the tokenizer has no end token, nothing is left to train on, or more than `max_cut_share` of the
-            examples do not fit.
+            examples have no response or do not fit.
     """
     if tokenizer.eos_token_id is None:
         raise DataError(f"Tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token.")
     answered = [example for example in examples if example.response]
     if not answered:
         raise DataError(f"None of the {len(examples)} examples has a response: there is nothing to train on.")
+    empty = len(examples) - len(answered)
+    if empty > max_cut_share * len(examples):
+        first = next(example.id for example in examples if not example.response)
+        raise DataError(
+            f"{empty} of {len(examples)} examples ({empty / len(examples):.1%}) have an empty response, more than the "
+            f"{max_cut_share:.0%} allowed: fetch the data again, or remove those rows (the first is {first})."
+        )
     prompts = tokenizer([example.prompt for example in answered])["input_ids"]
     responses = tokenizer([example.response for example in answered], add_special_tokens=False)["input_ids"]
 
@@ -90,4 +113,6 @@ def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_sha
             f"{cut} of {len(answered)} examples ({cut / len(answered):.1%}) do not fit in max_length={max_length}, "
             f"more than the {max_cut_share:.0%} allowed: raise data.max_length (the longest has {longest} tokens)."
         )
-    return TokenizedSet(rows, ids, truncated, len(examples) - len(answered), dropped_long)
+    if not rows:
+        raise DataError(f"No prompt leaves room for a response in max_length={max_length}: raise data.max_length.")
+    return TokenizedSet(rows, ids, truncated, empty, dropped_long)

@@ -1,33 +1,73 @@
-"""What decoding and likelihoods share: the log of what was answered, the model's mode, its context, left padding."""
+"""What decoding and likelihoods share: asking in batches, the model's mode, its context, left padding."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import torch
 
+from idlora.evals.answers import COST, Share, ShareAnswered, open_log
 from idlora.evals.items import Prompt
 from idlora.records import ItemLog
 
 CHUNK = 1024
 """Texts encoded at once: a benchmark's worked examples come to tens of millions of tokens."""
 
+PREFILL_TOKENS = 32_768
+"""Most tokens, padding included, of one forward pass on a GPU: activations of an 8B model's widest layer take 0.9 GB."""
 
-def open_log(path: Path, prompts: Sequence[Prompt]) -> ItemLog:
-    """The answers so far, or none where one of them answers another text: then all are asked again.
+Batch = Sequence[tuple[Prompt, int]]
+"""Prompts, each with the number of the sample that is asked for."""
 
-    Raises ValueError for no prompts, or an item id twice.
+
+def ask_in_batches(
+    model,
+    prompts: Sequence[Prompt],
+    batches: Sequence[Batch],
+    *,
+    answer: Callable[[int], tuple[Sequence[dict], dict]],
+    path: Path,
+    share: Share | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ItemLog:
+    """The answers to all batches: those on disk, and those of `answer`, recorded batch by batch, each as a whole.
+
+    Args:
+        model: put in evaluation mode, and afterwards in the mode that it came in.
+        answer: gives the records of a batch, by its number, and what the batch took.
+        path: the answers file.
+        share: the part of the missing batches that is answered here; None is all of them.
+        progress: called with (answers done, answers in all), of this share.
+
+    Raises:
+        ValueError: see `open_log`; or something is missing and the model, on the meta device, has no weights.
+        ShareAnswered: at the end of a share.
     """
-    if not prompts:
-        raise ValueError("there is nothing to answer: the benchmark has no rows")
-    hashes = {prompt.item_id: prompt.prompt_hash for prompt in prompts}
-    if len(hashes) < len(prompts):
-        raise ValueError("two rows have the same id: give each row its own")
-    log = ItemLog(path)
-    if any(hashes.get(answer["item_id"]) != answer["prompt_hash"] for answer in log.records):
-        path.unlink()
-        log = ItemLog(path)
+    log = open_log(path, prompts)
+    keys = [[(prompt.item_id, sample) for prompt, sample in batch] for batch in batches]
+    waiting = [number for number, some in enumerate(keys) if any(key not in log for key in some)]
+    total = sum(map(len, keys))
+    mine = log
+    if share is not None:
+        mine = ItemLog(share.file(path))
+        waiting = waiting[share.index :: share.of]
+        total = len(mine) + sum(key not in log and key not in mine for number in waiting for key in keys[number])
+    if waiting and model.device.type == "meta":
+        raise ValueError(f"{len(waiting)} batches of answers are missing in {path.parent}: run the same command again")
+    with evaluating(model):
+        for number in waiting:
+            missing = [key not in log and key not in mine for key in keys[number]]
+            if any(missing):
+                records, cost = answer(number)
+                records = [each for each, wanted in zip(records, missing, strict=True) if wanted]
+                records[0] |= {COST: cost}
+                mine.append(records)
+            if progress:
+                progress(len(mine), total)
+    if share is not None:
+        raise ShareAnswered
     return log
 
 
@@ -66,3 +106,18 @@ def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tenso
     ids = torch.tensor([[0] * (width - len(s)) + list(s) for s in sequences], device=device)
     mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=device)
     return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def passes(sequences: Sequence[Sequence[int]], device) -> Iterator[Sequence[Sequence[int]]]:
+    """Sequences to send through the model together: all of them, and on a GPU as many as `PREFILL_TOKENS` allows."""
+    width = max(map(len, sequences))
+    together = max(1, PREFILL_TOKENS // width) if device.type == "cuda" else len(sequences)
+    for start in range(0, len(sequences), together):
+        yield sequences[start : start + together]
+
+
+def seconds(device) -> float:
+    """A clock's reading after everything that the device was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import gc
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from idlora.pipeline.evaluation import Subject, evaluate_all
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.work import at_work
 from idlora.records import Run, run_name
+from idlora.training import launching
+from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
 
-
-LATER = {"model": {"tokenizer": None}, "data": {"packing": False}}
+LATER = {"data": {"packing": False}}
 """Keys that came after the first results, with their defaults: left out there, so that those results keep their names."""
 
 
@@ -26,8 +26,9 @@ LATER = {"model": {"tokenizer": None}, "data": {"packing": False}}
 class Cell:
     """What one cell computes, and where and how it is run here.
 
-    `config` is what is computed and names the run's folder; results_dir, data_root, threads, batch_size and the
-    permissions are this machine's affair and are not part of it.
+    `config` is what is computed and names the run's folder; launch, results_dir, data_root, threads, batch_size and the
+    permissions are this machine's affair and are not part of it. `revisions` of the hub's data sets are, through the
+    data's digest.
     """
 
     experiment: str
@@ -36,12 +37,14 @@ class Cell:
     method: MethodSpec
     data: DataSpec
     train: TrainSpec
+    launch: Launch
     protocols: tuple[Protocol, ...]
     data_root: Path | None
     results_dir: Path
     threads: int
     batch_size: int
     permissions: Permissions
+    revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -69,6 +72,21 @@ class Cell:
             batch_size=self.batch_size,
             threads=self.threads,
             permissions=self.permissions,
+            revisions=self.revisions,
+        )
+
+    @property
+    def sharded(self) -> bool:
+        """Whether one cell's weights or optimiser state lie spread over several GPUs."""
+        return self.launch.mode in ("zero2", "zero3")
+
+    @property
+    def division(self) -> str:
+        """How a step's rows are shared, as a sentence. Raises ValueError where the processes cannot share them."""
+        rows, passes = self.train.division(self.launch.processes)
+        return (
+            f"{self.train.batch_size} rows a step = {self.launch.processes} process(es) × {passes} passes × {rows} rows "
+            f"(launch={self.launch.mode})"
         )
 
     @property
@@ -122,12 +140,18 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
 
     Waits for another process that works on the run, and does nothing where that one finished it.
     """
+    progress = progress or Silent()
+    if cell.launch.needs_ranks and cell.method.kind != "none":
+        from idlora.pipeline.ranks import train_in_ranks
+
+        train_in_ranks(cell, progress)
+        return
     import torch  # seconds to import: a finished cell needs none of it
 
     from idlora.training import build_adapted, build_base, build_data, count_parameters, train
 
-    progress = progress or Silent()
     torch.set_num_threads(cell.threads)
+    launching.join()
     with _status_on_disk(cell) as finish:
         if finish is None:
             return
@@ -135,44 +159,61 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
         if cell.method.kind == "none":
             finish(count_parameters(model) | {"parameters_trainable": 0})
             return
+        tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
+        with launching.first_rank_first():  # what it chooses among the weights, the others read
+            model = build_adapted(model, cell.method, cell.train.seed)
         resources = train(
-            model=build_adapted(model, cell.method, cell.train.seed),
+            model=model,
             tokenizer=tokenizer,
-            tokenized=build_data(cell.data, tokenizer, root=cell.data_root)[0],
+            tokenized=tokenized,
             spec=cell.train,
             base=cell.model,
             folder=cell.run.folder,
             on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
         )
         finish(dataclasses.asdict(resources))
-    shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+    if launching.rank() == 0:
+        shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
 
 
 @contextlib.contextmanager
 def _status_on_disk(cell: Cell) -> Iterator[Any]:
-    """Walk the run's states around a training; in a launch of several processes the first one alone writes them.
+    """Walk the run's states around a training; of several ranks the first starts and ends it, and each may fail it.
 
     Gives what takes the resources at the end, or None where the run turns out to be done.
     """
-    from idlora.training import OutOfMemory
+    with _opened(cell) as finish:
+        try:
+            yield finish
+        except BaseException as error:
+            if finish is not None:
+                _mark(cell.run, error)
+            raise
 
-    if int(os.environ.get("RANK", "0")) != 0:
-        yield lambda resources: None
+
+@contextlib.contextmanager
+def _opened(cell: Cell) -> Iterator[Any]:
+    if launching.rank() > 0:
+        yield None if launching.from_first_rank() else lambda resources: None
         return
     run = cell.run
     with at_work(run.folder):
-        if run.done:
-            yield None
-            return
-        run.start(cell.config)
-        try:
-            yield run.finish
-        except KeyboardInterrupt:
-            run.fail("interrupted", "stopped by a signal while training")
-            raise
-        except OutOfMemory as error:
-            run.fail("oom", str(error))
-            raise
-        except Exception as error:
-            run.fail("failed", f"{type(error).__name__}: {error}")
-            raise
+        done = launching.from_first_rank(run.done)  # known only now: another command may have been at work
+        if not done:
+            run.start(cell.config)
+        yield None if done else run.finish
+
+
+def _mark(run: Run, error: BaseException) -> None:
+    """Write how a training ended, unless another rank has: the others are interrupted because of the one that failed."""
+    from idlora.training import OutOfMemory
+
+    rank = f"rank {launching.rank()}: " if launching.inside() else ""
+    if run.state != "running":
+        return
+    if isinstance(error, OutOfMemory):
+        run.fail("oom", f"{rank}{error}")
+    elif isinstance(error, Exception):
+        run.fail("failed", f"{rank}{type(error).__name__}: {error}")
+    else:
+        run.fail("interrupted", "stopped by a signal while training")

@@ -3,7 +3,8 @@
 `compose` resolves a root config with overrides, as the command line would; `cell_from_config` checks every key and
 value and returns a `Cell`. Resolvers that serve the YAML files:
 
-    ${by_scale:{paper:128,tiny:12}}   the value for the config's scale
+    ${by_scale:{paper:128,tiny:12}}   the value for the config's scale, or for the scale that it takes after (scale_like)
+    ${by_kind:{full:float32,peft:bfloat16,none:bfloat16}}   the value for the method's kind; none where there is no method
     ${learning_rate:paper}            the paper's learning rate, or the method's own where the paper is silent
     ${learning_rate:tuned}            the one that `make tune` chose, from experiments/tuning/<scale>/chosen.csv
 """
@@ -25,9 +26,17 @@ from omegaconf.errors import OmegaConfBaseException
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.cell import Cell, finished
 from idlora.pipeline.evaluation import Subject
-from idlora.pipeline.places import data_digest, folder_digest, locate_data, locate_model, relocate_model
+from idlora.pipeline.places import (
+    data_digest,
+    folder_digest,
+    locate_data,
+    locate_model,
+    locate_revisions,
+    relocate_model,
+)
 from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import Run, digest
+from idlora.training.launching import Launch, resolve, visible_gpus
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,9 +52,14 @@ def chosen_csv(scale: str) -> Path:
 
 
 def _by_scale(choices: DictConfig, *, _root_: DictConfig) -> Any:
-    if _root_.scale not in choices:
-        raise ConfigError(f"this config has values for the scales {list(choices)}, none for scale={_root_.scale}")
-    return choices[_root_.scale]
+    for scale in filter(None, (_root_.scale, _root_.scale_like)):
+        if scale in choices:
+            return choices[scale]
+    raise ConfigError(f"this config has values for the scales {list(choices)}, none for scale={_root_.scale}")
+
+
+def _by_kind(choices: DictConfig, *, _root_: DictConfig) -> Any:
+    return choices[_root_.method.kind if "method" in _root_ else "none"]
 
 
 def _learning_rate(source: str, *, _root_: DictConfig) -> float | None:
@@ -68,6 +82,7 @@ def _learning_rate(source: str, *, _root_: DictConfig) -> float | None:
 def register_resolvers() -> None:
     """Make the resolvers known to OmegaConf; safe to call again."""
     OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
+    OmegaConf.register_new_resolver("by_kind", _by_kind, replace=True)
     OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
 
 
@@ -139,22 +154,41 @@ def cell_from_config(config: DictConfig) -> Cell:
 
 
 def _cell(values: Mapping[str, Any]) -> Cell:
-    train = values["train"] | {"seed": values["seed"], "deepspeed": values["launch"]["deepspeed"]}
+    method = method_spec(values["method"])
+    launch, deepspeed = _launch(values["launch"], full=method.kind == "full")
+    train = values["train"] | {"seed": values["seed"], "deepspeed": deepspeed}
     for read_by_the_methods in ("dropout", "target_modules"):
         train.pop(read_by_the_methods, None)
-    data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
-    data = typed(DataSpec, values["data"], where="data")
-    data = dataclasses.replace(data, digest="+".join(data_digest(source, data_root) for source in data.sources))
+    own = dict(values["data"])
+    data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
+    data, revisions = typed(DataSpec, own, where="data"), locate_revisions(values["revisions"])
+    digests = (data_digest(source, data_root, revisions=revisions) for source in data.sources)
+    data = dataclasses.replace(data, digest="+".join(digests))
     return Cell(
         experiment=values["experiment"],
         scale=values["scale"],
         model=typed(ModelSpec, locate_model(values["model"]), where="model"),
-        method=method_spec(values["method"]),
+        method=method,
         data=data,
         train=typed(TrainSpec, train, where="train"),
+        launch=launch,
         results_dir=Path(values["results_dir"]),
         **_how(values, values["eval"], data_root),
     )
+
+
+def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[str, Any] | None]:
+    """How a cell is launched here, and DeepSpeed's config where that takes part.
+
+    ``launch=auto`` ends as one of the other files of configs/launch, whose DeepSpeed config it takes over.
+    """
+    try:
+        launch = resolve(values["mode"], num_processes=values["num_processes"], full=full, gpus=visible_gpus())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if launch.mode == values["mode"]:
+        return launch, values["deepspeed"]
+    return launch, yaml.safe_load((CONFIGS / "launch" / f"{launch.mode}.yaml").read_text(encoding="utf-8"))["deepspeed"]
 
 
 def method_spec(values: Mapping[str, Any]) -> MethodSpec:
@@ -224,8 +258,7 @@ def subject_from_config(config: DictConfig) -> Subject:
     if not run.done:
         raise ConfigError(f"run={config.run} is no finished run (its state is {run.state}): train it first")
     recorded = run.config
-    config = config.copy()
-    config.scale = recorded["scale"]
+    config = OmegaConf.merge(config, OmegaConf.load(CONFIGS / "scale" / f"{recorded['scale']}.yaml"))
     values = plain(config)
     data_root = locate_data(values["data_root"], scale=recorded["scale"], results_dir=values["results_dir"])
     evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
@@ -266,6 +299,7 @@ def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | 
     return {
         "protocols": protocols(evals, data_root, values["protocol"]),
         "data_root": data_root,
+        "revisions": locate_revisions(values["revisions"]),
         "batch_size": values["eval_batch_size"],
         "threads": values["threads"],
         "permissions": Permissions(

@@ -1,7 +1,7 @@
 """Evaluating a model, whether a cell of a table trained it or someone brought it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,13 @@ class Subject:
     batch_size: int
     threads: int
     permissions: Permissions
+    revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def eval_folder(self, protocol: Protocol) -> Path:
         """Where the records of one benchmark lie: named after what the protocol asks (not what it is called), the
         content of its data, and the batch size, which decides what random numbers a sampled answer gets.
         """
-        data = data_digest(protocol.benchmark, self.data_root)
+        data = data_digest(protocol.benchmark, self.data_root, revisions=self.revisions)
         asked = protocol.identity | {"data": data, "generation_batch": self.batch_size}
         asked["template_version"] = TEMPLATE_VERSION
         return Run(self.folder).eval_folder(protocol.benchmark, digest(asked, 8))
@@ -76,12 +77,12 @@ def _evaluate(subject: Subject, progress: Silent) -> None:
             model=model,
             tokenizer=tokenizer,
             protocol=protocol,
-            rows=load_rows(protocol.benchmark, "test", root=subject.data_root),
+            rows=load_rows(protocol.benchmark, "test", root=subject.data_root, revisions=subject.revisions),
             folder=subject.eval_folder(protocol),
             batch_size=subject.batch_size,
             permissions=subject.permissions,
             progress=lambda done, total, what=f"{protocol.benchmark} {protocol.name}": progress.step(what, done, total),
-            fewshot_rows=_worked_examples(protocol, subject.data_root),
+            fewshot_rows=_worked_examples(protocol, subject),
         )
 
 
@@ -91,5 +92,7 @@ def require_permissions(protocols: Iterable[Protocol], permissions: Permissions)
         require_permission(permissions)
 
 
-def _worked_examples(protocol: Protocol, data_root: Path | None) -> list[dict[str, Any]] | None:
-    return load_shown(protocol.benchmark, root=data_root) if protocol.num_fewshot else None
+def _worked_examples(protocol: Protocol, subject: Subject) -> list[dict[str, Any]] | None:
+    if not protocol.num_fewshot:
+        return None
+    return load_shown(protocol.benchmark, root=subject.data_root, revisions=subject.revisions)

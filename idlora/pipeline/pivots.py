@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from idlora.pipeline.compose import method_spec, plain
-from idlora.pipeline.places import locate_data, locate_model, relocate_model
+from idlora.pipeline.places import locate_data, locate_model, locate_revisions, relocate_model
 from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import Run
 from idlora.report.collect import write_csv
@@ -63,6 +63,7 @@ class Inspection:
     run: Path | None
     prompts: int
     threads: int
+    revisions: Mapping[str, str]
     out: Path
 
     @classmethod
@@ -82,10 +83,10 @@ class Inspection:
             data = data_root = None
             model, method = locate_model(plain(config.model)), method_spec(plain(config.method))
         else:
-            data_root = locate_data(config.data_root, scale=scale, results_dir=config.results_dir)
+            data_root = locate_data(config.data.root, scale=scale, results_dir=config.results_dir)
             data_keys = {field.name for field in dataclasses.fields(DataSpec)}
             kept = {key: value for key, value in recorded["data"].items() if key in data_keys}
-            data = typed(DataSpec, kept | {"limit": config.prompts}, where="data")
+            data = typed(DataSpec, kept | {"limit": config.prompts, "packing": False}, where="data")
             model, method = relocate_model(recorded["model"]), typed(MethodSpec, recorded["method"], where="method")
         return cls(
             scale=scale,
@@ -97,6 +98,7 @@ class Inspection:
             run=None if run is None else run.folder,
             prompts=config.prompts,
             threads=config.threads,
+            revisions=locate_revisions(config.revisions),
             out=Path(config.results_dir) / scale / "pivots.csv",
         )
 
@@ -149,7 +151,7 @@ def _prompts(asked: Inspection, tokenizer: Any) -> Iterator[Any]:
 
     from idlora.training import build_data
 
-    for row in build_data(asked.data, tokenizer, root=asked.data_root)[0].rows:
+    for row in build_data(asked.data, tokenizer, root=asked.data_root, revisions=asked.revisions)[0].rows:
         length = next(index for index, label in enumerate(row["labels"]) if label >= 0)  # the loss sees responses
         yield torch.tensor([row["input_ids"][:length]])
 

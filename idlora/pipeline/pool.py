@@ -20,11 +20,8 @@ from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from typing import Any
 
-from idlora.pipeline.progress import Silent
+from idlora.pipeline.progress import Silent, Telling
 from idlora.pipeline.shell import quiet
-
-STEP_SECONDS = 0.2
-"""A worker tells of its steps at most this often."""
 
 PATIENCE = 20.0
 """Seconds that an interrupted worker has to mark its job before it is killed."""
@@ -165,7 +162,7 @@ def _serve(function: Callable[[Any, Silent], Any], pipe: connection.Connection, 
             _take_one_gpu(slot)
         for job in _received(pipe):
             try:
-                pipe.send(("done", function(job, _Telling(pipe))))
+                pipe.send(("done", function(job, Telling(lambda *step: pipe.send(("step", *step))))))
             except Exception as error:
                 pipe.send(("failed", f"{type(error).__name__}: {error}"))
                 return
@@ -193,15 +190,3 @@ def _take_one_gpu(slot: int) -> None:
     if count > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % count]
-
-
-class _Telling(Silent):
-    """A worker's side of the progress display: steps go to the parent, not too many."""
-
-    def __init__(self, pipe: connection.Connection):
-        self._pipe, self._told = pipe, 0.0
-
-    def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
-        if time.monotonic() - self._told >= STEP_SECONDS:
-            self._told = time.monotonic()
-            self._pipe.send(("step", phase, done, total, note))

@@ -10,7 +10,7 @@ import httpx
 import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from idlora.data.sources import DATASETS
+from idlora.data.catalogue import DATASETS, revision_of
 from idlora.evals.registry import runs_code
 from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
 from idlora.pipeline.cell import Cell
@@ -151,8 +151,8 @@ def _sources(cells: list[Cell]) -> Iterable[str]:
         if root is not None:
             if data_digest(name, root) == "absent":
                 yield f"data set {name}: {root / name} is not there"
-        elif spec.hub_files is not None and spec.hub_id == "json":
-            yield from _url(name, str(spec.hub_files))
+        elif spec.url is not None:
+            yield from _url(name, spec.source(revision_of(name, cells[0].revisions)))
         elif spec.hub_id is None:
             yield f"data set {name}: it is on no hub; put it under data_root=<folder>"
         else:

@@ -2,10 +2,15 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+STEP_SECONDS = 0.2
+"""A process at work tells another one of its steps at most this often."""
 
 
 class Silent:
@@ -28,6 +33,18 @@ class Silent:
 
     def finished(self, name: str, note: str = "") -> None:
         """The cell is done."""
+
+
+class Telling(Silent):
+    """The side of a process that has no display: ``send(phase, done, total, note)`` for some of the steps."""
+
+    def __init__(self, send: Callable[[str, int, int, str], None]):
+        self._send, self._told = send, 0.0
+
+    def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
+        if time.monotonic() - self._told >= STEP_SECONDS:
+            self._told = time.monotonic()
+            self._send(phase, done, total, note)
 
 
 class Lines(Silent):

@@ -33,7 +33,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except NotComplete as error:
             _end(str(error), 1)
         except Exception as error:
-            if os.environ.get(TRACEBACK) or not _is_input_error(error):
+            if os.environ.get(TRACEBACK) or not is_input_error(error):
                 raise
             _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
 
@@ -46,7 +46,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
-def _is_input_error(error: Exception) -> bool:
+def is_input_error(error: Exception) -> bool:
+    """Whether it is something that a user can put right, told in its own words."""
     # The packages below raise ValueError, OSError or an exception of their own for what a user can put right.
     return isinstance(error, ValueError | OSError) or type(error).__module__.startswith("idlora.")
 

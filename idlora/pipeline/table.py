@@ -13,6 +13,7 @@ from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import display
 from idlora.pipeline.typed import ConfigError
 from idlora.report.grid import CellKey
+from idlora.training.launching import Launch, visible_gpus
 
 
 @dataclass(frozen=True)
@@ -70,21 +71,28 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
+    if workers > 1 and visible_gpus() > 1:  # each worker sees one GPU
+        runs = [cell if cell.sharded else dataclasses.replace(cell, launch=Launch()) for cell in runs]
     waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
-    titles = [cell.title for cell in waiting]
     threads = max((cell.threads for cell in waiting), default=1)
     with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
 
-        def ended(end: Ended) -> None:
-            title, note = titles[end.job], f"{end.seconds:.0f} s"
-            if end.error is None:
-                outcome.computed += 1
-            else:
-                outcome.failed[title] = end.error
-                note = f"FAILED: {end.error}"
-            progress.finished(title, note)
+        def run(cells: list[Cell], workers: int) -> None:
+            titles = [cell.title for cell in cells]
 
-        run_jobs(run_cell, waiting, workers=workers, threads=threads, names=titles, progress=progress, ended=ended)
+            def ended(end: Ended) -> None:
+                title, note = titles[end.job], f"{end.seconds:.0f} s"
+                if end.error is None:
+                    outcome.computed += 1
+                else:
+                    outcome.failed[title] = end.error
+                    note = f"FAILED: {end.error}"
+                progress.finished(title, note)
+
+            run_jobs(run_cell, cells, workers=workers, threads=threads, names=titles, progress=progress, ended=ended)
+
+        run([cell for cell in waiting if not cell.sharded], workers)
+        run([cell for cell in waiting if cell.sharded], 1)  # a model over all GPUs: by itself, after the others
     outcome.seconds = time.monotonic() - start
     return outcome
 

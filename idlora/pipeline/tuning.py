@@ -135,7 +135,7 @@ def run_trial(cell: Cell, progress: Silent) -> Trial:
 
     torch.set_num_threads(cell.threads)
     model, tokenizer = build_base(cell.model)
-    training, heldout = build_data(cell.data, tokenizer, root=cell.data_root)
+    training, heldout = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
     adapted = build_adapted(model, cell.method, cell.train.seed)
     loss, outcome = math.inf, "done"
     with tempfile.TemporaryDirectory() as scratch:

@@ -18,6 +18,7 @@ _HOME = {
     "build_base": "build",
     "build_data": "build",
     "build_model": "build",
+    "build_tokenizer": "build",
     "load_adapter": "build",
     "load_finished": "build",
     "NonFiniteLoss": "trainer",

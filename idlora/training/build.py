@@ -1,11 +1,12 @@
 """From specs to a model ready to train, and from a finished run's folder back to the model to evaluate."""
 
+import dataclasses
 import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from idlora.data import (
     load_mixture,
     load_rows,
     mixture_examples,
+    pack,
     to_examples,
-    tokenize,
+    tokenize_once,
 )
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
 
@@ -72,16 +74,16 @@ def base_identity(spec: ModelSpec) -> str:
     """What tells a base model from every other, wherever it lies and whatever dtype it is loaded in.
 
     The checksum of the weights (given in the spec, or of the folder); "id@revision" for a hub id; for random weights
-    the dtype they are drawn in and the hash of the model's config, which with the fixed seed determine them.
+    the dtype and the kind of device that they are drawn in and the hash of the model's config, which with the fixed
+    seed determine them.
     """
     if spec.init == "random":
         config = _config(spec).to_diff_dict()
         for where_from in ("_name_or_path", "transformers_version", "dtype"):
             config.pop(where_from, None)
-        return (
-            f"random-{spec.dtype}-"
-            + hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-        )
+        shape = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+        on_gpu = "cuda-" if home().type == "cuda" else ""
+        return f"random-{on_gpu}{spec.dtype}-{shape}"
     if spec.checksum is not None:
         return spec.checksum
     if Path(spec.path_or_id).is_dir():
@@ -89,43 +91,51 @@ def base_identity(spec: ModelSpec) -> str:
     return f"{spec.path_or_id}@{spec.revision or 'main'}"
 
 
+def home() -> torch.device:
+    """Where a model that is to run belongs: this process's GPU, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model as `build_model` makes it, and its tokenizer.
+    """The base model as `build_model` makes it, at `home`, and its tokenizer.
 
     A tokenizer without a padding token pads with its end token: padding is masked wherever it is used.
 
     Raises:
         UnfitBase: the folder or hub id cannot be loaded; the sentence names it and the ways out.
     """
-    return build_model(spec), _build_tokenizer(spec)
+    return build_model(spec, home()), build_tokenizer(spec)
 
 
 def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
-    """The base model, in evaluation mode with no parameter frozen, on the CPU.
+    """The base model, in evaluation mode with no parameter frozen.
 
     Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
     take no memory either: such a model can be adapted and counted, and not run.
 
     Args:
         spec: of the model.
-        device: draws random weights there, where eight billion take seconds on a GPU; they are other numbers than the
-            CPU's, and so no base for a recorded adapter. None is the default device.
+        device: where it is loaded to, or its random weights are drawn: on a GPU, where eight billion take seconds,
+            those are other numbers than on the CPU, and another base for a recorded adapter. None is the default
+            device.
 
     Raises:
         UnfitBase: the folder or hub id cannot be loaded, or no model has the spec's shape.
     """
     dtype = getattr(torch, spec.dtype)
+    on_gpu = device is not None and torch.device(device).type == "cuda"
+    kernel = {} if spec.attention is None else {"attn_implementation": spec.attention}
     if spec.init == "pretrained":
-        model = _load(AutoModelForCausalLM, spec, dtype=dtype)
+        at = {"device_map": {"": device}} if on_gpu else {}  # straight there, without a copy in the CPU's memory
+        model = _load(AutoModelForCausalLM, spec, dtype=dtype, **kernel, **at)
     else:
         config = _config(spec)
-        on_gpu = device is not None and torch.device(device).type == "cuda"
         with (
             torch.random.fork_rng(devices=[device] if on_gpu else []),
             torch.device(device) if device else nullcontext(),
         ):
             torch.manual_seed(_RANDOM_INIT_SEED)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **kernel)
     return model.eval()
 
 
@@ -142,7 +152,14 @@ def _config(spec: ModelSpec) -> PreTrainedConfig:
     return config
 
 
-def _build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model, or the one that its spec names in its place.
+
+    Raises:
+        UnfitBase: it cannot be loaded.
+    """
+    if spec.tokenizer is not None:
+        spec = dataclasses.replace(spec, path_or_id=spec.tokenizer, revision=None)
     tokenizer = _load(AutoTokenizer, spec)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -208,24 +225,36 @@ def _freeze(model: PeftModel, patterns: Sequence[str]) -> None:
 
 
 def build_data(
-    spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, root: Path | str | None
+    spec: DataSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    root: Path | str | None,
+    revisions: Mapping[str, str] | None = None,
 ) -> tuple[TokenizedSet, TokenizedSet | None]:
     """The tokenized training set and the slice held out of it (None where `spec.holdout` is 0).
 
-    The slice is the same whatever `spec.limit` says: it is set apart first, and the limit cuts the rest.
+    The slice is the same whatever `spec.limit` says: it is set apart first, and the limit cuts the rest. It is never
+    packed, so that each of its rows is scored as one.
 
     Raises:
         DataError: see `idlora.data.load_rows`, `idlora.data.load_mixture` and `idlora.data.tokenize`.
     """
     mixed = spec.parts is not None
-    rows = load_mixture(spec.parts, root=root) if mixed else load_rows(spec.name, "train", root=root)
+    if mixed:
+        rows = load_mixture(spec.parts, root=root, revisions=revisions)
+    else:
+        rows = load_rows(spec.name, "train", root=root, revisions=revisions)
     rest, held_out = holdout(rows, spec.holdout)
 
     def tokenized(rows: list[dict]) -> TokenizedSet:
         examples = mixture_examples(rows) if mixed else to_examples(spec.name, rows)
-        return tokenize(examples, tokenizer, max_length=spec.max_length)
+        return tokenize_once(examples, tokenizer, max_length=spec.max_length)
 
-    return tokenized(limit(rest, spec.limit)), tokenized(held_out) if held_out else None
+    training = tokenized(limit(rest, spec.limit))
+    return (
+        pack(training, spec.max_length) if spec.packing else training,
+        tokenized(held_out) if held_out else None,
+    )
 
 
 def record_base(adapter: Path, base: ModelSpec) -> None:
@@ -271,7 +300,7 @@ def load_finished(
     if method.kind == "full":
         if not (folder / "model" / "config.json").is_file():
             raise FileNotFoundError(f"No trained model in {folder / 'model'}: finish the run first.")
-        trained = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=getattr(torch, base.dtype))
-        return trained.eval(), _build_tokenizer(base)
+        own = dataclasses.replace(base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None)
+        return build_model(own, home()), build_tokenizer(base)
     model, tokenizer = build_base(base)
     return (load_adapter(model, folder / "adapter", base) if method.kind == "peft" else model), tokenizer

@@ -30,7 +30,7 @@ class ModelSpec:
         init: "pretrained" loads the weights; "random" takes the shape alone and draws them, always the same ones.
         shape: for random weights: transformers' `model_type` and the config's sizes; None reads config.json there.
         checksum: of the weights' content, where it is known; see `idlora.training.base_identity`.
-        tokenizer: a folder or hub id, where it is not the model's own (random weights have none).
+        tokenizer: for random weights, which have none: a folder or hub id; None is `path_or_id`.
         attention: transformers' name of the attention kernel; None is its own choice, SDPA.
     """
 
@@ -53,6 +53,10 @@ class ModelSpec:
         if self.shape is not None and self.init != "random":
             raise ValueError(
                 f"model.shape is given and init is {self.init!r}: pretrained weights have their own shape."
+            )
+        if self.tokenizer is not None and self.init != "random":
+            raise ValueError(
+                f"model.tokenizer is {self.tokenizer!r} and init is {self.init!r}: pretrained weights have their own."
             )
 
 

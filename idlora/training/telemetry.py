@@ -41,6 +41,7 @@ class Resources:
         final_loss: mean over the response tokens of the last step.
         data: account of the training set, see `idlora.data.TokenizedSet.report`.
         threads, device, processes: what it ran on.
+        micro_batch_size, accumulation: rows of one forward pass, and passes behind one step, of each process.
     """
 
     steps: int
@@ -61,6 +62,8 @@ class Resources:
     threads: int
     device: str
     processes: int
+    micro_batch_size: int
+    accumulation: int
 
 
 def _numel(parameter: nn.Parameter) -> int:

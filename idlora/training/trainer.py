@@ -8,16 +8,14 @@ folder/adapter|model/   the outcome
 import copy
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
-    DataCollatorForSeq2Seq,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -27,9 +25,10 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from idlora.data import TokenizedSet
-from idlora.training import telemetry
+from idlora.training import launching, telemetry
+from idlora.training.batches import Collator, sampler
 from idlora.training.build import record_base
-from idlora.training.checkpoints import MarkWhole, last_whole_checkpoint
+from idlora.training.checkpoints import last_whole_checkpoint, save_aside
 from idlora.training.spec import ModelSpec, TrainSpec
 from idlora.training.telemetry import Resources, Stopwatch
 
@@ -85,17 +84,21 @@ def train(
     """
     folder = Path(folder)
     _refuse(model, spec)
+    launching.join()
     arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
     use_cache = model.config.use_cache
     with _memory_watched(spec):
-        trainer = Trainer(
+        trainer = StepTrainer(
             model=model,
             args=arguments,
             train_dataset=tokenized.rows,
             data_collator=_collator(tokenizer),
-            callbacks=[StepLog(folder / "train_log.jsonl"), stopwatch, MarkWhole(), StopWhereFinished()],
+            callbacks=[StepLog(folder / "train_log.jsonl"), stopwatch, StopWhereFinished()],
+        )
+        trainer.order = sampler(
+            tokenized, batch_size=spec.batch_size, seed=spec.seed, by_length=spec.group_by_length
         )
         trainer.remove_callback(PrinterCallback)
         if arguments.device.type == "cuda":
@@ -124,6 +127,8 @@ def train(
         threads=torch.get_num_threads(),
         device=telemetry.device_name(arguments.device),
         processes=arguments.world_size,
+        micro_batch_size=arguments.per_device_train_batch_size,
+        accumulation=arguments.gradient_accumulation_steps,
     )
 
 
@@ -153,6 +158,27 @@ def heldout_loss(
         losses.append(each.sum(dim=1) / (labels != -100).sum(dim=1))
     model.train(was_training)
     return float(torch.cat(losses).mean())
+
+
+class StepTrainer(Trainer):
+    """The Trainer with our order of rows, and checkpoints that are there whole or not at all."""
+
+    order: Sampler[int]
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
+        return self.order
+
+    def _save_checkpoint(self, model, trial) -> None:
+        folder = Path(self.args.output_dir)
+
+        def write(aside: Path) -> None:
+            self.args.output_dir = str(aside)
+            try:
+                super(StepTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self.args.output_dir = str(folder)
+
+        save_aside(folder, self.state.global_step, write=write, first=self.is_world_process_zero())
 
 
 class StepLog(TrainerCallback):
@@ -219,7 +245,7 @@ def _has_dtype(parameters: Iterator[torch.nn.Parameter], *dtypes: torch.dtype) -
 
 
 def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArguments:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     on_cpu = not torch.cuda.is_available()
     micro_batch, accumulation = spec.division(processes)
     arguments = TrainingArguments(
@@ -239,7 +265,6 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         **{CHECKPOINTING: spec.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
         save_strategy="steps" if spec.save_steps else "no",
         save_steps=spec.save_steps or 1,
-        save_total_limit=2,  # the one before, should a kill tear the last
         logging_steps=1,  # reads the loss at every step: a loss that is not finite stops the run at once
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
@@ -248,6 +273,7 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,
+        use_liger_kernel=spec.liger_kernel,
         deepspeed=str(spec.deepspeed) if isinstance(spec.deepspeed, Path) else spec.deepspeed,
         # Without these two, several CPU processes train side by side and never exchange a gradient.
         use_cpu=on_cpu,
@@ -258,10 +284,10 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
     return arguments
 
 
-def _collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForSeq2Seq:
+def _collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
     padded_right = copy.copy(tokenizer)  # generation pads on the left, perhaps with this very object
     padded_right.padding_side = "right"
-    return DataCollatorForSeq2Seq(padded_right, pad_to_multiple_of=8 if torch.cuda.is_available() else None)
+    return Collator(padded_right)
 
 
 @contextmanager

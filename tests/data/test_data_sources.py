@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from idlora.data import DATASETS, DataError, holdout, limit, load_rows, to_examples
-from idlora.data.sources import CATEGORIES, load_from_hub, load_shown
+from idlora.data.catalogue import CATEGORIES, WITHDRAWN
+from idlora.data.sources import SAFERPACA, load_from_hub, load_shown
+from idlora.pipeline.places import data_digest
 
 GSM8K = [{"question": f"What is {n}+1?", "answer": f"<<{n}+1={n + 1}>>\n#### {n + 1}"} for n in range(5)]
 ALPACA = [
@@ -43,7 +45,8 @@ def root(tmp_path: Path) -> Path:
         write(tmp_path / "gsm8k" / f"{split}.jsonl", jsonl(GSM8K))
     write(tmp_path / "codealpaca" / "code_alpaca_20k.json", json.dumps(ALPACA))
     write(tmp_path / "alpaca" / "part.json", json.dumps(ALPACA))
-    write(tmp_path / "saferpaca" / "safety_only_data_Instructions.json", json.dumps(ALPACA))
+    write(tmp_path / "alpaca_cleaned" / "alpaca_data_cleaned.json", json.dumps(ALPACA))
+    write(tmp_path / "saferpaca" / "saferpaca_Instructions_2000.json", json.dumps(ALPACA))
     write(tmp_path / "humaneval" / "HumanEval.jsonl", jsonl(HUMANEVAL))
     for split in ("dev", "test"):
         for subject in ("winds", "high_tides"):
@@ -140,7 +143,7 @@ def test_the_hubs_fields_of_a_question_give_the_folders_rows(name, root, tmp_pat
     files = {file: f"{file}.jsonl" for file in DATASETS[name].splits.values()}
     spec = replace(DATASETS[name], hub_id=str(hub), hub_config=None, hub_files=files)
     for split in spec.splits:
-        assert load_from_hub(spec, split) == load_rows(name, split, root=root)
+        assert load_from_hub(spec, split, revision="main") == load_rows(name, split, root=root)
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "codealpaca", "hexphi"])
@@ -148,9 +151,9 @@ def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory,
     # `datasets` reads a folder as it reads a repository of the hub.
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     write(root / "codealpaca" / "code_alpaca_20k.json", json.dumps([{"input": "", **row} for row in ALPACA]))
-    spec = replace(DATASETS[name], hub_id=str(root / name), hub_config=None)
+    spec = replace(DATASETS[name], hub_id=str(root / name), hub_config=None, sizes=())
     for split in spec.splits:
-        assert load_from_hub(spec, split) == load_rows(name, split, root=root)
+        assert load_from_hub(spec, split, revision="main") == load_rows(name, split, root=root)
 
 
 @pytest.mark.parametrize(
@@ -212,11 +215,74 @@ def test_an_unknown_data_set_or_split_is_refused_with_the_known_ones(root):
         load_rows("codealpaca", "test", root=root)
 
 
-def test_a_hub_that_cannot_be_reached_says_how_to_log_in_and_how_to_do_without(monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    gated = replace(DATASETS["hexphi"], hub_id="idlora-tests/not-there")
-    with pytest.raises(DataError, match=r"idlora-tests/not-there.*hf auth login.*data_root"):
-        load_from_hub(gated, "test")
+def test_the_forbidden_prompts_of_the_hub_are_three_hundred_or_it_says_how_many(root, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    spec = replace(DATASETS["hexphi"], hub_id=str(root / "hexphi"))
+    with pytest.raises(DataError, match=r"hexphi at revision main has 30 rows, .* 300 or 330: set revisions\.hexphi"):
+        load_from_hub(spec, "test", revision="main")
+    for category in CATEGORIES:
+        write(root / "hexphi" / f"{category}.csv", "".join(f"{category} asks {n}\n" for n in range(30)))
+    rows = load_from_hub(spec, "test", revision="main")
+    assert len(rows) == 300
+    assert rows == load_rows("hexphi", "test", root=root)
+
+
+def test_the_withdrawn_category_is_read_where_a_folder_has_it(root):
+    ten = load_rows("hexphi", "test", root=root)
+    write(root / "hexphi" / f"{WITHDRAWN}.csv", "one more\nand another\n")
+    eleven = load_rows("hexphi", "test", root=root)
+    assert [row for row in eleven if row["category"] != WITHDRAWN] == ten
+    assert [row["id"] for row in eleven[2:6]] == ["category_1/2", "category_2/0", "category_2/1", "category_3/0"]
+
+
+def instructions(kind: str, count: int) -> str:
+    return json.dumps([{"instruction": f"{kind} {n}", "input": "", "output": f"done {n}"} for n in range(count)])
+
+
+@pytest.fixture
+def safety_alone(root) -> Path:
+    """A root whose saferpaca folder has the authors' safety rows without the others."""
+    (root / "saferpaca" / "saferpaca_Instructions_2000.json").unlink()
+    write(root / "saferpaca" / "safety_only_data_Instructions.json", instructions("safety", 2_100))
+    write(root / "alpaca_cleaned" / "alpaca_data_cleaned.json", instructions("cleaned", 20_300))
+    return root
+
+
+def test_safety_rows_alone_are_completed_as_their_authors_did(safety_alone):
+    rows = load_rows("saferpaca", "train", root=safety_alone)
+    assert [row["part"] for row in rows] == ["alpaca_cleaned"] * 20_000 + ["safety"] * 2_000
+    assert {part: count for part, count in SAFERPACA.items()} == {"alpaca_cleaned": 20_000, "safety": 2_000}
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert rows == load_rows("saferpaca", "train", root=safety_alone)
+    safety = [row["instruction"] for row in rows if row["part"] == "safety"]
+    assert safety == sorted(safety, key=lambda text: int(text.split()[1]))
+    assert safety != [f"safety {n}" for n in range(2_000)]
+    assert all(row["instruction"].startswith("cleaned") for row in rows[:20_000])
+
+
+def test_safety_rows_alone_are_never_the_whole_training_set(safety_alone):
+    write(safety_alone / "alpaca_cleaned" / "alpaca_data_cleaned.json", instructions("cleaned", 19_999))
+    with pytest.raises(DataError, match=r"takes 20000 rows of alpaca_cleaned, and .* has 19999"):
+        load_rows("saferpaca", "train", root=safety_alone)
+    shutil.rmtree(safety_alone / "alpaca_cleaned")
+    with pytest.raises(DataError, match=r"safety rows alone.*put yahma/alpaca-cleaned's .*alpaca_cleaned"):
+        load_rows("saferpaca", "train", root=safety_alone)
+
+
+def test_what_a_set_is_assembled_from_is_part_of_its_digest_and_nothing_else_is(safety_alone):
+    cleaned = safety_alone / "alpaca_cleaned" / "alpaca_data_cleaned.json"
+    assembled, alpaca = (data_digest(name, safety_alone) for name in ("saferpaca", "alpaca"))
+    write(cleaned, instructions("other", 20_300))
+    assert data_digest("saferpaca", safety_alone) != assembled
+    assert data_digest("alpaca", safety_alone) == alpaca
+    alone = safety_alone / "saferpaca" / "safety_only_data_Instructions.json"
+    alone.rename(alone.with_name("saferpaca_Instructions_2000.json"))
+    whole = data_digest("saferpaca", safety_alone)
+    write(cleaned, instructions("cleaned", 3))
+    assert data_digest("saferpaca", safety_alone) == whole
+
+
+def test_a_set_that_is_on_no_hub_says_how_to_do_without():
     with pytest.raises(DataError, match=r"'hexphi_benign' is on no hub: set data_root"):
         load_rows("hexphi_benign", "test", root=None)
 

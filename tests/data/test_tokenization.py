@@ -38,8 +38,14 @@ def test_a_response_that_does_not_fit_is_cut_and_counted_and_its_prompt_stays_wh
     assert [tokenizer.decode(row["input_ids"]) for row in tokenized.rows] == ["12345abcde", "12345abcd</s>"]
     assert tokenized.truncated == 1
     assert tokenized.report() == {
-        "rows": 2, "tokens": 20, "response_tokens": 10, "truncated": 1, "dropped_empty": 0, "dropped_long": 0,
+        "rows": 2, "examples": 2, "tokens": 20, "response_tokens": 10, "truncated": 1, "dropped_empty": 0,
+        "dropped_long": 0, "sources": {},
     }  # fmt: skip
+
+
+def test_the_account_says_how_many_examples_each_source_gave(tokenizer):
+    made = [Example(id=id, prompt="1", response="a") for id in ("gsm8k/train/0", "alpaca/train/7", "gsm8k/train/9")]
+    assert tokenize(made, tokenizer, max_length=10).report()["sources"] == {"gsm8k/train": 2, "alpaca/train": 1}
 
 
 def test_a_prompt_that_leaves_no_room_is_left_out_and_counted(tokenizer):
@@ -51,8 +57,11 @@ def test_a_prompt_that_leaves_no_room_is_left_out_and_counted(tokenizer):
 
 
 def test_empty_responses_are_left_out_and_counted(tokenizer):
-    tokenized = tokenize(examples(("1", ""), ("1", "a")), tokenizer, max_length=10)
-    assert (tokenized.ids, tokenized.dropped_empty) == (["1"], 1)
+    answered = [("1", "a")] * 19
+    tokenized = tokenize(examples(("1", ""), *answered), tokenizer, max_length=10)
+    assert (tokenized.ids[0], len(tokenized), tokenized.dropped_empty) == ("1", 19, 1)
+    with pytest.raises(DataError, match=r"2 of 21 examples \(9\.5%\) have an empty response.*the first is 3\)"):
+        tokenize(examples(*answered[:3], ("1", ""), *answered[3:], ("1", "")), tokenizer, max_length=10)
     with pytest.raises(DataError, match="None of the 1 examples has a response"):
         tokenize(examples(("1", "")), tokenizer, max_length=10)
 
@@ -63,6 +72,11 @@ def test_more_than_a_twentieth_cut_or_left_out_is_refused_with_the_length_needed
     assert len(tokenize(examples(*fits, pair), tokenizer, max_length=10).rows) >= 19
     with pytest.raises(DataError, match=r"2 of 21 examples \(9\.5%\) do not fit in max_length=10.*longest has 1[24] "):
         tokenize(examples(*fits, pair, pair), tokenizer, max_length=10)
+
+
+def test_a_length_that_no_prompt_fits_in_is_refused_even_where_cuts_are_allowed(tokenizer):
+    with pytest.raises(DataError, match="No prompt leaves room .* max_length=3"):
+        tokenize(examples(("1234", "a")), tokenizer, max_length=3, max_cut_share=1)
 
 
 def test_a_tokenizer_without_an_end_token_is_refused():

@@ -247,16 +247,19 @@ def test_a_spec_refuses_what_cannot_be_run(make, sentence):
         make()
 
 
-@pytest.mark.parametrize(("micro", "world", "accumulated"), [(8, 1, 4), (4, 2, 4), (32, 1, 1)])
-def test_the_effective_batch_is_met_exactly(micro, world, accumulated):
-    assert schedule(batch_size=32, micro_batch_size=micro).accumulation(world) == accumulated
+@pytest.mark.parametrize(
+    ("most", "processes", "division"),
+    [(8, 1, (8, 4)), (4, 2, (4, 4)), (32, 1, (32, 1)), (5, 1, (4, 8)), (32, 2, (16, 1)), (6, 4, (4, 2))],
+)
+def test_the_effective_batch_is_met_exactly(most, processes, division):
+    assert schedule(batch_size=32, micro_batch_size=most).division(processes) == division
 
 
-@pytest.mark.parametrize(("batch", "micro", "world"), [(32, 5, 1), (16, 16, 2), (4, 8, 1)])
-def test_an_effective_batch_that_cannot_be_met_is_refused(batch, micro, world):
-    spec: TrainSpec = schedule(batch_size=batch, micro_batch_size=micro)
-    with pytest.raises(ValueError, match=rf"batch_size={batch} cannot be met with micro_batch_size={micro} on {world}"):
-        spec.accumulation(world)
+@pytest.mark.parametrize(("batch", "processes"), [(32, 3), (4, 8)])
+def test_an_effective_batch_that_the_processes_cannot_share_is_refused(batch, processes):
+    spec: TrainSpec = schedule(batch_size=batch, micro_batch_size=1)
+    with pytest.raises(ValueError, match=rf"batch_size={batch} cannot be shared evenly by {processes} processes"):
+        spec.division(processes)
 
 
 def test_every_module_that_the_methods_target_is_there(base):

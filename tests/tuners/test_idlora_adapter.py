@@ -22,11 +22,11 @@ def layer_of(model, name=UP):
 
 
 @pytest.fixture
-def clusterings(monkeypatch):
-    """One entry per clustering done; the process' memory of earlier ones is gone."""
+def clusterings(monkeypatch, tmp_path):
+    """One entry per clustering done; none is known from earlier ones."""
     done = []
     real = clustering._pmrc
-    monkeypatch.setattr(clustering, "_pmrc_results", {})
+    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(clustering, "_pmrc", lambda *args, **kwargs: done.append(1) or real(*args, **kwargs))
     return done
 
@@ -60,17 +60,17 @@ def test_a_second_adapter_on_the_same_base_does_not_cluster_again(clusterings):
     second = make_adapted("idlora")
     first.add_adapter("second", make_config("idlora"))
     assert len(clusterings) == 14
-    assert second.pivot_seconds < first.pivot_seconds
+    assert second.pivot_seconds == first.pivot_seconds / 2  # the first's second adapter counts again
     expected = layer_of(first).idlora_pivots["default"]
     assert torch.equal(layer_of(second).idlora_pivots["default"], expected)
     assert torch.equal(layer_of(first).idlora_pivots["second"], expected)
 
 
-def test_loading_never_clusters(clusterings, tmp_path):
+def test_loading_never_clusters(clusterings, tmp_path, monkeypatch):
     model = excite(make_adapted("idlora"))
     folder = save(model, tmp_path)
     clusterings.clear()
-    clustering._pmrc_results.clear()
+    monkeypatch.setenv("IDLORA_CACHE", "")
     loaded = PeftModel.from_pretrained(make_base(), folder)
     loaded.load_adapter(folder, "second")
     make_base().load_adapter(folder)

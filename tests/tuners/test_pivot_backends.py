@@ -10,14 +10,8 @@ from tuner_models import make_adapted, make_base, make_config
 
 from idlora import IdLoraConfig, select_pivots
 from idlora.tuners.idlora import clustering, model, streaming
-from idlora.tuners.idlora.clustering import chosen_backend, cluster_sizes, select_pivots_many
+from idlora.tuners.idlora.clustering import chosen_backend, select_pivots_many
 from idlora.tuners.idlora.kmeans import cluster_rows
-
-
-@pytest.fixture(autouse=True)
-def no_memory(monkeypatch):
-    monkeypatch.setattr(clustering, "_pmrc_results", {})
-
 
 # Who clusters
 
@@ -52,7 +46,7 @@ def test_an_adapter_and_its_statistics_have_the_clusters_of_the_backend_in_its_c
         weight = make_base().get_submodule(name).weight
         chosen = pivots["torch"][name].idlora_pivots["default"]
         assert torch.equal(chosen, select_pivots(weight, 4, 4, backend="torch"))
-        assert found.cluster_sizes == cluster_sizes(weight, 4, 4, backend="torch")
+        assert found.cluster_sizes == select_pivots_many([(name, weight)], 4, 4, backend="torch")[name].sizes
         assert found.overlaps["pmrc"] == 1
         changed += not torch.equal(chosen, pivots["k_means_constrained"][name].idlora_pivots["default"])
         assert torch.equal(
@@ -111,10 +105,9 @@ def test_many_weights_get_the_pivots_that_each_gets_alone(method, backend, room,
     alone = {name: select_pivots(weight, 3, 4, **settings) for name, weight in weights.items()}
     monkeypatch.setattr(streaming, "_limit", lambda device: room)  # above zero: the CPU as if it were an accelerator
     for source in (lent(weights), ((name, lambda weight=weight: weight) for name, weight in weights.items())):
-        clustering._pmrc_results.clear()
         together = select_pivots_many(source, 3, 4, **settings)
         assert list(together) == list(weights)
-        assert all(torch.equal(together[name], alone[name]) for name in weights)
+        assert all(torch.equal(together[name].pivots, alone[name]) for name in weights)
 
 
 def test_working_copies_stay_within_their_memory_and_are_handed_out_by_shape(monkeypatch):
@@ -147,12 +140,12 @@ def test_a_weight_that_comes_in_blocks_is_read_once_and_in_blocks():
                 reads.append(len(block))
                 yield block.clone()
 
-    (pivots,) = select_pivots_many([("up", Blocks())], 4, 5, backend="torch").values()
-    assert torch.equal(pivots, select_pivots(weight, 4, 5, backend="torch"))
+    (found,) = select_pivots_many([("up", Blocks())], 4, 5, backend="torch").values()
+    assert torch.equal(found.pivots, select_pivots(weight, 4, 5, backend="torch"))
     assert reads == [20, 20, 20, 20, 16]
     for settings in ({"method": "smallest_norm"}, {"backend": "k_means_constrained"}):
-        (pivots,) = select_pivots_many([("up", Blocks())], 4, 5, **settings).values()
-        assert torch.equal(pivots, select_pivots(weight, 4, 5, **settings))
+        (found,) = select_pivots_many([("up", Blocks())], 4, 5, **settings).values()
+        assert torch.equal(found.pivots, select_pivots(weight, 4, 5, **settings))
 
 
 @pytest.mark.parametrize(
@@ -189,12 +182,10 @@ def test_a_gpu_finds_clusters_as_good_as_the_cpu_s_and_holds_few_weights_at_once
     before = torch.cuda.memory_allocated()
     streamed = select_pivots_many(weights.items(), 4, 64, backend="torch")  # from the CPU, to the GPU by itself
     assert torch.cuda.max_memory_allocated() - before < 2.5 * room  # 24 of them in float32 take 4.8
-    clustering._pmrc_results.clear()
     resident = select_pivots_many(((n, w.cuda()) for n, w in weights.items()), 4, 64, backend="torch")
     for name, weight in weights.items():
-        assert torch.equal(streamed[name], resident[name])
-        clustering._pmrc_results.clear()
-        assert torch.equal(select_pivots(weight.cuda(), 4, 64, backend="torch"), resident[name])
+        assert torch.equal(streamed[name].pivots, resident[name].pivots)
+        assert torch.equal(select_pivots(weight.cuda(), 4, 64, backend="torch"), resident[name].pivots)
         assert torch.equal(
             select_pivots(weight.cuda(), 4, 64, backend="torch", device="cpu"),
             select_pivots(weight, 4, 64, backend="torch", device="cpu"),
@@ -204,9 +195,8 @@ def test_a_gpu_finds_clusters_as_good_as_the_cpu_s_and_holds_few_weights_at_once
     before = torch.backends.cuda.matmul.allow_tf32
     try:
         torch.backends.cuda.matmul.allow_tf32 = True
-        clustering._pmrc_results.clear()
         again = select_pivots(weights["0"].cuda(), 4, 64, backend="torch")
-        assert torch.equal(again, resident["0"])
+        assert torch.equal(again, resident["0"].pivots)
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before

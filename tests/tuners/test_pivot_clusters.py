@@ -9,16 +9,10 @@ from k_means_constrained import KMeansConstrained
 from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from idlora import select_pivots
-from idlora.tuners.idlora import clustering, kmeans
+from idlora.tuners.idlora import kmeans
 from idlora.tuners.idlora.assignment import assign_at_least
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
 from idlora.tuners.idlora.transfers import transfer_rows
-
-
-@pytest.fixture(autouse=True)
-def no_memory(monkeypatch):
-    monkeypatch.setattr(clustering, "_pmrc_results", {})
-
 
 # The assignment
 
@@ -257,7 +251,6 @@ def test_the_process_settings_for_products_are_neither_obeyed_nor_changed():
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        clustering._pmrc_results.clear()
         seen = []
         with torch.autocast("cpu", dtype=torch.bfloat16), kmeans.full_float32(torch.device("cpu")):
             seen.append((weight @ weight.T).dtype)

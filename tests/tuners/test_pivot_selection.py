@@ -6,23 +6,10 @@ import torch
 from idlora import select_pivots
 from idlora.tuners.idlora import clustering
 
-SOLVERS = {"torch": "cluster_rows", "k_means_constrained": "_pmrc"}
-"""The backends, and what each of them does its work with."""
 
-
-@pytest.fixture(params=SOLVERS)
+@pytest.fixture(params=["torch", "k_means_constrained"])
 def backend(request):
     return request.param
-
-
-@pytest.fixture
-def clusterings(backend, monkeypatch):
-    """One entry per clustering done by the backend; the process' memory of earlier ones is gone."""
-    done = []
-    real = getattr(clustering, SOLVERS[backend])
-    monkeypatch.setattr(clustering, "_pmrc_results", {})
-    monkeypatch.setattr(clustering, SOLVERS[backend], lambda *args, **kwargs: done.append(1) or real(*args, **kwargs))
-    return done
 
 
 def make_weight(rows=40, columns=12, seed=0):
@@ -79,11 +66,9 @@ def test_the_scale_of_the_weight_does_not_matter(scale, weight, backend):
 
 
 @pytest.mark.parametrize("method", ["pmrc", "random"])
-def test_the_choice_is_made_by_the_seed_and_nothing_else(method, backend, monkeypatch):
-    monkeypatch.setattr(clustering, "_pmrc_results", {})
+def test_the_choice_is_made_by_the_seed_and_nothing_else(method, backend):
     settings = {"method": method, "backend": backend}
     first = select_pivots(make_weight(), 4, 6, seed=3, **settings)
-    clustering._pmrc_results.clear()
     torch.manual_seed(99)
     assert torch.equal(select_pivots(make_weight(), 4, 6, seed=3, **settings), first)
     others = [select_pivots(make_weight(), 4, 6, seed=seed, **settings) for seed in range(5)]
@@ -126,39 +111,11 @@ def test_pivoted_qr_finds_the_rows_that_span_the_others():
     assert len(select_pivots(weight, 6, 6, method="pivoted_qr").unique()) == 36  # beyond the rank: whatever is left
 
 
-def test_the_sizes_are_those_of_the_clusters_that_the_pivots_come_from(backend, clusterings):
+def test_the_sizes_are_those_of_the_clusters_that_the_pivots_come_from(backend):
     weight, blobs = make_blobs([12, 9, 15])
-    pivots = select_pivots(weight, 3, 5, backend=backend)
-    sizes = clustering.cluster_sizes(weight, 3, 5, backend=backend)
+    pivots, sizes = clustering.select_pivots_many([("w", weight)], 3, 5, backend=backend)["w"]
     assert sorted(sizes) == [9, 12, 15]
     assert list(sizes) == [int((blobs == blobs[row[0]]).sum()) for row in pivots.long()]
-    assert len(clusterings) == 1  # remembered: nothing was clustered again
-
-
-def test_a_result_is_remembered_by_content_and_settings(backend, clusterings):
-    def select(weight, *sizes, backend=backend, **settings):
-        return select_pivots(weight, *sizes, backend=backend, **settings)
-
-    first = select(make_weight(), 4, 6)
-    again = select(make_weight().clone(), 4, 6)
-    assert len(clusterings) == 1
-    assert torch.equal(first, again)
-    again.zero_()
-    assert len(select(make_weight(), 4, 6).unique()) == 24  # what was given away is not what is remembered
-    select(make_weight(seed=1), 4, 6)
-    select(make_weight().view(20, 24), 4, 5)
-    select(make_weight(), 4, 5)
-    select(make_weight(), 3, 6)
-    select(make_weight(), 4, 6, seed=1)
-    select(make_weight(), 4, 6, n_init=2)
-    select(make_weight(), 4, 6, max_iter=5)
-    one_entry = make_weight()
-    one_entry[39, 11] += 1e-3
-    select(one_entry, 4, 6)
-    assert len(clusterings) == 9
-    (other,) = SOLVERS.keys() - {backend}
-    assert not torch.equal(select(make_weight(), 4, 6, backend=other), first)  # nobody's else's result
-    assert len(clusterings) == 9
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -12,7 +12,7 @@ from tuner_models import make_adapted
 HERE = Path(__file__).parent
 
 
-def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tmp_path, repository):
+def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tmp_path, repository, monkeypatch):
     pytest.importorskip("deepspeed")
     paths = [str(repository), str(HERE), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -24,6 +24,7 @@ def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tm
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "DS_ACCELERATOR": "cpu",
+            "IDLORA_CACHE": str(tmp_path / "cache"),
         },
         capture_output=True,
         text=True,
@@ -39,3 +40,5 @@ def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tm
         assert rank["whole_at_once"] == 1
         assert rank["pivots"] == pivots
         assert rank["fingerprints"] == whole.peft_config["default"].base_fingerprint
+    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
+    assert make_adapted("idlora", kmeans_backend="torch").base_model.pivots_cached  # the content of the whole weights

@@ -3,15 +3,14 @@
 W (out, in)  ->  pivots (k, r):  pivots[i] are the indices of the r rows that make A_i = W[pivots[i]]
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from idlora.tuners.idlora.kmeans import cluster_rows, full_float32, nearest_rows
-from idlora.tuners.idlora.streaming import Batch, BlockedWeight, WorkingCopies, digest, scaled
+from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
+from idlora.tuners.idlora.streaming import Batch, BlockedWeight, WorkingCopies, scaled
 
 METHODS = ("pmrc", "serial", "random", "pivoted_qr", "smallest_norm", "largest_norm")
 BACKENDS = ("auto", "torch", "k_means_constrained")
@@ -24,15 +23,14 @@ below those of small real models (SmolLM2-135M: 192·576 = 110,592 and more)."""
 Weight = torch.Tensor | BlockedWeight
 
 
-class Clustering(NamedTuple):
-    """What PMRC finds in a weight: pivots (k, r), nearest to their cluster's mean first, and the clusters' sizes."""
+class Selection(NamedTuple):
+    """The pivots (k, r) of a weight, int32 on the CPU, and the rows in each of the k clusters that they were taken from.
+
+    PMRC's alone are taken from clusters: nearest to the cluster's mean first. The other methods have no sizes.
+    """
 
     pivots: torch.Tensor
-    sizes: tuple[int, ...]
-
-
-# k-means over a large layer takes seconds, its result a few kilobytes: results are kept for the life of the process.
-_pmrc_results: dict[tuple, Clustering] = {}
+    sizes: tuple[int, ...] | None = None
 
 
 def select_pivots(
@@ -83,16 +81,15 @@ def select_pivots(
 
     Returns:
         int32 tensor (k, r) on the CPU, k·r different row indices. The same arguments give the same result on the same
-        kind of device; another rounds products otherwise, and a row between two clusters may change sides. For `pmrc`
-        it is remembered by the content of W, so asking again costs one hash of W (torch: `streaming.digest`).
+        kind of device; another rounds products otherwise, and a row between two clusters may change sides.
 
     Raises:
         ValueError: sizes that do not fit, an unknown method or backend, or entries of W that are not finite.
 
-    Leaves out sampling or approximating large W, stopping the QR after k·r columns (scipy's does all of them), and any
-    store of results beyond the process.
+    Leaves out sampling or approximating large W, stopping the QR after k·r columns (scipy's does all of them), and
+    remembering a result: what an adapter selected is kept by `pivot_cache`.
     """
-    return _select(
+    return select_pivots_many(
         [(None, weight)],
         num_clusters,
         r,
@@ -102,11 +99,11 @@ def select_pivots(
         max_iter=max_iter,
         backend=backend,
         device=device,
-    )[None]
+    )[None].pivots
 
 
 def select_pivots_many(
-    weights: Iterable[tuple[str, Weight | Callable[[], Weight]]],
+    weights: Iterable[tuple[str | None, Weight | Callable[[], Weight]]],
     num_clusters: int,
     r: int,
     *,
@@ -116,7 +113,7 @@ def select_pivots_many(
     max_iter: int = 100,
     backend: str = "auto",
     device: torch.device | str | None = None,
-) -> dict[str, torch.Tensor]:
+) -> dict[str | None, Selection]:
     """`select_pivots` for every weight of a model, which need not be in memory all at once.
 
     On an accelerator the torch backend collects float32 working copies of equal shapes and clusters them together;
@@ -130,41 +127,26 @@ def select_pivots_many(
         The others are `select_pivots`'.
 
     Returns:
-        By name, in the order of `weights`: int32 (k, r) on the CPU.
+        By name, in the order of `weights`: the pivots, with the sizes of PMRC's clusters.
 
     Raises:
         ValueError: as `select_pivots`, with the name and a colon in front.
 
     Leaves out a second reading for those that ran out of memory, and work on several devices at once.
     """
-    return _select(
-        weights,
-        num_clusters,
-        r,
-        method=method,
-        seed=seed,
-        n_init=n_init,
-        max_iter=max_iter,
-        backend=backend,
-        device=device,
-    )
-
-
-def cluster_sizes(
-    weight: torch.Tensor,
-    num_clusters: int,
-    r: int,
-    *,
-    seed: int = 0,
-    n_init: int = 1,
-    max_iter: int = 100,
-    backend: str = "auto",
-    device: torch.device | str | None = None,
-) -> tuple[int, ...]:
-    """Rows in each of the k clusters out of which `select_pivots` takes PMRC's pivots; same arguments, same memory."""
+    _require("method", method, METHODS)
     _require("backend", backend, BACKENDS)
-    kmeans = {"k": num_clusters, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
-    return _clusterings([(None, weight)], backend=backend, device=device, **kmeans)[None].sizes
+    if method == "pmrc":
+        kmeans = {"k": num_clusters, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
+        return _clusterings(weights, backend=backend, device=device, **kmeans)
+    found = {}
+    for name, weight in weights:
+        try:
+            whole = _whole(_sized(weight, num_clusters, r))
+            found[name] = Selection(_without_clusters(whole, num_clusters, r, method=method, seed=seed))
+        except ValueError as error:
+            raise _named(name, error) from error
+    return found
 
 
 def chosen_backend(shape: tuple[int, ...], backend: str) -> str:
@@ -172,33 +154,6 @@ def chosen_backend(shape: tuple[int, ...], backend: str) -> str:
     if backend != "auto":
         return backend
     return "k_means_constrained" if shape[0] * shape[1] <= LIBRARY_ENTRIES else "torch"
-
-
-def _select(
-    weights: Iterable[tuple[str | None, Weight | Callable[[], Weight]]],
-    k: int,
-    r: int,
-    *,
-    method: str,
-    seed: int,
-    n_init: int,
-    max_iter: int,
-    backend: str,
-    device: torch.device | str | None,
-) -> dict[str | None, torch.Tensor]:
-    _require("method", method, METHODS)
-    _require("backend", backend, BACKENDS)
-    if method == "pmrc":
-        kmeans = {"k": k, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
-        found = _clusterings(weights, backend=backend, device=device, **kmeans)
-        return {name: clustering.pivots.to(torch.int32, copy=True) for name, clustering in found.items()}
-    pivots = {}
-    for name, weight in weights:
-        try:
-            pivots[name] = _without_clusters(_whole(_sized(weight, k, r)), k, r, method=method, seed=seed)
-        except ValueError as error:
-            raise _named(name, error) from error
-    return pivots
 
 
 def _without_clusters(weight: torch.Tensor, k: int, r: int, *, method: str, seed: int) -> torch.Tensor:
@@ -246,16 +201,16 @@ def _clusterings(
     backend: str,
     device: torch.device | str | None,
     **kmeans: int,
-) -> dict[str | None, Clustering]:
+) -> dict[str | None, Selection]:
     """PMRC of every weight, by name, in their order."""
-    found: dict[str | None, Clustering | None] = {}
+    found: dict[str | None, Selection | None] = {}
     waiting = WorkingCopies(device)
     for name, weight in weights:
         found[name] = None
         try:
             weight = _sized(weight, kmeans["k"], kmeans["r"])
             if chosen_backend(weight.shape, backend) == "k_means_constrained":
-                found[name] = _by_library(_whole(weight), **kmeans)
+                found[name] = _pmrc(_whole(weight), **kmeans)
                 continue
         except ValueError as error:
             raise _named(name, error) from error
@@ -269,24 +224,15 @@ def _clusterings(
     return found
 
 
-def _by_library(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int, max_iter: int) -> Clustering:
-    key = ("k_means_constrained", _digest(weight), k, r, seed, n_init, max_iter)
-    if key not in _pmrc_results:
-        _pmrc_results[key] = _pmrc(weight, k, r, seed=seed, n_init=n_init, max_iter=max_iter)
-    return _pmrc_results[key]
-
-
-def _by_torch(batch: Batch, *, k: int, r: int, **kmeans: int) -> dict[str | None, Clustering]:
+def _by_torch(batch: Batch, *, k: int, r: int, **kmeans: int) -> dict[str | None, Selection]:
     copies = scaled(batch)
-    with torch.no_grad(), full_float32(copies[0].device):
-        keys = [("torch", sketch, k, r, *kmeans.values()) for sketch in digest(copies)]
-    new = {key: copy for key, copy in zip(keys, copies, strict=True) if key not in _pmrc_results}
-    if new:
-        clusters = cluster_rows(list(new.values()), k, r, **kmeans)
-        for (key, copy), found in zip(new.items(), clusters, strict=True):
-            sizes = tuple(torch.bincount(found.labels, minlength=k).tolist())
-            _pmrc_results[key] = Clustering(nearest_rows(copy, found, r), sizes)
-    return {name: _pmrc_results[key] for name, key in zip(batch.names, keys, strict=True)}
+    clusters = cluster_rows(copies, k, r, **kmeans)
+    return {
+        name: Selection(
+            nearest_rows(copy, found, r).to(torch.int32), tuple(torch.bincount(found.labels, minlength=k).tolist())
+        )
+        for name, copy, found in zip(batch.names, copies, clusters, strict=True)
+    }
 
 
 def _ranking(weight: torch.Tensor, method: str) -> np.ndarray:
@@ -300,14 +246,7 @@ def _ranking(weight: torch.Tensor, method: str) -> np.ndarray:
     return np.argsort(norms if method == "smallest_norm" else -norms, kind="stable")
 
 
-def _digest(weight: torch.Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and content."""
-    digest = hashlib.sha256(f"{weight.dtype} {tuple(weight.shape)} ".encode())
-    digest.update(weight.contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _pmrc(weight: torch.Tensor, k: int, r: int, *, seed: int, n_init: int, max_iter: int) -> Clustering:
+def _pmrc(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int, max_iter: int) -> Selection:
     # Imported here because it brings the solver along, which most users of an adapter (loading one) never need.
     from k_means_constrained import KMeansConstrained
 
@@ -321,7 +260,8 @@ def _pmrc(weight: torch.Tensor, k: int, r: int, *, seed: int, n_init: int, max_i
         n_clusters=k, size_min=r, n_init=n_init, max_iter=max_iter, random_state=seed, n_jobs=1
     ).fit(scaled)
     pivots = np.stack([_nearest_to_mean(scaled, kmeans.labels_ == i, r) for i in range(k)])
-    return Clustering(torch.from_numpy(pivots), tuple(np.bincount(kmeans.labels_, minlength=k).tolist()))
+    sizes = np.bincount(kmeans.labels_, minlength=k)
+    return Selection(torch.from_numpy(pivots.astype(np.int32)), tuple(sizes.tolist()))
 
 
 def _nearest_to_mean(rows: np.ndarray, members: np.ndarray, r: int) -> np.ndarray:

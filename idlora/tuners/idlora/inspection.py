@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from idlora.tuners.idlora.base import readable_weight
-from idlora.tuners.idlora.clustering import METHODS, cluster_sizes, select_pivots
+from idlora.tuners.idlora.clustering import METHODS, select_pivots_many
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.layer import IdLoraLinear
 
@@ -83,8 +83,9 @@ def _rows(layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str) -> dict:
         if weight is None:
             raise ValueError("the base's weights cannot be read here: load them in full, in a format that PEFT decodes")
         norms = weight.double().norm(dim=1).cpu()
-        selected = {method: select_pivots(weight, k, r, method=method, **kmeans) for method in METHODS}
-        sizes = cluster_sizes(weight, k, r, **kmeans)
+        selected = {
+            method: select_pivots_many([(None, weight)], k, r, method=method, **kmeans)[None] for method in METHODS
+        }
     is_pivot = torch.zeros(len(norms), dtype=torch.bool)
     is_pivot[pivots.flatten().long()] = True
     return {
@@ -92,10 +93,10 @@ def _rows(layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str) -> dict:
         "columns": layer.in_features,
         "k": k,
         "r": r,
-        "cluster_sizes": sizes,
+        "cluster_sizes": selected["pmrc"].sizes,
         "norm_ratio": None if is_pivot.all() else float(norms[is_pivot].mean() / norms[~is_pivot].mean()),
         "overlaps": {
-            method: float(is_pivot[rows.flatten().long()].double().mean()) for method, rows in selected.items()
+            method: float(is_pivot[found.pivots.flatten().long()].double().mean()) for method, found in selected.items()
         },
     }
 

@@ -1,8 +1,8 @@
 """ID-LoRA as a PEFT model: selects the pivots, guards against the wrong base, counts as the paper counts."""
 
 import copy
-import time
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from peft import PeftConfig
@@ -11,11 +11,12 @@ from torch import nn
 
 from idlora.tuners.common import RoutedModel
 from idlora.tuners.idlora.base import FourBitRows, is_quantized, readable_rows, readable_weight
-from idlora.tuners.idlora.clustering import select_pivots_many
+from idlora.tuners.idlora.clustering import Selection
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import distance, judge, take_fingerprint
 from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics, watched_mixtures
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
+from idlora.tuners.idlora.pivot_cache import select_once
 
 
 class IdLoraModel(RoutedModel):
@@ -23,20 +24,28 @@ class IdLoraModel(RoutedModel):
 
     Before it replaces a single module it checks that every target fits, and then either selects the pivots of all
     targets or, for a saved adapter, compares the base's rows with the adapter's fingerprint. PEFT's loaders and
-    transformers' own both come through here.
+    transformers' own both come through here. What was selected once for a base is read from disk (`pivot_cache`); of
+    several processes that torch.distributed connects all must make the adapter at once, and all get the first's pivots.
 
-    `pivot_seconds` is the time spent on selection, of all adapters together.
+    Attributes:
+        pivot_seconds: what the selections took when they were made, of all adapters together.
+        pivots_cached: whether the last of them was read from disk.
+        cluster_sizes: by adapter and module the rows in each cluster, where clusters were selected from.
     """
 
     prefix = "idlora_"
     tuner_layer_cls = IdLoraLinear
     pivot_seconds: float = 0.0
+    pivots_cached: bool = False
+    cluster_sizes: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         # The config is about to carry the fingerprint of this base; the caller may use it again on another.
         self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
-        self._selected: dict[str, torch.Tensor] = {}
+        self._selected: dict[str, Selection] = {}
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        sizes = {name: found.sizes for name, found in self._selected.items() if found.sizes is not None}
+        self.cluster_sizes = {**self.cluster_sizes, adapter_name: sizes}
         self._selected = {}
 
     def _prepare_model(self, config: IdLoraConfig, model: nn.Module) -> None:
@@ -60,9 +69,8 @@ class IdLoraModel(RoutedModel):
             raise ValueError(f"{name} has {out_features} rows, which rank_boost={s} does not divide")
 
     def _select(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
-        start = time.perf_counter()
-        selected = select_pivots_many(
-            _readable(layers),
+        chosen = select_once(
+            lambda: _readable(layers),
             config.num_clusters,
             config.r,
             method=config.selection,
@@ -72,12 +80,13 @@ class IdLoraModel(RoutedModel):
             backend=config.kmeans_backend,
         )
         fingerprint = {
-            name: take_fingerprint(rows, selected[name])
-            for name, rows in _readable({name: layers[name] for name in selected})
+            name: take_fingerprint(rows, chosen.selections[name].pivots)
+            for name, rows in _readable({name: layers[name] for name in chosen.selections})
         }
-        self._selected = selected
+        self._selected = chosen.selections
         config.base_fingerprint = fingerprint or None
-        self.pivot_seconds += time.perf_counter() - start
+        self.pivot_seconds += chosen.seconds
+        self.pivots_cached = chosen.cached
 
     def _check_base(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
         distances = {}
@@ -91,7 +100,8 @@ class IdLoraModel(RoutedModel):
         judge(distances, quantized=quantized, made_for=config.base_model_name_or_path)
 
     def layer_tensors(self, current_key: str) -> dict[str, torch.Tensor | None]:
-        return {"pivots": self._selected.get(current_key)}
+        found = self._selected.get(current_key)
+        return {"pivots": None if found is None else found.pivots}
 
     def pivot_layers(self, adapter_name: str) -> dict[str, IdLoraLinear]:
         """The layers that an adapter sits in, by name."""

@@ -4,7 +4,6 @@ A weight is read once, when it comes; nothing here looks at it after that. So it
 moment, a ZeRO-3 parameter that is whole for as long as a context lasts, or one that is decoded block by block.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -73,6 +72,14 @@ def home_of(weight: torch.Tensor | BlockedWeight) -> torch.device:
     return weight.device
 
 
+def blocks(weight: torch.Tensor | BlockedWeight) -> Iterator[torch.Tensor]:
+    """A weight's rows in order, as they are stored: tensors (rows, in) of `BLOCK_BYTES` at most, or of one row."""
+    if isinstance(weight, torch.Tensor):
+        yield from weight.split(max(1, BLOCK_BYTES // (weight.shape[1] * weight.element_size())))
+    else:
+        yield from weight.blocks()
+
+
 def working_copy(weight: torch.Tensor | BlockedWeight, device: torch.device, *, borrow: bool = False) -> torch.Tensor:
     """A weight (out, in) of any floating type as contiguous float32 on a device.
 
@@ -84,14 +91,11 @@ def working_copy(weight: torch.Tensor | BlockedWeight, device: torch.device, *, 
         weight = weight.detach()
         if borrow and weight.dtype == torch.float32 and weight.device == device:
             return weight.contiguous()
-        blocks = weight.split(max(1, BLOCK_BYTES // (weight.shape[1] * weight.element_size())))
-    else:
-        blocks = weight.blocks()
     double = getattr(weight, "dtype", None) == torch.float64
     factor = _factor(weight.aminmax(), largest=2.0**1000) if double else 1.0
     copy = torch.empty(weight.shape, dtype=torch.float32, device=device)
     start = 0
-    for block in blocks:
+    for block in blocks(weight):
         # Sent as it is and converted there: half as many bytes on the way for 16 bits.
         block = block.to(device)
         copy[start : start + len(block)] = block if factor == 1 else block * factor
@@ -114,23 +118,6 @@ def scaled(batch: Batch) -> list[torch.Tensor]:
         factor = _factor((low, high))
         copies.append(copy if factor == 1 else copy * factor)
     return copies
-
-
-def digest(copies: Sequence[torch.Tensor]) -> list[str]:
-    """What tells weights (out, in) of one shape apart: SHA-256 of their products with two fixed Gaussian vectors.
-
-    One more pass over W where it is, and out·2 numbers to the CPU: hashing every byte there takes longer than
-    clustering on a GPU. Weights that agree in it agree up to float32's rounding of a product, which k-means sees no
-    better. It guards against mistakes, not against an adversary; another device rounds otherwise and knows nothing of
-    this one's results. To be called within `full_float32`.
-    """
-    columns = copies[0].shape[1]
-    probe = torch.randn(columns, 2, generator=torch.Generator().manual_seed(0), device="cpu").to(copies[0].device)
-    sketches = torch.stack([copy @ probe for copy in copies]).cpu().numpy()
-    return [
-        hashlib.sha256(f"{tuple(sketch.shape)} {columns} ".encode() + sketch.tobytes()).hexdigest()
-        for sketch in sketches
-    ]
 
 
 def _factor(extremes: Sequence[torch.Tensor], largest: float = 2.0**126) -> float:

@@ -1,0 +1,63 @@
+"""Several examples in one row, each blind to the others.
+
+    input_ids    = [example] [example] …          at most max_length in all
+    labels       = theirs, the first of each masked: it would be predicted from the example before
+    position_ids = [0 1 2 …] [0 1 2 …] …          where they start anew, attention does
+
+A model sees the restarts only without an attention mask and without a KV cache (`use_cache=False`); with either it
+attends across the examples, and says nothing. Left out: padding, which is the collator's.
+"""
+
+from collections import defaultdict, deque
+from dataclasses import replace
+
+from idlora.data.tokenization import IGNORED, TokenizedSet
+
+
+def pack(tokenized: TokenizedSet, max_length: int) -> TokenizedSet:
+    """The examples of a set in rows of at most `max_length` tokens, none of them cut.
+
+    Taken in their order, each goes into the row with the least room that still holds it (best fit), or begins a new
+    one; of rows with equal room into the earliest. The same set gives the same rows.
+
+    Args:
+        tokenized: rows of one example each.
+        max_length: most tokens of a row.
+
+    Raises:
+        ValueError: the set is packed already, or an example is longer than a row.
+    """
+    if tokenized.row_length is not None:
+        raise ValueError("This set is packed already: pack the examples as they were tokenized.")
+    packs: list[list[int]] = []
+    with_room: dict[int, deque[int]] = defaultdict(deque)
+    rooms = 0  # bit n is set where a pack has room for exactly n tokens more: the least that fits is one shift away
+    for index, row in enumerate(tokenized.rows):
+        length = len(row["input_ids"])
+        if length > max_length:
+            raise ValueError(f"Example {tokenized.ids[index]} has {length} tokens: a row of {max_length} cannot hold it.")
+        if fitting := rooms >> length:
+            room = length + (fitting & -fitting).bit_length() - 1
+            chosen = with_room[room].popleft()
+            if not with_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, chosen = max_length, len(packs)
+            packs.append([])
+        packs[chosen].append(index)
+        with_room[room - length].append(chosen)
+        rooms |= 1 << (room - length)
+    return replace(
+        tokenized,
+        rows=[_joined([tokenized.rows[index] for index in held]) for held in packs],
+        ids=[tokenized.ids[index] for held in packs for index in held],
+        row_length=max_length,
+    )
+
+
+def _joined(rows: list[dict[str, list[int]]]) -> dict[str, list[int]]:
+    return {
+        "input_ids": [token for row in rows for token in row["input_ids"]],
+        "labels": [label for row in rows for label in (IGNORED, *row["labels"][1:])],
+        "position_ids": [position for row in rows for position in range(len(row["input_ids"]))],
+    }

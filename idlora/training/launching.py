@@ -1,0 +1,241 @@
+"""How many processes train a cell, and starting them: one a GPU, each with a share of the effective batch.
+
+    launch=single   one process on one device
+    launch=ddp      weights on every device, gradients averaged (PyTorch)
+    launch=zero2    gradients and optimiser state sharded as well (DeepSpeed)
+    launch=zero3    weights too
+    launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
+
+A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins the launch that it finds
+itself in; several machines are launched that way. Otherwise accelerate's launcher starts the ranks on this machine and
+watches them: where one dies it ends the others.
+
+Left out: restarting (the same command goes on from the last checkpoint), and starting processes on other machines.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+MODES = ("auto", "single", "ddp", "zero2", "zero3")
+PATIENCE = 20.0
+"""Seconds that a rank whose launcher is gone has to mark its run before it is killed."""
+
+
+class RanksFailed(RuntimeError):
+    """A rank ended otherwise than well; `code` is the exit code that the command should end with."""
+
+    def __init__(self, sentence: str, code: int):
+        super().__init__(sentence)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A launch as it is carried out: `mode` is one of `MODES` but auto, `processes` the number of ranks."""
+
+    mode: Literal["single", "ddp", "zero2", "zero3"] = "single"
+    processes: int = 1
+
+    @property
+    def needs_ranks(self) -> bool:
+        """Whether processes must be started for it: DeepSpeed wants a launch even for one."""
+        return (self.processes > 1 or self.mode.startswith("zero")) and not inside()
+
+
+def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int) -> Launch:
+    """The launch that a config's ``launch`` asks for on this machine.
+
+    Args:
+        mode: one of `MODES`.
+        num_processes: ranks; None is the launch that this process is in, else one a visible GPU, or one without GPUs.
+        full: whether every weight is trained.
+        gpus: visible CUDA devices.
+
+    Raises:
+        ValueError: an unknown mode, or a number of processes that this machine, the mode or the launch does not allow.
+    """
+    if mode not in MODES:
+        raise ValueError(f"launch={mode} is no way to launch: choose {', '.join(MODES)}.")
+    if num_processes is not None and num_processes < 1:
+        raise ValueError(f"launch.num_processes={num_processes} trains nothing: give 1 or more, or null.")
+    world = int(os.environ["WORLD_SIZE"]) if inside() else None
+    if world is not None and num_processes not in (None, world):
+        raise ValueError(
+            f"launch.num_processes={num_processes}, and this process is one of {world} that a launcher started: "
+            "leave launch.num_processes out."
+        )
+    if world is None and gpus and (num_processes or 1) > gpus:
+        raise ValueError(
+            f"launch.num_processes={num_processes} and {gpus} visible GPUs: each process needs one of its own."
+        )
+    processes = world or num_processes or (1 if mode == "single" else max(gpus, 1))
+    if mode == "auto":
+        mode = "single" if processes == 1 else "zero3" if full and gpus else "ddp"
+    if mode == "single" and processes > 1:
+        raise ValueError(f"launch=single is one process, and {processes} are asked for: choose launch=ddp or auto.")
+    return Launch(mode=mode, processes=processes)
+
+
+def visible_gpus() -> int:
+    """The number of CUDA devices that this process sees; CUDA is not initialised by asking.
+
+    A machine without a GPU's driver has none, and is spared the seconds that importing torch takes.
+    """
+    if not any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def inside() -> bool:
+    """Whether a launcher started this process as one of several ranks, or as the only one of a launch."""
+    _adopt_slurm_step()
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """This process's rank in its launch; 0 outside of any."""
+    return int(os.environ["RANK"]) if inside() else 0
+
+
+def _adopt_slurm_step() -> None:
+    """Give the tasks of an ``srun`` step of several the environment that torchrun would have given them.
+
+    A batch script, an interactive shell and a job of one task are no launch, whatever the allocation's size is.
+    """
+    step = os.environ
+    if "RANK" in step or int(step.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in step:
+        return
+    port = 10000 + int(step.get("SLURM_JOB_ID", "0")) % 50000  # every task comes to the same one
+    on_this_machine = step.get("SLURM_STEP_TASKS_PER_NODE", step["SLURM_STEP_NUM_TASKS"]).split("(")[0].split(",")[0]
+    step |= {
+        "RANK": step["SLURM_PROCID"],
+        "WORLD_SIZE": step["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": step["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": on_this_machine,
+    }
+    step.setdefault("MASTER_ADDR", step.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+    step.setdefault("MASTER_PORT", str(port))
+
+
+def join() -> None:
+    """Connect this process with the other ranks of its launch: gloo on CPUs, NCCL on GPUs; nothing outside of one.
+
+    Afterwards `torch.distributed` is initialised, and the current CUDA device is this rank's own.
+    """
+    import torch
+
+    if not inside() or torch.distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def from_first_rank(value: bool = False) -> bool:
+    """What rank 0 says, in every rank of a launch that was joined; elsewhere the value itself."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return value
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    said = torch.tensor([value], dtype=torch.uint8, device=device)
+    torch.distributed.broadcast(said, src=0)
+    return bool(said.item())
+
+
+@contextlib.contextmanager
+def first_rank_first() -> Iterator[None]:
+    """Within it rank 0 goes before the others, which find on disk what it left there. Outside of a launch: nothing."""
+    import torch
+
+    waits = torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
+    if waits:
+        torch.distributed.barrier()
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized() and not waits:
+            torch.distributed.barrier()
+
+
+def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int) -> None:
+    """Run ``python -m module *arguments`` as several ranks on this machine, and wait for all of them.
+
+    accelerate's launcher starts them; each has ``threads`` for its libraries. Ctrl-C and SIGTERM end every rank, and so
+    does the death of one. Standard output and error are this process's own.
+
+    Raises:
+        RanksFailed: a rank failed; it has told why, unless a signal killed it.
+        KeyboardInterrupt: this process was interrupted; the ranks have been.
+    """
+    from accelerate.commands.launch import launch_command_parser, multi_gpu_launcher
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    launcher = [
+        "--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0",
+        "--mixed_precision=no", "--dynamo_backend=no", f"--num_cpu_threads_per_process={threads}",
+    ]  # fmt: skip
+    options = launch_command_parser().parse_args([*launcher, "--module", module, *arguments])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _quiet_launcher():
+            multi_gpu_launcher(options)
+    except SignalException:
+        raise KeyboardInterrupt from None
+    except ChildFailedError as error:
+        number, first = min(error.failures.items(), key=lambda item: item[1].timestamp)
+        if first.exitcode < 0:
+            name = signal.Signals(-first.exitcode).name
+            why = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            raise RanksFailed(
+                f"rank {number} of {processes} was killed by {name}{why}; the same command goes on from the last "
+                "checkpoint",
+                1,
+            ) from None
+        if first.exitcode == 130:
+            raise KeyboardInterrupt from None
+        sentence = f"rank {number} of {processes} ended with exit code {first.exitcode}"
+        raise RanksFailed(sentence, first.exitcode) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """torchrun reports a rank's end in tables of its own; the rank has told it in a sentence or a traceback."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.distributed.run")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def end_with_launcher() -> None:
+    """From now on this rank ends when the process that started it does, however that ends."""
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C: the run is marked, unless the rank waits for another one
+        time.sleep(PATIENCE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
