@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from idlora.pipeline.compose import plain, register_resolvers
 from idlora.pipeline.preflight import require
-from idlora.pipeline.request import Request, chosen_names, report_tables
+from idlora.pipeline.request import Request, chosen_cells, report_tables
 from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import fill
 
@@ -23,10 +23,7 @@ from idlora.pipeline.table import fill
 def main(config: DictConfig) -> None:
     values = plain(config)
     planned = [(request, request.plan()) for request in Request.from_config(values)]
-    keys = [key for _, plan in planned for key in plan.cells]
-    experiments = chosen_names(values["experiments"], (key[0] for key in keys), what="experiments")
-    methods = chosen_names(values["methods"], (key[1] for key in keys), what="methods")
-    chosen = [cell for _, plan in planned for cell in plan.restricted(experiments=experiments, methods=methods)]
+    chosen = [cell for cells in chosen_cells(planned, values).values() for cell in cells]
     request = planned[0][0]
     require(chosen, scale=request.scale, results_dir=request.results_dir)
     outcome = fill(chosen, folder=request.results, workers=values["workers"])

@@ -12,12 +12,17 @@ from idlora.pipeline.cell import train_cell
 from idlora.pipeline.compose import cell_from_config, register_resolvers
 from idlora.pipeline.progress import display
 from idlora.pipeline.shell import command
+from idlora.training.launching import rank
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @command
 def main(config: DictConfig) -> None:
     cell = cell_from_config(config)
+    if rank() > 0:  # of a launch that it joins: the first one speaks
+        if not cell.run.done:
+            train_cell(cell)
+        return
     if cell.run.done:
         print(f"already trained: {cell.run.folder}")
     else:

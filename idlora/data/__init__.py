@@ -1,9 +1,9 @@
 """Text to token ids and loss mask.
 
 `load_rows` reads a data set from a folder or the hub, `to_examples` turns its rows into prompts and responses,
-`tokenize` into ids and labels (`tokenize_once` keeps them), `pack` puts several examples into a row; `holdout` and `limit`
-cut the rows. `load_mixture` and `mixture_examples` are the first two for a training set made of several. Names are
-imported on first use, so that `idlora.data.templates` costs nothing.
+`tokenize` into ids and labels (`tokenize_once` keeps them), `pack` puts several examples into a row; `holdout` and
+`limit` cut the rows. `load_mixture` and `mixture_examples` are the first two for a training set made of several. Names
+are imported on first use, so that `idlora.data.templates` costs nothing.
 """
 
 from importlib import import_module

@@ -31,7 +31,7 @@ class DatasetSpec:
         splits: ours, each with the hub's name for it.
         hub_id: hub repository; None where no hub has it.
         hub_config: the repository's configuration.
-        hub_files: files of the repository to read, where it cannot be loaded as a whole.
+        hub_files: files of the repository to read by themselves, each with what it is called here.
         url: the file itself, {revision} in its place, where it is on the web and on no hub.
         sizes: how many rows the hub may have; empty for any number.
         shown: the split whose rows are shown as worked examples.

@@ -1,4 +1,4 @@
-"""Data sets from the hub, through `datasets`, at the revision asked for; what stands in the way is one sentence."""
+"""Data sets from the hub at the revision asked for; what stands in the way is one sentence."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
 from idlora.data.catalogue import DataError, DatasetSpec
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def fetch_files(spec: DatasetSpec, revision: str) -> dict[str, Path]:
+    """The files that `spec.hub_files` names, from the hub, or from its cache where that has them at this revision.
+
+    Raises:
+        DataError: see `fetch`.
+    """
+    try:
+        return {
+            name: Path(hf_hub_download(spec.hub_id, file, repo_type="dataset", revision=revision))
+            for name, file in spec.hub_files.items()
+        }
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise DataError(_refusal(spec, revision, error)) from error
 
 
 def fetch(spec: DatasetSpec, revision: str) -> Any:
@@ -28,26 +43,41 @@ def fetch(spec: DatasetSpec, revision: str) -> Any:
     from datasets import load_dataset  # 0.6 s: only where the hub is asked
     from datasets.exceptions import DatasetsError
 
-    options: dict[str, Any] = {}
-    if spec.columns == ("prompt",):
-        # A headerless file: without names its first prompt becomes the header (`column_names`, their alias, is set too
-        # late to count here), and without the second a prompt such as "None" would be no text.
-        options = {"names": ["prompt"], "keep_default_na": False}
     try:
         if spec.url is not None:
             return load_dataset("json", data_files=spec.source(revision))
-        if spec.hub_files is not None:
-            options["data_files"] = spec.hub_files
-        loaded = load_dataset(spec.hub_id, spec.hub_config, revision=revision, **options)
+        loaded = load_dataset(spec.hub_id, spec.hub_config, revision=revision)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
         raise DataError(_refusal(spec, revision, error)) from error
     # Without the hub `datasets` takes whatever commit it cached last, and says so in a warning alone.
     if other := _commits(loaded) - {revision} if _COMMIT.fullmatch(revision) else None:
         raise DataError(
-            f"Data set {spec.name!r} is wanted at commit {revision} of {spec.hub_id}, and without the hub only "
-            f"{other.pop()} is in the cache: check the network, or set revisions.{spec.name} to that commit."
+            f"Data set {spec.name!r} is wanted at commit {revision} of {spec.hub_id}, and without the hub its cache "
+            f"gives {other.pop()}: check the network, or set revisions.{spec.name} to that commit."
         )
     return loaded
+
+
+def cached(spec: DatasetSpec, revision: str) -> bool:
+    """Whether this machine has a data set of the hub at a revision, without asking the hub.
+
+    A branch or tag counts as here at any commit, where `datasets` keeps the set: it does not note which that was.
+    """
+    if spec.hub_files is not None:
+        found = (
+            try_to_load_from_cache(spec.hub_id, file, repo_type="dataset", revision=revision)
+            for file in spec.hub_files.values()
+        )
+        return all(isinstance(path, str) for path in found)
+    if spec.hub_id is None:
+        return False
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = spec.hub_id.rpartition("/")
+    folder = Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    commit = revision if _COMMIT.fullmatch(revision) else "*"
+    return any(folder.glob(f"{spec.hub_config or '*'}/*/{commit}/*.arrow"))
 
 
 def _commits(loaded: Any) -> set[str]:

@@ -35,7 +35,7 @@ def pack(tokenized: TokenizedSet, max_length: int) -> TokenizedSet:
     for index, row in enumerate(tokenized.rows):
         length = len(row["input_ids"])
         if length > max_length:
-            raise ValueError(f"Example {tokenized.ids[index]} has {length} tokens: a row of {max_length} cannot hold it.")
+            raise ValueError(f"Example {tokenized.ids[index]} has {length} tokens, and a row takes {max_length}.")
         if fitting := rooms >> length:
             room = length + (fitting & -fitting).bit_length() - 1
             chosen = with_room[room].popleft()

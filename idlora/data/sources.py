@@ -34,7 +34,7 @@ from idlora.data.catalogue import (
 )
 from idlora.data.choosing import limit
 from idlora.data.files import only_json, read_csv, read_json, read_jsonl, read_text
-from idlora.data.hub import fetch
+from idlora.data.hub import fetch, fetch_files
 from idlora.data.templates import LETTERS
 
 # CodeAlpaca writes the absence of an input in words, in 17 of its rows.
@@ -100,11 +100,13 @@ def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]
     source = spec.source(revision)
     if source is None:
         raise DataError(f"Data set {spec.name!r} is on no hub: set data_root to a folder with {spec.name}/ in it.")
-    loaded = fetch(spec, revision)
-    if spec.columns == ("prompt",):
-        rows = _prompt_rows({category: loaded[category]["prompt"] for category in CATEGORIES}, source)
+    if spec.hub_files is not None:
+        # Not through `datasets`: it takes the first prompt of a headerless file for its header, and does not find again
+        # without the hub what it has cached of single files.
+        files = fetch_files(spec, revision)
+        rows = _prompt_rows({category: read_csv(path) for category, path in files.items()}, source)
     else:
-        raw = list(loaded[spec.splits[split]])
+        raw = list(fetch(spec, revision)[spec.splits[split]])
         rows = (_quiz_rows if _is_quiz(spec) else _text_rows)(spec, split, raw, source=source)
     if spec.sizes and len(rows) not in spec.sizes:
         raise DataError(

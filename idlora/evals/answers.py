@@ -53,7 +53,7 @@ def open_log(path: Path, prompts: Sequence[Prompt]) -> ItemLog:
 
 
 def gather(path: Path) -> None:
-    """Put what the shares answered into the one answers file, and take their files away; nobody else is at work on them.
+    """Put what the shares answered into the one answers file and take their files away; nobody is at work on them.
 
     Safe to kill at any moment: what was put in already is not put in again.
     """

@@ -16,7 +16,7 @@ CHUNK = 1024
 """Texts encoded at once: a benchmark's worked examples come to tens of millions of tokens."""
 
 PREFILL_TOKENS = 32_768
-"""Most tokens, padding included, of one forward pass on a GPU: activations of an 8B model's widest layer take 0.9 GB."""
+"""Most tokens, with padding, of one forward pass on a GPU: an 8B model's widest activations take 0.9 GB."""
 
 Batch = Sequence[tuple[Prompt, int]]
 """Prompts, each with the number of the sample that is asked for."""

@@ -10,11 +10,12 @@ little more than the graph does. Left out: attention other than SDPA, layers of 
 caches that hold anything but keys and values; such models decode in the first way.
 """
 
+import contextlib
 import functools
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -26,7 +27,7 @@ from idlora.evals.asking import left_padded, passes
 COMPACT_SHARE = 1 / 8  # of the rows may have ended before a growing cache drops them: each drop copies the cache
 SLOTS = 256  # a fixed cache is read in multiples of so many places: what is not filled is read in vain
 FEWEST_ROWS = 8  # below it a step takes what the weights take, whatever the batch
-GRAPHS = 24  # kept at once, of some megabytes each; a batch runs through a dozen sizes, and the next one through the same
+GRAPHS = 24  # kept at once, of some megabytes each: one batch takes a dozen sizes, and the next one the same
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Decoder(Protocol):
     """Answers side by side, one token a step."""
 
     def begin(self, prompts: Sequence[Sequence[int]], *, samples: int) -> torch.Tensor:
-        """Read the prompts, each once; logits (B, V) of what follows, B = len(prompts)·samples, samples side by side."""
+        """Read the prompts, each once; logits (B, V) of what follows, B = len(prompts)·samples, samples together."""
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Append tokens (B,) int64; logits (B, V) of what follows, to be used before the next step."""
@@ -122,8 +123,8 @@ class FixedDecoder:
     def __init__(self, model, *, rows: int, length: int, graphs: bool = True):
         self.model, self.rows, self.slots, self.graphs = model, rows, _up(length, SLOTS), graphs
         self.window = _sliding_window(model.config)
-        layers, logits = self._read([[0]])  # one token tells every shape
         device = model.device
+        layers, logits = self._read(*left_padded([[0]], device))  # one token tells every shape
 
         def buffer(like: torch.Tensor) -> torch.Tensor:  # zeros: what is masked must be a number all the same
             return like.new_zeros(rows, like.shape[1], self.slots, like.shape[3])
@@ -149,15 +150,14 @@ class FixedDecoder:
         self.filled.fill_(self.length)
         found, first = [], 0
         for some in passes(prompts, self.model.device):
-            layers, logits = self._read(some)
+            ids, mask, positions = left_padded(some, self.model.device)
+            layers, logits = self._read(ids, mask, positions)
             found.append(logits)
             rows = slice(first, first := first + len(some) * samples)
-            width = layers[0].keys.shape[2]
-            slots = slice(self.length - width, self.length)
+            slots = slice(self.length - ids.shape[1], self.length)
             for layer, keys, values in zip(layers, self.keys, self.values, strict=True):
                 keys[rows, :, slots] = layer.keys.repeat_interleave(samples, dim=0)
                 values[rows, :, slots] = layer.values.repeat_interleave(samples, dim=0)
-            _, mask, positions = left_padded(some, self.model.device)
             self.seen[rows, slots] = mask.bool().repeat_interleave(samples, dim=0)
             self.positions[rows] = (positions[:, -1:] + 1).repeat_interleave(samples, dim=0)
         return torch.cat(found).repeat_interleave(samples, dim=0)
@@ -187,9 +187,10 @@ class FixedDecoder:
             size = -(-size // 2)
         return size
 
-    def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[list[DynamicLayer], torch.Tensor]:
-        """Keys and values of every layer, and logits (P, V) of what follows."""
-        ids, mask, positions = left_padded(prompts, self.model.device)
+    def _read(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[list[DynamicLayer], torch.Tensor]:
+        """Keys and values of every layer, and logits (P, V) of what follows, for `left_padded` prompts."""
         cache = DynamicCache()  # without the config: of a sliding window it would keep the end alone
         logits = _last_logits(self.model, ids, mask=mask, positions=positions, cache=cache)
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -285,13 +286,13 @@ def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-class _no_waiting:  # noqa: N801 (a context, read like a function)
+@contextlib.contextmanager
+def _no_waiting() -> Iterator[None]:
     """Whatever would wait for the GPU raises RuntimeError: found before a capture, which it would leave half done."""
-
-    def __enter__(self) -> None:
-        self.before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(action="ignore"):  # that not every wait is found
-            torch.cuda.set_sync_debug_mode("error")
-
-    def __exit__(self, *_: object) -> None:
-        torch.cuda.set_sync_debug_mode(self.before)
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(action="ignore"):  # that not every wait is found
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

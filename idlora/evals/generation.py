@@ -5,25 +5,28 @@ depends on the protocol and the batch alone (its sampling has a seed of its own)
 with the batches that are missing and ends as it would have without the interruption.
 
 The loop is ours rather than transformers' `generate` because it drops the sequences that have ended: answers are short,
-a few run on to the limit, and there the batch should no longer cost what it did at its start. Cache, sampling
-distribution and attention are transformers' own.
+a few run on to the limit, and there the batch should no longer cost what it did at its start. How a step is computed is
+`idlora.evals.decoding`'s; sampling distribution and attention are transformers' own.
 
-Left out: beam search, repetition penalties, speculative decoding, several devices.
+Left out: beam search, repetition penalties, speculative decoding, one model over several devices.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from idlora.evals.asking import context_of, encode, evaluating, left_padded, open_log
+from idlora.evals.answers import Share
+from idlora.evals.asking import ask_in_batches, context_of, encode, seconds
+from idlora.evals.decoding import Decoder, decoder
 from idlora.evals.items import Prompt, record
 from idlora.evals.protocol import Protocol
+from idlora.evals.throughput import cost
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
-COMPACT_SHARE = 1 / 8  # of the rows may have ended before they are dropped: each drop copies the cache
 PROMPT_TAIL = 4  # tokens of the prompt decoded along with the answer, so that its first space survives
 
 
@@ -36,6 +39,7 @@ def generate(
     stop: Sequence[str] = (),
     batch_size: int,
     path: Path,
+    share: Share | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[str]]:
     """`protocol.samples` answers to each prompt, in the order of the prompts.
@@ -46,41 +50,54 @@ def generate(
         stop: an answer ends before the first of these strings.
         batch_size: sequences decoded together; it decides what a sampled answer is, and nothing about a greedy one.
         path: file of answers; those already there are kept, new ones are appended batch by batch.
+        share: answers this part of the missing batches, beside other processes; None answers all.
         progress: called with (answers done, answers in all).
 
     Raises:
         ValueError: no prompts, an item id twice, or a prompt that leaves no room for an answer in the model's context.
+        ShareAnswered: at the end of a share.
     """
-    log = open_log(path, prompts)
     encoded = dict(zip((p.item_id for p in prompts), encode(tokenizer, (p.text for p in prompts)), strict=True))
-    longest, context = max(map(len, encoded.values())), context_of(model)
+    longest, context = max(map(len, encoded.values()), default=0), context_of(model)
     if context and longest + protocol.max_new_tokens > context:
         raise ValueError(
             f"a prompt of {longest} tokens and max_new_tokens={protocol.max_new_tokens} exceed the model's context of "
             f"{context}: ask for fewer new tokens, or take its row out of the data"
         )
-    with evaluating(model):
-        total = len(prompts) * protocol.samples
-        for batch, samples in _batches(prompts, encoded, samples=protocol.samples, batch_size=batch_size):
-            missing = {(p.item_id, s) for p in batch for s in samples if (p.item_id, s) not in log}
-            if missing:
-                texts = _answer_batch(
-                    model,
-                    tokenizer,
-                    [encoded[p.item_id] for p in batch],
-                    samples=len(samples),
-                    protocol=protocol,
-                    stop=stop,
-                    seed=_seed(protocol.seed, batch[0].item_id, samples[0]),
-                )
-                keys = [(prompt, sample) for prompt in batch for sample in samples]
-                log.append(
-                    record(prompt, sample, text, parsed=None, gold=None, scores={"generated": 1.0})
-                    for (prompt, sample), text in zip(keys, texts, strict=True)
-                    if (prompt.item_id, sample) in missing
-                )
-            if progress:
-                progress(len(log), total)
+    batches = list(_batches(prompts, encoded, samples=protocol.samples, batch_size=batch_size))
+
+    @functools.cache  # made for the first batch that is missing: buffers and graphs serve them all
+    def decoding() -> Decoder:
+        rows = max(len(batch) * len(samples) for batch, samples in batches)
+        return decoder(model, rows=rows, length=longest + protocol.max_new_tokens)
+
+    def answer(number: int) -> tuple[list[dict], dict]:
+        batch, samples = batches[number]
+        texts, took = _answer_batch(
+            decoding(),
+            model,
+            tokenizer,
+            prompts=[encoded[p.item_id] for p in batch],
+            samples=len(samples),
+            protocol=protocol,
+            stop=stop,
+            seed=_seed(protocol.seed, batch[0].item_id, samples[0]),
+        )
+        keys = [(prompt, sample) for prompt in batch for sample in samples]
+        return [
+            record(prompt, sample, text, parsed=None, gold=None, scores={"generated": 1.0})
+            for (prompt, sample), text in zip(keys, texts, strict=True)
+        ], took
+
+    log = ask_in_batches(
+        model,
+        prompts,
+        [[(prompt, sample) for prompt in batch for sample in samples] for batch, samples in batches],
+        answer=answer,
+        path=path,
+        share=share,
+        progress=progress,
+    )
     return [[log.get(p.item_id, s)["raw"] for s in range(protocol.samples)] for p in prompts]
 
 
@@ -99,8 +116,10 @@ def _seed(seed: int, item_id: str, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {item_id} {sample}".encode()).digest()[:7])
 
 
-def _answer_batch(model, tokenizer, prompts, *, samples, protocol, stop, seed) -> list[str]:
-    """Texts of len(prompts) × samples answers, an item's samples side by side."""
+def _answer_batch(
+    decoding: Decoder, model, tokenizer, *, prompts, samples, protocol, stop, seed
+) -> tuple[list[str], dict]:
+    """Texts of len(prompts) × samples answers, an item's samples side by side, and what they took."""
     prefixes = [prompt[-PROMPT_TAIL:] for prompt in prompts for _ in range(samples)]
 
     def texts(rows: list[int], answers: list[list[int]]) -> list[str]:
@@ -114,49 +133,36 @@ def _answer_batch(model, tokenizer, prompts, *, samples, protocol, stop, seed) -
     def stopped(rows: list[int], answers: list[list[int]]) -> list[bool]:
         return [any(mark in text for mark in stop) for text in texts(rows, answers)]
 
+    began = seconds(model.device)
+    logits = decoding.begin(prompts, samples=samples)
+    read = seconds(model.device)
     answers = _decode(
-        model,
-        prompts,
-        samples=samples,
+        decoding,
+        logits,
         max_new_tokens=protocol.max_new_tokens,
         choose=_chooser(protocol, seed, model.device),
         ends=_end_tokens(model, tokenizer),
         stopped=stopped if stop else None,
     )
+    took = cost(
+        prompt_tokens=sum(map(len, prompts)),
+        generated_tokens=sum(map(len, answers)),
+        prefill_seconds=read - began,
+        decode_seconds=seconds(model.device) - read,
+    )
     cut = []
     for text in texts(list(range(len(answers))), answers):
         found = [text.find(mark) for mark in stop if mark in text]
         cut.append(text[: min(found)] if found else text)
-    return cut
+    return cut, took
 
 
-@torch.no_grad()
-def _decode(model, prompts, *, samples, max_new_tokens, choose, ends, stopped) -> list[list[int]]:
-    """Token ids of each answer, without the end token.
+def _decode(decoding: Decoder, logits: torch.Tensor, *, max_new_tokens, choose, ends, stopped) -> list[list[int]]:
+    """Token ids of each of B answers, without the end token, from the logits (B, V) of what follows the prompts.
 
-    prompts (P lists of int) → left-padded (P, L); after the prefill each row is repeated, B = P·samples.
     choose: (B', V) logits → (B',) tokens. stopped: tells which of some rows hold a stop string.
     """
-    device = model.device
-    ids, mask, positions = left_padded(prompts, device)
-    cache = DynamicCache(config=model.config)
-
-    def step(ids, positions):
-        return model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-
-    logits = step(ids, positions)
-    position = positions[:, -1:] + 1
-    if samples > 1:
-        cache.batch_repeat_interleave(samples)
-        logits, mask, position = (x.repeat_interleave(samples, dim=0) for x in (logits, mask, position))
-    answers: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+    answers: list[list[int]] = [[] for _ in range(len(logits))]
     rows = list(range(len(answers)))  # the answer that each row of the batch belongs to
     live = [True] * len(rows)
     for count in range(1, max_new_tokens + 1):
@@ -172,15 +178,13 @@ def _decode(model, prompts, *, samples, max_new_tokens, choose, ends, stopped) -
                 live[i] = not stop
         if count == max_new_tokens or not any(live):
             break
-        if live.count(False) >= COMPACT_SHARE * len(live):
-            kept = torch.tensor([i for i, alive in enumerate(live) if alive], device=device)
-            cache.batch_select_indices(kept)
-            tokens, mask, position = tokens[kept], mask[kept], position[kept]
+        if decoding.saves(live.count(True)):
+            kept = torch.tensor([i for i, alive in enumerate(live) if alive], device=logits.device)
+            decoding.keep(kept)
+            tokens = tokens[kept]
             rows = [row for row, alive in zip(rows, live, strict=True) if alive]
             live = [True] * len(rows)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        logits = step(tokens[:, None], position)
-        position = position + 1
+        logits = decoding.step(tokens)
     return answers
 
 

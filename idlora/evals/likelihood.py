@@ -22,8 +22,10 @@ from pathlib import Path
 
 import torch
 
-from idlora.evals.asking import context_of, encode, evaluating, left_padded, open_log
+from idlora.evals.answers import Share
+from idlora.evals.asking import ask_in_batches, context_of, encode, left_padded, passes, seconds
 from idlora.evals.items import Prompt, record
+from idlora.evals.throughput import cost
 
 
 def loglikelihoods(
@@ -34,6 +36,7 @@ def loglikelihoods(
     choices: Sequence[Sequence[str]],
     batch_size: int,
     path: Path,
+    share: Share | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[float]]:
     """Natural log-probability of each choice of each prompt, in their order.
@@ -44,34 +47,41 @@ def loglikelihoods(
         choices: for each prompt the texts that may follow it, such as [" A", " B"].
         batch_size: items computed together.
         path: file of answers; those already there are kept, new ones are appended batch by batch.
+        share: answers this part of the missing batches, beside other processes; None answers all.
         progress: called with (items done, items in all).
 
     Raises:
         ValueError: no prompts, an item id twice, choices that add nothing to their prompt, or a prompt that does not
             fit the model's context.
+        ShareAnswered: at the end of a share.
     """
-    log = open_log(path, prompts)
     items = dict(zip((p.item_id for p in prompts), _encode(tokenizer, prompts, choices), strict=True))
-    longest, context = max(item.length for item in items.values()), context_of(model)
+    longest, context = max((item.length for item in items.values()), default=0), context_of(model)
     if context and longest > context:
         raise ValueError(
             f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, or "
             "evaluate a model with a longer context"
         )
     ordered = sorted(prompts, key=lambda p: (-items[p.item_id].length, p.item_id))
-    with evaluating(model):
-        for start in range(0, len(ordered), batch_size):
-            batch = ordered[start : start + batch_size]
-            missing = {prompt.item_id for prompt in batch if (prompt.item_id, 0) not in log}
-            if missing:
-                found = _score_batch(model, [items[prompt.item_id] for prompt in batch])
-                log.append(
-                    record(prompt, 0, "", parsed=None, gold=None, scores={"answered": 1.0}, loglikelihoods=logprobs)
-                    for prompt, logprobs in zip(batch, found, strict=True)
-                    if prompt.item_id in missing
-                )
-            if progress:
-                progress(len(log), len(prompts))
+    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+    def answer(number: int) -> tuple[list[dict], dict]:
+        batch = batches[number]
+        found, took = _score_batch(model, [items[prompt.item_id] for prompt in batch])
+        return [
+            record(prompt, 0, "", parsed=None, gold=None, scores={"answered": 1.0}, loglikelihoods=logprobs)
+            for prompt, logprobs in zip(batch, found, strict=True)
+        ], took
+
+    log = ask_in_batches(
+        model,
+        prompts,
+        [[(prompt, 0) for prompt in batch] for batch in batches],
+        answer=answer,
+        path=path,
+        share=share,
+        progress=progress,
+    )
     return [log.get(prompt.item_id)["loglikelihoods"] for prompt in prompts]
 
 
@@ -108,20 +118,26 @@ def _common(first: list[int], second: list[int]) -> int:
 
 
 @torch.no_grad()
-def _score_batch(model, items: Sequence[_Item]) -> list[list[float]]:
-    """Scores of every choice of every item; stems (a sequence without its last token) that are equal are one row."""
+def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict]:
+    """Scores of every choice of every item, and what they took; stems (a sequence without its last token) that are
+    equal are one row."""
+    began = seconds(model.device)
     stems: dict[tuple[int, ...], int] = {}
     rows = [[stems.setdefault((*item.prefix, *tail[:-1]), len(stems)) for tail in item.tails] for item in items]
-    ids, mask, positions = left_padded(list(stems), model.device)
     kept = max(len(tail) for item in items for tail in item.tails)
-    logits = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
-    ).logits  # (B, kept, V): the last one says what follows a stem
-    scores = logits.float().log_softmax(-1).cpu()
-    return [
+    parts = []
+    for some in passes(list(stems), model.device):
+        ids, mask, positions = left_padded(some, model.device)
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
+        ).logits  # (B, kept, V): the last one says what follows a stem
+        parts.append(logits.float().log_softmax(-1).cpu())
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+    found = [
         [
             sum(float(scores[row, position, token]) for position, token in enumerate(tail, start=kept - len(tail)))
             for row, tail in zip(places, item.tails, strict=True)
         ]
         for places, item in zip(rows, items, strict=True)
     ]
+    return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)

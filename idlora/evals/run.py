@@ -1,8 +1,9 @@
 """One evaluation: from a model and a benchmark's rows to the records of every item.
 
 folder/meta.json       what was asked: {"benchmark", "protocol", "items", "samples", "data_digest"}
-folder/answers.jsonl   raw answers, batch by batch, while the evaluation is under way
+folder/answers.jsonl   raw answers, batch by batch, while the evaluation is under way; see `idlora.evals.answers`
 folder/items.jsonl     the records, scored
+folder/throughput.json what it took; see `idlora.evals.throughput`
 folder/status.json     how it ended, where that was before its end: {"state": "failed"|"oom"|"interrupted", "reason"}
 folder/DONE            SHA-256 of items.jsonl, written last
 """
@@ -15,13 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from idlora.evals import registry
+from idlora.evals.answers import ANSWERS, Share, ShareAnswered, gather
 from idlora.evals.items import sha16
 from idlora.evals.prompts import examples, prompts
 from idlora.evals.protocol import Permissions, Protocol
+from idlora.evals.throughput import throughput
 from idlora.records import ItemLog, RecordError, is_complete, mark_done, read_json, write_json
 
-ANSWERS = "answers.jsonl"
-STATUS = "status.json"
+STATUS, THROUGHPUT = "status.json", "throughput.json"
 CHOICE_TOKENS = 4
 """Room to leave after a prompt for a choice's letter; one or two suffice for every tokenizer we know."""
 
@@ -37,6 +39,7 @@ def evaluate(
     permissions: Permissions,
     progress: Callable[[int, int], None] | None = None,
     fewshot_rows: list[dict] | None = None,
+    share: Share | None = None,
 ) -> Path:
     """Runs the protocol's benchmark on a model and returns the folder of its records, complete.
 
@@ -53,6 +56,8 @@ def evaluate(
         progress: called with (done, total) of whatever is being done: answers, then programs.
         fewshot_rows: rows to show as worked examples, where the protocol has any; the first ones are taken, of the
             asked row's subject where rows have one, and without the asked row.
+        share: answer only this part of what is missing, beside other processes, and score nothing. When all are done,
+            a call without it scores; its model may be one without weights, on the meta device.
 
     Whatever ends it early is raised, after it was written to status.json; what is refused before anything is written
     (a ValueError below) leaves the folder as it was.
@@ -84,27 +89,31 @@ def evaluate(
         from idlora.evals import asking, generation, likelihood  # torch: a complete folder needs none of it
 
         answers = folder / ANSWERS
+        if share is None:
+            gather(answers)  # of an attempt that several processes shared
         ask = partial(
             likelihood.loglikelihoods if protocol.scoring == "likelihood" else generation.generate,
             model,
             tokenizer,
             batch_size=batch_size,
             path=answers,
+            share=share,
             progress=progress,
         )
         if protocol.scoring == "generated":
             ask = partial(ask, protocol=protocol)
         fits = partial(asking.fits, model, tokenizer, new_tokens=protocol.max_new_tokens or CHOICE_TOKENS)
-        records = registry.load("benchmarks", protocol.benchmark).run(
-            prompts(rows, shown, protocol=protocol, fits=fits),
-            protocol=protocol,
-            ask=ask,
-            permissions=permissions,
-            progress=progress,
-        )
+        asked = prompts(rows, shown, protocol=protocol, fits=fits)
+        try:
+            records = registry.load("benchmarks", protocol.benchmark).run(
+                asked, protocol=protocol, ask=ask, permissions=permissions, progress=progress
+            )
+        except ShareAnswered:
+            return folder
         items = folder / "items.jsonl"
         items.unlink(missing_ok=True)  # scores are made again from all answers, never added to
         ItemLog(items).append(records)
+        write_json(folder / THROUGHPUT, throughput(ItemLog(answers), asked, protocol))
         (folder / STATUS).unlink(missing_ok=True)  # of an earlier attempt; before the mark, so that none outlives it
         mark_done(folder)
         answers.unlink(missing_ok=True)

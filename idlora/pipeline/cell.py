@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.pipeline.evaluation import Subject, evaluate_all
+from idlora.pipeline.evaluation import Subject, evaluate_all, load_run
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.work import at_work
 from idlora.records import Run, run_name
@@ -26,9 +27,9 @@ LATER = {"data": {"packing": False}}
 class Cell:
     """What one cell computes, and where and how it is run here.
 
-    `config` is what is computed and names the run's folder; launch, results_dir, data_root, threads, batch_size and the
-    permissions are this machine's affair and are not part of it. `revisions` of the hub's data sets are, through the
-    data's digest.
+    `config` is what is computed and names the run's folder; launch, results_dir, data_root, threads, batch_size,
+    processes (of evaluation) and the permissions are this machine's affair and are not part of it. `revisions`, of the
+    hub's data sets, are in it through the data's digest.
     """
 
     experiment: str
@@ -45,6 +46,7 @@ class Cell:
     batch_size: int
     permissions: Permissions
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    processes: int | None = 1
 
     @property
     def config(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Cell:
             threads=self.threads,
             permissions=self.permissions,
             revisions=self.revisions,
+            processes=self.processes,
         )
 
     @property
@@ -112,13 +115,7 @@ class Cell:
 
 def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> Subject:
     """The `Subject` of a finished run's folder."""
-
-    def load() -> tuple[Any, Any]:
-        from idlora.training import load_finished
-
-        return load_finished(folder, model, method)
-
-    return Subject(folder=folder, load=load, **rest)
+    return Subject(folder=folder, load=functools.partial(load_run, folder, model, method), **rest)
 
 
 def run_cell(cell: Cell, progress: Silent | None = None) -> None:
@@ -141,44 +138,51 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
     Waits for another process that works on the run, and does nothing where that one finished it.
     """
     progress = progress or Silent()
-    if cell.launch.needs_ranks and cell.method.kind != "none":
-        from idlora.pipeline.ranks import train_in_ranks
+    in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
+    if not in_ranks:
+        launching.join()
+    with _status_on_disk(cell) as finish:
+        if finish is None:
+            return
+        if in_ranks:
+            from idlora.pipeline.ranks import train_in_ranks
 
-        train_in_ranks(cell, progress)
-        return
+            finish(train_in_ranks(cell, progress))
+        else:
+            finish(train_here(cell, progress))
+    if launching.rank() == 0:
+        shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+
+
+def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
+    """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
     import torch  # seconds to import: a finished cell needs none of it
 
     from idlora.training import build_adapted, build_base, build_data, count_parameters, train
 
     torch.set_num_threads(cell.threads)
     launching.join()
-    with _status_on_disk(cell) as finish:
-        if finish is None:
-            return
-        model, tokenizer = build_base(cell.model)
-        if cell.method.kind == "none":
-            finish(count_parameters(model) | {"parameters_trainable": 0})
-            return
-        tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
-        with launching.first_rank_first():  # what it chooses among the weights, the others read
-            model = build_adapted(model, cell.method, cell.train.seed)
-        resources = train(
-            model=model,
-            tokenizer=tokenizer,
-            tokenized=tokenized,
-            spec=cell.train,
-            base=cell.model,
-            folder=cell.run.folder,
-            on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
-        )
-        finish(dataclasses.asdict(resources))
-    if launching.rank() == 0:
-        shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+    model, tokenizer = build_base(cell.model)
+    if cell.method.kind == "none":
+        return count_parameters(model) | {"parameters_trainable": 0}
+    tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
+    model = build_adapted(model, cell.method, cell.train.seed)
+    resources = train(
+        model=model,
+        tokenizer=tokenizer,
+        tokenized=tokenized,
+        spec=cell.train,
+        base=cell.model,
+        folder=cell.run.folder,
+        on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
+    )
+    return dataclasses.asdict(resources) | {"launch": cell.launch.mode}
 
 
 @contextlib.contextmanager
 def _status_on_disk(cell: Cell) -> Iterator[Any]:
-    """Walk the run's states around a training; of several ranks the first starts and ends it, and each may fail it.
+    """Walk the run's states around a training. Of a launch joined the first rank starts and ends it, and each may fail
+    it; ranks that this process starts know nothing of it.
 
     Gives what takes the resources at the end, or None where the run turns out to be done.
     """

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.cell import Cell, finished
-from idlora.pipeline.evaluation import Subject
+from idlora.pipeline.evaluation import Subject, load_model
 from idlora.pipeline.places import (
     data_digest,
     folder_digest,
@@ -285,12 +285,7 @@ def _model_subject(config: DictConfig) -> Subject:
     folder = Path(values["output"] or Path(values["results_dir"]) / values["scale"] / "evaluations" / name)
     data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
 
-    def load() -> tuple[Any, Any]:
-        from idlora.training import build_base, load_adapter
-
-        base, tokenizer = build_base(model)
-        return (base if adapter is None else load_adapter(base, adapter, model)), tokenizer
-
+    load = functools.partial(load_model, model, adapter)
     return Subject(folder=folder, load=load, **_how(values, values["eval"], data_root))
 
 
@@ -302,6 +297,7 @@ def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | 
         "revisions": locate_revisions(values["revisions"]),
         "batch_size": values["eval_batch_size"],
         "threads": values["threads"],
+        "processes": values["eval_processes"],
         "permissions": Permissions(
             allow_code_execution=values["allow_code_execution"],
             allow_network_unconfined=values["allow_network_unconfined"],

@@ -19,7 +19,7 @@ from idlora.report.grid import load_grid
 from idlora.report.ordering import PARAMS
 from idlora.training.spec import MethodSpec, ModelSpec
 
-SCALES = ("paper", "tiny")
+SCALES = ("paper", "small", "tiny")
 MULTITASK = "multitask_"
 """Before a base key of the tables: the name of the experiment that every base has."""
 OTHER_ROUTER = "idlora_inner"
@@ -115,10 +115,10 @@ def embedded_twins(compared: list[Compared]) -> list[Count]:
 
 
 def inventory() -> list[tuple[str, Count]]:
-    """(scale, count) of every base and method that some table pairs, each once."""
+    """(scale, count) of every base and method that some table pairs, each once: at small one model stands in for two."""
     grids = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
     pairs = sorted({(base, method) for grid in grids for base in grid.bases for method in grid.methods})
-    return [(scale, count(base, method, scale=scale)) for scale in SCALES for base, method in pairs]
+    return list(dict.fromkeys((scale, count(base, method, scale=scale)) for scale in SCALES for base, method in pairs))
 
 
 def figure1c() -> dict[str, list[Count]]:

@@ -68,10 +68,9 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
     Raises `ConfigError` where ``root`` is no folder.
     """
     if root is not None:
-        folder = Path(root).expanduser()
-        if not folder.is_dir():
+        if not Path(root).is_dir():
             raise ConfigError(f"data_root={root} is no folder; the README says what it must hold")
-        return folder.resolve()
+        return Path(root).resolve()
     return _exported(Path(results_dir) / scale / "data") if scale == "tiny" else None
 
 

@@ -2,36 +2,39 @@
 
     parent ── cell ──> file ──> rank 0, rank 1, …      python -m idlora.pipeline.ranks <folder>
     parent <── steps ── socket ── rank 0
+    parent <── figures or error ── file ── the first rank that ended
+
+What a rank raises the parent raises, so that a cell ends alike with and without ranks. The run's folder is the parent's
+affair: it outlives the ranks, and marks what became of them. Left out: ranks on other machines.
 """
 
 import contextlib
 import os
 import pickle
-import signal
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from idlora.pipeline.progress import STEP_SECONDS, Silent, Telling
-from idlora.pipeline.shell import is_input_error, quiet
-from idlora.training.launching import RanksFailed, end_with_launcher, rank, run_ranks
+from idlora.pipeline.shell import is_input_error, quiet, shows_traceback
+from idlora.training.launching import RanksFailed, end_with_launcher, give_way, rank, run_ranks
 
 if TYPE_CHECKING:
     from idlora.pipeline.cell import Cell
 
-CELL, SOCKET = "cell.pickle", "steps"
+CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"
 
 
-def train_in_ranks(cell: "Cell", progress: Silent) -> None:
-    """Train the cell in as many processes as its launch has, and return when it is done.
+def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
+    """Train the cell in as many processes as its launch has, and return what `train_here` returns in the first.
 
-    Raises `RanksFailed`, with the reason that the run's status gives, where a rank failed.
+    Raises what a rank raised where a user can put it right, and else `RanksFailed`: the rank has shown its traceback,
+    or a signal killed it.
     """
     with tempfile.TemporaryDirectory(prefix="idlora-") as place:
         folder = Path(place)
@@ -39,9 +42,13 @@ def train_in_ranks(cell: "Cell", progress: Silent) -> None:
         try:
             with _steps_shown(folder / SOCKET, progress):
                 run_ranks(__name__, [place], processes=cell.launch.processes, threads=cell.threads)
-        except RanksFailed as error:
-            reason = cell.run.status.get("reason") if cell.run.state in ("oom", "failed") else None
-            raise RanksFailed(": ".join(filter(None, [str(error), reason])), error.code) from None
+        except RanksFailed:
+            if not (folder / OUTCOME).exists():
+                raise
+        outcome = pickle.loads((folder / OUTCOME).read_bytes())
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 @contextlib.contextmanager
@@ -61,19 +68,32 @@ def _steps_shown(address: Path, progress: Silent) -> Iterator[None]:
 
 
 def _main(folder: Path) -> None:
-    from idlora.pipeline.cell import train_cell
+    from idlora.pipeline.cell import train_here
 
     cell = pickle.loads((folder / CELL).read_bytes())
-    if rank() > 0:
-        train_cell(cell)
-        return
-    pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
+    progress = Silent()
+    if rank() == 0:
+        pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
 
-    def send(*step: object) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone: `end_with_launcher` sees to it
-            pipe.send(step)
+        def send(*step: object) -> None:
+            with contextlib.suppress(OSError):  # the parent is gone: `end_with_launcher` sees to it
+                pipe.send(step)
 
-    train_cell(cell, Telling(send))
+        progress = Telling(send)
+    figures = train_here(cell, progress)
+    if rank() == 0:
+        _leave(figures, folder)
+
+
+def _leave(outcome: object, folder: Path) -> None:
+    """Leave the outcome for the parent, there whole or not at all."""
+    aside = folder / f"{OUTCOME}.{rank()}"
+    try:
+        pickle.loads(pickled := pickle.dumps(outcome))
+    except Exception:  # an exception of some library that cannot be handed on: its words can
+        pickled = pickle.dumps(ValueError(str(outcome)))
+    aside.write_bytes(pickled)
+    aside.replace(folder / OUTCOME)
 
 
 def _end(code: int) -> None:
@@ -84,19 +104,16 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_launcher()
     quiet()
+    place = Path(sys.argv[1])
     try:
-        _main(Path(sys.argv[1]))
-    except KeyboardInterrupt:
-        _end(130)  # the parent says so
+        _main(place)
     except Exception as error:
-        if rank() > 0:
-            time.sleep(1.0)  # what all ranks stumble over the first one tells, and the launcher then ends the others
-        if is_input_error(error):
-            print(f"error: {error}", file=sys.stderr)
-            _end(2)
-        traceback.print_exc()
+        give_way()
+        if shows_traceback(error):
+            traceback.print_exc()
+        own = error if is_input_error(error) else RanksFailed(f"rank {rank()}: {type(error).__name__}: {error}")
+        _leave(own, place)
         _end(1)
     _end(0)

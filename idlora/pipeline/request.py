@@ -1,12 +1,15 @@
 """Tables as a person asks for them: which ones, at which scale; planned, and reported from what their runs left."""
 
 import dataclasses
+import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import ALL, DEFAULT, EXPERIMENTS, compose_cell
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.table import Plan
@@ -23,6 +26,7 @@ from idlora.report import (
     write_table,
 )
 from idlora.report.cells import Filled
+from idlora.report.grid import CellKey
 
 
 def known_tables() -> list[str]:
@@ -120,14 +124,13 @@ class Request:
 
     def plan(self) -> Plan:
         """Every cell composed, so that a bad config is refused before the first is run."""
+        return Plan({key: _compose(job) for key, job in self.jobs().items()})
+
+    def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
+        """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
         grid = self.grid()
         overrides = (*self.overrides, f"protocol=[{','.join(self._protocols(grid))}]")
-        return Plan({
-            (experiment, method, seed): compose_cell(
-                experiment, method, scale=self.scale, seed=seed, overrides=overrides
-            )
-            for experiment, method, seed in grid.cells()
-        })  # fmt: skip
+        return {key: (key, self.scale, overrides) for key in grid.cells()}
 
     def _protocols(self, grid: Grid) -> list[str]:
         """What was asked for, and what the columns name beside it."""
@@ -160,6 +163,32 @@ class Request:
             for flag in self.overrides
             if flag.startswith(("data_root=", "results_dir=")) and flag != "results_dir=results"
         ]
+
+
+def plan_all(requests: Sequence[Request]) -> list[tuple[Request, Plan]]:
+    """The requests with their plans, composed by several processes: each cell takes a while, and they are many.
+
+    Raises as `Request.plan`.
+    """
+    jobs = [request.jobs() for request in requests]
+    different = list(dict.fromkeys(job for each in jobs for job in each.values()))
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        cells = dict(zip(different, pool.map(_compose, different), strict=True))
+    plans = (Plan({key: cells[job] for key, job in each.items()}) for each in jobs)
+    return list(zip(requests, plans, strict=True))
+
+
+def chosen_cells(planned: Sequence[tuple[Request, Plan]], config: Mapping[str, Any]) -> dict[str, list[Cell]]:
+    """Table → its cells of the experiments and methods that a config names. Raises `ConfigError` as `chosen_names`."""
+    keys = [key for _, plan in planned for key in plan.cells]
+    experiments = chosen_names(config["experiments"], (key[0] for key in keys), what="experiments")
+    methods = chosen_names(config["methods"], (key[1] for key in keys), what="methods")
+    return {request.table: plan.restricted(experiments=experiments, methods=methods) for request, plan in planned}
+
+
+def _compose(job: tuple[CellKey, str, tuple[str, ...]]) -> Cell:
+    (experiment, method, seed), scale, overrides = job
+    return compose_cell(experiment, method, scale=scale, seed=seed, overrides=overrides)
 
 
 def report_tables(planned: Sequence[tuple[Request, Plan]]) -> None:

@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from idlora.training.launching import RanksFailed, give_way
+
 TRACEBACK = "IDLORA_TRACEBACK"
 """Environment variable that, when set, lets a script's error through with its traceback."""
 
@@ -30,10 +32,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except KeyboardInterrupt:
             _end("interrupted; the same command goes on where it stopped", 130)
-        except NotComplete as error:
+        except (NotComplete, RanksFailed) as error:
             _end(str(error), 1)
         except Exception as error:
-            if os.environ.get(TRACEBACK) or not is_input_error(error):
+            give_way()
+            if shows_traceback(error):
                 raise
             _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
 
@@ -44,6 +47,14 @@ def quiet() -> None:
     """Silence the warnings that nobody who runs a command can do anything about; in every process that works."""
     # PEFT 0.21 asks transformers by a name that later releases have renamed.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # torch has renamed the collectives by which DeepSpeed asks for them, and warns at every call.
+    renamed = r"`torch\.distributed\.\w+` is deprecated"
+    warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
+
+
+def shows_traceback(error: Exception) -> bool:
+    """Whether its traceback is to be shown: it is a defect of ours, or someone wants to see it."""
+    return bool(os.environ.get(TRACEBACK)) or not is_input_error(error)
 
 
 def is_input_error(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ def environment() -> dict[str, Any]:
     """Git commit and whether the tree is dirty, Python and package versions, CPU, threads, date; taken once a process.
 
     What cannot be found out is None: a package that is not installed, a copy without git.
-    Leaves out: the machine's and the user's names, paths, and environment variables other than the thread count.
+    The command is as it was typed. Leaves out: the machine's and the user's names, and environment variables other than the thread count.
     """
     return {
         "git": _git(),
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "command": Path(sys.argv[0]).name if sys.argv else None,
+        "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-PAPER, EMBEDDED = "paper", "embedded"
+PAPER, SMALL, EMBEDDED = "paper", "small", "embedded"
 UNTUNED = "base"
 """The method that trains nothing: one run per base model, whatever the experiment and the seed."""
 
@@ -21,17 +21,24 @@ class GridError(ValueError):
 
 
 def kind_of(scale: str) -> str:
-    """ "paper" for the paper's own scale, "embedded" for every other: only the first may be set against its numbers."""
-    return PAPER if scale == PAPER else EMBEDDED
+    """Whose models a scale has: "paper" for the paper's own, which alone may be set against its numbers, "small" for
+    others on its tasks, "embedded" for all others.
+    """
+    return scale if scale in (PAPER, SMALL) else EMBEDDED
+
+
+def tasks_of(scale: str) -> str:
+    """Whose tasks a scale has: "paper" for the paper's, "embedded" for the generated ones."""
+    return EMBEDDED if kind_of(scale) == EMBEDDED else PAPER
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: where its items come from, and its heading by kind of scale.
+    """One column: where its items come from, and its heading by whose tasks they are (`tasks_of`).
 
     ``experiment`` may hold ``{base}``. ``metric`` is the name of a score, or names of which the first counts that the
-    evaluation gives. ``protocol`` names the one that the column shows, for all scales or by kind of scale; None is the
-    benchmark's first default. A column ``beside`` is no column of the paper's table: it is tested outside the Holm
+    evaluation gives. ``protocol`` names the one that the column shows, for all scales or by whose tasks they are; None
+    is the benchmark's first default. A column ``beside`` is no column of the paper's table: it is tested outside the Holm
     family and takes neither bold nor †; ``note`` says what it is. ``flags`` are what the command that fills a cell
     needs beside the usual.
     """
@@ -49,7 +56,11 @@ class Column:
 
     def protocol_at(self, scale: str) -> str | None:
         """The name of the protocol that the column shows at this scale, or None for the benchmark's first default."""
-        return _by_kind(self.protocol, scale)
+        return self.protocol.get(tasks_of(scale)) if isinstance(self.protocol, Mapping) else self.protocol
+
+    def heading_at(self, scale: str) -> str:
+        """The column's heading at a scale that has it."""
+        return self.heading[tasks_of(scale)]
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Grid:
 
     ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
     not tested). ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
-    label is for all scales or by kind of scale. ``notes`` are sentences to print below the table.
+    label is for all scales or by kind of scale, and so are a base's ``model`` and ``label``. ``notes`` are sentences to print below the table.
     """
 
     table: str
@@ -92,9 +103,11 @@ class Grid:
         for role, name in named:
             if name not in self.methods:
                 raise GridError(f"{role} is {name!r}, which is none of the methods {list(self.methods)}")
-        for kind in (PAPER, EMBEDDED):
+        for kind in (PAPER, SMALL, EMBEDDED):
             if unnamed := [method for method in self.methods if not _by_kind(self.labels.get(method), kind)]:
                 raise GridError(f"labels has no word for {unnamed} ({kind})")
+            if unnamed := [base for base, words in self.bases.items() if not all(kind in of for of in words.values())]:
+                raise GridError(f"bases has no model or no label for {unnamed} ({kind})")
         for column in self.columns:
             for base in self.bases:
                 if self.experiment(column, base) not in self.experiments:
@@ -129,7 +142,7 @@ class Grid:
         return list(dict.fromkeys(names))
 
     def columns_at(self, scale: str) -> list[Column]:
-        return [column for column in self.columns if kind_of(scale) in column.scales]
+        return [column for column in self.columns if tasks_of(scale) in column.scales]
 
     def label(self, method: str, scale: str) -> str:
         """What the table calls a method at this scale."""

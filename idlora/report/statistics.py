@@ -6,7 +6,6 @@ from typing import Any
 
 from idlora.report.cells import Filled
 from idlora.report.collect import percent, write_csv
-from idlora.report.grid import kind_of
 from idlora.report.significance import EXACT_UP_TO, POWER, ZERO_METHOD, Comparison, compare_all, p_text
 
 COLUMNS = (
@@ -49,7 +48,7 @@ def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:
                 own = [each for each in rows if each.reference == reference]
                 lines += [
                     "",
-                    f"{filled.base_labels[base]} · {column.heading[kind_of(filled.scale)]} · n = {own[0].items} "
+                    f"{filled.base_labels[base]} · {column.heading_at(filled.scale)} · n = {own[0].items} "
                     f"{own[0].unit}s{_samples(own[0])} · {labels[reference]} {100 * own[0].reference_value:.1f} %",
                 ]
                 lines += [f"  {line}" for each in own for line in _sentences(each, labels)]

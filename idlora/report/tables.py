@@ -81,7 +81,7 @@ class Table:
         return kind_of(self.scale) == PAPER
 
     def heading(self, column: Column) -> str:
-        return column.heading[kind_of(self.scale)]
+        return column.heading_at(self.scale)
 
 
 def build_table(

@@ -1,5 +1,6 @@
 """The sentences around a table: what it shows, what its marks mean, what the scale cannot show."""
 
+from idlora.report.grid import PAPER, SMALL, kind_of
 from idlora.report.intervals import CONFIDENCE, RESAMPLES
 from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
 from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD, seeds_sentence
@@ -13,6 +14,14 @@ def caption(table: Table) -> str:
     if table.at_paper_scale:
         beside = " Each value stands beside the paper's, with the difference." if table.grid.paper else ""
         return f"{names}: the paper's models and data.{beside}{several}"
+    if kind_of(table.scale) == SMALL:
+        theirs = " and ".join(base["label"][PAPER] for base in table.grid.bases.values())
+        return (
+            f"The small scale: {names} in place of {theirs}, on the paper's tasks, for a fraction of its steps and with "
+            "its learning rates, which were not tuned for these models. It can show which method is ahead on these "
+            "models within the intervals. It cannot show what the paper's models do: no number here is to be set beside "
+            f"one of the paper's.{several}"
+        )
     are = "is a small model" if len(labels) == 1 else "are small models"
     return (
         f"The embedded scale {table.scale!r}: {names} {are} of this project, and every task is from its "

@@ -14,6 +14,7 @@ Left out: restarting (the same command goes on from the last checkpoint), and st
 """
 
 import contextlib
+import io
 import os
 import signal
 import threading
@@ -24,16 +25,12 @@ from pathlib import Path
 from typing import Literal
 
 MODES = ("auto", "single", "ddp", "zero2", "zero3")
-PATIENCE = 20.0
-"""Seconds that a rank whose launcher is gone has to mark its run before it is killed."""
+GRACE = 0.5
+"""Seconds in which a launcher notices the death of a rank and ends the others."""
 
 
 class RanksFailed(RuntimeError):
-    """A rank ended otherwise than well; `code` is the exit code that the command should end with."""
-
-    def __init__(self, sentence: str, code: int):
-        super().__init__(sentence)
-        self.code = code
+    """A rank ended otherwise than well, and no fault of the user's is known; the sentence says which and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,18 +123,25 @@ def _adopt_slurm_step() -> None:
     step.setdefault("MASTER_PORT", str(port))
 
 
-def join() -> None:
+def join(*, deepspeed: bool = False) -> None:
     """Connect this process with the other ranks of its launch: gloo on CPUs, NCCL on GPUs; nothing outside of one.
 
-    Afterwards `torch.distributed` is initialised, and the current CUDA device is this rank's own.
+    Afterwards `torch.distributed` is initialised, with `deepspeed` DeepSpeed's own layer above it too, and the current
+    CUDA device is this rank's own. To be called again does no harm.
     """
     import torch
 
-    if not inside() or torch.distributed.is_initialized():
+    if not inside():
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if deepspeed:
+        from deepspeed import init_distributed
+
+        with contextlib.redirect_stdout(io.StringIO()):  # on which it announces what it has built
+            init_distributed(torch.distributed.get_backend())
 
 
 def from_first_rank(value: bool = False) -> bool:
@@ -150,21 +154,6 @@ def from_first_rank(value: bool = False) -> bool:
     said = torch.tensor([value], dtype=torch.uint8, device=device)
     torch.distributed.broadcast(said, src=0)
     return bool(said.item())
-
-
-@contextlib.contextmanager
-def first_rank_first() -> Iterator[None]:
-    """Within it rank 0 goes before the others, which find on disk what it left there. Outside of a launch: nothing."""
-    import torch
-
-    waits = torch.distributed.is_initialized() and torch.distributed.get_rank() > 0
-    if waits:
-        torch.distributed.barrier()
-    try:
-        yield
-    finally:
-        if torch.distributed.is_initialized() and not waits:
-            torch.distributed.barrier()
 
 
 def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int) -> None:
@@ -199,13 +188,9 @@ def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads:
             why = ", perhaps for want of memory" if name == "SIGKILL" else ""
             raise RanksFailed(
                 f"rank {number} of {processes} was killed by {name}{why}; the same command goes on from the last "
-                "checkpoint",
-                1,
+                "checkpoint"
             ) from None
-        if first.exitcode == 130:
-            raise KeyboardInterrupt from None
-        sentence = f"rank {number} of {processes} ended with exit code {first.exitcode}"
-        raise RanksFailed(sentence, first.exitcode) from None
+        raise RanksFailed(f"rank {number} of {processes} ended with exit code {first.exitcode}") from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -228,14 +213,25 @@ def _quiet_launcher() -> Iterator[None]:
 
 
 def end_with_launcher() -> None:
-    """From now on this rank ends when the process that started it does, however that ends."""
+    """From now on this rank ends when the process that started it does, however that ends, or when that one says so.
+
+    It ends at once, also where it waits for another rank in a library that answers no signal.
+    """
     launcher = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def watch() -> None:
         while os.getppid() == launcher:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C: the run is marked, unless the rank waits for another one
-        time.sleep(PATIENCE)
+            time.sleep(GRACE)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def give_way() -> None:
+    """In a rank that has failed, before it says so: where another one's death was the cause, this one is ended meanwhile.
+
+    Of ranks that all fail alike, the first goes on before the others. Outside of a launch: nothing.
+    """
+    if inside():
+        time.sleep(GRACE if rank() == 0 else 2 * GRACE)

@@ -83,6 +83,14 @@ class Anatomy:
     remade: int
     largest: int
 
+    def saved_bytes(self, *, sharded: bool) -> int:
+        """On disk, of the trained model or adapter; a `sharded` (DeepSpeed) run keeps the weights' type."""
+        return (self.weight_bytes if self.full and sharded else 4) * self.trained
+
+    def checkpoint_bytes(self, *, sharded: bool) -> int:
+        """On disk, of one checkpoint: what is trained, and Adam's moments (and DeepSpeed's float32 weights) with it."""
+        return ((self.weight_bytes if sharded else 0) + 12) * self.trained
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:

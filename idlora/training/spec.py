@@ -139,6 +139,37 @@ class DataSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WandbSpec:
+    """A run in Weights & Biases, which need not be installed where it is "disabled".
+
+    Attributes:
+        mode: "offline" leaves files in the run's folder for `wandb sync`, and needs no network.
+        project, entity: where the run appears; None is W&B's own default.
+    """
+
+    mode: Literal["disabled", "online", "offline"] = "disabled"
+    project: str | None = None
+    entity: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where a training is followed while it runs; see `idlora.training.tracking`. Raises ValueError for bad values."""
+
+    wandb: WandbSpec = WandbSpec()
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tensorboard, bool):
+            raise ValueError(f"tensorboard is {self.tensorboard!r}: give true or false.")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do."""
+        return self.wandb.mode != "disabled" or self.tensorboard
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     """The schedule of a run.
 

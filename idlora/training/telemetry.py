@@ -8,6 +8,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ class Resources:
     Attributes:
         steps: optimiser steps of the whole run, and `steps_timed` those behind the figures of time (of the last
             session, after warm-up; where none is left the figures are None).
-        step_seconds_median, step_seconds_iqr: forward, backward and update of one optimiser step, in seconds.
+        step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step, in
+            seconds.
         tokens_per_second: prompt and response tokens, padding apart, of all processes.
         train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
-        peak_memory_bytes: on a GPU the most allocated at once since the training began; on a CPU the most resident
-            memory of the process since its start, with whatever it did before.
+        peak_memory_bytes: of the process that had most: on a GPU the most allocated at once since the training began; on
+            a CPU the most resident memory since its start, with whatever it did before.
         adapter_bytes: weights on disk, of the adapter or, where everything is trained, of the model.
         parameters_trainable, parameters_router: numbers trained, and those of them in a router (by their names).
         parameters_total: numbers in the model, base and adapter.
@@ -48,6 +50,7 @@ class Resources:
     steps_timed: int
     step_seconds_median: float | None
     step_seconds_iqr: float | None
+    step_seconds_max: float | None
     tokens_per_second: float | None
     train_seconds: float
     peak_memory_bytes: int
@@ -90,6 +93,16 @@ def selection_seconds(model: nn.Module) -> float:
     return _tuner_attribute(model, "pivot_seconds", 0.0)
 
 
+def pivot_sizes(model: nn.Module) -> dict[str, Any]:
+    """What a tuner tells by its `pivot_sizes()`, by module: what a method chose of the base; or nothing."""
+    return _tuner_attribute(model, "pivot_sizes", dict)()
+
+
+def watched_routers(model: nn.Module) -> AbstractContextManager[Callable[[], float | None]]:
+    """What a tuner tells by its `watched_routers()`: how evenly routers mix what is run inside; None without any."""
+    return _tuner_attribute(model, "watched_routers", lambda: nullcontext(lambda: None))()
+
+
 def _tuner_attribute(model: nn.Module, name: str, default: Any) -> Any:
     return getattr(model.base_model, name, default) if isinstance(model, PeftModel) else default
 
@@ -99,11 +112,21 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """See `Resources.peak_memory_bytes`."""
+def own_peak_memory_bytes(device: torch.device) -> int:
+    """`Resources.peak_memory_bytes` of this process alone."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """See `Resources.peak_memory_bytes`; all processes must ask at once."""
+    peak = own_peak_memory_bytes(device)
+    if torch.distributed.is_initialized():
+        of_all = torch.tensor(peak, device=device)
+        torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MAX)
+        peak = int(of_all)
+    return peak
 
 
 def weight_bytes(folder: Path) -> int:
@@ -142,8 +165,12 @@ class Stopwatch(TrainerCallback):
         if self.on_step is not None:
             self.on_step(state.global_step, state.max_steps, self.loss)
 
+    def last_tokens_per_second(self) -> float:
+        """Of the step that was logged last; as `Resources.tokens_per_second`."""
+        return (self.tokens[-1] - self.tokens[-2]) / self.step_seconds[-1]
+
     def figures(self) -> dict[str, float | int | None]:
-        """steps_timed, step_seconds_median, step_seconds_iqr, tokens_per_second, train_seconds."""
+        """steps_timed, step_seconds_median, _iqr and _max, tokens_per_second, train_seconds."""
         # A run shorter than the warm-up is timed whole: a rough figure says more than none.
         skipped = WARMUP_STEPS if len(self.step_seconds) > WARMUP_STEPS else 0
         timed = self.step_seconds[skipped:]
@@ -153,6 +180,7 @@ class Stopwatch(TrainerCallback):
             "steps_timed": len(timed),
             "step_seconds_median": statistics.median(timed) if timed else None,
             "step_seconds_iqr": quartiles[2] - quartiles[0] if quartiles else None,
+            "step_seconds_max": max(timed, default=None),
             "tokens_per_second": tokens / math.fsum(timed) if timed else None,
             "train_seconds": self._last - self._first,
         }

@@ -29,8 +29,9 @@ from idlora.training import launching, telemetry
 from idlora.training.batches import Collator, sampler
 from idlora.training.build import record_base
 from idlora.training.checkpoints import last_whole_checkpoint, save_aside
-from idlora.training.spec import ModelSpec, TrainSpec
+from idlora.training.spec import ModelSpec, TrackingSpec, TrainSpec
 from idlora.training.telemetry import Resources, Stopwatch
+from idlora.training.tracking import tracked
 
 # transformers 5.17 has the old name alone, and 5.23 warns of it.
 CHECKPOINTING = (
@@ -59,6 +60,7 @@ def train(
     base: ModelSpec,
     folder: Path | str,
     on_step: Callable[[int, int, float], None] | None = None,
+    tracking: TrackingSpec | None = None,
 ) -> Resources:
     """Trains what requires gradients in `model`, and saves it.
 
@@ -74,6 +76,7 @@ def train(
         base: what the model was built from, recorded beside an adapter.
         folder: of the run.
         on_step: called after each step with its number, the number of steps in all, and its loss.
+        tracking: where else the run is followed; it changes nothing about it.
 
     Raises:
         ValueError: nothing requires gradients; no learning rate; an effective batch that cannot be met; low-precision
@@ -84,22 +87,20 @@ def train(
     """
     folder = Path(folder)
     _refuse(model, spec)
-    launching.join()
+    launching.join(deepspeed=spec.deepspeed is not None)
     arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
     use_cache = model.config.use_cache
-    with _memory_watched(spec):
+    with _memory_watched(spec), tracked(tracking, folder, stopwatch) as trackers:
         trainer = StepTrainer(
             model=model,
             args=arguments,
             train_dataset=tokenized.rows,
             data_collator=_collator(tokenizer),
-            callbacks=[StepLog(folder / "train_log.jsonl"), stopwatch, StopWhereFinished()],
+            callbacks=[StepLog(folder / "train_log.jsonl"), stopwatch, StopWhereFinished(), *trackers],
         )
-        trainer.order = sampler(
-            tokenized, batch_size=spec.batch_size, seed=spec.seed, by_length=spec.group_by_length
-        )
+        trainer.order = sampler(tokenized, batch_size=spec.batch_size, seed=spec.seed, by_length=spec.group_by_length)
         trainer.remove_callback(PrinterCallback)
         if arguments.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(arguments.device)

@@ -140,18 +140,19 @@ def test_the_hubs_fields_of_a_question_give_the_folders_rows(name, root, tmp_pat
         if name == "mmlu":
             fields = [row | {"answer": "ABCD".index(row["answer"])} for row in rows]
         write(hub / f"{file}.jsonl", jsonl(fields))
-    files = {file: f"{file}.jsonl" for file in DATASETS[name].splits.values()}
-    spec = replace(DATASETS[name], hub_id=str(hub), hub_config=None, hub_files=files)
+    splits = "".join(f"  - {{split: {file}, path: {file}.jsonl}}\n" for file in DATASETS[name].splits.values())
+    write(hub / "README.md", f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n")
+    spec = replace(DATASETS[name], hub_id=str(hub), hub_config=None)
     for split in spec.splits:
         assert load_from_hub(spec, split, revision="main") == load_rows(name, split, root=root)
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "codealpaca", "hexphi"])
+@pytest.mark.parametrize("name", ["gsm8k", "codealpaca"])
 def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory, monkeypatch):
     # `datasets` reads a folder as it reads a repository of the hub.
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     write(root / "codealpaca" / "code_alpaca_20k.json", json.dumps([{"input": "", **row} for row in ALPACA]))
-    spec = replace(DATASETS[name], hub_id=str(root / name), hub_config=None, sizes=())
+    spec = replace(DATASETS[name], hub_id=str(root / name), hub_config=None)
     for split in spec.splits:
         assert load_from_hub(spec, split, revision="main") == load_rows(name, split, root=root)
 
@@ -215,18 +216,6 @@ def test_an_unknown_data_set_or_split_is_refused_with_the_known_ones(root):
         load_rows("codealpaca", "test", root=root)
 
 
-def test_the_forbidden_prompts_of_the_hub_are_three_hundred_or_it_says_how_many(root, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    spec = replace(DATASETS["hexphi"], hub_id=str(root / "hexphi"))
-    with pytest.raises(DataError, match=r"hexphi at revision main has 30 rows, .* 300 or 330: set revisions\.hexphi"):
-        load_from_hub(spec, "test", revision="main")
-    for category in CATEGORIES:
-        write(root / "hexphi" / f"{category}.csv", "".join(f"{category} asks {n}\n" for n in range(30)))
-    rows = load_from_hub(spec, "test", revision="main")
-    assert len(rows) == 300
-    assert rows == load_rows("hexphi", "test", root=root)
-
-
 def test_the_withdrawn_category_is_read_where_a_folder_has_it(root):
     ten = load_rows("hexphi", "test", root=root)
     write(root / "hexphi" / f"{WITHDRAWN}.csv", "one more\nand another\n")
@@ -251,7 +240,7 @@ def safety_alone(root) -> Path:
 def test_safety_rows_alone_are_completed_as_their_authors_did(safety_alone):
     rows = load_rows("saferpaca", "train", root=safety_alone)
     assert [row["part"] for row in rows] == ["alpaca_cleaned"] * 20_000 + ["safety"] * 2_000
-    assert {part: count for part, count in SAFERPACA.items()} == {"alpaca_cleaned": 20_000, "safety": 2_000}
+    assert SAFERPACA == {"alpaca_cleaned": 20_000, "safety": 2_000}
     assert len({row["id"] for row in rows}) == len(rows)
     assert rows == load_rows("saferpaca", "train", root=safety_alone)
     safety = [row["instruction"] for row in rows if row["part"] == "safety"]

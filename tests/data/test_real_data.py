@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data import load_rows, load_shown, to_examples, tokenize
+from idlora.data import DataError, load_mixture, load_rows, load_shown, mixture_examples, pack, to_examples, tokenize
 
 pytestmark = pytest.mark.real_data
 
@@ -13,7 +15,6 @@ pytestmark = pytest.mark.real_data
         ("gsm8k", "test", 1319),
         ("codealpaca", "train", 20022),
         ("alpaca", "train", 13354),
-        ("saferpaca", "train", 2483),
         ("humaneval", "test", 164),
         ("mmlu", "test", 14_042),
         ("mmlu", "dev", 285),
@@ -45,7 +46,24 @@ def test_no_real_codealpaca_prompt_says_noinput(real_data):
     assert sum(not row["input"] for row in rows) > 8000
 
 
-@pytest.mark.parametrize(("name", "empty"), [("gsm8k", 0), ("codealpaca", 6), ("alpaca", 5), ("saferpaca", 0)])
+@pytest.fixture
+def with_cleaned(real_data, tmp_path) -> Path:
+    """The real safety rows beside CodeAlpaca's in the place of alpaca-cleaned's, which has the same columns."""
+    (tmp_path / "saferpaca").symlink_to(real_data / "saferpaca")
+    (tmp_path / "alpaca_cleaned").symlink_to(real_data / "codealpaca")
+    return tmp_path
+
+
+def test_the_real_safety_rows_are_completed_and_never_trained_on_alone(real_data, with_cleaned):
+    with pytest.raises(DataError, match="safety rows alone"):
+        load_rows("saferpaca", "train", root=real_data)
+    examples = to_examples("saferpaca", load_rows("saferpaca", "train", root=with_cleaned))
+    tokenized = tokenize(examples[::25], byte_tokenizer(), max_length=4096)
+    assert len(examples) == 22_000
+    assert tokenized.report()["sources"]["safety/train"] == 80
+
+
+@pytest.mark.parametrize(("name", "empty"), [("gsm8k", 0), ("codealpaca", 6), ("alpaca", 5)])
 def test_real_training_sets_tokenize_with_every_example_accounted_for(name, empty, real_data):
     every = to_examples(name, load_rows(name, "train", root=real_data))
     examples = [example for index, example in enumerate(every) if index % 25 == 0 or not example.response]
@@ -57,3 +75,12 @@ def test_real_training_sets_tokenize_with_every_example_accounted_for(name, empt
         prompt, response = by_id[example_id].prompt.encode(), by_id[example_id].response.encode()
         scored = sum(label != -100 for label in row["labels"])
         assert scored == min(len(response) + 1, 4096 - len(prompt))
+
+
+def test_the_real_mixture_packs_into_a_third_of_the_rows_and_fills_them(real_data):
+    rows = load_mixture({"alpaca": 1.0, "gsm8k": 1.0, "codealpaca": 0.5}, root=real_data)[::10]
+    alone = tokenize(mixture_examples(rows), byte_tokenizer(), max_length=4096)
+    packed = pack(alone, 4096)
+    assert sorted(packed.ids) == sorted(alone.ids)
+    assert len(packed) < len(alone) / 3
+    assert packed.report()["fill_share"] > 0.95

@@ -75,7 +75,7 @@ def test_more_than_a_twentieth_cut_or_left_out_is_refused_with_the_length_needed
 
 
 def test_a_length_that_no_prompt_fits_in_is_refused_even_where_cuts_are_allowed(tokenizer):
-    with pytest.raises(DataError, match="No prompt leaves room .* max_length=3"):
+    with pytest.raises(DataError, match=r"No prompt leaves room .* max_length=3"):
         tokenize(examples(("1234", "a")), tokenizer, max_length=3, max_cut_share=1)
 
 

@@ -246,6 +246,7 @@ ROWS = [
     }
     for n in range(9)
 ]
+COMPLETE = ["DONE", "items.jsonl", "meta.json", "throughput.json"]
 GSM8K = Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=20)
 
 
@@ -265,7 +266,7 @@ def test_an_interrupted_evaluation_ends_with_the_records_it_would_have_had(tmp_p
     assert gsm8k(model, tmp_path / "cut") == tmp_path / "cut"
     for name in ("meta.json", "items.jsonl", "DONE"):
         assert (tmp_path / "cut" / name).read_bytes() == (whole / name).read_bytes()
-    assert sorted(path.name for path in whole.iterdir()) == ["DONE", "items.jsonl", "meta.json"]
+    assert sorted(path.name for path in whole.iterdir()) == COMPLETE
 
 
 def ending(error: BaseException):
@@ -295,7 +296,7 @@ def test_an_evaluation_that_ends_early_says_why_until_it_is_complete(error, stat
         gsm8k(model, tmp_path, progress=ending(error))
     assert json.loads((tmp_path / "status.json").read_text()) == status
     gsm8k(model, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["DONE", "items.jsonl", "meta.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == COMPLETE
 
 
 def test_torchs_own_words_for_a_full_memory_are_recognised(tmp_path):

@@ -134,6 +134,11 @@ class Stopped(Exception):
     pass
 
 
+def without_costs(path) -> list[dict]:
+    answers = [json.loads(line) for line in path.open()]
+    return [{key: value for key, value in answer.items() if key != "cost"} for answer in answers]
+
+
 @pytest.mark.parametrize("cut", [0, 10, 300], ids=["whole", "in a line", "in a batch"])
 def test_an_interrupted_run_goes_on_with_the_missing_batches_and_ends_the_same(cut, tmp_path):
     def stop(done, total):
@@ -150,7 +155,7 @@ def test_an_interrupted_run_goes_on_with_the_missing_batches_and_ends_the_same(c
     calls = []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
     assert scores(model, tmp_path, batch_size=2) == expected
-    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert without_costs(path) == without_costs(tmp_path / "whole")
     assert path.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
     assert len(calls) == (2 if cut == 0 else 3)
 

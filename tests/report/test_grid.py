@@ -40,10 +40,9 @@ def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, 
         label = yaml.safe_load((configs / "method" / f"{method}.yaml").read_text())["label"]
         assert label == grid.label(method, "tiny") == grid.label(method, "paper")
     for base in grid.bases.values():
-        model = yaml.safe_load((configs / "model" / f"{base['model']['paper']}.yaml").read_text())
-        for kind, scale in (("paper", "paper"), ("embedded", "tiny")):
-            assert f"{scale}:{base['model'][kind]}" in model["name"]
-            assert f"{scale}:{base['label'][kind]}" in model["label"]
+        for kind, folder in (("paper", "model"), ("embedded", "stand_in/tiny")):
+            model = yaml.safe_load((configs / folder / f"{base['model']['paper']}.yaml").read_text())
+            assert (model["name"], model["label"]) == (base["model"][kind], base["label"][kind])
 
 
 def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows(repository):
@@ -106,6 +105,7 @@ def test_a_table_of_our_own_has_no_numbers_of_the_papers(repository):
         ("experiment: gsm8k_{base}", "experiment: gms8k_{base}", "'gms8k_llama3'"),
         ("idlora: ID-LoRA}", "idlroa: ID-LoRA}", "no word for"),
         ("scales: [embedded]", "scales: [embedded, paper]", "no heading for"),
+        ("small: qwen2_5_0_5b, ", "", r"no model or no label for \['llama3'\] \(small\)"),
         ("seeds: [0]", "seeds: [0", "is not YAML"),
         ("subject: idlora", "", "subject is None"),
         ("reference: lora", "reference: {idlora: loar}", "reference is 'loar'"),

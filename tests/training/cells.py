@@ -44,13 +44,20 @@ def schedule(**changes) -> TrainSpec:
 
 
 def run(
-    folder: Path, base: ModelSpec, method: MethodSpec, tokenized: TokenizedSet, spec: TrainSpec, *, on_step=None
+    folder: Path, base: ModelSpec, method: MethodSpec, tokenized: TokenizedSet, spec: TrainSpec, *, on_step=None, tracking=None
 ) -> tuple[torch.nn.Module, Resources]:
     """One cell, from its specs to its trained model and figures."""
     model, tokenizer = build_base(base)
     model = build_adapted(model, method, spec.seed)
     resources = train(
-        model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=folder, on_step=on_step
+        model=model,
+        tokenizer=tokenizer,
+        tokenized=tokenized,
+        spec=spec,
+        base=base,
+        folder=folder,
+        on_step=on_step,
+        tracking=tracking,
     )
     return model, resources
 

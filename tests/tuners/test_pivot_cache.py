@@ -50,7 +50,7 @@ def same(first, second):
 @pytest.mark.parametrize("columns", [1, 2, 7, 12])
 def test_a_checksum_sees_every_change_of_content_place_shape_and_type(dtype, columns):
     weight = torch.randn(9, columns, generator=torch.Generator().manual_seed(1)).to(dtype)
-    others = {"negated": -weight, "rows": weight.roll(1, 0), "shape": weight.view(columns, 9)}
+    others = {"negated": -weight, "rows": weight.roll(1, 0), "shape": weight.view(3, -1)}
     if columns > 1:
         others["columns"] = weight.roll(1, 1)
     for row, column in ((0, 0), (8, columns - 1), (4, columns // 2)):
@@ -58,23 +58,12 @@ def test_a_checksum_sees_every_change_of_content_place_shape_and_type(dtype, col
             changed = weight.clone().view(torch.uint8).view(9, columns, dtype.itemsize)
             changed[row, column, bit // 8] ^= 1 << bit % 8
             others[row, column, bit] = changed.view(9, columns * dtype.itemsize).view(dtype)
-    for kind in {torch.int16: (torch.bfloat16, torch.float16), torch.int32: (torch.float32,)}.get(
-        {2: torch.int16, 4: torch.int32}.get(dtype.itemsize), ()
-    ):
-        if kind != dtype:
-            others[kind] = weight.view(kind)
-    sums = {checksum(weight), *(checksum(other) for other in others.values() if not same_bits(other, weight))}
-    assert len(sums) == 1 + sum(not same_bits(other, weight) for other in others.values())
+    if dtype == torch.bfloat16:
+        others["type"] = weight.view(torch.float16)
+    sums = {checksum(weight), *map(checksum, others.values())}
+    assert len(sums) == 1 + len(others)
     assert checksum(weight.clone().requires_grad_()) == checksum(weight)
     assert checksum(weight.T.contiguous().T) == checksum(weight)
-
-
-def same_bits(first, second):
-    return (
-        first.dtype == second.dtype
-        and first.shape == second.shape
-        and first.contiguous().view(torch.uint8).equal(second.contiguous().view(torch.uint8))
-    )
 
 
 def test_signs_that_change_in_pairs_are_seen():

@@ -12,7 +12,7 @@ from idlora.report.audit.expressions import Comparison, ExpressionError, Outcome
 from idlora.report.audit.ours import COUNTED, SIMULATED, NotMeasured
 from idlora.report.audit.paper import AuditError
 from idlora.report.audit.quantities import Quantity, exact
-from idlora.report.grid import EMBEDDED, kind_of
+from idlora.report.grid import EMBEDDED, SMALL, kind_of
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided from the tables"
 VERDICTS = (HOLDS, FAILS, UNDECIDED)
@@ -200,7 +200,7 @@ def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
 
 
 def _scale_name(scale: str) -> str:
-    return f"{scale} ({EMBEDDED} scale)" if kind_of(scale) == EMBEDDED else scale
+    return {EMBEDDED: f"{scale} ({EMBEDDED} scale)", SMALL: f"{scale} (other models)"}.get(kind_of(scale), scale)
 
 
 def _tally(outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from idlora.report.figures.palette import look
 from idlora.report.figures.sources import Absent, Rows, Sources, number
 from idlora.report.figures.style import MUTED, PAPER, Plate, signed, wrapped
-from idlora.report.grid import Column, Grid, kind_of
+from idlora.report.grid import Column, Grid
 
 ACROSS = 3  # panels side by side
 HEAD, LINE = 0.75, 0.19  # inches of a panel without its lines, and of each line
@@ -82,7 +82,7 @@ def _drawing(
             axes.set_visible(False)
         for axes, column in zip(panels.flat, columns, strict=False):
             _panel(axes, lines[column.id])
-            axes.set_title(wrapped(column.heading[kind_of(scale)], 36), fontweight="normal")
+            axes.set_title(wrapped(column.heading_at(scale), 36), fontweight="normal")
             axes.set_xlabel("difference (percentage points)")
         for axes in panels[:, 0]:
             of_panel = lines[columns[0].id]

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from idlora.report.figures.palette import look
 from idlora.report.figures.sources import Absent, Sources, number
 from idlora.report.figures.style import PANEL, Plate, thousands, wrapped
-from idlora.report.grid import PAPER, Grid, kind_of
+from idlora.report.grid import PAPER, SMALL, Grid, kind_of
 
 FOUR = ("gsm8k", "mmlu", "commonsenseqa", "pass@1")
 """The benchmarks of Figure 4; pass@5 and pass@10 stand in Table 7."""
@@ -103,7 +103,7 @@ def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tup
     }
     paper = {key: (value.value, None, None) for key, value in grid.paper.items() if key[2] in FOUR}
     labels = ", ".join(dict.fromkeys(row["base_label"] for row in rows))
-    scale_words = "the paper's scale" if kind_of(scale) == PAPER else f"embedded scale “{scale}”"
+    scale_words = {PAPER: "the paper's scale", SMALL: "the small scale"}.get(kind_of(scale), f"embedded scale “{scale}”")
     return (
         _band(grid, own, ours, scale=scale, title=f"Ours · {labels} · {scale_words}", tinted=False),
         _band(grid, paper, theirs, scale=PAPER, title=f"The paper's numbers · {_paper_labels(grid)}", tinted=True),
@@ -126,7 +126,7 @@ def _band(
             interval = None if low is None or high is None else (low, high)
             point = Point(x=x, value=value, interval=interval)
             series.setdefault((column, family), []).append(point)
-    headings = {each.id: each.heading[kind_of(scale)] for each in grid.columns_at(scale) if each.id in FOUR}
+    headings = {each.id: each.heading_at(scale) for each in grid.columns_at(scale) if each.id in FOUR}
     ordered = {key: sorted(points, key=lambda point: point.x) for key, points in series.items()}
     return Band(title=title, headings=headings, series=ordered, tinted=tinted)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from idlora.report.figures import FIGURES, Absent, Sources, number
-from idlora.report.grid import PAPER, Grid, PaperValue, kind_of
+from idlora.report.grid import PAPER, Grid, PaperValue
 from idlora.report.ordering import PARAMS, VERDICTS
 from idlora.report.page.blocks import (
     Beside,
@@ -105,7 +105,7 @@ def _ours(sources: Sources, grid: Grid) -> ResultTable:
         id=f"{grid.table}-ours",
         caption=f"Ours, scale “{sources.scale}”: percent, 95 % interval below; seeds: {seeds}",
         facts=["# trained", "# params (%)"] if "parameters_trainable" in rows[0] else ["# params (%)"],
-        headings=[column.heading[kind_of(sources.scale)] for column in columns],
+        headings=[column.heading_at(sources.scale) for column in columns],
         groups=list(groups.items()),
         printed=False,
     )

@@ -15,10 +15,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from idlora.records.files import one_sentence
-from idlora.report.grid import PAPER, kind_of
+from idlora.report.grid import PAPER, SMALL, kind_of
 
 EMBEDDED_BADGE = (
     "embedded scale: small models trained here on generated tasks; not comparable with the paper's accuracies"
+)
+SMALL_BADGE = (
+    "small scale: other pre-trained models on the paper's tasks, trained briefly; not comparable with the paper's accuracies"
 )
 PAPER_BADGE = "the paper's scale: its models and data"
 
@@ -40,7 +43,7 @@ LONG = 30
 
 def badge(scale: str) -> str:
     """What numbers of this scale are, in one line."""
-    return PAPER_BADGE if kind_of(scale) == PAPER else EMBEDDED_BADGE
+    return {PAPER: PAPER_BADGE, SMALL: SMALL_BADGE}.get(kind_of(scale), EMBEDDED_BADGE)
 
 
 def heading(column: str) -> str:

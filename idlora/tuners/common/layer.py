@@ -21,7 +21,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     """The layer that stands in a model for a linear layer `base_layer`, which it keeps, frozen, inside.
 
     A method subclasses it and gives `adapter_layer_names`, `other_param_names` (this class' and its own),
-    `init_adapter` and `update`.
+    `init_adapter`, `update` and `mixture`.
     """
 
     other_param_names = ("r", "scaling", "dropout")
@@ -50,6 +50,14 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         """(α/r) Δ(h), shape (..., out), from h (..., in) and the base layer's own output W h + b (..., out)."""
         raise NotImplementedError
+
+    def mixture(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
+        """α (..., n), what the router makes of h (..., in), in float32 at least."""
+        raise NotImplementedError
+
+    def mixes_shares(self, adapter_name: str) -> bool:
+        """Whether α are shares: none negative, and one in sum."""
+        return True
 
     def update_layer(self, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None) -> None:
         self.r[adapter_name] = config.r

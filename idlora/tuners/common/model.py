@@ -1,5 +1,7 @@
 """Injection of token-routed adapters into a model, on top of PEFT's `BaseTuner`."""
 
+import statistics
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from idlora.tuners.common.config import RoutedConfig
 from idlora.tuners.common.layer import RoutedLayer, raise_unmergeable
+from idlora.tuners.common.mixtures import watched_mixtures
 
 
 class RoutedModel(BaseTuner):
@@ -56,6 +59,28 @@ class RoutedModel(BaseTuner):
         backend = resolve_quantization_backend(target)
         if not (isinstance(target, (nn.Linear, Conv1D)) or (backend is not None and backend.layer_type == "linear")):
             raise ValueError(f"{name} is a {type(target).__name__}; only linear layers can be adapted: exclude it")
+
+    @contextmanager
+    def watched_routers(self, adapter_name: str = "default") -> Iterator[Callable[[], float | None]]:
+        """Gives what tells how evenly the routers mixed the tokens that the model was run on inside, padding included.
+
+        That is the mean over the layers of `Mixture.evenness`, from 0 to 1; None where no router mixes shares, or none
+        was run. Training is not touched by it. Leaves out layers that torch.compile has compiled before.
+        """
+        layers = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, self.tuner_layer_cls)
+            and adapter_name in module.scaling
+            and module.mixes_shares(adapter_name)
+        }
+        with watched_mixtures(layers, adapter_name) as mixtures:
+
+            def evenness() -> float | None:
+                each = [mixture.evenness for mixture in mixtures.values()]
+                return statistics.fmean(each) if each and None not in each else None
+
+            yield evenness
 
     def layer_tensors(self, current_key: str) -> dict[str, torch.Tensor | None]:
         """What the layer at this key needs besides the config."""

@@ -24,7 +24,7 @@ Weight = torch.Tensor | BlockedWeight
 
 
 class Selection(NamedTuple):
-    """The pivots (k, r) of a weight, int32 on the CPU, and the rows in each of the k clusters that they were taken from.
+    """The pivots (k, r) of a weight, int32 on the CPU, and the rows in each of the clusters that they were taken from.
 
     PMRC's alone are taken from clusters: nearest to the cluster's mean first. The other methods have no sizes.
     """

@@ -6,13 +6,11 @@
 I_s ⊗ B, (out, r), is B applied to each of the s chunks. Whatever ᾱ is, B is shared, so the rank is at most r.
 """
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from idlora.tuners.common import Mixture
 from idlora.tuners.idlora.base import readable_weight
 from idlora.tuners.idlora.clustering import METHODS, select_pivots_many
 from idlora.tuners.idlora.config import IdLoraConfig
@@ -60,13 +58,13 @@ def effective_rank(matrix: torch.Tensor) -> float:
 
 
 def pivot_statistics(
-    layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str, *, mixture: "Mixture | None" = None
+    layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str, *, mixture: Mixture | None = None
 ) -> PivotStatistics:
     """The statistics of one layer's adapter; those of the update only with the `mixture` that its router made."""
     return PivotStatistics(
         **_rows(layer, config, adapter_name),
         mixture_rank=effective_rank(_mixed(layer, adapter_name)),
-        **({} if mixture is None else mixture.figures(layer, adapter_name)),
+        **({} if mixture is None else _update(layer, adapter_name, mixture)),
     )
 
 
@@ -108,53 +106,16 @@ def _mixed(layer: IdLoraLinear, adapter_name: str, alpha: torch.Tensor | None = 
     return A.mean(dim=0) if alpha is None else torch.einsum("k,kri->ri", alpha.to(A), A)
 
 
-@dataclass
-class Mixture:
-    """α of a layer, summed over the tokens that it saw."""
-
-    tokens: int = 0
-    alpha: torch.Tensor | float = 0.0
-    entropy: torch.Tensor | float = 0.0
-
-    def add(self, alpha: torch.Tensor) -> None:
-        alpha = alpha.flatten(0, -2).double()  # (tokens, k)
-        self.tokens += len(alpha)
-        self.alpha = self.alpha + alpha.sum(dim=0)
-        self.entropy = self.entropy + torch.special.entr(alpha).sum()
-
-    def figures(self, layer: IdLoraLinear, adapter_name: str) -> dict:
-        alpha = self.alpha / self.tokens
-        B = layer.idlora_B[adapter_name].double()
-        s = layer.out_features // len(B)
-        # (I ⊗ B) M has the singular values of R_1 R_2ᵀ, where I ⊗ B = Q_1 R_1 and Mᵀ = Q_2 R_2: r by r numbers.
-        left = torch.block_diag(*[torch.linalg.qr(B, mode="r").R] * s)
-        right = torch.linalg.qr(_mixed(layer, adapter_name, alpha).T, mode="r").R
-        update = layer.scaling[adapter_name] * left @ right.T
-        router = layer.idlora_router.get(adapter_name)
-        is_distribution = len(alpha) > 1 and (router is None or router.dim() == 2)
-        return {
-            "update_rank": int(torch.linalg.matrix_rank(update)),
-            "update_effective_rank": effective_rank(update),
-            "router_entropy": float(self.entropy) / self.tokens / math.log(len(alpha)) if is_distribution else None,
-        }
-
-
-@contextmanager
-def watched_mixtures(layers: dict[str, IdLoraLinear], adapter_name: str) -> Iterator[dict[str, Mixture]]:
-    """Adds up α of every layer over the tokens that the model is run on inside; a layer that sees none has no entry."""
-    found: dict[str, Mixture] = {}
-
-    def watch(name: str):
-        def hook(layer: IdLoraLinear, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            h = arguments[0]
-            x = layer.pivot_outputs(adapter_name, h, layer.base_layer(h))
-            found.setdefault(name, Mixture()).add(layer.mixture(adapter_name, h, x))
-
-        return hook
-
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+def _update(layer: IdLoraLinear, adapter_name: str, mixture: Mixture) -> dict:
+    alpha = mixture.alpha / mixture.tokens
+    B = layer.idlora_B[adapter_name].double()
+    s = layer.out_features // len(B)
+    # (I ⊗ B) M has the singular values of R_1 R_2ᵀ, where I ⊗ B = Q_1 R_1 and Mᵀ = Q_2 R_2: r by r numbers.
+    left = torch.block_diag(*[torch.linalg.qr(B, mode="r").R] * s)
+    right = torch.linalg.qr(_mixed(layer, adapter_name, alpha).T, mode="r").R
+    update = layer.scaling[adapter_name] * left @ right.T
+    return {
+        "update_rank": int(torch.linalg.matrix_rank(update)),
+        "update_effective_rank": effective_rank(update),
+        "router_entropy": mixture.evenness if layer.mixes_shares(adapter_name) else None,
+    }

@@ -142,12 +142,22 @@ class IdLoraLinear(RoutedLayer):
         chunks = (self.scaling[adapter_name] * z).unflatten(-1, (-1, B.shape[1]))  # (..., s, r/s)
         return F.linear(chunks, B).flatten(-2)
 
-    def mixture(self, adapter_name: str, h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """α (..., k), in float32 at least, from h (..., in) and x (..., k, r)."""
+    def mixture(self, adapter_name: str, h: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+        """α (..., k), in float32 at least, from h (..., in), and x (..., k, r) where that is known already."""
         router = self.idlora_router.get(adapter_name)
         if router is None:
-            return torch.full_like(x[..., 0], 1 / x.shape[-2], dtype=torch.promote_types(x.dtype, torch.float32))
-        return softmax_route(router, h) if router.dim() == 2 else inner_product_route(router, x)
+            k = len(self.idlora_pivots[adapter_name])
+            dtype = torch.promote_types(self.idlora_B[adapter_name].dtype, torch.float32)
+            return torch.full((*h.shape[:-1], k), 1 / k, dtype=dtype, device=h.device)
+        if router.dim() == 2:
+            return softmax_route(router, h)
+        if x is None:
+            x = self.pivot_outputs(adapter_name, h, self.base_layer(h))
+        return inner_product_route(router, x)
+
+    def mixes_shares(self, adapter_name: str) -> bool:
+        router = self.idlora_router.get(adapter_name)
+        return router is None or router.dim() == 2
 
     def frozen_rows(self, adapter_name: str) -> torch.Tensor:
         """All A_i above each other, (k·r, in): rows of W, a copy made for this call, or the Gaussian ones."""

@@ -9,12 +9,12 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
-from idlora.tuners.common import RoutedModel
+from idlora.tuners.common import RoutedModel, watched_mixtures
 from idlora.tuners.idlora.base import FourBitRows, is_quantized, readable_rows, readable_weight
 from idlora.tuners.idlora.clustering import Selection
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import distance, judge, take_fingerprint
-from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics, watched_mixtures
+from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
 from idlora.tuners.idlora.pivot_cache import select_once
 
@@ -115,6 +115,17 @@ class IdLoraModel(RoutedModel):
         """k·r/out by module: which part of a weight's rows the adapter uses."""
         layers = self.pivot_layers(adapter_name)
         return {name: layer.idlora_pivots[adapter_name].numel() / layer.out_features for name, layer in layers.items()}
+
+    def pivot_sizes(self, adapter_name: str = "default") -> dict[str, dict]:
+        """By module the share of W's rows that are pivots, and the rows in each cluster where there were clusters.
+
+        A loaded adapter knows no clusters.
+        """
+        sizes = self.cluster_sizes.get(adapter_name, {})
+        return {
+            name: {"share": share} | ({"clusters": list(sizes[name])} if name in sizes else {})
+            for name, share in self.pivot_shares(adapter_name).items()
+        }
 
     @torch.no_grad()
     def pivot_statistics(

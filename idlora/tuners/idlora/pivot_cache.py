@@ -122,7 +122,7 @@ def _read(file: Path, names: list[str], shape: tuple[int, int]) -> Chosen | None
     try:
         with safetensors.safe_open(file, "pt") as content:
             metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118: it is no dict
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         if metadata.pop("sha256", None) != _seal(tensors, metadata) or metadata["key"] != file.stem:
             raise ValueError("its content is not what was written")
         pivots, sizes = tensors["pivots"], tensors.get("sizes")

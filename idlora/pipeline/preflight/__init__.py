@@ -1,0 +1,124 @@
+"""What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed.
+
+    kinds     cells that are alike in size: does the method fit the base, what memory does it take
+    machine   GPUs, the driver, the memory of each
+    software  versions of the packages, DeepSpeed and its compiler
+    disk      downloads, saved models and checkpoints, by file system
+    hub       what must be reachable: gated repositories, data sets on the web; all asked at once
+
+Nothing here raises but `NotReady`: what a check did not expect becomes a line of the list, with the check's name.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from idlora.evals.protocol import Permissions, Protocol
+from idlora.evals.registry import runs_code
+from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.evaluation import Subject
+from idlora.pipeline.preflight.disk import lacking as disk_lacks
+from idlora.pipeline.preflight.disk import needs
+from idlora.pipeline.preflight.hub import Sources
+from idlora.pipeline.preflight.kinds import Kind, estimate_lines, kinds_of, misfits
+from idlora.pipeline.preflight.machine import gpu_lacks, gpus, memory_lacks
+from idlora.pipeline.preflight.software import software_lacks
+
+__all__ = ["Kind", "NotReady", "estimate_lines", "kinds_of", "missing", "needs", "require", "require_evaluation"]
+
+
+class NotReady(Exception):
+    """This machine cannot run what was asked; the message lists everything that is missing."""
+
+
+def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
+    """Raise `NotReady` naming everything at once that these cells need and this machine lacks; seconds at most.
+
+    Finished cells need nothing. Leaves out whether a download that may start will also finish.
+    """
+    waiting = [cell for cell in cells if not cell.complete]
+    if lacks := missing(waiting, results_dir=results_dir):
+        raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
+
+
+def require_evaluation(subject: Subject) -> None:
+    """Raise `NotReady` naming what the subject's unfinished evaluations need and this machine lacks.
+
+    Leaves out the model, which is loaded before anything is asked of it and says itself what it lacks.
+    """
+    waiting = subject.waiting
+    if not waiting:
+        return
+    sources = Sources()
+    for protocol in waiting:
+        sources.add_data(protocol.benchmark, subject.data_root, subject.revisions)
+    sources.ask()
+    lacks = [
+        *_told("the sandbox", lambda: _sandbox(waiting, subject.permissions)),
+        *_told("GPUs", lambda: gpu_lacks(gpus())),
+        *_told("the hub", sources.lacks),
+    ]
+    if lacks:
+        raise NotReady(f"{len(waiting)} evaluations of {subject.folder} cannot run here; missing:{_listed(lacks)}")
+
+
+def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
+    """What these cells need and this machine lacks, one sentence each. Under 20 seconds, whatever the network does."""
+    if not cells:
+        return []
+    sources = Sources()
+    asked = _told("the hub", lambda: _ask(sources, cells))
+    kinds: list[Kind] = []
+    checks: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
+        ("a fit", lambda: misfits(_fill(kinds, cells))),
+        ("the sandbox", lambda: _sandbox(_protocols(cells), cells[0].permissions)),
+        ("GPUs", lambda: gpu_lacks(gpus(), kinds)),
+        ("memory", lambda: memory_lacks(gpus(), kinds)),
+        ("disk", lambda: disk_lacks(needs(kinds, results_dir=results_dir))),
+        ("packages", lambda: software_lacks(cells)),
+        ("the hub", sources.lacks),
+    )
+    return [*asked, *(line for name, check in checks for line in _told(name, check))]
+
+
+def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:
+    for cell in cells:
+        sources.add_cell(cell)
+    sources.ask()
+    return ()
+
+
+def _fill(kinds: list[Kind], cells: Sequence[Cell]) -> list[Kind]:
+    kinds += kinds_of(cells)
+    return kinds
+
+
+def _told(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
+    """The check's lines; what it did not expect is one more of them."""
+    lines: list[str] = []
+    try:
+        for line in check():
+            lines.append(line)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        lines.append(f"{name}: this could not be checked ({type(error).__name__}: {reason})")
+    return lines
+
+
+def _protocols(cells: Sequence[Cell]) -> list[Protocol]:
+    return [protocol for cell in cells for protocol in cell.subject.waiting]
+
+
+def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterable[str]:
+    """Tries the sandbox on a harmless program, where a benchmark will run what a model writes."""
+    if not any(runs_code(protocol.benchmark) for protocol in protocols):
+        return
+    harmless = Job(prompt="", test="def check(f):\n    f()\n", entry_point="f", program="def f():\n    pass\n")
+    try:
+        run_jobs([harmless], permissions=permissions, workers=1)
+    except ExecutionRefused as error:
+        yield f"HumanEval: {error}"
+
+
+def _listed(lacks: Sequence[str]) -> str:
+    return "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))

@@ -1,0 +1,94 @@
+"""What cells put on disk, where, and whether there is room: downloads, trained models, checkpoints, records."""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from idlora.data.catalogue import DATASETS, revision_of
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.preflight.hub import data_cache, data_here, model_here
+from idlora.pipeline.preflight.kinds import Kind
+
+DATA_SET = 150_000_000
+"""Bytes of a data set's download and of what is made of it, more than any of the project's takes."""
+
+RECORDS = 10_000_000
+"""Bytes of a cell's records and logs."""
+
+KEPT = 3
+"""Checkpoints there at once: the last two, and the one that is being written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes that will be put under a folder, which need not exist; `download` where they come from the network."""
+
+    what: str
+    place: Path
+    size: int
+    download: bool = False
+
+
+def needs(kinds: Sequence[Kind], *, results_dir: Path) -> list[Need]:
+    """What the cells have yet to put on disk. Leaves out kinds whose base's shape is not known here."""
+    return [*_downloads(kinds), *_results(kinds, results_dir.resolve())]
+
+
+def _downloads(kinds: Sequence[Kind]) -> Iterable[Need]:
+    hub, sets = Path(constants.HF_HUB_CACHE), data_cache()
+    models = {kind.first.model.path_or_id: kind for kind in kinds if kind.body is not None}
+    for name, kind in models.items():
+        model, body = kind.first.model, kind.body
+        if model.init == "pretrained" and not Path(name).is_dir() and not model_here(name, model.revision):
+            yield Need(what=f"the model {name}", place=hub, size=body.parameters * body.weight_bytes, download=True)
+    cells = [cell for kind in kinds for cell in kind.cells if cell.data_root is None]
+    asked = {name: cell for cell in cells for name in _data_of(cell)}
+    for name, cell in asked.items():
+        spec = DATASETS[name]
+        if spec.source(revision_of(name, cell.revisions)) and not (spec.hub_id and data_here(spec.hub_id)):
+            yield Need(what=f"the data set {name}", place=sets, size=DATA_SET, download=True)
+
+
+def _data_of(cell: Cell) -> list[str]:
+    return [*(cell.data.sources if cell.method.kind != "none" else ()), *(each.benchmark for each in cell.protocols)]
+
+
+def _results(kinds: Sequence[Kind], place: Path) -> Iterable[Need]:
+    saved = checkpoints = 0
+    for kind in kinds:
+        saved += RECORDS * len({cell.run.name for cell in kind.cells})
+        if kind.body is None or not kind.trains:
+            continue
+        waiting = {cell.run.name for cell in kind.cells if not cell.run.done}
+        saved += kind.body.saved_bytes(sharded=kind.first.sharded) * len(waiting)
+        if waiting and kind.first.train.save_steps:
+            checkpoints = max(checkpoints, KEPT * kind.body.checkpoint_bytes(sharded=kind.first.sharded))
+    yield Need(what="trained models and records", place=place, size=saved)
+    if checkpoints:
+        yield Need(what=f"checkpoints of one cell, {KEPT} at a time", place=place, size=checkpoints)
+
+
+def lacking(needed: Sequence[Need]) -> Iterable[str]:
+    """File systems with too little room for what will be put on them."""
+    systems: dict[int, list[Need]] = {}
+    for need in needed:
+        systems.setdefault(os.stat(existing(need.place)).st_dev, []).append(need)
+    for there in systems.values():
+        total, place = sum(need.size for need in there), existing(there[0].place)
+        free = shutil.disk_usage(place).free
+        if free < total:
+            parts = ", ".join(f"{need.what} {need.size / 1e9:.1f}" for need in there if need.size >= 5e7)
+            yield (
+                f"disk: {free / 1e9:.1f} GB are free at {place}, about {total / 1e9:.1f} GB are needed ({parts}): make "
+                "room, or move HF_HOME (downloads) or results_dir"
+            )
+
+
+def existing(place: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    place = place.absolute()
+    return next(path for path in (place, *place.parents) if path.exists())

@@ -1,0 +1,185 @@
+"""The GPUs of this machine, what stands between them and PyTorch, and whether their memory suffices."""
+
+import ctypes
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlora.pipeline.preflight.kinds import Kind
+
+DRIVER = Path("/proc/driver/nvidia/version")
+WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One visible CUDA device: its memory in bytes, its compute capability."""
+
+    name: str
+    memory: int
+    capability: tuple[int, int]
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """The visible CUDA devices that PyTorch can use."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ()
+    found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
+    return tuple(Gpu(name=each.name, memory=each.total_memory, capability=(each.major, each.minor)) for each in found)
+
+
+def gpu_lacks(found: Sequence[Gpu], kinds: Sequence[Kind] = ()) -> Iterable[str]:
+    """What keeps this machine's GPUs from being used, and whether one is needed: 16-bit weights are for GPUs."""
+    import torch
+
+    if not found:
+        yield from driver_lacks(
+            built=torch.version.cuda, driver=_driver(), present=DRIVER.exists() or Path("/dev/nvidiactl").exists()
+        )
+        needing = [cell for kind in kinds for cell in kind.cells if cell.model.dtype != "float32"]
+        if needing:
+            yield (
+                f"GPUs: no CUDA device is visible, and {len(needing)} cells have weights in {needing[0].model.dtype}, "
+                "which need one (model.dtype=float32 would run them on the CPU, for weeks)"
+            )
+        return
+    for gpu in dict.fromkeys(found):
+        yield from build_lacks(gpu, archs=torch.cuda.get_arch_list(), built=torch.version.cuda)
+    old = next((gpu for gpu in found if gpu.capability < (8, 0)), None)
+    halved = [cell for kind in kinds for cell in kind.cells if cell.model.dtype == "bfloat16"]
+    if old is not None and halved:
+        yield (
+            f"bfloat16: {old.name} does not compute in it (capability {old.capability[0]}.{old.capability[1]}; 8.0 "
+            f"does), and {len(halved)} cells have such weights: give model.dtype=float32 where the memory allows"
+        )
+
+
+def driver_lacks(*, built: str | None, driver: tuple[int, int] | None, present: bool) -> Iterable[str]:
+    """Why PyTorch sees no GPU although a driver is there.
+
+    Args:
+        built: the CUDA version that PyTorch was built for; None is a build for CPUs.
+        driver: the newest CUDA version that the driver knows; None where it cannot be asked.
+        present: whether the driver is loaded.
+    """
+    if not present:
+        return
+    known = f"{driver[0]}.{driver[1]}" if driver else "an unknown version"
+    if built is None:
+        yield (
+            f"PyTorch: this build is for CPUs alone, and an NVIDIA driver (CUDA {known}) is here: install a CUDA "
+            f"build, for example `{WHEELS}{_wheel(driver)}`"
+        )
+    elif driver is not None and driver < tuple(int(part) for part in built.split(".")[:2]):
+        yield (
+            f"PyTorch: this build is for CUDA {built}, and the driver knows CUDA up to {known}: update the driver, or "
+            f"install an older build, `{WHEELS}{_wheel(driver)}`"
+        )
+    else:
+        yield (
+            f"PyTorch: an NVIDIA driver (CUDA {known}) is here and no GPU is usable: look at `nvidia-smi`, and at "
+            "CUDA_VISIBLE_DEVICES"
+        )
+
+
+def build_lacks(gpu: Gpu, *, archs: Sequence[str], built: str | None) -> Iterable[str]:
+    """Whether PyTorch's build has code for a GPU: for its own architecture, an older minor one, or to be translated.
+
+    Args:
+        gpu: the device.
+        archs: as `torch.cuda.get_arch_list` gives them, such as sm_90 and compute_90; none is no answer.
+        built: the CUDA version that PyTorch was built for.
+    """
+    major, minor = gpu.capability
+    for arch in archs:
+        kind, _, number = arch.partition("_")
+        digits = "".join(filter(str.isdigit, number))
+        theirs = (int(digits[:-1]), int(digits[-1]))
+        if (kind == "sm" and theirs[0] == major and theirs[1] <= minor) or (
+            kind == "compute" and theirs <= (major, minor)
+        ):
+            return
+    if archs:
+        yield (
+            f"PyTorch: this build (CUDA {built}) has no code for {gpu.name} (compute capability {major}.{minor}; it "
+            f"has {', '.join(archs)}): install another one, `{WHEELS}118` for an old GPU, the newest for a new one"
+        )
+
+
+def _wheel(driver: tuple[int, int] | None) -> str:
+    """The newest of PyTorch's usual CUDA builds that a driver can run."""
+    usual = ((13, 0), (12, 8), (12, 6), (12, 4), (12, 1), (11, 8))
+    fitting = next((each for each in usual if driver is None or each <= driver), usual[-1])
+    return f"{fitting[0]}{fitting[1]}"
+
+
+def _driver() -> tuple[int, int] | None:
+    """The newest CUDA version that the installed driver knows."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(version)) or not version.value:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def memory_lacks(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
+    """Kinds of cells that do not fit into the smallest GPU (on a CPU launch: this machine's memory), worst first."""
+    import psutil
+
+    room = min(gpu.memory for gpu in found) if found else psutil.virtual_memory().total
+    place = min(found, key=lambda gpu: gpu.memory).name if found else "this machine"
+    lacks: list[tuple[int, str]] = []
+    for kind in kinds:
+        if kind.body is None or (not found and kind.first.model.dtype != "float32"):
+            continue
+        lacks += _kind_lacks(kind, room=room, place=f"{place} has {room / 1e9:.1f} GB", on_gpu=bool(found))
+    yield from (line for _, line in sorted(lacks, key=lambda each: -each[0]))
+
+
+def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[tuple[int, str]]:
+    from idlora.training.memory import stage
+
+    cell = kind.first
+    processes = cell.launch.processes
+    if kind.trains and cell.method.kind == "full" and cell.model.dtype != "float32" and not stage(cell.train):
+        yield (
+            room,
+            (
+                f"launch: {kind.title} trains every weight in {cell.model.dtype}, which needs DeepSpeed's float32 "
+                "copies: give launch=zero3 (launch=auto takes it where two GPUs are visible), or model.dtype=float32"
+            ),
+        )
+        return
+    try:
+        division = cell.train.division(processes)
+    except ValueError:
+        return  # told as a batch that cannot be shared
+    if kind.trains and kind.fitting(room) is None:
+        least = kind.training(1)
+        ways = ["data.max_length" if division[0] == 1 else "train.micro_batch_size=1 with a lower data.max_length"]
+        if on_gpu and stage(cell.train) < 3:
+            ways.append("launch=zero3, which shares the weights among the GPUs")
+        if on_gpu:
+            ways.append("more GPUs" if stage(cell.train) else "GPUs with more memory")
+        yield (
+            least.total,
+            (
+                f"memory: training {kind.title} takes {least} a GPU of {processes} even with one row a pass, and "
+                f"{place}: {', '.join(ways)}"
+            ),
+        )
+    if (needed := kind.inference()).total > room:
+        yield (
+            needed.total,
+            (
+                f"memory: evaluating {kind.title} takes {needed}, and {place}: lower eval_batch_size "
+                f"(now {cell.batch_size})"
+            ),
+        )

@@ -1,0 +1,211 @@
+"""What cells take on this machine, from a few steps and a few batches of answers of one cell of each sort.
+
+A sort is a base and a way of tuning: ranks and choices of rows make little difference to time. Its first cell is run as
+tables run theirs, by the same launch, with random weights of the base's shape, in a folder that is gone afterwards.
+Kept are the figures, in results/<scale>/probe.json, with the device that they were measured on.
+"""
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idlora.data.examples import to_examples
+from idlora.data.sources import load_rows
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.preflight.kinds import shape_of, sort_of
+from idlora.pipeline.preflight.machine import gpus
+from idlora.pipeline.table import fill
+from idlora.pipeline.typed import ConfigError
+from idlora.records import read_json, write_json
+
+FILE = "probe.json"
+MODES = ("kept", "fresh", "none")
+STEPS = 6
+"""Optimiser steps of a probe: the first three are warm-up and are not timed."""
+
+ANSWERS = 32
+"""Least number of answers that a probe times, and at least one whole batch of them."""
+
+# Rows of the hub's data sets, where none are here to be counted (alpaca 52,002, the dataset cards have the others too);
+# the characters of a row, prompt and response, are means over copies of them. Saferpaca's rows are Alpaca's for the most.
+ROWS = {"gsm8k": 7_473, "alpaca": 52_002, "codealpaca": 20_022, "saferpaca": 22_000}
+CHARACTERS = {"gsm8k": 619, "alpaca": 464, "codealpaca": 405, "saferpaca": 464}
+ITEMS = {"gsm8k": 1_319, "mmlu": 14_042, "commonsenseqa": 1_221, "humaneval": 164, "hexphi": 300}
+
+
+@dataclass(frozen=True)
+class Text:
+    """How much a training set holds: rows, and the characters of all their prompts and responses."""
+
+    rows: int
+    characters: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Figures of one sort, in seconds of one device.
+
+    Attributes:
+        text: of the training set that it was measured on.
+        row: of one row's training, all devices together; 0 where nothing is trained.
+        rows: that the training set came to (packs are fewer than examples).
+        once: of choosing among the base's weights, once for a base.
+        answers: (benchmark, protocol) → seconds of one answer.
+        failed: why there are no figures; None where there are.
+    """
+
+    text: Text
+    row: float = 0.0
+    rows: int = 0
+    once: float = 0.0
+    answers: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+    failed: str | None = None
+
+    def training(self, cell: Cell) -> float:
+        """Device-seconds of a cell's training: steps, or epochs over its own text, at the probe's speed."""
+        if cell.method.kind == "none":
+            return 0.0
+        text = text_of(cell)
+        if cell.train.max_steps is not None:
+            longer = (
+                1.0 if cell.data.packing else (text.characters / text.rows) / (self.text.characters / self.text.rows)
+            )
+            return self.once + cell.train.max_steps * cell.train.batch_size * self.row * longer
+        return self.once + cell.train.epochs * self.rows * self.row * text.characters / self.text.characters
+
+    def evaluation(self, cell: Cell) -> float:
+        """Device-seconds of the evaluations that a cell still lacks."""
+        return sum(
+            self.answers[protocol.benchmark, protocol.name]
+            * protocol.samples
+            * items_of(cell, protocol.benchmark, protocol.limit)
+            for protocol in cell.subject.waiting
+        )
+
+
+def device_name() -> str:
+    """What the figures belong to: "2 × NVIDIA H200", or "cpu"."""
+    found = gpus()
+    return f"{len(found)} × {found[0].name}" if found else "cpu"
+
+
+def measurable(cell: Cell) -> bool:
+    """Whether this machine can measure it at all: 16-bit weights want a GPU."""
+    return bool(gpus()) or cell.model.dtype == "float32"
+
+
+def probes(cells: Iterable[Cell], *, results: Path, mode: str) -> dict[str, Probe]:
+    """The figures of every sort of unfinished cell that can be measured here.
+
+    Args:
+        cells: of any tables.
+        results: results/<scale>, where probe.json is kept.
+        mode: "kept" measures what is not known yet, "fresh" everything, "none" nothing, and there are no figures.
+
+    Raises:
+        ConfigError: another mode.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"probe={mode} is no way to get figures: choose {', '.join(MODES)}")
+    if mode == "none":
+        return {}
+    device = device_name()
+    kept = read_json(results / FILE) if (results / FILE).is_file() and mode == "kept" else {}
+    known = kept.get("sorts", {}) if kept.get("device") == device else {}
+    sorts: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if measurable(cell) and not cell.complete:
+            sorts.setdefault(sort_of(cell), []).append(cell)
+    lacking = {name: alike for name, alike in sorts.items() if not _covers(known.get(name), alike)}
+    if lacking:
+        known |= _measure(lacking, results)
+        write_json(results / FILE, {"device": device, "sorts": known})
+    return {name: _probe(known[name]) for name in sorts}
+
+
+def _covers(known: Mapping[str, Any] | None, cells: Sequence[Cell]) -> bool:
+    if known is None or known["failed"]:
+        return False
+    asked = {f"{protocol.benchmark} {protocol.name}" for cell in cells for protocol in cell.protocols}
+    return asked <= known["answers"].keys()
+
+
+def _measure(sorts: Mapping[str, Sequence[Cell]], results: Path) -> dict[str, dict[str, Any]]:
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=results) as folder:
+        probing = {name: _short(cells, Path(folder)) for name, cells in sorts.items()}
+        outcome = fill(probing.values(), folder=Path(folder), workers=1)
+        return {name: _figures(cell, outcome.failed.get(cell.title)) for name, cell in probing.items()}
+
+
+def _short(cells: Sequence[Cell], folder: Path) -> Cell:
+    """The first of some cells with random weights, a few steps, and few items of all of their benchmarks."""
+    first, model = cells[0], cells[0].model
+    if model.init == "pretrained":
+        model = dataclasses.replace(shape_of(model), tokenizer=model.path_or_id, checksum=None)
+    asked = {(protocol.benchmark, protocol.name): protocol for cell in cells for protocol in cell.protocols}
+    answers = max(first.batch_size, ANSWERS)
+    short = (
+        dataclasses.replace(p, limit=min(-(-answers // p.samples), items_of(first, p.benchmark, p.limit)))
+        for p in asked.values()
+    )
+    train = dataclasses.replace(
+        first.train, max_steps=STEPS, save_steps=0, learning_rate=first.train.learning_rate or 1e-5
+    )
+    return dataclasses.replace(first, model=model, train=train, protocols=tuple(short), results_dir=folder)
+
+
+def _figures(cell: Cell, failed: str | None) -> dict[str, Any]:
+    text = text_of(cell)
+    figures: dict[str, Any] = {"failed": failed, "text": [text.rows, text.characters], "answers": {}}
+    figures |= {"row": 0.0, "rows": 0, "once": 0.0}
+    if failed is not None:
+        return figures
+    if cell.method.kind != "none":
+        resources = cell.run.resources
+        figures["row"] = resources["step_seconds_median"] * resources["processes"] / cell.train.batch_size
+        figures["rows"], figures["once"] = resources["data"]["rows"], resources["selection_seconds"]
+    for protocol in cell.protocols:
+        took = read_json(cell.subject.eval_folder(protocol) / "throughput.json")
+        seconds = (took["prefill_seconds"] + took["decode_seconds"]) / took["answers"]
+        figures["answers"][f"{protocol.benchmark} {protocol.name}"] = seconds
+    return figures
+
+
+def _probe(figures: Mapping[str, Any]) -> Probe:
+    answers = {tuple(name.split(" ", 1)): seconds for name, seconds in figures["answers"].items()}
+    own = {name: figures[name] for name in ("row", "rows", "once", "failed")}
+    return Probe(text=Text(*figures["text"]), answers=answers, **own)
+
+
+def text_of(cell: Cell) -> Text:
+    """How much the cell trains on: counted where its data are in a folder, else as known of the hub's."""
+    shares = cell.data.parts or {cell.data.name: 1.0}
+    rows = characters = 0.0
+    for name, share in shares.items():
+        count, each = _counted(name, cell.data_root) if cell.data_root else (ROWS[name], CHARACTERS[name])
+        rows, characters = rows + share * count, characters + share * count * each
+    left = min(rows - cell.data.holdout, cell.data.limit or rows)
+    return Text(round(left), characters * left / rows)
+
+
+def items_of(cell: Cell, benchmark: str, limit: int | None) -> int:
+    """How many items of a benchmark the cell is evaluated on."""
+    count = ITEMS.get(benchmark, 0) if cell.data_root is None else _items(benchmark, cell.data_root)
+    return count if limit is None else min(limit, count)
+
+
+@functools.cache
+def _counted(name: str, root: Path) -> tuple[int, float]:
+    """Rows of a training set, and the mean characters of one."""
+    examples = to_examples(name, load_rows(name, "train", root=root))
+    return len(examples), sum(len(each.prompt) + len(each.response) for each in examples) / len(examples)
+
+
+@functools.cache
+def _items(benchmark: str, root: Path) -> int:
+    return len(load_rows(benchmark, "test", root=root))

@@ -1,0 +1,74 @@
+"""One base model in memory, used by one cell after another: eight billion weights are read once, not once a cell.
+
+A cell that trains an adapter leaves its base as it found it. Whether that is so is not taken on trust: a base that
+comes back is kept only if it has the parameters, and every one of them the sum over its bits, that it was built with.
+Left out: bases of full fine-tuning, which are other models afterwards, and sharing between processes.
+"""
+
+import logging
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from idlora.training.build import build_base
+from idlora.training.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+Sums = dict[str, tuple[torch.Size, int]]
+
+
+class SharedBase:
+    """The base that this process keeps between two cells, if any."""
+
+    def __init__(self) -> None:
+        self._spec: ModelSpec | None = None
+        self._kept: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._sums: Sums = {}
+
+    def take(self, spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The base model and its tokenizer, as `build_base` makes them. Nothing is kept until it is given back.
+
+        Raises:
+            UnfitBase: see `build_base`.
+        """
+        kept, self._kept = self._kept, None
+        if kept is None or spec != self._spec:
+            del kept  # before the next one is read: two may not fit
+            kept = build_base(spec)
+            self._spec, self._sums = spec, _bit_sums(kept[0])
+        return kept
+
+    def give_back(
+        self, spec: ModelSpec, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Keep the base of a model that was taken here, without its adapters, unless something has changed it."""
+        base = model.unload() if isinstance(model, PeftModel) else model
+        if spec != self._spec:
+            return
+        base.disable_input_require_grads()  # of gradient checkpointing
+        base.requires_grad_(True).eval()
+        for parameter in base.parameters():
+            parameter.grad = None
+        if _bit_sums(base) != self._sums:
+            logger.warning("A cell has changed its base %s, which is loaded anew for the next one.", spec.name)
+            return
+        self._kept = (base, tokenizer)
+
+
+shared_base = SharedBase()
+"""This process's own."""
+
+
+def _bit_sums(model: nn.Module) -> Sums:
+    """Shape and the sum over the bits, as integers, of each parameter and buffer."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: (tensor.shape, _bit_sum(tensor.detach())) for name, tensor in tensors.items()}
+
+
+def _bit_sum(tensor: torch.Tensor) -> int:
+    width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return int(tensor.contiguous().view(width).sum(dtype=torch.int64)) if tensor.numel() else 0

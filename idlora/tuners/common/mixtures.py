@@ -1,0 +1,56 @@
+"""How evenly the routers of a model mix: α of every layer, added up over the tokens that pass through it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from idlora.tuners.common.layer import RoutedLayer
+
+
+@dataclass
+class Mixture:
+    """α (n,) of a layer and its entropy in nats, summed over the tokens that it saw."""
+
+    tokens: int = 0
+    alpha: torch.Tensor | float = 0.0
+    entropy: torch.Tensor | float = 0.0
+
+    def add(self, alpha: torch.Tensor) -> None:
+        """alpha: (..., n), of some more tokens."""
+        alpha = alpha.flatten(0, -2).double()
+        self.tokens += len(alpha)
+        self.alpha = self.alpha + alpha.sum(dim=0)
+        self.entropy = self.entropy + torch.special.entr(alpha).sum()
+
+    @property
+    def evenness(self) -> float | None:
+        """Mean entropy of α over the tokens, divided by log n: 1 an even mixture, 0 one expert. None where n is 1."""
+        return float(self.entropy) / self.tokens / math.log(len(self.alpha)) if len(self.alpha) > 1 else None
+
+
+@contextmanager
+def watched_mixtures(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iterator[dict[str, Mixture]]:
+    """Adds up α of every layer over the tokens that the model is run on inside; a layer that sees none has no entry.
+
+    The model's outputs, its gradients and every generator stay as they would be without. Left out: telling padding
+    from tokens, which a layer cannot.
+    """
+    found: dict[str, Mixture] = {}
+
+    def watch(name: str):
+        @torch.no_grad()
+        def hook(layer: RoutedLayer, arguments: tuple[torch.Tensor, ...]) -> None:
+            found.setdefault(name, Mixture()).add(layer.mixture(adapter_name, arguments[0]))
+
+        return hook
+
+    # Before the layer, where DeepSpeed ZeRO-3 gathers the router for the layer's own use of it.
+    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

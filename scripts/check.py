@@ -1,0 +1,35 @@
+"""Check whether this machine can run tables: everything that is missing, and what each kind of cell takes of a GPU.
+
+    python scripts/check.py scale=paper table=table2 allow_code_execution=true
+
+Downloads nothing, and takes seconds whatever the network does. Exit code 1 where something is missing.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.preflight import estimate_lines, missing
+from idlora.pipeline.request import Request, chosen_cells, plan_all
+from idlora.pipeline.shell import NotComplete, command
+from idlora.pipeline.table import distinct
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="check")
+@command
+def main(config: DictConfig) -> None:
+    values = plain(config)
+    planned = plan_all(Request.from_config(values))
+    cells = distinct(cell for cells in chosen_cells(planned, values).values() for cell in cells)
+    waiting = [cell for cell in cells if not cell.complete]
+    print("\n".join(estimate_lines(waiting)))
+    lacks = missing(waiting, results_dir=planned[0][0].results_dir)
+    if lacks:
+        listed = "\n".join(f"  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
+        raise NotComplete(f"{len(waiting)} of {len(cells)} cells are not finished; missing for them here:\n{listed}")
+    print(f"nothing is missing: {len(waiting)} cells can run, {len(cells) - len(waiting)} are finished")
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

@@ -1,0 +1,33 @@
+"""Plan tables: how many cells, how many device-hours of training and evaluation, how much disk and how many downloads.
+
+    python scripts/plan.py scale=paper table=table2 allow_code_execution=true
+
+The hours are projected from a short probe on this machine, whose figures are kept (probe=fresh measures again).
+"""
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.plan import disk_lines, shares, show, unmeasured
+from idlora.pipeline.probe import probes
+from idlora.pipeline.request import Request, chosen_cells, plan_all
+from idlora.pipeline.shell import command
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="plan")
+@command
+def main(config: DictConfig) -> None:
+    values = plain(config)
+    planned = plan_all(Request.from_config(values))
+    tables, request = chosen_cells(planned, values), planned[0][0]
+    cells = [cell for each in tables.values() for cell in each]
+    figures = probes(cells, results=request.results, mode=values["probe"])
+    show(shares(tables, figures), Console())
+    print("\n".join([*unmeasured(cells, figures), *disk_lines(cells, results_dir=request.results_dir)]))
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

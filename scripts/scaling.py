@@ -1,0 +1,34 @@
+"""Finished trainings beside each other: time, memory, and one GPU against several, as training.csv and training.md.
+
+    python scripts/scaling.py results/paper/runs --into results/h200 --memory-gb 80 --scaling 1.85
+
+Exit code 1 where a run's loss did not fall, its memory or its scaling is not as asked for, or a step stood out.
+"""
+
+import argparse
+from pathlib import Path
+
+from idlora.pipeline.shell import NotComplete, command
+from idlora.records import find_runs
+from idlora.report.training import problems, training_rows, write_training
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, such as results/paper/runs")
+    parser.add_argument("--into", required=True, type=Path, help="folder for training.csv and training.md")
+    parser.add_argument("--memory-gb", type=float, default=80.0, help="most that one GPU may have had allocated")
+    parser.add_argument(
+        "--scaling", type=float, default=1.85, help="least of tokens/s on two GPUs over one, of adapters"
+    )
+    asked = parser.parse_args()
+    rows = training_rows([run for folder in asked.runs for run in find_runs(folder) if run.done])
+    for path in write_training(rows, asked.into):
+        print(f"written: {path}")
+    if found := problems(rows, memory_bytes=asked.memory_gb * 1e9, scaling=asked.scaling):
+        raise NotComplete("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()

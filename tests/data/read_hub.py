@@ -1,0 +1,33 @@
+"""Started with HF_ENDPOINT set: reads data sets from that hub, and prints one JSON list: of each, whether it was here
+before, and what came of it.
+
+Each argument is a JSON list (a data set, its repository or null for its own, the revision), or the word offline: from
+there on the hub is not asked.
+"""
+
+import json
+import sys
+from dataclasses import replace
+
+import datasets
+import huggingface_hub
+
+from idlora.data import DATASETS, DataError
+from idlora.data.hub import cached
+from idlora.data.sources import load_from_hub
+
+outcomes = []
+for argument in sys.argv[1:]:
+    if argument == "offline":
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        continue
+    name, repository, revision = json.loads(argument)
+    spec = DATASETS[name]
+    if repository is not None:
+        spec = replace(spec, hub_id=repository, hub_config=None)
+    here = cached(spec, revision)
+    try:
+        outcomes.append((here, load_from_hub(spec, next(iter(spec.splits)), revision=revision)))
+    except DataError as error:
+        outcomes.append((here, str(error)))
+print(json.dumps(outcomes))

@@ -1,0 +1,233 @@
+"""The small scale: other pre-trained models in the place of the paper's, everything that is not said the paper's own."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from idlora import tinyworld
+from idlora.pipeline.cell import Cell, train_cell
+from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, compose, compose_cell, plain, subject_from_config
+from idlora.pipeline.counts import base_shape, count, method_at
+from idlora.pipeline.preflight.kinds import Kind, kinds_of, misfits
+from idlora.pipeline.typed import ConfigError
+from idlora.report import Grid, load_grid
+from idlora.report.grid import PAPER, kind_of, tasks_of
+
+GRIDS = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
+SIZES = {"llama3": 494_032_768, "mistral": 361_821_120, "llama3_2_3b": 494_032_768}
+"""Parameters of Qwen2.5-0.5B and SmolLM2-360M as their authors publish them."""
+
+FEWEST_ROWS = {"llama3": 128, "mistral": 320, "llama3_2_3b": 128}
+"""Of a stand-in's k and v projections."""
+
+GPU = 24e9
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cell]:
+    """Cells of the tables at the small scale: each method on each model that a table puts it on, each experiment."""
+    more = [f"results_dir={tmp_path_factory.mktemp('small')}"]
+    model = {base: words["model"]["small"] for grid in GRIDS for base, words in grid.bases.items()}
+    pairs = [(experiment, method) for grid in GRIDS for experiment, method, _ in grid.cells()]
+    fewest = {(model[experiment.split("_", 1)[1]], method): (experiment, method) for experiment, method in pairs}
+    fewest |= {experiment: (experiment, method) for experiment, method in pairs}
+    return {
+        (e, m): compose_cell(e, m, scale="small", seed=0, overrides=more) for e, m in dict.fromkeys(fewest.values())
+    }
+
+
+@pytest.fixture(scope="module")
+def kinds(cells) -> list[Kind]:
+    return kinds_of(cells.values())
+
+
+def test_every_method_of_every_table_fits_the_models_that_stand_in(kinds, cells, tmp_path: Path) -> None:
+    assert list(misfits(kinds)) == []
+    assert all(kind.body is not None for kind in kinds)
+    assert sum(len(kind.cells) for kind in kinds) == len(cells)
+    rows = [f"results_dir={tmp_path}", "method.arguments.r=64"]
+    too_many = compose_cell("multitask_llama3", "idlora", scale="small", seed=0, overrides=rows)
+    (told,) = misfits(kinds_of([too_many]))
+    assert "Qwen2.5-0.5B" in told
+    assert "k_proj has 128 rows" in told
+
+
+def test_every_cell_is_estimated_to_fit_a_gpu_of_24_gb(kinds) -> None:
+    for kind in kinds:
+        assert kind.inference().total < GPU, kind.title
+        if kind.trains:
+            assert kind.training().total < GPU, kind.title
+
+
+def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_the_papers_rates(cells) -> None:
+    for (experiment, method), cell in cells.items():
+        assert cell.data_root is None
+        assert cell.data.limit is None
+        assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
+        assert (cell.train.batch_size, cell.data.max_length) == (32, 512)
+        assert all(protocol.limit is None for protocol in cell.protocols)
+        assert "hexphi_benign" not in [protocol.benchmark for protocol in cell.protocols]
+    for experiment, method in (("saferpaca_mistral", "idlora"), ("multitask_llama3", "fft"), ("gsm8k_llama3", "base")):
+        small, paper = (compose_cell(experiment, method, scale=scale, seed=0) for scale in ("small", "paper"))
+        assert small.train.learning_rate == paper.train.learning_rate
+
+
+def test_rows_carry_the_names_of_the_models_that_were_trained(cells) -> None:
+    for grid in GRIDS:
+        for base, words in grid.bases.items():
+            of_base = [cell for (experiment, _), cell in cells.items() if experiment.endswith(f"_{base}")]
+            names = {(cell.model.name, cell.model.label) for cell in of_base}
+            assert names == {(words["model"]["small"], words["label"]["small"])}
+            assert words["model"]["small"] != words["model"][PAPER]
+
+
+def ranked(grid: Grid) -> dict[str, str]:
+    """Methods whose label in a table has another rank at each scale."""
+    return {method: label["small"] for method, label in grid.labels.items() if isinstance(label, dict)}
+
+
+def test_a_rank_in_a_label_is_the_methods_own() -> None:
+    told = [label for grid in GRIDS for label in ranked(grid).items()]
+    assert len(told) == 8
+    for method, label in told:
+        assert label.endswith(f"r={method_at(method, 'small').arguments['r']}")
+
+
+def test_the_shapes_have_their_models_published_sizes_and_biases_where_they_have_them() -> None:
+    import torch
+
+    from idlora.training import build_model
+
+    for base, size in SIZES.items():
+        assert count(base, "base", scale="small").base_parameters == size
+        with torch.device("meta"):
+            layer = build_model(base_shape(base, "small")).model.layers[0].self_attn
+        assert layer.k_proj.out_features == FEWEST_ROWS[base]
+        biased = [layer.q_proj, layer.k_proj, layer.v_proj]
+        assert all((each.bias is not None) == (base != "mistral") for each in biased)
+        assert layer.o_proj.bias is None
+
+
+@pytest.mark.parametrize("base", ["llama3", "mistral"])
+def test_id_lora_trains_four_sevenths_of_lora_with_and_without_rank_boosting(base: str) -> None:
+    lora, *others = (count(base, method, scale="small") for method in ("lora", "idlora", "idlora_no_rb"))
+    assert [other.parameters_trainable * 7 for other in others] == [lora.parameters_trainable * 4] * 2
+
+
+def test_the_mixtures_have_the_rank_nearest_to_their_share_of_lora_in_the_paper() -> None:
+    def percent(method: str, scale: str, rank: int | None = None) -> float:
+        found = (count("llama3_2_3b", each, scale=scale, rank=r) for each, r in ((method, rank), ("lora", None)))
+        ours, lora = (each.parameters_trainable for each in found)
+        return 100 * ours / lora
+
+    for method, told in (("hydralora", 109), ("moelora", 83)):  # in experiments/small
+        own, paper = method_at(method, "small").arguments["r"], percent(method, "paper")
+        gaps = {rank: abs(percent(method, "small", rank) - paper) for rank in (own - 1, own, own + 1) if rank}
+        assert min(gaps, key=gaps.get) == own
+        assert (round(percent(method, "small")), round(paper)) == (told, 106)
+
+
+def test_the_matched_controls_have_the_nearest_rank_on_the_base_of_their_table() -> None:
+    modules = linears()
+    columns, rows = sum(i for i, _ in modules), sum(o for _, o in modules)
+    aim = count("llama3_2_3b", "idlora", scale="small")
+    assert method_at("lora_fa", "small").arguments["r"] == round(aim.parameters_trainable / rows)
+    counted = aim.parameters_trainable + aim.frozen_copies
+    assert method_at("lora_counted", "small").arguments["r"] == counted // (rows + columns)
+    assert (aim.parameters_trainable - rows) // len(modules) == 11_282  # VeRA's, in its config and in experiments/small
+
+
+def linears() -> list[tuple[int, int]]:
+    """(in, out) of every adapted module of the ablations' base."""
+    import torch
+
+    from idlora.training import build_model
+
+    with torch.device("meta"):
+        body = build_model(base_shape("llama3_2_3b", "small")).model
+    return [(each.in_features, each.out_features) for each in body.modules() if isinstance(each, torch.nn.Linear)]
+
+
+def test_the_rows_of_k_and_v_are_half_taken_and_all_taken_where_they_are_in_the_paper() -> None:
+    shares = {}
+    for path in (CONFIGS / "method").glob("*.yaml"):
+        arguments = method_at(path.stem, "small").arguments
+        if "num_clusters" in arguments:
+            shares[path.stem] = arguments["num_clusters"] * arguments["r"] / FEWEST_ROWS["llama3"]
+    assert shares["idlora"] == 0.5
+    assert {method for method, share in shares.items() if share >= 1} == {"idlora_k8", "idlora_double"}
+    assert max(shares.values()) == 1
+
+
+def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart() -> None:
+    methods = [method_at(path.stem, "small") for path in sorted((CONFIGS / "method").glob("*.yaml"))]
+    assert len({method.label for method in methods}) == len(methods)
+    for method in methods:
+        if "lora_alpha" in method.arguments:
+            assert method.arguments["lora_alpha"] == 2 * method.arguments["r"], method.name
+
+
+def test_a_scale_takes_after_another_where_it_says_so_and_nowhere_else() -> None:
+    def resolved(choices: str, scale: str) -> object:
+        config = compose("train", [f"scale={scale}"])
+        return OmegaConf.merge(config, {"seed": f"${{by_scale:{choices}}}"}).seed
+
+    assert resolved("{paper:1,small:2,tiny:3}", "small") == 2
+    assert resolved("{paper:1,tiny:3}", "small") == 1
+    assert resolved("{paper:1,small:null}", "small") is None
+    for scale, choices in (("small", "{tiny:3}"), ("tiny", "{paper:1,small:2}"), ("paper", "{small:2,tiny:3}")):
+        with pytest.raises(Exception, match=f"none for scale={scale}"):
+            resolved(choices, scale)
+
+
+def test_reports_know_the_scale_as_its_config_says_it() -> None:
+    config = OmegaConf.load(CONFIGS / "scale" / "small.yaml")
+    assert (config.scale, config.scale_like) == ("small", PAPER)
+    assert (kind_of("small"), tasks_of("small")) == ("small", PAPER)
+    assert kind_of("mine") == tasks_of("mine") == "embedded"
+
+
+def test_weights_that_train_are_in_32_bits_and_frozen_ones_in_16(cells) -> None:
+    for (_, method), cell in cells.items():
+        assert cell.model.dtype == ("float32" if method == "fft" else "bfloat16")
+    assert compose("evaluate", ["model=smollm2_360m", "scale=small"]).model.dtype == "bfloat16"
+
+
+def test_a_model_that_stands_in_is_one_of_its_own_too() -> None:
+    of_scale = plain(compose("train", ["experiment=multitask_mistral", "scale=small"]).model)
+    assert of_scale == plain(compose("train", ["model=smollm2_360m", "scale=paper"]).model)
+    deeper = compose("train", ["experiment=multitask_mistral", "scale=small", "model.shape.num_hidden_layers=3"])
+    assert (deeper.model.shape.num_hidden_layers, deeper.model.shape.hidden_size) == (3, 960)
+
+
+def test_a_scale_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="scale/medium"):
+        compose("train", ["scale=medium"])
+
+
+@pytest.mark.parametrize("method", ["lora", "idlora"])
+def test_two_layers_of_the_model_with_the_narrow_projections_train_and_are_found_again(
+    method: str, tmp_path: Path
+) -> None:
+    """Random weights of Qwen2.5-0.5B's widths, with its biases; the vocabulary alone is a small one."""
+    overrides = [
+        f"results_dir={tmp_path}", f"data_root={tinyworld.export(tmp_path / 'data')}", "model.init=random",
+        "model.shape.num_hidden_layers=2", "model.shape.vocab_size=512", "threads=1",
+        f"++model.tokenizer={tinyworld.base_path('pebble')}", "data.limit=16",
+        "train.batch_size=2", "train.max_steps=2", "train.learning_rate=0.01",
+    ]  # fmt: skip
+    cell = compose_cell("gsm8k_llama3", method, scale="small", seed=0, overrides=overrides)
+    train_cell(cell)
+    assert cell.run.done
+    losses = [json.loads(line)["loss"] for line in (cell.run.folder / "train_log.jsonl").open()]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
+    whole = count("llama3", method, scale="small").parameters_trainable
+    assert cell.run.resources["parameters_trainable"] * 12 == whole  # 2 of 24 layers
+    subject = subject_from_config(compose("evaluate", [f"run={cell.run.folder}", f"data_root={tmp_path / 'data'}"]))
+    assert subject.batch_size == 256
+    assert [protocol.max_new_tokens for protocol in subject.protocols] == [256]
+    assert subject.load()[0].config.num_hidden_layers == 2
