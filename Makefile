@@ -9,6 +9,9 @@
 # make audit             every claim of the paper that carries a number or an ordering, decided by its own tables
 # make report            the page with all of it: results/report.html
 # make tables            all of the above, and the time that it took
+# make check             everything that this machine lacks for the tables (SCALE=paper TABLE=table2 …), in seconds
+# make plan              cells, hours from a short probe on this machine, disk and downloads
+# make validate          the untuned bases against their published scores, before hours are spent on tuning
 # make list              where every cell of every table stands
 # make pivots            what pivots a base gives: clusters, norms, overlap with other selections, effective ranks
 # make test              run the tests
@@ -18,6 +21,7 @@
 SCALE ?= tiny
 SEEDS ?=
 WORKERS ?=
+TABLE ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 FLAGS ?=
@@ -29,7 +33,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark check plan validate
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -92,6 +96,12 @@ tables: setup
 
 list: setup
 	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(FLAGS)
+
+check plan: setup
+	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) allow_code_execution=true $(FLAGS)
+
+validate: setup
+	$(PY) scripts/validate.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)
 
 tune: setup
 	$(PY) scripts/tune.py table=all scale=$(SCALE) $(workers) $(FLAGS)

@@ -60,7 +60,7 @@ def _key(examples: list[Example], tokenizer, max_length: int) -> str:
     backend = tokenizer.backend_tokenizer
     backend.no_padding()  # left over from another call, and set anew by each: no part of what it makes of a text
     backend.no_truncation()
-    options = [FORMAT, tokenizers.__version__, type(tokenizer).__name__, max_length]
+    options = [FORMAT, tokenizers.__version__, type(tokenizer).__name__, tokenizer.eos_token_id, max_length]
     total = hashlib.sha256(json.dumps([*options, getattr(tokenizer, "split_special_tokens", False)]).encode())
     total.update(hashlib.sha256(backend.to_str().encode()).digest())
     for example in examples:

@@ -10,22 +10,30 @@ into the prompt's last token, depends on what it follows.
 
 Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it; an
 item's passes stand in one batch. Batches are fixed, longest first, and each is recorded whole when it is done, so an
-interrupted evaluation ends with the numbers that it would have had. Left out: sharing the passes of a common prefix of
-several items, and normalising by length (letters are all of one length).
+interrupted evaluation ends with the numbers that it would have had.
+
+On a GPU a batch's items begin alike, with the worked examples of one subject, and what they have in common is read once
+for all: most of a few-shot benchmark. Elsewhere it is read for each, so that results of small models stay to the bit
+what they are. Left out: normalising by length (letters are all of one length).
 """
 
+import copy
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 
 import torch
+from transformers import DynamicCache
 
 from idlora.evals.answers import Share
 from idlora.evals.asking import ask_in_batches, context_of, encode, left_padded, passes, seconds
 from idlora.evals.items import Prompt, record
 from idlora.evals.throughput import cost
+
+SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
 
 
 def loglikelihoods(
@@ -62,8 +70,7 @@ def loglikelihoods(
             f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, or "
             "evaluate a model with a longer context"
         )
-    ordered = sorted(prompts, key=lambda p: (-items[p.item_id].length, p.item_id))
-    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    batches = _batches(prompts, items, batch_size, alike=_reads_once(model))
 
     def answer(number: int) -> tuple[list[dict], dict]:
         batch = batches[number]
@@ -110,6 +117,19 @@ def _encode(tokenizer, prompts, choices) -> Iterator[_Item]:
         yield _Item(array("i", alone[:k]), tails)
 
 
+def _reads_once(model) -> bool:
+    """Whether items that begin alike are put together, to read their beginning once."""
+    return model.device.type == "cuda"
+
+
+def _batches(prompts: Sequence[Prompt], items: dict[str, _Item], size: int, *, alike: bool) -> list[list[Prompt]]:
+    """Longest first; if ``alike``, no batch has items that differ within their first `SHARED_TOKENS`."""
+    groups = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda p: (-items[p.item_id].length, p.item_id)):
+        groups[tuple(items[prompt.item_id].prefix[:SHARED_TOKENS]) if alike else ()].append(prompt)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
 def _common(first: list[int], second: list[int]) -> int:
     """Length of the common start of two sequences."""
     if second[: len(first)] == first:  # nearly always, and many times faster than to count
@@ -125,14 +145,7 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     stems: dict[tuple[int, ...], int] = {}
     rows = [[stems.setdefault((*item.prefix, *tail[:-1]), len(stems)) for tail in item.tails] for item in items]
     kept = max(len(tail) for item in items for tail in item.tails)
-    parts = []
-    for some in passes(list(stems), model.device):
-        ids, mask, positions = left_padded(some, model.device)
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
-        ).logits  # (B, kept, V): the last one says what follows a stem
-        parts.append(logits.float().log_softmax(-1).cpu())
-    scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+    scores = _after(model, list(stems), kept=kept)
     found = [
         [
             sum(float(scores[row, position, token]) for position, token in enumerate(tail, start=kept - len(tail)))
@@ -141,3 +154,30 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
         for places, item in zip(rows, items, strict=True)
     ]
     return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)
+
+
+def _after(model, stems: Sequence[tuple[int, ...]], *, kept: int) -> torch.Tensor:
+    """Log-probabilities (B, kept, V) float32, on the CPU, at the last ``kept`` places of every stem."""
+    common = min(_common(min(stems), max(stems)), min(map(len, stems)) - kept) if _reads_once(model) else 0
+    window = getattr(model.config, "sliding_window", None)
+    # Padding comes to lie behind the beginning: no matter to positions, but a sliding window would count it.
+    if common < SHARED_TOKENS or (window is not None and window < max(map(len, stems))):
+        common = 0
+    beginning = DynamicCache()
+    if common:
+        ids = torch.tensor([stems[0][:common]], device=model.device)
+        model(input_ids=ids, past_key_values=beginning, use_cache=True, logits_to_keep=1)
+    parts = []
+    for some in passes(stems, model.device):
+        ids, mask, positions = left_padded([stem[common:] for stem in some], model.device)
+        cached = {}
+        if common:
+            cached["past_key_values"] = copy.deepcopy(beginning)
+            cached["past_key_values"].batch_repeat_interleave(len(some))
+            mask = torch.cat([mask.new_ones(len(some), common), mask], dim=1)
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions + common, use_cache=bool(common),
+            logits_to_keep=kept, **cached,
+        ).logits  # the last one says what follows a stem  # fmt: skip
+        parts.append(logits.float().log_softmax(-1).cpu())
+    return torch.cat(parts)

@@ -17,7 +17,7 @@ from idlora.pipeline.work import at_work
 from idlora.records import Run, run_name
 from idlora.training import launching
 from idlora.training.launching import Launch
-from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
+from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
 LATER = {"data": {"packing": False}}
 """Keys that came after the first results, with their defaults: left out there, so that those results keep their names."""
@@ -27,9 +27,9 @@ LATER = {"data": {"packing": False}}
 class Cell:
     """What one cell computes, and where and how it is run here.
 
-    `config` is what is computed and names the run's folder; launch, results_dir, data_root, threads, batch_size,
-    processes (of evaluation) and the permissions are this machine's affair and are not part of it. `revisions`, of the
-    hub's data sets, are in it through the data's digest.
+    `config` is what is computed and names the run's folder; launch, tracking, results_dir, data_root, threads,
+    batch_size, processes (of evaluation) and the permissions are this machine's affair and are not part of it.
+    `revisions`, of the hub's data sets, are in it through the data's digest.
     """
 
     experiment: str
@@ -47,6 +47,7 @@ class Cell:
     permissions: Permissions
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = 1
+    tracking: TrackingSpec = dataclasses.field(default_factory=TrackingSpec)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -162,6 +163,7 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
 
     torch.set_num_threads(cell.threads)
     launching.join()
+    launching.cap_memory(cell.launch.memory_gb)
     model, tokenizer = build_base(cell.model)
     if cell.method.kind == "none":
         return count_parameters(model) | {"parameters_trainable": 0}
@@ -175,6 +177,7 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
         base=cell.model,
         folder=cell.run.folder,
         on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
+        tracking=cell.tracking,
     )
     return dataclasses.asdict(resources) | {"launch": cell.launch.mode}
 

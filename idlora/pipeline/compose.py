@@ -3,8 +3,8 @@
 `compose` resolves a root config with overrides, as the command line would; `cell_from_config` checks every key and
 value and returns a `Cell`. Resolvers that serve the YAML files:
 
-    ${by_scale:{paper:128,tiny:12}}   the value for the config's scale, or for the scale that it takes after (scale_like)
-    ${by_kind:{full:float32,peft:bfloat16,none:bfloat16}}   the value for the method's kind; none where there is no method
+    ${by_scale:{paper:128,tiny:12}}   the value for the config's scale, else for the one that it is like (scale_like)
+    ${by_kind:{full:1,peft:2,none:3}} the value for the method's kind, "none" where the config has no method
     ${learning_rate:paper}            the paper's learning rate, or the method's own where the paper is silent
     ${learning_rate:tuned}            the one that `make tune` chose, from experiments/tuning/<scale>/chosen.csv
 """
@@ -37,7 +37,7 @@ from idlora.pipeline.places import (
 from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import Run, digest
 from idlora.training.launching import Launch, resolve, visible_gpus
-from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrainSpec
+from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec, WandbSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
@@ -103,6 +103,7 @@ def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved config as plain dicts and lists; `ConfigError` where a value is missing or cannot be resolved."""
+    register_resolvers()  # a script has done it, and not the process in which submitit runs the script's body
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -172,6 +173,9 @@ def _cell(values: Mapping[str, Any]) -> Cell:
         data=data,
         train=typed(TrainSpec, train, where="train"),
         launch=launch,
+        tracking=TrackingSpec(
+            wandb=typed(WandbSpec, values["wandb"], where="wandb"), tensorboard=values["tensorboard"]
+        ),
         results_dir=Path(values["results_dir"]),
         **_how(values, values["eval"], data_root),
     )
@@ -183,7 +187,13 @@ def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[s
     ``launch=auto`` ends as one of the other files of configs/launch, whose DeepSpeed config it takes over.
     """
     try:
-        launch = resolve(values["mode"], num_processes=values["num_processes"], full=full, gpus=visible_gpus())
+        launch = resolve(
+            values["mode"],
+            num_processes=values["num_processes"],
+            full=full,
+            gpus=visible_gpus(),
+            memory_gb=values["memory_gb"],
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if launch.mode == values["mode"]:

@@ -115,10 +115,11 @@ def embedded_twins(compared: list[Compared]) -> list[Count]:
 
 
 def inventory() -> list[tuple[str, Count]]:
-    """(scale, count) of every base and method that some table pairs, each once: at small one model stands in for two."""
+    """(scale, count) of every base model and method that some table pairs, each once."""
     grids = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
     pairs = sorted({(base, method) for grid in grids for base in grid.bases for method in grid.methods})
-    return list(dict.fromkeys((scale, count(base, method, scale=scale)) for scale in SCALES for base, method in pairs))
+    counted = ((scale, count(base, method, scale=scale)) for scale in SCALES for base, method in pairs)
+    return list(dict.fromkeys(counted))  # at the small scale one model stands in for two bases
 
 
 def figure1c() -> dict[str, list[Count]]:

@@ -19,7 +19,7 @@ TOTAL = "all, each cell once"
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A table's part: its runs, those that are not finished, device-seconds left, and the runs of which none are known."""
+    """A table's runs, those that are not finished, the device-seconds left, and of how many runs none are known."""
 
     name: str
     cells: int
@@ -76,8 +76,8 @@ def show(found: Sequence[Share], console: Console) -> None:
     if last.seconds:
         devices = max(len(gpus()), 1)
         console.print(
-            f"measured on {device_name()}: about {last.seconds / 3600 / devices:.2f} hours of it, every answer at its full "
-            "length and programs' own time apart",
+            f"measured on {device_name()}: about {last.seconds / 3600 / devices:.2f} hours of it, if every answer had "
+            "its full length; programs that are run come on top",
             highlight=False,
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from idlora.data.examples import to_examples
 from idlora.data.sources import load_rows
+from idlora.evals.protocol import Protocol
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.preflight.kinds import shape_of, sort_of
 from idlora.pipeline.preflight.machine import gpus
@@ -27,11 +28,14 @@ MODES = ("kept", "fresh", "none")
 STEPS = 6
 """Optimiser steps of a probe: the first three are warm-up and are not timed."""
 
-ANSWERS = 32
-"""Least number of answers that a probe times, and at least one whole batch of them."""
+TOKENS, CPU_TOKENS = 64, 24
+"""Of an answer, that a probe decodes at most on a GPU and on a CPU."""
 
-# Rows of the hub's data sets, where none are here to be counted (alpaca 52,002, the dataset cards have the others too);
-# the characters of a row, prompt and response, are means over copies of them. Saferpaca's rows are Alpaca's for the most.
+ANSWERS = 32
+"""Answers that a probe times at least; on a GPU also a whole batch, which takes no longer than a part of it."""
+
+# Of the data sets on the hub, where there are none here to be counted: rows as their cards have them, and the mean
+# characters of a row's prompt and response in copies of them. Most rows of Saferpaca are Alpaca's.
 ROWS = {"gsm8k": 7_473, "alpaca": 52_002, "codealpaca": 20_022, "saferpaca": 22_000}
 CHARACTERS = {"gsm8k": 619, "alpaca": 464, "codealpaca": 405, "saferpaca": 464}
 ITEMS = {"gsm8k": 1_319, "mmlu": 14_042, "commonsenseqa": 1_221, "humaneval": 164, "hexphi": 300}
@@ -54,7 +58,7 @@ class Probe:
         row: of one row's training, all devices together; 0 where nothing is trained.
         rows: that the training set came to (packs are fewer than examples).
         once: of choosing among the base's weights, once for a base.
-        answers: (benchmark, protocol) → seconds of one answer.
+        answers: (benchmark, protocol) → seconds of reading a prompt, and of decoding a token of its answer.
         failed: why there are no figures; None where there are.
     """
 
@@ -62,7 +66,7 @@ class Probe:
     row: float = 0.0
     rows: int = 0
     once: float = 0.0
-    answers: Mapping[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+    answers: Mapping[tuple[str, str], tuple[float, float]] = dataclasses.field(default_factory=dict)
     failed: str | None = None
 
     def training(self, cell: Cell) -> float:
@@ -78,13 +82,13 @@ class Probe:
         return self.once + cell.train.epochs * self.rows * self.row * text.characters / self.text.characters
 
     def evaluation(self, cell: Cell) -> float:
-        """Device-seconds of the evaluations that a cell still lacks."""
-        return sum(
-            self.answers[protocol.benchmark, protocol.name]
-            * protocol.samples
-            * items_of(cell, protocol.benchmark, protocol.limit)
-            for protocol in cell.subject.waiting
-        )
+        """Device-seconds of the evaluations that a cell still lacks, if every answer had its full length."""
+        return sum(map(functools.partial(self._asking, cell), cell.subject.waiting))
+
+    def _asking(self, cell: Cell, protocol: Protocol) -> float:
+        read, decoded = self.answers[protocol.benchmark, protocol.name]
+        count = items_of(cell, protocol.benchmark, protocol.limit) * protocol.samples
+        return count * (read + decoded * (protocol.max_new_tokens or 0))
 
 
 def device_name() -> str:
@@ -146,17 +150,24 @@ def _short(cells: Sequence[Cell], folder: Path) -> Cell:
     """The first of some cells with random weights, a few steps, and few items of all of their benchmarks."""
     first, model = cells[0], cells[0].model
     if model.init == "pretrained":
-        model = dataclasses.replace(shape_of(model), tokenizer=model.path_or_id, checksum=None)
+        own = None if Path(model.path_or_id).is_dir() else model.path_or_id  # a folder's tokenizer is taken anyway
+        model = dataclasses.replace(shape_of(model), tokenizer=own, checksum=None)
     asked = {(protocol.benchmark, protocol.name): protocol for cell in cells for protocol in cell.protocols}
-    answers = max(first.batch_size, ANSWERS)
-    short = (
-        dataclasses.replace(p, limit=min(-(-answers // p.samples), items_of(first, p.benchmark, p.limit)))
-        for p in asked.values()
-    )
+    short = (_shorter(protocol, first) for protocol in asked.values())
     train = dataclasses.replace(
         first.train, max_steps=STEPS, save_steps=0, learning_rate=first.train.learning_rate or 1e-5
     )
     return dataclasses.replace(first, model=model, train=train, protocols=tuple(short), results_dir=folder)
+
+
+def _shorter(protocol: Protocol, cell: Cell) -> Protocol:
+    """A few items of it, and the beginnings of their answers."""
+    answers, tokens = (max(cell.batch_size, ANSWERS), TOKENS) if gpus() else (ANSWERS, CPU_TOKENS)
+    return dataclasses.replace(
+        protocol,
+        limit=min(-(-answers // protocol.samples), items_of(cell, protocol.benchmark, protocol.limit)),
+        max_new_tokens=protocol.max_new_tokens and min(protocol.max_new_tokens, tokens),
+    )
 
 
 def _figures(cell: Cell, failed: str | None) -> dict[str, Any]:
@@ -171,13 +182,16 @@ def _figures(cell: Cell, failed: str | None) -> dict[str, Any]:
         figures["rows"], figures["once"] = resources["data"]["rows"], resources["selection_seconds"]
     for protocol in cell.protocols:
         took = read_json(cell.subject.eval_folder(protocol) / "throughput.json")
-        seconds = (took["prefill_seconds"] + took["decode_seconds"]) / took["answers"]
-        figures["answers"][f"{protocol.benchmark} {protocol.name}"] = seconds
+        read, decoded = (
+            took["prefill_seconds"] / took["answers"],
+            took["decode_seconds"] / max(took["generated_tokens"], 1),
+        )
+        figures["answers"][f"{protocol.benchmark} {protocol.name}"] = [read, decoded]
     return figures
 
 
 def _probe(figures: Mapping[str, Any]) -> Probe:
-    answers = {tuple(name.split(" ", 1)): seconds for name, seconds in figures["answers"].items()}
+    answers = {tuple(name.split(" ", 1)): tuple(seconds) for name, seconds in figures["answers"].items()}
     own = {name: figures[name] for name in ("row", "rows", "once", "failed")}
     return Probe(text=Text(*figures["text"]), answers=answers, **own)
 

@@ -71,6 +71,12 @@ def _seeds(asked: int | Sequence[int] | None) -> tuple[int, ...] | None:
     return tuple(seeds)
 
 
+def forwarded(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The overrides of configs/train.yaml for every cell of a request: keys that both have, and ``overrides``."""
+    keys = ("data_root", "results_dir", "allow_code_execution", "allow_network_unconfined")
+    return (*(f"{key}={config[key]}" for key in keys if config.get(key) is not None), *config["overrides"])
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """A table at a scale, and what every cell of it is composed with.
@@ -94,8 +100,6 @@ class Request:
 
         Raises `ConfigError` for a table that is none.
         """
-        forwarded = ("data_root", "results_dir", "allow_code_execution", "allow_network_unconfined")
-        passed = [f"{key}={config[key]}" for key in forwarded if config.get(key) is not None]
         protocol = config["protocol"]
         return [
             cls(
@@ -103,7 +107,7 @@ class Request:
                 scale=config["scale"],
                 seeds=_seeds(config["seeds"]),
                 protocol=protocol if isinstance(protocol, str) else tuple(protocol),
-                overrides=(*passed, *config["overrides"]),
+                overrides=forwarded(config),
                 changes=tuple(config["overrides"]),
                 results_dir=Path(config["results_dir"]),
                 allow_missing=config["allow_missing"],

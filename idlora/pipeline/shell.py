@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ class NotComplete(Exception):
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Decorate a script's body: bad input ends in one sentence and exit code 2, gaps in 1, an interrupt in 130.
+
+    One of the runs of Hydra's -m that ends so leaves the others to go on; the whole then ends in 1, with the sentence.
 
     SIGTERM is treated as Ctrl-C, so that a cell at work is marked interrupted. Any other exception is a defect of
     ours and keeps its traceback, as does everything where IDLORA_TRACEBACK is set.
@@ -36,9 +39,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _end(str(error), 1)
         except Exception as error:
             give_way()
-            if shows_traceback(error):
-                raise
-            _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
+            if not shows_traceback(error):
+                _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
+            if _one_of_several():
+                traceback.print_exc()  # perhaps in another process, which passes on the exception without its traceback
+            raise
 
     return wrapped
 
@@ -65,4 +70,18 @@ def is_input_error(error: Exception) -> bool:
 
 def _end(sentence: str, code: int) -> None:
     print(sentence, file=sys.stderr, flush=True)
+    if code != 130 and _one_of_several():
+        from hydra.errors import CompactHydraException  # Hydra tells it without a traceback, once the others are done
+
+        raise CompactHydraException(sentence)
     raise SystemExit(code)
+
+
+def _one_of_several() -> bool:
+    """Whether this is one of the runs that Hydra's -m makes of a command."""
+    if "hydra" not in sys.modules:
+        return False
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -38,8 +38,8 @@ class Column:
 
     ``experiment`` may hold ``{base}``. ``metric`` is the name of a score, or names of which the first counts that the
     evaluation gives. ``protocol`` names the one that the column shows, for all scales or by whose tasks they are; None
-    is the benchmark's first default. A column ``beside`` is no column of the paper's table: it is tested outside the Holm
-    family and takes neither bold nor †; ``note`` says what it is. ``flags`` are what the command that fills a cell
+    is the benchmark's first default. A column ``beside`` is no column of the paper's table: it is tested outside the
+    Holm family and takes neither bold nor †; ``note`` says what it is. ``flags`` are what the command that fills a cell
     needs beside the usual.
     """
 
@@ -78,7 +78,8 @@ class Grid:
 
     ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
     not tested). ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
-    label is for all scales or by kind of scale, and so are a base's ``model`` and ``label``. ``notes`` are sentences to print below the table.
+    label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are. ``notes`` are sentences to
+    print below the table.
     """
 
     table: str

@@ -41,7 +41,8 @@ class Scores:
 
 
 def score_lines(folder: Path) -> list[str]:
-    """A finished evaluation in words: one line per metric, named by its protocol, with its 95 % interval and n."""
+    """A finished evaluation in words: one line per metric, named by its protocol, with its 95 % interval and n; then
+    how many answers are empty and how many prompts were shortened, where any are."""
     evaluation = Evaluation(folder)
     asked = f"{evaluation.benchmark} {evaluation.protocol.get('name', '')}".rstrip()
     return [
@@ -49,7 +50,26 @@ def score_lines(folder: Path) -> list[str]:
         f"[{', '.join(f'{100 * bound:.1f}' for bound in interval(list(scores.values.values())))}], "
         f"{len(scores.values)} {scores.unit}s" + (f" x {scores.samples} samples" if scores.samples > 1 else "")
         for scores in read_scores(evaluation).values()
-    ]
+    ] + _remarks(evaluation, asked)
+
+
+def _remarks(evaluation: Evaluation, asked: str) -> list[str]:
+    records, wanted = read_items(evaluation.folder), evaluation.protocol.get("num_fewshot", 0)
+    empty = sum(not record["raw"].strip() for record in records)
+    shortened = sum(record.get("shots", wanted) < wanted for record in records)
+    remarks = []
+    if empty:
+        remarks.append(f"{asked}: {empty} of {len(records)} answers are empty")
+    if empty > len(records) / 2:
+        remarks.append(
+            f"warning: {asked}: with more than half of the answers empty its scores say little; an untuned base may "
+            "have nothing to say, and from a tuned model the template or the end token is not what it was trained on"
+        )
+    if shortened:
+        remarks.append(
+            f"{asked}: {shortened} of {len(records)} prompts leave out worked examples that do not fit the context"
+        )
+    return remarks
 
 
 def read_scores(evaluation: Evaluation) -> dict[str, Scores]:

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,15 +38,18 @@ def export(root: Path) -> Path:
     for name, text in _files():
         data = text.encode()
         digests[name] = hashlib.sha256(data).hexdigest()
-        _write_if_changed(root / name, data)
-    _write_if_changed(root / MANIFEST, (json.dumps(digests, indent=2) + "\n").encode())
+        _write_if_changed(root, name, data)
+    _write_if_changed(root, MANIFEST, (json.dumps(digests, indent=2) + "\n").encode())
     return root
 
 
-def _write_if_changed(path: Path, data: bytes) -> None:
+def _write_if_changed(root: Path, name: str, data: bytes) -> None:
+    path = root / name
     if not path.is_file() or path.read_bytes() != data:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        aside = root / f".{os.getpid()}"  # so that no one reads half a file, nor this one as one of the world's
+        aside.write_bytes(data)
+        aside.replace(path)
 
 
 def _files() -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ import contextlib
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from pathlib import Path
 from typing import Literal
 
 MODES = ("auto", "single", "ddp", "zero2", "zero3")
+RESERVED = 1.5e9
+"""Bytes of a GPU that CUDA's context and NCCL's buffers take."""
+
 GRACE = 0.5
 """Seconds in which a launcher notices the death of a rank and ends the others."""
 
@@ -35,10 +39,14 @@ class RanksFailed(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A launch as it is carried out: `mode` is one of `MODES` but auto, `processes` the number of ranks."""
+    """A launch as it is carried out: `mode` is one of `MODES` but auto, `processes` the number of ranks.
+
+    `memory_gb` is the most that a process may take of its GPU, in 10^9 bytes; None is all of it.
+    """
 
     mode: Literal["single", "ddp", "zero2", "zero3"] = "single"
     processes: int = 1
+    memory_gb: float | None = None
 
     @property
     def needs_ranks(self) -> bool:
@@ -46,7 +54,9 @@ class Launch:
         return (self.processes > 1 or self.mode.startswith("zero")) and not inside()
 
 
-def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int) -> Launch:
+def resolve(
+    mode: str, *, num_processes: int | None, full: bool, gpus: int, memory_gb: float | None = None
+) -> Launch:
     """The launch that a config's ``launch`` asks for on this machine.
 
     Args:
@@ -54,10 +64,14 @@ def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int) -> L
         num_processes: ranks; None is the launch that this process is in, else one a visible GPU, or one without GPUs.
         full: whether every weight is trained.
         gpus: visible CUDA devices.
+        memory_gb: see `Launch`.
 
     Raises:
-        ValueError: an unknown mode, or a number of processes that this machine, the mode or the launch does not allow.
+        ValueError: an unknown mode, a number of processes that this machine, the mode or the launch does not allow, or a
+            cap of memory that leaves none.
     """
+    if memory_gb is not None and not memory_gb * 1e9 > RESERVED:
+        raise ValueError(f"launch.memory_gb={memory_gb:g} leaves nothing: give more than {RESERVED / 1e9:g}, or null.")
     if mode not in MODES:
         raise ValueError(f"launch={mode} is no way to launch: choose {', '.join(MODES)}.")
     if num_processes is not None and num_processes < 1:
@@ -77,7 +91,7 @@ def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int) -> L
         mode = "single" if processes == 1 else "zero3" if full and gpus else "ddp"
     if mode == "single" and processes > 1:
         raise ValueError(f"launch=single is one process, and {processes} are asked for: choose launch=ddp or auto.")
-    return Launch(mode=mode, processes=processes)
+    return Launch(mode=mode, processes=processes, memory_gb=memory_gb)
 
 
 def visible_gpus() -> int:
@@ -138,10 +152,25 @@ def join(*, deepspeed: bool = False) -> None:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     if deepspeed:
+        # On CPUs it builds an extension first, by a ninja that lies beside the interpreter, activated or not.
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         from deepspeed import init_distributed
 
         with contextlib.redirect_stdout(io.StringIO()):  # on which it announces what it has built
             init_distributed(torch.distributed.get_backend())
+
+
+def cap_memory(gigabytes: float | None) -> None:
+    """Let PyTorch allocate no more of this process's GPU than a card of so many 10^9 bytes would let it.
+
+    What is asked for beyond it is out of memory, as it would be there. `RESERVED` is what others than PyTorch's
+    allocator hold. None, and a process without a GPU: no cap.
+    """
+    import torch
+
+    if gigabytes is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (gigabytes * 1e9 - RESERVED) / total))
 
 
 def from_first_rank(value: bool = False) -> bool:
@@ -201,7 +230,10 @@ def _quiet_launcher() -> Iterator[None]:
     """torchrun reports a rank's end in tables of its own; the rank has told it in a sentence or a traceback."""
     import logging
 
-    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.distributed.run")]
+    import torch.distributed.run  # noqa: F401, which makes its loggers, each with a level of its own
+
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

@@ -176,20 +176,27 @@ def fitting_micro_batch(
     return None
 
 
-def inference(model: ModelSpec, method: MethodSpec, *, length: int, batch_size: int) -> Memory:
-    """Memory of one GPU while `batch_size` answers are decoded, each with its prompt of `length` tokens.
+def inference(model: ModelSpec, method: MethodSpec, *, answers: int, length: int, read: int) -> Memory:
+    """Memory of one GPU while it reads and decodes.
 
-    The cache of keys and values is among the buffers. Raises as `estimate`.
+    Args:
+        model, method: as in `estimate`.
+        answers: decoded side by side.
+        length: tokens of a prompt and its answer, whose keys and values are kept (among the buffers); 0 where none are.
+        read: tokens that go through the model at once.
+
+    Raises:
+        UnfitBase, ValueError: as `estimate`.
     """
     body = anatomy(model, method)
-    tokens, b = batch_size * length, body.weight_bytes
+    b = body.weight_bytes
     return Memory(
-        micro_batch=batch_size,
+        micro_batch=answers,
         weights=b * body.parameters,
         trained=0 if body.full else 4 * body.trained,
-        buffers=b * tokens * body.keys * body.layers,
+        buffers=b * answers * length * body.keys * body.layers,
         checkpoints=0,
-        activations=b * tokens * (body.outputs + 2 * body.hidden) + (b + 8) * batch_size * body.vocabulary,
+        activations=b * read * (body.outputs + 2 * body.hidden) + (b + 8) * answers * body.vocabulary,
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
 from transformers import TrainerCallback
 
 from idlora.training import telemetry
@@ -100,28 +101,28 @@ class Tracking(TrainerCallback):
     every step, to `stopwatch` first.
     """
 
-    def __init__(self, spec: TrackingSpec, folder: Path, stopwatch: Stopwatch):
-        self.spec, self.folder, self.stopwatch = spec, folder, stopwatch
+    def __init__(self, spec: TrackingSpec, *, model: nn.Module, folder: Path, stopwatch: Stopwatch):
+        self.spec, self.model, self.folder, self.stopwatch = spec, model, folder, stopwatch
         self.trackers: dict[str, Tracker] = {}
         self._look = ExitStack()
         self._evenness: Callable[[], float | None] | None = None
         self._router_entropy: float | None = None
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:
             return
         config = _config(self.folder)
-        if pivots := telemetry.pivot_sizes(model):
+        if pivots := telemetry.pivot_sizes(self.model):
             config["pivots"] = pivots
         if self.spec.wandb.mode != "disabled":
             self._open("wandb", lambda: Wandb(self.spec.wandb, self.folder, config))
         if self.spec.tensorboard:
             self._open("tensorboard", lambda: TensorBoard(self.folder, config, first_step=state.global_step + 1))
 
-    def on_step_begin(self, args, state, control, model=None, **kwargs):
+    def on_step_begin(self, args, state, control, **kwargs):
         step = state.global_step + 1
         if step == 1 or step % ROUTER_STEPS == 0:
-            self._evenness = self._look.enter_context(telemetry.watched_routers(model))
+            self._evenness = self._look.enter_context(telemetry.watched_routers(self.model))
 
     def on_substep_end(self, args, state, control, **kwargs):
         if self._evenness is not None:
@@ -162,12 +163,14 @@ class Tracking(TrainerCallback):
 
 
 @contextmanager
-def tracked(spec: TrackingSpec | None, folder: Path, stopwatch: Stopwatch) -> Iterator[list[TrainerCallback]]:
+def tracked(
+    spec: TrackingSpec | None, *, model: nn.Module, folder: Path, stopwatch: Stopwatch
+) -> Iterator[list[TrainerCallback]]:
     """The callbacks, to stand after `stopwatch`, that have a training followed as the spec says: none, or one."""
     if spec is None or not spec.wanted:
         yield []
         return
-    tracking = Tracking(spec, folder, stopwatch)
+    tracking = Tracking(spec, model=model, folder=folder, stopwatch=stopwatch)
     try:
         yield [tracking]
     except BaseException:

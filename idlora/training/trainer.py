@@ -89,10 +89,12 @@ def train(
     _refuse(model, spec)
     launching.join(deepspeed=spec.deepspeed is not None)
     arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
+    if "position_ids" in tokenized.rows[0]:
+        arguments.include_num_input_tokens_seen = "all"  # a packed row has no mask to count by, and next to no padding
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
     use_cache = model.config.use_cache
-    with _memory_watched(spec), tracked(tracking, folder, stopwatch) as trackers:
+    with _memory_watched(spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
         trainer = StepTrainer(
             model=model,
             args=arguments,
@@ -170,6 +172,8 @@ class StepTrainer(Trainer):
         return self.order
 
     def _save_checkpoint(self, model, trial) -> None:
+        if self.state.global_step >= self.state.max_steps and not isinstance(self.model, PeftModel):
+            return  # the model itself is saved next; optimiser states of billions of parameters would take minutes
         folder = Path(self.args.output_dir)
 
         def write(aside: Path) -> None:

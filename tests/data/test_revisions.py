@@ -3,12 +3,14 @@
 import re
 
 import pytest
+from byte_tokenizer import byte_tokenizer
 
-from idlora.data.catalogue import DATASETS
+from idlora.data.catalogue import DATASETS, DataError
 from idlora.pipeline.compose import compose, compose_cell, subject_from_config
 from idlora.pipeline.pivots import Inspection
 from idlora.pipeline.places import data_digest
 from idlora.pipeline.typed import ConfigError
+from idlora.training import DataSpec, build_data
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -91,3 +93,10 @@ def test_a_folder_that_is_none_is_refused_under_either_name():
     for name in ("data.root", "data_root"):
         with pytest.raises(ConfigError, match="data_root=nowhere is no folder"):
             cell(f"{name}=nowhere", scale="tiny")
+
+
+@pytest.mark.parametrize("parts", [None, {"saferpaca": 1.0}])
+def test_the_training_rows_are_read_at_the_revision_alone_or_in_a_mixture(parts):
+    spec = DataSpec(name="saferpaca", max_length=64, parts=parts)
+    with pytest.raises(DataError, match=rf"could not be loaded from https://\S*/{COMMIT}/data/"):
+        build_data(spec, byte_tokenizer(), root=None, revisions={"saferpaca": COMMIT})

@@ -1,5 +1,6 @@
 """A letter's log-probability is what the model says after the prompt, however it is tokenised, batched and resumed."""
 
+import copy
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from idlora.data.templates import eval_choices, eval_prompt
+from idlora.evals import asking, likelihood
 from idlora.evals.items import Prompt
 from idlora.evals.likelihood import loglikelihoods
 
@@ -119,6 +121,46 @@ def test_all_letters_of_an_item_come_from_one_forward_pass_wherever_their_tokens
 def test_the_batch_has_no_say_in_a_score(model, tmp_path):
     together = flat(scores(model, tmp_path, batch_size=100, name="together"))
     assert (flat(scores(model, tmp_path, batch_size=1, name="alone")) - together).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("model", [small_model(), small_model("mistral"), absolute_positions()])
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_scores_of_the_cpu(model, tmp_path, monkeypatch):
+    expected = flat(scores(model, tmp_path, name="cpu"))
+    monkeypatch.setattr(likelihood, "SHARED_TOKENS", 4)
+    monkeypatch.setattr(asking, "PREFILL_TOKENS", 100)
+    found = flat(scores(copy.deepcopy(model).cuda(), tmp_path, name="gpu"))
+    assert (found - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("model", [small_model(), small_model("mistral"), absolute_positions()])
+def test_a_beginning_that_items_have_in_common_is_read_once_and_the_scores_stay(model, tmp_path, monkeypatch):
+    def asked_of(subject: str) -> list[tuple[Prompt, list[str]]]:
+        shown = f"{subject} is asked about here. " * 3
+        rows = [{"id": f"{subject}/{n}", "question": "Why?" + " Say." * n, "choices": CHOICES} for n in range(4)]
+        texts = [(row, shown + eval_prompt("mmlu", row, "raw")) for row in rows]
+        return [(Prompt(row, text), eval_choices("mmlu", row, "raw")) for row, text in texts]
+
+    together = [*asked_of("Law"), *asked_of("Art")]
+    read = []
+    hook = model.register_forward_pre_hook(lambda *given: read.append(given[2]["input_ids"].numel()), with_kwargs=True)
+
+    def found(name: str) -> tuple[torch.Tensor, int]:
+        read.clear()
+        prompts, choices = zip(*together, strict=True)
+        path = tmp_path / name
+        numbers = loglikelihoods(model, TOKENIZER, prompts, choices=choices, batch_size=3, path=path)
+        return flat(numbers), sum(read)
+
+    expected, all_tokens = found("each")
+    monkeypatch.setattr(likelihood, "_reads_once", lambda model: True)
+    monkeypatch.setattr(likelihood, "SHARED_TOKENS", 40)
+    numbers, tokens = found("once")
+    hook.remove()
+    assert (numbers - expected).abs().max() < 1e-5
+    sliding = getattr(model.config, "sliding_window", None) is not None  # of 16: nothing can be shared
+    assert tokens > 0.9 * all_tokens if sliding else tokens < 0.8 * all_tokens
 
 
 def test_an_adapter_is_asked_with_its_adapter(tmp_path):

@@ -1,5 +1,6 @@
-"""The small scale: other pre-trained models in the place of the paper's, everything that is not said the paper's own."""
+"""The small scale: other pre-trained models in the place of the paper's, what is not said the paper's own."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -10,11 +11,12 @@ from omegaconf import OmegaConf
 from idlora import tinyworld
 from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, compose, compose_cell, plain, subject_from_config
-from idlora.pipeline.counts import base_shape, count, method_at
+from idlora.pipeline.counts import base_shape, count
 from idlora.pipeline.preflight.kinds import Kind, kinds_of, misfits
 from idlora.pipeline.typed import ConfigError
 from idlora.report import Grid, load_grid
 from idlora.report.grid import PAPER, kind_of, tasks_of
+from idlora.training.spec import MethodSpec
 
 GRIDS = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
 SIZES = {"llama3": 494_032_768, "mistral": 361_821_120, "llama3_2_3b": 494_032_768}
@@ -37,6 +39,14 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cel
     return {
         (e, m): compose_cell(e, m, scale="small", seed=0, overrides=more) for e, m in dict.fromkeys(fewest.values())
     }
+
+
+@pytest.fixture(scope="module")
+def methods(cells) -> dict[str, MethodSpec]:
+    """Every file of configs/method at the small scale."""
+    found = {method: cell.method for (_, method), cell in cells.items()}
+    assert found.keys() == {path.stem for path in (CONFIGS / "method").glob("*.yaml")}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +73,7 @@ def test_every_cell_is_estimated_to_fit_a_gpu_of_24_gb(kinds) -> None:
 
 
 def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_the_papers_rates(cells) -> None:
-    for (experiment, method), cell in cells.items():
+    for (experiment, _), cell in cells.items():
         assert cell.data_root is None
         assert cell.data.limit is None
         assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
@@ -89,11 +99,11 @@ def ranked(grid: Grid) -> dict[str, str]:
     return {method: label["small"] for method, label in grid.labels.items() if isinstance(label, dict)}
 
 
-def test_a_rank_in_a_label_is_the_methods_own() -> None:
+def test_a_rank_in_a_label_is_the_methods_own(methods) -> None:
     told = [label for grid in GRIDS for label in ranked(grid).items()]
     assert len(told) == 8
     for method, label in told:
-        assert label.endswith(f"r={method_at(method, 'small').arguments['r']}")
+        assert label.endswith(f"r={methods[method].arguments['r']}")
 
 
 def test_the_shapes_have_their_models_published_sizes_and_biases_where_they_have_them() -> None:
@@ -117,26 +127,26 @@ def test_id_lora_trains_four_sevenths_of_lora_with_and_without_rank_boosting(bas
     assert [other.parameters_trainable * 7 for other in others] == [lora.parameters_trainable * 4] * 2
 
 
-def test_the_mixtures_have_the_rank_nearest_to_their_share_of_lora_in_the_paper() -> None:
+def test_the_mixtures_have_the_rank_nearest_to_their_share_of_lora_in_the_paper(methods) -> None:
     def percent(method: str, scale: str, rank: int | None = None) -> float:
         found = (count("llama3_2_3b", each, scale=scale, rank=r) for each, r in ((method, rank), ("lora", None)))
         ours, lora = (each.parameters_trainable for each in found)
         return 100 * ours / lora
 
     for method, told in (("hydralora", 109), ("moelora", 83)):  # in experiments/small
-        own, paper = method_at(method, "small").arguments["r"], percent(method, "paper")
+        own, paper = methods[method].arguments["r"], percent(method, "paper")
         gaps = {rank: abs(percent(method, "small", rank) - paper) for rank in (own - 1, own, own + 1) if rank}
         assert min(gaps, key=gaps.get) == own
         assert (round(percent(method, "small")), round(paper)) == (told, 106)
 
 
-def test_the_matched_controls_have_the_nearest_rank_on_the_base_of_their_table() -> None:
+def test_the_matched_controls_have_the_nearest_rank_on_the_base_of_their_table(methods) -> None:
     modules = linears()
     columns, rows = sum(i for i, _ in modules), sum(o for _, o in modules)
     aim = count("llama3_2_3b", "idlora", scale="small")
-    assert method_at("lora_fa", "small").arguments["r"] == round(aim.parameters_trainable / rows)
+    assert methods["lora_fa"].arguments["r"] == round(aim.parameters_trainable / rows)
     counted = aim.parameters_trainable + aim.frozen_copies
-    assert method_at("lora_counted", "small").arguments["r"] == counted // (rows + columns)
+    assert methods["lora_counted"].arguments["r"] == counted // (rows + columns)
     assert (aim.parameters_trainable - rows) // len(modules) == 11_282  # VeRA's, in its config and in experiments/small
 
 
@@ -151,23 +161,33 @@ def linears() -> list[tuple[int, int]]:
     return [(each.in_features, each.out_features) for each in body.modules() if isinstance(each, torch.nn.Linear)]
 
 
-def test_the_rows_of_k_and_v_are_half_taken_and_all_taken_where_they_are_in_the_paper() -> None:
-    shares = {}
-    for path in (CONFIGS / "method").glob("*.yaml"):
-        arguments = method_at(path.stem, "small").arguments
-        if "num_clusters" in arguments:
-            shares[path.stem] = arguments["num_clusters"] * arguments["r"] / FEWEST_ROWS["llama3"]
+def test_the_rows_of_k_and_v_are_half_taken_and_all_taken_where_they_are_in_the_paper(methods) -> None:
+    shares = {
+        name: method.arguments["num_clusters"] * method.arguments["r"] / FEWEST_ROWS["llama3"]
+        for name, method in methods.items()
+        if "num_clusters" in method.arguments
+    }
     assert shares["idlora"] == 0.5
     assert {method for method, share in shares.items() if share >= 1} == {"idlora_k8", "idlora_double"}
     assert max(shares.values()) == 1
 
 
-def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart() -> None:
-    methods = [method_at(path.stem, "small") for path in sorted((CONFIGS / "method").glob("*.yaml"))]
-    assert len({method.label for method in methods}) == len(methods)
-    for method in methods:
+def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart(methods) -> None:
+    assert len({method.label for method in methods.values()}) == len(methods)
+    for method in methods.values():
         if "lora_alpha" in method.arguments:
             assert method.arguments["lora_alpha"] == 2 * method.arguments["r"], method.name
+
+
+def test_the_committed_counts_have_every_method_on_its_model(cells, repository: Path) -> None:
+    with (repository / "results" / "counts" / "counts.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["scale"] == "small"]
+    committed = {(row["model"], row["method"]): int(row["trainable"]) for row in rows}
+    assert committed.keys() == {(cell.model.name, method) for (_, method), cell in cells.items()}
+    assert len(rows) == len(committed)
+    for base, model in (("llama3", "qwen2_5_0_5b"), ("mistral", "smollm2_360m")):
+        for method in ("base", "lora", "idlora"):
+            assert committed[model, method] == count(base, method, scale="small").parameters_trainable
 
 
 def test_a_scale_takes_after_another_where_it_says_so_and_nowhere_else() -> None:
@@ -215,7 +235,7 @@ def test_two_layers_of_the_model_with_the_narrow_projections_train_and_are_found
     """Random weights of Qwen2.5-0.5B's widths, with its biases; the vocabulary alone is a small one."""
     overrides = [
         f"results_dir={tmp_path}", f"data_root={tinyworld.export(tmp_path / 'data')}", "model.init=random",
-        "model.shape.num_hidden_layers=2", "model.shape.vocab_size=512", "threads=1",
+        "model.shape.num_hidden_layers=2", "model.shape.vocab_size=2048", "threads=1",
         f"++model.tokenizer={tinyworld.base_path('pebble')}", "data.limit=16",
         "train.batch_size=2", "train.max_steps=2", "train.learning_rate=0.01",
     ]  # fmt: skip

@@ -20,7 +20,7 @@ from idlora.records import Run, run_name
 from idlora.report.figures import Sources
 from idlora.report.page import build_page, gather_provenance, write_page
 from idlora.report.page.build import COLOURS
-from idlora.report.page.words import EMBEDDED_BADGE, prose, sections
+from idlora.report.page.words import EMBEDDED_BADGE, PAPER_BADGE, SMALL_BADGE, prose, sections
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 PARTS = (
@@ -145,7 +145,10 @@ def test_the_page_is_small_and_the_same_every_time(bare: Sources, made: Sources,
 def test_the_scale_is_unmistakable(page: str, bare: Sources) -> None:
     assert EMBEDDED_BADGE in text_of(page)
     paper = build_page(Sources(bare.results, bare.experiments, "paper"))
-    assert EMBEDDED_BADGE not in text_of(paper)
+    small = build_page(Sources(bare.results, bare.experiments, "small"))
+    for other, own in ((paper, PAPER_BADGE), (small, SMALL_BADGE)):
+        assert EMBEDDED_BADGE not in text_of(other)
+        assert own in text_of(other)
     assert "make table1 SCALE=paper" in paper
 
 

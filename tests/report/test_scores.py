@@ -1,6 +1,7 @@
 """Records to units, and units to intervals."""
 
 import itertools
+import json
 import math
 import statistics
 
@@ -58,6 +59,32 @@ def test_an_evaluation_is_told_in_lines_with_interval_and_n(evaluated):
     lines = score_lines(evaluated("humaneval", [[1] * 10, [0] * 10]).folder)
     assert lines[0] == "humaneval only pass@1: 50.0 % [9.5, 90.5], 2 problems x 10 samples"
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize(("empty", "warned"), [(0, False), (2, False), (3, True)])
+def test_empty_answers_are_counted_and_more_than_half_of_them_are_warned_of(empty, warned, evaluated):
+    evaluation = evaluated("gsm8k", [[1], [0], [0], [1]])
+    _change(evaluation.folder, lambda number: {"raw": " \n" if number < empty else "7"})
+    lines = score_lines(evaluation.folder)
+    assert [line for line in lines if "answers are empty" in line] == (
+        [f"gsm8k only: {empty} of 4 answers are empty"] if empty else []
+    )
+    assert any(line.startswith("warning: gsm8k only: with more than half") for line in lines) is warned
+
+
+def test_prompts_without_all_their_worked_examples_are_counted(evaluated):
+    evaluation = evaluated("mmlu", [[1], [0], [0], [1]], protocol={"name": "5shot", "num_fewshot": 5})
+    _change(evaluation.folder, lambda number: {"shots": 5 - (number == 2)})
+    (line,) = [line for line in score_lines(evaluation.folder) if "worked examples" in line]
+    assert line == "mmlu 5shot: 1 of 4 prompts leave out worked examples that do not fit the context"
+
+
+def _change(folder, change) -> None:
+    """Put fields into an evaluation's records, by their number."""
+    items = folder / "items.jsonl"
+    changed = [json.loads(line) | change(number) for number, line in enumerate(items.open())]
+    items.write_text("".join(json.dumps(record) + "\n" for record in changed))
+    mark_done(folder)
 
 
 def test_an_evaluation_with_other_items_than_announced_is_refused(evaluated):

@@ -206,6 +206,26 @@ def test_away_from_the_papers_scale_nothing_can_be_mistaken_for_the_papers(table
     assert "LLaMA" not in latex(table)
 
 
+def test_at_the_small_scale_other_models_do_the_papers_tasks_and_only_orderings_meet_its_numbers(world, few, tmp_path):
+    made = world(scale="small", grid=few).fill()
+    table = build_table(made.grid, made.root, scale="small")
+    assert table.missing == []
+    shown = markdown(table)
+    above, below = shown.split("## The paper's numbers")
+    assert "| Qwen2.5-0.5B | ID-LoRA |" in above
+    assert "| LLaMA-3-8B | ID-LoRA |" in below
+    assert "Qwen2.5-0.5B in place of LLaMA-3-8B" in above
+    assert "not tuned for these models" in above
+    headings = next(line for line in above.splitlines() if line.startswith("| Model"))
+    assert "| GSM8K | HumanEval pass@1 |" in headings
+    assert not {"tinyworld", "over_refusal", "matched benign"} & set(
+        re.findall(r"tinyworld|over_refusal|matched benign", shown)
+    )
+    assert "## Orderings" in above + below
+    assert not re.search(r"paper \d", shown)
+    assert "_difference" not in "".join(read_csv(table, tmp_path)[1])
+
+
 def test_a_small_model_that_calls_itself_by_the_papers_name_is_refused(world):
     made = world()
     made.run("gsm8k_llama3", "lora", model={"name": "pebble", "label": "LLaMA-3-8B"})

@@ -1,12 +1,16 @@
 """What the training tests train, importable by the processes that they start."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from idlora.data import Example, TokenizedSet
-from idlora.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_adapted, build_base, train
+from idlora.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_adapted, build_base, train, trainer
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -30,6 +34,10 @@ METHODS = {
 }
 
 
+SHORT = {"max_steps": None, "epochs": 2, "learning_rate": 0.1}
+"""Changes of the schedule: no number of steps, but two passes over the rows."""
+
+
 def examples(count: int = 32) -> list[Example]:
     return [Example(str(n), f"{n}+1=", f"{n + 1}." * (1 + n % 3)) for n in range(count)]
 
@@ -44,7 +52,14 @@ def schedule(**changes) -> TrainSpec:
 
 
 def run(
-    folder: Path, base: ModelSpec, method: MethodSpec, tokenized: TokenizedSet, spec: TrainSpec, *, on_step=None, tracking=None
+    folder: Path,
+    base: ModelSpec,
+    method: MethodSpec,
+    tokenized: TokenizedSet,
+    spec: TrainSpec,
+    *,
+    on_step=None,
+    tracking=None,
 ) -> tuple[torch.nn.Module, Resources]:
     """One cell, from its specs to its trained model and figures."""
     model, tokenizer = build_base(base)
@@ -72,3 +87,43 @@ def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) ->
     """The largest difference between two sets of weights with the same names."""
     assert first.keys() == second.keys()
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+
+
+def log(folder: Path) -> list[dict]:
+    """The lines of a run's train_log.jsonl."""
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+
+
+def probe() -> torch.Tensor:
+    """Token ids, (1, 37) int64, to compare models by their logits."""
+    return torch.arange(3, 40)[None]
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, Any]]:
+    """What a training inside does in this process: the rows of each step, and the model as it is wrapped at the end."""
+    seen: dict[str, Any] = {"rows": []}
+    real = trainer.StepTrainer
+
+    class Watched(real):
+        def training_step(self, model, inputs, *arguments, **options):
+            steps = seen["rows"]
+            steps.extend([] for _ in range(self.state.global_step + 1 - len(steps)))
+            for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+                steps[-1].append(row[mask.bool()].tolist())
+            return super().training_step(model, inputs, *arguments, **options)
+
+        def train(self, **options):
+            result = super().train(**options)
+            wrapped = self.model_wrapped.eval()
+            seen["wrapper"] = type(wrapped).__name__
+            seen["in_parts"] = all(parameter.numel() == 0 for parameter in self.model.parameters())
+            with torch.no_grad():
+                seen["logits"] = wrapped(input_ids=probe()).logits.tolist()
+            return result
+
+    trainer.StepTrainer = Watched
+    try:
+        yield seen
+    finally:
+        trainer.StepTrainer = real

@@ -1,52 +1,130 @@
+"""Two processes train as one does: the same rows in each step, the same loss curve, the same weights."""
+
 import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
+import forks
 import pytest
-from cells import METHODS, furthest, run, saved_weights, schedule
+import torch
+import yaml
+from cells import METHODS, furthest, log, probe, run, saved_weights, schedule, watched
+from two_processes import JOBS, train_jobs
 
-HERE = Path(__file__).parent
+from idlora.data import TokenizedSet
+from idlora.training import load_finished
+
+WRAPPERS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine", "zero3": "DeepSpeedEngine"}
+SHARDED = ["full", "lora", "idlora", "finer"]
+NAMES = {"ddp": list(JOBS), "zero2": SHARDED, "zero3": SHARDED}
 
 
 @pytest.fixture(scope="module")
-def trained_by_two(base, tokenized, tmp_path_factory, repository) -> Path:
-    folder = tmp_path_factory.mktemp("two")
-    (folder / "task.json").write_text(json.dumps({"base": asdict(base), "rows": tokenized.rows}))
-    paths = [str(repository), str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(HERE / "two_processes.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (folder / "printed.json").write_text(json.dumps([done.stdout, done.stderr]))
+def together(base, tokenized, tmp_path_factory, repository):
+    """The folder of what two processes trained, by the launch; and `printed` in it."""
+    folders: dict[str, Path] = {}
+
+    def folder(launch: str) -> Path:
+        if launch not in folders:
+            if launch != "ddp" and forks.no_compiler():
+                pytest.skip("DeepSpeed builds its communication between processes of a CPU with a C++ compiler")
+            config = yaml.safe_load((repository / "configs" / "launch" / f"{launch}.yaml").read_text())
+            here = folders[launch] = tmp_path_factory.mktemp(launch)
+            forks.together(
+                train_jobs, here, NAMES[launch], base, tokenized.rows, config.get("deepspeed"), folder=here / "printed"
+            )
+        return folders[launch]
+
     return folder
 
 
-def test_training_prints_nothing_and_draws_no_bar(trained_by_two):
-    # Seen in processes of their own: libraries print when they are imported, and once.
-    out, err = json.loads((trained_by_two / "printed.json").read_text())
+@pytest.fixture(scope="module")
+def alone(base, tokenized, tmp_path_factory):
+    """The same by one process, in as few micro-batches as it can."""
+    folders: dict[str, Path] = {}
+
+    def folder(job: str) -> Path:
+        if job not in folders:
+            method, changes, count = JOBS[job]
+            here = folders[job] = tmp_path_factory.mktemp("one")
+            rows = TokenizedSet(tokenized.rows[:count], tokenized.ids[:count])
+            with watched() as seen:
+                run(here, base, METHODS[method], rows, schedule(**changes | {"micro_batch_size": 8}))
+            (here / "seen.json").write_text(json.dumps(seen))
+        return folders[job]
+
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in log(folder)]
+
+
+def ranks(folder: Path) -> list[dict]:
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(("launch", "job"), [(launch, job) for launch in WRAPPERS for job in NAMES[launch]])
+def test_two_processes_give_the_training_of_one(launch, job, together, alone):
+    both, one = together(launch) / job, alone(job)
+    micro_batch = JOBS[job][1]["micro_batch_size"]
+    for rank in ranks(both):
+        assert rank["world"] == [2, 2]
+        assert rank["wrapper"] == WRAPPERS[launch]
+        assert rank["division"] == [micro_batch, 4 // micro_batch]
+    assert losses(both) == pytest.approx(losses(one), rel=1e-5)
+    assert furthest(saved_weights(both), saved_weights(one)) < 1e-5
+
+
+def test_half_the_batch_would_be_another_training(base, tokenized, alone, tmp_path):
+    run(tmp_path, base, METHODS["lora"], tokenized, schedule(batch_size=4, micro_batch_size=4))
+    assert furthest(saved_weights(tmp_path), saved_weights(alone("lora"))) > 1e-4
+    assert losses(tmp_path) != pytest.approx(losses(alone("lora")), rel=1e-3)
+
+
+@pytest.mark.parametrize("job", ["two epochs", "by length"])
+def test_each_step_has_the_same_whole_set_of_rows_in_one_process_and_in_two(job, together, alone):
+    one = json.loads((alone(job) / "seen.json").read_text())["rows"]
+    first, second = (rank["rows"] for rank in ranks(together("ddp") / job))
+    # 27 rows are three steps of 8 an epoch, each of them whole; which three are left out is left to chance.
+    assert [len(step) for step in one] == [8] * 6
+    for step, mine, theirs in zip(one, first, second, strict=True):
+        assert (len(mine), len(theirs)) == (4, 4)
+        assert sorted([*mine, *theirs]) == sorted(step)
+    epochs = [[row for step in one[start : start + 3] for row in step] for start in (0, 3)]
+    for epoch in epochs:
+        assert len({tuple(row) for row in epoch}) == 24
+    assert epochs[0] != epochs[1]
+    assert sorted(epochs[0]) != sorted(epochs[1])
+
+
+def test_rows_of_like_length_together_change_the_order_within_a_step_alone(together, alone):
+    plain, grouped = (json.loads((alone(job) / "seen.json").read_text())["rows"] for job in ("two epochs", "by length"))
+    assert plain != grouped
+    assert [sorted(step) for step in plain] == [sorted(step) for step in grouped]
+    for step in grouped:
+        assert [len(row) for row in step] == sorted(map(len, step), reverse=True)
+    assert losses(alone("by length")) == pytest.approx(losses(alone("two epochs")), rel=1e-5)
+    # Two processes at work on the same micro-batch have rows of like length.
+    for steps in zip(*(rank["rows"] for rank in ranks(together("ddp") / "by length")), strict=True):
+        pairs = [[row for rows in steps for row in rows[at : at + 2]] for at in (0, 2)]
+        assert min(map(len, pairs[0])) >= max(map(len, pairs[1]))
+
+
+def test_a_model_trained_in_parts_is_saved_whole(together, base):
+    folder = together("zero3") / "full"
+    in_parts = [torch.tensor(rank["logits"]) for rank in ranks(folder)]
+    assert all(rank["in_parts"] for rank in ranks(folder))
+    loaded, _ = load_finished(folder, base, METHODS["full"])
+    with torch.no_grad():
+        whole = loaded(input_ids=probe()).logits
+    for logits in in_parts:
+        torch.testing.assert_close(logits, whole, rtol=0, atol=1e-6)
+    untrained, _ = load_finished(folder, base, NONE)
+    assert float((untrained(input_ids=probe()).logits - whole).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("launch", WRAPPERS)
+def test_training_prints_nothing_and_draws_no_bar(launch, together):
+    out, err = ((together(launch) / "printed" / name).read_text() for name in forks.PRINTED)
     assert out == ""
     assert "%|" not in err
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_two_processes_give_the_training_of_one(name, trained_by_two, base, tokenized, tmp_path):
-    worlds = [json.loads(path.read_text()) for path in sorted((trained_by_two / name).glob("world-*.json"))]
-    assert worlds == [[2, 2], [2, 2]]
-    run(tmp_path / "one", base, METHODS[name], tokenized, schedule())
-    run(tmp_path / "half", base, METHODS[name], tokenized, schedule(batch_size=4, micro_batch_size=4))
-    together, alone = saved_weights(trained_by_two / name), saved_weights(tmp_path / "one")
-    assert furthest(together, alone) < 1e-5
-    assert furthest(saved_weights(tmp_path / "half"), alone) > 1e-4
-    logs = [
-        (folder / "train_log.jsonl").read_text().splitlines() for folder in (trained_by_two / name, tmp_path / "one")
-    ]
-    losses = [[json.loads(line)["loss"] for line in lines] for lines in logs]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

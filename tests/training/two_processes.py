@@ -1,28 +1,46 @@
-"""Started twice by torchrun: trains every method on the rows that its one argument's folder names."""
+"""What the ranks of `forks.together` do: each function is called in both of them."""
 
 import json
-import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from cells import METHODS, run, schedule
+from cells import METHODS, SHORT, run, schedule, watched
 
 from idlora.data import TokenizedSet
-from idlora.training import ModelSpec
+from idlora.training import ModelSpec, launching
+
+JOBS = {
+    name: (name, {"micro_batch_size": 4}, None) for name in METHODS
+} | {
+    "finer": ("lora", {"micro_batch_size": 1}, None),
+    "two epochs": ("lora", SHORT | {"micro_batch_size": 2}, 27),
+    "by length": ("lora", SHORT | {"micro_batch_size": 2, "group_by_length": True}, 27),
+}  # fmt: skip
+"""name → (method, changes of the schedule, rows; None is all of them)."""
 
 
-def main(folder: Path) -> None:
+def train_jobs(folder: Path, names: list[str], base: ModelSpec, rows: list[dict], deepspeed: Mapping | None) -> None:
+    """Do each job as one of the launch's ranks, and leave beside its outcome what was seen meanwhile."""
     torch.set_num_threads(1)
-    task = json.loads((folder / "task.json").read_text())
-    base = ModelSpec(**task["base"])
-    tokenized = TokenizedSet(task["rows"], [str(index) for index in range(len(task["rows"]))])
-    for name, method in METHODS.items():
-        _, resources = run(folder / name, base, method, tokenized, schedule(micro_batch_size=4))
-        (folder / name / f"world-{torch.distributed.get_rank()}.json").write_text(
-            json.dumps([torch.distributed.get_world_size(), resources.processes])
-        )
-    torch.distributed.destroy_process_group()
+    for name in names:
+        method, changes, count = JOBS[name]
+        tokenized = TokenizedSet(rows[:count], [str(index) for index in range(len(rows[:count]))])
+        with watched() as seen:
+            _, resources = run(folder / name, base, METHODS[method], tokenized, schedule(**changes, deepspeed=deepspeed))
+        seen["world"] = [torch.distributed.get_world_size(), resources.processes]
+        seen["division"] = [resources.micro_batch_size, resources.accumulation]
+        (folder / name / f"rank-{torch.distributed.get_rank()}.json").write_text(json.dumps(seen))
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def agree(folder: Path) -> None:
+    """Writes what the first rank said, which says True and then False, and whether the other had been there before."""
+    launching.join()
+    rank = launching.rank()
+    said = [launching.from_first_rank(value) for value in ((True, False) if rank == 0 else (False, True))]
+    (folder / f"said-{rank}").write_text(" ".join(map(str, said)))
+    with launching.first_rank_first():
+        if rank == 0:
+            time.sleep(0.3)  # the other one would be faster
+        (folder / f"found-{rank}").write_text(str((folder / f"found-{1 - rank}").exists()))

@@ -67,14 +67,19 @@ class Kind:
         )  # fmt: skip
 
     def inference(self) -> "Memory":
-        """Of one GPU, in the evaluation of the most tokens; see `idlora.training.memory.inference`."""
+        """Of one GPU, in its largest evaluation; see `idlora.training.memory.inference`."""
+        from idlora.evals.asking import PREFILL_TOKENS
         from idlora.training.memory import inference
 
-        lengths = [
-            (p.max_new_tokens or 0) + PROMPT * (1 + p.num_fewshot) for cell in self.cells for p in cell.protocols
-        ]
+        asked, answers = [protocol for cell in self.cells for protocol in cell.protocols], self.first.batch_size
+        prompts = [PROMPT * (1 + protocol.num_fewshot) for protocol in asked]
+        decoded = [length + p.max_new_tokens for length, p in zip(prompts, asked, strict=True) if p.max_new_tokens]
         return inference(
-            self.shape, self.first.method, length=max(lengths, default=PROMPT), batch_size=self.first.batch_size
+            self.shape,
+            self.first.method,
+            answers=answers,
+            length=max(decoded, default=0),
+            read=min(answers * max(prompts, default=0), PREFILL_TOKENS),
         )
 
 

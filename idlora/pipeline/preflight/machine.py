@@ -139,7 +139,9 @@ def memory_lacks(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
     for kind in kinds:
         if kind.body is None or (not found and kind.first.model.dtype != "float32"):
             continue
-        lacks += _kind_lacks(kind, room=room, place=f"{place} has {room / 1e9:.1f} GB", on_gpu=bool(found))
+        most = kind.first.launch.memory_gb if found else None
+        own = room if most is None else min(room, int(most * 1e9))
+        lacks += _kind_lacks(kind, room=own, place=f"{place} has {own / 1e9:.1f} GB", on_gpu=bool(found))
     yield from (line for _, line in sorted(lacks, key=lambda each: -each[0]))
 
 
@@ -158,21 +160,21 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
         )
         return
     try:
-        division = cell.train.division(processes)
+        rows = cell.train.division(processes)[0]
     except ValueError:
         return  # told as a batch that cannot be shared
-    if kind.trains and kind.fitting(room) is None:
-        least = kind.training(1)
-        ways = ["data.max_length" if division[0] == 1 else "train.micro_batch_size=1 with a lower data.max_length"]
+    if kind.trains and (needed := kind.training()).total > room:
+        fitting = kind.fitting(room)
+        ways = [f"train.micro_batch_size={fitting}" if fitting else "a lower data.max_length"]
         if on_gpu and stage(cell.train) < 3:
             ways.append("launch=zero3, which shares the weights among the GPUs")
         if on_gpu:
-            ways.append("more GPUs" if stage(cell.train) else "GPUs with more memory")
+            ways.append("more GPUs" if stage(cell.train) else "a GPU with more memory")
         yield (
-            least.total,
+            needed.total,
             (
-                f"memory: training {kind.title} takes {least} a GPU of {processes} even with one row a pass, and "
-                f"{place}: {', '.join(ways)}"
+                f"memory: training {kind.title} takes {needed} on each of {processes} with {rows} rows a pass, and "
+                f"{place}: {' or '.join(ways)}"
             ),
         )
     if (needed := kind.inference()).total > room:

@@ -103,7 +103,8 @@ def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tup
     }
     paper = {key: (value.value, None, None) for key, value in grid.paper.items() if key[2] in FOUR}
     labels = ", ".join(dict.fromkeys(row["base_label"] for row in rows))
-    scale_words = {PAPER: "the paper's scale", SMALL: "the small scale"}.get(kind_of(scale), f"embedded scale “{scale}”")
+    words = {PAPER: "the paper's scale", SMALL: "the small scale"}
+    scale_words = words.get(kind_of(scale), f"embedded scale “{scale}”")
     return (
         _band(grid, own, ours, scale=scale, title=f"Ours · {labels} · {scale_words}", tinted=False),
         _band(grid, paper, theirs, scale=PAPER, title=f"The paper's numbers · {_paper_labels(grid)}", tinted=True),

@@ -21,7 +21,8 @@ EMBEDDED_BADGE = (
     "embedded scale: small models trained here on generated tasks; not comparable with the paper's accuracies"
 )
 SMALL_BADGE = (
-    "small scale: other pre-trained models on the paper's tasks, trained briefly; not comparable with the paper's accuracies"
+    "small scale: other pre-trained models on the paper's tasks, trained briefly; not comparable with the paper's "
+    "accuracies"
 )
 PAPER_BADGE = "the paper's scale: its models and data"
 

@@ -157,7 +157,8 @@ class IdLoraLinear(RoutedLayer):
 
     def mixes_shares(self, adapter_name: str) -> bool:
         router = self.idlora_router.get(adapter_name)
-        return router is None or router.dim() == 2
+        # DeepSpeed ZeRO-3 leaves an empty vector behind and keeps its shape here.
+        return router is None or len(getattr(router, "ds_shape", router.shape)) == 2
 
     def frozen_rows(self, adapter_name: str) -> torch.Tensor:
         """All A_i above each other, (k·r, in): rows of W, a copy made for this call, or the Gaussian ones."""

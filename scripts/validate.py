@@ -1,0 +1,42 @@
+"""Evaluate the untuned bases and hold each score against the published one, before hours are spent on tuning.
+
+    python scripts/validate.py scale=paper allow_code_execution=true
+
+Writes results/<scale>/validation.csv. Exit code 1 where a score is outside its tolerance, or missing.
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from idlora.pipeline import validation
+from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.preflight import require
+from idlora.pipeline.request import forwarded
+from idlora.pipeline.shell import NotComplete, command
+from idlora.pipeline.table import fill
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="validate")
+@command
+def main(config: DictConfig) -> None:
+    values = plain(config)
+    scale, results = values["scale"], Path(values["results_dir"])
+    rows = validation.published_at(scale, tolerance=values["tolerance"])
+    rows = validation.chosen(rows, models=values["models"], benchmarks=values["benchmarks"])
+    cells = validation.base_cells(rows, scale=scale, overrides=forwarded(values))
+    require(cells, scale=scale, results_dir=results)
+    outcome = fill(cells, folder=results / scale, workers=values["workers"])
+    checked = validation.check(rows, cells)
+    validation.show(checked, Console())
+    validation.write(checked, results / scale / "validation.csv")
+    print(f"written: {results / scale / 'validation.csv'}")
+    if wrong := validation.summary(checked, outcome.failed):
+        raise NotComplete(wrong)
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

@@ -1,0 +1,92 @@
+"""What may befall a training, for `forks.start`: each is called in the command's process before it begins."""
+
+import os
+import resource
+import signal
+import time
+
+from transformers import Trainer
+
+from idlora.training.launching import rank
+
+
+def _before_step(step: int, happens) -> None:
+    real = Trainer.training_step
+
+    def training_step(self, *arguments, **options):
+        if self.state.global_step == step:
+            happens()
+        return real(self, *arguments, **options)
+
+    Trainer.training_step = training_step
+
+
+def _at(which: int, happens) -> None:
+    if rank() == which:
+        happens()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_with_the_command() -> None:
+    if "RANK" in os.environ:
+        os.kill(os.getppid(), signal.SIGKILL)
+    _die()
+
+
+def _exhaust() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def _err() -> None:
+    raise KeyError("no such expert")
+
+
+def _fill_the_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))  # less than the optimiser's state
+
+
+def killed(step: int, which: int = 0) -> None:
+    """A signal that cannot be caught to one rank, after so many steps."""
+    _before_step(step, lambda: _at(which, _die))
+
+
+def all_killed(step: int) -> None:
+    """The same to every rank and to the command."""
+    _before_step(step, _die_with_the_command)
+
+
+def defect(step: int, which: int = 0) -> None:
+    """An error of ours in one rank."""
+    _before_step(step, lambda: _at(which, _err))
+
+
+def out_of_memory(step: int, which: int = 0) -> None:
+    """A GPU that is too small, in one rank."""
+    _before_step(step, lambda: _at(which, _exhaust))
+
+
+def stuck(step: int, which: int = 0) -> None:
+    """One rank sleeps, and the others wait for it in their library's own code."""
+    _before_step(step, lambda: _at(which, lambda: time.sleep(60)))
+
+
+def full_disk(step: int) -> None:
+    """From now on no file may grow large."""
+    _before_step(step, _fill_the_disk)
+
+
+def killed_while_saving(step: int) -> None:
+    """A signal that cannot be caught, in the middle of writing the checkpoint of this step."""
+    real = Trainer._save_rng_state
+
+    def save(self, folder):
+        if self.state.global_step == step:
+            _at(0, _die)
+        real(self, folder)
+
+    Trainer._save_rng_state = save

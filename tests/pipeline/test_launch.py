@@ -1,0 +1,253 @@
+"""Training in several processes from one command: the same numbers and exit codes, and whatever ends it, it goes on."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import faults
+import forks
+import pytest
+import torch.distributed.run
+from forks import no_compiler
+
+from idlora import tinyworld
+from idlora.records import Run, find_runs
+
+DDP, ZERO3 = (["launch=ddp", "launch.num_processes=2"], ["launch=zero3", "launch.num_processes=2"])
+CELL = [
+    "experiment=gsm8k_llama3", "method=lora", "scale=tiny", "data.limit=24", "train.batch_size=4", "train.save_steps=2",
+    "train.dropout=0.3",
+]  # fmt: skip
+
+
+class Train:
+    """Starts scripts/train.py for so many steps in a folder."""
+
+    def __init__(self, script: Path, world: Path):
+        self.script, self.world = script, world
+
+    def arguments(self, steps: int) -> list[str]:
+        return [*CELL, f"data_root={self.world}", f"train.max_steps={steps}"]
+
+    def __call__(self, folder: Path, steps: int, *more: str, fault=None) -> forks.Started:
+        return forks.start(self.script, [*self.arguments(steps), *more], folder=folder, fault=fault)
+
+    def inside_torchrun(self, steps: int, *more: str, folder: Path, fault=None) -> forks.Started:
+        command = ["--standalone", "--nproc_per_node=2", str(self.script), *self.arguments(steps), *more]
+        return forks.start(Path(torch.distributed.run.__file__), command, folder=folder, fault=fault)
+
+
+@pytest.fixture(scope="module")
+def train(repository, tmp_path_factory) -> Train:
+    return Train(repository / "scripts" / "train.py", tinyworld.export(tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture(scope="module")
+def unbroken(train, tmp_path_factory):
+    """The folder of a run that nothing ended early, by its steps and launch."""
+    folders = {}
+
+    def folder(steps: int, *launch: str) -> Path:
+        if (steps, launch) not in folders:
+            here = folders[steps, launch] = tmp_path_factory.mktemp("unbroken")
+            done = train(here, steps, *launch).end()
+            assert (done.returncode, done.stderr) == (0, "")
+        return folders[steps, launch]
+
+    return folder
+
+
+def run_in(folder: Path) -> Run:
+    (run,) = find_runs(folder / "results" / "tiny" / "runs")
+    return run
+
+
+def curve(folder: Path) -> list[str]:
+    return (run_in(folder).folder / "train_log.jsonl").read_text().splitlines()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in run_in(folder).folder.glob("checkpoints/checkpoint-*"))
+
+
+def at_work_in(folder: Path) -> list[int]:
+    """The processes whose working folder it is: a command and its ranks."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if path.readlink() == folder:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # gone since, or not ours to look at
+    return found
+
+
+def all_ended(folder: Path, *, within: float = 10) -> None:
+    deadline = time.monotonic() + within
+    while left := at_work_in(folder):
+        assert time.monotonic() < deadline, f"{left} outlived the command"
+        time.sleep(0.05)
+
+
+def sent(started: forks.Started, number: signal.Signals, *, after: int, folder: Path) -> subprocess.CompletedProcess:
+    """Signal the command when so many steps are in the log; its ranks have to follow."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("results/tiny/runs/*/train_log.jsonl")) or len(curve(folder)) < after:
+        assert started.process.is_alive(), started.end()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(at_work_in(folder)) == 3
+    os.kill(started.pid, number)
+    began = time.monotonic()
+    ended = started.end()
+    all_ended(folder)
+    assert time.monotonic() - began < 10
+    return ended
+
+
+def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbroken, tmp_path):
+    here, steps = tmp_path, 12
+    start = partial(train, here, steps, *DDP)
+
+    def status() -> tuple[str, str]:
+        all_ended(here)
+        return run_in(here).status["state"], run_in(here).status["reason"]
+
+    ended = start(fault=partial(faults.killed, 3, 1)).end()
+    sentence = "rank 1 of 2 was killed by SIGKILL, perhaps for want of memory; the same command goes on from the last checkpoint"
+    assert (ended.returncode, ended.stderr) == (1, f"{sentence}\n")
+    assert status() == ("failed", f"RanksFailed: {sentence}")
+    assert checkpoints(here) == ["checkpoint-2"]
+
+    ended = start(fault=partial(faults.defect, 5, 1)).end()
+    assert ended.returncode == 1
+    assert ended.stderr.count("Traceback") == 1
+    assert "in _err" in ended.stderr
+    assert ended.stderr.endswith("rank 1: KeyError: 'no such expert'\n")
+    assert status() == ("failed", "RanksFailed: rank 1: KeyError: 'no such expert'")
+
+    ended = start(fault=partial(faults.killed_while_saving, 6)).end()
+    assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2", "checkpoint-4"])
+    assert "rank 0 of 2 was killed by SIGKILL" in status()[1]
+    assert (run_in(here).folder / "checkpoints" / ".aside" / "checkpoint-6").is_dir()
+
+    ended = start(fault=partial(faults.full_disk, 4)).end()
+    assert ended.returncode == 2
+    assert re.fullmatch(
+        r"error: Checkpoint \S*checkpoint-6 could not be written with \d+\.\d GB free \(.+\): make room, .*\n",
+        ended.stderr,
+    )
+    assert status()[0] == "failed"
+    assert checkpoints(here) == ["checkpoint-2", "checkpoint-4"]
+    assert not (run_in(here).folder / "checkpoints" / ".aside").exists()
+
+    ended = sent(start(fault=partial(faults.stuck, 7, 1)), signal.SIGINT, after=7, folder=here)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted; the same command goes on where it stopped\n")
+    assert status() == ("interrupted", "stopped by a signal while training")
+
+    ended = sent(start(fault=partial(faults.stuck, 9, 1)), signal.SIGKILL, after=9, folder=here)
+    assert (ended.returncode, status()[0]) == (-signal.SIGKILL, "running")
+
+    ended = start(fault=partial(faults.all_killed, 11)).end()
+    assert (ended.returncode, status()) == (-signal.SIGKILL, ("running", "the attempt before was killed while running"))
+    assert checkpoints(here) == ["checkpoint-10", "checkpoint-8"]
+
+    optimizer = run_in(here).folder / "checkpoints" / "checkpoint-10" / "optimizer.pt"
+    os.truncate(optimizer, 1000)
+    ended = start().end()
+    assert (ended.returncode, status()[0]) == (0, "done")
+    assert re.search(rf"checkpoint-10 is torn and is passed over: \S*{optimizer.parent.name}/optimizer.pt has 1000 bytes of", ended.stderr)
+    assert curve(here) == curve(unbroken(steps, *DDP))
+    assert run_in(here).status["attempts"] == 8
+    assert not (run_in(here).folder / "checkpoints").exists()
+
+
+def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbroken, tmp_path):
+    here, steps = tmp_path, 6
+    start = partial(train, here, steps)
+    ended = start(fault=partial(faults.killed, 3)).end()
+    assert (ended.returncode, run_in(here).state, checkpoints(here)) == (-signal.SIGKILL, "running", ["checkpoint-2"])
+    ended = start(fault=partial(faults.killed_while_saving, 4)).end()
+    assert (ended.returncode, checkpoints(here)) == (-signal.SIGKILL, ["checkpoint-2"])
+    ended = start(fault=partial(faults.full_disk, 3)).end()
+    assert (ended.returncode, run_in(here).state, checkpoints(here)) == (2, "failed", ["checkpoint-2"])
+    assert "checkpoint-4 could not be written" in ended.stderr
+    ended = start().end()
+    assert (ended.returncode, ended.stderr, run_in(here).state) == (0, "", "done")
+    assert curve(here) == curve(unbroken(steps))
+    assert run_in(here).status["attempts"] == 4
+
+
+@pytest.mark.skipif(no_compiler(), reason="DeepSpeed builds its communication between processes of a CPU with g++")
+def test_a_run_whose_weights_are_in_parts_goes_on_from_its_checkpoint(train, unbroken, tmp_path):
+    here, steps, launch = tmp_path, 4, ("method=fft", *ZERO3)
+    ended = train(here, steps, *launch, fault=partial(faults.killed, 3)).end()
+    assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2"])
+    ended = train(here, steps, *launch).end()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert curve(here) == curve(unbroken(steps, *launch))
+    assert run_in(here).resources["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault", "state", "sentence"),
+    [
+        (["method=idlora", "method.arguments.r=60"], None, "failed", "too few for num_clusters=4 times r=60"),
+        ([], partial(faults.out_of_memory, 0), "oom", "Out of memory with train.micro_batch_size="),
+    ],
+    ids=["a value that does not fit", "too little memory"],
+)
+def test_bad_input_ends_alike_with_and_without_ranks(train, tmp_path, arguments, fault, state, sentence):
+    ends = []
+    for name, launch in (("one", []), ("two", DDP)):
+        ended = train(tmp_path / name, 2, *arguments, *launch, fault=fault).end()
+        assert ended.stderr.count(sentence) == ended.stderr.count("\n") == 1, ended.stderr
+        ends.append((ended.returncode, ended.stderr, run_in(tmp_path / name).status["reason"]))
+        assert run_in(tmp_path / name).state == state
+    assert ends[0] == ends[1]
+    assert ends[0][0] == 2
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused_before_any_is_started(train, tmp_path):
+    ended = train(tmp_path, 2, "train.batch_size=15", *DDP).end()
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(r"error: train\.batch_size=15 cannot be shared evenly by 2 processes: .*\n", ended.stderr)
+
+
+# Here the ranks are interpreters of their own, as a user has them.
+@pytest.mark.parametrize(
+    ("launcher", "launch"),
+    [([], DDP), (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], ["launch=ddp"])],
+    ids=["by itself", "inside torchrun"],
+)
+def test_the_same_command_launches_itself_or_joins_a_launch(repository, train, unbroken, tmp_path, launcher, launch):
+    reference = unbroken(12, *DDP)
+    arguments = [*train.arguments(12), *launch]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(repository / "scripts" / "train.py"), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert curve(tmp_path) == curve(reference)
+    assert done.stdout == (reference / "stdout").read_text()
+    assert done.stdout.startswith("4 rows a step = 2 process(es) × 1 passes × 2 rows (launch=ddp)\n")
+    resources = run_in(tmp_path).resources
+    assert [resources[key] for key in ("processes", "micro_batch_size", "accumulation", "launch")] == [2, 2, 1, "ddp"]
+    assert run_in(tmp_path).status["attempts"] == 1
+    assert run_in(tmp_path).provenance["command"].startswith(f"python {repository}/scripts/train.py experiment=")
+
+
+def test_a_rank_that_fails_in_a_launch_that_was_joined_says_so_once(train, tmp_path):
+    torchrun = partial(train.inside_torchrun, 2, "launch=ddp")
+    ended = torchrun(folder=tmp_path / "defect", fault=partial(faults.defect, 1, 1)).end()
+    assert ended.returncode == 1
+    assert ended.stderr.count("in _err") == 1
+    assert run_in(tmp_path / "defect").status["reason"] == "rank 1: KeyError: 'no such expert'"
+    ended = torchrun("method=idlora", "method.arguments.r=60", folder=tmp_path / "value").end()
+    assert ended.stderr.count("error: model.layers.0.self_attn.q_proj has 192 rows, too few") == 1
+    assert run_in(tmp_path / "value").state == "failed"

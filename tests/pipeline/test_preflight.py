@@ -1,0 +1,339 @@
+"""What a machine lacks is told all at once, in seconds, whatever the network, the driver or a check itself does."""
+
+import dataclasses
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.preflight import NotReady, kinds_of, missing, needs, require
+from idlora.pipeline.preflight.disk import Need, lacking
+from idlora.pipeline.preflight.hub import model_here
+from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
+from idlora.pipeline.preflight.machine import Gpu, build_lacks, driver_lacks, gpu_lacks, memory_lacks
+from idlora.pipeline.preflight.software import package_lacks, software_lacks
+from idlora.training.launching import Launch
+from idlora.training.spec import DataSpec
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("preflight")
+
+
+@pytest.fixture(scope="module")
+def paper(results: Path) -> dict[str, Cell]:
+    """Cells of the paper's scale as two GPUs would launch them."""
+
+    def composed(method: str, launch: str) -> Cell:
+        overrides = [
+            f"results_dir={results}",
+            f"launch={launch}",
+            "launch.num_processes=2",
+            "allow_code_execution=true",
+        ]
+        return compose_cell("multitask_llama3", method, scale="paper", seed=0, overrides=overrides)
+
+    return {method: composed(method, "zero3" if method == "fft" else "ddp") for method in ("fft", "lora", "base")}
+
+
+@pytest.fixture(scope="module")
+def tiny(results: Path) -> Cell:
+    overrides = [f"results_dir={results}", "train.learning_rate=0.01"]
+    return compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=overrides)
+
+
+def gpu(gigabytes: float, *, name: str = "A GPU", capability: tuple[int, int] = (8, 0)) -> Gpu:
+    return Gpu(name=name, memory=int(gigabytes * 1e9), capability=capability)
+
+
+def test_two_gpus_of_80_gb_hold_every_kind_and_smaller_ones_what_fits_them(paper: dict[str, Cell]) -> None:
+    kinds = kinds_of(paper.values())
+    assert list(memory_lacks([gpu(85), gpu(85)], kinds)) == []
+    (full,) = memory_lacks([gpu(48), gpu(85)], kinds)  # the smaller one decides
+    assert "training LLaMA-3-8B with FFT takes" in full
+    assert "A GPU has 48.0 GB" in full
+    assert "more GPUs" in full
+    assert "launch=zero3" not in full  # it is that already
+    worst_first = list(memory_lacks([gpu(16)], kinds))
+    assert "FFT" in worst_first[0]
+    assert any("LoRA" in line and "launch=zero3, which shares the weights" in line for line in worst_first[1:])
+    assert any("evaluating LLaMA-3-8B" in line and "eval_batch_size (now 16)" in line for line in worst_first[1:])
+
+
+def test_full_fine_tuning_in_16_bits_wants_deepspeed(paper: dict[str, Cell]) -> None:
+    alone = dataclasses.replace(
+        paper["fft"], launch=Launch(), train=dataclasses.replace(paper["fft"].train, deepspeed=None)
+    )
+    (line,) = memory_lacks([gpu(500)], kinds_of([alone]))
+    assert "DeepSpeed's float32 copies: give launch=zero3" in line
+
+
+def test_a_batch_that_the_processes_cannot_share_is_one_more_line(paper: dict[str, Cell], results: Path) -> None:
+    odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
+    assert any(
+        "a batch: multitask_llama3/lora" in line and "3 processes" in line
+        for line in missing([odd], results_dir=results)
+    )
+
+
+def test_no_gpu_is_missed_where_weights_are_in_16_bits_alone(paper: dict[str, Cell], tiny: Cell) -> None:
+    (line,) = gpu_lacks([], kinds_of(paper.values()))
+    assert "no CUDA device is visible, and 3 cells have weights in bfloat16" in line
+    assert list(gpu_lacks([], kinds_of([tiny]))) == []
+
+
+def test_an_old_gpu_is_told_by_what_it_cannot_do(paper: dict[str, Cell]) -> None:
+    (line,) = gpu_lacks([gpu(32, name="V100", capability=(7, 0))], kinds_of([paper["lora"]]))
+    assert "V100 does not compute in it (capability 7.0" in line
+    assert list(gpu_lacks([gpu(32)], kinds_of([paper["lora"]]))) == []
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "says"),
+    [
+        (None, (12, 4), "for CPUs alone, and an NVIDIA driver (CUDA 12.4) is here: install a CUDA build, for example `pip "
+         "install torch --index-url https://download.pytorch.org/whl/cu124`"),
+        ("12.8", (11, 8), "for CUDA 12.8, and the driver knows CUDA up to 11.8: update the driver, or install an older "
+         "build, `pip install torch --index-url https://download.pytorch.org/whl/cu118`"),
+        ("12.8", (13, 0), "no GPU is usable: look at `nvidia-smi`, and at CUDA_VISIBLE_DEVICES"),
+        ("12.8", None, "a driver (CUDA an unknown version)".removeprefix("a driver ")),
+    ],
+)  # fmt: skip
+def test_a_driver_that_pytorch_cannot_use_is_told_with_the_build_to_install(built, driver, says: str) -> None:
+    (line,) = driver_lacks(built=built, driver=driver, present=True)
+    assert says in line
+    assert list(driver_lacks(built=built, driver=driver, present=False)) == []
+
+
+def test_a_build_without_code_for_the_gpu_is_told() -> None:
+    archs = ["sm_80", "sm_90", "compute_90"]
+    for capability in ((8, 0), (8, 9), (9, 0), (12, 0)):  # its own, a later minor one, PTX for all that comes later
+        assert list(build_lacks(gpu(1, capability=capability), archs=archs, built="12.8")) == []
+    (line,) = build_lacks(gpu(1, name="K80", capability=(3, 7)), archs=archs, built="12.8")
+    assert "no code for K80 (compute capability 3.7; it has sm_80, sm_90, compute_90)" in line
+    assert list(build_lacks(gpu(1, capability=(8, 6)), archs=["sm_90a", "sm_87"], built="12.8")) != []
+    assert list(build_lacks(gpu(1, capability=(9, 0)), archs=[], built=None)) == []
+
+
+def test_disk_is_counted_by_file_system_with_what_goes_where(paper: dict[str, Cell], results: Path) -> None:
+    found = {need.what: need for need in needs(kinds_of(paper.values()), results_dir=results)}
+    model = found["the model meta-llama/Meta-Llama-3-8B"]
+    assert (model.size, model.download) == (2 * 8_030_261_248, True)
+    assert found["trained models and records"].size == pytest.approx(2 * 8_030_261_248 + 4 * 83_886_080, rel=0.01)
+    assert found["checkpoints of one cell, 3 at a time"].size == 3 * 14 * 8_030_261_248
+    places = {need.place for need in found.values()}
+    assert results.resolve() in places
+    assert len(places) > 1
+    little, much = (Need(what=what, place=results / "new", size=size) for what, size in (("a", 1), ("b", 10**15)))
+    assert list(lacking([little])) == []
+    (line,) = lacking([little, much])
+    assert "about 1000000.0 GB are needed (b 1000000.0)" in line
+    assert str(results) in line
+
+
+def test_packages_are_held_against_the_projects_own_ranges(paper: dict[str, Cell], tiny: Cell) -> None:
+    assert list(software_lacks([tiny])) == []
+    (old,) = package_lacks(Requirement("torch>=99"))
+    assert ">=99 is needed: pip install 'torch>=99'" in old
+    (absent,) = package_lacks(Requirement("no-such-package"))
+    assert "no-such-package is not installed" in absent
+    lean = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, liger_kernel=True))
+    assert any("liger-kernel" in line for line in software_lacks([lean]))
+    if sys.platform == "linux":
+        assert not [line for line in software_lacks([paper["fft"]]) if "DeepSpeed, which" in line]
+
+
+def test_what_a_check_did_not_expect_is_a_line_that_names_it(tiny: Cell, results: Path) -> None:
+    broken = dataclasses.replace(tiny, data=DataSpec(name="nonsense", max_length=8))
+    lines = missing([broken], results_dir=results)
+    assert any(line.startswith("the hub: this could not be checked (KeyError") for line in lines)
+    with pytest.raises(NotReady, match=r"1 cells at scale=tiny cannot run here; missing:\n  1\."):
+        require([broken], scale="tiny", results_dir=results)
+
+
+def test_estimates_name_the_largest_of_each_sort_first(paper: dict[str, Cell], tiny: Cell) -> None:
+    heading, *lines = estimate_lines([*paper.values(), tiny])
+    assert "estimated" in heading
+    assert [line.split(" (")[0].strip() for line in lines][0] == "LLaMA-3-8B with FFT"
+    assert "2 × 4 rows of 512, zero3" in lines[0]
+    assert len(lines) == 4
+    assert sort_of(paper["lora"]) == "llama3_8b/peft/LORA"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub that knows each repository by its owner: fine, gated, gone, old (no such revision), token (refused)."""
+
+    asked: list[str]
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        owner = self.path.removeprefix("/datasets").split("/")[1]
+        status, code, message = {
+            "gated": (403, "GatedRepo", "ask for access"),
+            "gone": (404, "RepoNotFound", "not found"),
+            "old": (404, "RevisionNotFound", "no such revision"),
+            "token": (401, "", "Invalid credentials in Authorization header"),
+            "broken": (500, "", "out of order"),
+        }.get(owner, (200, "", ""))
+        self.send_response(status)
+        self.send_header("ETag", '"abc"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", "0")
+        if code:
+            self.send_header("X-Error-Code", code)
+        if message:
+            self.send_header("X-Error-Message", message)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[str]]]:
+    handler = type("Handler", (Hub,), {"asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", handler.asked
+    server.shutdown()
+
+
+ASK = """
+import json, sys, time
+from idlora.pipeline.preflight import hub
+hub.SECONDS = float(sys.argv[1])
+sources = hub.Sources()
+for owner in sys.argv[2:]:
+    sources.repositories[hub.MODEL, owner + "/model"] = "main"
+    sources.repositories[hub.DATASET, owner + "/data"] = "main"
+began = time.monotonic()
+sources.ask()
+print(json.dumps([list(sources.lacks()), time.monotonic() - began]))
+"""
+
+
+def ask(endpoint: str, home: Path, *owners: str, seconds: float = 10) -> tuple[list[str], float]:
+    """What the check says of repositories, in a process whose hub is at the endpoint, and the seconds that it took."""
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(seconds), *owners], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    lines, took = json.loads(done.stdout.splitlines()[-1])
+    return lines, took
+
+
+def test_each_answer_of_a_hub_has_its_own_sentence(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    endpoint, _ = hub
+    lines, _ = ask(endpoint, tmp_path, "fine", "gated", "gone", "old", "token", "broken")
+    said = "\n".join(lines)
+    assert (
+        f"access to the model gated/model: accept its terms at {endpoint}/gated/model and run `hf auth login`" in said
+    )
+    assert f"accept its terms at {endpoint}/datasets/gated/data" in said
+    assert f"the model gone/model: {endpoint} has none, or hides it" in said
+    assert "the model old/model: it has no such revision" in said
+    assert f"the token: {endpoint} refuses it, asked for token/model, token/data" in said
+    assert "the model broken/model:" in said
+    assert "fine" not in said
+    assert len(lines) == 2 + 2 + 2 + 1 + 2
+
+
+def test_a_host_that_swallows_packets_costs_seconds_however_much_is_asked_of_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:  # connections are taken and nothing is answered
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (line,), took = ask(endpoint, tmp_path, *(f"owner{number}" for number in range(8)), seconds=1.5)
+    assert took < 4
+    assert f"the hub: {endpoint} does not answer" in line
+    assert "owner7/data" in line
+    assert "HF_ENDPOINT" in line
+
+
+def test_the_tiny_scale_asks_no_network_and_imports_no_deepspeed(hub, results: Path, tmp_path: Path) -> None:
+    endpoint, asked = hub
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom idlora.pipeline.compose import compose_cell\n"
+        "from idlora.pipeline.preflight import missing\n"
+        f"cell = compose_cell('gsm8k_llama3', 'lora', scale='tiny', seed=0, overrides=['results_dir={results}', "
+        "'train.learning_rate=0.01'])\n"
+        f"print(missing([cell], results_dir=Path('{results}')), [n for n in ('deepspeed', 'datasets') if n in sys.modules])"
+    )
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "*",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "[] []", done.stdout + done.stderr
+    assert asked == []
+
+
+def test_a_model_folder_is_looked_through(tiny: Cell, tmp_path: Path, results: Path) -> None:
+    def lacks(**model) -> list[str]:
+        own = dataclasses.replace(tiny.model, path_or_id=str(tmp_path), checksum=None, **model)
+        return [
+            line
+            for line in missing([dataclasses.replace(tiny, model=own)], results_dir=results)
+            if "model folder" in line
+        ]
+
+    (tmp_path / "config.json").write_text((Path(tiny.model.path_or_id) / "config.json").read_text())
+    assert "it has no tokenizer" in lacks()[0]
+    (tmp_path / "tokenizer.json").touch()
+    assert "it has no .safetensors file" in lacks()[0]
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}})
+    )
+    (tmp_path / "one.safetensors").touch()
+    assert "it lacks 1 of its 2 files of weights, such as two.safetensors" in lacks()[0]
+    (tmp_path / "two.safetensors").touch()
+    assert lacks() == []
+
+
+def test_a_model_in_the_hubs_cache_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "a" * 40
+    folder = tmp_path / "models--owner--model"
+    snapshot = folder / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    assert not model_here("owner/model", "main")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (snapshot / name).touch()
+    assert model_here("owner/model", "main")
+    assert model_here("owner/model", commit)
+    assert not model_here("owner/model", "b" * 40)
+
+
+def test_the_command_lists_what_is_missing_and_ends_in_time(repository: Path, results: Path) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(repository / "scripts" / "check.py"), "scale=paper", "table=table3", "methods=[base,idlora]",
+         f"results_dir={results}"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    took = time.monotonic() - began
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "2 of 2 cells are not finished; missing for them here:\n  1. " in done.stderr
+    assert "allow_code_execution=true" in done.stderr
+    assert "memory of a GPU at the peak" in done.stdout
+    assert took < 60  # under 20 s by itself; the tests' machine has other work

@@ -1,0 +1,133 @@
+"""How many processes a config asks for on a machine, and whether this process is one of them already."""
+
+import os
+from contextlib import contextmanager
+from unittest import mock
+
+import forks
+import pytest
+import two_processes
+
+from idlora.training import launching
+from idlora.training.launching import Launch, resolve
+
+STEP = {
+    "SLURM_JOB_ID": "71234", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
+}  # fmt: skip
+
+
+@contextmanager
+def environment(**variables):
+    with mock.patch.dict(os.environ, variables, clear=True):
+        yield os.environ
+
+
+@pytest.mark.parametrize(
+    ("mode", "num_processes", "full", "gpus", "expected"),
+    [
+        ("auto", None, True, 0, ("single", 1)),
+        ("auto", None, False, 1, ("single", 1)),
+        ("auto", None, True, 1, ("single", 1)),
+        ("auto", None, True, 2, ("zero3", 2)),
+        ("auto", None, False, 2, ("ddp", 2)),
+        ("auto", 4, False, 8, ("ddp", 4)),
+        ("auto", 4, True, 8, ("zero3", 4)),
+        ("auto", 1, True, 8, ("single", 1)),
+        ("auto", 2, True, 0, ("ddp", 2)),
+        ("single", None, True, 8, ("single", 1)),
+        ("ddp", None, True, 8, ("ddp", 8)),
+        ("ddp", None, False, 0, ("ddp", 1)),
+        ("ddp", 2, False, 0, ("ddp", 2)),
+        ("zero2", None, False, 2, ("zero2", 2)),
+        ("zero3", None, True, 0, ("zero3", 1)),
+        ("zero3", 2, False, 0, ("zero3", 2)),
+    ],
+)
+def test_a_launch_takes_every_gpu_and_auto_shards_what_is_trained_in_full(mode, num_processes, full, gpus, expected):
+    with environment():
+        launch = resolve(mode, num_processes=num_processes, full=full, gpus=gpus)
+    assert (launch.mode, launch.processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "num_processes", "gpus", "world", "sentence"),
+    [
+        ("zero4", None, 0, None, "launch=zero4 is no way to launch: choose auto, single, ddp, zero2, zero3"),
+        ("ddp", 0, 0, None, "launch.num_processes=0 trains nothing"),
+        ("ddp", -1, 0, None, "launch.num_processes=-1 trains nothing"),
+        ("ddp", 4, 2, None, "launch.num_processes=4 and 2 visible GPUs"),
+        ("single", 2, 0, None, "launch=single is one process, and 2 are asked for"),
+        ("single", None, 8, "2", "launch=single is one process, and 2 are asked for"),
+        ("ddp", 4, 8, "2", "launch.num_processes=4, and this process is one of 2 that a launcher started"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused_with_its_value(mode, num_processes, gpus, world, sentence):
+    with environment(**({} if world is None else {"RANK": "1", "WORLD_SIZE": world})):
+        with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
+            resolve(mode, num_processes=num_processes, full=False, gpus=gpus)
+
+
+def test_inside_a_launch_its_size_counts_and_nothing_more_is_started():
+    with environment(RANK="3", WORLD_SIZE="16"):  # of two machines: more ranks than GPUs here
+        assert (launching.inside(), launching.rank()) == (True, 3)
+        for mode, full, expected in (("auto", True, "zero3"), ("auto", False, "ddp"), ("zero2", True, "zero2")):
+            launch = resolve(mode, num_processes=None, full=full, gpus=8)
+            assert (launch, launch.needs_ranks) == (Launch(mode=expected, processes=16), False)
+        assert resolve("ddp", num_processes=16, full=False, gpus=8).processes == 16
+    with environment(RANK="0", WORLD_SIZE="1"):
+        assert resolve("auto", num_processes=None, full=True, gpus=8) == Launch(mode="single", processes=1)
+    with environment():
+        assert (launching.inside(), launching.rank()) == (False, 0)
+        assert [Launch(mode=mode).needs_ranks for mode in ("single", "ddp", "zero2", "zero3")] == [False, False, True, True]
+        assert Launch(mode="ddp", processes=2).needs_ranks
+
+
+def test_the_tasks_of_a_slurm_step_are_ranks():
+    with environment(**STEP) as variables:
+        assert (launching.inside(), launching.rank()) == (True, 5)
+        found = {name: variables[name] for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
+        assert found == {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.7"}
+        assert 10000 <= int(variables["MASTER_PORT"]) < 60000
+        port = variables["MASTER_PORT"]
+    with environment(**STEP | {"SLURM_PROCID": "2", "SLURM_LOCALID": "2"}) as variables:
+        assert launching.rank() == 2
+        assert variables["MASTER_PORT"] == port
+    with environment(**STEP | {"MASTER_ADDR": "head", "MASTER_PORT": "29500"}) as variables:
+        assert launching.inside()
+        assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("head", "29500")
+    with environment(**STEP, RANK="0", WORLD_SIZE="2"):  # torchrun, started by srun once a machine
+        assert (launching.rank(), resolve("ddp", num_processes=None, full=False, gpus=2).processes) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        {**STEP, "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"},
+    ],
+    ids=["a batch script", "a step of one task, as submitit has", "a shell in an allocation"],
+)
+def test_what_is_no_slurm_step_of_several_tasks_is_no_launch(variables):
+    with environment(**variables):
+        assert not launching.inside()
+        assert resolve("auto", num_processes=None, full=False, gpus=2).needs_ranks
+        assert "RANK" not in os.environ
+
+
+def test_the_ranks_of_a_launch_agree_and_the_first_goes_first(tmp_path):
+    forks.together(two_processes.agree, tmp_path, folder=tmp_path)
+    said, found = ([(tmp_path / f"{what}-{rank}").read_text() for rank in (0, 1)] for what in ("said", "found"))
+    assert said == ["True False"] * 2
+    assert found == ["False", "True"]  # whether the other one had been there before
+
+
+def test_outside_of_a_launch_a_process_agrees_with_itself():
+    with environment():
+        launching.join()
+        launching.give_way()
+    assert launching.from_first_rank(True)
+    assert not launching.from_first_rank(False)
+    with launching.first_rank_first():
+        pass
