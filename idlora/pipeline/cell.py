@@ -159,13 +159,14 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
     import torch  # seconds to import: a finished cell needs none of it
 
-    from idlora.training import build_adapted, build_base, build_data, count_parameters, train
+    from idlora.training import build_adapted, build_data, count_parameters, shared_base, train
 
     torch.set_num_threads(cell.threads)
     launching.join()
     launching.cap_memory(cell.launch.memory_gb)
-    model, tokenizer = build_base(cell.model)
+    model, tokenizer = shared_base.take(cell.model)
     if cell.method.kind == "none":
+        shared_base.give_back(model)
         return count_parameters(model) | {"parameters_trainable": 0}
     tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
     model = build_adapted(model, cell.method, cell.train.seed)
@@ -179,6 +180,8 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
         on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
         tracking=cell.tracking,
     )
+    if cell.method.kind == "peft" and cell.launch.mode == "single":  # else weights have moved, or a process ends
+        shared_base.give_back(model)
     return dataclasses.asdict(resources) | {"launch": cell.launch.mode}
 
 

@@ -94,7 +94,9 @@ def _evaluate(subject: Subject, progress: Silent) -> None:
     processes = subject.processes or max(1, torch.cuda.device_count())
     if processes > 1:
         _answer_in_shares(subject, waiting, processes=processes, progress=progress)
-    _run(subject, waiting, subject.load(weights=processes == 1), progress=progress)
+    loaded = subject.load(weights=processes == 1)
+    _run(subject, waiting, loaded, progress=progress)
+    release(loaded[0])
 
 
 def _answer_in_shares(subject: Subject, protocols: list[Protocol], *, processes: int, progress: Silent) -> None:
@@ -159,19 +161,26 @@ def _run(
 
 def load_run(folder: Path, model: ModelSpec, method: MethodSpec, *, weights: bool = True) -> tuple[Any, Any]:
     """`Subject.load` of a finished run."""
-    from idlora.training import load_finished
+    from idlora.training import load_finished, shared_base
 
-    return load_finished(folder, model, method) if weights else _without_weights(model)
+    return load_finished(folder, model, method, take=shared_base.take) if weights else _without_weights(model)
 
 
 def load_model(model: ModelSpec, adapter: Path | str | None, *, weights: bool = True) -> tuple[Any, Any]:
     """`Subject.load` of a base model, with an adapter or without."""
-    from idlora.training import build_base, load_adapter
+    from idlora.training import load_adapter, shared_base
 
     if not weights:
         return _without_weights(model)
-    base, tokenizer = build_base(model)
+    base, tokenizer = shared_base.take(model)
     return (base if adapter is None else load_adapter(base, adapter, model)), tokenizer
+
+
+def release(model: Any) -> None:
+    """Leave the base of a model that is no longer needed to the next one that loads it."""
+    from idlora.training import shared_base
+
+    shared_base.give_back(model)
 
 
 def _without_weights(model: ModelSpec) -> tuple[Any, Any]:

@@ -28,6 +28,7 @@ _HOME = {
     "TrainingFailed": "trainer",
     "heldout_loss": "trainer",
     "train": "trainer",
+    "shared_base": "bases",
     "Resources": "telemetry",
     "count_parameters": "telemetry",
 }

@@ -6,6 +6,7 @@ Left out: bases of full fine-tuning, which are other models afterwards, and shar
 """
 
 import logging
+import weakref
 
 import torch
 from peft import PeftModel
@@ -27,6 +28,8 @@ class SharedBase:
     def __init__(self) -> None:
         self._spec: ModelSpec | None = None
         self._kept: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._lent: weakref.ref[PreTrainedModel] | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         self._sums: Sums = {}
 
     def take(self, spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -37,26 +40,31 @@ class SharedBase:
         """
         kept, self._kept = self._kept, None
         if kept is None or spec != self._spec:
-            del kept  # before the next one is read: two may not fit
+            kept = None  # gone before the next one is read: two may not fit
             kept = build_base(spec)
             self._spec, self._sums = spec, _bit_sums(kept[0])
+        self._lent, self._tokenizer = weakref.ref(kept[0]), kept[1]
         return kept
 
-    def give_back(
-        self, spec: ModelSpec, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
-        """Keep the base of a model that was taken here, without its adapters, unless something has changed it."""
-        base = model.unload() if isinstance(model, PeftModel) else model
-        if spec != self._spec:
+    def give_back(self, model: PreTrainedModel | PeftModel) -> None:
+        """Keep the base that was taken last, and comes back with adapters or without, unless something has changed it.
+
+        Another model is nobody's base here, and is left to its caller.
+        """
+        if self._lent is None or base_of(model) is not self._lent():
             return
+        base = model.unload() if isinstance(model, PeftModel) else model
         base.disable_input_require_grads()  # of gradient checkpointing
         base.requires_grad_(True).eval()
-        for parameter in base.parameters():
-            parameter.grad = None
         if _bit_sums(base) != self._sums:
-            logger.warning("A cell has changed its base %s, which is loaded anew for the next one.", spec.name)
+            logger.warning("A cell has changed its base %s, which is loaded anew for the next one.", self._spec.name)
             return
-        self._kept = (base, tokenizer)
+        self._kept = (base, self._tokenizer)
+
+
+def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model itself, or what its adapters sit in."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 shared_base = SharedBase()

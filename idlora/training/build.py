@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -288,9 +288,15 @@ def load_adapter(model: PreTrainedModel, adapter: Path | str, base: ModelSpec) -
 
 
 def load_finished(
-    folder: Path | str, base: ModelSpec, method: MethodSpec
+    folder: Path | str,
+    base: ModelSpec,
+    method: MethodSpec,
+    *,
+    take: Callable[[ModelSpec], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = build_base,
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """The trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
+
+    An adapter is put on the base that `take` gives, such as `idlora.training.bases.SharedBase.take`.
 
     Raises:
         FileNotFoundError: the run has not saved its model.
@@ -302,5 +308,5 @@ def load_finished(
             raise FileNotFoundError(f"No trained model in {folder / 'model'}: finish the run first.")
         own = dataclasses.replace(base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None)
         return build_model(own, home()), build_tokenizer(base)
-    model, tokenizer = build_base(base)
+    model, tokenizer = take(base)
     return (load_adapter(model, folder / "adapter", base) if method.kind == "peft" else model), tokenizer

@@ -146,9 +146,14 @@ def test_the_micro_batch_is_the_largest_that_fits_and_divides_the_share() -> Non
 
 def test_decoding_holds_the_weights_and_a_cache_that_grows_with_the_answers() -> None:
     model, method = base_shape("llama3", "paper"), method_at("base", "paper")
-    few, many = (inference(model, method, length=2048, batch_size=size) for size in (8, 16))
+    few, many = (inference(model, method, answers=size, length=2048, read=1024) for size in (8, 16))
     assert few.weights == 8_030_261_248 * 2
     assert many.buffers == 2 * few.buffers == 16 * 2048 * 32 * 2 * 8 * 128 * 2
+    assert inference(model, method, answers=8, length=0, read=2048).buffers == 0
+    assert (
+        inference(model, method, answers=8, length=0, read=2048).total
+        > inference(model, method, answers=8, length=0, read=1024).total
+    )
 
 
 def test_the_estimate_says_its_parts() -> None:

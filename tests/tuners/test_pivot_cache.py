@@ -66,6 +66,10 @@ def test_a_checksum_sees_every_change_of_content_place_shape_and_type(dtype, col
     assert checksum(weight.T.contiguous().T) == checksum(weight)
 
 
+def test_nothing_of_one_width_is_not_nothing_of_another():
+    assert len({checksum(torch.zeros(4, columns)) for columns in (1, 2, 4)}) == 3
+
+
 def test_signs_that_change_in_pairs_are_seen():
     weight = torch.randn(1, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
     sums = {checksum(weight)}
@@ -111,8 +115,7 @@ def test_what_was_selected_is_read_the_next_time_with_the_seconds_it_took(cache,
     assert again.seconds == first.seconds
     assert same({name.removeprefix("renamed."): one for name, one in again.selections.items()}, first.selections)
     assert all(one.pivots.dtype == torch.int32 and sum(one.sizes) > 0 for one in again.selections.values())
-    again.selections["renamed.q"].pivots.zero_()
-    assert choose(make_weights()).selections["q"].pivots.any()
+    assert all(one.pivots.untyped_storage().nbytes() == 4 * 3 * 4 for one in again.selections.values())  # each its own
     assert [path.suffix for path in cache.iterdir()] == [".safetensors"]
 
 

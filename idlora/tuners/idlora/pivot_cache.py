@@ -73,7 +73,7 @@ def select_once(
     file = None
     if folder is not None:
         marks = {name: _mark(weight, backend) for name, weight in weights()}
-        key = {"version": SELECTION_VERSION, "weights": list(marks.values())} | sizes
+        key = {"version": SELECTION_VERSION, "weights": list(marks.values())} | settings | sizes
         file = folder / f"{_sha256(json.dumps(key).encode())}.safetensors"
         found = _from_first_process(_read(file, list(marks), (num_clusters, r)) if _is_first_process() else None)
         if found is not None:
