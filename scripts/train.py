@@ -4,12 +4,15 @@ python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1
 """
 
+from dataclasses import replace
+
 import hydra
 from omegaconf import DictConfig
 
 from idlora.evals.registry import runs_code
 from idlora.pipeline.cell import train_cell
 from idlora.pipeline.compose import cell_from_config, register_resolvers
+from idlora.pipeline.preflight import fitted, require
 from idlora.pipeline.progress import display
 from idlora.pipeline.shell import command
 from idlora.training.launching import rank
@@ -26,6 +29,8 @@ def main(config: DictConfig) -> None:
     if cell.run.done:
         print(f"already trained: {cell.run.folder}")
     else:
+        require([replace(cell, protocols=())], scale=cell.scale, results_dir=cell.results_dir)
+        cell = fitted(cell)
         print(cell.division, flush=True)
         with display(1) as progress:
             progress.cell(cell.title)

@@ -93,4 +93,4 @@ DATASETS = {
 
 def revision_of(name: str, revisions: Mapping[str, str] | None) -> str:
     """The revision of a data set among those given by name; `NEWEST` where it is not among them."""
-    return (revisions or {}).get(name) or NEWEST
+    return (revisions or {}).get(name, NEWEST)

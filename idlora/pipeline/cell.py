@@ -138,7 +138,9 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
 
     Waits for another process that works on the run, and does nothing where that one finished it.
     """
-    progress = progress or Silent()
+    from idlora.pipeline.preflight import fitted  # which knows of cells itself
+
+    progress, cell = progress or Silent(), fitted(cell)
     in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
     if not in_ranks:
         launching.join()

@@ -126,7 +126,7 @@ class Tracking(TrainerCallback):
 
     def on_substep_end(self, args, state, control, **kwargs):
         if self._evenness is not None:
-            self._router_entropy = self._evenness()
+            self._router_entropy, self._evenness = self._evenness(), None
             self._look.close()
 
     on_step_end = on_substep_end  # the first micro-batch may be the only one
@@ -174,7 +174,6 @@ def tracked(
     try:
         yield [tracking]
     except BaseException:
-        tracking.close(failed=True)
         raise
     tracking.close(failed=False)
 

@@ -100,8 +100,9 @@ def test_buffers_serve_one_batch_after_another_and_keep_few_steps(fixed, monkeyp
     assert found == answers(model, tmp_path / "large", batch_size=7)
 
 
-def test_a_prefill_in_several_passes_fills_the_same_cache(fixed, monkeypatch, tmp_path):
-    model = small_model()
+@pytest.mark.parametrize("kind", ["llama", "mistral"])  # a sliding window notices where in the cache a token lies
+def test_a_prefill_in_several_passes_fills_the_same_cache(kind, fixed, monkeypatch, tmp_path):
+    model = small_model(kind)
     whole = answers(model, tmp_path / "whole", **ASKED["samples"])
     monkeypatch.setattr(decoding, "passes", lambda prompts, device: ([prompt] for prompt in prompts))
     assert answers(model, tmp_path / "parts", **ASKED["samples"]) == whole

@@ -21,10 +21,10 @@ from idlora.pipeline.preflight.disk import lacking as disk_lacks
 from idlora.pipeline.preflight.disk import needs
 from idlora.pipeline.preflight.hub import Sources
 from idlora.pipeline.preflight.kinds import Kind, estimate_lines, kinds_of, misfits
-from idlora.pipeline.preflight.machine import gpu_lacks, gpus, memory_lacks
+from idlora.pipeline.preflight.machine import fitted, gpu_lacks, gpus, memory_lacks
 from idlora.pipeline.preflight.software import software_lacks
 
-__all__ = ["Kind", "NotReady", "estimate_lines", "kinds_of", "missing", "needs", "require", "require_evaluation"]
+__all__ = ["Kind", "NotReady", "estimate_lines", "fitted", "kinds_of", "missing", "needs", "require", "require_evaluation"]
 
 
 class NotReady(Exception):

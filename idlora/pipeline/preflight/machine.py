@@ -3,10 +3,11 @@
 import ctypes
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from idlora.pipeline.preflight.kinds import Kind
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.preflight.kinds import Kind, kinds_of
 
 DRIVER = Path("/proc/driver/nvidia/version")
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
@@ -185,3 +186,19 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
                 f"(now {cell.batch_size})"
             ),
         )
+
+
+def fitted(cell: Cell) -> Cell:
+    """The cell with a micro-batch that this machine's smallest GPU holds, if `train.micro_batch_size` is more.
+
+    The effective batch stays. Where not even one row is estimated to fit, and without GPUs, the cell is as it was.
+    """
+    found = gpus()
+    if not found or cell.method.kind == "none":
+        return cell
+    memory = min(gpu.memory for gpu in found)
+    if cell.launch.memory_gb is not None:
+        memory = min(memory, int(cell.launch.memory_gb * 1e9))
+    (kind,) = kinds_of([cell])
+    rows = None if kind.body is None else kind.fitting(memory)
+    return cell if rows is None else replace(cell, train=replace(cell.train, micro_batch_size=rows))

@@ -1,0 +1,102 @@
+"""Untuned bases against published scores: every row can be asked for, and the embedded bases meet their reference."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.typed import ConfigError
+from idlora.pipeline.validation import (
+    MISSING,
+    OUTSIDE,
+    PUBLISHED,
+    WITHIN,
+    Checked,
+    Published,
+    base_cells,
+    check,
+    chosen,
+    published_at,
+    summary,
+)
+
+
+def row(**changes) -> Published:
+    settings = {"model": "pebble", "benchmark": "gsm8k", "protocol": "0shot", "metric": "strict", "published": 10.0}
+    return Published(**(settings | {"tolerance": 2.0, "source": "a paper"} | changes))
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+def test_every_published_row_is_a_protocol_that_some_base_of_the_scale_is_evaluated_under(
+    scale: str, tmp_path: Path
+) -> None:
+    rows = published_at(scale, tolerance=0)
+    cells = base_cells(rows, scale=scale, overrides=[f"results_dir={tmp_path}"])
+    asked = {(cell.model.name, p.benchmark, p.name) for cell in cells for p in cell.protocols}
+    assert asked == {(each.model, each.benchmark, each.protocol) for each in rows}
+    assert {each.verdict for each in check(rows, cells)} == {MISSING}
+
+
+def test_published_rows_say_where_they_are_from_and_how_near_is_near() -> None:
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {each["scale"] for each in rows} == {"paper", "small"}
+    for each in rows:
+        assert all(each.values()), each
+        assert 0 < float(each["tolerance"]) < 10 < float(each["published"]) < 100
+
+
+def test_a_scale_without_published_scores_has_its_committed_reference() -> None:
+    rows = published_at("tiny", tolerance=1.5)
+    assert {each.model for each in rows} == {"pebble", "cobble", "gravel"}
+    assert {(each.tolerance, each.source) for each in rows} == {(1.5, "results/tiny/metrics.csv")}
+    assert {each.model for each in chosen(rows, models=["gravel"], benchmarks=None)} == {"gravel"}
+    with pytest.raises(
+        ConfigError, match=r"benchmarks=\w+ has no published score here; there are commonsenseqa, gsm8k"
+    ):
+        chosen(rows, models=None, benchmarks=["arithmetic"])
+    with pytest.raises(ConfigError, match="nothing is published of the bases at scale=huge"):
+        published_at("huge", tolerance=1)
+
+
+def test_a_row_that_nothing_evaluates_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no experiment at scale=tiny evaluates granite on gsm8k \(0shot\)"):
+        base_cells([row(model="granite")], scale="tiny", overrides=[f"results_dir={tmp_path}"])
+
+
+def test_a_score_is_within_its_tolerance_outside_or_missing() -> None:
+    verdicts = [
+        Checked(published=row(), score=score, low=0, high=20, items=9).verdict for score in (12.0, 8.0, 12.1, 7.9)
+    ]
+    assert verdicts == [WITHIN, WITHIN, OUTSIDE, OUTSIDE]
+    missing = Checked(published=row())
+    assert missing.verdict == MISSING
+    assert summary([Checked(published=row(), score=9.0)], {}) is None
+    said = summary([Checked(published=row(), score=19.0), missing], {"pebble/base": "OutOfMemory"})
+    assert "failed: pebble/base: OutOfMemory" in said
+    assert "1 of 2 scores are outside" in said
+    assert "1 of 2 scores are missing" in said
+
+
+def test_the_command_evaluates_a_base_and_finds_it_at_its_reference(repository: Path, tmp_path: Path) -> None:
+    def run(*more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(repository / "scripts" / "validate.py"), "scale=tiny", f"results_dir={tmp_path}"]
+        asked = ["models=[pebble]", "benchmarks=[commonsenseqa]", "workers=1", *more]
+        return subprocess.run([*command, *asked], capture_output=True, text=True, timeout=300)
+
+    done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "within" in done.stdout
+    (written,) = csv.DictReader((tmp_path / "tiny" / "validation.csv").open(newline=""))
+    assert (written["model"], written["benchmark"], written["verdict"]) == ("pebble", "commonsenseqa", "within")
+    assert abs(float(written["difference"])) <= 3
+    # The table's own base row is this run: what was evaluated here is not evaluated again.
+    base = compose_cell("multitask_llama3", "base", scale="tiny", seed=0, overrides=[f"results_dir={tmp_path}"])
+    assert "commonsenseqa" not in [protocol.benchmark for protocol in base.subject.waiting]
+    rows = [row(benchmark="commonsenseqa", protocol="likelihood_0shot", metric="acc", published=99.0)]
+    (far,) = check(rows, base_cells(rows, scale="tiny", overrides=[f"results_dir={tmp_path}"]))
+    assert far.verdict == OUTSIDE
+    assert far.low < far.score < far.high

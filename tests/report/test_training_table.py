@@ -1,0 +1,100 @@
+"""What training takes, from finished runs: rows, scaling, and what such a measurement must not show."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idlora.records import Run, write_json
+from idlora.records.files import RecordError
+from idlora.report.training import problems, training_rows, write_training
+
+
+def made_run(folder: Path, *, method: str, processes: int, launch: str, tokens: float, **changes) -> Run:
+    resources = {
+        "launch": launch, "processes": processes, "step_seconds_median": 2.0, "step_seconds_iqr": 0.1,
+        "step_seconds_max": 2.2, "tokens_per_second": tokens, "peak_memory_bytes": 30_000_000_000, "final_loss": 9.0,
+        "steps": 2, "micro_batch_size": 4, "accumulation": 8 // processes, "parameters_trainable": 10,
+        "adapter_bytes": 40, "selection_seconds": 0.0, "device": "NVIDIA H200",
+    } | changes  # fmt: skip
+    config = {
+        "experiment": "e", "scale": "paper", "seed": 0, "model": {"name": "m", "label": "M"},
+        "method": {"name": method, "label": method.upper(), "kind": "peft"}, "data": {"name": "d", "max_length": 1024},
+        "train": {"batch_size": 32},
+    }  # fmt: skip
+    run = Run(folder / f"{method}-{processes}")
+    run.start(config)
+    (run.folder / "train_log.jsonl").write_text(
+        "".join(json.dumps({"step": n, "loss": 11.0 - n}) + "\n" for n in (1, 2))
+    )
+    run.finish(resources)
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[Run]:
+    return [
+        made_run(tmp_path, method="lora", processes=2, launch="ddp", tokens=19_000.0),
+        made_run(tmp_path, method="lora", processes=1, launch="single", tokens=10_000.0),
+        made_run(tmp_path, method="fft", processes=2, launch="zero3", tokens=12_000.0),
+    ]
+
+
+def test_scaling_is_against_the_same_cell_on_one_gpu(runs):
+    rows = {(row["method"], row["processes"]): row for row in training_rows(runs)}
+    assert rows["LORA", 2]["scaling"] == pytest.approx(1.9)
+    assert rows["LORA", 1]["scaling"] is None
+    assert rows["FFT", 2]["scaling"] is None
+    assert rows["LORA", 2]["first_loss"] == 10.0
+    assert rows["LORA", 2]["tokens_per_step"] == 38_000
+    assert rows["LORA", 2]["command"].startswith("python ")
+
+
+def test_a_good_measurement_has_no_problems(runs):
+    assert problems(training_rows(runs), memory_bytes=80e9, scaling=1.85) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"final_loss": 10.0}, "the loss went from 10.000 to 10.000"),
+        ({"peak_memory_bytes": 81_000_000_000}, "81.0 GB at the peak, 80.0 allowed"),
+        ({"step_seconds_max": 4.1}, "a step took 4.10 s, the median 2.00 s"),
+        ({"tokens": 18_000.0}, "1.800 times the tokens/s of one GPU, 1.85 asked for"),
+    ],
+)
+def test_what_must_not_be_seen_is_told(changes, sentence, tmp_path):
+    settings = {"method": "lora", "processes": 2, "launch": "ddp", "tokens": 19_000.0} | changes
+    alone = made_run(tmp_path, method="lora", processes=1, launch="single", tokens=10_000.0)
+    (told,) = problems(training_rows([made_run(tmp_path, **settings), alone]), memory_bytes=80e9, scaling=1.85)
+    assert told == f"M, LORA, 2 process(es): {sentence}"
+
+
+def test_a_run_that_is_not_finished_is_no_measurement(tmp_path):
+    run = Run(tmp_path / "begun")
+    with pytest.raises(RecordError, match="only finished runs are measurements"):
+        training_rows([run])
+
+
+def test_the_files_hold_every_row(runs, tmp_path):
+    paths = write_training(training_rows(runs), tmp_path / "out")
+    with paths[0].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["FFT", "LORA", "LORA"]
+    assert rows[2]["scaling"] == "1.9"
+    assert rows[2]["packing"] == "false"
+    assert "| M | LORA | 2 (ddp) | 2·4·4 | 2.00 | 19,000 | 1.90 | 30.0 | — | 10.00 → 9.00 |" in paths[1].read_text()
+
+
+def test_the_command_ends_with_1_where_something_must_not_be(runs, tmp_path, repository):
+    write_json(runs[0].folder / "resources.json", runs[0].resources | {"tokens_per_second": 15_000.0})
+    done = subprocess.run(
+        [sys.executable, "scripts/scaling.py", str(tmp_path), "--into", str(tmp_path / "out")],
+        cwd=repository, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "1.500 times the tokens/s of one GPU" in done.stderr
+    assert (tmp_path / "out" / "training.csv").is_file()
