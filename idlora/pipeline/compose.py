@@ -198,7 +198,7 @@ def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[s
         raise ConfigError(str(error)) from error
     if launch.mode == values["mode"]:
         return launch, values["deepspeed"]
-    return launch, yaml.safe_load((CONFIGS / "launch" / f"{launch.mode}.yaml").read_text(encoding="utf-8"))["deepspeed"]
+    return launch, yaml.safe_load((CONFIGS / "launch" / f"{launch.mode}.yaml").read_text(encoding="utf-8")).get("deepspeed")
 
 
 def method_spec(values: Mapping[str, Any]) -> MethodSpec:

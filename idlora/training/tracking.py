@@ -60,7 +60,6 @@ class Wandb:
             entity=spec.entity,
             group=config.get("experiment"),
             name=folder.name,
-            id=folder.name,
             resume="allow",
             dir=folder,
             config=dict(config),
@@ -174,6 +173,7 @@ def tracked(
     try:
         yield [tracking]
     except BaseException:
+        tracking.close(failed=True)
         raise
     tracking.close(failed=False)
 

@@ -115,11 +115,11 @@ def watched() -> Iterator[dict[str, Any]]:
 
         def train(self, **options):
             result = super().train(**options)
-            wrapped = self.model_wrapped.eval()
-            seen["wrapper"] = type(wrapped).__name__
+            seen["wrapper"] = type(self.model_wrapped).__name__
             seen["in_parts"] = all(parameter.numel() == 0 for parameter in self.model.parameters())
+            self.model_wrapped.eval()
             with torch.no_grad():
-                seen["logits"] = wrapped(input_ids=probe()).logits.tolist()
+                seen["logits"] = self.model_wrapped(input_ids=probe()).logits.tolist()
             return result
 
     trainer.StepTrainer = Watched

@@ -63,9 +63,9 @@ def test_a_launch_takes_every_gpu_and_auto_shards_what_is_trained_in_full(mode, 
     ],
 )
 def test_what_cannot_be_launched_is_refused_with_its_value(mode, num_processes, gpus, world, sentence):
-    with environment(**({} if world is None else {"RANK": "1", "WORLD_SIZE": world})):
-        with pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
-            resolve(mode, num_processes=num_processes, full=False, gpus=gpus)
+    variables = {} if world is None else {"RANK": "1", "WORLD_SIZE": world}
+    with environment(**variables), pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
+        resolve(mode, num_processes=num_processes, full=False, gpus=gpus)
 
 
 def test_inside_a_launch_its_size_counts_and_nothing_more_is_started():
@@ -79,7 +79,8 @@ def test_inside_a_launch_its_size_counts_and_nothing_more_is_started():
         assert resolve("auto", num_processes=None, full=True, gpus=8) == Launch(mode="single", processes=1)
     with environment():
         assert (launching.inside(), launching.rank()) == (False, 0)
-        assert [Launch(mode=mode).needs_ranks for mode in ("single", "ddp", "zero2", "zero3")] == [False, False, True, True]
+        assert not Launch(mode="ddp").needs_ranks
+        assert Launch(mode="zero2").needs_ranks
         assert Launch(mode="ddp", processes=2).needs_ranks
 
 
@@ -116,11 +117,9 @@ def test_what_is_no_slurm_step_of_several_tasks_is_no_launch(variables):
         assert "RANK" not in os.environ
 
 
-def test_the_ranks_of_a_launch_agree_and_the_first_goes_first(tmp_path):
+def test_the_ranks_of_a_launch_agree_with_the_first(tmp_path):
     forks.together(two_processes.agree, tmp_path, folder=tmp_path)
-    said, found = ([(tmp_path / f"{what}-{rank}").read_text() for rank in (0, 1)] for what in ("said", "found"))
-    assert said == ["True False"] * 2
-    assert found == ["False", "True"]  # whether the other one had been there before
+    assert [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)] == ["True False"] * 2
 
 
 def test_outside_of_a_launch_a_process_agrees_with_itself():
@@ -129,5 +128,3 @@ def test_outside_of_a_launch_a_process_agrees_with_itself():
         launching.give_way()
     assert launching.from_first_rank(True)
     assert not launching.from_first_rank(False)
-    with launching.first_rank_first():
-        pass

@@ -1,7 +1,6 @@
 """What the ranks of `forks.together` do: each function is called in both of them."""
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from cells import METHODS, SHORT, run, schedule, watched
 
 from idlora.data import TokenizedSet
+from idlora.pipeline.shell import quiet
 from idlora.training import ModelSpec, launching
 
 JOBS = {
@@ -24,23 +24,21 @@ JOBS = {
 def train_jobs(folder: Path, names: list[str], base: ModelSpec, rows: list[dict], deepspeed: Mapping | None) -> None:
     """Do each job as one of the launch's ranks, and leave beside its outcome what was seen meanwhile."""
     torch.set_num_threads(1)
+    quiet()
     for name in names:
         method, changes, count = JOBS[name]
         tokenized = TokenizedSet(rows[:count], [str(index) for index in range(len(rows[:count]))])
+        spec = schedule(**changes, deepspeed=deepspeed)
         with watched() as seen:
-            _, resources = run(folder / name, base, METHODS[method], tokenized, schedule(**changes, deepspeed=deepspeed))
+            _, resources = run(folder / name, base, METHODS[method], tokenized, spec)
         seen["world"] = [torch.distributed.get_world_size(), resources.processes]
         seen["division"] = [resources.micro_batch_size, resources.accumulation]
         (folder / name / f"rank-{torch.distributed.get_rank()}.json").write_text(json.dumps(seen))
 
 
 def agree(folder: Path) -> None:
-    """Writes what the first rank said, which says True and then False, and whether the other had been there before."""
+    """Writes what the first rank said, which says True and then False, and the other the opposite."""
     launching.join()
     rank = launching.rank()
     said = [launching.from_first_rank(value) for value in ((True, False) if rank == 0 else (False, True))]
     (folder / f"said-{rank}").write_text(" ".join(map(str, said)))
-    with launching.first_rank_first():
-        if rank == 0:
-            time.sleep(0.3)  # the other one would be faster
-        (folder / f"found-{rank}").write_text(str((folder / f"found-{1 - rank}").exists()))
