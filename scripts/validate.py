@@ -18,6 +18,9 @@ from idlora.pipeline.request import forwarded
 from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import fill
 
+WIDTH = 110
+"""Columns of the table; a narrower terminal breaks its lines, and cuts no number."""
+
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="validate")
 @command
@@ -30,7 +33,7 @@ def main(config: DictConfig) -> None:
     require(cells, scale=scale, results_dir=results)
     outcome = fill(cells, folder=results / scale, workers=values["workers"])
     checked = validation.check(rows, cells)
-    validation.show(checked, Console())
+    validation.show(checked, Console(width=max(Console().width, WIDTH)))
     validation.write(checked, results / scale / "validation.csv")
     print(f"written: {results / scale / 'validation.csv'}")
     if wrong := validation.summary(checked, outcome.failed):

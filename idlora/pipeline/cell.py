@@ -20,7 +20,7 @@ from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
 LATER = {"data": {"packing": False}}
-"""Keys that came after the first results, with their defaults: left out there, so that those results keep their names."""
+"""Keys that came after the first results, with their defaults, at which they are left out: those keep their names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ class Cell:
         """How a step's rows are shared, as a sentence. Raises ValueError where the processes cannot share them."""
         rows, passes = self.train.division(self.launch.processes)
         return (
-            f"{self.train.batch_size} rows a step = {self.launch.processes} process(es) × {passes} passes × {rows} rows "
-            f"(launch={self.launch.mode})"
+            f"{self.train.batch_size} rows a step = {self.launch.processes} process(es) × {passes} passes × "
+            f"{rows} rows (launch={self.launch.mode})"
         )
 
     @property
@@ -217,7 +217,7 @@ def _opened(cell: Cell) -> Iterator[Any]:
 
 
 def _mark(run: Run, error: BaseException) -> None:
-    """Write how a training ended, unless another rank has: the others are interrupted because of the one that failed."""
+    """Write how a training ended, unless another rank has: one fails, and the others are interrupted for it."""
     from idlora.training import OutOfMemory
 
     rank = f"rank {launching.rank()}: " if launching.inside() else ""

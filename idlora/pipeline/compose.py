@@ -103,7 +103,6 @@ def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved config as plain dicts and lists; `ConfigError` where a value is missing or cannot be resolved."""
-    register_resolvers()  # a script has done it, and not the process in which submitit runs the script's body
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -198,7 +197,9 @@ def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[s
         raise ConfigError(str(error)) from error
     if launch.mode == values["mode"]:
         return launch, values["deepspeed"]
-    return launch, yaml.safe_load((CONFIGS / "launch" / f"{launch.mode}.yaml").read_text(encoding="utf-8")).get("deepspeed")
+    return launch, yaml.safe_load((CONFIGS / "launch" / f"{launch.mode}.yaml").read_text(encoding="utf-8")).get(
+        "deepspeed"
+    )
 
 
 def method_spec(values: Mapping[str, Any]) -> MethodSpec:

@@ -24,7 +24,8 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
     anything else is a hub id, whose revision stands for its bytes. Random weights of a hub model's shape need no hub:
-    they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
+    they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub
+    model's, and kept for random
     weights alone: a folder has its own, and pretrained weights are no others for its being written down.
 
     Raises `ConfigError` for an unknown base or a path that is no model folder, CorruptBaseError for a damaged base.

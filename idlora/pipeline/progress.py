@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-
 STEP_SECONDS = 0.2
 """A process at work tells another one of its steps at most this often."""
 

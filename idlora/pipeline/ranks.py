@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from idlora.pipeline.progress import STEP_SECONDS, Silent, Telling
 from idlora.pipeline.shell import is_input_error, quiet, shows_traceback
-from idlora.training.launching import RanksFailed, end_with_launcher, give_way, rank, run_ranks
+from idlora.training.launching import RanksFailed, end_with_launcher, giving_way, rank, run_ranks
 
 if TYPE_CHECKING:
     from idlora.pipeline.cell import Cell
@@ -108,9 +108,9 @@ if __name__ == "__main__":
     quiet()
     place = Path(sys.argv[1])
     try:
-        _main(place)
+        with giving_way():
+            _main(place)
     except Exception as error:
-        give_way()
         if shows_traceback(error):
             traceback.print_exc()
         own = error if is_input_error(error) else RanksFailed(f"rank {rank()}: {type(error).__name__}: {error}")

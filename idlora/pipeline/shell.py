@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 
-from idlora.training.launching import RanksFailed, give_way
+from idlora.training.launching import RanksFailed, giving_way
 
 TRACEBACK = "IDLORA_TRACEBACK"
 """Environment variable that, when set, lets a script's error through with its traceback."""
@@ -32,13 +32,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         quiet()
         try:
-            function(*args, **kwargs)
+            with giving_way():
+                function(*args, **kwargs)
         except KeyboardInterrupt:
             _end("interrupted; the same command goes on where it stopped", 130)
         except (NotComplete, RanksFailed) as error:
             _end(str(error), 1)
         except Exception as error:
-            give_way()
             if not shows_traceback(error):
                 _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
             if _one_of_several():
@@ -52,9 +52,9 @@ def quiet() -> None:
     """Silence the warnings that nobody who runs a command can do anything about; in every process that works."""
     # PEFT 0.21 asks transformers by a name that later releases have renamed.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-    # torch has renamed the collectives by which DeepSpeed asks for them, and warns at every call.
-    renamed = r"`torch\.distributed\.\w+` is deprecated"
-    warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
+    # torch has renamed what DeepSpeed and accelerate ask of it, and warns at every call.
+    for renamed in (r"`torch\.distributed\.\w+` is deprecated", "`broadcast_buffers` is deprecated"):
+        warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
 
 
 def shows_traceback(error: Exception) -> bool:

@@ -22,7 +22,8 @@ def environment() -> dict[str, Any]:
     """Git commit and whether the tree is dirty, Python and package versions, CPU, threads, date; taken once a process.
 
     What cannot be found out is None: a package that is not installed, a copy without git.
-    The command is as it was typed. Leaves out: the machine's and the user's names, and environment variables other than the thread count.
+    The command is as it was typed. Leaves out: the machine's and the user's names, and environment variables other
+    than the thread count.
     """
     return {
         "git": _git(),

@@ -9,6 +9,7 @@ adapters that scale worse than asked for.
 import csv
 import io
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def _row(run: Run) -> Row:
         raise RecordError(f"{run.folder} is an untuned base: nothing was trained there")
     with (run.folder / "train_log.jsonl").open(encoding="utf-8") as file:
         losses = [json.loads(line)["loss"] for line in file]
-    provenance = run.provenance
+    git = run.provenance.get("git") or {}
     taken = {name: resources[name] for name in COLUMNS if name in resources}
     return {
         **taken,
@@ -66,9 +67,14 @@ def _row(run: Run) -> Row:
         "length": config["data"]["max_length"],
         "packing": config["data"].get("packing", False),
         "tokens_per_step": round(resources["tokens_per_second"] * resources["step_seconds_median"]),
-        "command": provenance.get("command"),
-        "commit": (provenance.get("git") or {}).get("commit"),
+        "command": _typed(run.provenance.get("command") or ""),
+        "commit": (git.get("commit") or "") + ("+" if git.get("dirty") else ""),
     }
+
+
+def _typed(command: str) -> str:
+    """The command without the place of its results, which is the machine's own."""
+    return shlex.join(part for part in shlex.split(command) if not part.startswith("results_dir="))
 
 
 def _cell(row: Row) -> tuple:
@@ -115,9 +121,9 @@ def write_training(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 LEGEND = (
-    "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its time "
-    "is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s over the "
-    "same cell's on one GPU. Losses are those of the first and the last step."
+    "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its "
+    "time is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s over "
+    "the same cell's on one GPU. Losses are those of the first and the last step."
 )
 
 

@@ -161,6 +161,8 @@ def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     if spec.tokenizer is not None:
         spec = dataclasses.replace(spec, path_or_id=spec.tokenizer, revision=None)
     tokenizer = _load(AutoTokenizer, spec)
+    if spec.tokenizer is not None:
+        tokenizer.model_max_length = 2**30  # the context of the model that it was made for is not this one's
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

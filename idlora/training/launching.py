@@ -54,9 +54,7 @@ class Launch:
         return (self.processes > 1 or self.mode.startswith("zero")) and not inside()
 
 
-def resolve(
-    mode: str, *, num_processes: int | None, full: bool, gpus: int, memory_gb: float | None = None
-) -> Launch:
+def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int, memory_gb: float | None = None) -> Launch:
     """The launch that a config's ``launch`` asks for on this machine.
 
     Args:
@@ -67,8 +65,8 @@ def resolve(
         memory_gb: see `Launch`.
 
     Raises:
-        ValueError: an unknown mode, a number of processes that this machine, the mode or the launch does not allow, or a
-            cap of memory that leaves none.
+        ValueError: an unknown mode, a number of processes that this machine, the mode or the launch does not allow, or
+            a cap of memory that leaves none.
     """
     if memory_gb is not None and not memory_gb * 1e9 > RESERVED:
         raise ValueError(f"launch.memory_gb={memory_gb:g} leaves nothing: give more than {RESERVED / 1e9:g}, or null.")
@@ -149,8 +147,11 @@ def join(*, deepspeed: bool = False) -> None:
         return
     if not torch.distributed.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+            torch.distributed.init_process_group("nccl", device_id=device)
+        else:
+            torch.distributed.init_process_group("gloo")
     if deepspeed:
         # On CPUs it builds an extension first, by a ninja that lies beside the interpreter, activated or not.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -260,10 +261,15 @@ def end_with_launcher() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def give_way() -> None:
-    """In a rank that has failed, before it says so: where another one's death was the cause, this one is ended meanwhile.
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """What is raised within goes on a little later: if another rank's death was its cause, this one is ended meanwhile.
 
     Of ranks that all fail alike, the first goes on before the others. Outside of a launch: nothing.
     """
-    if inside():
-        time.sleep(GRACE if rank() == 0 else 2 * GRACE)
+    try:
+        yield
+    except Exception:
+        if inside():
+            time.sleep(GRACE if rank() == 0 else 2 * GRACE)
+        raise

@@ -33,8 +33,8 @@ class Resources:
             seconds.
         tokens_per_second: prompt and response tokens, padding apart, of all processes.
         train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
-        peak_memory_bytes: of the process that had most: on a GPU the most allocated at once since the training began; on
-            a CPU the most resident memory since its start, with whatever it did before.
+        peak_memory_bytes: of the process that had most: on a GPU the most allocated at once since the training began;
+            on a CPU the most resident memory since its start, with whatever it did before.
         adapter_bytes: weights on disk, of the adapter or, where everything is trained, of the model.
         parameters_trainable, parameters_router: numbers trained, and those of them in a router (by their names).
         parameters_total: numbers in the model, base and adapter.
@@ -61,7 +61,7 @@ class Resources:
     frozen_copies: int
     selection_seconds: float
     final_loss: float
-    data: dict[str, int]
+    data: dict[str, Any]
     threads: int
     device: str
     processes: int

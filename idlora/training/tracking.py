@@ -60,6 +60,7 @@ class Wandb:
             entity=spec.entity,
             group=config.get("experiment"),
             name=folder.name,
+            id=folder.name,
             resume="allow",
             dir=folder,
             config=dict(config),

@@ -93,7 +93,7 @@ def train(
         arguments.include_num_input_tokens_seen = "all"  # a packed row has no mask to count by, and next to no padding
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
-    use_cache = model.config.use_cache
+    use_cache, model.config.use_cache = model.config.use_cache, False  # with a cache packed examples see each other
     with _memory_watched(spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
         trainer = StepTrainer(
             model=model,
@@ -278,6 +278,8 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,
+        # Buffers are constants, the same in every process; written anew at every pass, a layer would check them anew.
+        ddp_broadcast_buffers=False,
         use_liger_kernel=spec.liger_kernel,
         deepspeed=str(spec.deepspeed) if isinstance(spec.deepspeed, Path) else spec.deepspeed,
         # Without these two, several CPU processes train side by side and never exchange a gradient.

@@ -79,6 +79,26 @@ def test_a_cache_in_place_gives_the_answers_of_one_that_grows(model, asked, tmp_
     assert {1, 6} <= set(rows) if asked != "samples" else {3, 6} <= set(rows)  # a prompt of the seven is left over
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_rows_that_are_kept_go_on_as_they_were(kind, monkeypatch):
+    monkeypatch.setattr(decoding, "SLOTS", 16)
+    monkeypatch.setattr(decoding, "FEWEST_ROWS", 1)
+    model = small_model(kind).eval()
+    prompts = [TOKENIZER(text)["input_ids"] for text in TEXTS]
+    ways = [
+        decoding.FixedDecoder(model, rows=2 * len(TEXTS), length=64, graphs=False), decoding.GrowingDecoder(model)
+    ]  # fmt: skip
+    logits = [way.begin(prompts, samples=2) for way in ways]
+    for rows in (None, None, [1, 2, 4, 9, 12, 13], None, [0, 3, 4], [2], None):
+        tokens = logits[1].argmax(-1)
+        if rows is not None:
+            tokens = tokens[rows]
+            for way in ways:
+                way.keep(torch.tensor(rows))
+        logits = [way.step(tokens) for way in ways]
+        torch.testing.assert_close(*logits)
+
+
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_batch_is_halved_as_answers_end_and_each_is_whole(samples, fixed, tmp_path):
     wanted = {text: "x" * (1 + 9 * number) + "é." for number, text in enumerate(TEXTS)}

@@ -4,9 +4,11 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
 from transformers import Trainer
 
+from idlora.pipeline.progress import Lines
 from idlora.training.launching import rank
 
 
@@ -46,8 +48,23 @@ def _err() -> None:
     raise KeyError("no such expert")
 
 
+def _refuse() -> None:
+    raise ValueError("method.arguments.r=60 does not fit")
+
+
 def _fill_the_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))  # less than the optimiser's state
+
+
+def steps_written() -> None:
+    """What the command would show of its steps on a terminal goes to the file `steps` in its folder."""
+    place = Path.cwd() / "steps"
+
+    def step(self, phase, done, total, *, note="", slot=0):
+        with place.open("a") as file:
+            file.write(f"{phase} {done}/{total} {note}\n")
+
+    Lines.step = step
 
 
 def killed(step: int, which: int = 0) -> None:
@@ -63,6 +80,11 @@ def all_killed(step: int) -> None:
 def defect(step: int, which: int = 0) -> None:
     """An error of ours in one rank."""
     _before_step(step, lambda: _at(which, _err))
+
+
+def bad_value(step: int, which: int = 0) -> None:
+    """An error of the user's that shows in one rank alone."""
+    _before_step(step, lambda: _at(which, _refuse))
 
 
 def out_of_memory(step: int, which: int = 0) -> None:

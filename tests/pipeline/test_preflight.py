@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.preflight import NotReady, kinds_of, missing, needs, require
+from idlora.pipeline.preflight import NotReady, kinds_of, missing, needs, require, require_evaluation
 from idlora.pipeline.preflight.disk import Need, lacking
 from idlora.pipeline.preflight.hub import DATASET, MODEL, Sources, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
@@ -62,13 +62,15 @@ def test_two_gpus_of_80_gb_hold_every_kind_and_smaller_ones_what_fits_them(paper
     assert list(memory_lacks([gpu(85), gpu(85)], kinds)) == []
     (full,) = memory_lacks([gpu(48), gpu(85)], kinds)  # the smaller one decides
     assert "training LLaMA-3-8B with FFT takes" in full
-    assert "on each of 2 with 4 rows a pass, and A GPU has 48.0 GB: a lower data.max_length or more GPUs" in full
-    few = list(memory_lacks([gpu(22)], kinds))
+    assert "on each of 2, with train.micro_batch_size=1, and A GPU has 48.0 GB: a lower data.max_length or more" in full
+    assert not any(
+        "training LLaMA-3-8B with LoRA" in line for line in memory_lacks([gpu(22)], kinds)
+    )  # in smaller passes
+    few = list(memory_lacks([gpu(16)], kinds))
     assert "FFT" in few[0]  # worst first
-    assert any("LoRA" in line and "train.micro_batch_size=2 or launch=zero3, which shares" in line for line in few[1:])
-    assert any(
-        "evaluating LLaMA-3-8B" in line and f"eval_batch_size (now {paper['lora'].batch_size})" in line for line in few
-    )
+    assert any("LoRA" in line and "launch=zero3, which shares the weights" in line for line in few[1:])
+    batch = f"eval_batch_size (now {paper['lora'].batch_size})"
+    assert any("evaluating LLaMA-3-8B" in line and batch in line for line in few)
     capped = dataclasses.replace(paper["lora"], launch=dataclasses.replace(paper["lora"].launch, memory_gb=10.0))
     assert "has 10.0 GB" in next(iter(memory_lacks([gpu(85)], kinds_of([capped]))))
 
@@ -326,3 +328,13 @@ def test_the_command_lists_what_is_missing_and_the_tiny_scale_imports_no_deepspe
     assert "2 of 2 cells are not finished; missing for them here:\n  1. " in done.stderr
     assert "allow_code_execution=true" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_evaluation_alone_is_checked_for_its_data_and_its_permission(tiny: Cell, tmp_path: Path) -> None:
+    code = dataclasses.replace(tiny.protocols[0], benchmark="humaneval", template="alpaca", samples=1)
+    subject = dataclasses.replace(tiny.subject, protocols=(*tiny.protocols, code), data_root=tmp_path)
+    with pytest.raises(NotReady, match=r"2 evaluations of .*cannot run here; missing:") as refused:
+        require_evaluation(subject)
+    assert f"data set gsm8k: {tmp_path / 'gsm8k'} is not there" in str(refused.value)
+    assert "allow_code_execution=true" in str(refused.value)
+    require_evaluation(tiny.subject)

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 IN_A_STEP_OF_ONE_TASK = {
     "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0",
     "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_STEP_TASKS_PER_NODE": "1",
@@ -38,13 +36,11 @@ def test_two_cells_are_trained_by_two_jobs_into_folders_of_their_own(repository:
     assert {path.name for path in tmp_path.iterdir()} == {"results"}
 
 
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_local"]], ids=["one by one", "submitit"])
-def test_one_that_fails_is_told_in_its_sentence_and_the_others_are_run(
-    launcher: list[str], repository: Path, tmp_path: Path
-) -> None:
-    failed = sweep(repository, "list", *launcher, "scale=tiny", "table=table9,table8", cwd=tmp_path)
+def test_one_that_fails_is_told_in_its_sentence_and_the_others_are_run(repository: Path, tmp_path: Path) -> None:
+    asked = ["scale=tiny", "table=table9,table8"]
+    failed = sweep(repository, "list", "hydra/launcher=submitit_local", *asked, cwd=tmp_path)
     assert failed.returncode == 1
     assert "there is no table=table9; the tables are table1," in failed.stderr
     assert "Traceback" not in failed.stderr
     logs = "".join(path.read_text() for path in tmp_path.glob("results/sweeps/.submitit/*/*_log.out"))
-    assert "0 of 5 cells are done" in failed.stdout + logs
+    assert "0 of 5 cells are done" in logs

@@ -1,10 +1,9 @@
 """Untuned bases against published scores: every row can be asked for, and the embedded bases meet their reference."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from idlora.pipeline.compose import compose_cell
@@ -82,12 +81,8 @@ def test_a_score_is_within_its_tolerance_outside_or_missing() -> None:
 
 
 def test_the_command_evaluates_a_base_and_finds_it_at_its_reference(repository: Path, tmp_path: Path) -> None:
-    def run(*more: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(repository / "scripts" / "validate.py"), "scale=tiny", f"results_dir={tmp_path}"]
-        asked = ["models=[pebble]", "benchmarks=[commonsenseqa]", "workers=1", *more]
-        return subprocess.run([*command, *asked], capture_output=True, text=True, timeout=300)
-
-    done = run()
+    asked = ["scale=tiny", f"results_dir={tmp_path}", "models=[pebble]", "benchmarks=[commonsenseqa]", "workers=1"]
+    done = forks.start(repository / "scripts" / "validate.py", asked, folder=tmp_path / "run").end(300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "within" in done.stdout
     (written,) = csv.DictReader((tmp_path / "tiny" / "validation.csv").open(newline=""))

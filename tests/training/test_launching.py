@@ -125,6 +125,5 @@ def test_the_ranks_of_a_launch_agree_with_the_first(tmp_path):
 def test_outside_of_a_launch_a_process_agrees_with_itself():
     with environment():
         launching.join()
-        launching.give_way()
     assert launching.from_first_rank(True)
     assert not launching.from_first_rank(False)

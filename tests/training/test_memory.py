@@ -52,6 +52,15 @@ def test_what_is_trained_is_what_the_count_of_the_whole_model_says(method: str) 
     assert anatomy(shallow, spec).trained == count_on(shallow, spec).parameters_trainable
 
 
+def test_a_method_that_rescales_rows_is_known_by_its_vector() -> None:
+    model = base_shape("llama3", "paper")
+    dora, lora = (anatomy(model, method_at(name, "paper")) for name in ("dora", "lora"))
+    assert (dora.rescaled, dora.remade) == (dora.outputs, 4096 * 14336)
+    assert (lora.rescaled, lora.remade) == (0, 0)
+    assert lora.inputs == 6 * 4096 + 14336
+    assert anatomy(model, method_at("moelora", "paper")).inputs == 2 * lora.inputs  # a router beside A
+
+
 def test_a_folder_gives_its_shape_by_itself(base: ModelSpec) -> None:
     body = anatomy(base, MethodSpec(name="full", label="full", kind="full"))
     assert (body.layers, body.hidden, body.trained) == (2, 32, body.parameters)
@@ -110,7 +119,8 @@ def test_sharding_divides_what_it_says() -> None:
     assert needed("lora", schedule("zero3")).weights == needed("lora", schedule()).weights // 2
     assert needed("lora", schedule("zero2")).weights == needed("lora", schedule()).weights
     assert needed("lora", schedule("zero2")).trained < needed("lora", schedule()).trained
-    assert needed("lora", schedule(), processes=1).buffers == 0
+    alone = needed("lora", schedule(), processes=1)
+    assert (alone.trained, alone.buffers) == (16 * 83_886_080, 0)  # float32: weights, gradients, two moments
     assert [stage(schedule(launch)) for launch in ("single", "ddp", "zero2", "zero3")] == [0, 0, 2, 3]
 
 

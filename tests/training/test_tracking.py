@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import wandb
 from cells import METHODS, furthest, run, saved_weights, schedule
 from tracked_runs import tensorboard_history, wandb_config, wandb_history, wandb_records
 
+import wandb
 from idlora.training import TrackingSpec, WandbSpec, tracking
 
 HERE = Path(__file__).parent
@@ -103,10 +103,10 @@ def test_every_method_is_followed_and_those_with_routers_tell_of_them(name, base
 
 
 def test_a_run_that_is_taken_up_again_goes_on_in_the_same_one_and_no_step_stands_twice(base, tokenized, folder):
-    spec = schedule(max_steps=6, epochs=2, save_steps=2)
+    spec = schedule(max_steps=8, epochs=2, save_steps=2)
 
     def stop(step, total, loss):
-        if step == 5:
+        if step == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -115,12 +115,12 @@ def test_a_run_that_is_taken_up_again_goes_on_in_the_same_one_and_no_step_stands
     first, second = sorted(
         (path for path in folder.glob("wandb/offline-run-*")), key=lambda path: path.stat().st_ctime_ns
     )
-    for followed, code, steps in ((first, 1, [1, 2, 3, 4]), (second, 0, [5, 6])):
+    for followed, code, steps in ((first, 1, [1, 2, 3, 4, 5]), (second, 0, [5, 6, 7, 8])):
         records = wandb_records(followed)
         assert [message.exit_code for kind, message in records if kind == "exit"] == [code]
         assert {message.run_id for kind, message in records if kind == "run"} == {folder.name}
         assert list(wandb_history(followed)) == steps
-    assert sorted(tensorboard_history(folder / "tensorboard")) == [1, 2, 3, 4, 5, 6]
+    assert sorted(tensorboard_history(folder / "tensorboard")) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def raising(*arguments, **settings):

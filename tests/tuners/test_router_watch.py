@@ -6,7 +6,7 @@ import pytest
 import torch
 from tuner_models import excite, logits, make_adapted, make_batch, make_config, trainable
 
-from idlora.tuners.common import RoutedLayer
+from idlora.tuners.common import RoutedLayer, watched_mixtures
 
 
 def watched(model, *batches):
@@ -94,3 +94,12 @@ def test_the_adapter_asked_for_is_looked_at():
     with model.base_model.watched_routers("second") as evenness:
         model(input_ids=make_batch())
     assert 0 < evenness() <= 1
+
+
+def test_what_is_added_up_holds_no_graph(our_method):
+    model = excite(make_adapted(our_method)).train()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, RoutedLayer)}
+    with watched_mixtures(layers, "default") as mixtures:
+        assert model(input_ids=make_batch()).logits.requires_grad
+    assert mixtures.keys() == layers.keys()
+    assert not any(mixture.entropy.requires_grad or mixture.alpha.requires_grad for mixture in mixtures.values())

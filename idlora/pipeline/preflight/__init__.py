@@ -24,7 +24,17 @@ from idlora.pipeline.preflight.kinds import Kind, estimate_lines, kinds_of, misf
 from idlora.pipeline.preflight.machine import fitted, gpu_lacks, gpus, memory_lacks
 from idlora.pipeline.preflight.software import software_lacks
 
-__all__ = ["Kind", "NotReady", "estimate_lines", "fitted", "kinds_of", "missing", "needs", "require", "require_evaluation"]
+__all__ = [
+    "Kind",
+    "NotReady",
+    "estimate_lines",
+    "fitted",
+    "kinds_of",
+    "missing",
+    "needs",
+    "require",
+    "require_evaluation",
+]
 
 
 class NotReady(Exception):

@@ -131,61 +131,51 @@ def _driver() -> tuple[int, int] | None:
 
 
 def memory_lacks(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
-    """Kinds of cells that do not fit into the smallest GPU (on a CPU launch: this machine's memory), worst first."""
+    """Kinds of cells that do not fit into the smallest GPU (without GPUs: into this machine's memory), worst first."""
     import psutil
 
-    room = min(gpu.memory for gpu in found) if found else psutil.virtual_memory().total
     place = min(found, key=lambda gpu: gpu.memory).name if found else "this machine"
     lacks: list[tuple[int, str]] = []
     for kind in kinds:
         if kind.body is None or (not found and kind.first.model.dtype != "float32"):
             continue
-        most = kind.first.launch.memory_gb if found else None
-        own = room if most is None else min(room, int(most * 1e9))
-        lacks += _kind_lacks(kind, room=own, place=f"{place} has {own / 1e9:.1f} GB", on_gpu=bool(found))
+        room = room_on(found, kind.first) if found else psutil.virtual_memory().total
+        lacks += _kind_lacks(kind, room=room, place=f"{place} has {room / 1e9:.1f} GB", on_gpu=bool(found))
     yield from (line for _, line in sorted(lacks, key=lambda each: -each[0]))
 
 
 def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[tuple[int, str]]:
     from idlora.training.memory import stage
 
-    cell = kind.first
-    processes = cell.launch.processes
-    if kind.trains and cell.method.kind == "full" and cell.model.dtype != "float32" and not stage(cell.train):
-        yield (
-            room,
-            (
-                f"launch: {kind.title} trains every weight in {cell.model.dtype}, which needs DeepSpeed's float32 "
-                "copies: give launch=zero3 (launch=auto takes it where two GPUs are visible), or model.dtype=float32"
-            ),
+    cell, sharded = kind.first, stage(kind.first.train)
+    if kind.trains and cell.method.kind == "full" and cell.model.dtype != "float32" and not sharded:
+        line = (
+            f"launch: {kind.title} trains every weight in {cell.model.dtype}, which needs DeepSpeed's float32 "
+            "copies: give launch=zero3 (launch=auto takes it where two GPUs are visible), or model.dtype=float32"
         )
+        yield room, line
         return
     try:
-        rows = cell.train.division(processes)[0]
+        unfit = kind.trains and kind.fitting(room) is None
     except ValueError:
         return  # told as a batch that cannot be shared
-    if kind.trains and (needed := kind.training()).total > room:
-        fitting = kind.fitting(room)
-        ways = [f"train.micro_batch_size={fitting}" if fitting else "a lower data.max_length"]
-        if on_gpu and stage(cell.train) < 3:
+    if unfit:
+        needed, ways = kind.training(1), ["a lower data.max_length"]
+        if on_gpu and sharded < 3:
             ways.append("launch=zero3, which shares the weights among the GPUs")
         if on_gpu:
-            ways.append("more GPUs" if stage(cell.train) else "a GPU with more memory")
-        yield (
-            needed.total,
-            (
-                f"memory: training {kind.title} takes {needed} on each of {processes} with {rows} rows a pass, and "
-                f"{place}: {' or '.join(ways)}"
-            ),
-        )
+            ways.append("more GPUs" if sharded else "a GPU with more memory")
+        line = f"memory: training {kind.title} takes {needed} on each of {cell.launch.processes}, with "
+        yield needed.total, line + f"train.micro_batch_size=1, and {place}: {' or '.join(ways)}"
     if (needed := kind.inference()).total > room:
-        yield (
-            needed.total,
-            (
-                f"memory: evaluating {kind.title} takes {needed}, and {place}: lower eval_batch_size "
-                f"(now {cell.batch_size})"
-            ),
-        )
+        way = f"lower eval_batch_size (now {cell.batch_size})"
+        yield needed.total, f"memory: evaluating {kind.title} takes {needed}, and {place}: {way}"
+
+
+def room_on(found: Sequence[Gpu], cell: Cell) -> int:
+    """Bytes of the smallest of some GPUs that a cell's launch lets each process take."""
+    memory = min(gpu.memory for gpu in found)
+    return memory if cell.launch.memory_gb is None else min(memory, int(cell.launch.memory_gb * 1e9))
 
 
 def fitted(cell: Cell) -> Cell:
@@ -193,12 +183,8 @@ def fitted(cell: Cell) -> Cell:
 
     The effective batch stays. Where not even one row is estimated to fit, and without GPUs, the cell is as it was.
     """
-    found = gpus()
-    if not found or cell.method.kind == "none":
+    if not gpus() or cell.method.kind == "none":
         return cell
-    memory = min(gpu.memory for gpu in found)
-    if cell.launch.memory_gb is not None:
-        memory = min(memory, int(cell.launch.memory_gb * 1e9))
     (kind,) = kinds_of([cell])
-    rows = None if kind.body is None else kind.fitting(memory)
+    rows = None if kind.body is None else kind.fitting(room_on(gpus(), cell))
     return cell if rows is None else replace(cell, train=replace(cell.train, micro_batch_size=rows))

@@ -44,7 +44,7 @@ LONG = 30
 
 def badge(scale: str) -> str:
     """What numbers of this scale are, in one line."""
-    return {PAPER: PAPER_BADGE, SMALL: PAPER_BADGE}.get(kind_of(scale), EMBEDDED_BADGE)
+    return {PAPER: PAPER_BADGE, SMALL: SMALL_BADGE}.get(kind_of(scale), EMBEDDED_BADGE)
 
 
 def heading(column: str) -> str:
