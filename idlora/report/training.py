@@ -122,8 +122,8 @@ def write_training(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 LEGEND = (
     "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its "
-    "time is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s over "
-    "the same cell's on one GPU. Losses are those of the first and the last step."
+    "time is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s "
+    "over the same cell's on one GPU. Losses are those of the first and the last step."
 )
 
 

@@ -18,7 +18,7 @@ from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.preflight import NotReady, kinds_of, missing, needs, require, require_evaluation
 from idlora.pipeline.preflight.disk import Need, lacking
-from idlora.pipeline.preflight.hub import DATASET, MODEL, Sources, model_here
+from idlora.pipeline.preflight.hub import DATASET, MODEL, Asked, Sources, Unanswered, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
 from idlora.pipeline.preflight.machine import Gpu, build_lacks, driver_lacks, gpu_lacks, memory_lacks
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
@@ -258,6 +258,30 @@ def test_a_host_that_swallows_packets_costs_seconds_however_much_is_asked_of_it(
     assert f"the hub: {endpoint} does not answer" in line
     assert "owner7/data" in line
     assert "HF_ENDPOINT" in line
+
+
+def test_questions_that_hang_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idlora.pipeline.preflight.hub.SECONDS", 0.3)
+    began = time.monotonic()
+    answers = Asked({number: lambda: time.sleep(20) for number in range(4)} | {"quick": lambda: None}).answers()
+    assert time.monotonic() - began < 1
+    assert answers.pop("quick") is None
+    assert {type(answer) for answer in answers.values()} == {Unanswered}
+
+
+def test_a_data_set_in_the_cache_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> dict:
+        sources = Sources()
+        sources.add_data("gsm8k", None, {})
+        return sources.repositories
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    assert asked() == {(DATASET, "openai/gsm8k"): "main"}
+    kept = tmp_path / "openai___gsm8k" / "main" / "0.0.0" / "commit"
+    kept.mkdir(parents=True)
+    assert asked()
+    (kept / "gsm8k-train.arrow").touch()
+    assert asked() == {}
 
 
 def test_the_tiny_scale_asks_no_network(tiny: Cell, hub, monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
