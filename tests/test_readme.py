@@ -21,6 +21,12 @@ def test_the_readmes_table_of_costs_is_the_committed_one(repository: Path) -> No
     assert shown[1].strip() == re.search(r"^\| Method.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
 
 
+def test_the_readmes_table_of_training_is_the_committed_one(repository: Path) -> None:
+    shown = re.search(r"<!-- training -->\n(.*?)<!-- /training -->", (repository / "README.md").read_text(), re.DOTALL)[1]
+    committed = _committed(repository, "results/h200/training.md")
+    assert shown.strip() == re.search(r"^\| Model.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
+
+
 def test_every_file_and_folder_that_the_readme_names_exists(repository: Path) -> None:
     text = (repository / "README.md").read_text()
     named = re.findall(r"`((?:configs|idlora|scripts|experiments|results|tests)/[\w/.]+)", text)
