@@ -11,7 +11,7 @@ TOKENIZER = byte_tokenizer()
 
 
 def load_watched(watch: Path, *, weights: bool = True):
-    """A small random model that writes every prompt it reads to ``watch``/asked.<process id>.
+    """A small random model that writes the prompts it reads to ``watch``/asked.<process id>, beside loaded.<process id>.
 
     The process that takes ``watch``/die away is killed when it would read its second batch of prompts.
     """
@@ -23,6 +23,7 @@ def load_watched(watch: Path, *, weights: bool = True):
     with torch.device("cpu" if weights else "meta"):
         model = LlamaForCausalLM(config).double().eval()
     if weights:
+        (watch / f"loaded.{os.getpid()}").touch()
         model.register_forward_pre_hook(_Watching(watch), with_kwargs=True)
     return model, TOKENIZER
 

@@ -18,7 +18,7 @@ from idlora.pipeline.compose import REPOSITORY
 from idlora.training.launching import visible_gpus
 
 EXTRA = "reproduction"
-WHERE_ASKED = {"deepspeed", "wandb", "tensorboard", "liger-kernel", "flash-attn"}
+WHERE_ASKED = {"deepspeed", "wandb", "tensorboard", "liger-kernel", "flash-attn", "hydra-submitit-launcher"}
 """Packages that only some settings need."""
 
 SECONDS = 10.0
