@@ -164,10 +164,16 @@ def _cell(values: Mapping[str, Any]) -> Cell:
     data, revisions = typed(DataSpec, own, where="data"), locate_revisions(values["revisions"])
     digests = (data_digest(source, data_root, revisions=revisions) for source in data.sources)
     data = dataclasses.replace(data, digest="+".join(digests))
+    model = typed(ModelSpec, locate_model(values["model"]), where="model")
+    if data.packing and (model.attention or "").startswith("flash"):
+        raise ConfigError(
+            f"data.packing=true with model.attention={model.attention}: examples of a row would see each other where a "
+            "pass has several rows; take model.attention=sdpa, or data.packing=false"
+        )
     return Cell(
         experiment=values["experiment"],
         scale=values["scale"],
-        model=typed(ModelSpec, locate_model(values["model"]), where="model"),
+        model=model,
         method=method,
         data=data,
         train=typed(TrainSpec, train, where="train"),

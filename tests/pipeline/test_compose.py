@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from idlora.pipeline import compose
 from idlora.pipeline.compose import EXPERIMENTS as TABLES
 from idlora.pipeline.compose import chosen_csv, compose_cell
 from idlora.pipeline.typed import ConfigError
@@ -140,3 +141,26 @@ def test_a_bad_value_is_refused_with_the_key_and_the_value(change: dict, words: 
         cell(**change)
     for word in words:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "gpus", "mode", "processes"),
+    [("fft", 2, "zero3", 2), ("idlora", 2, "ddp", 2), ("idlora", 1, "single", 1), ("lora", 0, "single", 1)],
+)
+def test_a_cell_of_the_papers_scale_takes_every_visible_gpu(method, gpus, mode, processes, monkeypatch):
+    monkeypatch.setattr(compose, "visible_gpus", lambda: gpus)
+    cell = compose_cell("multitask_llama3", method, scale="paper", seed=0, overrides=["data.root=.", "model.init=random"])
+    assert (cell.launch.mode, cell.launch.processes) == (mode, processes)
+    assert (cell.train.deepspeed is not None) is (mode == "zero3")
+    assert f"32 rows a step = {processes} process(es)" in cell.division
+
+
+def test_a_cell_of_the_embedded_scale_is_one_process_on_any_machine(monkeypatch):
+    monkeypatch.setattr(compose, "visible_gpus", lambda: 8)
+    assert compose_cell("gsm8k_llama3", "fft", scale="tiny", seed=0).launch.mode == "single"
+
+
+def test_packed_examples_are_refused_where_attention_would_not_keep_them_apart():
+    overrides = ["data.root=.", "data.packing=true", "model.attention=flash_attention_2"]
+    with pytest.raises(ConfigError, match="examples of a row would see each other"):
+        compose_cell("gsm8k_llama3", "lora", scale="paper", seed=0, overrides=overrides)
