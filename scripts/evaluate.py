@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from idlora.pipeline.compose import register_resolvers, subject_from_config
 from idlora.pipeline.evaluation import evaluate_all
+from idlora.pipeline.preflight import require_evaluation
 from idlora.pipeline.progress import display
 from idlora.pipeline.shell import command
 from idlora.report.scores import score_lines
@@ -19,6 +20,7 @@ from idlora.report.scores import score_lines
 @command
 def main(config: DictConfig) -> None:
     subject = subject_from_config(config)
+    require_evaluation(subject)
     with display(1) as progress:
         progress.cell(subject.folder.name)
         folders = evaluate_all(subject, progress)

@@ -93,6 +93,8 @@ def _evaluate(subject: Subject, progress: Silent) -> None:
         return
     processes = subject.processes or max(1, torch.cuda.device_count())
     if processes > 1:
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # what a training left here would stand beside the first process's model
         _answer_in_shares(subject, waiting, processes=processes, progress=progress)
     loaded = subject.load(weights=processes == 1)
     _run(subject, waiting, loaded, progress=progress)

@@ -150,7 +150,8 @@ def test_one_pass_records_every_chosen_protocol(cell, tmp_path: Path) -> None:
     composed = cell(group, *limits, short, "protocol=all")
     loads = []
 
-    def load():
+    def load(*, weights):
+        assert weights  # one process answers and scores
         loads.append(1)
         return small_model(), TOKENIZER
 

@@ -11,7 +11,7 @@ TOKENIZER = byte_tokenizer()
 
 
 def load_watched(watch: Path, *, weights: bool = True):
-    """A small random model that writes the prompts it reads to ``watch``/asked.<process id>, beside loaded.<process id>.
+    """A small random model that writes what it reads to ``watch``/asked.<process id>, beside loaded.<process id>.
 
     The process that takes ``watch``/die away is killed when it would read its second batch of prompts.
     """
