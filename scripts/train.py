@@ -10,26 +10,39 @@ import hydra
 from omegaconf import DictConfig
 
 from idlora.evals.registry import runs_code
-from idlora.pipeline.cell import train_cell
+from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.compose import cell_from_config, register_resolvers
-from idlora.pipeline.preflight import fitted, require
+from idlora.pipeline.preflight import NotReady, fitted, require
 from idlora.pipeline.progress import display
 from idlora.pipeline.shell import command
 from idlora.training.launching import rank
+
+
+def _lacking(cell: Cell) -> NotReady | None:
+    """What this machine lacks for the training; what evaluating needs, scripts/evaluate.py asks."""
+    try:
+        require([replace(cell, protocols=())], scale=cell.scale, results_dir=cell.results_dir)
+    except NotReady as lacking:
+        return lacking
+    return None
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @command
 def main(config: DictConfig) -> None:
     cell = cell_from_config(config)
+    lacking = None if cell.run.done else _lacking(cell)
     if rank() > 0:  # of a launch that it joins: the first one speaks
+        if lacking is not None:
+            raise SystemExit(2)
         if not cell.run.done:
             train_cell(cell)
         return
+    if lacking is not None:
+        raise lacking
     if cell.run.done:
         print(f"already trained: {cell.run.folder}")
     else:
-        require([replace(cell, protocols=())], scale=cell.scale, results_dir=cell.results_dir)
         cell = fitted(cell)
         print(cell.division, flush=True)
         with display(1) as progress:
@@ -37,8 +50,9 @@ def main(config: DictConfig) -> None:
             train_cell(cell, progress)
             progress.finished(cell.title)
         print(f"trained: {cell.run.folder}")
+    place = "" if cell.data_root is None or cell.scale == "tiny" else f" data_root={cell.data_root}"
     allow = " allow_code_execution=true" if any(runs_code(each.benchmark) for each in cell.protocols) else ""
-    print(f"next: python scripts/evaluate.py run={cell.run.folder}{allow}")
+    print(f"next: python scripts/evaluate.py run={cell.run.folder}{place}{allow}")
 
 
 if __name__ == "__main__":

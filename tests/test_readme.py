@@ -22,7 +22,9 @@ def test_the_readmes_table_of_costs_is_the_committed_one(repository: Path) -> No
 
 
 def test_the_readmes_table_of_training_is_the_committed_one(repository: Path) -> None:
-    shown = re.search(r"<!-- training -->\n(.*?)<!-- /training -->", (repository / "README.md").read_text(), re.DOTALL)[1]
+    shown = re.search(r"<!-- training -->\n(.*?)<!-- /training -->", (repository / "README.md").read_text(), re.DOTALL)[
+        1
+    ]
     committed = _committed(repository, "results/h200/training.md")
     assert shown.strip() == re.search(r"^\| Model.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
 

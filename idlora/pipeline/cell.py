@@ -12,6 +12,7 @@ from typing import Any
 from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.evaluation import Subject, evaluate_all, load_run
+from idlora.pipeline.places import embedded_tokenizer
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.work import at_work
 from idlora.records import Run, run_name
@@ -19,7 +20,7 @@ from idlora.training import launching
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
-LATER = {"data": {"packing": False}}
+LATER = {"model": {"tokenizer": None}, "data": {"packing": False}}
 """Keys that came after the first results, with their defaults, at which they are left out: those keep their names."""
 
 
@@ -54,6 +55,8 @@ class Cell:
         """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
         specs["data"]["template_version"] = TEMPLATE_VERSION
+        if specs["model"]["tokenizer"] == embedded_tokenizer():
+            specs["model"]["tokenizer"] = None  # where it lies is the machine's affair
         for part, later in LATER.items():
             specs[part] = {key: value for key, value in specs[part].items() if later.get(key, ...) != value}
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
@@ -161,15 +164,15 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
     import torch  # seconds to import: a finished cell needs none of it
 
-    from idlora.training import build_adapted, build_data, count_parameters, shared_base, train
+    from idlora.training import build_adapted, build_data, build_model, count_parameters, shared_base, train
 
     torch.set_num_threads(cell.threads)
     launching.join()
     launching.cap_memory(cell.launch.memory_gb)
-    model, tokenizer = shared_base.take(cell.model)
     if cell.method.kind == "none":
-        shared_base.give_back(model)
-        return count_parameters(model) | {"parameters_trainable": 0}
+        untuned = build_model(dataclasses.replace(cell.model, init="random"), "meta")  # counting needs no weights
+        return count_parameters(untuned) | {"parameters_trainable": 0}
+    model, tokenizer = shared_base.take(cell.model)
     tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
     model = build_adapted(model, cell.method, cell.train.seed)
     resources = train(
@@ -182,7 +185,8 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
         on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
         tracking=cell.tracking,
     )
-    if cell.method.kind == "peft" and cell.launch.mode == "single":  # else weights have moved, or a process ends
+    # Else weights have moved, the process ends, or forward passes are no longer the model's own.
+    if cell.method.kind == "peft" and cell.launch.mode == "single" and not cell.train.liger_kernel:
         shared_base.give_back(model)
     return dataclasses.asdict(resources) | {"launch": cell.launch.mode}
 

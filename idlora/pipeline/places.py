@@ -15,9 +15,6 @@ from idlora.pipeline.typed import ConfigError
 TINYWORLD = "tinyworld/"
 """Prefix of a ``path_or_id`` that names a base shipped with the package."""
 
-RANDOM_TOKENIZER = "pebble"
-"""The base of the tiny world whose tokenizer serves random weights."""
-
 
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
     """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
@@ -44,8 +41,13 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
         return model | {"path_or_id": str(folder), "checksum": _checksum(folder, model["init"]), "shape": None}
     if model["init"] != "random":
         return model | {"checksum": None, "shape": None}
-    tokenizer = model.get("tokenizer") or str(tinyworld.base_path(RANDOM_TOKENIZER))
+    tokenizer = model.get("tokenizer") or embedded_tokenizer()
     return model | {"checksum": None, "shape": model.get("shape"), "tokenizer": tokenizer}
+
+
+def embedded_tokenizer() -> str:
+    """The folder of the tokenizer that serves random weights."""
+    return str(tinyworld.base_path("pebble"))
 
 
 def relocate_model(model: dict[str, Any]) -> dict[str, Any]:

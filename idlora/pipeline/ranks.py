@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from idlora.pipeline.cell import Cell
 
 CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"
+LONGEST = 80
+"""Characters of a folder for temporary files in which a socket has room: its path may have 107 in all."""
 
 
 def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
@@ -36,7 +38,8 @@ def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
     Raises what a rank raised where a user can put it right, and else `RanksFailed`: the rank has shown its traceback,
     or a signal killed it.
     """
-    with tempfile.TemporaryDirectory(prefix="idlora-") as place:
+    usual = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="idlora-", dir=usual if len(usual) < LONGEST else "/tmp") as place:
         folder = Path(place)
         (folder / CELL).write_bytes(pickle.dumps(cell))
         try:

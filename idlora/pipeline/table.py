@@ -72,7 +72,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
     if workers > 1 and visible_gpus() > 1:  # each worker sees one GPU
-        runs = [cell if cell.sharded else dataclasses.replace(cell, launch=Launch()) for cell in runs]
+        runs = [cell if cell.sharded else _on_one_gpu(cell) for cell in runs]
     waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
     threads = max((cell.threads for cell in waiting), default=1)
     with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
@@ -105,6 +105,10 @@ def distinct(cells: Iterable[Cell]) -> list[Cell]:
         protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
         runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
     return list(runs.values())
+
+
+def _on_one_gpu(cell: Cell) -> Cell:
+    return dataclasses.replace(cell, launch=Launch(memory_gb=cell.launch.memory_gb))
 
 
 def _tokens(cell: Cell) -> int:

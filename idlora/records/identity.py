@@ -21,7 +21,7 @@ IGNORED = frozenset({
     "label", "labels", "paths", "logging", "launch",
     # How a step is cut up, spread out, saved and watched; the effective batch is what counts and stays in.
     "micro_batch_size", "gradient_checkpointing", "deepspeed", "save_steps", "report_to", "threads", "device",
-    "group_by_length", "liger_kernel", "attention", "tokenizer",
+    "group_by_length", "liger_kernel", "attention",
 })  # fmt: skip
 """Keys dropped at every depth: they may change without the run becoming another one."""
 

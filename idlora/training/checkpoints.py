@@ -7,11 +7,12 @@ A file that was cut short later, or is gone, is found by that list: the checkpoi
 file, and the one before it is used. Left out: a file damaged without a change of its size.
 """
 
+import contextlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -47,27 +48,34 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
     if first:
         shutil.rmtree(aside, ignore_errors=True)  # of an attempt that was killed
     _wait_for_all()
-    try:
+    with _disk_told(folder, name):
         write(aside)
+    _wait_for_all()
+    if first:
+        with _disk_told(folder, name):
+            mark_whole(aside / name)
+            shutil.rmtree(folder / name, ignore_errors=True)  # a torn one that was passed over
+            os.replace(aside / name, folder / name)
+        shutil.rmtree(aside, ignore_errors=True)
+        for old in sorted(_by_step(folder).items(), reverse=True)[KEPT:]:
+            shutil.rmtree(old[1], ignore_errors=True)
+    _wait_for_all()
+
+
+@contextlib.contextmanager
+def _disk_told(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
     except torch.OutOfMemoryError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch tells of a full disk by a RuntimeError
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder / ASIDE, ignore_errors=True)
         raise CheckpointFailed(
             f"Checkpoint {folder / name} could not be written with {free / 1e9:.1f} GB free "
             f"({_first_line(error)}): make room, or set train.save_steps=0; the same command goes on from the "
             "checkpoint before."
         ) from error
-    _wait_for_all()
-    if first:
-        mark_whole(aside / name)
-        shutil.rmtree(folder / name, ignore_errors=True)  # a torn one that was passed over
-        os.replace(aside / name, folder / name)
-        shutil.rmtree(aside, ignore_errors=True)
-        for old in sorted(_by_step(folder).items(), reverse=True)[KEPT:]:
-            shutil.rmtree(old[1], ignore_errors=True)
-    _wait_for_all()
 
 
 def mark_whole(checkpoint: Path) -> None:

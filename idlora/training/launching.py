@@ -16,6 +16,7 @@ Left out: restarting (the same command goes on from the last checkpoint), and st
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -131,8 +132,17 @@ def _adopt_slurm_step() -> None:
         "LOCAL_RANK": step["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": on_this_machine,
     }
-    step.setdefault("MASTER_ADDR", step.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+    step.setdefault("MASTER_ADDR", _first_host(step.get("SLURM_STEP_NODELIST", "")))
     step.setdefault("MASTER_PORT", str(port))
+
+
+def _first_host(nodes: str) -> str:
+    """The first of SLURM's list of nodes, such as node[03-05,9] or a1,b2; this machine where the list is empty."""
+    prefix, bracket, ranges = nodes.partition("[")
+    first = prefix.split(",")[0]
+    if bracket and "," not in prefix:
+        first = prefix + re.split(r"[-,\]]", ranges)[0]
+    return first or "127.0.0.1"
 
 
 def join(*, deepspeed: bool = False) -> None:
@@ -147,7 +157,8 @@ def join(*, deepspeed: bool = False) -> None:
         return
     if not torch.distributed.is_initialized():
         if torch.cuda.is_available():
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            # A launcher that gives each rank one GPU to see numbers them all 0.
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
             torch.cuda.set_device(device)
             torch.distributed.init_process_group("nccl", device_id=device)
         else:

@@ -149,7 +149,9 @@ def test_a_bad_value_is_refused_with_the_key_and_the_value(change: dict, words: 
 )
 def test_a_cell_of_the_papers_scale_takes_every_visible_gpu(method, gpus, mode, processes, monkeypatch):
     monkeypatch.setattr(compose, "visible_gpus", lambda: gpus)
-    cell = compose_cell("multitask_llama3", method, scale="paper", seed=0, overrides=["data.root=.", "model.init=random"])
+    cell = compose_cell(
+        "multitask_llama3", method, scale="paper", seed=0, overrides=["data.root=.", "model.init=random"]
+    )
     assert (cell.launch.mode, cell.launch.processes) == (mode, processes)
     assert (cell.train.deepspeed is not None) is (mode == "zero3")
     assert f"32 rows a step = {processes} process(es)" in cell.division

@@ -191,7 +191,7 @@ def test_the_same_path_trains_and_evaluates_on_real_gsm8k(real_data: Path, repos
         (folder / f"{name}.jsonl").write_text("".join(lines[:kept]))
     real = [f"data_root={folder.parent}"]
     trained = run(
-        repository, "train", "experiment=gsm8k_llama3", "method=idlora", "train.max_steps=4", "data.max_length=1024",
+        repository, "train", "scale=tiny", "experiment=gsm8k_llama3", "method=idlora", "train.max_steps=4", "data.max_length=1024",
         "train.batch_size=8", "train.micro_batch_size=8", *real, cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -217,9 +217,9 @@ def test_what_does_not_fit_is_refused_with_its_value(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="60"):
         train_cell(cell)
     assert cell.run.state == "failed"
-    odd = [f"results_dir={tmp_path}", "train.batch_size=15"]
-    with pytest.raises(ValueError, match="batch_size=15"):
-        train_cell(compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=odd))
+    odd = ["train.batch_size=15", "launch=ddp", "launch.num_processes=2"]
+    with pytest.raises(ValueError, match="batch_size=15 cannot be shared evenly by 2 processes"):
+        compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=odd).division  # noqa: B018
     with pytest.raises(ConfigError, match="nowhere"):
         subject_from_config(compose("evaluate", ["run=nowhere"]))
     with pytest.raises(ConfigError, match=r"table9.*table1"):
