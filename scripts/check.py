@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from idlora.pipeline.compose import plain, register_resolvers
-from idlora.pipeline.preflight import estimate_lines, fitted, missing
+from idlora.pipeline.preflight import estimates, missing
 from idlora.pipeline.request import Request, chosen_cells, plan_all
 from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import distinct
@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
     planned = plan_all(Request.from_config(values))
     cells = distinct(cell for cells in chosen_cells(planned, values).values() for cell in cells)
     waiting = [cell for cell in cells if not cell.complete]
-    print("\n".join(estimate_lines(list(map(fitted, waiting)))))
+    print("\n".join(estimates(waiting)))
     lacks = missing(waiting, results_dir=planned[0][0].results_dir)
     if lacks:
         listed = "\n".join(f"  {number}. {lack}" for number, lack in enumerate(lacks, start=1))

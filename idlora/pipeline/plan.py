@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from idlora.pipeline.cell import Cell
-from idlora.pipeline.preflight import kinds_of, needs
+from idlora.pipeline.preflight import kinds_of, needs, told
 from idlora.pipeline.preflight.kinds import sort_of
 from idlora.pipeline.preflight.machine import gpus
 from idlora.pipeline.probe import Probe, device_name, measurable
@@ -91,7 +91,11 @@ def unmeasured(cells: Sequence[Cell], probes: Mapping[str, Probe]) -> list[str]:
 
 
 def disk_lines(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
-    """What the cells have yet to put on disk, by place, and how much of it is downloaded."""
+    """What the cells have yet to put on disk, by place, and how much of it is downloaded; or why that is not known."""
+    return told("disk", lambda: _disk_lines(cells, results_dir))
+
+
+def _disk_lines(cells: Sequence[Cell], results_dir: Path) -> list[str]:
     needed = needs(kinds_of([cell for cell in distinct(cells) if not cell.complete]), results_dir=results_dir)
     lines = [f"  {need.size / 1e9:7.1f} GB  {need.what} → {need.place}" for need in needed if need.size >= 5e7]
     total, loaded = sum(need.size for need in needed), sum(need.size for need in needed if need.download)

@@ -124,6 +124,8 @@ def test_without_a_gpu_the_papers_scale_has_cells_and_disk_and_no_hours(results:
     lines = disk_lines(cells, results_dir=results)
     assert any("the model meta-llama/Llama-3.2-3B" in line and "6.4 GB" in line for line in lines)
     assert "are downloads" in lines[0]
+    (told,) = disk_lines([dataclasses.replace(cells[0], model=None)], results_dir=results)
+    assert told.startswith("disk: this could not be checked (")
 
 
 def test_plans_of_many_requests_are_those_of_each(results: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import http.server
+import importlib.util
 import json
 import socket
 import subprocess
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from idlora.data.catalogue import DATASETS
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.preflight import NotReady, kinds_of, missing, needs, require, require_evaluation
+from idlora.pipeline.preflight import NotReady, estimates, fitted, kinds_of, missing, needs, require, require_evaluation
 from idlora.pipeline.preflight.disk import Need, lacking
 from idlora.pipeline.preflight.hub import DATASET, MODEL, Asked, Sources, Unanswered, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
@@ -192,6 +194,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             "old": (404, "RevisionNotFound", "no such revision"),
             "token": (401, "", "Invalid credentials in Authorization header"),
             "broken": (500, "", "out of order"),
+            "bare": (404, "EntryNotFound", "no such file"),
         }.get(owner, (200, "", ""))
         self.send_response(status)
         self.send_header("ETag", '"abc"')
@@ -247,6 +250,11 @@ def test_each_answer_of_a_hub_has_its_own_sentence(hub, monkeypatch: pytest.Monk
     assert len(lines) == 2 + 2 + 2 + 1 + 2
 
 
+def test_a_data_set_without_a_card_may_be_read_and_a_model_without_a_config_may_not(hub, monkeypatch) -> None:
+    (line,) = told(monkeypatch, hub[0], "bare")
+    assert line.startswith("the model bare/model:")
+
+
 def test_a_host_that_swallows_packets_costs_seconds_however_much_is_asked_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -270,18 +278,94 @@ def test_questions_that_hang_share_one_deadline(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_data_set_in_the_cache_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked() -> dict:
+    def asked(name: str, revision: str) -> bool:
         sources = Sources()
-        sources.add_data("gsm8k", None, {})
-        return sources.repositories
+        sources.add_data(name, None, {name: revision})
+        return bool(sources.repositories)
 
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
-    assert asked() == {(DATASET, "openai/gsm8k"): "main"}
-    kept = tmp_path / "openai___gsm8k" / "main" / "0.0.0" / "commit"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    commit, other = "a" * 40, "b" * 40
+    assert asked("codealpaca", commit)
+    kept = tmp_path / "datasets" / "sahil2801___code_alpaca-20k" / "default" / "0.0.0" / commit
     kept.mkdir(parents=True)
-    assert asked()
-    (kept / "gsm8k-train.arrow").touch()
-    assert asked() == {}
+    assert asked("codealpaca", commit)
+    (kept / "code_alpaca-20k-train.arrow").touch()
+    assert not asked("codealpaca", commit)
+    assert asked("codealpaca", other)
+    snapshot = tmp_path / "hub" / "datasets--LLM-Tuning-Safety--HEx-PHI" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    assert asked("hexphi", commit)
+    for file in DATASETS["hexphi"].hub_files.values():
+        (snapshot / file).touch()
+    assert not asked("hexphi", commit)
+
+
+def test_cached_data_is_no_download_and_other_data_goes_where_it_is_kept(
+    paper: dict[str, Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets, models = tmp_path / "datasets", tmp_path / "hub"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", sets)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(models))
+    lora = paper["lora"]
+    safety = dataclasses.replace(lora.protocols[0], benchmark="hexphi", judge="prefix")
+    cell = dataclasses.replace(lora, protocols=(*lora.protocols, safety), revisions={"codealpaca": "a" * 40})
+
+    def places() -> dict[str, Path]:
+        return {need.what: need.place for need in needs(kinds_of([cell]), results_dir=tmp_path) if need.download}
+
+    assert places()["the data set codealpaca"] == sets
+    assert places()["the data set hexphi"] == models
+    kept = sets / "sahil2801___code_alpaca-20k" / "default" / "0.0.0" / ("a" * 40)
+    kept.mkdir(parents=True)
+    (kept / "code_alpaca-20k-train.arrow").touch()
+    assert "the data set codealpaca" not in places()
+
+
+def test_a_kernel_that_is_not_installed_is_a_line_and_the_sizes_are_told(paper: dict[str, Cell], results: Path) -> None:
+    flash, eager = (
+        dataclasses.replace(paper["lora"], model=dataclasses.replace(paper["lora"].model, attention=attention))
+        for attention in ("flash_attention_2", "eager")
+    )
+    plain, fast, slow = (kinds_of([cell])[0] for cell in (paper["lora"], flash, eager))
+    assert fast.body == plain.body is not None
+    assert fast.training() == plain.training()
+    assert slow.shape.attention == "eager"  # whose estimate counts the squares of attention
+    if importlib.util.find_spec("flash_attn") is None:
+        assert any("flash-attn is not installed" in line for line in missing([flash], results_dir=results))
+
+
+def test_a_base_that_is_nowhere_near_costs_one_deadline_whatever_is_done_to_it(
+    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idlora.pipeline.preflight.hub.SECONDS", 0.5)
+    model = dataclasses.replace(paper["lora"].model, path_or_id="owner/unknown")
+    began = time.monotonic()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        kinds = kinds_of([dataclasses.replace(cell, model=model) for cell in paper.values()])
+    assert 0.5 <= time.monotonic() - began < 1.4
+    assert [kind.body for kind in kinds] == [None] * 3
+
+
+def test_a_base_in_a_folder_has_the_sizes_of_its_own_config(tiny: Cell, tmp_path: Path) -> None:
+    folder = Path(tiny.model.path_or_id)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    own = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, path_or_id=str(tmp_path)))
+    assert kinds_of([own])[0].body == kinds_of([tiny])[0].body is not None
+
+
+def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dataclasses.replace(tiny, method=None)
+    (line,) = estimates([broken])
+    assert line.startswith("memory: this could not be checked (AttributeError")
+    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(85),))
+    odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
+    assert fitted(odd) == odd
+    assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
 
 
 def test_the_tiny_scale_asks_no_network(tiny: Cell, hub, monkeypatch: pytest.MonkeyPatch, results: Path) -> None:

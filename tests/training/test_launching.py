@@ -13,7 +13,7 @@ from idlora.training.launching import Launch, resolve
 
 STEP = {
     "SLURM_JOB_ID": "71234", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8",
-    "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": "node[03-04]",
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_the_tasks_of_a_slurm_step_are_ranks():
     with environment(**STEP) as variables:
         assert (launching.inside(), launching.rank()) == (True, 5)
         found = {name: variables[name] for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
-        assert found == {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.7"}
+        assert found == {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "node03"}
         assert 10000 <= int(variables["MASTER_PORT"]) < 60000
         port = variables["MASTER_PORT"]
     with environment(**STEP | {"SLURM_PROCID": "2", "SLURM_LOCALID": "2"}) as variables:
@@ -99,6 +99,22 @@ def test_the_tasks_of_a_slurm_step_are_ranks():
         assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("head", "29500")
     with environment(**STEP, RANK="0", WORLD_SIZE="2"):  # torchrun, started by srun once a machine
         assert (launching.rank(), resolve("ddp", num_processes=None, full=False, gpus=2).processes) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu7", "gpu7"),
+        ("node[9,11-12]", "node9"),
+        ("node[010-012,3]", "node010"),
+        ("a1,b2", "a1"),
+        ("a1,b[2-3]", "a1"),
+    ],
+)
+def test_the_ranks_of_a_slurm_step_meet_on_its_first_machine(nodes, first):
+    with environment(**STEP | {"SLURM_STEP_NODELIST": nodes}) as variables:
+        assert launching.inside()
+        assert variables["MASTER_ADDR"] == first
 
 
 @pytest.mark.parametrize(

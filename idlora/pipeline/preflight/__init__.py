@@ -27,13 +27,14 @@ from idlora.pipeline.preflight.software import software_lacks
 __all__ = [
     "Kind",
     "NotReady",
-    "estimate_lines",
+    "estimates",
     "fitted",
     "kinds_of",
     "missing",
     "needs",
     "require",
     "require_evaluation",
+    "told",
 ]
 
 
@@ -64,9 +65,9 @@ def require_evaluation(subject: Subject) -> None:
         sources.add_data(protocol.benchmark, subject.data_root, subject.revisions)
     sources.ask()
     lacks = [
-        *_told("the sandbox", lambda: _sandbox(waiting, subject.permissions)),
-        *_told("GPUs", lambda: gpu_lacks(gpus())),
-        *_told("the hub", sources.lacks),
+        *told("the sandbox", lambda: _sandbox(waiting, subject.permissions)),
+        *told("GPUs", lambda: gpu_lacks(gpus())),
+        *told("the hub", sources.lacks),
     ]
     if lacks:
         raise NotReady(f"{len(waiting)} evaluations of {subject.folder} cannot run here; missing:{_listed(lacks)}")
@@ -77,7 +78,7 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
     if not cells:
         return []
     sources = Sources()
-    asked = _told("the hub", lambda: _ask(sources, cells))
+    asked = told("the hub", lambda: _ask(sources, cells))
     kinds: list[Kind] = []
     checks: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
         ("a fit", lambda: misfits(_fill(kinds, cells))),
@@ -88,7 +89,12 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
         ("packages", lambda: software_lacks(cells)),
         ("the hub", sources.lacks),
     )
-    return [*asked, *(line for name, check in checks for line in _told(name, check))]
+    return [*asked, *(line for name, check in checks for line in told(name, check))]
+
+
+def estimates(cells: Sequence[Cell]) -> list[str]:
+    """What these cells take of a GPU's memory, in micro-batches that fit it; see `kinds.estimate_lines`."""
+    return told("memory", lambda: estimate_lines([fitted(cell) for cell in cells]))
 
 
 def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:
@@ -103,7 +109,7 @@ def _fill(kinds: list[Kind], cells: Sequence[Cell]) -> list[Kind]:
     return kinds
 
 
-def _told(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
+def told(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
     """The check's lines; what it did not expect is one more of them."""
     lines: list[str] = []
     try:

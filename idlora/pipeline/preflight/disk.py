@@ -8,9 +8,10 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from idlora.data.catalogue import DATASETS, revision_of
+from idlora.data.catalogue import DATASETS, DatasetSpec, revision_of
+from idlora.data.hub import cached
 from idlora.pipeline.cell import Cell
-from idlora.pipeline.preflight.hub import data_cache, data_here, model_here
+from idlora.pipeline.preflight.hub import model_here
 from idlora.pipeline.preflight.kinds import Kind
 
 DATA_SET = 150_000_000
@@ -39,18 +40,30 @@ def needs(kinds: Sequence[Kind], *, results_dir: Path) -> list[Need]:
 
 
 def _downloads(kinds: Sequence[Kind]) -> Iterable[Need]:
-    hub, sets = Path(constants.HF_HUB_CACHE), data_cache()
     models = {kind.first.model.path_or_id: kind for kind in kinds if kind.body is not None}
     for name, kind in models.items():
         model, body = kind.first.model, kind.body
         if model.init == "pretrained" and not Path(name).is_dir() and not model_here(name, model.revision):
-            yield Need(what=f"the model {name}", place=hub, size=body.parameters * body.weight_bytes, download=True)
+            yield Need(
+                what=f"the model {name}",
+                place=Path(constants.HF_HUB_CACHE),
+                size=body.parameters * body.weight_bytes,
+                download=True,
+            )
     cells = [cell for kind in kinds for cell in kind.cells if cell.data_root is None]
     asked = {name: cell for cell in cells for name in _data_of(cell)}
     for name, cell in asked.items():
-        spec = DATASETS[name]
-        if spec.source(revision_of(name, cell.revisions)) and not (spec.hub_id and data_here(spec.hub_id)):
-            yield Need(what=f"the data set {name}", place=sets, size=DATA_SET, download=True)
+        spec, revision = DATASETS[name], revision_of(name, cell.revisions)
+        if spec.source(revision) and not cached(spec, revision):
+            yield Need(what=f"the data set {name}", place=_cache_of(spec), size=DATA_SET, download=True)
+
+
+def _cache_of(spec: DatasetSpec) -> Path:
+    if spec.hub_files is not None:
+        return Path(constants.HF_HUB_CACHE)
+    from datasets import config  # a second: only where something is asked of it
+
+    return Path(config.HF_DATASETS_CACHE)
 
 
 def _data_of(cell: Cell) -> list[str]:

@@ -4,8 +4,9 @@ Every question has a thread of its own, and all have `SECONDS` to be answered in
 that long and no more. `HF_ENDPOINT` names a mirror of the hub, `HF_TOKEN` or `hf auth login` who asks.
 """
 
+import contextlib
+import functools
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,9 +17,16 @@ from typing import Any
 import httpx
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from idlora.data.catalogue import DATASETS, revision_of
+from idlora.data.hub import cached
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.places import data_digest
 
@@ -62,11 +70,11 @@ class Sources:
         if root is not None:
             if data_digest(name, root) == "absent":
                 self._add_lack(f"data set {name}: {root / name} is not there")
-        elif spec.url is not None:
+        elif spec.url is not None:  # asked for even where `datasets` has it: it looks at the address at each load
             self.urls[str(spec.source(revision))] = name
         elif spec.hub_id is None:
             self._add_lack(f"data set {name}: it is on no hub; put it under data.root=<folder>")
-        elif not data_here(spec.hub_id):
+        elif not cached(spec, revision):
             self.repositories[DATASET, spec.hub_id] = revision
 
     def _add_model(self, where: str, revision: str | None, *, weights: bool = True) -> None:
@@ -150,7 +158,9 @@ def _access(kind: str, name: str, revision: str) -> None:
     # A mirror has no answer to that, but to a file's head; and only this one tells of an unknown revision.
     file = "config.json" if kind == MODEL else "README.md"
     url = huggingface_hub.hf_hub_url(name, file, repo_type=kind, revision=revision)
-    huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
+    # Many a data set has no card, and who may not read it is told so before.
+    with contextlib.suppress(*[EntryNotFoundError] if kind == DATASET else []):
+        huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
 
 
 def _head(url: str) -> None:
@@ -206,14 +216,24 @@ def model_here(name: str, revision: str | None) -> bool:
     return _folder_lacks(Path(folder), weights=True) is None
 
 
-def data_cache() -> Path:
-    """Where the package `datasets` keeps what it has read from the hub."""
-    return Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+@functools.cache
+def config_folder(name: str, revision: str | None) -> Path | None:
+    """Where a model's config.json lies: in its folder, in the hub's cache, or fetched into that, all in `SECONDS`.
 
+    None where it cannot be had. Asked once for each model, since a hub out of reach costs that long.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found: list[str] = []
 
-def data_here(name: str) -> bool:
-    """Whether that cache holds a data set of the hub, at some revision."""
-    return any((data_cache() / name.replace("/", "___")).rglob("*.arrow"))
+    def fetch() -> None:
+        known = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+        found.append(
+            known if isinstance(known, str) else huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+        )
+
+    answers = Asked({name: fetch}).answers()
+    return Path(found[0]).parent if answers[name] is None else None
 
 
 def _folder_lacks(folder: Path, *, weights: bool) -> str | None:

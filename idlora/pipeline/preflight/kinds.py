@@ -12,6 +12,7 @@ import yaml
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import CONFIGS
+from idlora.pipeline.preflight.hub import config_folder
 from idlora.training.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ PROMPT = 256
 class Kind:
     """Cells of one base, one method and one launch.
 
-    `shape` is the base without its weights; `body` its sizes, None where neither configs/model nor a folder has them;
-    `refusal` why the method does not fit the base.
+    `shape` is the base without its weights, as `_sized` has it; `body` its sizes, None where neither configs/model nor
+    a folder nor the hub has them; `refusal` why the method does not fit the base.
     """
 
     cells: tuple[Cell, ...]
@@ -94,9 +95,9 @@ def kinds_of(cells: Iterable[Cell]) -> list[Kind]:
     found = []
     for alike in groups.values():
         first, body, refusal = alike[0], None, None
-        shape = shape_of(first.model)
+        shape, known = _sized(first.model)
         try:
-            body = anatomy(shape, first.method)
+            body = anatomy(shape, first.method) if known else None
         except UnfitBase:
             pass  # the base cannot be had here: the check of the sources says so
         except ValueError as error:
@@ -135,6 +136,21 @@ def misfits(kinds: Sequence[Kind]) -> Iterable[str]:
                 kind.first.train.division(kind.first.launch.processes)
             except ValueError as error:
                 yield f"a batch: {titles}: {error}"
+
+
+def _sized(model: ModelSpec) -> tuple[ModelSpec, bool]:
+    """A base as its memory is counted, without asking a network again, and whether its shape is known.
+
+    The eager attention alone takes more; the kernel of another need not be installed here.
+    """
+    shape = shape_of(model)
+    shape = dataclasses.replace(shape, attention=shape.attention if shape.attention == "eager" else None)
+    if shape.shape is not None:
+        return shape, True
+    folder = config_folder(shape.path_or_id, shape.revision)
+    return (
+        (shape, False) if folder is None else (dataclasses.replace(shape, path_or_id=str(folder), revision=None), True)
+    )
 
 
 def shape_of(model: ModelSpec) -> ModelSpec:

@@ -181,10 +181,14 @@ def room_on(found: Sequence[Gpu], cell: Cell) -> int:
 def fitted(cell: Cell) -> Cell:
     """The cell with a micro-batch that this machine's smallest GPU holds, if `train.micro_batch_size` is more.
 
-    The effective batch stays. Where not even one row is estimated to fit, and without GPUs, the cell is as it was.
+    The effective batch stays. The cell is as it was without GPUs, where not even one row is estimated to fit, and where
+    its processes cannot share the batch, which `kinds.misfits` tells.
     """
     if not gpus() or cell.method.kind == "none":
         return cell
     (kind,) = kinds_of([cell])
-    rows = None if kind.body is None else kind.fitting(room_on(gpus(), cell))
+    try:
+        rows = None if kind.body is None else kind.fitting(room_on(gpus(), cell))
+    except ValueError:
+        return cell
     return cell if rows is None else replace(cell, train=replace(cell.train, micro_batch_size=rows))
