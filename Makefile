@@ -106,8 +106,9 @@ validate: setup
 tune: setup
 	$(PY) scripts/tune.py table=all scale=$(SCALE) $(workers) $(FLAGS)
 
+# Two files of tests side by side: half of the time goes to processes that import torch while nothing else happens.
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(PY) -m ruff check .

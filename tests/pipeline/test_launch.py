@@ -1,5 +1,6 @@
 """Training in several processes from one command: the same numbers and exit codes, and whatever ends it, it goes on."""
 
+import json
 import os
 import re
 import signal
@@ -73,6 +74,11 @@ def curve(folder: Path) -> list[str]:
 
 def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in run_in(folder).folder.glob("checkpoints/checkpoint-*"))
+
+
+def first_step(folder: Path) -> str:
+    """The first step that the command heard of, from `faults.steps_written`."""
+    return (folder / "steps").read_text().partition(" loss")[0]
 
 
 def at_work_in(folder: Path) -> list[int]:
@@ -159,8 +165,8 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
 
     optimizer = run_in(here).folder / "checkpoints" / "checkpoint-10" / "optimizer.pt"
     os.truncate(optimizer, 1000)
-    ended = start().end()
-    assert (ended.returncode, status()[0]) == (0, "done")
+    ended = start(fault=faults.steps_written).end()
+    assert (ended.returncode, status()[0], first_step(here)) == (0, "done", "training 9/12")
     assert re.search(r"checkpoint-10 is torn .*: \S*checkpoint-10/optimizer\.pt has 1000 bytes of \d+", ended.stderr)
     assert curve(here) == curve(unbroken(steps, *DDP))
     assert run_in(here).status["attempts"] == 8
@@ -177,8 +183,9 @@ def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbr
     ended = start(fault=partial(faults.full_disk, 3)).end()
     assert (ended.returncode, run_in(here).state, checkpoints(here)) == (2, "failed", ["checkpoint-2"])
     assert "checkpoint-4 could not be written" in ended.stderr
-    ended = start().end()
+    ended = start(fault=faults.steps_written).end()
     assert (ended.returncode, ended.stderr, run_in(here).state) == (0, "", "done")
+    assert first_step(here) == "training 3/6"
     assert curve(here) == curve(unbroken(steps))
     assert run_in(here).status["attempts"] == 4
 
@@ -188,8 +195,8 @@ def test_a_run_whose_weights_are_in_parts_goes_on_from_its_checkpoint(train, unb
     here, steps, launch = tmp_path, 4, ("method=fft", *ZERO3)
     ended = train(here, steps, *launch, fault=partial(faults.killed, 3)).end()
     assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2"])
-    ended = train(here, steps, *launch).end()
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = train(here, steps, *launch, fault=faults.steps_written).end()
+    assert (ended.returncode, ended.stderr, first_step(here)) == (0, "", "training 3/4")
     assert ended.stdout.startswith("4 rows a step = 2 process(es) × 1 passes × 2 rows (launch=zero3)\n")
     assert len(ended.stdout.splitlines()) == 4
     alone = unbroken(steps, "method=fft")  # by one process: without dropout it draws nothing else

@@ -191,7 +191,8 @@ def test_the_same_path_trains_and_evaluates_on_real_gsm8k(real_data: Path, repos
         (folder / f"{name}.jsonl").write_text("".join(lines[:kept]))
     real = [f"data_root={folder.parent}"]
     trained = run(
-        repository, "train", "scale=tiny", "experiment=gsm8k_llama3", "method=idlora", "train.max_steps=4", "data.max_length=1024",
+        repository, "train", "experiment=gsm8k_llama3", "scale=tiny", "method=idlora", "train.max_steps=4",
+        "data.max_length=1024",
         "train.batch_size=8", "train.micro_batch_size=8", *real, cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
