@@ -172,11 +172,11 @@ def test_one_cell_by_hand_trains_then_evaluates(repository: Path, world: Path, t
     assert scored.returncode == 0, scored.stderr
     assert re.search(r"gsm8k 0shot strict: \d.*6 questions", scored.stdout)
     brought = ["eval=gsm8k", f"adapter={folder}/adapter", *small]
-    adapter = run(repository, "evaluate", "model=llama3_8b", *brought, cwd=tmp_path)
+    adapter = run(repository, "evaluate", "scale=tiny", "model=llama3_8b", *brought, cwd=tmp_path)
     assert adapter.returncode == 0, adapter.stderr
     records = [next((tmp_path / place).glob("**/items.jsonl")) for place in (folder, "results/tiny/evaluations")]
     assert records[0].read_text() == records[1].read_text()
-    wrong = run(repository, "evaluate", "model=mistral_7b", *brought, cwd=tmp_path)
+    wrong = run(repository, "evaluate", "scale=tiny", "model=mistral_7b", *brought, cwd=tmp_path)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
     assert "pebble" in wrong.stderr.lower()
