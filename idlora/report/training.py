@@ -23,8 +23,9 @@ COLUMNS = (
     "model", "method", "launch", "processes", "scaling", "step_seconds_median", "step_seconds_iqr",
     "step_seconds_max", "tokens_per_second", "peak_memory_bytes", "first_loss", "final_loss", "steps", "batch_size",
     "micro_batch_size", "accumulation", "length", "packing", "tokens_per_step", "parameters_trainable", "adapter_bytes",
-    "selection_seconds", "device", "command", "commit",
+    "selection_seconds", "device", "command", "commit", "torch", "transformers", "accelerate", "deepspeed", "peft",
 )  # fmt: skip
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "peft")
 
 SAME_CELL = ("model", "method", "batch_size", "length", "packing", "device")
 SLOW_STEP = 2.0
@@ -54,10 +55,12 @@ def _row(run: Run) -> Row:
         raise RecordError(f"{run.folder} is an untuned base: nothing was trained there")
     with (run.folder / "train_log.jsonl").open(encoding="utf-8") as file:
         losses = [json.loads(line)["loss"] for line in file]
-    git = run.provenance.get("git") or {}
+    provenance = run.provenance
+    git, versions = provenance.get("git") or {}, provenance.get("packages") or {}
     taken = {name: resources[name] for name in COLUMNS if name in resources}
     return {
         **taken,
+        **{name: versions.get(name) for name in PACKAGES},
         "model": config["model"]["label"],
         "method": config["method"]["label"],
         "launch": resources["launch"],
@@ -67,7 +70,7 @@ def _row(run: Run) -> Row:
         "length": config["data"]["max_length"],
         "packing": config["data"].get("packing", False),
         "tokens_per_step": round(resources["tokens_per_second"] * resources["step_seconds_median"]),
-        "command": _typed(run.provenance.get("command") or ""),
+        "command": _typed(provenance.get("command") or ""),
         "commit": (git.get("commit") or "") + ("+" if git.get("dirty") else ""),
     }
 
