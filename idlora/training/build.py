@@ -308,7 +308,9 @@ def load_finished(
     if method.kind == "full":
         if not (folder / "model" / "config.json").is_file():
             raise FileNotFoundError(f"No trained model in {folder / 'model'}: finish the run first.")
-        own = dataclasses.replace(base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None)
+        own = dataclasses.replace(
+            base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None, tokenizer=None
+        )
         return build_model(own, home()), build_tokenizer(base)
     model, tokenizer = take(base)
     return (load_adapter(model, folder / "adapter", base) if method.kind == "peft" else model), tokenizer

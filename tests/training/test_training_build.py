@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -265,3 +266,15 @@ def test_an_effective_batch_that_the_processes_cannot_share_is_refused(batch, pr
 def test_every_module_that_the_methods_target_is_there(base):
     names = {name.rsplit(".", 1)[-1] for name, _ in build_base(base)[0].named_modules()}
     assert set(TARGETS) <= names
+
+
+def test_a_fully_tuned_model_of_random_weights_is_loaded_as_it_was_saved(base, tokenized, tmp_path):
+    shape = json.loads((Path(base.path_or_id) / "config.json").read_text())
+    sizes = ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    random = ModelSpec(
+        name="r", label="r", path_or_id="hub/id", init="random", tokenizer=base.path_or_id,
+        shape={size: shape[size] for size in sizes},
+    )  # fmt: skip
+    trained, _ = run(tmp_path, random, METHODS["full"], tokenized, schedule(max_steps=1))
+    loaded, _ = load_finished(tmp_path, random, METHODS["full"])
+    assert torch.equal(logits(loaded), logits(trained))
