@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import wandb
 from cells import METHODS, furthest, run, saved_weights, schedule
 from tracked_runs import tensorboard_history, wandb_config, wandb_history, wandb_records
 
-import wandb
 from idlora.training import TrackingSpec, WandbSpec, tracking
 
 HERE = Path(__file__).parent
