@@ -1,4 +1,4 @@
-# make table1 … table8   fill and print a table of the paper at the embedded scale (SCALE=paper for the paper's models and
+# make table1 … table8   fill and print a table of the paper at the embedded scale (SCALE=paper or small for other models and
 #                        data; SEEDS=0,1,2 for several seeds; WORKERS=4 cells side by side; FLAGS="key=value …" for
 #                        anything else). Tables 4 and 5 are hyperparameters, Table 6 counts: neither needs weights
 # make table_controls    the controls that the paper lacks
