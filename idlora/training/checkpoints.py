@@ -19,12 +19,12 @@ import torch
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from idlora.training.spec import CHECKPOINTS_KEPT
+
 logger = logging.getLogger(__name__)
 
 WHOLE = "whole.json"
 ASIDE = ".aside"
-KEPT = 2
-"""The last one, and the one before should something befall it."""
 
 
 class CheckpointFailed(OSError):
@@ -57,7 +57,7 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
             shutil.rmtree(folder / name, ignore_errors=True)  # a torn one that was passed over
             os.replace(aside / name, folder / name)
         shutil.rmtree(aside, ignore_errors=True)
-        for old in sorted(_by_step(folder).items(), reverse=True)[KEPT:]:
+        for old in sorted(_by_step(folder).items(), reverse=True)[CHECKPOINTS_KEPT:]:
             shutil.rmtree(old[1], ignore_errors=True)
     _wait_for_all()
 
@@ -73,7 +73,7 @@ def _disk_told(folder: Path, name: str) -> Iterator[None]:
         shutil.rmtree(folder / ASIDE, ignore_errors=True)
         raise CheckpointFailed(
             f"Checkpoint {folder / name} could not be written with {free / 1e9:.1f} GB free "
-            f"({_first_line(error)}): make room, or set train.save_steps=0; the same command goes on from the "
+            f"({first_line(error)}): make room, or set train.save_steps=0; the same command goes on from the "
             "checkpoint before."
         ) from error
 
@@ -120,5 +120,6 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+CHECKPOINTS_KEPT = 2
+"""The last one, and the one before should something befall it."""
+
 
 def _at_least(owner: str, smallest: float, **values: float | None) -> None:
     for name, value in values.items():

@@ -28,7 +28,7 @@ from idlora.data import TokenizedSet
 from idlora.training import launching, telemetry
 from idlora.training.batches import Collator, sampler
 from idlora.training.build import record_base
-from idlora.training.checkpoints import last_whole_checkpoint, save_aside
+from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
 from idlora.training.spec import ModelSpec, TrackingSpec, TrainSpec
 from idlora.training.telemetry import Resources, Stopwatch
 from idlora.training.tracking import tracked
@@ -310,7 +310,7 @@ def _memory_watched(spec: TrainSpec) -> Iterator[None]:
         raise OutOfMemory(
             f"Out of memory with train.micro_batch_size={spec.micro_batch_size}: lower it (the effective batch stays "
             f"{spec.batch_size}), set train.gradient_checkpointing=true, or use more devices "
-            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})."
+            f"({first_line(error)})."
         ) from error
 
 

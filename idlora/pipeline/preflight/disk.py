@@ -13,6 +13,7 @@ from idlora.data.hub import cached
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.preflight.hub import model_here
 from idlora.pipeline.preflight.kinds import Kind
+from idlora.training.spec import CHECKPOINTS_KEPT
 
 DATA_SET = 150_000_000
 """Bytes of a data set's download and of what is made of it, more than any of the project's takes."""
@@ -20,8 +21,8 @@ DATA_SET = 150_000_000
 RECORDS = 10_000_000
 """Bytes of a cell's records and logs."""
 
-KEPT = 3
-"""Checkpoints there at once: the last two, and the one that is being written."""
+AT_ONCE = CHECKPOINTS_KEPT + 1
+"""Checkpoints that are there at once: those that are kept, and the one that is being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +80,10 @@ def _results(kinds: Sequence[Kind], place: Path) -> Iterable[Need]:
         waiting = {cell.run.name for cell in kind.cells if not cell.run.done}
         saved += kind.body.saved_bytes(sharded=kind.first.sharded) * len(waiting)
         if waiting and kind.first.train.save_steps:
-            checkpoints = max(checkpoints, KEPT * kind.body.checkpoint_bytes(sharded=kind.first.sharded))
+            checkpoints = max(checkpoints, AT_ONCE * kind.body.checkpoint_bytes(sharded=kind.first.sharded))
     yield Need(what="trained models and records", place=place, size=saved)
     if checkpoints:
-        yield Need(what=f"checkpoints of one cell, {KEPT} at a time", place=place, size=checkpoints)
+        yield Need(what=f"checkpoints of one cell, {AT_ONCE} at a time", place=place, size=checkpoints)
 
 
 def lacking(needed: Sequence[Need]) -> Iterable[str]:
