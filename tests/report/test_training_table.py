@@ -73,6 +73,21 @@ def test_what_must_not_be_seen_is_told(changes, sentence, tmp_path):
     assert told == f"M, LORA, 2 process(es): {sentence}"
 
 
+def test_a_model_in_parts_need_not_scale(tmp_path):
+    alone = made_run(tmp_path, method="fft", processes=1, launch="single", tokens=10_000.0)
+    both = made_run(tmp_path, method="fft", processes=2, launch="zero3", tokens=12_000.0)
+    rows = training_rows([alone, both])
+    assert rows[1]["scaling"] == pytest.approx(1.2)
+    assert problems(rows, memory_bytes=80e9, scaling=1.85) == []
+
+
+def test_the_command_is_told_without_the_place_of_its_results(runs):
+    typed = "python scripts/train.py method=lora results_dir=elsewhere 'overrides=[a, b]'"
+    write_json(runs[0].folder / "provenance.json", runs[0].provenance | {"command": typed})
+    (row,) = training_rows(runs[:1])
+    assert row["command"] == "python scripts/train.py method=lora 'overrides=[a, b]'"
+
+
 def test_a_run_that_is_not_finished_is_no_measurement(tmp_path):
     run = Run(tmp_path / "begun")
     with pytest.raises(RecordError, match="only finished runs are measurements"):

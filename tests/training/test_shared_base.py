@@ -74,3 +74,12 @@ def test_a_fully_tuned_model_is_no_base(base):
     stranger, _ = build_base(base)
     shared.give_back(stranger)
     assert shared.take(base)[0] not in (taken, stranger)
+
+
+def test_a_base_given_back_in_training_mode_is_lent_in_evaluation_mode(base):
+    shared = SharedBase()
+    model, _ = shared.take(base)
+    shared.give_back(model.train())
+    again, _ = shared.take(base)
+    assert again is model
+    assert not again.training
