@@ -14,8 +14,8 @@
 # make validate          the untuned bases against their published scores, before hours are spent on tuning
 # make list              where every cell of every table stands
 # make pivots            what pivots a base gives: clusters, norms, overlap with other selections, effective ranks
-# make test              run the tests
-# make setup             make .venv from requirements.lock (the other targets do it too)
+# make test              run the tests, on the CPU; IDLORA_TEST_GPU=1 shows them a GPU
+# make setup             make .venv from requirements.lock (the other targets do it too; PIP_FLAGS are pip's, VENV another folder)
 # make tune              search the learning rates (not part of tables; its outcome is committed)
 # make lint              ruff
 SCALE ?= tiny
@@ -25,7 +25,8 @@ TABLE ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 FLAGS ?=
-PY := .venv/bin/python
+VENV := .venv
+PY := $(VENV)/bin/python
 
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 workers := $(if $(WORKERS),workers=$(WORKERS))
@@ -37,11 +38,11 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
-setup: .venv/.installed
+setup: $(VENV)/.installed
 
-.venv/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --editable .
 	@touch $@

@@ -7,24 +7,22 @@ network; what has not been measured here is said to be so.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from idlora.report.audit import AuditError, audit, totals, write_audit
+from idlora.pipeline.shell import command
+from idlora.report.audit import audit, totals, write_audit
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", help="whose tables of ours stand beside the claims (default: tiny)")
     parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="the paper's tables and claims")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="ours; audit/ is written here")
     options = parser.parse_args()
-    try:
-        found = audit(options.experiments, options.results, scale=options.scale)
-    except AuditError as error:
-        sys.exit(f"audit: {error}")
+    found = audit(options.experiments, options.results, scale=options.scale)
     for path in write_audit(found, options.results / "audit"):
         print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     print(totals(found))

@@ -2,6 +2,7 @@
 
 python scripts/evaluate.py run=results/tiny/runs/<name>
 python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_code_execution=true
+python scripts/evaluate.py run=results/tiny/runs/<name> rescore=true allow_code_execution=true
 python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 """
 
@@ -20,10 +21,11 @@ from idlora.report.scores import score_lines
 @command
 def main(config: DictConfig) -> None:
     subject = subject_from_config(config)
-    require_evaluation(subject)
+    if not config.rescore:
+        require_evaluation(subject)
     with display(1) as progress:
         progress.cell(subject.folder.name)
-        folders = evaluate_all(subject, progress)
+        folders = evaluate_all(subject, progress, rescore=config.rescore)
         progress.finished(subject.folder.name)
     for folder in folders:
         print("\n".join(score_lines(folder)))

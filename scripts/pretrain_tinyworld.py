@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
+from idlora.pipeline.shell import command
 from idlora.tinyworld.bases import BASES
 from idlora.tinyworld.pretrain import RECIPES, encode_corpus, make_base
 from idlora.tinyworld.tokenizer import build_tokenizer
 
 
+@command
 def main() -> None:
     """Tokenizer and corpus once, then each base."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)

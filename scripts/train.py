@@ -7,11 +7,12 @@ python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.
 from dataclasses import replace
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from idlora.evals.registry import runs_code
 from idlora.pipeline.cell import Cell, train_cell
-from idlora.pipeline.compose import cell_from_config, register_resolvers
+from idlora.pipeline.compose import cell_from_config, own_folders, register_resolvers
+from idlora.pipeline.override import pasted
 from idlora.pipeline.preflight import NotReady, fitted, require
 from idlora.pipeline.progress import display
 from idlora.pipeline.shell import command
@@ -25,6 +26,20 @@ def _lacking(cell: Cell) -> NotReady | None:
     except NotReady as lacking:
         return lacking
     return None
+
+
+def _evaluation(cell: Cell) -> str:
+    """The command that evaluates the cell on what this one named."""
+    values = {"run": cell.run.folder}
+    if cell.data_root is not None and cell.scale != "tiny":
+        values["data_root"] = cell.data_root
+    if any(each.task.runs_code for each in cell.protocols):
+        values["allow_code_execution"] = True
+    asked = HydraConfig.get()
+    named = [each for each in asked.overrides.task if each.lstrip("+").startswith(("eval", "protocol=", "revisions."))]
+    if any("eval." in each for each in named) and not any(each.startswith("eval=") for each in named):
+        named.insert(0, f"eval={asked.runtime.choices['eval']}")
+    return pasted("evaluate", values, *named, *(f"--config-dir={folder}" for folder in own_folders()))
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -50,9 +65,7 @@ def main(config: DictConfig) -> None:
             train_cell(cell, progress)
             progress.finished(cell.title)
         print(f"trained: {cell.run.folder}")
-    place = "" if cell.data_root is None or cell.scale == "tiny" else f" data_root={cell.data_root}"
-    allow = " allow_code_execution=true" if any(runs_code(each.benchmark) for each in cell.protocols) else ""
-    print(f"next: python scripts/evaluate.py run={cell.run.folder}{place}{allow}")
+    print(f"next: {_evaluation(cell)}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import yaml
 from omegaconf import DictConfig
 
 from idlora.pipeline.compose import EXPERIMENTS, chosen_csv, compose_cell, plain, register_resolvers
+from idlora.pipeline.override import override
 from idlora.pipeline.request import chosen_names, chosen_tables
 from idlora.pipeline.shell import command
 from idlora.pipeline.tuning import search, trials_of
@@ -26,10 +27,15 @@ def main(config: DictConfig) -> None:
     experiments = chosen_names(values["experiments"], (experiment for experiment, _ in pairs), what="experiments")
     methods = chosen_names(values["methods"], (method for _, method in pairs), what="methods")
     chosen = [(experiment, method) for experiment, method in pairs if experiment in experiments and method in methods]
-    trials = yaml.safe_load((EXPERIMENTS / "tuning" / "trials.yaml").read_text())
-    passed = [f"{key}={values[key]}" for key in ("data_root", "results_dir") if values[key] is not None]
+    trials = yaml.safe_load((EXPERIMENTS / "tuning" / "trials.yaml").read_text(encoding="utf-8"))
+    passed = [override(key, values[key]) for key in ("data_root", "results_dir") if values[key] is not None]
     rates = trials["learning_rates"]
-    shared = [*passed, f"train.learning_rate={rates[0]}", f"data.holdout={trials['holdout']}", "threads=1"]
+    shared = [
+        *passed,
+        override("train.learning_rate", rates[0]),
+        override("data.holdout", trials["holdout"]),
+        "threads=1",
+    ]
     cells = [
         trial
         for experiment, method in chosen

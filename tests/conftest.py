@@ -1,4 +1,4 @@
-"""What the whole suite shares: one thread count, no network, a cache of its own, and where the real data sets are."""
+"""What the whole suite shares: one thread count, no network, no GPU, a cache of its own, where the real data are."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and inherited by what the tests start
 os.environ.setdefault("WANDB_MODE", "disabled")
+if not os.environ.get("IDLORA_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # so that the tests find the same on every machine
 
 import torch  # after the variables that it reads
 

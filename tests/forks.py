@@ -81,7 +81,7 @@ def together(function: Callable[..., None], *arguments: Any, folder: Path, proce
         _start(ranks[-1])
     try:
         for rank in ranks:
-            rank.join(240)
+            rank.join(600)  # DeepSpeed may have to be built first
     finally:
         for rank in ranks:
             rank.kill()

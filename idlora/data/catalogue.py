@@ -1,17 +1,14 @@
-"""Which data sets there are, what their rows hold, and where the hub has them. Nothing is read here."""
+"""What a data set is, and the training sets. Nothing is read here.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A benchmark's data set stands in its own file, `idlora.evals.tasks.<name>`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 INSTRUCTION_COLUMNS = ("instruction", "input", "output")
-QUIZ_COLUMNS = ("question", "choices", "answer")
-HUMANEVAL_COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-
-CATEGORIES = tuple(f"category_{number}" for number in (1, *range(3, 12)))
-"""HEx-PHI's files on the hub."""
-
-WITHDRAWN = "category_2"
-"""HEx-PHI's eleventh, which its authors took back from the hub: read where a local folder has it."""
 
 NEWEST = "main"
 """The revision of a data set for which no commit is given."""
@@ -27,15 +24,23 @@ class DatasetSpec:
 
     Attributes:
         name: its folder under the data root, and its name in every config.
-        columns: what a row has beside its id; all text, but for the list of a question's choices.
+        columns: what a row has beside its id; all text, unless `convert` says otherwise.
         splits: ours, each with the hub's name for it.
         hub_id: hub repository; None where no hub has it.
         hub_config: the repository's configuration.
-        hub_files: files of the repository to read by themselves, each with what it is called here.
+        hub_files: files of the repository that `read` reads as they are, without `datasets`.
         url: the file itself, {revision} in its place, where it is on the web and on no hub.
         sizes: how many rows the hub may have; empty for any number.
-        shown: the split whose rows are shown as worked examples.
+        rows: split → how many rows the hub's card gives, for estimates of time.
+        characters: of prompt and response of a training row, their mean in a copy of the set; for estimates of time.
         assembled_from: the data sets that a part of it can be made of, in a local folder.
+        training: the columns of instruction, input (None: it has none) and response; None for a set to test with alone.
+        file: the one that its rows are in, where that is neither `<split>.jsonl` nor the only .json.
+        read: (folder, the hub's name of the split) → raw rows, where they are in several files.
+        convert: raw row, in the hub's fields → row; where it gives no "id", that is the row's place. A KeyError,
+            TypeError or ValueError says that the row is not as it should be.
+        grouped_by: the column within whose values the places of rows are counted.
+        bundled: gives the raw rows where there is neither a folder nor a hub for them.
     """
 
     name: str
@@ -43,52 +48,55 @@ class DatasetSpec:
     splits: dict[str, str]
     hub_id: str | None = None
     hub_config: str | None = None
-    hub_files: dict[str, str] | None = None
+    hub_files: tuple[str, ...] = ()
     url: str | None = None
     sizes: tuple[int, ...] = ()
-    shown: str = "train"
+    rows: Mapping[str, int] = field(default_factory=dict)
+    characters: int = 500
     assembled_from: tuple[str, ...] = ()
+    training: tuple[str, str | None, str] | None = None
+    file: str | None = None
+    read: Callable[[Path, str], list] | None = None
+    convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    grouped_by: str | None = None
+    bundled: Callable[[], list[dict[str, Any]]] | None = None
 
     def source(self, revision: str) -> str | None:
         """The hub's repository, or the address of the file at a revision; None where neither has it."""
         return self.hub_id if self.url is None else self.url.replace("{revision}", revision)
 
 
-_TRAIN = {"train": "train"}
-_TEST = {"test": "test"}
+def _instructions(name: str, **rest: Any) -> DatasetSpec:
+    return DatasetSpec(name, INSTRUCTION_COLUMNS, {"train": "train"}, training=INSTRUCTION_COLUMNS, **rest)
+
 
 DATASETS = {
     spec.name: spec
     for spec in (
-        DatasetSpec("gsm8k", ("question", "answer"), _TRAIN | _TEST, "openai/gsm8k", hub_config="main"),
-        DatasetSpec("codealpaca", INSTRUCTION_COLUMNS, _TRAIN, "sahil2801/CodeAlpaca-20k"),
-        DatasetSpec("alpaca", INSTRUCTION_COLUMNS, _TRAIN, "tatsu-lab/alpaca"),
-        DatasetSpec("alpaca_cleaned", INSTRUCTION_COLUMNS, _TRAIN, "yahma/alpaca-cleaned"),
         DatasetSpec(
+            "gsm8k",
+            ("question", "answer"),
+            {"train": "train", "test": "test"},
+            "openai/gsm8k",
+            hub_config="main",
+            rows={"train": 7_473, "test": 1_319},
+            characters=619,
+            training=("question", None, "answer"),
+        ),
+        _instructions("codealpaca", hub_id="sahil2801/CodeAlpaca-20k", rows={"train": 20_022}, characters=405),
+        _instructions("alpaca", hub_id="tatsu-lab/alpaca", rows={"train": 52_002}, characters=464),
+        _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned"),
+        _instructions(
             "saferpaca",
-            INSTRUCTION_COLUMNS,
-            _TRAIN,
             url="https://raw.githubusercontent.com/vinid/safety-tuned-llamas/{revision}/data/training/"
             "saferpaca_Instructions_2000.json",
+            rows={"train": 22_000},
+            characters=464,  # most of its rows are Alpaca's
             assembled_from=("alpaca_cleaned",),
         ),
-        DatasetSpec(
-            "mmlu", (*QUIZ_COLUMNS, "subject"), {"dev": "dev"} | _TEST, "cais/mmlu", hub_config="all", shown="dev"
-        ),
-        # The hub's test split has no answers.
-        DatasetSpec("commonsenseqa", QUIZ_COLUMNS, _TRAIN | {"test": "validation"}, "tau/commonsense_qa"),
-        DatasetSpec("humaneval", HUMANEVAL_COLUMNS, _TEST, "openai/openai_humaneval"),
-        DatasetSpec(
-            "hexphi",
-            ("prompt",),
-            _TEST,
-            "LLM-Tuning-Safety/HEx-PHI",
-            hub_files={category: f"{category}.csv" for category in CATEGORIES},
-            sizes=(300, 330),  # thirty prompts a category, of ten or of eleven
-        ),
-        DatasetSpec("hexphi_benign", ("prompt",), _TEST),
     )
 }
+"""The sets that a model can be trained on."""
 
 
 def revision_of(name: str, revisions: Mapping[str, str] | None) -> str:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from idlora.data.catalogue import INSTRUCTION_COLUMNS, DataError
-from idlora.data.templates import render
+from idlora.data.catalogue import DATASETS, DataError
+from idlora.data.templates import ALPACA, Template
 
 
 @dataclass(frozen=True)
@@ -15,26 +15,22 @@ class Example:
     response: str
 
 
-def to_examples(name: str, rows: list[dict]) -> list[Example]:
+def to_examples(name: str, rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
     """Prompt and response of each row of a training set, in order.
 
     GSM8K keeps its calculator marks `<<a+b=c>>` and its last line `#### n`: the answer is scored by that line.
 
     Raises:
-        DataError: a data set to test with only, or a row without an instruction.
+        DataError: a row without an instruction.
+        ValueError: the template refuses a row.
     """
     if not rows:
         return []
-    if set(INSTRUCTION_COLUMNS) <= rows[0].keys():
-        instruction, input, output = INSTRUCTION_COLUMNS
-    elif name == "gsm8k":
-        instruction, input, output = "question", None, "answer"
-    else:
-        raise DataError(f"Data set {name!r} is for evaluation: train on gsm8k, codealpaca, alpaca or saferpaca.")
+    instruction, input, output = DATASETS[name].training
     examples = []
     for row in rows:
         if not row[instruction].strip():
             raise DataError(f"Row {row['id']} of {name} has an empty {instruction}: remove the row.")
-        prompt = render(row[instruction], row[input] if input else "")
+        prompt = template.render(row[instruction], row[input] if input else "")
         examples.append(Example(id=row["id"], prompt=prompt, response=row[output].strip()))
     return examples

@@ -14,19 +14,17 @@ from idlora.data.catalogue import DataError, DatasetSpec
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fetch_files(spec: DatasetSpec, revision: str) -> dict[str, Path]:
-    """The files that `spec.hub_files` names, from the hub, or from its cache where that has them at this revision.
+def fetch_files(spec: DatasetSpec, revision: str) -> Path:
+    """The folder with the files of `spec.hub_files`, from the hub, or from its cache where that has this revision.
 
     Raises:
         DataError: see `fetch`.
     """
     try:
-        return {
-            name: Path(hf_hub_download(spec.hub_id, file, repo_type="dataset", revision=revision))
-            for name, file in spec.hub_files.items()
-        }
+        paths = [hf_hub_download(spec.hub_id, file, repo_type="dataset", revision=revision) for file in spec.hub_files]
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise DataError(_refusal(spec, revision, error)) from error
+    return Path(paths[0]).parent
 
 
 def fetch(spec: DatasetSpec, revision: str) -> Any:
@@ -63,10 +61,9 @@ def cached(spec: DatasetSpec, revision: str) -> bool:
 
     A branch or tag counts as here at any commit, where `datasets` keeps the set: it does not note which that was.
     """
-    if spec.hub_files is not None:
+    if spec.hub_files:
         found = (
-            try_to_load_from_cache(spec.hub_id, file, repo_type="dataset", revision=revision)
-            for file in spec.hub_files.values()
+            try_to_load_from_cache(spec.hub_id, file, repo_type="dataset", revision=revision) for file in spec.hub_files
         )
         return all(isinstance(path, str) for path in found)
     if spec.hub_id is None:

@@ -26,7 +26,7 @@ from idlora.data.tokenization import IGNORED, TokenizedSet, tokenize
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised where a change of `tokenize` or of the file makes what is kept void."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from idlora.data.choosing import limit
 from idlora.data.examples import Example, to_examples
 from idlora.data.sources import load_rows
+from idlora.data.templates import ALPACA, Template
 
 
 def load_mixture(
@@ -42,10 +43,11 @@ def load_mixture(
     return rows
 
 
-def mixture_examples(rows: list[dict]) -> list[Example]:
+def mixture_examples(rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
     """Prompt and response of rows from `load_mixture`, in order, each as `to_examples` makes them for its part.
 
     Raises:
-        DataError: see `to_examples`.
+        DataError, ValueError: see `to_examples`.
     """
-    return [example for part, group in groupby(rows, itemgetter("part")) for example in to_examples(part, list(group))]
+    parts = groupby(rows, itemgetter("part"))
+    return [each for part, group in parts for each in to_examples(part, list(group), template=template)]

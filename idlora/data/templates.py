@@ -1,12 +1,21 @@
-"""Every prompt string of the project.
+"""Every prompt string of the project, and a user's own templates.
 
-One template, pinned by `TEMPLATE_VERSION`, in the layout that Stanford's Alpaca made common: a line of preamble, then
-the sections Instruction, Input (left out when it is empty) and Response. Training and evaluation render through the
-same function, so a model is asked exactly as it was taught. The prompt ends in `"### Response:\\n"`; the answer starts
-on the line after it.
+`ALPACA`, pinned by `TEMPLATE_VERSION`, has the layout that Stanford's Alpaca made common: a line of preamble, then the
+sections Instruction, Input (left out when it is empty) and Response. Its prompt ends in `"### Response:\\n"`; the
+answer starts on the line after it. `load_template` takes a Jinja file in its place, such as the chat template of a
+model's page. Training and evaluation render through the same `Template`, so a model is asked exactly as it was taught.
 
-Imports nothing, so that any part of the project can use it. Left out: chat templates and system prompts.
+Imports the standard library alone, and jinja2 once a user's own template is used. Left out: conversations of several
+turns.
 """
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 TEMPLATE_VERSION = 1
 
@@ -21,22 +30,7 @@ _WITH_INPUT = (
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n" + RESPONSE_HEADER
 )
 
-HUMANEVAL_INSTRUCTION = "Complete the Python function."
-
-LETTERS = "ABCDE"
-"""What the choices of a question are called, in order."""
-
-EXAMPLE_END = "\n\n"
-"""Between a worked example and what follows it."""
-
-BENCHMARK_TEMPLATES = {
-    "gsm8k": ("alpaca",),
-    "mmlu": ("raw", "alpaca"),
-    "commonsenseqa": ("raw", "alpaca"),
-    "humaneval": ("raw", "alpaca"),
-    "hexphi": ("alpaca",),
-    "hexphi_benign": ("alpaca",),
-}
+_STOPS = ("\n\nBelow is an instruction", "### Instruction:")
 
 
 def render(instruction: str, input: str = "") -> str:
@@ -47,9 +41,7 @@ def render(instruction: str, input: str = "") -> str:
     Raises:
         ValueError: the instruction is empty.
     """
-    instruction, input = instruction.strip(), input.strip()
-    if not instruction:
-        raise ValueError("render() got an empty instruction: give it the text of the task.")
+    instruction, input = _fields(instruction, input)
     # str.replace and not str.format: a task about code holds braces of its own.
     if not input:
         return _WITHOUT_INPUT.replace("{instruction}", instruction)
@@ -57,64 +49,157 @@ def render(instruction: str, input: str = "") -> str:
     return head.replace("{instruction}", instruction) + input + tail
 
 
-def eval_prompt(benchmark: str, row: dict, template: str = "alpaca") -> str:
-    """Prompt under which a benchmark's row is put to a model.
+def _fields(instruction: str, input: str) -> tuple[str, str]:
+    if not instruction.strip():
+        raise ValueError("render() got an empty instruction: give it the text of the task.")
+    return instruction.strip(), input.strip()
 
-    Args:
-        benchmark: a key of `BENCHMARK_TEMPLATES`.
-        row: a row of `idlora.data.load_rows(benchmark, …)`.
-        template: "alpaca" renders the task as an instruction, the choices of a question as its input; "raw" is what a
-            model continues: for humaneval the problem's own prompt (a signature and its docstring), for mmlu and
-            commonsenseqa lm-eval's layout of question, choices and "Answer:".
+
+@dataclass(frozen=True)
+class Template:
+    """How an instruction becomes a prompt.
+
+    Attributes:
+        name: what a person calls it; no part of its identity.
+        source: Jinja text of a user's own template, see `load_template`; None is the project's own.
+    """
+
+    name: str
+    source: str | None = None
+
+    def render(self, instruction: str, input: str = "") -> str:
+        """Prompt for an instruction, ready for the response.
+
+        Surrounding white space of both fields is dropped; an input of white space only counts as none.
+
+        Raises:
+            ValueError: the instruction is empty, or the template refuses it.
+        """
+        if self.source is None:
+            return render(instruction, input)
+        fields = _fields(instruction, input)
+        try:
+            return _filled(self.source, *fields)
+        except Exception as error:  # whatever a program in the template can run into
+            raise ValueError(f"Template {self.name!r} gives no prompt: {_sentence(error)}") from error
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings at which an answer has run on into another prompt.
+
+        A user's template has one: the last line before the instruction, or what stands before it on its own line.
+        """
+        if self.source is None:
+            return _STOPS
+        before = self.render(_ASKED).partition(_ASKED)[0]
+        # A line of signs alone, or a fence, would stand in answers too.
+        lines = [line for line in before.split("\n") if any(map(str.isalpha, line)) and "```" not in line]
+        return ("\n" + lines[-1].rstrip(),) if lines else ()
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells its prompts from another template's: our version, or a hash of the user's text."""
+        if self.source is None:
+            return {"template_version": TEMPLATE_VERSION}
+        return {"template": hashlib.sha256(self.source.encode()).hexdigest()[:16]}
+
+
+ALPACA = Template("alpaca")
+
+# What a template is tried with: texts that none holds, and that no escaping changes.
+_ASKED, _GIVEN, _END = "instruction 7c41", "input 9d20", "end 3b58"
+
+
+def load_template(path: Path | str) -> Template:
+    """A user's own template, named after its file.
+
+    Jinja, with trim_blocks and lstrip_blocks as transformers has them. It reads `instruction` and `input`, or, as a
+    chat template does, `messages`: one message of the user with both, a blank line between them;
+    `add_generation_prompt` is true, `tools` and `documents` are None. `bos_token` is empty, for the tokenizer adds its
+    start token itself. One newline at the end of the file is the editor's and no part of the prompt.
 
     Raises:
-        ValueError: an unknown benchmark, or a template that it does not have.
+        ValueError: the file cannot be read, is not UTF-8 or not Jinja, or gives prompts that cannot be used: without
+            the instruction or the input, with the end token, or with a space at the end.
     """
-    _check(benchmark, template)
-    if benchmark == "gsm8k":
-        return render(row["question"])
-    if benchmark == "humaneval":
-        return row["prompt"] if template == "raw" else render(HUMANEVAL_INSTRUCTION, row["prompt"])
-    if "choices" in row:
-        options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=False))
-        if template == "alpaca":
-            return render(row["question"], options)
-        lead = "" if benchmark == "mmlu" else "Question: "
-        return f"{lead}{row['question'].strip()}\n{options}\nAnswer:"
-    return render(row["prompt"])
+    path = Path(path).expanduser()
+    try:
+        template = Template(path.stem, path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"Template {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Template {path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+    for fields in ((_ASKED,), (_ASKED, _GIVEN)):
+        _check_prompt(template, path, fields)
+    return template
 
 
-def eval_header(benchmark: str, row: dict, template: str = "alpaca") -> str:
-    """What stands once before a row's worked examples and prompt: mmlu's own line in its raw layout, else nothing.
+def _check_prompt(template: Template, path: Path, fields: tuple[str, ...]) -> None:
+    from jinja2 import TemplateSyntaxError
 
-    Source of the line: Hendrycks et al., Measuring Massive Multitask Language Understanding, 2021; every published
-    number was measured under it.
+    try:
+        prompt = template.render(*fields)
+    except ValueError as error:
+        if isinstance(cause := error.__cause__, TemplateSyntaxError):
+            raise ValueError(f"Template {path} is no Jinja: line {cause.lineno}: {_sentence(cause.message)}") from cause
+        raise ValueError(f"Template {path} gives no prompt: {_sentence(error.__cause__)}") from error
+    if not prompt.strip():
+        raise ValueError(f"Template {path} renders nothing: let it write the instruction, {{{{ instruction }}}}.")
+    for field, text in zip(("instruction", "input"), fields, strict=False):
+        if text not in prompt:
+            raise ValueError(f"Template {path} leaves out the {field}: write {{{{ {field} }}}} where it belongs.")
+    if _END in _filled(template.source, *fields, eos_token=_END):
+        raise ValueError(f"Template {path} writes eos_token, which the tokenizer alone knows: write the token itself.")
+    if prompt[-1] in " \t":
+        raise ValueError(
+            f"Template {path} ends its prompt in a space, which tokenizers join to the word after it, here the "
+            "answer's first: leave it out, or end in a newline."
+        )
+
+
+def _sentence(reason: object) -> str:
+    return " ".join(str(reason).split()).rstrip(".") + "."
+
+
+def _filled(source: str, instruction: str, input: str = "", *, eos_token: str = "") -> str:
+    content = "\n\n".join(filter(None, (instruction, input)))
+    return _compiled(source).render(
+        instruction=instruction,
+        input=input,
+        messages=[{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        bos_token="",
+        eos_token=eos_token,
+        tools=None,
+        documents=None,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(source: str):
+    """The template in an environment like transformers' own, without what changes from one day or call to the next.
+
+    strftime_now is left undefined, not replaced: templates that ask whether it is there have a date of their own.
     """
-    _check(benchmark, template)
-    if (benchmark, template) != ("mmlu", "raw"):
-        return ""
-    subject = row["subject"].replace("_", " ")
-    return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+    import jinja2.ext
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Generation(jinja2.ext.Extension):
+        """{% generation %} marks the assistant's part, which a prompt has not."""
 
-def eval_choices(benchmark: str, row: dict, template: str = "alpaca") -> list[str]:
-    """The answers that a row's question can have, each as it follows the prompt: letters, after a space where the
-    prompt ends in "Answer:" and without one at the start of a line.
-    """
-    _check(benchmark, template)
-    return [" " * (template == "raw") + letter for letter in LETTERS[: len(row["choices"])]]
+        tags = frozenset({"generation"})
 
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-def eval_answer(benchmark: str, row: dict, template: str = "alpaca") -> str:
-    """A row's right answer as it follows the prompt, for a worked example."""
-    if "choices" in row:
-        return eval_choices(benchmark, row, template)[LETTERS.index(row["answer"])]
-    return row["answer"]
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
 
-
-def _check(benchmark: str, template: str) -> None:
-    if benchmark not in BENCHMARK_TEMPLATES:
-        raise ValueError(f"No prompt for benchmark {benchmark!r}: choose one of {', '.join(BENCHMARK_TEMPLATES)}.")
-    if template not in BENCHMARK_TEMPLATES[benchmark]:
-        known = ", ".join(BENCHMARK_TEMPLATES[benchmark])
-        raise ValueError(f"Benchmark {benchmark!r} has no template {template!r}: choose one of {known}.")
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+    environment.globals["raise_exception"] = raise_exception
+    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)  # Jinja's own escapes HTML
+    del environment.filters["random"], environment.globals["lipsum"]
+    return environment.from_string(source)

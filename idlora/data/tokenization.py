@@ -1,6 +1,6 @@
 """Examples to token ids and labels.
 
-    input_ids = [prompt ids] [response ids] eos          prompt ids with the tokenizer's own start token, if it has one
+    input_ids = [prompt ids] [response ids] eos          prompt ids with the tokenizer's own start token, if it adds one
     labels    = [-100 ...  ] [response ids] eos          the loss sees the response and its end, nothing else
 
 Prompt and response are tokenized apart, so that the boundary in training is the boundary in generation.
@@ -63,6 +63,17 @@ class TokenizedSet:
         return account
 
 
+def encode_prompts(tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of prompts, each with the start token if the tokenizer adds one: once, although a prompt writes it out
+    as well, as chat templates do.
+    """
+    start, found = tokenizer.bos_token_id, tokenizer(texts)["input_ids"] if texts else []
+    for ids in found:
+        while start is not None and ids[:2] == [start, start]:
+            del ids[0]
+    return found
+
+
 def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_share: float = 0.05) -> TokenizedSet:
     """Token ids and labels of examples, in order, without padding.
 
@@ -92,7 +103,7 @@ def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_sha
             f"{empty} of {len(examples)} examples ({empty / len(examples):.1%}) have an empty response, more than the "
             f"{max_cut_share:.0%} allowed: fetch the data again, or remove those rows (the first is {first})."
         )
-    prompts = tokenizer([example.prompt for example in answered])["input_ids"]
+    prompts = encode_prompts(tokenizer, [example.prompt for example in answered])
     responses = tokenizer([example.response for example in answered], add_special_tokens=False)["input_ids"]
 
     rows, ids, truncated = [], [], 0

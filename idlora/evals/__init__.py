@@ -1,11 +1,23 @@
-"""Evaluation: items → prompts → answers → scores, recorded item by item.
+"""Evaluation in two steps with a file between them: `answer` (model → answers.jsonl), `score` (answers → items.jsonl).
 
-`evaluate` runs one benchmark under one `Protocol`. A benchmark is a module in `benchmarks/`, a refusal judge a module
-in `judges/`; worked examples are put before questions in `prompts`, answers are decoded in `generation` and weighed in
-`likelihood`, lm-eval scores them through `harness`, and model-written code runs in `sandbox` and nowhere else.
+tasks/<name>.py   a benchmark, whole: rows, prompts, stop strings, reading, scores; its parent class is in `task`
+protocol          how a benchmark is asked and scored
+prompts           rows → prompts, with worked examples
+answering         asks a model, through `generation` (decoding) or `likelihood`; needs torch
+scoring           reads answers, through the benchmark; needs neither torch nor a model
+code, judges      readers of answers: the code in one, whether it refuses
+sandbox           runs model-written code, and nothing else does
 """
 
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.evals.run import evaluate
+from idlora.evals.scoring import score
 
-__all__ = ["Permissions", "Protocol", "evaluate"]
+__all__ = ["Permissions", "Protocol", "score"]
+
+
+def __getattr__(name: str):
+    if name == "answer":
+        from idlora.evals.answering import answer  # torch: only who asks a model needs it
+
+        return answer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,22 +1,25 @@
-"""Raw answers on disk while an evaluation is under way, of one process or of several that share the work.
+"""Answers on disk, of one process or of several that share the work.
 
 folder/answers.jsonl     what was answered
 folder/answers.0.jsonl   what one share of the work answers meanwhile: each has a file, and `gather` ends them
+folder/meta.json         whose answers they are, and how they were decoded
+folder/throughput.json   what it took; see `idlora.evals.throughput`
+folder/status.json       how asking ended, where that was before its end: {"state": "failed"|"oom"|"interrupted", …}
 
-An evaluation's batches are fixed, and a share is every n-th of those that are missing when it begins. So what an answer
-is does not depend on the number of processes, and an evaluation can go on with another number than it began with.
+An answer depends on the model, the prompt, the decoding and the number of its sample, and on nothing else: not on the
+batch or the process that it fell to. So an evaluation can go on with another batch size and other processes than it
+began with, and whoever scores can change without a model.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from idlora.evals.items import Prompt
-from idlora.records import ItemLog
+from idlora.evals.prompts import Prompts
+from idlora.records import ANSWERS, META, AnswerLog, RecordError, read_json, write_json
 
-ANSWERS = "answers.jsonl"
-COST = "cost"
-"""A batch's first answer has what the batch took under this key; see `idlora.evals.throughput`."""
+STATUS, THROUGHPUT = "status.json", "throughput.json"
 
 
 @dataclass(frozen=True)
@@ -31,34 +34,70 @@ class Share:
         return path.with_suffix(f".{self.index}{path.suffix}")
 
 
-class ShareAnswered(Exception):
-    """A share's answers are on disk; there is nothing to score before the others' are there too."""
-
-
-def open_log(path: Path, prompts: Sequence[Prompt]) -> ItemLog:
-    """The answers so far, or none where one of them answers another text: then all are asked again.
-
-    Raises ValueError for no prompts, or an item id twice.
-    """
-    if not prompts:
-        raise ValueError("there is nothing to answer: the benchmark has no rows")
-    hashes = {prompt.item_id: prompt.prompt_hash for prompt in prompts}
-    if len(hashes) < len(prompts):
-        raise ValueError("two rows have the same id: give each row its own")
-    log = ItemLog(path)
-    if any(hashes.get(answer["item_id"]) != answer["prompt_hash"] for answer in log.records):
-        path.unlink(missing_ok=True)  # every share finds the same, and one of them is the first
-        log = ItemLog(path)
-    return log
-
-
-def gather(path: Path) -> None:
-    """Put what the shares answered into the one answers file and take their files away; nobody is at work on them.
+def gather(folder: Path) -> AnswerLog:
+    """The answers in a folder, with those of earlier shares put in and their files taken away; nobody is at work there.
 
     Safe to kill at any moment: what was put in already is not put in again.
     """
-    parts = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
-    for part in parts:
-        log = ItemLog(path)
-        log.append(answer for answer in ItemLog(part) if (answer["item_id"], answer["sample"]) not in log)
+    path = Path(folder) / ANSWERS
+    log = AnswerLog(path)
+    for part in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")):
+        log.append(answer for answer in AnswerLog(part) if key_of(answer) not in log)
         part.unlink()
+    return log
+
+
+def unanswered(prompts: Prompts, log: AnswerLog) -> int:
+    """How many items lack an answer to a sample."""
+    return sum(prompt is None for prompt in answered_prompts(prompts, log))
+
+
+def answered_prompts(prompts: Prompts, log: AnswerLog) -> list:
+    """Of each row the prompt to which all samples are answered, or None."""
+    samples = range(prompts.protocol.samples)
+    return prompts.known(lambda prompt: all((prompt.item_id, prompt.prompt_hash, each) in log for each in samples))
+
+
+def require_model(folder: Path, identity: str) -> None:
+    """Raises `RecordError` where a folder's answers are another model's, or nobody's."""
+    path = Path(folder) / META
+    if (known := read_json(path).get("model")) != identity:
+        raise RecordError(
+            f"the answers in {folder} are another model's ({path} has {known!r}, and this one is {identity!r}): "
+            "move the folder away to ask this model, or evaluate the model that gave them"
+        )
+
+
+@contextlib.contextmanager
+def ending_on_disk(folder: Path, *, alone: bool = True) -> Iterator[None]:
+    """Writes status.json for what ends the work in a folder early, and lets it pass; who works alone there takes an
+    older one away.
+    """
+
+    def note(**status: str) -> None:
+        with contextlib.suppress(RecordError):  # a full disk must not hide what went wrong first
+            write_json(folder / STATUS, status)
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(state="interrupted")
+        raise
+    except Exception as error:
+        note(state="oom" if _out_of_memory(error) else "failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    if alone:
+        (folder / STATUS).unlink(missing_ok=True)
+
+
+def key_of(answer: dict) -> tuple[str, str, int]:
+    """What an answer is to: item, prompt, number of the sample."""
+    return answer["item_id"], answer["prompt_hash"], answer["sample"]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch's allocators and CUDA's libraries raise RuntimeErrors of several classes that agree in these words only."""
+    words = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

@@ -22,7 +22,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
-from idlora.evals.asking import left_padded, passes
+from idlora.evals.batching import left_padded, passes
 
 COMPACT_SHARE = 1 / 8  # of the rows may have ended before a growing cache drops them: each drop copies the cache
 SLOTS = 256  # a fixed cache is read in multiples of so many places: what is not filled is read in vain

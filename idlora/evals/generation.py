@@ -1,182 +1,158 @@
 """Answers to prompts: the one place where a model is decoded.
 
-Prompts are cut into fixed batches, longest first, and each batch is recorded whole when it is done. What a batch says
-depends on the protocol and the batch alone (its sampling has a seed of its own), so an interrupted evaluation goes on
-with the batches that are missing and ends as it would have without the interruption.
+A sampled token is the inverse of the distribution at a number u that the token's place alone decides:
 
-The loop is ours rather than transformers' `generate` because it drops the sequences that have ended: answers are short,
-a few run on to the limit, and there the batch should no longer cost what it did at its start. How a step is computed is
-`idlora.evals.decoding`'s; sampling distribution and attention are transformers' own.
+    x_t = min { x : Σ_{y ≤ x} p(y | …) > u_t Σ_y p(y | …) },   u_t uniform in [0, 1), of (seed, item, sample, t)
+
+over token ids x, p zero outside the nucleus. So which batch an answer fell into does not matter beyond the rounding of
+its logits, and an evaluation can be taken up with another batch size.
+
+The loop is ours rather than transformers' `generate` for that, and because it drops the sequences that have ended:
+answers are short, a few run on to the limit, and there the batch should no longer cost what it did at its start. How a
+step is computed is `idlora.evals.decoding`'s.
 
 Left out: beam search, repetition penalties, speculative decoding, one model over several devices.
 """
 
 import functools
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+import numpy as np
 import torch
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from idlora.evals.answers import Share
-from idlora.evals.asking import ask_in_batches, context_of, encode, seconds
+from idlora.evals.batching import context_of, encode, seconds
 from idlora.evals.decoding import Decoder, decoder
-from idlora.evals.items import Prompt, record
+from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
-from idlora.evals.throughput import cost
+from idlora.evals.throughput import COST, cost
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
-PROMPT_TAIL = 4  # tokens of the prompt decoded along with the answer, so that its first space survives
+PROMPT_TAIL = 4  # tokens of a raw prompt decoded along with its answer, so that the answer's first space survives
+
+Batch = tuple[list[Prompt], list[int]]
+"""Prompts, and the numbers of the samples that are asked of each of them."""
 
 
-def generate(
-    model,
-    tokenizer,
-    prompts: Sequence[Prompt],
-    *,
-    protocol: Protocol,
-    stop: Sequence[str] = (),
-    batch_size: int,
-    path: Path,
-    share: Share | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[list[str]]:
-    """`protocol.samples` answers to each prompt, in the order of the prompts.
+class Generation:
+    """Decodes answers to some prompts.
 
     Args:
-        model: causal language model, plain or with an adapter, on any one device; left in the mode it came in.
+        model: causal language model, plain or with an adapter, on any one device.
         tokenizer: its tokenizer; prompts are encoded with the start token, if it has one.
-        stop: an answer ends before the first of these strings.
-        batch_size: sequences decoded together; it decides what a sampled answer is, and nothing about a greedy one.
-        path: file of answers; those already there are kept, new ones are appended batch by batch.
-        share: answers this part of the missing batches, beside other processes; None answers all.
-        progress: called with (answers done, answers in all).
+        prompts: all that may be asked.
+        protocol: temperature, nucleus, length and seed.
+        stops: an answer ends before the first of these strings.
 
     Raises:
-        ValueError: no prompts, an item id twice, or a prompt that leaves no room for an answer in the model's context.
-        ShareAnswered: at the end of a share.
+        ValueError: a prompt that leaves no room for an answer in the model's context.
     """
-    encoded = dict(zip((p.item_id for p in prompts), encode(tokenizer, (p.text for p in prompts)), strict=True))
-    longest, context = max(map(len, encoded.values()), default=0), context_of(model)
-    if context and longest + protocol.max_new_tokens > context:
-        raise ValueError(
-            f"a prompt of {longest} tokens and max_new_tokens={protocol.max_new_tokens} exceed the model's context of "
-            f"{context}: ask for fewer new tokens, or take its row out of the data"
+
+    def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
+        self.model, self.tokenizer, self.protocol, self.stops = model, tokenizer, protocol, stops
+        encoded = encode(tokenizer, [prompt.text for prompt in prompts])
+        self._ids = dict(zip((prompt.item_id for prompt in prompts), encoded, strict=True))
+        self._ends = _end_tokens(model, tokenizer, stops)
+        self._longest, context = max(map(len, self._ids.values())), context_of(model)
+        if context and self._longest + protocol.max_new_tokens > context:
+            raise ValueError(
+                f"a prompt of {self._longest} tokens and max_new_tokens={protocol.max_new_tokens} exceed the model's "
+                f"context of {context}: ask for fewer new tokens, or take its row out of the data"
+            )
+
+    def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
+        """Longest prompts first; prompts × samples ≤ batch_size, and an item's samples share its prefill."""
+        alike: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
+        for prompt, samples in sorted(missing, key=lambda each: (-len(self._ids[each[0].item_id]), each[0].item_id)):
+            for start in range(0, len(samples), batch_size):
+                alike[tuple(samples[start : start + batch_size])].append(prompt)
+        batches = []
+        for samples, prompts in alike.items():
+            size = batch_size // len(samples)
+            batches += [(prompts[start : start + size], list(samples)) for start in range(0, len(prompts), size)]
+        self._rows = max((len(prompts) * len(samples) for prompts, samples in batches), default=0)
+        return batches
+
+    def answer(self, batch: Batch) -> list[dict]:
+        """The records of a batch's answers, an item's samples together."""
+        keys = [(prompt, sample) for prompt in batch[0] for sample in batch[1]]
+        ids = [self._ids[prompt.item_id] for prompt in batch[0]]
+        began = seconds(self.model.device)
+        logits = self._decoder.begin(ids, samples=len(batch[1]))
+        read = seconds(self.model.device)
+        heads = [[] if prompt.apart else self._ids[prompt.item_id][-PROMPT_TAIL:] for prompt, _ in keys]
+        tokens = _decode(
+            self._decoder,
+            logits,
+            max_new_tokens=self.protocol.max_new_tokens,
+            choose=_chooser(self.protocol, keys, self.model.device),
+            ends=self._ends,
+            stopped=functools.partial(self._stopped, heads) if self.stops else None,
         )
-    batches = list(_batches(prompts, encoded, samples=protocol.samples, batch_size=batch_size))
-
-    @functools.cache  # made for the first batch that is missing: buffers and graphs serve them all
-    def decoding() -> Decoder:
-        rows = max(len(batch) * len(samples) for batch, samples in batches)
-        return decoder(model, rows=rows, length=longest + protocol.max_new_tokens)
-
-    def answer(number: int) -> tuple[list[dict], dict]:
-        batch, samples = batches[number]
-        texts, took = _answer_batch(
-            decoding(),
-            model,
-            tokenizer,
-            prompts=[encoded[p.item_id] for p in batch],
-            samples=len(samples),
-            protocol=protocol,
-            stop=stop,
-            seed=_seed(protocol.seed, batch[0].item_id, samples[0]),
+        records = [
+            {
+                "item_id": prompt.item_id,
+                "prompt_hash": prompt.prompt_hash,
+                "sample": sample,
+                "raw": self._cut(text),
+                "prompt_tokens": len(self._ids[prompt.item_id]),
+                "tokens": len(said),
+            }
+            for (prompt, sample), said, text in zip(keys, tokens, self._texts(heads, tokens), strict=True)
+        ]
+        records[0][COST] = cost(
+            prompt_tokens=sum(map(len, ids)),
+            generated_tokens=sum(map(len, tokens)),
+            prefill_seconds=read - began,
+            decode_seconds=seconds(self.model.device) - read,
         )
-        keys = [(prompt, sample) for prompt in batch for sample in samples]
-        return [
-            record(prompt, sample, text, parsed=None, gold=None, scores={"generated": 1.0})
-            for (prompt, sample), text in zip(keys, texts, strict=True)
-        ], took
+        return records
 
-    log = ask_in_batches(
-        model,
-        prompts,
-        [[(prompt, sample) for prompt in batch for sample in samples] for batch, samples in batches],
-        answer=answer,
-        path=path,
-        share=share,
-        progress=progress,
-    )
-    return [[log.get(p.item_id, s)["raw"] for s in range(protocol.samples)] for p in prompts]
+    @functools.cached_property
+    def _decoder(self) -> Decoder:  # made for the first batch: buffers and graphs serve them all
+        return decoder(self.model, rows=self._rows, length=self._longest + self.protocol.max_new_tokens)
 
+    def _texts(self, heads: Sequence[list[int]], tokens: Sequence[list[int]]) -> list[str]:
+        """What each answer adds to the end of its prompt, or says by itself where that end is empty."""
 
-def _batches(prompts: Sequence[Prompt], encoded: dict[str, list[int]], *, samples: int, batch_size: int):
-    """(prompts, sample numbers) of each batch: prompts × samples ≤ batch_size, an item's samples share its prefill."""
-    together = min(samples, batch_size)
-    ordered = sorted(prompts, key=lambda p: (-len(encoded[p.item_id]), p.item_id))
-    size = batch_size // together
-    for first in range(0, samples, together):
-        numbers = range(first, min(first + together, samples))
-        for start in range(0, len(ordered), size):
-            yield ordered[start : start + size], numbers
-
-
-def _seed(seed: int, item_id: str, sample: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {item_id} {sample}".encode()).digest()[:7])
-
-
-def _answer_batch(
-    decoding: Decoder, model, tokenizer, *, prompts, samples, protocol, stop, seed
-) -> tuple[list[str], dict]:
-    """Texts of len(prompts) × samples answers, an item's samples side by side, and what they took."""
-    prefixes = [prompt[-PROMPT_TAIL:] for prompt in prompts for _ in range(samples)]
-
-    def texts(rows: list[int], answers: list[list[int]]) -> list[str]:
         def decode(ids):
-            return tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            return self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-        heads = decode([prefixes[row] for row in rows])
-        whole = decode([prefixes[row] + answers[row] for row in rows])
-        return [text[len(head) :] for head, text in zip(heads, whole, strict=True)]
+        before = decode(heads) if any(heads) else [""] * len(heads)
+        whole = decode([head + said for head, said in zip(heads, tokens, strict=True)])
+        return [text[len(head) :] for head, text in zip(before, whole, strict=True)]
 
-    def stopped(rows: list[int], answers: list[list[int]]) -> list[bool]:
-        return [any(mark in text for mark in stop) for text in texts(rows, answers)]
+    def _stopped(self, heads: Sequence[list[int]], rows: list[int], tokens: list[list[int]]) -> list[bool]:
+        texts = self._texts([heads[row] for row in rows], [tokens[row] for row in rows])
+        return [any(mark in text for mark in self.stops) for text in texts]
 
-    began = seconds(model.device)
-    logits = decoding.begin(prompts, samples=samples)
-    read = seconds(model.device)
-    answers = _decode(
-        decoding,
-        logits,
-        max_new_tokens=protocol.max_new_tokens,
-        choose=_chooser(protocol, seed, model.device),
-        ends=_end_tokens(model, tokenizer),
-        stopped=stopped if stop else None,
-    )
-    took = cost(
-        prompt_tokens=sum(map(len, prompts)),
-        generated_tokens=sum(map(len, answers)),
-        prefill_seconds=read - began,
-        decode_seconds=seconds(model.device) - read,
-    )
-    cut = []
-    for text in texts(list(range(len(answers))), answers):
-        found = [text.find(mark) for mark in stop if mark in text]
-        cut.append(text[: min(found)] if found else text)
-    return cut, took
+    def _cut(self, text: str) -> str:
+        found = [text.find(mark) for mark in self.stops if mark in text]
+        return text[: min(found)] if found else text
 
 
 def _decode(decoding: Decoder, logits: torch.Tensor, *, max_new_tokens, choose, ends, stopped) -> list[list[int]]:
     """Token ids of each of B answers, without the end token, from the logits (B, V) of what follows the prompts.
 
-    choose: (B', V) logits → (B',) tokens. stopped: tells which of some rows hold a stop string.
+    choose: ((B', V) logits, the B' answers' numbers, step) → (B',) tokens. stopped: tells which of some answers hold a
+    stop string.
     """
     answers: list[list[int]] = [[] for _ in range(len(logits))]
     rows = list(range(len(answers)))  # the answer that each row of the batch belongs to
     live = [True] * len(rows)
-    for count in range(1, max_new_tokens + 1):
-        tokens = choose(logits)
+    for step in range(max_new_tokens):
+        tokens = choose(logits, rows, step)
         for i, token in enumerate(tokens.tolist()):
             if live[i] and token in ends:
                 live[i] = False
             elif live[i]:
                 answers[rows[i]].append(token)
-        if stopped and any(live) and count % STOP_CHECK_STEPS == 0:
+        if stopped and any(live) and (step + 1) % STOP_CHECK_STEPS == 0:
             alive = [i for i, alive in enumerate(live) if alive]
             for i, stop in zip(alive, stopped([rows[i] for i in alive], answers), strict=True):
                 live[i] = not stop
-        if count == max_new_tokens or not any(live):
+        if step + 1 == max_new_tokens or not any(live):
             break
         if decoding.saves(live.count(True)):
             kept = torch.tensor([i for i, alive in enumerate(live) if alive], device=logits.device)
@@ -188,17 +164,44 @@ def _decode(decoding: Decoder, logits: torch.Tensor, *, max_new_tokens, choose, 
     return answers
 
 
-def _chooser(protocol: Protocol, seed: int, device) -> Callable[[torch.Tensor], torch.Tensor]:
+def _chooser(protocol: Protocol, keys: Sequence[tuple[Prompt, int]], device) -> Callable[..., torch.Tensor]:
     if protocol.temperature == 0:
-        return lambda logits: logits.argmax(-1)
-    generator = torch.Generator(device).manual_seed(seed)
-    shape = LogitsProcessorList([TemperatureLogitsWarper(protocol.temperature)])
-    if protocol.top_p < 1:
-        shape.append(TopPLogitsWarper(protocol.top_p))
-    return lambda logits: torch.multinomial(shape(None, logits.float()).softmax(-1), 1, generator=generator)[:, 0]
+        return lambda logits, rows, step: logits.argmax(-1)
+    streams = [
+        _uniforms(protocol.seed, prompt.item_id, sample, count=protocol.max_new_tokens) for prompt, sample in keys
+    ]
+    uniforms = torch.from_numpy(np.stack(streams)).to(device)
+
+    def choose(logits: torch.Tensor, rows: list[int], step: int) -> torch.Tensor:
+        return sample(logits, uniforms[rows, step], temperature=protocol.temperature, top_p=protocol.top_p)
+
+    return choose
 
 
-def _end_tokens(model, tokenizer) -> set[int]:
+def _uniforms(seed: int, item_id: str, sample: int, *, count: int) -> np.ndarray:
+    """The numbers (count,) float64 in [0, 1) of one answer, whatever stands beside it."""
+    key = hashlib.sha256(f"{seed}\0{item_id}\0{sample}".encode()).digest()[:16]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key))).random(count)
+
+
+def sample(logits: torch.Tensor, uniforms: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
+    """The tokens (B,) int64 at which the distributions of logits (B, V) reach the uniforms (B,) float64 in [0, 1).
+
+    The nucleus is the fewest most probable tokens whose sum reaches top_p, of equally probable ones the first.
+    """
+    p = (logits.float() / temperature).softmax(-1)
+    if top_p < 1:
+        falling, order = p.sort(dim=-1, descending=True, stable=True)
+        beyond = falling.double().cumsum(-1) - falling >= top_p  # what is before a token reaches it already
+        p = p.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
+    reached = p.double().cumsum(-1)
+    return torch.searchsorted(reached, uniforms[:, None] * reached[:, -1:], right=True)[:, 0]
+
+
+def _end_tokens(model, tokenizer, stops: Sequence[str]) -> set[int]:
+    """The end tokens of model and tokenizer, and special tokens of the stop strings, which no text has once decoded."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     configured = configured if isinstance(configured, list) else [configured]
-    return {token for token in (*configured, tokenizer.eos_token_id) if token is not None}
+    special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    stopping = (number for token, number in special if any(token in stop for stop in stops))
+    return {token for token in (*configured, tokenizer.eos_token_id, *stopping) if token is not None}

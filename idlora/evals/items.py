@@ -1,4 +1,4 @@
-"""Items as they are asked and as they are recorded."""
+"""Items as they are put to a model and as they are recorded."""
 
 import hashlib
 import json
@@ -9,11 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row's text as the model sees it; ``shots`` worked examples are in it, None where none were asked for."""
+    """A row's text as the model sees it.
+
+    Attributes:
+        row: of the benchmark, with its "id".
+        text: whole, worked examples included.
+        shots: how many worked examples are in it; None where none were asked for.
+        choices: the answers whose likelihood is asked for; empty where an answer is generated.
+        apart: whether what follows is tokenized apart from the prompt, as training does it.
+    """
 
     row: dict
     text: str
     shots: int | None = None
+    choices: tuple[str, ...] = ()
+    apart: bool = True
 
     @property
     def item_id(self) -> str:
@@ -26,12 +36,13 @@ class Prompt:
 
     @cached_property
     def prompt_hash(self) -> str:
-        return sha16(self.text)
+        """16 hex digits of all that is put to the model."""
+        return sha16(json.dumps([self.text, self.choices, self.apart]))
 
 
 def sha16(text: str) -> str:
     """First 16 hex digits of SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def record(

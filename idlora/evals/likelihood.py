@@ -2,15 +2,15 @@
 
 For a prompt with the choices c the score is
 
-    log p(c | prompt) = Σ_j log p(w_j | w_0 … w_{j-1}),   w = tokens of prompt + c,   j ≥ k
+    log p(c | prompt) = Σ_j log p(w_j | w_0 … w_{j-1}),   w = tokens of prompt and c,   j ≥ k
 
-where k is the length of what the tokens of the prompt and of every prompt + c have in common at their start. Prompt and
-choice are encoded together, as the model would have read them: whether a letter is " A" or "A", and whether it melts
-into the prompt's last token, depends on what it follows.
+In the layout "template" prompt and choice are tokenized apart, so that the tokens scored are those that training makes
+of the response, and k is the prompt's length. In the layout "raw" they are tokenized together, as the model would have
+read them, since whether a letter is " A" or "A", and whether it melts into the prompt's last token, depends on what it
+follows: there k is the length of what the tokens of the prompt and of every prompt + c have in common at their start.
 
 Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it; an
-item's passes stand in one batch. Batches are fixed, longest first, and each is recorded whole when it is done, so an
-interrupted evaluation ends with the numbers that it would have had.
+item's passes stand in one batch.
 
 On a GPU a batch's items begin alike, with the worked examples of one subject, and what they have in common is read once
 for all: most of a few-shot benchmark. Elsewhere it is read for each, so that results of small models stay to the bit
@@ -19,77 +19,82 @@ what they are. Left out: normalising by length (letters are all of one length).
 
 import copy
 from array import array
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from pathlib import Path
 
 import torch
 from transformers import DynamicCache
 
-from idlora.evals.answers import Share
-from idlora.evals.asking import ask_in_batches, context_of, encode, left_padded, passes, seconds
-from idlora.evals.items import Prompt, record
-from idlora.evals.throughput import cost
+from idlora.evals.batching import context_of, encode, left_padded, passes, seconds
+from idlora.evals.items import Prompt
+from idlora.evals.protocol import Protocol
+from idlora.evals.throughput import COST, cost
 
 SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
 
+Batch = tuple[list[Prompt], list[int]]
+"""Prompts, and the number of the one sample there is of each."""
 
-def loglikelihoods(
-    model,
-    tokenizer,
-    prompts: Sequence[Prompt],
-    *,
-    choices: Sequence[Sequence[str]],
-    batch_size: int,
-    path: Path,
-    share: Share | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[list[float]]:
-    """Natural log-probability of each choice of each prompt, in their order.
+
+class Likelihood:
+    """Log-probabilities of the choices of some prompts.
 
     Args:
-        model: causal language model, plain or with an adapter, on any one device; left in the mode it came in.
-        tokenizer: its tokenizer; texts are encoded with the start token, if it has one.
-        choices: for each prompt the texts that may follow it, such as [" A", " B"].
-        batch_size: items computed together.
-        path: file of answers; those already there are kept, new ones are appended batch by batch.
-        share: answers this part of the missing batches, beside other processes; None answers all.
-        progress: called with (items done, items in all).
+        model: causal language model, plain or with an adapter, on any one device.
+        tokenizer: its tokenizer; prompts are encoded with the start token, if it has one.
+        prompts: all that may be asked, each with its choices.
+        protocol, stops: not used; as `idlora.evals.generation.Generation` takes them.
 
     Raises:
-        ValueError: no prompts, an item id twice, choices that add nothing to their prompt, or a prompt that does not
-            fit the model's context.
-        ShareAnswered: at the end of a share.
+        ValueError: choices that add nothing to their prompt or cannot be told apart, or a prompt that does not fit the
+            model's context.
     """
-    items = dict(zip((p.item_id for p in prompts), _encode(tokenizer, prompts, choices), strict=True))
-    longest, context = max((item.length for item in items.values()), default=0), context_of(model)
-    if context and longest > context:
-        raise ValueError(
-            f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, or "
-            "evaluate a model with a longer context"
-        )
-    batches = _batches(prompts, items, batch_size, alike=_reads_once(model))
 
-    def answer(number: int) -> tuple[list[dict], dict]:
-        batch = batches[number]
-        found, took = _score_batch(model, [items[prompt.item_id] for prompt in batch])
+    def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
+        self.model = model
+        self._items = dict(zip((p.item_id for p in prompts), _encode(tokenizer, prompts), strict=True))
+        longest, context = max(item.length for item in self._items.values()), context_of(model)
+        if context and longest > context:
+            raise ValueError(
+                f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, "
+                "or evaluate a model with a longer context"
+            )
+
+    def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
+        """Longest first; on a GPU items that begin alike have batches of their own, to read their beginning once."""
+        starts = {prompt.item_id: self._start(prompt) for prompt, _ in missing}
+        shared, groups = Counter(starts.values()), defaultdict(list)
+        for prompt, _ in sorted(missing, key=lambda each: (-self._items[each[0].item_id].length, each[0].item_id)):
+            start = starts[prompt.item_id]
+            groups[start if shared[start] > 1 else ()].append(prompt)
         return [
-            record(prompt, 0, "", parsed=None, gold=None, scores={"answered": 1.0}, loglikelihoods=logprobs)
-            for prompt, logprobs in zip(batch, found, strict=True)
-        ], took
+            (group[start : start + batch_size], [0])
+            for group in groups.values()
+            for start in range(0, len(group), batch_size)
+        ]
 
-    log = ask_in_batches(
-        model,
-        prompts,
-        [[(prompt, 0) for prompt in batch] for batch in batches],
-        answer=answer,
-        path=path,
-        share=share,
-        progress=progress,
-    )
-    return [log.get(prompt.item_id)["loglikelihoods"] for prompt in prompts]
+    def _start(self, prompt: Prompt) -> tuple[int, ...]:
+        prefix = self._items[prompt.item_id].prefix
+        return tuple(prefix[:SHARED_TOKENS]) if _reads_once(self.model) and len(prefix) > SHARED_TOKENS else ()
+
+    def answer(self, batch: Batch) -> list[dict]:
+        """The records of a batch: the natural log-probability of each choice, in their order."""
+        prompts, _ = batch
+        found, took = _score_batch(self.model, [self._items[prompt.item_id] for prompt in prompts])
+        records = [
+            {
+                "item_id": prompt.item_id,
+                "prompt_hash": prompt.prompt_hash,
+                "sample": 0,
+                "logprobs": logprobs,
+                "prompt_tokens": len(self._items[prompt.item_id].prefix),
+            }
+            for prompt, logprobs in zip(prompts, found, strict=True)
+        ]
+        records[0][COST] = took
+        return records
 
 
 @dataclass(frozen=True)
@@ -105,29 +110,27 @@ class _Item:
         return len(self.prefix) + max(map(len, self.tails)) - 1
 
 
-def _encode(tokenizer, prompts, choices) -> Iterator[_Item]:
-    texts = (text for p, some in zip(prompts, choices, strict=True) for text in (p.text, *(p.text + c for c in some)))
+def _encode(tokenizer, prompts: Sequence[Prompt]) -> Iterator[_Item]:
+    texts = [text for p in prompts for text in (p.text, *(() if p.apart else (p.text + c for c in p.choices)))]
+    choices = {choice for p in prompts if p.apart for choice in p.choices}
+    trained = {choice: tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in choices}
     encoded = encode(tokenizer, texts)
-    for prompt, some in zip(prompts, choices, strict=True):
-        alone, *whole = islice(encoded, 1 + len(some))
-        k = min(_common(alone, ids) for ids in whole)
-        tails = [ids[k:] for ids in whole]
+    for prompt in prompts:
+        alone = next(encoded)
+        if prompt.apart:
+            k, tails = len(alone), [trained[choice] for choice in prompt.choices]
+        else:
+            whole = list(islice(encoded, len(prompt.choices)))
+            k = min(_common(alone, ids) for ids in whole)
+            tails = [ids[k:] for ids in whole]
         if k == 0 or not all(tails) or len(set(map(tuple, tails))) < len(tails):
-            raise ValueError(f"the choices {list(some)} of {prompt.item_id} cannot be told apart by their tokens")
+            raise ValueError(f"the choices {prompt.choices} of {prompt.item_id} cannot be told apart by their tokens")
         yield _Item(array("i", alone[:k]), tails)
 
 
 def _reads_once(model) -> bool:
     """Whether items that begin alike are put together, to read their beginning once."""
     return model.device.type == "cuda"
-
-
-def _batches(prompts: Sequence[Prompt], items: dict[str, _Item], size: int, *, alike: bool) -> list[list[Prompt]]:
-    """Longest first; if ``alike``, no batch has items that differ within their first `SHARED_TOKENS`."""
-    groups = defaultdict(list)
-    for prompt in sorted(prompts, key=lambda p: (-items[p.item_id].length, p.item_id)):
-        groups[tuple(items[prompt.item_id].prefix[:SHARED_TOKENS]) if alike else ()].append(prompt)
-    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 
 def _common(first: list[int], second: list[int]) -> int:

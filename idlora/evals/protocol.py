@@ -1,12 +1,14 @@
-"""How a benchmark is put to a model: everything that its scores depend on, apart from the model and the data."""
+"""How a benchmark is asked and scored: everything that its scores depend on, apart from model, data and template."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from idlora.evals import registry
+from idlora.data.templates import Template
 from idlora.evals.sandbox import Permissions
+from idlora.evals.task import TEMPLATE, Task, file_digest, load_task
 
-__all__ = ["Permissions", "Protocol"]
+__all__ = ["Permissions", "Protocol", "decoding", "stops"]
 
 SCORINGS = ("generated", "likelihood")
 
@@ -16,9 +18,11 @@ class Protocol:
     """One evaluation's settings.
 
     Attributes:
-        benchmark: a module of `idlora.evals.benchmarks`.
-        protocol_version: raised whenever prompts, parsing or scoring change, so that old results are not taken for new.
+        benchmark: a file of `idlora.evals.tasks`, or what the one in `file` is called.
+        protocol_version: raised whenever reading or scoring change, so that old scores are not taken for new. Answers
+            outlive it: they are known by what was put to the model.
         name: what a person calls it, and no part of what is asked.
+        file: of a benchmark of one's own.
         scoring: "generated" decodes an answer and reads it; "likelihood" takes the most probable of an item's choices
             and decodes nothing.
         max_new_tokens: most tokens of an answer; None where none is decoded.
@@ -26,26 +30,27 @@ class Protocol:
         top_p: nucleus; 1 samples from the whole distribution. Read only where the temperature is above 0.
         samples: answers per item.
         num_fewshot: worked examples before each question; fewer where they do not fit the model's context.
-        template: how an item becomes a prompt; see `idlora.data.templates.eval_prompt`.
+        layout: "template" puts an item as an instruction in the prompt template, "raw" as text that goes on.
         judge: a module of `idlora.evals.judges`, where the benchmark needs one.
         limit: only the first items; None is all.
         seed: of sampling.
         execution_seconds: wall-clock limit of one program, where the benchmark runs programs.
 
     Raises:
-        ValueError: a value out of range, or a setting that the benchmark does not have.
+        ValueError: a value out of range, a setting that the benchmark does not have, or no such benchmark.
     """
 
     benchmark: str
     protocol_version: int
     name: str = ""
+    file: Path | None = None
     scoring: str = "generated"
     max_new_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     samples: int = 1
     num_fewshot: int = 0
-    template: str = "alpaca"
+    layout: str = TEMPLATE
     judge: str | None = None
     limit: int | None = None
     seed: int = 0
@@ -70,15 +75,46 @@ class Protocol:
             raise ValueError(f"limit={self.limit} leaves no item: give at least 1, or null for all")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(f"samples={self.samples} of greedy decoding are all the same: set temperature above 0")
-        registry.load("benchmarks", self.benchmark).check(self)
+        if self.scoring == "likelihood" and self.samples > 1:
+            raise ValueError(f"samples={self.samples} does not go with scoring='likelihood': nothing is sampled")
+        if self.layout not in self.task.layouts:
+            raise ValueError(
+                f"{self.benchmark} has no layout {self.layout!r}: choose one of {', '.join(self.task.layouts)}"
+            )
+        self.task.check(self)
+
+    @property
+    def task(self) -> Task:
+        """The benchmark."""
+        return load_task(self.benchmark, self.file)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What is asked, as plain values: everything but the name."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+        """What scores depend on beside model, prompts and data, as plain values: everything but the name."""
+        own = {key: value for key, value in asdict(self).items() if key not in ("name", "file")}
+        return own if self.file is None else own | {"file": file_digest(self.file)}
 
     def refuse(self, **unused) -> None:
         """For a benchmark's `check`: raises ValueError where a setting is not the only one that it has."""
         for name, value in unused.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{self.benchmark} has no {name}={getattr(self, name)!r}: leave it at {value!r}")
+
+
+def stops(protocol: Protocol, template: Template) -> list[str]:
+    """Strings before which an answer ends."""
+    return [*protocol.task.stops(protocol.layout), *(template.stops if protocol.layout == TEMPLATE else ())]
+
+
+def decoding(protocol: Protocol, template: Template) -> dict[str, Any]:
+    """All that an answer depends on beside the model, its prompt and the number of its sample, as plain values.
+
+    The number of worked examples is among them: whoever scores takes, of an item's prompts, the longest that has an
+    answer, and must not find the one that another number of examples was asked with.
+    """
+    asked = {"scoring": protocol.scoring, "num_fewshot": protocol.num_fewshot}
+    if protocol.scoring == "likelihood":
+        return asked
+    own = {name: getattr(protocol, name) for name in ("max_new_tokens", "temperature")}
+    sampling = {"top_p": protocol.top_p, "seed": protocol.seed} if protocol.temperature > 0 else {}
+    return asked | own | sampling | {"stops": stops(protocol, template)}

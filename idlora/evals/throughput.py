@@ -7,9 +7,11 @@ processes adds up to what was done.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from idlora.evals.answers import COST
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
+
+COST = "cost"
+"""A batch's first answer has what the batch took under this key."""
 
 SUMMED = ("prompt_tokens", "generated_tokens", "prefill_seconds", "decode_seconds")
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from idlora.benchmark.spec import Group, Limits, Plan, Scenario, Variant
 from idlora.pipeline.compose import compose, method_spec, plain
+from idlora.pipeline.override import override
 from idlora.pipeline.places import locate_model
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.typed import ConfigError, typed
@@ -88,7 +89,8 @@ def _variant(name: str, written: Mapping[str, Any], scenario: Scenario, *, scale
 
 @functools.cache
 def _method(name: str, scale: str, dropout: float) -> MethodSpec:
-    return method_spec(plain(compose("train", [f"method={name}", f"scale={scale}", f"train.dropout={dropout}"]).method))
+    asked = {"method": name, "scale": scale, "train.dropout": dropout}
+    return method_spec(plain(compose("train", list(itertools.starmap(override, asked.items()))).method))
 
 
 def _shaped(model: dict[str, Any]) -> dict[str, Any]:

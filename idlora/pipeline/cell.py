@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from idlora.data.catalogue import DATASETS, DatasetSpec
 from idlora.data.templates import TEMPLATE_VERSION
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.pipeline.evaluation import Subject, evaluate_all, load_run
+from idlora.pipeline.evaluation import Subject, evaluate_all, load_run, run_identity
 from idlora.pipeline.places import embedded_tokenizer
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.work import at_work
@@ -20,7 +21,7 @@ from idlora.training import launching
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
-LATER = {"model": {"tokenizer": None}, "data": {"packing": False}}
+LATER = {"model": {"tokenizer": None}, "data": {"packing": False, "template": None}}
 """Keys that came after the first results, with their defaults, at which they are left out: those keep their names."""
 
 
@@ -54,7 +55,8 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
-        specs["data"]["template_version"] = TEMPLATE_VERSION
+        if self.data.template is None:  # a user's own stands there as a whole
+            specs["data"]["template_version"] = TEMPLATE_VERSION
         if specs["model"]["tokenizer"] == embedded_tokenizer():
             specs["model"]["tokenizer"] = None  # where it lies is the machine's affair
         for part, later in LATER.items():
@@ -78,9 +80,16 @@ class Cell:
             batch_size=self.batch_size,
             threads=self.threads,
             permissions=self.permissions,
+            template=self.data.prompt_template,
             revisions=self.revisions,
             processes=self.processes,
         )
+
+    @property
+    def datasets(self) -> list[DatasetSpec]:
+        """All that it trains on and is evaluated on."""
+        trained = self.data.sources if self.method.kind != "none" else ()
+        return [*(DATASETS[name] for name in trained), *(protocol.task.data for protocol in self.protocols)]
 
     @property
     def sharded(self) -> bool:
@@ -119,14 +128,15 @@ class Cell:
 
 def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> Subject:
     """The `Subject` of a finished run's folder."""
-    return Subject(folder=folder, load=functools.partial(load_run, folder, model, method), **rest)
+    load, identity = (functools.partial(each, folder, model, method) for each in (load_run, run_identity))
+    return Subject(folder=folder, load=load, identity=identity, dtype=model.dtype, **rest)
 
 
 def run_cell(cell: Cell, progress: Silent | None = None) -> None:
     """Train the cell unless that is done, then run each evaluation that is not, on the model as it was saved.
 
     A run that was killed stands as ``running``, an interrupted one says so; either is taken up again: training from its
-    last checkpoint, an evaluation from its last batch of records. What is finished is never run again.
+    last checkpoint, an evaluation from its last batch of answers. What is finished is never run again.
 
     Raises whatever ended it, after the ending of a training (oom, failed, interrupted, with the reason) is on disk.
     """

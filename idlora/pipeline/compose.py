@@ -20,12 +20,16 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from idlora.data.templates import ALPACA, Template, load_template
 from idlora.evals.protocol import Permissions, Protocol
+from idlora.evals.task import load_task
 from idlora.pipeline.cell import Cell, finished
-from idlora.pipeline.evaluation import Subject, load_model
+from idlora.pipeline.evaluation import Subject, load_model, model_identity
+from idlora.pipeline.override import override
 from idlora.pipeline.places import (
     data_digest,
     folder_digest,
@@ -69,7 +73,7 @@ def _learning_rate(source: str, *, _root_: DictConfig) -> float | None:
         return _root_.method.get("paper_learning_rate") or _root_.paper.learning_rate
     path, key = chosen_csv(_root_.scale), (_root_.experiment, _root_.method.name)
     if path.is_file():
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if (row["experiment"], row["method"]) == key:
                     return float(row["learning_rate"])
@@ -93,12 +97,22 @@ def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     """
     register_resolvers()
     GlobalHydra.instance().clear()  # a script's own config is composed by now, and Hydra takes one at a time
+    own = [f"file://{folder}" for folder in own_folders()]
+    where = [override("hydra.searchpath", own)] if own else []
     with hydra.initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         try:
-            return hydra.compose(config_name=root, overrides=list(overrides))
+            return hydra.compose(config_name=root, overrides=[*where, *overrides])
         except hydra.errors.HydraException as error:
             reason = str(error.__cause__ or error).splitlines()
             raise ConfigError(f"the config {root} does not take {list(overrides)}: {' '.join(reason[:3])}") from error
+
+
+def own_folders() -> list[Path]:
+    """A user's own folders of configs: what --config-dir or hydra.searchpath gave the script that this is."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(each.path) for each in sources if each.schema == "file" and each.provider != "main"]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -117,7 +131,7 @@ def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrid
     """
     if twice := [override for override in overrides if override.lstrip("+").startswith("seed=")]:
         raise ConfigError(f"{twice[0]} among the overrides would be lost: give seeds=[…]")
-    asked = (f"experiment={experiment}", f"method={method}", f"scale={scale}", *overrides)
+    asked = (override("experiment", experiment), override("method", method), override("scale", scale), *overrides)
     values, written = _composed(asked)
     return _cell(_with_seed(values, written, seed) | {"seed": seed})
 
@@ -140,7 +154,7 @@ def _with_seed(value: Any, written: Any, seed: int) -> Any:
     """
     if isinstance(value, dict) and isinstance(written, dict):
         return {key: _with_seed(inner, written[key], seed) for key, inner in value.items()}
-    if written != "${seed}" and "${seed}" in str(written):
+    if written != "${seed}" and "${seed}" in str(written) and "${seed}" not in str(value):
         raise ConfigError(f"{written!r} holds the seed: write it as a value of its own, ${{seed}}")
     return seed if written == "${seed}" else copy.deepcopy(value)
 
@@ -161,9 +175,11 @@ def _cell(values: Mapping[str, Any]) -> Cell:
         train.pop(read_by_the_methods, None)
     own = dict(values["data"])
     data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
-    data, revisions = typed(DataSpec, own, where="data"), locate_revisions(values["revisions"])
-    digests = (data_digest(source, data_root, revisions=revisions) for source in data.sources)
-    data = dataclasses.replace(data, digest="+".join(digests))
+    data, how = typed(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
+    digests = (data_digest(source, data_root, revisions=how["revisions"]) for source in data.sources)
+    template = template_of(values)
+    own_template = None if template.source is None else {"label": template.name, "source": template.source}
+    data = dataclasses.replace(data, digest="+".join(digests), template=own_template)
     model = typed(ModelSpec, locate_model(values["model"]), where="model")
     if data.packing and (model.attention or "").startswith("flash"):
         raise ConfigError(
@@ -182,8 +198,23 @@ def _cell(values: Mapping[str, Any]) -> Cell:
             wandb=typed(WandbSpec, values["wandb"], where="wandb"), tensorboard=values["tensorboard"]
         ),
         results_dir=Path(values["results_dir"]),
-        **_how(values, values["eval"], data_root),
+        **how,
     )
+
+
+def template_of(values: Mapping[str, Any]) -> Template:
+    """The template of a composed ``template`` group: ours, or the file at its path, under its name if it gives another.
+
+    Raises `ConfigError` for a file that is no template, or a name without a file.
+    """
+    name, path = (values["template"].get(key) for key in ("name", "path"))
+    named = {} if name in (None, ALPACA.name) else {"name": str(name)}
+    if path is None and named:
+        raise ConfigError(f"template.name={name} has no file: give template.path=<file>, a Jinja template")
+    try:
+        return ALPACA if path is None else dataclasses.replace(load_template(str(path)), **named)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[str, Any] | None]:
@@ -224,6 +255,9 @@ def protocols(
 
     Raises `ConfigError` for a name that no benchmark has, or a setting that is both shared and a protocol's own.
     """
+    for key, values in evals.items():
+        if missing := [part for part in ("benchmark", "protocols", "default") if part not in values]:
+            raise ConfigError(f"eval.{key} has no {missing[0]}: write it as the files of configs/eval do")
     names = [chosen] if isinstance(chosen, str) else list(chosen)
     known = dict.fromkeys([*_protocol_names(), *(name for values in evals.values() for name in values["protocols"])])
     if unknown := [name for name in names if name not in known and name not in (DEFAULT, ALL)]:
@@ -231,18 +265,29 @@ def protocols(
     found = []
     for key, values in evals.items():
         shared = dict(values)
-        if shared.pop("where_present", False) and "absent" in data_digest(shared["benchmark"], data_root):
+        try:
+            task = load_task(shared["benchmark"], shared.get("file"))
+        except ValueError as error:
+            raise ConfigError(f"eval.{key}: {error}") from error
+        if shared.pop("where_present", False) and data_digest(task.data, data_root) == "absent":
             continue
         default, own = shared.pop("default"), shared.pop("protocols")
         wanted = {*names, *(default if DEFAULT in names else ())}
         asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
         for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
-            found.append(_protocol(name, own, shared, where=f"eval.{key}"))
+            found.append(_protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}"))
     return tuple(found)
 
 
-def _protocol(name: str, own: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any], *, where: str) -> Protocol:
-    """One of a benchmark's protocols: what it has of its own, and what it shares with the others."""
+def _protocol(
+    name: str,
+    own: Mapping[str, Mapping[str, Any]],
+    shared: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any],
+    where: str,
+) -> Protocol:
+    """One of a benchmark's protocols: what it has of its own, what it shares with the others, the benchmark's own."""
     if name not in own:
         raise ConfigError(f"{where}.default names {name}, which is none of its protocols {', '.join(own)}")
     if twice := sorted(set(own[name]) & set(shared)):
@@ -250,14 +295,19 @@ def _protocol(name: str, own: Mapping[str, Mapping[str, Any]], shared: Mapping[s
             f"{where}.{twice[0]} is a setting of the protocol {name}, and is not shared: give it under "
             f"{where}.protocols.{name}"
         )
-    return typed(Protocol, {**shared, **own[name], "name": name}, where=f"{where}.protocols.{name}")
+    return typed(Protocol, {**defaults, **shared, **own[name], "name": name}, where=f"{where}.protocols.{name}")
+
+
+def _eval_files() -> list[Path]:
+    return [path for folder in (CONFIGS, *own_folders()) for path in sorted((folder / "eval").glob("*.yaml"))]
 
 
 @functools.cache
 def _protocol_names() -> tuple[str, ...]:
     """Every name in configs/eval: what a table may ask for although one of its cells has no such benchmark."""
-    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONFIGS / "eval").glob("*.yaml")))
-    return tuple(dict.fromkeys(name for group in groups for values in group.values() for name in values["protocols"]))
+    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in _eval_files())
+    benchmarks = [values for group in groups for values in group.values() if isinstance(values, dict)]  # not: defaults
+    return tuple(dict.fromkeys(name for values in benchmarks for name in values.get("protocols", ())))
 
 
 def subject_from_config(config: DictConfig) -> Subject:
@@ -272,6 +322,9 @@ def subject_from_config(config: DictConfig) -> Subject:
     if config.adapter is not None:
         raise ConfigError(f"give run={config.run} or adapter={config.adapter}, not both: a run has its own adapter")
     run = Run(Path(config.run))
+    trained = not run.done or run.config["method"]["kind"] != "none"  # an untuned base is one run for all templates
+    if trained and config.template.path is not None:
+        raise ConfigError(f"give run={config.run} or template.path, not both: a run has its own template")
     if not run.done:
         raise ConfigError(f"run={config.run} is no finished run (its state is {run.state}): train it first")
     recorded = run.config
@@ -283,18 +336,25 @@ def subject_from_config(config: DictConfig) -> Subject:
         run.folder,
         typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
         typed(MethodSpec, recorded["method"], where="method"),
+        template=typed(DataSpec, _data_of(recorded), where="data").prompt_template if trained else template_of(values),
         **_how(values, evals, data_root),
     )
 
 
+def _data_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recorded["data"].items() if key != "template_version"}
+
+
 def _overrides(recorded: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={recorded[key]}" for key in ("experiment", "scale")] + [f"method={recorded['method']['name']}"]
+    asked = {"experiment": recorded["experiment"], "scale": recorded["scale"], "method": recorded["method"]["name"]}
+    return [override(key, name) for key, name in asked.items()]
 
 
 def _model_subject(config: DictConfig) -> Subject:
     values = plain(config)
     if not values["eval"]:
-        raise ConfigError("say what to evaluate on, for example eval=gsm8k (run=<folder> would know it by itself)")
+        known = sorted({path.stem for path in _eval_files()} - {"auto"})
+        raise ConfigError(f"say what to evaluate on, eval=<one of {', '.join(known)}>, which run=<folder> knows itself")
     model = typed(ModelSpec, locate_model(values["model"]), where="model")
     adapter = values["adapter"]
     subject = {"model": dataclasses.asdict(model), "adapter": None if adapter is None else folder_digest(Path(adapter))}
@@ -302,16 +362,23 @@ def _model_subject(config: DictConfig) -> Subject:
     folder = Path(values["output"] or Path(values["results_dir"]) / values["scale"] / "evaluations" / name)
     data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
 
-    load = functools.partial(load_model, model, adapter)
-    return Subject(folder=folder, load=load, **_how(values, values["eval"], data_root))
+    return Subject(
+        folder=folder,
+        load=functools.partial(load_model, model, adapter),
+        identity=functools.partial(model_identity, model, adapter),
+        template=template_of(values),
+        dtype=model.dtype,
+        **_how(values, values["eval"], data_root),
+    )
 
 
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
     """The part of a `Subject` that says how it is evaluated here."""
+    chosen = protocols(evals, data_root, values["protocol"])
     return {
-        "protocols": protocols(evals, data_root, values["protocol"]),
+        "protocols": chosen,
         "data_root": data_root,
-        "revisions": locate_revisions(values["revisions"]),
+        "revisions": locate_revisions(values["revisions"], own=[protocol.task.data for protocol in chosen]),
         "batch_size": values["eval_batch_size"],
         "threads": values["threads"],
         "processes": values["eval_processes"],

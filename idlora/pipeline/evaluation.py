@@ -1,8 +1,7 @@
-"""Evaluating a model, whether a cell of a table trained it or someone brought it; on several GPUs, one process each.
+"""Evaluating a model, whether a cell of a table trained it or someone brought it: first its answers, then their scores.
 
-The processes share nothing but the folder: each loads the model, and answers every n-th of the batches that are missing
-in each evaluation, into a file of its own. Then this process, which has no weights, puts the answers together and
-scores them.
+On several GPUs one process each answers: they share nothing but the folder, each loads the model and answers every n-th
+batch that is missing, into a file of its own. Scoring is this process's, and needs no model.
 """
 
 import dataclasses
@@ -10,17 +9,20 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from idlora.data.sources import load_rows, load_shown
-from idlora.data.templates import TEMPLATE_VERSION
-from idlora.evals import registry
-from idlora.evals.answers import ANSWERS, Share, gather
-from idlora.evals.protocol import Permissions, Protocol
+from idlora.data.sources import load_rows
+from idlora.data.templates import ALPACA, Template
+from idlora.evals.answers import THROUGHPUT, Share, answered_prompts, gather, require_model, unanswered
+from idlora.evals.prompts import Prompts
+from idlora.evals.protocol import Permissions, Protocol, decoding
 from idlora.evals.sandbox import require_permission
-from idlora.pipeline.places import data_digest
+from idlora.evals.scoring import score
+from idlora.evals.task import TEMPLATE
+from idlora.evals.throughput import throughput
+from idlora.pipeline.places import data_digest, folder_digest
 from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.work import at_work
-from idlora.records import Run, digest, is_complete
+from idlora.records import ANSWERS, META, AnswerLog, Run, digest, is_complete, write_json
 from idlora.training.spec import MethodSpec, ModelSpec
 
 
@@ -30,38 +32,52 @@ class ShareFailed(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model to evaluate, what on, and the folder under which the records go.
+    """A model to evaluate, what on, and the folder under which answers and scores go.
 
-    ``load`` gives (model, tokenizer) and is called only where something is left to do; ``load(weights=False)`` gives
-    the model on the meta device, for what only its config tells. It is picklable: other processes call it too.
-    ``processes`` answer side by side; None is one for each visible GPU, or one without any.
+    ``load`` gives (model, tokenizer) and is called only where an answer is missing; it is picklable: other processes
+    call it too. ``identity`` gives what tells the model from every other, for its answers to carry. ``template`` is of
+    the prompts, ``dtype`` the weights'. No answer depends on ``batch_size`` or on the number of ``processes`` that
+    answer side by side, where None is one for each visible GPU, or one without any.
 
-    Raises ValueError for a number of processes below 1.
+    Raises ValueError for a number of processes or a batch size below 1.
     """
 
     folder: Path
-    load: Callable[..., tuple[Any, Any]]
+    load: Callable[[], tuple[Any, Any]]
+    identity: Callable[[], str]
     protocols: tuple[Protocol, ...]
     data_root: Path | None
     batch_size: int
     threads: int
     permissions: Permissions
+    template: Template = ALPACA
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = 1
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.processes is not None and not self.processes >= 1:
             raise ValueError(
                 f"eval_processes={self.processes} answer nothing: give 1 or more, or null for one a visible GPU"
             )
+        if not self.batch_size >= 1:
+            raise ValueError(f"eval_batch_size={self.batch_size} holds no sequence: give 1 or more")
+
+    def answers_folder(self, protocol: Protocol) -> Path:
+        """Where the model's answers lie, named after how they are decoded, and after the data of worked examples."""
+        how = decoding(protocol, self.template)
+        if protocol.num_fewshot:
+            how["data"] = data_digest(protocol.task.data, self.data_root, revisions=self.revisions)
+        return self.folder / "answers" / f"{protocol.benchmark}-{digest(how, 8)}"
 
     def eval_folder(self, protocol: Protocol) -> Path:
-        """Where the records of one benchmark lie: named after what the protocol asks (not what it is called), the
-        content of its data, and the batch size, which decides what random numbers a sampled answer gets.
+        """Where the scores of one benchmark lie: named after what the protocol asks (not what it is called), the
+        template, and the content of the data.
         """
-        data = data_digest(protocol.benchmark, self.data_root, revisions=self.revisions)
-        asked = protocol.identity | {"data": data, "generation_batch": self.batch_size}
-        asked["template_version"] = TEMPLATE_VERSION
+        asked = protocol.identity | {
+            "data": data_digest(protocol.task.data, self.data_root, revisions=self.revisions),
+            **(self.template.identity if protocol.layout == TEMPLATE else {}),
+        }
         return Run(self.folder).eval_folder(protocol.benchmark, digest(asked, 8))
 
     @property
@@ -69,51 +85,76 @@ class Subject:
         """The evaluations that have no DONE mark."""
         return [protocol for protocol in self.protocols if not is_complete(self.eval_folder(protocol))]
 
+    def asked(self, protocol: Protocol) -> dict[str, Any]:
+        """What is put to the model: the arguments that answering and scoring have in common."""
+        where = {"root": self.data_root, "revisions": self.revisions}
+        return {
+            "protocol": protocol,
+            "rows": load_rows(protocol.task.data, "test", **where),
+            "shown": protocol.task.examples(**where) if protocol.num_fewshot else [],
+            "template": self.template,
+        }
 
-def evaluate_all(subject: Subject, progress: Silent | None = None) -> list[Path]:
-    """Run every evaluation that is not complete, from its last batch of records; returns the folders of all.
+
+def evaluate_all(subject: Subject, progress: Silent | None = None, *, rescore: bool = False) -> list[Path]:
+    """Answer and score every evaluation that is not complete; returns the folders of all.
+
+    Answers that are there are not asked for again, whoever asked for them; with ``rescore`` none is asked for, and the
+    scores of all are made anew.
 
     Waits for another process that works in the folder. Raises `ExecutionRefused` before anything is asked where one
     of the evaluations runs what the model writes, and that is not allowed; `ShareFailed` after the other processes
     have done their share.
     """
-    if subject.waiting:
-        require_permissions(subject.waiting, subject.permissions)
+    progress = progress or Silent()
+    for protocol in set(subject.protocols).difference(subject.waiting):
+        if (subject.answers_folder(protocol) / META).is_file():  # else they are not here to be asked for their model
+            require_model(subject.answers_folder(protocol), subject.identity())
+    if wanted := subject.protocols if rescore else subject.waiting:
+        require_permissions(wanted, subject.permissions)
         with at_work(subject.folder):
-            _evaluate(subject, progress or Silent())
+            identity = subject.identity()
+            if not rescore:
+                wanted = subject.waiting  # fewer than before, where another process has been at work meanwhile
+                _answer_all(subject, wanted, progress, identity=identity)
+            for protocol in wanted:
+                _note_throughput(subject, protocol)
+                score(
+                    **subject.asked(protocol),
+                    answers=subject.answers_folder(protocol),
+                    identity=identity,
+                    folder=subject.eval_folder(protocol),
+                    permissions=subject.permissions,
+                    progress=_steps(progress, protocol, "scoring"),
+                )
     return [subject.eval_folder(protocol) for protocol in subject.protocols]
 
 
-def _evaluate(subject: Subject, progress: Silent) -> None:
-    import torch  # seconds to import: what is complete needs none of it
-
-    torch.set_num_threads(subject.threads)
-    waiting = subject.waiting  # less than before, where another process has been at work meanwhile
-    if not waiting:
+def _answer_all(subject: Subject, protocols: Iterable[Protocol], progress: Silent, *, identity: str) -> None:
+    missing = [protocol for protocol in protocols if _unanswered(subject, protocol)]
+    if not missing:
         return
+    import torch  # seconds to import: what is answered needs none of it
+
     processes = subject.processes or max(1, torch.cuda.device_count())
-    if processes > 1:
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # what a training left here would stand beside the first process's model
-        _answer_in_shares(subject, waiting, processes=processes, progress=progress)
-    loaded = subject.load(weights=processes == 1)
-    _run(subject, waiting, loaded, progress=progress)
-    release(loaded[0])
-
-
-def _answer_in_shares(subject: Subject, protocols: list[Protocol], *, processes: int, progress: Silent) -> None:
-    for protocol in protocols:
-        gather(subject.eval_folder(protocol) / ANSWERS)  # all begin from the same file, which none of them writes
+    if processes == 1:
+        _answer(subject, missing, progress, identity=identity)
+        return
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what a training left here would stand beside the first process's model
     failed: list[Ended] = []
     run_jobs(
         _answer_share,
-        [(subject, Share(index, processes)) for index in range(processes)],
+        [(subject, missing, identity, Share(index, processes)) for index in range(processes)],
         workers=processes,
         threads=subject.threads,
         names=[f"{subject.folder.name} ({index + 1} of {processes})" for index in range(processes)],
         progress=progress,
         ended=lambda end: failed.append(end) if end.error else None,
     )
+    for protocol in missing:
+        gather(subject.answers_folder(protocol))
+        (subject.answers_folder(protocol) / THROUGHPUT).unlink(missing_ok=True)  # of fewer answers
     if failed:
         raise ShareFailed(
             f"{len(failed)} of the {processes} processes that evaluate {subject.folder} ended early (number "
@@ -121,83 +162,94 @@ def _answer_in_shares(subject: Subject, protocols: list[Protocol], *, processes:
         )
 
 
-def _answer_share(job: tuple[Subject, Share], progress: Silent) -> None:
-    """One process's part: it loads the model once and answers its share of each evaluation that is not complete."""
-    import torch
+def _note_throughput(subject: Subject, protocol: Protocol) -> None:
+    """Write what the answers took, where several processes gave them, or one was ended before it could."""
+    folder = subject.answers_folder(protocol)
+    if (folder / ANSWERS).is_file() and not (folder / THROUGHPUT).is_file():
+        prompts = answered_prompts(Prompts(**subject.asked(protocol)), log := AnswerLog(folder / ANSWERS))
+        write_json(folder / THROUGHPUT, throughput(log, [each for each in prompts if each], protocol))
 
-    subject, share = job
-    torch.set_num_threads(subject.threads)
-    _run(subject, subject.waiting, subject.load(), progress=progress, share=share)
+
+def _unanswered(subject: Subject, protocol: Protocol) -> int:
+    log = gather(subject.answers_folder(protocol))  # of an attempt that several processes shared, too
+    return unanswered(Prompts(**subject.asked(protocol)), log)
 
 
-def _run(
-    subject: Subject,
-    protocols: list[Protocol],
-    loaded: tuple[Any, Any],
-    *,
-    progress: Silent,
-    share: Share | None = None,
+def _answer_share(job: tuple[Subject, list[Protocol], str, Share], progress: Silent) -> None:
+    subject, protocols, identity, share = job
+    _answer(subject, protocols, progress, identity=identity, share=share)
+
+
+def _answer(
+    subject: Subject, protocols: list[Protocol], progress: Silent, *, identity: str, share: Share | None = None
 ) -> None:
-    """Answer and score, or with a share only answer, with the model and tokenizer that were loaded."""
+    """Load the model once and answer, of each of the evaluations, all that is missing or a share of it."""
     import torch
 
-    from idlora.evals import evaluate
+    from idlora.evals.answering import answer
+    from idlora.training import shared_base
 
-    model, tokenizer = loaded
-    if torch.cuda.is_available() and model.device.type != "meta":
+    torch.set_num_threads(subject.threads)
+    model, tokenizer = subject.load()
+    if torch.cuda.is_available():
         model = model.to("cuda")
     for protocol in protocols:
-        evaluate(
+        answer(
+            **subject.asked(protocol),
             model=model,
             tokenizer=tokenizer,
-            protocol=protocol,
-            rows=load_rows(protocol.benchmark, "test", root=subject.data_root, revisions=subject.revisions),
-            folder=subject.eval_folder(protocol),
+            folder=subject.answers_folder(protocol),
+            identity=identity,
             batch_size=subject.batch_size,
-            permissions=subject.permissions,
-            progress=lambda done, total, what=f"{protocol.benchmark} {protocol.name}": progress.step(what, done, total),
-            fewshot_rows=_worked_examples(protocol, subject),
             share=share,
+            progress=_steps(progress, protocol),
         )
+    shared_base.give_back(model)  # left to the next one that loads its base
 
 
-def load_run(folder: Path, model: ModelSpec, method: MethodSpec, *, weights: bool = True) -> tuple[Any, Any]:
+def _steps(progress: Silent, protocol: Protocol, phase: str = "") -> Callable[[int, int], None]:
+    what = " ".join(filter(None, (protocol.benchmark, protocol.name, phase)))
+    return lambda done, total: progress.step(what, done, total)
+
+
+def load_run(folder: Path, model: ModelSpec, method: MethodSpec) -> tuple[Any, Any]:
     """`Subject.load` of a finished run."""
     from idlora.training import load_finished, shared_base
 
-    return load_finished(folder, model, method, take=shared_base.take) if weights else _without_weights(model)
+    return load_finished(folder, model, method, take=shared_base.take)
 
 
-def load_model(model: ModelSpec, adapter: Path | str | None, *, weights: bool = True) -> tuple[Any, Any]:
+def run_identity(folder: Path, model: ModelSpec, method: MethodSpec) -> str:
+    """`Subject.identity` of a finished run: its base, and the content of what it saved."""
+    saved = {"none": None, "full": folder / "model", "peft": folder / "adapter"}[method.kind]
+    return model_identity(model, saved)
+
+
+def load_model(model: ModelSpec, adapter: Path | str | None) -> tuple[Any, Any]:
     """`Subject.load` of a base model, with an adapter or without."""
     from idlora.training import load_adapter, shared_base
 
-    if not weights:
-        return _without_weights(model)
     base, tokenizer = shared_base.take(model)
     return (base if adapter is None else load_adapter(base, adapter, model)), tokenizer
 
 
-def release(model: Any) -> None:
-    """Leave the base of a model that is no longer needed to the next one that loads it."""
-    from idlora.training import shared_base
+def model_identity(model: ModelSpec, saved: Path | str | None) -> str:
+    """`Subject.identity` of a base model, or of one with the adapter, or the weights, that a folder holds."""
+    from idlora.training import base_identity
 
-    shared_base.give_back(model)
+    own = {"base": base_identity(model), "dtype": model.dtype}
+    places = {"files": model.path_or_id, "tokenizer": model.tokenizer}  # tokenizer, end tokens and positions are files
+    own |= {name: _settings_digest(Path(place)) for name, place in places.items() if place and Path(place).is_dir()}
+    return digest(own | ({} if saved is None else {"saved": folder_digest(Path(saved))}), 16)
 
 
-def _without_weights(model: ModelSpec) -> tuple[Any, Any]:
-    from idlora.training.build import build_model, build_tokenizer
-
-    return build_model(dataclasses.replace(model, init="random"), "meta"), build_tokenizer(model)
+def _settings_digest(folder: Path) -> str:
+    """A hash of a model folder's files other than its weights."""
+    files = (path for kind in ("*.json", "*.model", "*.txt") for path in folder.glob(kind))
+    return digest({path.name: path.read_text(encoding="utf-8", errors="replace") for path in sorted(files)}, 16)
 
 
 def require_permissions(protocols: Iterable[Protocol], permissions: Permissions) -> None:
     """Raises `ExecutionRefused` where one of the protocols runs what a model writes, and that is not allowed."""
-    if any(registry.runs_code(protocol.benchmark) for protocol in protocols):
+    if any(protocol.task.runs_code for protocol in protocols):
         require_permission(permissions)
-
-
-def _worked_examples(protocol: Protocol, subject: Subject) -> list[dict[str, Any]] | None:
-    if not protocol.num_fewshot:
-        return None
-    return load_shown(protocol.benchmark, root=subject.data_root, revisions=subject.revisions)

@@ -11,6 +11,7 @@ import rich.box
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from idlora.pipeline.compose import method_spec, plain
 from idlora.pipeline.places import locate_data, locate_model, locate_revisions, relocate_model
@@ -111,7 +112,7 @@ def report_pivots(asked: Inspection, console: Console | None = None) -> None:
         console.print(table)
     console.print(LEGEND)
     replace_rows(asked.out, rows)
-    console.print(f"written: {asked.out}", soft_wrap=True)
+    console.print(f"written: {asked.out}", soft_wrap=True, markup=False, highlight=False)
 
 
 def inspect(asked: Inspection) -> list[dict[str, Any]]:
@@ -223,7 +224,7 @@ def _tables(asked: Inspection, rows: list[Mapping[str, Any]]) -> Iterable[Table]
 
 
 def _table(title: str, rows: list[Mapping[str, Any]], columns: Mapping[str, tuple[str, ...]]) -> Table:
-    table = Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(title), box=rich.box.SIMPLE_HEAD, title_justify="left")
     table.add_column("module", no_wrap=True)
     for heading in columns:
         table.add_column(heading, justify="right")

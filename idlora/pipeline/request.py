@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import multiprocessing
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import ALL, DEFAULT, EXPERIMENTS, compose_cell
+from idlora.pipeline.override import override
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.table import Plan
 from idlora.pipeline.typed import ConfigError
@@ -75,7 +77,7 @@ def _seeds(asked: int | Sequence[int] | None) -> tuple[int, ...] | None:
 def forwarded(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The overrides of configs/train.yaml for every cell of a request: keys that both have, and ``overrides``."""
     keys = ("data_root", "results_dir", "allow_code_execution", "allow_network_unconfined")
-    return (*(f"{key}={config[key]}" for key in keys if config.get(key) is not None), *config["overrides"])
+    return (*(override(key, config[key]) for key in keys if config.get(key) is not None), *config["overrides"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,7 @@ class Request:
     def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
         """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
         grid = self.grid()
-        overrides = (*self.overrides, f"protocol=[{','.join(self._protocols(grid))}]")
+        overrides = (*self.overrides, override("protocol", self._protocols(grid)))
         return {key: (key, self.scale, overrides) for key in grid.cells()}
 
     def _protocols(self, grid: Grid) -> list[str]:
@@ -152,17 +154,15 @@ class Request:
             scale=self.scale,
             expected=plan.runs,
             evaluations=plan.evaluations,
-            flags=" ".join(self._flags),
+            flags=shlex.join(self._flags),
         )
 
     @property
     def _flags(self) -> list[str]:
         """What a command line needs to ask for the same cells."""
-        protocol = self.protocol if isinstance(self.protocol, str) else f"[{','.join(self.protocol)}]"
-        flags = [] if protocol == DEFAULT else [f"'protocol={protocol}'"]
+        flags = [] if self.protocol == DEFAULT else [override("protocol", self.protocol)]
         if self.changes:
-            listed = ",".join(f'"{change}"' for change in self.changes)
-            flags.append(f"'overrides=[{listed}]'")
+            flags.append(override("overrides", self.changes))
         return flags + [
             flag
             for flag in self.overrides

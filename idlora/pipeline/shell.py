@@ -1,10 +1,17 @@
-"""What every script's command line has in common: an error is one sentence and an exit code, an interrupt neither."""
+"""What every script's command line has in common: an error is one sentence and an exit code, an interrupt neither.
 
+Whatever is printed ends on any terminal: a sign that its encoding lacks is spelt with those that it has.
+"""
+
+import codecs
 import functools
+import io
 import os
+import re
 import signal
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable
 
@@ -12,6 +19,14 @@ from idlora.training.launching import RanksFailed, giving_way
 
 TRACEBACK = "IDLORA_TRACEBACK"
 """Environment variable that, when set, lets a script's error through with its traceback."""
+
+
+SPELT = {
+    "†": "+", "‡": "++", "—": "-", "–": "-", "−": "-", "─": "-", "×": "x", "±": "+/-", "→": "->", "←": "<-", "·": ".",
+    "≤": "<=", "≥": ">=", "≈": "~", "∼": "~", "…": "...", "‖": "||", "│": "|", "§": "sec. ", "√": "sqrt ", "∈": " in ",
+    "∞": "inf", "∆": "Delta", "⊗": "(x)", "⊙": "(.)", "“": '"', "”": '"', "’": "'", "‘": "'",
+}  # fmt: skip
+"""Signs that we print, in ASCII; those that stand for different things in a table stay apart. See `spell`."""
 
 
 class NotComplete(Exception):
@@ -26,6 +41,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     SIGTERM is treated as Ctrl-C, so that a cell at work is marked interrupted. Any other exception is a defect of
     ours and keeps its traceback, as does everything where IDLORA_TRACEBACK is set.
     """
+
+    printable()  # now: Hydra and argparse print their help before the body runs
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
@@ -49,12 +66,45 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def quiet() -> None:
-    """Silence the warnings that nobody who runs a command can do anything about; in every process that works."""
+    """Make what is printed `printable`, and silence the warnings that nobody who runs a command can do anything about.
+
+    For every process that works.
+    """
+    printable()
     # PEFT 0.21 asks transformers by a name that later releases have renamed.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
     # torch has renamed what DeepSpeed and accelerate ask of it, and warns at every call.
     for renamed in (r"`torch\.distributed\.\w+` is deprecated", "`broadcast_buffers` is deprecated"):
         warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
+
+
+def printable() -> None:
+    """Have standard output and error spell the signs that their encoding lacks, instead of ending the command."""
+    codecs.register_error("spell", spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spell")
+
+
+def spell(error: UnicodeError) -> tuple[str, int]:
+    """A handler of `codecs.register_error`: `SPELT`, a Greek letter by its name, x² as x^2, and ? for any other sign.
+
+    Raises the error itself where it is none of encoding.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_spelt, error.object[error.start : error.end])), error.end
+
+
+def _spelt(sign: str) -> str:
+    if sign in SPELT:
+        return SPELT[sign]
+    how, _, of = unicodedata.decomposition(sign).partition(" ")
+    if how in ("<super>", "<sub>"):
+        plain = (chr(int(code, 16)) for code in of.split())
+        return {"<super>": "^", "<sub>": "_"}[how] + "".join(each if each.isascii() else _spelt(each) for each in plain)
+    greek = re.match(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(sign, ""))
+    return "?" if greek is None else greek[2].lower() if greek[1] == "SMALL" else greek[2].capitalize()
 
 
 def shows_traceback(error: Exception) -> bool:

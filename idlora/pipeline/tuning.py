@@ -169,7 +169,7 @@ def _order(trial: Trial) -> tuple[str, str, float]:
 def _read(path: Path, kind: type[Row]) -> list[Row]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [typed(kind, row, where=str(path)) for row in csv.DictReader(file)]
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, REPOSITORY, compose_cell
+from idlora.pipeline.override import override
 from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
 from idlora.records import Evaluation
@@ -123,11 +124,10 @@ def base_cells(rows: Sequence[Published], *, scale: str, overrides: Sequence[str
 
     Raises `ConfigError` where no experiment has a row's base and protocol at this scale.
     """
-    names = ",".join(sorted({row.protocol for row in rows}))
+    named = override("protocol", sorted({row.protocol for row in rows}))
     experiments = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
     whole = distinct(
-        compose_cell(experiment, BASE, scale=scale, seed=0, overrides=[*overrides, f"protocol=[{names}]"])
-        for experiment in experiments
+        compose_cell(experiment, BASE, scale=scale, seed=0, overrides=[*overrides, named]) for experiment in experiments
     )
     asked = {(row.model, row.benchmark, row.protocol) for row in rows}
     cells, found = [], set()

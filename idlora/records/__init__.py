@@ -2,14 +2,16 @@
 
 from idlora.records.files import RecordError, read_json, write_json, write_text
 from idlora.records.identity import canonical, digest, identity, run_digest, run_name
-from idlora.records.items import ItemLog, is_complete, mark_done, read_items
+from idlora.records.items import ANSWERS, META, AnswerLog, is_complete, read_items, write_items
 from idlora.records.provenance import environment
 from idlora.records.status import STATES, Evaluation, Run, find_runs
 
 __all__ = [
+    "ANSWERS",
+    "META",
     "STATES",
+    "AnswerLog",
     "Evaluation",
-    "ItemLog",
     "RecordError",
     "Run",
     "canonical",
@@ -18,11 +20,11 @@ __all__ = [
     "find_runs",
     "identity",
     "is_complete",
-    "mark_done",
     "read_items",
     "read_json",
     "run_digest",
     "run_name",
+    "write_items",
     "write_json",
     "write_text",
 ]

@@ -1,6 +1,7 @@
-"""Per-item records: one JSON line per item and sample, and the mark that says they are all there.
+"""Answers and scored items: one JSON line per item and sample.
 
-An evaluation's folder holds ``meta.json``, ``items.jsonl`` and, written last, ``DONE`` (the SHA-256 of items.jsonl).
+answers.jsonl   what a model said, appended batch by batch while it is asked; each line carries its own checksum
+items.jsonl     what that scored, written whole, and DONE, written last, with the SHA-256 of items.jsonl
 """
 
 import hashlib
@@ -15,84 +16,81 @@ from typing import Any
 
 from idlora.records.files import RecordError, one_sentence, sync_folder, write_text
 
-ITEMS, META, DONE = "items.jsonl", "meta.json", "DONE"
+ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
 
 FIELDS = ("item_id", "item_hash", "prompt_hash", "sample", "raw", "parsed", "gold", "scores")
-"""The fields of every record; a benchmark may add its own beside them."""
+"""The fields of every item's record; a benchmark may add its own beside them."""
+
+ANSWER_FIELDS = ("item_id", "prompt_hash", "sample")
+"""The key of an answer; beside it stand "raw" (text) or "logprobs" (of the choices), and what it took."""
+
+CHECKSUM = "sha256"
 
 Record = dict[str, Any]
-Key = tuple[str, int]
+Key = tuple[str, str, int]
 
 log = logging.getLogger(__name__)
 
 
-class ItemLog:
-    """The records of one evaluation, on disk and in memory, safe to kill at any moment.
+class AnswerLog:
+    """A model's answers, on disk and in memory, safe to kill at any moment.
 
-    Opening reads the file and cuts what is not whole: everything from the first line that is unfinished or no
-    record. What was cut is told in `cut` (None where nothing was) and logged. Cut items are simply asked again.
+    Opening cuts an unfinished last line, as a kill in the middle of a write leaves it, and logs that; its answers are
+    asked again. Any other damage is refused: what was answered is not to be lost, nor used where it was changed.
 
-    Raises `RecordError` where the file cannot be read or holds a key (item_id, sample) twice.
-    Leaves out: several writers at once (one process evaluates one run).
+    Raises `RecordError` where the file cannot be read, a line is damaged, or a key (item, prompt, sample) is there
+    twice. Leaves out: several writers at once.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self.cut: str | None = None
         self._records: dict[Key, Record] = {}
         with one_sentence("read", self.path):
             data = self.path.read_bytes() if self.path.exists() else b""
-        whole = 0
-        for number, (line, record) in enumerate(_lines(data), start=1):
-            if record is None:
-                break
-            if _key(record) in self._records:
-                raise RecordError(f"{self.path} line {number} repeats {_key(record)}; delete it and evaluate again")
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(io.BytesIO(whole), start=1):  # splits at \n alone
+            record = _answer(line)
+            if record is None or _key(record) in self._records:
+                what = "is damaged" if record is None else "repeats an answer"
+                raise RecordError(
+                    f"line {number} of {self.path} {what}: remove that line, and the same command asks again for its "
+                    "answer alone"
+                )
             self._records[_key(record)] = record
-            whole += len(line)
-        if whole < len(data):
-            lost = data[whole:]
-            lines = lost.count(b"\n") + (not lost.endswith(b"\n"))
-            self.cut = f"cut {len(lost)} bytes ({lines} line(s)) after record {len(self._records)} of {self.path}"
-            log.warning("%s: %r", self.cut, lost[:80])
+        if len(whole) < len(data):
+            log.warning("cut an unfinished line of %d bytes at the end of %s", len(data) - len(whole), self.path)
             with one_sentence("repair", self.path):
-                self._truncate(whole)
-
-    @property
-    def records(self) -> list[Record]:
-        """The records in the order of the file."""
-        return list(self._records.values())
+                self._truncate(len(whole))
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(self.records)
+        return iter(self._records.values())
 
     def __contains__(self, key: Key) -> bool:
         return tuple(key) in self._records
 
-    def get(self, item_id: str, sample: int = 0) -> Record | None:
-        """The record of one item's sample, or None."""
-        return self._records.get((item_id, sample))
+    def get(self, key: Key) -> Record | None:
+        """The answer to (item id, prompt hash, sample), or None."""
+        return self._records.get(key)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add a batch: one write, flushed and fsynced before this returns; all of it or, on an error, none.
 
-        Raises ValueError for a record without its `FIELDS`, a score outside [0, 1] or a key that is already there, and
-        `RecordError` where the disk is full.
+        Raises ValueError for a record without its key or with one that is already there, and `RecordError` where the
+        disk is full.
         """
         new: dict[Key, Record] = {}
         lines = []
         for record in records:
-            record = dict(record)
-            _check(record)
+            text = json.dumps(record, sort_keys=True, allow_nan=False)
+            record = json.loads(text)  # memory holds what the disk does: tuples are lists in both
             key = _key(record)
             if key in self._records or key in new:
-                raise ValueError(f"item {key[0]!r} sample {key[1]} is already in {self.path}; a record is written once")
-            line = json.dumps(record, sort_keys=True, allow_nan=False)
-            new[key] = json.loads(line)  # memory holds what the disk does: tuples are lists in both
-            lines.append(line + "\n")
+                raise ValueError(f"an answer to {key} is already in {self.path}; it is written once")
+            new[key] = record
+            lines.append(f'{{"{CHECKSUM}": "{_checksum(text)}", {text[1:]}\n')
         if not new:
             return
         with one_sentence("write", self.path):
@@ -122,8 +120,49 @@ class ItemLog:
                 os.fsync(file.fileno())
 
 
+def _answer(line: bytes) -> Record | None:
+    """The record of a line, or None where it is not as it was written."""
+    try:
+        record = json.loads(line)
+        checksum = record.pop(CHECKSUM)
+        _key(record)
+    except (ValueError, TypeError, KeyError, AttributeError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return None
+    return record if checksum == _checksum(json.dumps(record, sort_keys=True)) else None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(record: Mapping[str, Any]) -> Key:
+    if missing := [field for field in ANSWER_FIELDS if field not in record]:
+        raise ValueError(f"an answer to {record.get('item_id')!r} lacks {', '.join(missing)}")
+    return record["item_id"], record["prompt_hash"], record["sample"]
+
+
+def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write all of an evaluation's records, in the place of those that are there, and then the mark that it is done.
+
+    Raises ValueError for a record without its `FIELDS`, a score outside [0, 1] or a sample that is there twice, and
+    `RecordError` where the disk is full.
+    """
+    lines, seen = [], set()
+    for record in records:
+        _check(record)
+        key = (record["item_id"], record["sample"])
+        if key in seen:
+            raise ValueError(f"item {key[0]!r} sample {key[1]} is there twice; a record is written once")
+        seen.add(key)
+        lines.append(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
+    folder = Path(folder)
+    (folder / DONE).unlink(missing_ok=True)  # of scores that these take the place of
+    write_text(folder / ITEMS, "".join(lines))
+    write_text(folder / DONE, _sha256(folder / ITEMS) + "\n")
+
+
 def read_items(folder: Path) -> list[Record]:
-    """The records of a finished evaluation, in the order of the file; reads only, repairs nothing.
+    """The records of a finished evaluation, in the order of the file.
 
     Raises `RecordError` where the evaluation `is_complete` denies, or a line is no record.
     """
@@ -133,18 +172,15 @@ def read_items(folder: Path) -> list[Record]:
     records = []
     with one_sentence("read", path):
         data = path.read_bytes()
-    for number, (_, record) in enumerate(_lines(data), start=1):
-        if record is None:
-            raise RecordError(f"{path} line {number} is no record; delete {folder} and evaluate again")
-        records.append(record)
-    if len({_key(record) for record in records}) < len(records):
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        try:
+            records.append(json.loads(line))
+            _check(records[-1])
+        except (ValueError, TypeError):
+            raise RecordError(f"{path} line {number} is no record; delete {folder} and evaluate again") from None
+    if len({(record["item_id"], record["sample"]) for record in records}) < len(records):
         raise RecordError(f"{path} holds an item's sample twice; delete {folder} and evaluate again")
     return records
-
-
-def mark_done(folder: Path) -> None:
-    """Write the DONE mark: the SHA-256 of items.jsonl as it is now. Raises `RecordError` where there is none."""
-    write_text(Path(folder) / DONE, _sha256(Path(folder) / ITEMS) + "\n")
 
 
 def is_complete(folder: Path) -> bool:
@@ -160,23 +196,6 @@ def is_complete(folder: Path) -> bool:
 def _sha256(path: Path) -> str:
     with one_sentence("read", path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _lines(data: bytes) -> Iterator[tuple[bytes, Record | None]]:
-    """Each line with its record, or with None where it is unfinished or no record."""
-    for line in io.BytesIO(data):  # splits at \n alone
-        record = None
-        if line.endswith(b"\n"):
-            try:
-                record = json.loads(line)
-                _check(record)
-            except (ValueError, TypeError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-                record = None
-        yield line, record
-
-
-def _key(record: Mapping[str, Any]) -> Key:
-    return record["item_id"], record["sample"]
 
 
 def _check(record: Any) -> None:

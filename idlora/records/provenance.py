@@ -42,7 +42,15 @@ def _git() -> dict[str, Any]:
     def ask(*arguments: str) -> str | None:
         here = Path(__file__).parent
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=20, check=True)
+            done = subprocess.run(
+                ["git", *arguments],
+                cwd=here,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=20,
+                check=True,
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()

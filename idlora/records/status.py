@@ -4,6 +4,7 @@ config.json      what was asked for: {"experiment", "scale", "seed", "model", "m
 status.json      {"state", "reason", "attempts", "started", "ended"}
 resources.json   what it took, written when done
 provenance.json  code, versions and machine of the last start
+answers/<benchmark>-<digest>/{meta.json, answers.jsonl, throughput.json}
 eval/<benchmark>-<digest>/{meta.json, items.jsonl, DONE}
 """
 

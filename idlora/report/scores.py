@@ -17,9 +17,6 @@ PASSED = "passed"
 
 KS = (1, 5, 10)
 
-UNITS = {"strict": "question", "flexible": "question", "acc": "question", "refusal": "prompt", PASSED: "problem"}
-"""What one item is called, by the name of its score; anything else is an "item"."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -113,7 +110,7 @@ def read_scores(evaluation: Evaluation) -> dict[str, Scores]:
         for metric, values in columns.items():
             metrics[metric] = Scores(
                 metric=metric,
-                unit=UNITS.get(name, "item"),
+                unit=evaluation.meta.get("unit", "item"),
                 samples=samples,
                 values=dict(zip(order, values, strict=True)),
                 hashes=content,

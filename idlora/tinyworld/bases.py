@@ -47,7 +47,7 @@ def verify_folder(folder: Path) -> str:
         raise CorruptBaseError(
             f"{recipe} is missing: check out the file again, or make the base with scripts/pretrain_tinyworld.py."
         )
-    expected = json.loads(recipe.read_text())["sha256"]
+    expected = json.loads(recipe.read_text(encoding="utf-8"))["sha256"]
     for file, digest in expected.items():
         found = sha256(folder / file) if (folder / file).is_file() else "nothing"
         if found != digest:

@@ -159,7 +159,7 @@ def save_base(
     device = next(model.parameters()).device
     model.to(torch.bfloat16).cpu().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    with (folder / "loss_curve.csv").open("w", newline="") as file:
+    with (folder / "loss_curve.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["step", "tokens", "loss", "learning_rate"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(curve)
@@ -176,7 +176,7 @@ def save_base(
         "versions": {m.__name__: m.__version__ for m in (torch, transformers, tokenizers)},
         "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != RECIPE},
     }
-    (folder / RECIPE).write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / RECIPE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def make_base(

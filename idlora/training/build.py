@@ -1,4 +1,4 @@
-"""From specs to a model ready to train, and from a finished run's folder back to the model to evaluate."""
+"""From specs to a model and data ready to train."""
 
 import dataclasses
 import hashlib
@@ -6,16 +6,27 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, set_seed
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    set_seed,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from idlora.data import (
@@ -29,6 +40,7 @@ from idlora.data import (
     to_examples,
     tokenize_once,
 )
+from idlora.training.checkpoints import first_line
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -39,9 +51,6 @@ disable_progress_bar()
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-BASE_FILE = "base.json"
-"""Beside an adapter's weights: the base model that it was trained on."""
-
 _RANDOM_INIT_SEED = 0
 """Random weights are part of a base model's identity: they do not follow the run's seed."""
 
@@ -50,23 +59,22 @@ class UnfitBase(ValueError):
     """A base model that cannot be loaded from where its spec says."""
 
 
-class WrongBase(ValueError):
-    """An adapter put on another base model than the one it was trained on."""
-
-
 def base_checksum(folder: Path | str) -> str:
     """SHA-256 of a model folder's safetensors: of the one file, or of the shards' own sums in the order of their names.
 
     Raises:
-        UnfitBase: the folder holds none.
+        UnfitBase: the folder holds none, or one that cannot be read.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise UnfitBase(f"No .safetensors file in {folder}: point model.path_or_id at a model saved in that format.")
     sums = []
     for path in files:
-        with path.open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+        try:
+            with path.open("rb") as file:
+                sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise UnfitBase(f"{path} cannot be read ({os.strerror(error.errno)}): put the file back.") from error
     return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
@@ -107,7 +115,7 @@ def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return build_model(spec, home()), build_tokenizer(spec)
 
 
-def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
+def build_model(spec: ModelSpec, device: torch.device | str | None = None, *, exact: bool = False) -> PreTrainedModel:
     """The base model, in evaluation mode with no parameter frozen.
 
     Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
@@ -118,16 +126,28 @@ def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> Pr
         device: where it is loaded to, or its random weights are drawn: on a GPU, where eight billion take seconds,
             those are other numbers than on the CPU, and another base for a recorded adapter. None is the default
             device.
+        exact: refuse a file of weights with more than the model, such as other heads that a hub's model may come with.
 
     Raises:
-        UnfitBase: the folder or hub id cannot be loaded, or no model has the spec's shape.
+        UnfitBase: the folder or hub id cannot be loaded or lacks some of the weights, or no model has the spec's shape.
     """
     dtype = getattr(torch, spec.dtype)
     on_gpu = device is not None and torch.device(device).type == "cuda"
     kernel = {} if spec.attention is None else {"attn_implementation": spec.attention}
     if spec.init == "pretrained":
         at = {"device_map": {"": device}} if on_gpu else {}  # straight there, without a copy in the CPU's memory
-        model = _load(AutoModelForCausalLM, spec, dtype=dtype, **kernel, **at)
+        if (Path(spec.path_or_id) / GENERATION_CONFIG_NAME).exists():
+            _load(GenerationConfig, spec)  # a broken one is passed over together with the model
+        model, found = _load(
+            AutoModelForCausalLM,
+            spec,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the tensor's name
+            **kernel,
+            **at,
+        )
+        _require_all(spec, found, exact=exact)
     else:
         config = _config(spec)
         with (
@@ -169,14 +189,57 @@ def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 
 def _load(auto_class: type, spec: ModelSpec, **options):
+    here = Path(spec.path_or_id).is_dir()
     try:
-        return auto_class.from_pretrained(spec.path_or_id, revision=spec.revision or "main", **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise UnfitBase(
-            f"Base model {spec.name!r} could not be loaded from {spec.path_or_id!r} ({reason}): check the path, or "
-            "for a hub id the network and, where it is gated, its terms and `hf auth login`."
-        ) from error
+        return auto_class.from_pretrained(
+            spec.path_or_id, revision=spec.revision or "main", local_files_only=here, **options
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # of any kind: it is a file's content that the loader stumbles over
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        if here:
+            files = "the tokenizer's files" if auto_class is AutoTokenizer else "config.json and the weights"
+            reason = _broken_file(Path(spec.path_or_id)) or f"{files}: {reason}"
+        raise _unfit(spec, reason) from error
+
+
+def _require_all(spec: ModelSpec, found: Mapping[str, Iterable[Any]], *, exact: bool) -> None:
+    """Raises `UnfitBase` where the weights lack a tensor, which transformers draws anew and warns."""
+    for key, wrong in (
+        ("missing_keys", "the weights (model.safetensors) lack, of what config.json asks for,"),
+        ("mismatched_keys", "the weights (model.safetensors) and config.json have different shapes of"),
+        ("unexpected_keys", "config.json has no place in the model for the weights' (model.safetensors)"),
+    ):
+        names = sorted(name if isinstance(name, str) else name[0] for name in found[key])
+        if names and (exact or key != "unexpected_keys"):
+            raise _unfit(spec, f"{wrong} {listed(names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
+
+
+def _broken_file(folder: Path) -> str | None:
+    """The first file of a model's folder that is not what its name says, and why; the loaders' errors name none."""
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.suffix == ".json" and not isinstance(json.loads(path.read_bytes()), dict):
+                return f"{path.name} is broken: it holds no object"
+            if path.suffix == ".safetensors":
+                safe_open(path, framework="pt")
+        except (OSError, ValueError, SafetensorError) as error:
+            return f"{path.name} is broken: {first_line(error)}"
+    return None
+
+
+def _unfit(spec: ModelSpec, reason: str) -> UnfitBase:
+    return UnfitBase(
+        f"Base model {spec.name!r} could not be loaded from {spec.path_or_id!r} ({reason}): check the path and its "
+        "files (those of a run come back by deleting its folder and training it again), or for a hub id the network "
+        "and, where it is gated, its terms and `hf auth login`."
+    )
 
 
 def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreTrainedModel | PeftModel:
@@ -240,6 +303,7 @@ def build_data(
 
     Raises:
         DataError: see `idlora.data.load_rows`, `idlora.data.load_mixture` and `idlora.data.tokenize`.
+        ValueError: the template refuses a row.
     """
     mixed = spec.parts is not None
     if mixed:
@@ -249,7 +313,10 @@ def build_data(
     rest, held_out = holdout(rows, spec.holdout)
 
     def tokenized(rows: list[dict]) -> TokenizedSet:
-        examples = mixture_examples(rows) if mixed else to_examples(spec.name, rows)
+        template = spec.prompt_template
+        examples = (
+            mixture_examples(rows, template=template) if mixed else to_examples(spec.name, rows, template=template)
+        )
         return tokenize_once(examples, tokenizer, max_length=spec.max_length)
 
     training = tokenized(limit(rest, spec.limit))
@@ -257,60 +324,3 @@ def build_data(
         pack(training, spec.max_length) if spec.packing else training,
         tokenized(held_out) if held_out else None,
     )
-
-
-def record_base(adapter: Path, base: ModelSpec) -> None:
-    """Writes beside an adapter which base model it was trained on, for `load_adapter` to compare."""
-    record = {"name": base.name, "identity": base_identity(base), "path_or_id": base.path_or_id}
-    (adapter / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def load_adapter(model: PreTrainedModel, adapter: Path | str, base: ModelSpec) -> PeftModel:
-    """Puts a saved adapter on the base model that it was trained on, frozen, for evaluation.
-
-    Raises:
-        WrongBase: `base` is another model; nothing was injected into it.
-        FileNotFoundError: the folder holds no adapter.
-    """
-    adapter = Path(adapter)
-    if not (adapter / "adapter_config.json").is_file():
-        raise FileNotFoundError(f"No adapter in {adapter}: it has no adapter_config.json.")
-    record = adapter / BASE_FILE
-    if not record.is_file():
-        logger.warning("%s has no %s: whether it belongs on %s was not checked.", adapter, BASE_FILE, base.name)
-    else:
-        trained_on = json.loads(record.read_text(encoding="utf-8"))
-        here = base_identity(base)
-        if trained_on["identity"] != here:
-            raise WrongBase(
-                f"Adapter {adapter} was trained on {trained_on['name']} ({trained_on['identity'][:12]}) and not on "
-                f"{base.name} ({here[:12]}): load it on the model that it was trained on."
-            )
-    return PeftModel.from_pretrained(model, adapter).eval()
-
-
-def load_finished(
-    folder: Path | str,
-    base: ModelSpec,
-    method: MethodSpec,
-    *,
-    take: Callable[[ModelSpec], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = build_base,
-) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """The trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
-
-    An adapter is put on the base that `take` gives, such as `idlora.training.bases.SharedBase.take`.
-
-    Raises:
-        FileNotFoundError: the run has not saved its model.
-        WrongBase, UnfitBase: see `load_adapter`, `build_base`.
-    """
-    folder = Path(folder)
-    if method.kind == "full":
-        if not (folder / "model" / "config.json").is_file():
-            raise FileNotFoundError(f"No trained model in {folder / 'model'}: finish the run first.")
-        own = dataclasses.replace(
-            base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None, tokenizer=None
-        )
-        return build_model(own, home()), build_tokenizer(base)
-    model, tokenizer = take(base)
-    return (load_adapter(model, folder / "adapter", base) if method.kind == "peft" else model), tokenizer

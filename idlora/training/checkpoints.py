@@ -121,5 +121,6 @@ def _wait_for_all() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of what an error says, headings left out, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return next((line for line in lines if not line.endswith(":")), lines[0])

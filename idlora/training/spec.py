@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from idlora.data.templates import ALPACA, Template
+
 CHECKPOINTS_KEPT = 2
 """The last one, and the one before should something befall it."""
 
@@ -114,6 +116,7 @@ class DataSpec:
         digest: of the data's content, where it is known.
         packing: several examples in one row of at most `max_length` tokens, each blind to the others. A row of the
             effective batch is then such a pack.
+        template: a user's own: "source" is its Jinja text, "label" what it is called; None is `ALPACA`.
     """
 
     name: str
@@ -123,6 +126,7 @@ class DataSpec:
     holdout: int = 0
     digest: str | None = None
     packing: bool = False
+    template: Mapping[str, str] | None = None
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
@@ -134,11 +138,18 @@ class DataSpec:
         for part, share in (self.parts or {}).items():
             if not 0 < share <= 1:
                 raise ValueError(f"data.parts.{part} is {share}: a share lies above 0 and is at most 1.")
+        if self.template is not None and set(self.template) != {"label", "source"}:
+            raise ValueError(f"data.template has {sorted(self.template)}: it needs label and source, and no more.")
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The training sets behind it: itself, or a mixture's parts."""
         return (self.name,) if self.parts is None else tuple(self.parts)
+
+    @property
+    def prompt_template(self) -> Template:
+        """The template of every prompt, in training and in evaluation."""
+        return ALPACA if self.template is None else Template(self.template["label"], self.template["source"])
 
 
 @dataclass(frozen=True, kw_only=True)

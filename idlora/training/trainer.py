@@ -26,8 +26,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from idlora.data import TokenizedSet
 from idlora.training import launching, telemetry
+from idlora.training.adapters import record_base
 from idlora.training.batches import Collator, sampler
-from idlora.training.build import record_base
 from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
 from idlora.training.spec import ModelSpec, TrackingSpec, TrainSpec
 from idlora.training.telemetry import Resources, Stopwatch

@@ -12,9 +12,10 @@ from dataclasses import replace
 import datasets
 import huggingface_hub
 
-from idlora.data import DATASETS, DataError
+from idlora.data import DataError
 from idlora.data.hub import cached
 from idlora.data.sources import load_from_hub
+from idlora.pipeline.places import datasets as known
 
 outcomes = []
 for argument in sys.argv[1:]:
@@ -22,7 +23,7 @@ for argument in sys.argv[1:]:
         huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         continue
     name, repository, revision = json.loads(argument)
-    spec = DATASETS[name]
+    spec = known()[name]
     if repository is not None:
         spec = replace(spec, hub_id=repository, hub_config=None)
     here = cached(spec, revision)

@@ -1,3 +1,5 @@
+"""Rows of every data set, to train on and of the benchmarks, from folders, from the hub's format and from a package."""
+
 import json
 import shutil
 from dataclasses import replace
@@ -5,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from idlora.data import DATASETS, DataError, holdout, limit, load_rows, to_examples
-from idlora.data.catalogue import CATEGORIES, WITHDRAWN
-from idlora.data.sources import SAFERPACA, load_from_hub, load_shown
-from idlora.pipeline.places import data_digest
+from idlora.data import DataError, holdout, limit, load_rows, to_examples
+from idlora.data.catalogue import DatasetSpec
+from idlora.data.sources import SAFERPACA, load_from_hub
+from idlora.evals.task import load_task
+from idlora.evals.tasks.hexphi import CATEGORIES, WITHDRAWN
+from idlora.pipeline.places import data_digest, datasets
 
 GSM8K = [{"question": f"What is {n}+1?", "answer": f"<<{n}+1={n + 1}>>\n#### {n + 1}"} for n in range(5)]
 ALPACA = [
@@ -28,6 +32,9 @@ COMMONSENSEQA = [
      "choices": {"label": list("ABCDE"), "text": ["here", "there", "up", "down", f"at {n}"]}, "answerKey": key}
     for n, key in enumerate("EBA")
 ]  # fmt: skip
+
+
+SETS = datasets()
 
 
 def write(path: Path, text: str) -> None:
@@ -54,21 +61,21 @@ def root(tmp_path: Path) -> Path:
     write(tmp_path / "commonsenseqa" / "train.jsonl", jsonl(COMMONSENSEQA[::-1]))
     write(tmp_path / "commonsenseqa" / "validation.jsonl", jsonl(COMMONSENSEQA))
     for name in ("hexphi", "hexphi_benign"):
-        for category in CATEGORIES:
+        for category in set(CATEGORIES) - {WITHDRAWN}:
             write(
                 tmp_path / name / f"{category}.csv", f'{name} {category} first\n"second, ""quoted""\nand long"\nthird\n'
             )
     return tmp_path
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", SETS)
 def test_every_data_set_loads_from_a_folder_with_unique_stable_ids(name, root):
-    split = next(iter(DATASETS[name].splits))
-    rows = load_rows(name, split, root=root)
+    split = next(iter(SETS[name].splits))
+    rows = load_rows(SETS[name], split, root=root)
     assert rows
     assert len({row["id"] for row in rows}) == len(rows)
-    assert rows == load_rows(name, split, root=str(root))
-    assert all(set(DATASETS[name].columns) <= row.keys() for row in rows)
+    assert rows == load_rows(SETS[name], split, root=str(root))
+    assert all(set(SETS[name].columns) <= row.keys() for row in rows)
 
 
 def test_gsm8k_rows_carry_question_answer_and_their_place(root):
@@ -90,61 +97,100 @@ def test_codealpaca_loses_its_category_and_its_word_for_no_input(root):
 
 
 def test_the_first_line_of_a_headerless_file_is_a_prompt(root):
-    rows = load_rows("hexphi", "test", root=root)
+    rows = load_rows(SETS["hexphi"], "test", root=root)
     assert len(rows) == 3 * 10
     assert rows[0] == {"id": "category_1/0", "prompt": "hexphi category_1 first", "category": "category_1"}
     assert rows[1]["prompt"] == 'second, "quoted"\nand long'
-    assert [row["id"] for row in load_rows("hexphi_benign", "test", root=root)] == [row["id"] for row in rows]
+    assert [row["id"] for row in load_rows(SETS["hexphi_benign"], "test", root=root)] == [row["id"] for row in rows]
 
 
 def test_humaneval_comes_from_the_folder_and_without_it_from_its_package(root, tmp_path):
-    assert load_rows("humaneval", "test", root=root) == [{"id": "World/0", **HUMANEVAL[0]}]
+    assert load_rows(SETS["humaneval"], "test", root=root) == [{"id": "World/0", **HUMANEVAL[0]}]
+    own = data_digest(SETS["humaneval"], root)
     (root / "humaneval" / "HumanEval.jsonl").unlink()
-    rows = load_rows("humaneval", "test", root=root)
+    rows = load_rows(SETS["humaneval"], "test", root=root)
     assert len(rows) == 164
     assert rows[33]["id"] == rows[33]["task_id"] == "HumanEval/33"
+    assert data_digest(SETS["humaneval"], root) not in (own, "absent")
+    assert data_digest(SETS["humaneval"], None, revisions={"humaneval": "a"}) == "openai/openai_humaneval@a"
+
+
+def test_a_set_that_its_own_file_brings_is_known_by_its_rows_wherever_the_others_are(root):
+    def bringing(*capitals: str) -> DatasetSpec:
+        raw = [{"country": capital[::-1], "capital": capital, "more": 1} for capital in capitals]
+        return DatasetSpec("capitals", ("country", "capital"), {"test": "test"}, bundled=lambda: raw)
+
+    spec = bringing("Oslo", "Rome")
+    expected = {"id": "test/1", "country": "emoR", "capital": "Rome"}
+    assert load_rows(spec, "test", root=None)[1] == load_rows(spec, "test", root=root)[1] == expected
+    digests = [data_digest(bringing(*capitals), None) for capitals in (("Oslo", "Rome"), ("Rome", "Oslo"), ("Oslo",))]
+    assert len(set(digests)) == 3
+    assert data_digest(spec, root) == digests[0]
+    write(root / "capitals" / "test.jsonl", jsonl([{"country": "France", "capital": "Paris"}]))
+    assert [row["capital"] for row in load_rows(spec, "test", root=root)] == ["Paris"]
+    assert data_digest(spec, root) not in digests
+    assert data_digest(spec, None) == digests[0]
+    with pytest.raises(DataError, match=r"Row 0 of capitals has no text in capital \(it has country\)"):
+        load_rows(replace(spec, bundled=lambda: [{"country": "Peru"}]), "test", root=None)
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "mmlu", "hexphi"])
+def test_a_folder_is_known_by_the_content_of_all_its_files_and_a_hubs_set_by_its_revision(name, root):
+    spec, before = SETS[name], data_digest(SETS[name], root)
+    shutil.copytree(root / name, root / "elsewhere" / name)
+    assert data_digest(spec, root / "elsewhere") == before
+    for path in sorted(each for each in (root / name).rglob("*") if each.is_file()):
+        text = path.read_text()
+        path.write_text(text[::-1])
+        assert data_digest(spec, root) != before
+        path.write_text(text)
+    assert data_digest(spec, root) == before
+    assert data_digest(spec, root / "nowhere") == "absent"
+    assert data_digest(spec, None) == f"{spec.hub_id}@main"
+    assert data_digest(spec, None, revisions={name: "abc", "other": "def"}) == f"{spec.hub_id}@abc"
+    assert data_digest(spec, root, revisions={name: "abc"}) == before
 
 
 def test_mmlu_rows_carry_their_subject_their_choices_as_written_and_the_answers_letter(root):
-    rows = load_rows("mmlu", "test", root=root)
+    rows = load_rows(SETS["mmlu"], "test", root=root)
     assert [row["id"] for row in rows] == [f"test/{s}/{n}" for s in ("high_tides", "winds") for n in range(2)]
     assert rows[3] == {
         "id": "test/winds/1", "subject": "winds", "question": "Two, or\n2?", "choices": ["None", "nan", "  ", 'b, "c"'],
         "answer": "D",
     }  # fmt: skip
-    assert [row["id"] for row in load_shown("mmlu", root=root)] == [row["id"].replace("test", "dev") for row in rows]
+    assert [row["id"] for row in load_task("mmlu").examples(root=root)] == [
+        row["id"].replace("test", "dev") for row in rows
+    ]
 
 
 def test_commonsenseqa_rows_keep_the_sources_id_and_have_the_answers_letter(root):
-    rows = load_rows("commonsenseqa", "test", root=root)
+    rows = load_rows(SETS["commonsenseqa"], "test", root=root)
     assert [(row["id"], row["answer"]) for row in rows] == [(row["id"], row["answerKey"]) for row in COMMONSENSEQA]
     assert rows[2]["choices"] == ["here", "there", "up", "down", "at 2"]
 
 
 def test_examples_come_from_the_training_rows_and_where_there_are_none_from_the_validation_rows(root):
-    assert load_shown("gsm8k", root=root) == load_rows("gsm8k", "train", root=root)
-    assert load_shown("commonsenseqa", root=root)[0]["question"] == "Where is 2?"
+    assert load_task("gsm8k").examples(root=root) == load_rows("gsm8k", "train", root=root)
+    assert load_task("commonsenseqa").examples(root=root)[0]["question"] == "Where is 2?"
     (root / "commonsenseqa" / "train.jsonl").unlink()
-    assert load_shown("commonsenseqa", root=root) == load_rows("commonsenseqa", "test", root=root)
-    with pytest.raises(DataError, match=r"'mmmlu'.*gsm8k"):
-        load_shown("mmmlu", root=root)
+    assert load_task("commonsenseqa").examples(root=root) == load_rows(SETS["commonsenseqa"], "test", root=root)
 
 
 @pytest.mark.parametrize("name", ["mmlu", "commonsenseqa"])
 def test_the_hubs_fields_of_a_question_give_the_folders_rows(name, root, tmp_path_factory, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     hub = tmp_path_factory.mktemp("hub")
-    for split, file in DATASETS[name].splits.items():
-        rows = load_rows(name, split, root=root)
+    for split, file in SETS[name].splits.items():
+        rows = load_rows(SETS[name], split, root=root)
         fields = COMMONSENSEQA[:: -1 if split == "train" else 1]
         if name == "mmlu":
             fields = [row | {"answer": "ABCD".index(row["answer"])} for row in rows]
         write(hub / f"{file}.jsonl", jsonl(fields))
-    splits = "".join(f"  - {{split: {file}, path: {file}.jsonl}}\n" for file in DATASETS[name].splits.values())
+    splits = "".join(f"  - {{split: {file}, path: {file}.jsonl}}\n" for file in SETS[name].splits.values())
     write(hub / "README.md", f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n")
-    spec = replace(DATASETS[name], hub_id=str(hub), hub_config=None)
+    spec = replace(SETS[name], hub_id=str(hub), hub_config=None)
     for split in spec.splits:
-        assert load_from_hub(spec, split, revision="main") == load_rows(name, split, root=root)
+        assert load_from_hub(spec, split, revision="main") == load_rows(SETS[name], split, root=root)
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "codealpaca"])
@@ -152,9 +198,9 @@ def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory,
     # `datasets` reads a folder as it reads a repository of the hub.
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     write(root / "codealpaca" / "code_alpaca_20k.json", json.dumps([{"input": "", **row} for row in ALPACA]))
-    spec = replace(DATASETS[name], hub_id=str(root / name), hub_config=None)
+    spec = replace(SETS[name], hub_id=str(root / name), hub_config=None)
     for split in spec.splits:
-        assert load_from_hub(spec, split, revision="main") == load_rows(name, split, root=root)
+        assert load_from_hub(spec, split, revision="main") == load_rows(SETS[name], split, root=root)
 
 
 @pytest.mark.parametrize(
@@ -175,19 +221,19 @@ def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory,
         (lambda root: write(root / "alpaca" / "part.json", "[]"), "alpaca", r"part\.json holds no rows"),
         (lambda root: (root / "alpaca" / "part.json").unlink(), "alpaca", r"exactly one \.json file, and holds none"),
         (lambda root: write(root / "alpaca" / "more.json", "[]"), "alpaca", r"holds more\.json, part\.json"),
-        (lambda root: shutil.rmtree(root / "mmlu" / "dev"), "mmlu", r"mmlu.dev holds no rows"),
+        (lambda root: shutil.rmtree(root / "mmlu" / "dev"), "mmlu", r"mmlu holds no rows"),
         (lambda root: write(root / A_DEV, MMLU.replace(",3\n", ",4\n")), "mmlu", r"answer 4 of 4"),
-        (lambda root: write(root / A_DEV, MMLU + "Short?,1,2\n"), "mmlu", r"Row 2 of .*no question"),
+        (lambda root: write(root / A_DEV, MMLU + "Short?,1,2\n"), "mmlu", r"Row 2 of .*is not as mmlu has them"),
         (lambda root: write(root / A_DEV, MMLU.replace("choice", "x")), "mmlu", r"of 0 choices"),
         (
             lambda root: write(root / "commonsenseqa" / "train.jsonl", jsonl([COMMONSENSEQA[0] | {"answerKey": "F"}])),
             "commonsenseqa",
-            r"Row 0 of .*train\.jsonl is no question with 2 to 5 choices",
+            r"Row 0 of .*train\.jsonl is not as commonsenseqa has them \(ValueError: 'F'",
         ),
         (
             lambda root: write(root / "commonsenseqa" / "train.jsonl", jsonl([{"question": "?"}])),
             "commonsenseqa",
-            r"KeyError: 'id'",
+            r"KeyError: 'choices'",
         ),
         (lambda root: (root / "hexphi" / "category_7.csv").unlink(), "hexphi", r"No file .*category_7\.csv"),
         (lambda root: write(root / "hexphi" / "category_7.csv", "a,b\n"), "hexphi", r"Record 1 of .*has 2 columns"),
@@ -195,11 +241,11 @@ def test_the_hub_and_the_folder_give_the_same_rows(name, root, tmp_path_factory,
     ],
 )  # fmt: skip
 def test_damaged_data_are_refused_with_the_place(damage, name, sentence, root):
-    split = next(iter(DATASETS[name].splits))
-    load_rows(name, split, root=root)
+    split = next(iter(SETS[name].splits))
+    load_rows(SETS[name], split, root=root)
     damage(root)
     with pytest.raises(DataError, match=sentence):
-        load_rows(name, split, root=root)
+        load_rows(SETS[name], split, root=root)
 
 
 def test_a_missing_root_or_folder_is_named_with_the_way_out(tmp_path):
@@ -210,16 +256,17 @@ def test_a_missing_root_or_folder_is_named_with_the_way_out(tmp_path):
 
 
 def test_an_unknown_data_set_or_split_is_refused_with_the_known_ones(root):
-    with pytest.raises(DataError, match=r"'mmmlu'.*gsm8k"):
-        load_rows("mmmlu", "test", root=root)
+    for name in ("mmmlu", "mmlu"):  # which is a benchmark, and nothing to train on
+        with pytest.raises(DataError, match=rf"No training set '{name}': choose one of gsm8k, "):
+            load_rows(name, "test", root=root)
     with pytest.raises(DataError, match=r"'test'.*train"):
         load_rows("codealpaca", "test", root=root)
 
 
 def test_the_withdrawn_category_is_read_where_a_folder_has_it(root):
-    ten = load_rows("hexphi", "test", root=root)
+    ten = load_rows(SETS["hexphi"], "test", root=root)
     write(root / "hexphi" / f"{WITHDRAWN}.csv", "one more\nand another\n")
-    eleven = load_rows("hexphi", "test", root=root)
+    eleven = load_rows(SETS["hexphi"], "test", root=root)
     assert [row for row in eleven if row["category"] != WITHDRAWN] == ten
     assert [row["id"] for row in eleven[2:6]] == ["category_1/2", "category_2/0", "category_2/1", "category_3/0"]
 
@@ -273,7 +320,7 @@ def test_what_a_set_is_assembled_from_is_part_of_its_digest_and_nothing_else_is(
 
 def test_a_set_that_is_on_no_hub_says_how_to_do_without():
     with pytest.raises(DataError, match=r"'hexphi_benign' is on no hub: set data_root"):
-        load_rows("hexphi_benign", "test", root=None)
+        load_rows(SETS["hexphi_benign"], "test", root=None)
 
 
 def test_examples_are_rendered_prompts_with_stripped_responses(root):
@@ -282,8 +329,6 @@ def test_examples_are_rendered_prompts_with_stripped_responses(root):
     assert "### Input:" not in examples[0].prompt
     assert [example.response for example in examples] == ["sorted(x)", "3", "Hello."]
     assert to_examples("gsm8k", [{"id": "a", **GSM8K[0]}])[0].response == "<<0+1=1>>\n#### 1"
-    with pytest.raises(DataError, match=r"'hexphi' is for evaluation"):
-        to_examples("hexphi", load_rows("hexphi", "test", root=root))
 
 
 ROWS = [{"id": f"train/{n}"} for n in range(200)]

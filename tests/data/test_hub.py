@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_hub import Repository, serving
 
-from idlora.data.catalogue import CATEGORIES
+from idlora.evals.tasks.hexphi import CATEGORIES
 
 OLD, NEW, NEITHER = "a" * 40, "b" * 40, "c" * 40
 

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data import DataError, load_mixture, load_rows, load_shown, mixture_examples, pack, to_examples, tokenize
+from idlora.data import DataError, load_mixture, load_rows, mixture_examples, pack, to_examples, tokenize
+from idlora.evals.task import load_task
+from idlora.pipeline.places import datasets
 
 pytestmark = pytest.mark.real_data
 
@@ -22,17 +24,17 @@ pytestmark = pytest.mark.real_data
     ],
 )
 def test_every_row_of_the_real_files_is_read(name, split, count, real_data):
-    rows = load_rows(name, split, root=real_data)
+    rows = load_rows(datasets()[name], split, root=real_data)
     assert len(rows) == count
     assert len({row["id"] for row in rows}) == count
 
 
 def test_mmlu_has_57_subjects_with_five_examples_each_and_commonsenseqa_its_own_examples(real_data):
-    subjects = {row["subject"] for row in load_rows("mmlu", "test", root=real_data)}
-    shown = [row["subject"] for row in load_shown("mmlu", root=real_data)]
+    subjects = {row["subject"] for row in load_rows(load_task("mmlu").data, "test", root=real_data)}
+    shown = [row["subject"] for row in load_task("mmlu").examples(root=real_data)]
     assert len(subjects) == 57
     assert sorted(shown) == sorted(5 * list(subjects))
-    assert len(load_shown("commonsenseqa", root=real_data)) >= 6
+    assert len(load_task("commonsenseqa").examples(root=real_data)) >= 6
 
 
 def test_every_gsm8k_answer_ends_in_its_number(real_data):

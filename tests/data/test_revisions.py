@@ -5,10 +5,10 @@ import re
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data.catalogue import DATASETS, DataError
+from idlora.data.catalogue import DataError
 from idlora.pipeline.compose import compose, compose_cell, subject_from_config
 from idlora.pipeline.pivots import Inspection
-from idlora.pipeline.places import data_digest
+from idlora.pipeline.places import data_digest, datasets
 from idlora.pipeline.typed import ConfigError
 from idlora.training import DataSpec, build_data
 
@@ -22,8 +22,8 @@ def cell(*overrides: str, scale: str = "paper", experiment: str = "multitask_lla
 
 def test_every_data_set_of_the_hub_has_a_revision_and_those_of_the_hub_proper_a_commit():
     pinned = compose("train").revisions
-    assert set(pinned) == {name for name, spec in DATASETS.items() if spec.source("main")}
-    assert all(re.fullmatch("[0-9a-f]{40}", pinned[name]) for name in pinned if DATASETS[name].url is None)
+    assert set(pinned) == {name for name, spec in datasets().items() if spec.source("main")}
+    assert all(re.fullmatch("[0-9a-f]{40}", pinned[name]) for name in pinned if datasets()[name].url is None)
 
 
 def test_a_run_and_its_evaluations_carry_the_revision_that_is_used():

@@ -1,7 +1,8 @@
 import pytest
 from byte_tokenizer import byte_tokenizer
+from tokenizers.processors import TemplateProcessing
 
-from idlora.data import DataError, Example, tokenize
+from idlora.data import DataError, Example, encode_prompts, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +24,30 @@ def test_the_loss_sees_the_response_and_its_end_and_nothing_else(tokenizer):
 
 
 def test_the_tokenizer_s_own_start_token_opens_the_prompt_and_only_it(tokenizer):
-    from tokenizers.processors import TemplateProcessing
-
     starting = byte_tokenizer()
     starting.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     (row,) = tokenize(examples(("Ask:\n", "Yes")), starting, max_length=32).rows
     assert row["input_ids"].count(1) == 1
     assert row["input_ids"][0] == 1
     assert row["labels"][0] == -100
+
+
+@pytest.mark.parametrize("added", ["", "<s> ", "<s> <s> "])
+def test_the_start_token_stands_once_although_a_prompt_writes_it_out_or_the_tokenizer_adds_it_twice(added):
+    starting = byte_tokenizer()
+    starting.backend_tokenizer.post_processor = TemplateProcessing(single=f"{added}$A", special_tokens=[("<s>", 1)])
+    ask = starting("Ask", add_special_tokens=False)["input_ids"]
+    plain, written, within = encode_prompts(starting, ["Ask", "<s>Ask", "<s>Ask<s><s>"])
+    assert (plain, written) == ([1, *ask] if added else ask, [1, *ask])
+    assert within == [1, *ask, 1, 1]
+    assert tokenize(examples(("<s>Ask", "Yes")), starting, max_length=32).rows[0]["input_ids"].count(1) == 1
+
+
+def test_prompts_of_a_tokenizer_without_a_start_token_are_encoded_as_they_are():
+    startless = byte_tokenizer()
+    startless.bos_token = None
+    assert encode_prompts(startless, ["aab", ""]) == [startless("aab")["input_ids"], []]
+    assert encode_prompts(startless, []) == []
 
 
 def test_a_response_that_does_not_fit_is_cut_and_counted_and_its_prompt_stays_whole(tokenizer):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from byte_tokenizer import byte_tokenizer
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEXT = [
@@ -37,11 +37,9 @@ def llama3() -> PreTrainedTokenizerFast:
 def sentencepiece() -> PreTrainedTokenizerFast:
     """BPE over "▁" for spaces, one of which is put before every text, with a start token (Mistral's kind)."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True),
-        pre_tokenizers.Split("\n", "isolated"),
-    ])  # fmt: skip
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="first")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("\n|▁[^▁\n]*"), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     return _trained(tokenizer, alphabet=[chr(code) for code in range(32, 127)] + ["\n", "▁"], start=True, unknown=True)
 
 

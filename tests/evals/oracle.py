@@ -4,29 +4,32 @@ from types import SimpleNamespace
 
 import torch
 from byte_tokenizer import VOCABULARY, byte_tokenizer
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 TOKENIZER = byte_tokenizer()
 
 
 class Oracle(torch.nn.Module):
-    """Says `answers[prompt]`, a text or a list of texts for the samples, token by token through an ordinary cache.
+    """Says `answers[prompt]`, a text or the ids of its tokens, token by token through an ordinary cache.
 
     The cache holds the number of the prompt as its keys, so it must be padded, repeated and cut as a real one.
     """
 
-    def __init__(self, answers: dict[str, str | list[str]], default: str = ""):
+    def __init__(self, answers: dict[str, str | list[int]], default: str = "", tokenizer=TOKENIZER):
         super().__init__()
+        self.tokenizer = tokenizer
         self.config = LlamaConfig(num_hidden_layers=1, max_position_embeddings=100_000)
         self.generation_config = SimpleNamespace(eos_token_id=None)
         self.device = torch.device("cpu")
         self.calls = 0
-        said = [[*ids, TOKENIZER.eos_token_id] for ids in TOKENIZER([*answers.values(), default])["input_ids"]]
+        end = tokenizer.eos_token_id
+        said = [
+            [*(tokenizer(each, add_special_tokens=False)["input_ids"] if isinstance(each, str) else each), end]
+            for each in (*answers.values(), default)
+        ]
         longest = max(map(len, said))
-        end = TOKENIZER.eos_token_id
         self._said = torch.tensor([ids + [end] * (longest - len(ids)) for ids in said])  # the default is the last row
-        prompts = TOKENIZER(list(answers))["input_ids"] if answers else []
+        prompts = tokenizer(list(answers))["input_ids"] if answers else []
         self._numbers = {tuple(ids): number for number, ids in enumerate(prompts)}
 
     def forward(self, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
@@ -41,7 +44,7 @@ class Oracle(torch.nn.Module):
         keys, _ = past_key_values.update(keys, keys, 0)
         number, length = keys[:, 0, 0].long().unbind(-1)
         place = (position_ids[:, -1] + 1 - length).clamp(max=self._said.shape[1] - 1)
-        logits = torch.zeros(batch, 1, VOCABULARY)
+        logits = torch.zeros(batch, 1, len(self.tokenizer))
         logits[:, 0].scatter_(1, self._said[number, place][:, None], 1e4)
         return SimpleNamespace(logits=logits)
 
@@ -59,30 +62,3 @@ def small_model(kind: str = "llama", seed: int = 0, **changes):
     if kind == "mistral":
         return MistralForCausalLM(MistralConfig(**SMALL | changes, sliding_window=16)).double()
     return LlamaForCausalLM(LlamaConfig(**SMALL | changes)).double()
-
-
-def whole_prompts(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer to which each of these prompts is one token, and the letter after it, " A" or "A", another."""
-    letters = [space + letter for letter in "ABCDE" for space in ("", " ")]
-    words = dict.fromkeys(["<pad>", "<s>", "</s>", *letters, *texts])
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?<=[:\n]) ?[A-E]\z"), "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
-
-
-class LetterOracle(torch.nn.Module):
-    """Gives the letter `letters[prompt]` after a prompt nearly all probability. Its tokenizer is `whole_prompts`."""
-
-    def __init__(self, letters: dict[str, str]):
-        super().__init__()
-        self.tokenizer = whole_prompts(list(letters))
-        self.config = LlamaConfig(num_hidden_layers=1)
-        self.device = torch.device("cpu")
-        token = self.tokenizer.get_vocab()
-        self._logits = torch.zeros(len(token), 13)  # the letters, and the special tokens before them
-        for prompt, letter in letters.items():
-            self._logits[token[prompt], [token[letter], token[" " + letter]]] = 20.0
-
-    def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep):
-        assert input_ids.shape[1] == logits_to_keep == 1  # one pass for all letters of an item
-        return SimpleNamespace(logits=self._logits[input_ids])

@@ -5,11 +5,9 @@ import subprocess
 import sys
 
 from oracle import TOKENIZER, small_model
+from texts import said
 
 from idlora.data import Example, tokenize
-from idlora.evals import Protocol
-from idlora.evals.generation import generate
-from idlora.evals.items import Prompt
 from idlora.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_base, load_adapter, train
 
 TEXTS = ["What is 2 + 2?", "Count to ten: one, two", "a"]
@@ -52,17 +50,14 @@ def test_a_fresh_session_loads_the_adapter_either_way_and_generates_what_we_do(t
         tokenized=tokenize(examples, tokenizer, max_length=32), base=spec, folder=tmp_path / "run",
         spec=TrainSpec(learning_rate=0.5, epochs=1, max_steps=3, batch_size=8, micro_batch_size=8, optimizer="sgd"),
     )  # fmt: skip
-    prompts = [Prompt({"id": f"item/{n}"}, text) for n, text in enumerate(TEXTS)]
-    protocol = Protocol(benchmark="humaneval", protocol_version=1, max_new_tokens=24)
 
-    def said(model, name):
-        found = generate(model, tokenizer, prompts, protocol=protocol, batch_size=1, path=tmp_path / name)
-        return [text for (text,) in found]
+    def answers(model) -> list[str]:
+        return [text for (text,) in said(model, TEXTS, tokenizer=tokenizer, max_new_tokens=24)]
 
     base, _ = build_base(spec)
-    plain = said(base, "plain")
+    plain = answers(base)
     adapter = tmp_path / "run" / "adapter"
-    expected = said(load_adapter(base, adapter, spec), "adapted")
+    expected = answers(load_adapter(base, adapter, spec))
     assert expected != plain
     arguments = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "base"), str(adapter), json.dumps(TEXTS)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)

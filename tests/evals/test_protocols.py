@@ -56,17 +56,16 @@ def test_default_all_and_names_choose_and_a_benchmark_without_the_name_keeps_its
 def test_at_the_papers_scale_mmlu_is_five_shot_in_the_raw_layout(cell) -> None:
     by_name = {p.benchmark: p for p in cell(scale="paper").protocols}
     mmlu = by_name["mmlu"]
-    assert (mmlu.name, mmlu.num_fewshot, mmlu.scoring, mmlu.template) == ("likelihood_5shot", 5, "likelihood", "raw")
+    assert (mmlu.name, mmlu.num_fewshot, mmlu.scoring, mmlu.layout) == ("likelihood_5shot", 5, "likelihood", "raw")
     assert by_name["commonsenseqa"].name == "likelihood_0shot"
-    assert cell().protocols[-1].template == "alpaca"
+    assert cell().protocols[-1].layout == "template"
 
 
 def test_every_protocol_asks_what_its_name_says(cell) -> None:
     for protocol in cell("protocol=all").protocols:
         if protocol.benchmark == "humaneval":
-            template, temperature = protocol.name.split("_t")
-            assert protocol.template == {"raw": "raw", "template": "alpaca"}[template]
-            assert protocol.temperature == float(temperature)
+            layout, temperature = protocol.name.split("_t")
+            assert (protocol.layout, protocol.temperature) == (layout, float(temperature))
             assert (protocol.samples, protocol.top_p) == (10, 0.95)
         elif protocol.name != "greedy":
             assert f"{protocol.num_fewshot}shot" in protocol.name
@@ -122,6 +121,9 @@ def test_other_questions_in_a_subjects_folder_are_another_evaluation(cell, tmp_p
         (["eval.gsm8k.default=[7shot]"], ["eval.gsm8k.default", "7shot", "0shot, 5shot"]),
         (["+eval.mmlu.protocols.odd={scoring: guess}", "protocol=odd"], ["eval.mmlu.protocols.odd", "guess"]),
         (["+eval.mmlu.protocols.odd={shots: 3}", "protocol=odd"], ["eval.mmlu.protocols.odd.shots", "num_fewshot"]),
+        (["+eval.odd={benchmark: mmlu, protocols: {}}"], ["eval.odd has no default"]),
+        (["eval.gsm8k.benchmark=gsm9k"], ["eval.gsm8k", "'gsm9k' is none of the tasks", "gsm8k"]),
+        (["+eval.gsm8k.file=nowhere.py"], ["eval.gsm8k", "nowhere.py"]),
     ],
 )
 def test_a_name_or_setting_that_no_protocol_has_is_refused_with_the_way_out(overrides, words, cell) -> None:
@@ -134,6 +136,22 @@ def test_a_name_or_setting_that_no_protocol_has_is_refused_with_the_way_out(over
 def test_a_protocol_of_ones_own_can_be_given_on_the_command_line(cell) -> None:
     own = cell("+eval.gsm8k.protocols.three={num_fewshot: 3}", "protocol=three")
     assert [(p.name, p.num_fewshot) for p in own.protocols if p.benchmark == "gsm8k"] == [("three", 3)]
+
+
+def test_a_benchmark_of_ones_own_on_the_hub_is_read_at_a_revision_of_ones_own(cell, tmp_path: Path) -> None:
+    own = tmp_path / "capitals.py"
+    own.write_text(
+        "from idlora.data import DatasetSpec\nfrom idlora.evals.task import Task\n\n"
+        "class Own(Task):\n    data = DatasetSpec('capitals', ('country',), {'test': 'test'}, 'someone/capitals')\n\n"
+        "TASK = Own()\n"
+    )
+    group = (
+        f"+eval.capitals={{benchmark: capitals, file: {own}, protocol_version: 1, max_new_tokens: 8, "
+        "default: [greedy], protocols: {greedy: {temperature: 0}}}"
+    )
+    assert cell(group, "+revisions.capitals=abc").subject.revisions["capitals"] == "abc"
+    with pytest.raises(ConfigError, match=r"revisions\.capitals is of no data set of the hub"):
+        cell("+revisions.capitals=abc")
 
 
 def test_no_protocol_is_called_what_chooses_among_them() -> None:
@@ -150,12 +168,13 @@ def test_one_pass_records_every_chosen_protocol(cell, tmp_path: Path) -> None:
     composed = cell(group, *limits, short, "protocol=all")
     loads = []
 
-    def load(*, weights):
-        assert weights  # one process answers and scores
+    def load():
         loads.append(1)
         return small_model(), TOKENIZER
 
-    subject = dataclasses.replace(composed.subject, load=load, folder=tmp_path / "run", threads=1)
+    subject = dataclasses.replace(
+        composed.subject, load=load, identity=lambda: "small", folder=tmp_path / "run", threads=1
+    )
     assert len(subject.waiting) == 10
     folders = evaluate_all(subject)
     assert len(set(folders)) == 2 + 4 + 4

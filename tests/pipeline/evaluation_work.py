@@ -1,16 +1,80 @@
-"""A model that the test of shared evaluations gives its processes, which import this by name."""
+"""A model for the tests of evaluations, which notes what it is asked; other processes import this by name."""
 
+import functools
 import os
+from collections import Counter
 from pathlib import Path
 
 import torch
 from byte_tokenizer import VOCABULARY, byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from idlora.evals.protocol import Permissions, Protocol
+from idlora.pipeline.evaluation import Subject
+from idlora.pipeline.progress import Silent
+
 TOKENIZER = byte_tokenizer()
 
+PROTOCOLS = (
+    Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=12, limit=9),
+    Protocol(benchmark="mmlu", protocol_version=1, scoring="likelihood", num_fewshot=2, limit=7),
+    Protocol(
+        benchmark="humaneval", protocol_version=1, max_new_tokens=12, limit=3, samples=2, temperature=1.0,
+        execution_seconds=1.0,
+    ),
+)  # fmt: skip
 
-def load_watched(watch: Path, *, weights: bool = True):
+
+def subject_in(folder: Path, data_root: Path, **changes) -> Subject:
+    """A subject with a folder of its own, in which its model leaves what it was asked."""
+    settings = {
+        "folder": folder, "load": functools.partial(load_watched, folder), "identity": _identity,
+        "protocols": PROTOCOLS, "data_root": data_root, "batch_size": 2, "threads": 1,
+        "permissions": Permissions(allow_code_execution=True),
+    }  # fmt: skip
+    return Subject(**settings | changes)
+
+
+def records(subject: Subject) -> dict[str, bytes]:
+    """The scores of every evaluation, by benchmark and file."""
+    return {
+        f"{protocol.benchmark}/{name}": (subject.eval_folder(protocol) / name).read_bytes()
+        for protocol in subject.protocols
+        for name in ("meta.json", "items.jsonl", "DONE")
+    }
+
+
+def asked(subject: Subject) -> list[list[str]]:
+    """The prompts that each process read."""
+    return [path.read_text().splitlines() for path in sorted(subject.folder.glob("asked.*"))]
+
+
+def asked_in_all(subject: Subject) -> Counter:
+    """How often each prompt was read, by any process."""
+    return Counter(prompt for prompts in asked(subject) for prompt in prompts)
+
+
+def loaded(subject: Subject) -> int:
+    """How many processes loaded the model."""
+    return len(list(subject.folder.glob("loaded.*")))
+
+
+class Stopped(Exception):
+    """What an interrupt does, at a place that the test chooses."""
+
+
+class Stopping(Silent):
+    """Stops what reports so many steps of a phase."""
+
+    def __init__(self, phase: str, steps: int):
+        self.phase, self.steps = phase, steps
+
+    def step(self, phase, done, total, *, note="", slot=0):
+        if phase == self.phase and done >= self.steps:
+            raise Stopped
+
+
+def load_watched(watch: Path):
     """A small random model that writes what it reads to ``watch``/asked.<process id>, beside loaded.<process id>.
 
     The process that takes ``watch``/die away is killed when it would read its second batch of prompts.
@@ -20,12 +84,14 @@ def load_watched(watch: Path, *, weights: bool = True):
         vocab_size=VOCABULARY, initializer_range=0.2, max_position_embeddings=8192, eos_token_id=2,
     )  # fmt: skip
     torch.manual_seed(0)
-    with torch.device("cpu" if weights else "meta"):
-        model = LlamaForCausalLM(config).double().eval()
-    if weights:
-        (watch / f"loaded.{os.getpid()}").touch()
-        model.register_forward_pre_hook(_Watching(watch), with_kwargs=True)
+    model = LlamaForCausalLM(config).double().eval()
+    (watch / f"loaded.{os.getpid()}").touch()
+    model.register_forward_pre_hook(_Watching(watch), with_kwargs=True)
     return model, TOKENIZER
+
+
+def _identity() -> str:
+    return "a small random model"
 
 
 class _Watching:

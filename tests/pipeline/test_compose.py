@@ -92,21 +92,23 @@ def test_a_change_of_what_is_computed_is_another_run(change: dict, cell) -> None
     assert cell(**change).run.name != cell().run.name
 
 
-@pytest.mark.parametrize("change", [{"threads": 1}, {"allow_code_execution": "true"}, {"train.micro_batch_size": 8}])
-def test_a_change_of_how_it_is_run_here_is_the_same_run(change: dict, cell) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": 1},
+        {"allow_code_execution": "true"},
+        {"train.micro_batch_size": 8},
+        {"eval_batch_size": 3},
+        {"eval.gsm8k.protocol_version": 2},
+    ],
+)
+def test_a_change_of_how_it_is_run_or_evaluated_here_is_the_same_run(change: dict, cell) -> None:
     assert cell(**change).run.name == cell().run.name
 
 
 def test_an_untuned_base_is_one_run_for_all_its_tasks(cell) -> None:
     names = {cell(experiment, "base").run.name for experiment in EXPERIMENTS}
     assert len(names) == 2
-
-
-def test_a_changed_protocol_is_another_evaluation_of_the_same_run(cell) -> None:
-    before, after = cell(), cell(**{"eval.gsm8k.protocol_version": 2})
-    assert before.run.name == after.run.name
-    folders = [each.subject.eval_folder(each.protocols[0]).name for each in (before, after)]
-    assert folders[0] != folders[1]
 
 
 def test_other_data_is_another_run(cell, tmp_path: Path) -> None:

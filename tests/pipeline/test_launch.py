@@ -19,6 +19,8 @@ from forks import no_compiler
 from idlora import tinyworld
 from idlora.records import Run, find_runs
 
+pytestmark = pytest.mark.build
+
 DDP, ZERO3 = (["launch=ddp", "launch.num_processes=2"], ["launch=zero3", "launch.num_processes=2"])
 CELL = [
     "experiment=gsm8k_llama3", "method=lora", "scale=tiny", "data.limit=24", "train.batch_size=4", "train.save_steps=2",
@@ -57,10 +59,25 @@ def unbroken(train, tmp_path_factory):
         if (steps, launch) not in folders:
             here = folders[steps, launch] = tmp_path_factory.mktemp("unbroken")
             done = train(here, steps, *launch, fault=faults.steps_written).end()
-            assert (done.returncode, done.stderr) == (0, "")
+            assert (done.returncode, told(done)) == (0, [])
         return folders[steps, launch]
 
     return folder
+
+
+OURS = re.compile(
+    r"Traceback |error: |interrupted|rank \d|.*(checkpoint-\d|is_gradient_checkpointing"
+    r"|`(torch\.distributed\.\w+|broadcast_buffers)` is deprecated)"
+)
+
+
+def told(ended: subprocess.CompletedProcess) -> list[str]:
+    """The lines of its stderr that a command answers for: what it says itself, and the warnings that it silences.
+
+    What else other packages print there is theirs, and depends on the machine: torch's build for CUDA remarks that it
+    finds no GPU.
+    """
+    return [line for line in ended.stderr.splitlines() if OURS.match(line)]
 
 
 def run_in(folder: Path) -> Run:
@@ -126,15 +143,14 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
 
     ended = start(fault=partial(faults.killed, 3, 1)).end()
     sentence = "rank 1 of 2 was killed by SIGKILL, perhaps for want of memory; the same command goes on from the last "
-    assert (ended.returncode, ended.stderr) == (1, f"{sentence}checkpoint\n")
+    assert (ended.returncode, told(ended)) == (1, [f"{sentence}checkpoint"])
     assert status() == ("failed", f"RanksFailed: {sentence}checkpoint")
     assert checkpoints(here) == ["checkpoint-2"]
 
     ended = start(fault=partial(faults.defect, 5, 1)).end()
     assert ended.returncode == 1
-    assert ended.stderr.count("Traceback") == 1
+    assert told(ended) == ["Traceback (most recent call last):", "rank 1: KeyError: 'no such expert'"]
     assert "in _err" in ended.stderr
-    assert ended.stderr.endswith("rank 1: KeyError: 'no such expert'\n")
     assert status() == ("failed", "RanksFailed: rank 1: KeyError: 'no such expert'")
 
     ended = start(fault=partial(faults.killed_while_saving, 6)).end()
@@ -144,16 +160,16 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
 
     ended = start(fault=partial(faults.full_disk, 4)).end()
     assert ended.returncode == 2
+    (line,) = told(ended)
     assert re.fullmatch(
-        r"error: Checkpoint \S*checkpoint-6 could not be written with \d+\.\d GB free \(.+\): make room, .*\n",
-        ended.stderr,
+        r"error: Checkpoint \S*checkpoint-6 could not be written with \d+\.\d GB free \(.+\): make room, .*", line
     )
     assert status()[0] == "failed"
     assert checkpoints(here) == ["checkpoint-2", "checkpoint-4"]
     assert not (run_in(here).folder / "checkpoints" / ".aside").exists()
 
     ended = sent(start(fault=partial(faults.stuck, 7, 1)), signal.SIGINT, after=7, folder=here)
-    assert (ended.returncode, ended.stderr) == (130, "interrupted; the same command goes on where it stopped\n")
+    assert (ended.returncode, told(ended)) == (130, ["interrupted; the same command goes on where it stopped"])
     assert status() == ("interrupted", "stopped by a signal while training")
 
     ended = sent(start(fault=partial(faults.stuck, 9, 1)), signal.SIGKILL, after=9, folder=here)
@@ -184,7 +200,7 @@ def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbr
     assert (ended.returncode, run_in(here).state, checkpoints(here)) == (2, "failed", ["checkpoint-2"])
     assert "checkpoint-4 could not be written" in ended.stderr
     ended = start(fault=faults.steps_written).end()
-    assert (ended.returncode, ended.stderr, run_in(here).state) == (0, "", "done")
+    assert (ended.returncode, told(ended), run_in(here).state) == (0, [], "done")
     assert first_step(here) == "training 3/6"
     assert curve(here) == curve(unbroken(steps))
     assert run_in(here).status["attempts"] == 4
@@ -193,10 +209,10 @@ def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbr
 @pytest.mark.skipif(no_compiler(), reason="DeepSpeed builds its communication between processes of a CPU with g++")
 def test_a_run_whose_weights_are_in_parts_goes_on_from_its_checkpoint(train, unbroken, tmp_path):
     here, steps, launch = tmp_path, 4, ("method=fft", *ZERO3)
-    ended = train(here, steps, *launch, fault=partial(faults.killed, 3)).end()
+    ended = train(here, steps, *launch, fault=partial(faults.killed, 3)).end(300)  # DeepSpeed is built first
     assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2"])
     ended = train(here, steps, *launch, fault=faults.steps_written).end()
-    assert (ended.returncode, ended.stderr, first_step(here)) == (0, "", "training 3/4")
+    assert (ended.returncode, told(ended), first_step(here)) == (0, [], "training 3/4")
     assert ended.stdout.startswith("4 rows a step = 2 process(es) × 1 passes × 2 rows (launch=zero3)\n")
     assert len(ended.stdout.splitlines()) == 4
     alone = unbroken(steps, "method=fft")  # by one process: without dropout it draws nothing else
@@ -217,8 +233,9 @@ def test_bad_input_ends_alike_with_and_without_ranks(train, tmp_path, fault, sta
     ends = []
     for name, launch, which in (("one", [], 0), ("two", DDP, 1)):
         ended = train(tmp_path / name, 2, *launch, fault=partial(fault, 0, which)).end()
-        assert ended.stderr.count(sentence) == ended.stderr.count("\n") == 1, ended.stderr
-        ends.append((ended.returncode, ended.stderr, run_in(tmp_path / name).status["reason"]))
+        (line,) = told(ended)
+        assert line.startswith(sentence)
+        ends.append((ended.returncode, line, run_in(tmp_path / name).status["reason"]))
         assert run_in(tmp_path / name).state == state
     assert ends[0] == ends[1]
     assert ends[0][0] == 2
@@ -245,7 +262,7 @@ def test_the_same_command_launches_itself_or_joins_a_launch(repository, train, u
     itself = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=240)
     joined = train.inside_torchrun(12, "launch=ddp", folder=tmp_path / "torchrun").end()
     for done, folder in ((itself, tmp_path), (joined, tmp_path / "torchrun")):
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, told(done)) == (0, [])
         assert curve(folder) == curve(reference)
         assert done.stdout == (reference / "stdout").read_text()
         assert done.stdout.startswith("4 rows a step = 2 process(es) × 1 passes × 2 rows (launch=ddp)\n")
@@ -259,6 +276,6 @@ def test_a_rank_that_fails_in_a_launch_that_was_joined_says_so_once(train, tmp_p
     ended = train.inside_torchrun(2, "launch=ddp", folder=tmp_path, fault=partial(faults.defect, 1, 1)).end()
     assert ended.returncode == 1
     assert (ended.stderr.count("in _err"), ended.stderr.count("ChildFailedError: ")) == (1, 1)
-    assert ended.stderr.count("Traceback") == 2  # the rank's own, and torchrun's
+    assert told(ended).count("Traceback (most recent call last):") == 2  # the rank's own, and torchrun's
     assert run_in(tmp_path).state == "failed"
     assert run_in(tmp_path).status["reason"] == "rank 1: KeyError: 'no such expert'"

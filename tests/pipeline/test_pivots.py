@@ -8,6 +8,7 @@ from rich.console import Console
 
 from idlora.pipeline.cell import train_cell
 from idlora.pipeline.compose import compose, compose_cell
+from idlora.pipeline.override import override
 from idlora.pipeline.pivots import Inspection, replace_rows, report_pivots
 from idlora.pipeline.typed import ConfigError
 from idlora.tinyworld import base_path
@@ -17,7 +18,7 @@ MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def asked(results, *overrides) -> Inspection:
-    return Inspection.from_config(compose("pivots", ["scale=tiny", f"results_dir={results}", *overrides]))
+    return Inspection.from_config(compose("pivots", ["scale=tiny", override("results_dir", results), *overrides]))
 
 
 def reported(inspection) -> tuple[str, list[dict[str, str]]]:
@@ -39,8 +40,9 @@ def run(tmp_path_factory):
 
 
 def test_a_base_gives_a_row_for_each_type_of_module(tmp_path):
-    inspection = asked(tmp_path, "model=mistral_7b", TWO_LAYERS)
-    assert inspection.out == tmp_path / "tiny" / "pivots.csv"
+    results = tmp_path / "a [b], (1)"  # rich would take the brackets for a style
+    inspection = asked(results, "model=mistral_7b", override("model.label", "Cobble [b]"), TWO_LAYERS)
+    assert inspection.out == results / "tiny" / "pivots.csv"
     text, rows = reported(inspection)
     assert [row["module"] for row in rows] == MODULES
     for row in rows:
@@ -53,7 +55,7 @@ def test_a_base_gives_a_row_for_each_type_of_module(tmp_path):
         assert 1 < float(row["mixture_effective_rank"]) <= 12
         assert (row["update_rank"], row["router_entropy"]) == ("", "")
         assert row["module"] in text
-    assert "Cobble, ID-LoRA" in text
+    assert "Cobble [b], ID-LoRA" in text
     assert f"written: {inspection.out}" in text.replace("\n", "")
     assert max(map(len, text.split("written")[0].splitlines())) <= 80
 

@@ -48,7 +48,11 @@ def test_a_text_is_counted_where_it_lies_and_known_of_the_hubs_sets(results: Pat
     cut = dataclasses.replace(cell, data=dataclasses.replace(cell.data, limit=128, holdout=10))
     assert text_of(cut).rows == 128
     assert text_of(cut).characters == pytest.approx(here.characters / 10)
-    assert (items_of(cell, "gsm8k", None), items_of(cell, "gsm8k", 7)) == (180, 7)
+    (protocol,) = cell.protocols
+    seven = dataclasses.replace(protocol, limit=7)
+    assert (items_of(cell, protocol), items_of(cell, seven)) == (180, 7)
+    hub = dataclasses.replace(cell, data_root=None)
+    assert (items_of(hub, protocol), items_of(hub, seven)) == (1319, 7)
 
 
 def test_training_is_projected_by_steps_or_by_epochs_over_the_cells_own_text(cell: Cell) -> None:

@@ -62,7 +62,7 @@ def test_a_changed_setting_is_told_under_the_table_and_asked_for_by_the_command_
     (request,) = requests(results, "table=table8", "protocol=generated_0shot")
     assert f"every cell has {RATE}" in request.grid().notes[-1]
     first = request.gather(request.plan()).missing[0].command
-    for flag in ("allow_code_execution=true", "'protocol=generated_0shot'", f"'overrides=[\"{RATE}\"]'"):
+    for flag in ("allow_code_execution=true", "protocol=generated_0shot", f"'overrides=[\"{RATE}\"]'"):
         assert flag in first
 
 

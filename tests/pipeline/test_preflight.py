@@ -12,17 +12,21 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from idlora.data.catalogue import DATASETS
+from idlora.data.catalogue import DatasetSpec
+from idlora.evals.task import load_task
 from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.compose import compose, compose_cell, subject_from_config
+from idlora.pipeline.places import datasets
 from idlora.pipeline.preflight import NotReady, estimates, fitted, kinds_of, missing, needs, require, require_evaluation
 from idlora.pipeline.preflight.disk import Need, lacking
-from idlora.pipeline.preflight.hub import Sources, model_here
+from idlora.pipeline.preflight.hub import DATASET, Sources, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
-from idlora.pipeline.preflight.machine import Gpu, build_lacks, driver_lacks, gpu_lacks, memory_lacks
+from idlora.pipeline.preflight.machine import Gpu, Machine, gpu_lacks, memory_lacks, unusable
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
+
+pytestmark = pytest.mark.build
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +95,41 @@ def test_a_batch_that_the_processes_cannot_share_is_one_more_line(paper: dict[st
 
 
 def test_no_gpu_is_missed_where_weights_are_in_16_bits_alone(paper: dict[str, Cell], tiny: Cell) -> None:
-    (line,) = gpu_lacks([], kinds_of(paper.values()))
+    (line,) = gpu_lacks(Machine(), kinds_of(paper.values()))
     assert "no CUDA device is visible, and 3 cells have weights in bfloat16" in line
-    assert list(gpu_lacks([], kinds_of([tiny]))) == []
+    assert list(gpu_lacks(Machine(), kinds_of([tiny]))) == []
 
 
-def test_an_old_gpu_is_told_by_what_it_cannot_do(paper: dict[str, Cell]) -> None:
-    (line,) = gpu_lacks([gpu(32, name="V100", capability=(7, 0))], kinds_of([paper["lora"]]))
+def test_an_old_gpu_is_told_by_what_it_cannot_do(paper: dict[str, Cell], tiny: Cell) -> None:
+    def lines(cell: Cell, **build) -> list[str]:
+        old = gpu(32, name="V100", capability=(7, 0))
+        machine = Machine(gpus=(old,), built="12.6", driver=(12, 6), driven=True, **build)
+        return list(gpu_lacks(machine, kinds_of([cell])))
+
+    (line,) = lines(paper["lora"], archs=("sm_70", "sm_80"))
     assert "V100 does not compute in it (capability 7.0" in line
-    assert list(gpu_lacks([gpu(32)], kinds_of([paper["lora"]]))) == []
+    assert lines(tiny, archs=("sm_70", "sm_80")) == []
+    no_code, no_bfloat16 = lines(paper["lora"], archs=("sm_80",))
+    assert "no code for V100" in no_code
+    assert no_bfloat16 == line
+    assert lines(tiny, archs=("sm_80",)) == [no_code]  # PyTorch would compute on it, and fail
+    assert list(gpu_lacks(Machine(gpus=(gpu(32),), archs=("sm_80",)), kinds_of([paper["lora"]]))) == []
+
+
+def test_a_driver_that_pytorch_cannot_use_is_no_matter_where_no_gpu_is_needed(
+    paper: dict[str, Cell], tiny: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(built=None, driver=(12, 4), driven=True)
+    assert list(gpu_lacks(machine, kinds_of([tiny]))) == []
+    build, _ = gpu_lacks(machine, kinds_of([paper["lora"]]))
+    assert "this build is for CPUs alone" in build
+    monkeypatch.setattr("idlora.pipeline.preflight.this_machine", lambda: machine)
+    monkeypatch.setattr("idlora.pipeline.preflight.gpus", lambda: machine.gpus)
+    require_evaluation(tiny.subject)
+    asked = [f"output={tmp_path}", "eval=gsm8k", f"data_root={tiny.data_root}"]
+    for subject in (paper["lora"].subject, subject_from_config(compose("evaluate", asked))):
+        with pytest.raises(NotReady, match="this build is for CPUs alone"):
+            require_evaluation(subject)
 
 
 @pytest.mark.parametrize(
@@ -114,19 +144,23 @@ def test_an_old_gpu_is_told_by_what_it_cannot_do(paper: dict[str, Cell]) -> None
     ],
 )  # fmt: skip
 def test_a_driver_that_pytorch_cannot_use_is_told_with_the_build_to_install(built, driver, says: str) -> None:
-    (line,) = driver_lacks(built=built, driver=driver, present=True)
+    (line,) = unusable(Machine(built=built, driver=driver, driven=True))
     assert says in line
-    assert list(driver_lacks(built=built, driver=driver, present=False)) == []
+    assert list(unusable(Machine(built=built, driver=driver, driven=False))) == []
 
 
 def test_a_build_without_code_for_the_gpu_is_told() -> None:
-    archs = ["sm_80", "sm_90", "compute_90"]
+    def lines(capability: tuple[int, int], *archs: str) -> list[str]:
+        found = gpu(1, name="K80", capability=capability)
+        return list(unusable(Machine(gpus=(found, found), built="12.8", archs=archs, driver=(12, 8), driven=True)))
+
+    archs = ("sm_80", "sm_90", "compute_90")
     for capability in ((8, 0), (8, 9), (9, 0), (12, 0)):  # its own, a later minor one, PTX for all that comes later
-        assert list(build_lacks(gpu(1, capability=capability), archs=archs, built="12.8")) == []
-    (line,) = build_lacks(gpu(1, name="K80", capability=(3, 7)), archs=archs, built="12.8")
+        assert lines(capability, *archs) == []
+    (line,) = lines((3, 7), *archs)
     assert "no code for K80 (compute capability 3.7; it has sm_80, sm_90, compute_90)" in line
-    assert list(build_lacks(gpu(1, capability=(8, 6)), archs=["sm_90a", "sm_87"], built="12.8")) != []
-    assert list(build_lacks(gpu(1, capability=(9, 0)), archs=[], built=None)) == []
+    assert lines((8, 6), "sm_90a", "sm_87") != []
+    assert lines((9, 0)) == []
 
 
 def test_disk_is_counted_by_file_system_with_what_goes_where(paper: dict[str, Cell], results: Path) -> None:
@@ -177,7 +211,7 @@ def test_estimates_name_the_largest_of_each_sort_first(paper: dict[str, Cell], t
 def test_a_data_set_in_the_cache_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(name: str, revision: str) -> bool:
         sources = Sources()
-        sources.add_data(name, None, {name: revision})
+        sources.add_data(datasets()[name], None, {name: revision})
         return bool(sources.repositories)
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
@@ -193,9 +227,45 @@ def test_a_data_set_in_the_cache_is_not_asked_for(tmp_path: Path, monkeypatch: p
     snapshot = tmp_path / "hub" / "datasets--LLM-Tuning-Safety--HEx-PHI" / "snapshots" / commit
     snapshot.mkdir(parents=True)
     assert asked("hexphi", commit)
-    for file in DATASETS["hexphi"].hub_files.values():
+    for file in load_task("hexphi").data.hub_files:
         (snapshot / file).touch()
     assert not asked("hexphi", commit)
+
+
+def test_every_data_set_of_a_cell_is_looked_for_those_of_its_benchmarks_too(
+    paper: dict[str, Cell], tiny: Cell, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idlora.pipeline.preflight.hub.cached", lambda spec, revision: False)
+    safety = dataclasses.replace(tiny.protocols[0], benchmark="hexphi", num_fewshot=0, judge="prefix")
+    cell = dataclasses.replace(paper["lora"], protocols=(*paper["lora"].protocols, safety), revisions={"mmlu": "abc"})
+
+    def asked(cell: Cell) -> dict[str, str]:
+        sources = Sources()
+        sources.add_cell(cell)
+        return {name: revision for (kind, name), revision in sources.repositories.items() if kind == DATASET}
+
+    trained = {"openai/gsm8k", "sahil2801/CodeAlpaca-20k", "tatsu-lab/alpaca"}
+    tested = {"cais/mmlu", "tau/commonsense_qa", "openai/openai_humaneval", "LLM-Tuning-Safety/HEx-PHI"}
+    assert asked(cell).keys() == trained | tested
+    assert asked(cell)["cais/mmlu"] == "abc"
+    base = dataclasses.replace(cell, method=paper["base"].method)
+    assert asked(base).keys() == tested | {"openai/gsm8k"}  # nothing is trained on
+    downloads = [need.what for need in needs(kinds_of([cell]), results_dir=results) if need.download]
+    assert {"the data set mmlu", "the data set hexphi", "the data set alpaca"} <= set(downloads)
+    bare = dataclasses.replace(tiny, data_root=results)
+    lacks = [line for line in missing([dataclasses.replace(bare, protocols=(*tiny.protocols, safety))],
+                                      results_dir=results) if line.startswith("data set")]  # fmt: skip
+    assert [line.split(":")[0] for line in lacks] == ["data set gsm8k", "data set hexphi"]
+
+
+def test_rows_that_a_benchmark_brings_are_neither_asked_for_nor_missed(tmp_path: Path) -> None:
+    spec = DatasetSpec("capitals", ("country",), {"test": "test"}, bundled=lambda: [{"country": "Peru"}])
+    for root in (None, tmp_path):
+        sources = Sources()
+        sources.add_data(spec, root, {})
+        assert (sources.repositories, sources.urls, sources.local) == ({}, {}, [])
+        sources.add_data(dataclasses.replace(spec, bundled=None), root, {})
+        assert len(sources.local) == 1
 
 
 def test_cached_data_is_no_download_and_other_data_goes_where_it_is_kept(
@@ -326,13 +396,3 @@ def test_the_command_lists_what_is_missing_and_the_tiny_scale_imports_no_deepspe
     assert "2 of 2 cells are not finished; missing for them here:\n  1. " in done.stderr
     assert "allow_code_execution=true" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_an_evaluation_alone_is_checked_for_its_data_and_its_permission(tiny: Cell, tmp_path: Path) -> None:
-    code = dataclasses.replace(tiny.protocols[0], benchmark="humaneval", template="alpaca", samples=1)
-    subject = dataclasses.replace(tiny.subject, protocols=(*tiny.protocols, code), data_root=tmp_path)
-    with pytest.raises(NotReady, match=r"2 evaluations of .*cannot run here; missing:") as refused:
-        require_evaluation(subject)
-    assert f"data set gsm8k: {tmp_path / 'gsm8k'} is not there" in str(refused.value)
-    assert "allow_code_execution=true" in str(refused.value)
-    require_evaluation(tiny.subject)

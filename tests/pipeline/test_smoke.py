@@ -143,12 +143,12 @@ def session_of(leader: int) -> list[int]:
     return alive
 
 
-def test_a_record_cut_off_is_noticed_and_its_tail_alone_is_made_again(filled, world: Path, tmp_path: Path) -> None:
+def test_a_record_cut_off_is_noticed_and_made_again_from_the_answers(filled, world: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(filled[0], tmp_path / "copy")
     run_folder = next(folder.glob("results/tiny/runs/pebble-codealpaca-idlora-*"))
     adapter = run_folder / "adapter" / "adapter_model.safetensors"
-    items = next(run_folder.glob("eval/humaneval-*/items.jsonl"))
-    whole, trained = items.read_bytes(), adapter.stat().st_mtime_ns
+    items, answers = (next(run_folder.glob(f"{place}/humaneval-*/*s.jsonl")) for place in ("eval", "answers"))
+    whole, trained, answered = items.read_bytes(), adapter.stat().st_mtime_ns, answers.stat().st_mtime_ns
     items.write_bytes(whole[: len(whole) // 2])
     here = [f"results_dir={folder / 'results'}", f"data_root={world}", "allow_code_execution=true", *OVERRIDES]
     cell = compose_cell("codealpaca_llama3", "idlora", scale="tiny", seed=0, overrides=here)
@@ -158,10 +158,12 @@ def test_a_record_cut_off_is_noticed_and_its_tail_alone_is_made_again(filled, wo
     assert cell.complete
     assert seconds_at_work(run_folder) > before > 0
     assert items.read_bytes() == whole
-    assert adapter.stat().st_mtime_ns == trained
+    assert (adapter.stat().st_mtime_ns, answers.stat().st_mtime_ns) == (trained, answered)
 
 
-def test_one_cell_by_hand_trains_then_evaluates(repository: Path, world: Path, tmp_path: Path) -> None:
+def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_answers(
+    repository: Path, world: Path, tmp_path: Path
+) -> None:
     small = [f"data_root={world}"]
     trained = run(
         repository, "train", "experiment=gsm8k_llama3", "method=idlora", "scale=tiny", *small, *OVERRIDES, cwd=tmp_path
@@ -175,11 +177,16 @@ def test_one_cell_by_hand_trains_then_evaluates(repository: Path, world: Path, t
     adapter = run(repository, "evaluate", "scale=tiny", "model=llama3_8b", *brought, cwd=tmp_path)
     assert adapter.returncode == 0, adapter.stderr
     records = [next((tmp_path / place).glob("**/items.jsonl")) for place in (folder, "results/tiny/evaluations")]
-    assert records[0].read_text() == records[1].read_text()
+    before = records[0].read_text()
+    assert before == records[1].read_text()
     wrong = run(repository, "evaluate", "scale=tiny", "model=mistral_7b", *brought, cwd=tmp_path)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
     assert "pebble" in wrong.stderr.lower()
+    records[0].unlink()
+    rescored = run(repository, "evaluate", f"run={folder}", "rescore=true", *small, cwd=tmp_path)
+    assert rescored.stdout.splitlines()[1:] == scored.stdout.splitlines()[1:], rescored.stderr
+    assert records[0].read_text() == before
 
 
 @pytest.mark.real_data

@@ -1,4 +1,4 @@
-"""The log of items: whole after a kill, honest about what it lost, and closed by a mark that checks."""
+"""Answers are whole after a kill and never used where they were changed; scores are closed by a mark that checks."""
 
 import subprocess
 import sys
@@ -6,90 +6,184 @@ import textwrap
 
 import pytest
 
-from idlora.records import ItemLog, RecordError, is_complete, mark_done, read_items
+from idlora.records import AnswerLog, RecordError, is_complete, read_items, write_items
+
+
+def answer(item="a", sample=0, **extra):
+    return {"item_id": item, "prompt_hash": "p", "sample": sample} | {"raw": "two\nlines \u2028 and \ud800 é"} | extra
 
 
 def record(item="a", sample=0, score=1.0, **extra):
-    return {
-        "item_id": item,
-        "item_hash": "h",
-        "prompt_hash": "p",
-        "sample": sample,
-        "raw": "an answer\nover two lines \u2028 and \ud800",
-        "parsed": None,
-        "gold": "7",
-        "scores": {"strict": score},
-    } | extra
+    return answer(item, sample) | {"item_hash": "h", "parsed": None, "gold": "7", "scores": {"strict": score}} | extra
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "eval" / "gsm8k-x" / "items.jsonl"
+    return tmp_path / "gsm8k-x" / "answers.jsonl"
 
 
 def test_what_was_appended_is_read_back_in_order(path):
-    log = ItemLog(path)
-    log.append([record("b"), record("a")])
-    log.append([record("a", 1, outcome="timeout")])
-    again = ItemLog(path)
-    assert again.records == log.records == [record("b"), record("a"), record("a", 1, outcome="timeout")]
-    assert ("a", 1) in again
-    assert ("c", 0) not in again
-    assert again.get("b")["gold"] == "7"
-    assert again.cut is None
+    log = AnswerLog(path)
+    log.append([answer("b"), answer("a")])
+    log.append([answer("a", 1, logprobs=(-0.1, -2.5e-7)), answer("a", prompt_hash="q")])
+    again = AnswerLog(path)
+    assert list(again) == list(log)  # a tuple is a list in both
+    assert list(again)[:2] == [answer("b"), answer("a")]
+    assert len(again) == 4
+    assert again.get(("a", "p", 1))["logprobs"] == [-0.1, -2.5e-7]
+    assert ("a", "q", 0) in again
+    assert ("b", "q", 0) not in again
+    assert again.get(("b", "q", 0)) is None
 
 
-def test_memory_and_disk_hold_the_same_values(path):
-    log = ItemLog(path)
-    log.append([record(parsed=("a", "tuple"))])
-    assert log.records == ItemLog(path).records
-
-
-def test_a_file_cut_at_any_byte_keeps_its_whole_lines_and_takes_new_ones(path):
-    log = ItemLog(path)
-    log.append([record(str(item)) for item in range(3)])
+def test_a_file_cut_at_any_byte_keeps_its_whole_lines_tells_it_and_takes_new_ones(path, caplog):
+    log = AnswerLog(path)
+    log.append([answer(str(item)) for item in range(3)])
     data = path.read_bytes()
     ends = [end for end, byte in enumerate(data, start=1) if byte == ord("\n")]
     for size in {*range(0, len(data), 7), *(end + near for end in ends for near in (-2, -1, 0))}:
         path.write_bytes(data[:size])
-        cut = ItemLog(path)
+        caplog.clear()
+        cut = AnswerLog(path)
         whole = sum(end <= size for end in ends)
+        kept = ([0, *ends])[whole]
         assert len(cut) == whole
-        assert path.stat().st_size == ([0, *ends])[whole]
-        assert (cut.cut is None) == (size in [0, *ends])
-        cut.append([record(str(item)) for item in range(whole, 3)])
+        assert path.stat().st_size == kept
+        assert [f"cut an unfinished line of {size - kept} bytes" in told for told in caplog.messages] == (
+            [True] if size > kept else []
+        )
+        cut.append([answer(str(item)) for item in range(whole, 3)])
         assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize("damage", [b"\x00\xff\x00\n", b"[1, 2]\n", b'{"item_id": "x"}\n', b"\n"])
-def test_from_the_first_corrupt_line_on_everything_is_cut_and_told(path, damage):
-    ItemLog(path).append([record("a"), record("b")])
-    first, second = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(first + damage + second)
-    log = ItemLog(path)
-    assert [each["item_id"] for each in log] == ["a"]
-    assert f"cut {len(damage + second)} bytes (2 line(s)) after record 1" in log.cut
-    assert path.read_bytes() == first
+DAMAGE = {
+    "the middle of a line is gone": (2, lambda lines: [lines[0], lines[1][:30] + lines[1][60:], lines[2]]),
+    "the end of a line is gone": (2, lambda lines: [lines[0], lines[1][:-9], lines[2]]),
+    "two lines are joined": (1, lambda lines: [lines[0][:-1], lines[1], lines[2]]),
+    "a line is there twice": (3, lambda lines: [lines[0], lines[1], lines[1], lines[2]]),
+    "the file is there twice": (4, lambda lines: lines * 2),
+    "a line is not UTF-8": (2, lambda lines: [lines[0], b"\x00\xff\x00\n", *lines[1:]]),
+    "a line is no object": (2, lambda lines: [lines[0], b"[1, 2]\n", *lines[1:]]),
+    "a line has no checksum": (1, lambda lines: [b'{"item_id": "x", "prompt_hash": "p", "sample": 0}\n', *lines]),
+    "a line has no key": (4, lambda lines: [*lines, b'{"item_id": "x"}\n']),
+    "a line is empty": (2, lambda lines: [lines[0], b"\n", *lines[1:]]),
+}  # fmt: skip
 
 
-def test_a_duplicate_is_refused_and_nothing_of_its_batch_is_written(path):
-    log = ItemLog(path)
-    log.append([record("a")])
+def test_a_bit_that_is_another_anywhere_in_the_file_is_refused(path):
+    AnswerLog(path).append([answer("a"), answer("b")])
+    whole = path.read_bytes()
+    for at in range(len(whole) - 1):  # without the last line's end the line is an unfinished one
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(RecordError, match=r"line [12] of .* is damaged"):
+            AnswerLog(path)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_any_other_damage_is_refused_with_line_and_way_out_and_nothing_is_lost(path, damage):
+    number, change = DAMAGE[damage]
+    AnswerLog(path).append([answer("a"), answer("b"), answer("c")])
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(damaged := b"".join(change(whole)))
+    assert damaged != b"".join(whole)
+    what = "repeats an answer" if "twice" in damage else "is damaged"
+    with pytest.raises(RecordError, match=rf"^line {number} of {path} {what}: remove that line, and the same command"):
+        AnswerLog(path)
+    assert path.read_bytes() == damaged
+
+
+def test_the_way_out_is_one(path):
+    AnswerLog(path).append([answer("a"), answer("b"), answer("c")])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[2])
+    log = AnswerLog(path)
+    log.append([answer("b")])
+    assert path.read_bytes() == lines[0] + lines[2] + lines[1]
+
+
+def test_an_answer_that_is_there_or_has_no_key_is_refused_and_nothing_of_its_batch_is_written(path):
+    log = AnswerLog(path)
+    log.append([answer("a")])
     before = path.read_bytes()
-    for batch in ([record("b"), record("a")], [record("c"), record("c")]):
-        with pytest.raises(ValueError, match="already in"):
+    for batch, told in (
+        ([answer("b"), answer("a")], "already in"),
+        ([answer("c"), answer("c")], "already in"),
+        ([answer("b"), {"item_id": "c", "sample": 0}], "'c' lacks prompt_hash"),
+        ([answer("b"), answer("c", logprobs=[float("nan")])], "not JSON compliant"),
+    ):
+        with pytest.raises(ValueError, match=told):
             log.append(batch)
     assert path.read_bytes() == before
-    assert len(log) == 1
-    log.append([record("a", sample=1)])
-    assert len(ItemLog(path)) == 2
+    assert list(log) == [answer("a")]
 
 
-def test_a_duplicate_on_disk_is_refused(path):
-    ItemLog(path).append([record("a")])
-    path.write_bytes(path.read_bytes() * 2)
-    with pytest.raises(RecordError, match="line 2 repeats"):
-        ItemLog(path)
+def test_an_empty_batch_makes_no_file(path):
+    AnswerLog(path).append([])
+    assert not path.exists()
+
+
+def in_another_process(program: str) -> subprocess.Popen:
+    start = 'import sys\nsys.modules["peft"] = None  # records need no torch, and importing it takes seconds\n'
+    return subprocess.Popen([sys.executable, "-c", start + textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_the_batches_before(path):
+    # A real limit on file size in a process of its own: the kernel takes part of the write, then refuses.
+    process = in_another_process(f"""
+        import resource
+        from idlora.records import AnswerLog, RecordError
+        answer = {answer()!r}
+        log = AnswerLog({str(path)!r})
+        log.append([answer])
+        size = log.path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+        try:
+            log.append([answer | {{"item_id": "b"}}, answer | {{"item_id": "c"}}])
+        except RecordError as error:
+            print(error)
+        assert log.path.stat().st_size == size and len(log) == 1
+    """)
+    told, _ = process.communicate()
+    assert process.returncode == 0
+    assert told.startswith(f"cannot write {path}: ")
+    assert told.count("\n") == 1
+    assert list(AnswerLog(path)) == [answer()]
+
+
+def test_kill_9_loses_at_most_the_batch_at_work(path):
+    process = in_another_process(f"""
+        from idlora.records import AnswerLog
+        answer = {answer()!r}
+        log = AnswerLog({str(path)!r})
+        for batch in range(10_000):
+            log.append([answer | {{"item_id": f"{{batch}}/{{item}}"}} for item in range(5)])
+            print(batch, flush=True)
+    """)
+    for _ in range(20):
+        process.stdout.readline()
+    process.kill()
+    finished = 20 + process.stdout.read().count("\n")
+    process.wait()
+    kept = len(AnswerLog(path))
+    assert 5 * finished <= kept <= 5 * (finished + 1)
+
+
+def test_an_unreadable_file_is_one_sentence(path):
+    path.mkdir(parents=True)  # a folder where the file should be
+    with pytest.raises(RecordError, match=r"cannot read .*answers\.jsonl: Is a directory"):
+        AnswerLog(path)
+
+
+# Scores
+
+
+def test_scores_are_read_back_in_order_and_take_the_place_of_older_ones(tmp_path):
+    assert not is_complete(tmp_path)
+    first, second = [record("b"), record("a"), record("a", 1, outcome="timeout")], [record("c", score=0)]
+    for records in (first, second):
+        write_items(tmp_path, records)
+        assert is_complete(tmp_path)
+        assert read_items(tmp_path) == records
 
 
 @pytest.mark.parametrize(
@@ -100,80 +194,36 @@ def test_a_duplicate_on_disk_is_refused(path):
         ({"scores": {"strict": float("nan")}}, "from 0 to 1"),
         ({"sample": "0"}, "sample an integer"),
         ({"item_id": 3}, "item_id is text"),
+        ({"item_id": "first"}, "'first' sample 0 is there twice"),
+        ({"prompt_hash": ...}, "lacks prompt_hash"),
     ],
 )
-def test_a_record_that_breaks_the_schema_is_refused(path, change, said):
+def test_a_record_that_breaks_the_schema_is_refused_and_older_scores_stay(tmp_path, change, said):
+    write_items(tmp_path, [record("older")])
+    broken = {key: value for key, value in (record() | change).items() if value is not ...}
     with pytest.raises(ValueError, match=said):
-        ItemLog(path).append([record(**change)])
-    assert not path.exists()
+        write_items(tmp_path, [record("first"), broken])
+    assert read_items(tmp_path) == [record("older")]
 
 
-def test_a_record_without_its_prompt_hash_is_refused(path):
-    short = record()
-    del short["prompt_hash"]
-    with pytest.raises(ValueError, match="lacks prompt_hash"):
-        ItemLog(path).append([short])
+def test_the_done_mark_holds_only_for_the_items_that_it_was_written_for(tmp_path):
+    write_items(tmp_path, [record("a")])
+    mark, items = tmp_path / "DONE", tmp_path / "items.jsonl"
+    whole = items.read_bytes()
+    items.write_bytes(whole.replace(b"1.0", b"0.0"))
+    assert not is_complete(tmp_path)
+    with pytest.raises(RecordError, match=r"items\.jsonl is not a finished evaluation; run the same evaluation again"):
+        read_items(tmp_path)
+    items.write_bytes(whole)
+    assert is_complete(tmp_path)
+    mark.unlink()
+    assert not is_complete(tmp_path)
 
 
-def test_the_done_mark_holds_only_for_the_items_that_it_was_written_for(path):
-    assert not is_complete(path.parent)
-    log = ItemLog(path)
-    log.append([record("a")])
-    assert not is_complete(path.parent)
-    with pytest.raises(RecordError, match="not a finished evaluation"):
-        read_items(path.parent)
-    mark_done(path.parent)
-    assert is_complete(path.parent)
-    assert read_items(path.parent) == log.records
-    log.append([record("b")])
-    assert not is_complete(path.parent)
-
-
-def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_the_batches_before(path):
-    # A real limit on file size in a process of its own: the kernel takes part of the write, then refuses.
-    program = f"""
-        import resource, sys
-        sys.modules["peft"] = None  # records need no torch, and importing it takes seconds
-        from idlora.records import ItemLog, RecordError
-        record = {record("a")!r}
-        log = ItemLog({str(path)!r})
-        log.append([record])
-        size = log.path.stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
-        try:
-            log.append([record | {{"item_id": "b"}}, record | {{"item_id": "c"}}])
-        except RecordError as error:
-            print(error)
-        assert log.path.stat().st_size == size and len(log) == 1
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"cannot write {path}: ")
-    assert done.stdout.count("\n") == 1
-    assert [each["item_id"] for each in ItemLog(path)] == ["a"]
-
-
-def test_kill_9_loses_at_most_the_batch_at_work(path):
-    program = f"""
-        import sys
-        sys.modules["peft"] = None  # records need no torch, and importing it takes seconds
-        from idlora.records import ItemLog
-        record = {record()!r}
-        log = ItemLog({str(path)!r})
-        for batch in range(10_000):
-            log.append([record | {{"item_id": f"{{batch}}/{{item}}"}} for item in range(5)])
-            print(batch, flush=True)
-    """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
-    for _ in range(20):
-        process.stdout.readline()
-    process.kill()
-    finished = 20 + process.stdout.read().count("\n")
-    process.wait()
-    kept = len(ItemLog(path))
-    assert 5 * finished <= kept <= 5 * (finished + 1)
-
-
-def test_an_unreadable_file_is_one_sentence(path):
-    path.mkdir(parents=True)  # a folder where the file should be
-    with pytest.raises(RecordError, match=r"cannot read .*items\.jsonl: Is a directory"):
-        ItemLog(path)
+def test_scores_that_cannot_be_written_are_not_marked_as_done(tmp_path):
+    write_items(tmp_path, [record("older")])
+    (tmp_path / "items.jsonl").unlink()
+    (tmp_path / "items.jsonl").mkdir()
+    with pytest.raises(RecordError, match=r"cannot write .*items\.jsonl"):
+        write_items(tmp_path, [record("a")])
+    assert not (tmp_path / "DONE").exists()

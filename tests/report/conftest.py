@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idlora.records import ItemLog, Run, is_complete, mark_done, run_name, write_json
+from idlora.records import Run, is_complete, run_name, write_items, write_json
 from idlora.report import Grid, load_grid
 
 MODELS = {
@@ -28,6 +28,7 @@ SIZES = {"gsm8k": (60, 1), "humaneval": (40, 10), "hexphi": (50, 1), "hexphi_ben
 SIZES |= {"mmlu": (80, 1), "commonsenseqa": (60, 1)}
 SCORES = {"gsm8k": ("strict", "flexible"), "humaneval": ("passed",), "hexphi": ("refusal",)}
 SCORES |= {"hexphi_benign": ("refusal",), "mmlu": ("acc",), "commonsenseqa": ("acc",)}
+UNITS = {"humaneval": "problem", "hexphi": "prompt", "hexphi_benign": "prompt"}
 DIGEST = "0badcafe"
 
 
@@ -102,16 +103,15 @@ class World:
             records[0]["item_hash"] = "hash of another text"
         if shuffle:
             np.random.default_rng(1).shuffle(records)
-        log = ItemLog(folder / "items.jsonl")
-        log.append(records)
         announced = {
             "benchmark": benchmark,
             "protocol": {"protocol_version": 1, "name": "only"},
+            "unit": UNITS.get(benchmark, "question"),
             "items": items,
             "samples": samples,
         }
         write_json(folder / "meta.json", announced | {"data_digest": "d"} | meta)
-        mark_done(folder)
+        write_items(folder, records)
         return folder
 
     def fill(self, *, skip: Iterable[tuple[str, str]] = ()) -> "World":

@@ -73,9 +73,10 @@ def test_the_same_input_gives_the_same_bytes(done, repository, tmp_path, monkeyp
     assert "claims" in capsys.readouterr().out
 
 
-def test_a_missing_table_is_one_sentence_and_an_exit_code(repository, tmp_path, monkeypatch):
+def test_a_missing_table_is_one_sentence_and_an_exit_code(repository, tmp_path, monkeypatch, capsys):
     shutil.copytree(repository / "experiments" / "audit", tmp_path / "audit")
     monkeypatch.setattr(sys, "argv", ["audit.py", "--experiments", str(tmp_path), "--results", str(tmp_path)])
     with pytest.raises(SystemExit) as error:
         runpy.run_path(str(repository / "scripts" / "audit.py"), run_name="__main__")
-    assert "table1/paper.csv, which cannot be read" in str(error.value.code)
+    assert error.value.code == 2
+    assert "table1/paper.csv, which cannot be read" in capsys.readouterr().err

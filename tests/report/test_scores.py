@@ -1,14 +1,13 @@
 """Records to units, and units to intervals."""
 
 import itertools
-import json
 import math
 import statistics
 
 import numpy as np
 import pytest
 
-from idlora.records import RecordError, mark_done, write_json
+from idlora.records import RecordError, read_items, write_items, write_json
 from idlora.report.intervals import bootstrap, bootstrap_seeds, interval, wilson
 from idlora.report.scores import read_scores, score_lines
 
@@ -81,10 +80,7 @@ def test_prompts_without_all_their_worked_examples_are_counted(evaluated):
 
 def _change(folder, change) -> None:
     """Put fields into an evaluation's records, by their number."""
-    items = folder / "items.jsonl"
-    changed = [json.loads(line) | change(number) for number, line in enumerate(items.open())]
-    items.write_text("".join(json.dumps(record) + "\n" for record in changed))
-    mark_done(folder)
+    write_items(folder, [record | change(number) for number, record in enumerate(read_items(folder))])
 
 
 def test_an_evaluation_with_other_items_than_announced_is_refused(evaluated):
@@ -94,9 +90,7 @@ def test_an_evaluation_with_other_items_than_announced_is_refused(evaluated):
 
 def test_an_evaluation_with_unequal_samples_is_refused(evaluated):
     evaluation = evaluated("humaneval", [[1, 0], [1, 0]])
-    items = evaluation.folder / "items.jsonl"
-    items.write_text("".join(items.read_text().splitlines(keepends=True)[:-1]))
-    mark_done(evaluation.folder)
+    write_items(evaluation.folder, read_items(evaluation.folder)[:-1])
     with pytest.raises(RecordError, match=r"\[1, 2\] samples"):
         read_scores(evaluation)
 

@@ -236,6 +236,7 @@ def test_the_held_out_slice_is_never_trained_on_and_does_not_move_with_the_limit
         (lambda: DataSpec(name="d", max_length=1), r"data\.max_length is 1"),
         (lambda: DataSpec(name="d", max_length=9, limit=0), r"data\.limit is 0"),
         (lambda: DataSpec(name="d", max_length=9, holdout=-1), r"data\.holdout is -1"),
+        (lambda: DataSpec(name="d", max_length=9, template={"name": "t"}), r"data\.template has \['name'\]"),
         (lambda: schedule(epochs=0), r"train\.epochs is 0"),
         (lambda: schedule(learning_rate=float("nan")), r"train\.learning_rate is nan"),
         (lambda: schedule(micro_batch_size=0), r"train\.micro_batch_size is 0"),

@@ -200,13 +200,13 @@ def test_a_damaged_or_foreign_file_is_warned_of_once_and_written_anew(cache, spo
     spoil(file)
     with pytest.warns(UserWarning, match=rf"the cached pivots .*{file.name} are not used, and selected anew") as caught:
         again = choose(make_weights())
-    assert len(caught) == 1
+    assert len([each for each in caught if "the cached pivots" in str(each.message)]) == 1
     assert not again.cached
     assert same(first.selections, again.selections)
     assert list(cache.iterdir()) == [file]
     assert load(file.read_bytes()).keys() == sound.keys()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="the (cached|selected) pivots")
         assert choose(make_weights()).cached
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.evals.registry import runs_code
 from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.evaluation import Subject
@@ -21,7 +20,7 @@ from idlora.pipeline.preflight.disk import lacking as disk_lacks
 from idlora.pipeline.preflight.disk import needs
 from idlora.pipeline.preflight.hub import Sources
 from idlora.pipeline.preflight.kinds import Kind, estimate_lines, kinds_of, misfits
-from idlora.pipeline.preflight.machine import fitted, gpu_lacks, gpus, memory_lacks
+from idlora.pipeline.preflight.machine import fitted, gpu_lacks, gpus, memory_lacks, this_machine, unusable
 from idlora.pipeline.preflight.software import software_lacks
 
 __all__ = [
@@ -62,11 +61,11 @@ def require_evaluation(subject: Subject) -> None:
         return
     sources = Sources()
     for protocol in waiting:
-        sources.add_data(protocol.benchmark, subject.data_root, subject.revisions)
+        sources.add_data(protocol.task.data, subject.data_root, subject.revisions)
     sources.ask()
     lacks = [
         *told("the sandbox", lambda: _sandbox(waiting, subject.permissions)),
-        *told("GPUs", lambda: gpu_lacks(gpus())),
+        *told("GPUs", lambda: unusable(this_machine()) if gpus() or subject.dtype != "float32" else ()),
         *told("the hub", sources.lacks),
     ]
     if lacks:
@@ -83,7 +82,7 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
     checks: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
         ("a fit", lambda: misfits(_fill(kinds, cells))),
         ("the sandbox", lambda: _sandbox(_protocols(cells), cells[0].permissions)),
-        ("GPUs", lambda: gpu_lacks(gpus(), kinds)),
+        ("GPUs", lambda: gpu_lacks(this_machine(), kinds)),
         ("memory", lambda: memory_lacks(gpus(), kinds)),
         ("disk", lambda: disk_lacks(needs(kinds, results_dir=results_dir))),
         ("packages", lambda: software_lacks(cells)),
@@ -127,13 +126,14 @@ def _protocols(cells: Sequence[Cell]) -> list[Protocol]:
 
 def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterable[str]:
     """Tries the sandbox on a harmless program, where a benchmark will run what a model writes."""
-    if not any(runs_code(protocol.benchmark) for protocol in protocols):
+    running = sorted({protocol.benchmark for protocol in protocols if protocol.task.runs_code})
+    if not running:
         return
     harmless = Job(prompt="", test="def check(f):\n    f()\n", entry_point="f", program="def f():\n    pass\n")
     try:
         run_jobs([harmless], permissions=permissions, workers=1)
     except ExecutionRefused as error:
-        yield f"HumanEval: {error}"
+        yield f"{', '.join(running)}: {error}"
 
 
 def _listed(lacks: Sequence[str]) -> str:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from idlora.data.catalogue import DATASETS, DatasetSpec, revision_of
+from idlora.data.catalogue import DatasetSpec, revision_of
 from idlora.data.hub import cached
-from idlora.pipeline.cell import Cell
 from idlora.pipeline.preflight.hub import model_here
 from idlora.pipeline.preflight.kinds import Kind
 from idlora.training.spec import CHECKPOINTS_KEPT
@@ -52,23 +51,19 @@ def _downloads(kinds: Sequence[Kind]) -> Iterable[Need]:
                 download=True,
             )
     cells = [cell for kind in kinds for cell in kind.cells if cell.data_root is None]
-    asked = {name: cell for cell in cells for name in _data_of(cell)}
-    for name, cell in asked.items():
-        spec, revision = DATASETS[name], revision_of(name, cell.revisions)
+    asked = {spec.name: (spec, cell) for cell in cells for spec in cell.datasets}
+    for name, (spec, cell) in asked.items():
+        revision = revision_of(name, cell.revisions)
         if spec.source(revision) and not cached(spec, revision):
             yield Need(what=f"the data set {name}", place=_cache_of(spec), size=DATA_SET, download=True)
 
 
 def _cache_of(spec: DatasetSpec) -> Path:
-    if spec.hub_files is not None:
+    if spec.hub_files:
         return Path(constants.HF_HUB_CACHE)
     from datasets import config  # a second: only where something is asked of it
 
     return Path(config.HF_DATASETS_CACHE)
-
-
-def _data_of(cell: Cell) -> list[str]:
-    return [*(cell.data.sources if cell.method.kind != "none" else ()), *(each.benchmark for each in cell.protocols)]
 
 
 def _results(kinds: Sequence[Kind], place: Path) -> Iterable[Need]:

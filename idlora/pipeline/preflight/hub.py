@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from idlora.data.catalogue import DATASETS, revision_of
+from idlora.data.catalogue import DatasetSpec, revision_of
 from idlora.data.hub import cached
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.places import data_digest
@@ -60,18 +60,19 @@ class Sources:
             self._add_model(model.path_or_id, model.revision, weights=False)
         if model.tokenizer is not None:
             self._add_model(model.tokenizer, None, weights=False)
-        names = [*(cell.data.sources if cell.method.kind != "none" else ()), *(p.benchmark for p in cell.protocols)]
-        for name in names:
-            self.add_data(name, cell.data_root, cell.revisions)
+        for spec in cell.datasets:
+            self.add_data(spec, cell.data_root, cell.revisions)
 
-    def add_data(self, name: str, root: Path | None, revisions: Mapping[str, str]) -> None:
-        """Note a data set of the catalogue."""
-        spec, revision = DATASETS[name], revision_of(name, revisions)
+    def add_data(self, spec: DatasetSpec, root: Path | None, revisions: Mapping[str, str]) -> None:
+        """Note a data set."""
+        name, revision = spec.name, revision_of(spec.name, revisions)
         if root is not None:
-            if data_digest(name, root) == "absent":
+            if data_digest(spec, root) == "absent":
                 self._add_lack(f"data set {name}: {root / name} is not there")
         elif spec.url is not None:  # asked for even where `datasets` has it: it looks at the address at each load
             self.urls[str(spec.source(revision))] = name
+        elif spec.hub_id is None and spec.bundled is not None:
+            pass  # it comes with the package or with the benchmark's own file
         elif spec.hub_id is None:
             self._add_lack(f"data set {name}: it is on no hub; put it under data.root=<folder>")
         elif not cached(spec, revision):

@@ -69,7 +69,7 @@ class Kind:
 
     def inference(self) -> "Memory":
         """Of one GPU, in its largest evaluation; see `idlora.training.memory.inference`."""
-        from idlora.evals.asking import PREFILL_TOKENS
+        from idlora.evals.batching import PREFILL_TOKENS
         from idlora.training.memory import inference
 
         asked, answers = [protocol for cell in self.cells for protocol in cell.protocols], self.first.batch_size

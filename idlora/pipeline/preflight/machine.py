@@ -33,25 +33,53 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(Gpu(name=each.name, memory=each.total_memory, capability=(each.major, each.minor)) for each in found)
 
 
-def gpu_lacks(found: Sequence[Gpu], kinds: Sequence[Kind] = ()) -> Iterable[str]:
-    """What keeps this machine's GPUs from being used, and whether one is needed: 16-bit weights are for GPUs."""
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What decides whether PyTorch can use a machine's GPUs.
+
+    Args:
+        gpus: the visible CUDA devices that PyTorch can use.
+        built: the CUDA version that PyTorch was built for; None is a build for CPUs.
+        archs: as `torch.cuda.get_arch_list` gives them, such as sm_90 and compute_90; none is no answer.
+        driver: the newest CUDA version that the driver knows; None where it cannot be asked.
+        driven: whether the driver is loaded.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    built: str | None = None
+    archs: tuple[str, ...] = ()
+    driver: tuple[int, int] | None = None
+    driven: bool = False
+
+
+def this_machine() -> Machine:
+    """The machine that this process runs on."""
     import torch
 
-    if not found:
-        yield from driver_lacks(
-            built=torch.version.cuda, driver=_driver(), present=DRIVER.exists() or Path("/dev/nvidiactl").exists()
+    return Machine(
+        gpus=gpus(),
+        built=torch.version.cuda,
+        archs=tuple(torch.cuda.get_arch_list()),
+        driver=_driver(),
+        driven=DRIVER.exists() or Path("/dev/nvidiactl").exists(),
+    )
+
+
+def gpu_lacks(machine: Machine, kinds: Sequence[Kind]) -> Iterable[str]:
+    """What keeps a machine's GPUs from being used, and whether one is needed: 16-bit weights are for GPUs.
+
+    Where none is needed, as at the embedded scale, a GPU that PyTorch cannot use is none: its cells run on the CPU.
+    """
+    needing = [cell for kind in kinds for cell in kind.cells if cell.model.dtype != "float32"]
+    if machine.gpus or needing:
+        yield from unusable(machine)
+    if not machine.gpus and needing:
+        yield (
+            f"GPUs: no CUDA device is visible, and {len(needing)} cells have weights in {needing[0].model.dtype}, "
+            "which need one (model.dtype=float32 would run them on the CPU, for weeks)"
         )
-        needing = [cell for kind in kinds for cell in kind.cells if cell.model.dtype != "float32"]
-        if needing:
-            yield (
-                f"GPUs: no CUDA device is visible, and {len(needing)} cells have weights in {needing[0].model.dtype}, "
-                "which need one (model.dtype=float32 would run them on the CPU, for weeks)"
-            )
-        return
-    for gpu in dict.fromkeys(found):
-        yield from build_lacks(gpu, archs=torch.cuda.get_arch_list(), built=torch.version.cuda)
-    old = next((gpu for gpu in found if gpu.capability < (8, 0)), None)
-    halved = [cell for kind in kinds for cell in kind.cells if cell.model.dtype == "bfloat16"]
+    old = next((gpu for gpu in machine.gpus if gpu.capability < (8, 0)), None)
+    halved = [cell for cell in needing if cell.model.dtype == "bfloat16"]
     if old is not None and halved:
         yield (
             f"bfloat16: {old.name} does not compute in it (capability {old.capability[0]}.{old.capability[1]}; 8.0 "
@@ -59,16 +87,19 @@ def gpu_lacks(found: Sequence[Gpu], kinds: Sequence[Kind] = ()) -> Iterable[str]
         )
 
 
-def driver_lacks(*, built: str | None, driver: tuple[int, int] | None, present: bool) -> Iterable[str]:
-    """Why PyTorch sees no GPU although a driver is there.
+def unusable(machine: Machine) -> Iterable[str]:
+    """What stands between PyTorch and a machine's GPUs: the driver, or a build without code for them."""
+    if not machine.gpus:
+        yield from driver_lacks(machine)
+    for gpu in dict.fromkeys(machine.gpus):
+        yield from build_lacks(gpu, machine)
 
-    Args:
-        built: the CUDA version that PyTorch was built for; None is a build for CPUs.
-        driver: the newest CUDA version that the driver knows; None where it cannot be asked.
-        present: whether the driver is loaded.
-    """
-    if not present:
+
+def driver_lacks(machine: Machine) -> Iterable[str]:
+    """Why PyTorch sees no GPU although a driver is there."""
+    if not machine.driven:
         return
+    built, driver = machine.built, machine.driver
     known = f"{driver[0]}.{driver[1]}" if driver else "an unknown version"
     if built is None:
         yield (
@@ -87,16 +118,10 @@ def driver_lacks(*, built: str | None, driver: tuple[int, int] | None, present: 
         )
 
 
-def build_lacks(gpu: Gpu, *, archs: Sequence[str], built: str | None) -> Iterable[str]:
-    """Whether PyTorch's build has code for a GPU: for its own architecture, an older minor one, or to be translated.
-
-    Args:
-        gpu: the device.
-        archs: as `torch.cuda.get_arch_list` gives them, such as sm_90 and compute_90; none is no answer.
-        built: the CUDA version that PyTorch was built for.
-    """
+def build_lacks(gpu: Gpu, machine: Machine) -> Iterable[str]:
+    """Whether PyTorch's build has code for a GPU: for its own architecture, an older minor one, or to be translated."""
     major, minor = gpu.capability
-    for arch in archs:
+    for arch in machine.archs:
         kind, _, number = arch.partition("_")
         digits = "".join(filter(str.isdigit, number))
         theirs = (int(digits[:-1]), int(digits[-1]))
@@ -104,10 +129,11 @@ def build_lacks(gpu: Gpu, *, archs: Sequence[str], built: str | None) -> Iterabl
             kind == "compute" and theirs <= (major, minor)
         ):
             return
-    if archs:
+    if machine.archs:
         yield (
-            f"PyTorch: this build (CUDA {built}) has no code for {gpu.name} (compute capability {major}.{minor}; it "
-            f"has {', '.join(archs)}): install another one, `{WHEELS}118` for an old GPU, the newest for a new one"
+            f"PyTorch: this build (CUDA {machine.built}) has no code for {gpu.name} (compute capability "
+            f"{major}.{minor}; it has {', '.join(machine.archs)}): install another one, `{WHEELS}118` for an old GPU, "
+            "the newest for a new one"
         )
 
 

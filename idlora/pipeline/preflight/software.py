@@ -64,7 +64,11 @@ def _deepspeed_lacks() -> Iterable[str]:
         yield "a C++ compiler: DeepSpeed on CPUs builds its communication with one (apt install g++)"
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", "import deepspeed"], capture_output=True, text=True, timeout=SECONDS
+            [sys.executable, "-c", "import deepspeed"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
         return  # a slow disk, and no sign of a fault

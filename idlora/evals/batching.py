@@ -1,0 +1,69 @@
+"""What decoding and likelihoods share: token ids, the model's mode and context, left padding, forward passes."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from idlora.data.tokenization import encode_prompts
+from idlora.evals.items import Prompt
+
+PREFILL_TOKENS = 32_768
+"""Most tokens, with padding, of one forward pass on a GPU: an 8B model's widest activations take 0.9 GB."""
+
+CHUNK = 1024
+"""Texts encoded at once: a benchmark's worked examples come to tens of millions of tokens."""
+
+
+@contextlib.contextmanager
+def evaluating(model) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards in the mode it came in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def context_of(model) -> int | None:
+    """Most tokens that the model attends to, or None where its config does not say."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def encode(tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Token ids of each text as training encodes prompts; few are in memory at a time."""
+    for start in range(0, len(texts), CHUNK):
+        yield from encode_prompts(tokenizer, list(texts[start : start + CHUNK]))
+
+
+def fits(model, tokenizer, prompts: Sequence[Prompt], *, new_tokens: int) -> list[bool]:
+    """Whether each prompt leaves room for as many new tokens in the model's context."""
+    context = context_of(model)
+    if not context:
+        return [True] * len(prompts)
+    return [len(ids) + new_tokens <= context for ids in encode(tokenizer, [prompt.text for prompt in prompts])]
+
+
+def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids, attention mask and positions, each (B, L) int64: every sequence ends in the last column."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([[0] * (width - len(s)) + list(s) for s in sequences], device=device)
+    mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=device)
+    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def passes(sequences: Sequence[Sequence[int]], device) -> Iterator[Sequence[Sequence[int]]]:
+    """Sequences to send through the model together: all of them, and on a GPU as many as `PREFILL_TOKENS` allows."""
+    width = max(map(len, sequences))
+    together = max(1, PREFILL_TOKENS // width) if device.type == "cuda" else len(sequences)
+    for start in range(0, len(sequences), together):
+        yield sequences[start : start + together]
+
+
+def seconds(device) -> float:
+    """A clock's reading after everything that the device was told to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

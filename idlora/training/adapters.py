@@ -1,0 +1,195 @@
+"""From a finished run's folder, or an adapter's from elsewhere, back to the model to evaluate.
+
+PEFT draws anew what a file of weights lacks and passes over what it does not know, with a warning. Here that is a
+refusal, and so is whatever else is wrong with a saved file, in one sentence that names it. Left out: numbers that
+changed in a file that is whole otherwise.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from peft import PeftConfig, PeftModel
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import (
+    CONFIG_NAME,
+    SAFETENSORS_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    get_peft_model_state_dict,
+    load_peft_weights,
+)
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from idlora.training.build import base_identity, build_base, build_model, build_tokenizer, home, listed
+from idlora.training.checkpoints import first_line
+from idlora.training.spec import MethodSpec, ModelSpec
+
+logger = logging.getLogger(__name__)
+
+BASE_FILE = "base.json"
+"""Beside an adapter's weights: the base model that it was trained on."""
+
+WAY_OUT = "put it back as it was saved, or delete the run's folder and train it again"
+
+
+class WrongBase(ValueError):
+    """An adapter put on another base model than the one it was trained on."""
+
+
+class UnfitAdapter(ValueError):
+    """A saved adapter that cannot be used as it lies there; the sentence names the file and the ways out."""
+
+
+def record_base(adapter: Path, base: ModelSpec) -> None:
+    """Writes beside an adapter which base model it was trained on, for `load_adapter` to compare."""
+    record = {"name": base.name, "identity": base_identity(base), "path_or_id": base.path_or_id}
+    (adapter / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(model: PreTrainedModel, adapter: Path | str, base: ModelSpec) -> PeftModel:
+    """Puts a saved adapter on the base model that it was trained on, frozen, for evaluation.
+
+    Raises:
+        WrongBase: `base` is another model; nothing was injected into it.
+        UnfitAdapter: a file of the folder is gone, damaged, or does not go with the others or with the base.
+        FileNotFoundError: the folder holds no adapter.
+    """
+    adapter = Path(adapter)
+    if not os.path.lexists(adapter / CONFIG_NAME):
+        raise FileNotFoundError(f"No adapter in {adapter}: it has no {CONFIG_NAME}; {WAY_OUT}.")
+    config = _config(adapter / CONFIG_NAME)
+    _require_base(adapter / BASE_FILE, base)
+    safe, pickled = adapter / SAFETENSORS_WEIGHTS_NAME, adapter / WEIGHTS_NAME
+    file = pickled if os.path.lexists(pickled) and not os.path.lexists(safe) else safe
+    with _told(file):
+        file.open("rb").close()  # PEFT would ask the hub for a file that is not here
+        weights = load_peft_weights(str(adapter), device="cpu")
+    with _told(file, f"with {CONFIG_NAME} and the base model {base.name}"), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        adapted = PeftModel.from_pretrained(model, adapter, config=config)
+        _require_same(weights, adapted)
+    return adapted.eval()
+
+
+def load_finished(
+    folder: Path | str,
+    base: ModelSpec,
+    method: MethodSpec,
+    *,
+    take: Callable[[ModelSpec], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = build_base,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
+
+    An adapter is put on the base that `take` gives, such as `idlora.training.bases.SharedBase.take`.
+
+    Raises:
+        FileNotFoundError: the run has not saved its model.
+        WrongBase, UnfitAdapter, UnfitBase: see `load_adapter`, `build_base`; of an adapter also where it is of another
+            method than the run.
+    """
+    folder = Path(folder)
+    if method.kind == "full":
+        if not (folder / "model" / "config.json").is_file():
+            raise FileNotFoundError(f"No trained model in {folder / 'model'}: it has no config.json; {WAY_OUT}.")
+        own = dataclasses.replace(
+            base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None, tokenizer=None
+        )
+        return build_model(own, home(), exact=True), build_tokenizer(base)
+    model, tokenizer = take(base)
+    if method.kind != "peft":
+        return model, tokenizer
+    adapted = load_adapter(model, folder / "adapter", base)
+    if (found := adapted.active_peft_config.peft_type.value) != method.peft_type:
+        raise UnfitAdapter(
+            f"{folder / 'adapter' / CONFIG_NAME} is of {found}, and the run is of {method.peft_type}: {WAY_OUT}."
+        )
+    return adapted, tokenizer
+
+
+@contextlib.contextmanager
+def _told(file: Path, what: str = "") -> Iterator[None]:
+    """Whatever goes wrong inside is told as wrong with this file."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, WrongBase):
+        raise
+    except Exception as error:  # each tuner and reader of PEFT's has exceptions of its own
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else first_line(error)
+        reason = why if isinstance(error, ValueError | OSError | UserWarning) else f"{type(error).__name__}: {why}"
+        raise UnfitAdapter(f"{file} cannot be used{what and ' ' + what} ({reason[:300]}): {WAY_OUT}.") from error
+
+
+def _object(file: Path) -> dict[str, Any]:
+    value = json.loads(file.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _config(file: Path) -> PeftConfig:
+    """The config as PEFT reads it, after every value has been held against the type that PEFT declares for it."""
+    with _told(file):
+        values = _object(file)
+        kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(values.get("peft_type"))
+        if kind is None:
+            raise ValueError(f"peft_type is {values.get('peft_type')!r}, which is no method that PEFT knows")
+        types = typing.get_type_hints(kind)
+        for key, value in values.items():
+            if key not in types:
+                raise ValueError(f"{key} is no key of {kind.__name__}")
+            given = 1 if isinstance(value, float) else value  # lora_alpha: int may be 0.5
+            try:
+                if value is not None:
+                    pydantic.TypeAdapter(types[key]).validate_json(json.dumps(given), strict=True)
+            except pydantic.ValidationError as error:
+                raise ValueError(f"{key} is {value!r}: {error.errors()[0]['msg']}") from error
+        return kind(**kind.check_kwargs(**values))
+
+
+def _require_base(file: Path, base: ModelSpec) -> None:
+    if not os.path.lexists(file):
+        logger.warning("%s has no %s: whether it belongs on %s was not checked.", file.parent, BASE_FILE, base.name)
+        return
+    with _told(file):
+        record = _object(file)
+        for key in ("name", "identity", "path_or_id"):
+            if not isinstance(record.get(key), str):
+                raise ValueError(f"{key} is {record.get(key)!r}, not a text")
+    name, identity = record["name"], record["identity"]
+    here = base_identity(base)
+    if identity != here:
+        raise WrongBase(
+            f"Adapter {file.parent} was trained on {name} ({identity[:12]}) and not on {base.name} ({here[:12]}): load "
+            "it on the model that it was trained on."
+        )
+
+
+def _require_same(weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
+    """Raises ValueError unless the file has the tensors that PEFT would save of the adapter, in their kinds of number.
+
+    With an adapted embedding PEFT saves the base's own weights too.
+    """
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    lacking = own.keys() - weights.keys()
+    everything = get_peft_model_state_dict(adapted, save_embedding_layers=True)
+    own |= {name: tensor for name, tensor in everything.items() if ".base_layer." in name}
+    strange = weights.keys() - own.keys()
+    both = weights.keys() & own.keys()
+    other = [name for name in both if weights[name].is_floating_point() != own[name].is_floating_point()]
+    for names, wrong in (
+        (lacking, "it lacks"),
+        (strange, "the adapter has no place for its"),
+        (other, "the adapter has another kind of numbers than its"),
+    ):
+        if names:
+            raise ValueError(f"{wrong} {listed(sorted(names))}")

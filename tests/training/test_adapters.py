@@ -1,0 +1,215 @@
+"""What is wrong with a saved adapter, a fully tuned model or a base is one sentence that names the file."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from cells import METHODS, probe, run, schedule
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from idlora.training import UnfitAdapter, UnfitBase, build_base, load_adapter, load_finished
+
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+Change = Callable[[Path], object]
+
+
+@pytest.fixture(scope="session")
+def trained(base, tokenized, tmp_path_factory) -> dict[str, Path]:
+    """A finished run's folder for some methods."""
+    folders = {name: tmp_path_factory.mktemp("trained") / name for name in ("idlora", "lora", "full")}
+    for name, folder in folders.items():
+        run(folder, base, METHODS[name], tokenized, schedule(max_steps=1))
+    return folders
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_list(path: Path) -> None:
+    path.write_text("[1]")
+
+
+def keys(**changes) -> Change:
+    """The file's JSON object with other values; ... takes a key away."""
+
+    def change(path: Path) -> None:
+        values = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+    return change
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Change:
+    return lambda path: save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def without(part: str) -> Change:
+    return tensors(lambda found: {name: tensor for name, tensor in found.items() if part not in name})
+
+
+def having(**more: torch.Tensor) -> Change:
+    return tensors(lambda found: found | {name.replace("__", "."): tensor for name, tensor in more.items()})
+
+
+def every(part: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
+    return tensors(lambda found: {name: change(t) if part in name else t for name, t in found.items()})
+
+
+BROKEN = [
+    *((file, change, "") for file in (CONFIG, WEIGHTS, BASE) for change in (cut, emptied, replaced_by_a_folder)),
+    *((file, a_list, "list, not an object") for file in (CONFIG, BASE)),
+    (WEIGHTS, Path.unlink, "No such file"),
+    (CONFIG, keys(peft_type=...), "peft_type is None"),
+    (CONFIG, keys(peft_type="NOPE"), "peft_type is 'NOPE'"),
+    (CONFIG, keys(peft_type=["LORA"]), ""),
+    (CONFIG, keys(task_type="POEM"), "POEM"),
+    (CONFIG, keys(made_up=1), "made_up is no key of"),
+    (CONFIG, keys(r="four"), "r is 'four'"),
+    (CONFIG, keys(r=-4), "-4"),
+    (CONFIG, keys(r=None), ""),
+    (CONFIG, keys(inference_mode="no"), "inference_mode is 'no'"),
+    (CONFIG, keys(lora_alpha=True), "lora_alpha is True"),
+    (CONFIG, keys(bias="most"), "most"),
+    (CONFIG, keys(target_modules=["poem"]), ""),
+    (CONFIG, keys(target_modules=["q_proj"]), ""),
+    (CONFIG, keys(target_modules="("), "parenthesis|subpattern"),
+    (CONFIG, keys(r=8), "size mismatch"),
+    (CONFIG, keys(modules_to_save=["lm_head"]), r"lm_head\.weight"),
+    *((BASE, keys(**{key: value}), f"{key} is") for key in ("name", "identity", "path_or_id") for value in (..., 1)),
+    (WEIGHTS, without("layers.1.mlp.up_proj"), r"missing adapter keys .*layers\.1\.mlp\.up_proj"),
+    (WEIGHTS, tensors(lambda found: {"x": torch.zeros(1)}), "missing adapter keys"),
+    (WEIGHTS, having(poem=torch.zeros(1)), "no place for its poem"),
+    (WEIGHTS, having(base_model__model__lm_head__weight=torch.zeros(259, 32)), r"no place for its .*lm_head\.weight"),
+    (WEIGHTS, every("q_proj", lambda tensor: tensor[:1]), "size mismatch for .*q_proj"),
+    (WEIGHTS, every("_B", torch.Tensor.int), "another kind of numbers than its .*_B.* and 13 more"),
+]
+
+
+@pytest.mark.parametrize("name", ["idlora", "lora"])
+@pytest.mark.parametrize(("file", "change", "reason"), BROKEN)
+def test_a_broken_file_of_an_adapter_is_named_with_the_reason_and_the_way_out(
+    base, trained, tmp_path, monkeypatch, name, file, change, reason
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the network would be asked, and is not
+    monkeypatch.setattr("peft.utils.save_and_load.file_exists", lambda **_: pytest.fail("asks the hub"))
+    shutil.copytree(trained[name], tmp_path / name)
+    load_finished(tmp_path / name, base, METHODS[name])
+    change(tmp_path / name / "adapter" / file)
+    with pytest.raises(UnfitAdapter, match=rf"(?s){file}.*{reason}.*train it again") as told:
+        load_finished(tmp_path / name, base, METHODS[name])
+    assert str(tmp_path) in str(told.value)
+    assert "\n" not in str(told.value)
+    assert isinstance(told.value, ValueError), "a script ends with exit code 2 for those"
+
+
+def test_pivots_that_a_file_lacks_are_not_made_up(base, trained, tmp_path):
+    shutil.copytree(trained["idlora"], tmp_path / "run")
+    without("up_proj.idlora_pivots")(tmp_path / "run/adapter" / WEIGHTS)
+    with pytest.raises(UnfitAdapter, match=r"up_proj\.idlora_pivots"):
+        load_finished(tmp_path / "run", base, METHODS["idlora"])
+
+
+def test_an_adapter_of_another_method_than_the_run_s_is_refused(base, trained):
+    load_adapter(build_base(base)[0], trained["lora"] / "adapter", base)
+    with pytest.raises(UnfitAdapter, match=rf"{CONFIG} is of LORA, and the run is of IDLORA"):
+        load_finished(trained["lora"], base, METHODS["idlora"])
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=probe()).logits
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"]])
+def test_an_adapter_that_plain_peft_has_saved_loads_from_either_kind_of_file(base, tmp_path, targets):
+    config = LoraConfig(r=2, lora_alpha=0.5, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
+    model = get_peft_model(build_base(base)[0], config).eval()
+    model.save_pretrained(tmp_path)
+    assert not torch.equal(logits(model), logits(build_base(base)[0]))
+    assert torch.equal(logits(load_adapter(build_base(base)[0], tmp_path, base)), logits(model))
+    torch.save(load_file(tmp_path / WEIGHTS), tmp_path / "adapter_model.bin")
+    (tmp_path / WEIGHTS).unlink()
+    assert torch.equal(logits(load_adapter(build_base(base)[0], tmp_path, base)), logits(model))
+    for broken in (b"", (tmp_path / "adapter_model.bin").read_bytes()[:500], pickle.dumps([1])):
+        (tmp_path / "adapter_model.bin").write_bytes(broken)
+        with pytest.raises(UnfitAdapter, match=r"adapter_model\.bin cannot be used"):
+            load_adapter(build_base(base)[0], tmp_path, base)
+
+
+def test_biases_that_a_file_lacks_are_not_taken_from_the_base(base, tmp_path):
+    shape = json.loads((Path(base.path_or_id) / "config.json").read_text()) | {"attention_bias": True}
+    sizes = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "attention_bias")
+    biased = replace(base, init="random", shape={size: shape[size] for size in sizes}, tokenizer=base.path_or_id)
+    config = LoraConfig(r=2, target_modules=["q_proj"], bias="lora_only", task_type="CAUSAL_LM")
+    get_peft_model(build_base(biased)[0], config).save_pretrained(tmp_path)
+    load_adapter(build_base(biased)[0], tmp_path, biased)
+    without("bias")(tmp_path / WEIGHTS)
+    with pytest.raises(UnfitAdapter, match=r"it lacks .*q_proj.*\.bias and 1 more"):
+        load_adapter(build_base(biased)[0], tmp_path, biased)
+
+
+MODEL = "model.safetensors"
+BROKEN_MODEL = [
+    *((file, change) for file in ("config.json", MODEL) for change in (cut, emptied, a_list)),
+    *(("generation_config.json", change) for change in (cut, emptied, a_list, replaced_by_a_folder)),
+    (MODEL, Path.unlink),
+    (MODEL, replaced_by_a_folder),
+    (MODEL, without("layers.1.mlp.up_proj")),
+    (MODEL, every("q_proj", lambda tensor: tensor[:1])),
+    ("config.json", keys(model_type=...)),
+    ("config.json", keys(model_type="poem")),
+    ("config.json", keys(hidden_size="wide")),
+    ("config.json", keys(hidden_size=64)),
+    ("config.json", keys(num_hidden_layers=3)),
+    ("config.json", keys(hidden_act="poem")),
+]
+
+
+@pytest.mark.parametrize(("file", "change"), BROKEN_MODEL)
+def test_a_broken_file_of_a_base_or_of_a_fully_tuned_model_is_named(base, trained, tmp_path, file, change):
+    shutil.copytree(trained["full"], tmp_path / "run")
+    folder = tmp_path / "run/model"
+    load_finished(tmp_path / "run", base, METHODS["full"])
+    change(folder / file)
+    with pytest.raises(UnfitBase, match=rf"{folder}.*{file}.*check the path and its files") as told:
+        load_finished(tmp_path / "run", base, METHODS["full"])
+    assert "\n" not in str(told.value)
+    with pytest.raises(UnfitBase, match=rf"{folder}.*{file}"):
+        build_base(replace(base, path_or_id=str(folder)))
+
+
+@pytest.mark.parametrize("change", [cut, emptied, a_list])
+def test_a_broken_file_of_a_tokenizer_is_named(base, tmp_path, change):
+    shutil.copytree(base.path_or_id, tmp_path / "base")
+    change(tmp_path / "base/tokenizer.json")
+    with pytest.raises(UnfitBase, match=r"tokenizer\.json is broken"):
+        build_base(replace(base, path_or_id=str(tmp_path / "base")))
+
+
+def test_weights_that_the_model_has_no_place_for_are_refused_in_a_run_and_passed_over_in_a_base(
+    base, trained, tmp_path
+):
+    shutil.copytree(trained["full"], tmp_path / "run")
+    shutil.copytree(base.path_or_id, tmp_path / "base")
+    for folder in ("run/model", "base"):
+        having(vision__weight=torch.zeros(1))(tmp_path / folder / MODEL)
+    build_base(replace(base, path_or_id=str(tmp_path / "base")))
+    with pytest.raises(UnfitBase, match=r"no place in the model for .*vision\.weight"):
+        load_finished(tmp_path / "run", base, METHODS["full"])
