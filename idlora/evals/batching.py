@@ -15,6 +15,9 @@ PREFILL_TOKENS = 32_768
 CHUNK = 1024
 """Texts encoded at once: a benchmark's worked examples come to tens of millions of tokens."""
 
+Batch = tuple[list[Prompt], list[int]]
+"""Prompts, and the numbers of the samples that are asked of each of them."""
+
 
 @contextlib.contextmanager
 def evaluating(model) -> Iterator[None]:

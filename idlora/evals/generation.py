@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from idlora.evals.batching import context_of, encode, seconds
+from idlora.evals.batching import Batch, context_of, encode, seconds
 from idlora.evals.decoding import Decoder, decoder
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
@@ -30,9 +30,6 @@ from idlora.evals.throughput import COST, cost
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
 PROMPT_TAIL = 4  # tokens of a raw prompt decoded along with its answer, so that the answer's first space survives
-
-Batch = tuple[list[Prompt], list[int]]
-"""Prompts, and the numbers of the samples that are asked of each of them."""
 
 
 class Generation:

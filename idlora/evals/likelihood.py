@@ -27,15 +27,12 @@ from itertools import islice, takewhile
 import torch
 from transformers import DynamicCache
 
-from idlora.evals.batching import context_of, encode, left_padded, passes, seconds
+from idlora.evals.batching import Batch, context_of, encode, left_padded, passes, seconds
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
 from idlora.evals.throughput import COST, cost
 
 SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
-
-Batch = tuple[list[Prompt], list[int]]
-"""Prompts, and the number of the one sample there is of each."""
 
 
 class Likelihood:
