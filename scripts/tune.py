@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
     shared = [
         *passed,
         override("train.learning_rate", rates[0]),
-        override("data.holdout", trials["holdout"]),
+        override("data.validation_rows", trials["validation_rows"]),
         "threads=1",
     ]
     cells = [

@@ -1,9 +1,9 @@
 """Text to token ids and loss mask.
 
 `load_rows` reads a data set from a folder or the hub, `to_examples` turns its rows into prompts and responses,
-`tokenize` into ids and labels (`tokenize_once` keeps them), `pack` puts several examples into a row; `holdout` and
-`limit` cut the rows. `load_mixture` and `mixture_examples` are the first two for a training set made of several. Names
-are imported on first use, so that `idlora.data.templates` costs nothing.
+`tokenize` into ids and labels (`tokenize_once` keeps them), `pack` puts several examples into a row. `load_training`
+gives the rows of a set that may be trained on, `validation` and `limit` cut them; `load_mixture` and `mixture_examples`
+serve a training set made of several. Names are imported on first use, so that `idlora.data.templates` costs nothing.
 """
 
 from importlib import import_module
@@ -18,8 +18,10 @@ _HOME = {
     "load_rows": "sources",
     "Example": "examples",
     "to_examples": "examples",
-    "holdout": "choosing",
-    "limit": "choosing",
+    "asked": "examples",
+    "validation": "splits",
+    "limit": "splits",
+    "load_training": "mixture",
     "load_mixture": "mixture",
     "mixture_examples": "mixture",
     "TokenizedSet": "tokenization",

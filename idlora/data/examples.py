@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from idlora.data.catalogue import DATASETS, DataError
+from idlora.data.splits import Prompt
 from idlora.data.templates import ALPACA, Template
 
 
@@ -15,22 +16,31 @@ class Example:
     response: str
 
 
-def to_examples(name: str, rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
-    """Prompt and response of each row of a training set, in order.
+def asked(name: str, row: dict) -> Prompt:
+    """Instruction and input of a training set's row, without white space around them."""
+    instruction, input, _ = DATASETS[name].training
+    return row[instruction].strip(), row[input].strip() if input else ""
+
+
+def response(name: str, row: dict) -> str:
+    """What a training set's row answers, without white space around it.
 
     GSM8K keeps its calculator marks `<<a+b=c>>` and its last line `#### n`: the answer is scored by that line.
+    """
+    return row[DATASETS[name].training[2]].strip()
+
+
+def to_examples(name: str, rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
+    """Prompt and response of each row of a training set, in order.
 
     Raises:
         DataError: a row without an instruction.
         ValueError: the template refuses a row.
     """
-    if not rows:
-        return []
-    instruction, input, output = DATASETS[name].training
     examples = []
     for row in rows:
-        if not row[instruction].strip():
-            raise DataError(f"Row {row['id']} of {name} has an empty {instruction}: remove the row.")
-        prompt = template.render(row[instruction], row[input] if input else "")
-        examples.append(Example(id=row["id"], prompt=prompt, response=row[output].strip()))
+        instruction, input = asked(name, row)
+        if not instruction:
+            raise DataError(f"Row {row['id']} of {name} has an empty {DATASETS[name].training[0]}: remove the row.")
+        examples.append(Example(row["id"], template.render(instruction, input), response(name, row)))
     return examples

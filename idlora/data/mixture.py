@@ -1,14 +1,48 @@
-"""A training set made of several others, each by its own share."""
+"""The rows of a training set that may be trained on, and a training set made of several others, each by its share."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from idlora.data.choosing import limit
-from idlora.data.examples import Example, to_examples
+from idlora.data.examples import Example, asked, to_examples
 from idlora.data.sources import load_rows
+from idlora.data.splits import is_held_out, lowest
 from idlora.data.templates import ALPACA, Template
+
+
+def load_training(
+    name: str,
+    *,
+    root: Path | str | None,
+    revisions: Mapping[str, str] | None = None,
+    share: float = 1.0,
+    held_out: float = 0.0,
+) -> list[dict]:
+    """Rows of a training set, without those held out.
+
+    Of n rows and share p, round(p·n) are kept, those whose prompts fall lowest (`idlora.data.splits`): spread over the
+    set, the same whatever the order of the rows and the training seed, and as far as may be from those held out.
+
+    Args:
+        name: of a training set.
+        root: folder with the data sets, in the layout of `idlora.data.sources`; None reads the hub.
+        revisions: of the hub's data sets, see `load_rows`.
+        share: 0 < p ≤ 1.
+        held_out: share of the rows that is kept out of every training.
+
+    Raises:
+        DataError: see `load_rows`.
+        ValueError: shares that keep nothing.
+    """
+    prompt = partial(asked, name)
+    rows = load_rows(name, "train", root=root, revisions=revisions)
+    free = [row for row in rows if not is_held_out(prompt(row), held_out)]
+    kept = lowest(free, round(share * len(rows)), prompt)
+    if not kept:
+        raise ValueError(f"A share of {share:g} keeps 0 of the {len(rows)} rows of {name}, {held_out:g} held out.")
+    return kept
 
 
 def load_mixture(
@@ -16,31 +50,26 @@ def load_mixture(
     *,
     root: Path | str | None,
     revisions: Mapping[str, str] | None = None,
-    seed: int = 0,
+    held_out: float = 0.0,
 ) -> list[dict]:
     """Training rows of the parts, one part after the other, each with its own columns, "part" and "id".
 
-    An id is `"<part>/<the row's own id>"`. Of a part with n rows and share p, round(p·n) are kept, chosen by the hash
-    of their own ids as `limit` does: spread over the part, and the same whatever the order of the rows, the other
-    parts and the training seed.
+    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts.
 
     Args:
-        parts: names of training sets, each with its share, 0 < p ≤ 1.
-        root: folder with all of them, in the layout of `idlora.data.sources`; None reads the hub.
-        revisions: of the hub's data sets, see `load_rows`.
+        parts: names of training sets, each with its share.
+        root, revisions, held_out: see `load_training`.
 
     Raises:
-        DataError: see `load_rows`.
-        ValueError: a share so small that it keeps nothing of its part.
+        DataError, ValueError: see `load_training`.
 
     Leaves out weights above 1 (a row repeated) and shuffling, which is the trainer's.
     """
-    rows = []
-    for part, share in parts.items():
-        own = load_rows(part, "train", root=root, revisions=revisions)
-        kept = limit(own, round(share * len(own)), seed=seed)
-        rows += [row | {"id": f"{part}/{row['id']}", "part": part} for row in kept]
-    return rows
+    return [
+        row | {"id": f"{part}/{row['id']}", "part": part}
+        for part, share in parts.items()
+        for row in load_training(part, root=root, revisions=revisions, share=share, held_out=held_out)
+    ]
 
 
 def mixture_examples(rows: list[dict], *, template: Template = ALPACA) -> list[Example]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from idlora.data.catalogue import DATASETS, INSTRUCTION_COLUMNS, DataError, DatasetSpec, revision_of
-from idlora.data.choosing import limit
 from idlora.data.files import clean, only_json, read_json, read_jsonl
 from idlora.data.hub import fetch, fetch_files
+from idlora.data.splits import limit
 
 # CodeAlpaca writes the absence of an input in words, in 17 of its rows.
 NO_INPUT = "noinput"

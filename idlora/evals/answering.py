@@ -9,10 +9,14 @@ from idlora.evals import batching
 from idlora.evals.answers import THROUGHPUT, Share, ending_on_disk, gather, key_of, require_model
 from idlora.evals.generation import Generation
 from idlora.evals.likelihood import Likelihood
+from idlora.evals.loss import Loss
 from idlora.evals.prompts import Prompts
 from idlora.evals.protocol import Protocol, decoding, stops
 from idlora.evals.throughput import throughput
 from idlora.records import ANSWERS, META, AnswerLog, RecordError, read_json, write_json
+
+ASKS = {"generated": Generation, "likelihood": Likelihood, "loss": Loss}
+"""By the protocol's scoring, who asks the model."""
 
 CHOICE_TOKENS = 4
 """Room to leave after a prompt for a choice's letter; one or two suffice for every tokenizer we know."""
@@ -58,8 +62,7 @@ def answer(
     folder, room = Path(folder), protocol.max_new_tokens or CHOICE_TOKENS
     fits = partial(batching.fits, model, tokenizer, new_tokens=room)
     prompts = Prompts(rows, shown, protocol=protocol, template=template).fitting(fits)
-    ask = Likelihood if protocol.scoring == "likelihood" else Generation
-    asked = ask(model, tokenizer, prompts, protocol=protocol, stops=stops(protocol, template))
+    asked = ASKS[protocol.scoring](model, tokenizer, prompts, protocol=protocol, stops=stops(protocol, template))
     _claim(folder, {"model": identity, "context": batching.context_of(model), **decoding(protocol, template)})
     log = AnswerLog(folder / ANSWERS) if share else gather(folder)
     missing = [

@@ -11,7 +11,7 @@ from itertools import islice
 from idlora.data.templates import Template
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
-from idlora.evals.task import TEMPLATE
+from idlora.evals.task import TEMPLATE, Task
 
 EXAMPLE_END = "\n\n"
 """Between a worked example and what follows it."""
@@ -70,9 +70,16 @@ class Prompts:
             row,
             ("" if apart else task.header(row)) + worked + question(row),
             shots=len(shown) if protocol.num_fewshot else None,
-            choices=task.choices(row, layout) if protocol.scoring == "likelihood" else (),
+            choices=_choices(task, row, protocol),
             apart=apart,
         )
+
+
+def _choices(task: Task, row: dict, protocol: Protocol) -> tuple[str, ...]:
+    """The texts after the prompt whose likelihood is asked for."""
+    if protocol.scoring == "loss":
+        return (task.solution(row, protocol.layout),)
+    return task.choices(row, protocol.layout) if protocol.scoring == "likelihood" else ()
 
 
 def _worked_examples(rows: Sequence[dict], pool: Sequence[dict], protocol: Protocol) -> list[list[dict]]:

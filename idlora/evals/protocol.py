@@ -10,7 +10,9 @@ from idlora.evals.task import TEMPLATE, Task, file_digest, load_task
 
 __all__ = ["Permissions", "Protocol", "decoding", "stops"]
 
-SCORINGS = ("generated", "likelihood")
+SCORINGS = ("generated", "likelihood", "loss")
+DECODED = "generated"
+"""The one way of scoring that decodes anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,10 @@ class Protocol:
             outlive it: they are known by what was put to the model.
         name: what a person calls it, and no part of what is asked.
         file: of a benchmark of one's own.
-        scoring: "generated" decodes an answer and reads it; "likelihood" takes the most probable of an item's choices
-            and decodes nothing.
+        source: of the rows, where the benchmark has several.
+        share: of the source's rows that are asked, where others of them are trained on.
+        scoring: "generated" decodes an answer and reads it; "likelihood" takes the most probable of an item's choices,
+            and "loss" measures that of its solution: neither decodes anything.
         max_new_tokens: most tokens of an answer; None where none is decoded.
         temperature: 0 is greedy decoding.
         top_p: nucleus; 1 samples from the whole distribution. Read only where the temperature is above 0.
@@ -44,6 +48,8 @@ class Protocol:
     protocol_version: int
     name: str = ""
     file: Path | None = None
+    source: str | None = None
+    share: float | None = None
     scoring: str = "generated"
     max_new_tokens: int | None = None
     temperature: float = 0.0
@@ -59,7 +65,7 @@ class Protocol:
     def __post_init__(self):
         if self.scoring not in SCORINGS:
             raise ValueError(f"scoring={self.scoring!r} is none of {', '.join(SCORINGS)}")
-        if (self.max_new_tokens is None) != (self.scoring == "likelihood"):
+        if (self.max_new_tokens is None) != (self.scoring != DECODED):
             raise ValueError(
                 f"max_new_tokens={self.max_new_tokens} does not go with scoring={self.scoring!r}: give a number where "
                 "answers are generated, and null where they are not"
@@ -75,8 +81,8 @@ class Protocol:
             raise ValueError(f"limit={self.limit} leaves no item: give at least 1, or null for all")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(f"samples={self.samples} of greedy decoding are all the same: set temperature above 0")
-        if self.scoring == "likelihood" and self.samples > 1:
-            raise ValueError(f"samples={self.samples} does not go with scoring='likelihood': nothing is sampled")
+        if self.scoring != DECODED and self.samples > 1:
+            raise ValueError(f"samples={self.samples} does not go with scoring={self.scoring!r}: nothing is sampled")
         if self.layout not in self.task.layouts:
             raise ValueError(
                 f"{self.benchmark} has no layout {self.layout!r}: choose one of {', '.join(self.task.layouts)}"
@@ -85,13 +91,15 @@ class Protocol:
 
     @property
     def task(self) -> Task:
-        """The benchmark."""
-        return load_task(self.benchmark, self.file)
+        """The benchmark, with the rows of the protocol's source."""
+        return load_task(self.benchmark, self.file).configured(self)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What scores depend on beside model, prompts and data, as plain values: everything but the name."""
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "file")}
+        if self.source is None:
+            del own["source"], own["share"]
         return own if self.file is None else own | {"file": file_digest(self.file)}
 
     def refuse(self, **unused) -> None:
@@ -113,7 +121,9 @@ def decoding(protocol: Protocol, template: Template) -> dict[str, Any]:
     answer, and must not find the one that another number of examples was asked with.
     """
     asked = {"scoring": protocol.scoring, "num_fewshot": protocol.num_fewshot}
-    if protocol.scoring == "likelihood":
+    if protocol.source is not None:
+        asked["source"] = protocol.source
+    if protocol.scoring != DECODED:
         return asked
     own = {name: getattr(protocol, name) for name in ("max_new_tokens", "temperature")}
     sampling = {"top_p": protocol.top_p, "seed": protocol.seed} if protocol.temperature > 0 else {}

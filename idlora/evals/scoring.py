@@ -1,12 +1,14 @@
 """The second step of an evaluation: stored answers, read and scored item by item. No model, and no torch.
 
-folder/meta.json       what was asked: {"benchmark", "protocol", "unit", "items", "samples", "data_digest"}
+folder/meta.json       what was asked: {"benchmark", "protocol", "unit", "items", "samples", "data_digest"}, and of
+                       items that could not be "left_out": {reason: their ids}
 folder/items.jsonl     the records, scored
 folder/status.json     how scoring ended, where that was before its end: {"state": "failed"|…, "reason"}
 folder/DONE            SHA-256 of items.jsonl, written last
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +18,7 @@ from idlora.evals.answers import answered_prompts, ending_on_disk, require_model
 from idlora.evals.items import sha16
 from idlora.evals.prompts import Prompts
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.records import ANSWERS, META, AnswerLog, RecordError, read_json, write_items, write_json
+from idlora.records import ANSWERS, LEFT_OUT, META, AnswerLog, RecordError, read_json, write_items, write_json
 
 
 def score(
@@ -45,7 +47,7 @@ def score(
     Whatever ends it early is raised, after it was written to status.json.
 
     Raises:
-        ValueError: no rows, or too few worked examples.
+        ValueError: no rows, none that is not left out, or too few worked examples.
         RecordError: answers are missing, damaged or another model's, or the folder holds another evaluation.
         idlora.evals.sandbox.ExecutionRefused: the benchmark runs code, and that is not allowed or not possible.
     """
@@ -57,6 +59,16 @@ def score(
             "evaluate the model without rescore=true, which asks for those alone"
         )
     require_model(answers, identity)
+    samples = range(protocol.samples)
+    given = [[log.get((prompt.item_id, prompt.prompt_hash, each)) for each in samples] for prompt in prompts]
+    left_out: dict[str, list[str]] = defaultdict(list)
+    for prompt, (first, *_) in zip(prompts, given, strict=True):
+        if LEFT_OUT in first:
+            left_out[first[LEFT_OUT]].append(prompt.item_id)
+    kept = [index for index, (first, *_) in enumerate(given) if LEFT_OUT not in first]
+    if not kept:
+        raise ValueError(f"every row of {protocol.benchmark} {protocol.name} is left out: {'; '.join(left_out)}")
+    prompts, given = [prompts[index] for index in kept], _given([given[index] for index in kept], protocol)
     meta = {
         "benchmark": protocol.benchmark,
         "protocol": asdict(protocol) | {"file": protocol.file and str(protocol.file)},
@@ -64,25 +76,27 @@ def score(
         "items": len(prompts),
         "samples": protocol.samples,
         "data_digest": sha16(json.dumps(asked.rows, sort_keys=True)),
+        **({LEFT_OUT: dict(left_out)} if left_out else {}),
     }
     if (folder / META).exists() and _asked(read_json(folder / META)) != _asked(meta):
         raise RecordError(
             f"{folder / META} is of another protocol or other data: give this evaluation a folder of its own"
         )
-    given = [
-        [log.get((prompt.item_id, prompt.prompt_hash, sample)) for sample in range(protocol.samples)]
-        for prompt in prompts
-    ]
-    if protocol.scoring == "likelihood":
-        given = [each["logprobs"] for (each,) in given]
-    else:
-        given = [[each["raw"] for each in samples] for samples in given]
     with ending_on_disk(folder):
         write_json(folder / META, meta)
         write_items(
             folder,
             protocol.task.score(prompts, given, protocol=protocol, permissions=permissions, progress=progress),
         )
+
+
+def _given(records: list[list[dict]], protocol: Protocol) -> list:
+    """What `Task.score` takes of each item's answers."""
+    if protocol.scoring == "loss":
+        return [record for (record,) in records]
+    if protocol.scoring == "likelihood":
+        return [record["logprobs"] for (record,) in records]
+    return [[record["raw"] for record in samples] for samples in records]
 
 
 def _asked(meta: dict) -> dict:

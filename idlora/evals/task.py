@@ -54,7 +54,8 @@ class Task:
     """A benchmark: where its rows come from, how they are put to a model, and how answers are read and scored.
 
     Attributes:
-        data: its data set; the rows of its split "test" are asked.
+        data: its data set, whose split "test" is asked unless `rows` says otherwise; None where the protocol's source
+            decides (see `configured`).
         shown: the split whose rows serve as worked examples.
         unit: what an item is called where scores are printed.
         layouts: those that it has.
@@ -62,16 +63,34 @@ class Task:
         runs_code: whether scoring runs what the model wrote, which needs permission.
     """
 
-    data: DatasetSpec
+    data: DatasetSpec | None = None
     shown: str = "train"
     unit: str = "item"
     layouts: tuple[str, ...] = (TEMPLATE,)
     defaults: ClassVar[Mapping[str, Any]] = {}
     runs_code: bool = False
 
+    def configured(self, protocol: "Protocol") -> "Task":
+        """The benchmark as a protocol asks it: itself, where its rows do not depend on the protocol's ``source``.
+
+        Raises ValueError for a source that it does not have.
+        """
+        if protocol.source is not None or protocol.share is not None:
+            raise ValueError(f"{protocol.benchmark} has one source of rows: leave source and share at null")
+        return self
+
     def check(self, protocol: "Protocol") -> None:
         """Raises ValueError for settings that the benchmark does not have."""
         protocol.refuse(scoring="generated", num_fewshot=0, judge=None)
+
+    def rows(self, *, root: Path | None, revisions: Mapping[str, str] | None = None) -> list[dict]:
+        """The rows that are asked. Raises DataError, see `idlora.data.load_rows`."""
+        return load_rows(self.data, "test", root=root, revisions=revisions)
+
+    @property
+    def published_rows(self) -> int:
+        """How many rows are asked by what the hub's card says; 0 where it is not known. For estimates of time."""
+        return self.data.rows.get("test", 0)
 
     def examples(self, *, root: Path | None, revisions: Mapping[str, str] | None = None) -> list[dict]:
         """Rows to show as worked examples, best first. Raises DataError, see `idlora.data.load_rows`."""
@@ -90,7 +109,7 @@ class Task:
         return ""
 
     def solution(self, row: dict, layout: str) -> str:
-        """A row's right answer as it follows the prompt, for a worked example."""
+        """A row's right answer as it follows the prompt, for a worked example and for its loss."""
         raise NotImplementedError(f"{type(self).__name__} has no solution(row, layout) to show")
 
     def choices(self, row: dict, layout: str) -> tuple[str, ...]:
@@ -118,7 +137,8 @@ class Task:
 
         Args:
             prompts: as they were put.
-            answers: of each prompt, its samples (text), or the log-probabilities of its choices (float).
+            answers: of each prompt, its samples (text), or the log-probabilities of its choices (float), or the record
+                of its loss (`idlora.evals.loss`).
             protocol: what was asked.
             permissions: what the user allows, for benchmarks that run code.
             progress: called with (done, total), where scoring takes long.

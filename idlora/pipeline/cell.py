@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import gc
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from idlora.evals.protocol import Permissions, Protocol
 from idlora.pipeline.evaluation import Subject, evaluate_all, load_run, run_identity
 from idlora.pipeline.places import embedded_tokenizer
 from idlora.pipeline.progress import Silent
+from idlora.pipeline.typed import ConfigError
 from idlora.pipeline.work import at_work
 from idlora.records import Run, run_name
 from idlora.training import launching
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
-LATER = {"model": {"tokenizer": None}, "data": {"packing": False, "template": None}}
-"""Keys that came after the first results, with their defaults, at which they are left out: those keep their names."""
+MARGIN = 0.05
+"""Of a mixture that takes a share of a source, so much of the rest at least lies between it and rows held out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,10 @@ class Cell:
     processes: int | None = 1
     tracking: TrackingSpec = dataclasses.field(default_factory=TrackingSpec)
 
+    def __post_init__(self) -> None:
+        if self.method.kind != "none":
+            require_held_out(self.data, self.protocols)
+
     @property
     def config(self) -> dict[str, Any]:
         """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
@@ -59,8 +64,6 @@ class Cell:
             specs["data"]["template_version"] = TEMPLATE_VERSION
         if specs["model"]["tokenizer"] == embedded_tokenizer():
             specs["model"]["tokenizer"] = None  # where it lies is the machine's affair
-        for part, later in LATER.items():
-            specs[part] = {key: value for key, value in specs[part].items() if later.get(key, ...) != value}
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
 
     @property
@@ -124,6 +127,21 @@ class Cell:
             status = self.run.status
             return [": ".join(filter(None, [status.get("state", "never run"), status.get("reason")]))]
         return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.subject.waiting]
+
+
+def require_held_out(data: DataSpec, protocols: Iterable[Protocol]) -> None:
+    """Raises `ConfigError` where a protocol measures the loss on rows that a run with this data trains on."""
+    for protocol in protocols:
+        source = protocol.share is not None and protocol.task.data.name
+        if source not in data.sources or protocol.share <= data.held_out:
+            continue
+        taken = (data.parts or {}).get(source, 1.0)
+        if taken + protocol.share > 1 - MARGIN:
+            raise ConfigError(
+                f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of {source}'s training "
+                f"rows, of which data.held_out={data.held_out:g} are kept out of training: make that "
+                f"{protocol.share:g}, or take {protocol.name} out of heldout_sources"
+            )
 
 
 def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> Subject:

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from idlora.data.templates import ALPACA, Template, load_template
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.evals.task import load_task
-from idlora.pipeline.cell import Cell, finished
+from idlora.pipeline.cell import Cell, finished, require_held_out
 from idlora.pipeline.evaluation import Subject, load_model, model_identity
 from idlora.pipeline.override import override
 from idlora.pipeline.places import (
@@ -332,12 +332,15 @@ def subject_from_config(config: DictConfig) -> Subject:
     values = plain(config)
     data_root = locate_data(values["data_root"], scale=recorded["scale"], results_dir=values["results_dir"])
     evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
+    data, how = typed(DataSpec, _data_of(recorded), where="data"), _how(values, evals, data_root)
+    if trained:
+        require_held_out(data, how["protocols"])
     return finished(
         run.folder,
         typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
         typed(MethodSpec, recorded["method"], where="method"),
-        template=typed(DataSpec, _data_of(recorded), where="data").prompt_template if trained else template_of(values),
-        **_how(values, evals, data_root),
+        template=data.prompt_template if trained else template_of(values),
+        **how,
     )
 
 

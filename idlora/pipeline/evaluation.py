@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from idlora.data.sources import load_rows
 from idlora.data.templates import ALPACA, Template
 from idlora.evals.answers import THROUGHPUT, Share, answered_prompts, gather, require_model, unanswered
 from idlora.evals.prompts import Prompts
@@ -90,7 +89,7 @@ class Subject:
         where = {"root": self.data_root, "revisions": self.revisions}
         return {
             "protocol": protocol,
-            "rows": load_rows(protocol.task.data, "test", **where),
+            "rows": protocol.task.rows(**where),
             "shown": protocol.task.examples(**where) if protocol.num_fewshot else [],
             "template": self.template,
         }

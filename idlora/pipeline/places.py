@@ -97,7 +97,8 @@ def locate_revisions(revisions: Mapping[str, Any], *, own: Iterable[DatasetSpec]
 
 def datasets() -> dict[str, DatasetSpec]:
     """Every data set that the project knows, by name: those to train on, and the benchmarks'."""
-    return DATASETS | {spec.name: spec for spec in (load_task(name).data for name in task_names())}
+    specs = (load_task(name).data for name in task_names())
+    return DATASETS | {spec.name: spec for spec in specs if spec is not None}
 
 
 def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> str:

@@ -204,14 +204,14 @@ def text_of(cell: Cell) -> Text:
         else:
             count, each = DATASETS[name].rows["train"], DATASETS[name].characters
         rows, characters = rows + share * count, characters + share * count * each
-    left = min(rows - cell.data.holdout, cell.data.limit or rows)
+    free = rows * (1 - cell.data.held_out) - cell.data.validation_rows
+    left = min(free, cell.data.limit or rows)
     return Text(round(left), characters * left / rows)
 
 
 def items_of(cell: Cell, protocol: Protocol) -> int:
     """How many items of a protocol's benchmark the cell is evaluated on."""
-    data = protocol.task.data
-    count = data.rows.get("test", 0) if cell.data_root is None else _items(protocol, cell.data_root)
+    count = protocol.task.published_rows if cell.data_root is None else _items(protocol, cell.data_root)
     return count if protocol.limit is None else min(protocol.limit, count)
 
 
@@ -224,4 +224,4 @@ def _counted(name: str, root: Path, template: Template) -> tuple[int, float]:
 
 @functools.cache
 def _items(protocol: Protocol, root: Path) -> int:
-    return len(load_rows(protocol.task.data, "test", root=root))
+    return len(protocol.task.rows(root=root))

@@ -136,13 +136,18 @@ class Request:
     def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
         """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
         grid = self.grid()
-        overrides = (*self.overrides, override("protocol", self._protocols(grid)))
-        return {key: (key, self.scale, overrides) for key in grid.cells()}
+        own = {name: override("protocol", self._protocols(grid, name)) for name in grid.experiments}
+        return {key: (key, self.scale, (*self.overrides, own[key[0]])) for key in grid.cells()}
 
-    def _protocols(self, grid: Grid) -> list[str]:
-        """What was asked for, and what the columns name beside it."""
+    def _protocols(self, grid: Grid, experiment: str) -> list[str]:
+        """What was asked for, and what the columns of an experiment name beside it."""
         asked = [self.protocol] if isinstance(self.protocol, str) else list(self.protocol)
-        named = {column.protocol_at(self.scale) for column in grid.columns_at(self.scale)} - {None}
+        columns = [
+            column
+            for column in grid.columns_at(self.scale)
+            if any(grid.experiment(column, base) == experiment for base in grid.bases)
+        ]
+        named = {name for column in columns for name in column.protocols_at(self.scale)} - {None}
         return list(dict.fromkeys([*asked, *sorted(named)]))
 
     def gather(self, plan: Plan) -> Filled:

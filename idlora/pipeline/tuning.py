@@ -6,12 +6,14 @@ method; configs read the second through hparams=tuned. Test items are never look
 
 import csv
 import math
+import statistics
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from idlora.data.tokenization import IGNORED, TokenizedSet
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import Silent
@@ -128,14 +130,14 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
 
 
 def run_trial(cell: Cell, progress: Silent) -> Trial:
-    """Train the cell in a folder that is thrown away, and score it on its held-out rows."""
+    """Train the cell in a folder that is thrown away, and score it on its validation rows."""
     import torch
 
-    from idlora.training import NonFiniteLoss, build_adapted, build_base, build_data, heldout_loss, train
+    from idlora.training import NonFiniteLoss, build_adapted, build_base, build_data, train
 
     torch.set_num_threads(cell.threads)
     model, tokenizer = build_base(cell.model)
-    training, heldout = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
+    training, apart = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
     adapted = build_adapted(model, cell.method, cell.train.seed)
     loss, outcome = math.inf, "done"
     with tempfile.TemporaryDirectory() as scratch:
@@ -149,7 +151,7 @@ def run_trial(cell: Cell, progress: Silent) -> Trial:
                 folder=Path(scratch),
                 on_step=lambda step, total, loss: progress.step("trial", step, total),
             )
-            loss = heldout_loss(model=adapted, tokenizer=tokenizer, tokenized=heldout)
+            loss = validation_loss(adapted, apart, batch_size=cell.batch_size)
         except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search
             outcome = "diverged"
     return Trial(
@@ -160,6 +162,19 @@ def run_trial(cell: Cell, progress: Silent) -> Trial:
         outcome=outcome,
         config=run_digest(cell.config),
     )
+
+
+def validation_loss(model: Any, rows: TokenizedSet, *, batch_size: int) -> float:
+    """Mean over the rows of the row's mean loss over its response tokens, in nats.
+
+    Each row counts once, so that in a mixture of tasks an answer of one letter weighs as much as one of many lines.
+    """
+    from idlora.evals.loss import response_nats  # torch
+
+    prompts = [row["labels"].count(IGNORED) for row in rows.rows]
+    pairs = [(row["input_ids"][:at], row["input_ids"][at:]) for row, at in zip(rows.rows, prompts, strict=True)]
+    nats = response_nats(model, pairs, batch_size=batch_size)
+    return statistics.fmean(each / len(response) for each, (_, response) in zip(nats, pairs, strict=True))
 
 
 def _order(trial: Trial) -> tuple[str, str, float]:

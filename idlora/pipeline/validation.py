@@ -21,8 +21,7 @@ from idlora.pipeline.override import override
 from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
 from idlora.records import Evaluation
-from idlora.report.collect import percent, write_csv
-from idlora.report.intervals import interval
+from idlora.report.collect import write_csv
 from idlora.report.scores import read_scores
 
 BASE = "base"
@@ -155,11 +154,8 @@ def check(rows: Sequence[Published], cells: Sequence[Cell]) -> list[Checked]:
         if ours is None:
             checked.append(Checked(published=row))
             continue
-        low, high = interval(list(ours.values.values()))
-        score = percent(ours.mean)
-        checked.append(
-            Checked(published=row, score=score, low=percent(low), high=percent(high), items=len(ours.values))
-        )
+        score, low, high = map(ours.measure.written, (ours.mean, *ours.interval))
+        checked.append(Checked(published=row, score=score, low=low, high=high, items=len(ours.values)))
     return checked
 
 

@@ -19,10 +19,17 @@ from idlora.records.files import RecordError, one_sentence, sync_folder, write_t
 ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
 
 FIELDS = ("item_id", "item_hash", "prompt_hash", "sample", "raw", "parsed", "gold", "scores")
-"""The fields of every item's record; a benchmark may add its own beside them."""
+"""The fields of every item's record; a benchmark may add its own beside them.
+
+A score lies between 0 and 1, unless it has a weight in "weights" (name → number above 0): such a one is a loss of 0 or
+more a unit, and its mean over items is weighted by them.
+"""
 
 ANSWER_FIELDS = ("item_id", "prompt_hash", "sample")
 """The key of an answer; beside it stand "raw" (text) or "logprobs" (of the choices), and what it took."""
+
+LEFT_OUT = "left_out"
+"""In an answer, in the place of what it would say: why its item is not asked. In meta.json: reason → item ids."""
 
 CHECKSUM = "sha256"
 
@@ -207,6 +214,10 @@ def _check(record: Any) -> None:
         raise ValueError(f"item_id is text and sample an integer; got {record['item_id']!r}, {record['sample']!r}")
     if not isinstance(record["scores"], dict) or not record["scores"]:
         raise ValueError(f"item {record['item_id']!r} has scores {record['scores']!r}; it needs at least one")
+    weights = record.get("weights", {})
     for name, score in record["scores"].items():
-        if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= 1:
+        highest = math.inf if name in weights else 1
+        if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= highest:
             raise ValueError(f"item {record['item_id']!r} scores {name} = {score!r}; a score is a number from 0 to 1")
+        if name in weights and not (isinstance(weights[name], int | float) and 0 < weights[name] < math.inf):
+            raise ValueError(f"item {record['item_id']!r} weighs {name} with {weights[name]!r}; a weight is above 0")

@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from idlora.records import Evaluation, Run, find_runs
 from idlora.report.collect import label, parameter_figures
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, GridError, kind_of
-from idlora.report.intervals import Interval, bootstrap_seeds, interval
-from idlora.report.scores import Scores, read_scores
+from idlora.report.intervals import Interval, around, bootstrap, bootstrap_seeds, interval, residuals
+from idlora.report.measures import Measure, measure_of
+from idlora.report.scores import Scores, mean_of, read_scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """The scores behind one printed value: ``values`` (seeds, n) float fractions, its columns ordered as ``items``."""
+    """The scores behind one printed value: ``values`` (seeds, n) float, its columns ordered as ``items``.
+
+    The value is their mean. ``weights`` (n,) float of mean 1 stand in values already, w_i v_i: with them a difference
+    of two cells is paired item by item like any other, and an interval takes their variation into account.
+    """
 
     base: str
     method: str
@@ -31,6 +36,11 @@ class Cell:
     unit: str
     samples: int
     protocol: str
+    weights: NDArray[np.float64] | None = None
+
+    @property
+    def measure(self) -> Measure:
+        return measure_of(self.metric)
 
     @property
     def mean(self) -> float:
@@ -52,6 +62,9 @@ class Cell:
 
         Nothing but zeros or ones, over all seeds: that of one seed's items, since a bootstrap would have no width.
         """
+        if self.weights is not None:
+            mean, rest = residuals(self.values / self.weights, self.weights)
+            return around(mean, *((rest[0], bootstrap) if self.seeds == 1 else (rest, bootstrap_seeds)))
         extreme = self.values.max() == 0.0 or self.values.min() == 1.0
         return interval(self.values[0]) if self.seeds == 1 or extreme else bootstrap_seeds(self.values)
 
@@ -130,14 +143,16 @@ def gather(
                         if answer.cell not in [each.cell for each in filled.missing]:
                             filled.missing.append(answer)
                         continue
-                    run, evaluation = answer
-                    asked = (column.benchmark, column.protocol_at(scale))
-                    _same_protocol(protocols, asked, run=run, evaluation=evaluation)
+                    run, evaluations = answer
+                    for protocol, evaluation in evaluations.items():
+                        _same_protocol(protocols, (column.benchmark, protocol), run=run, evaluation=evaluation)
                     filled.base_labels[base] = label(run.config["model"])
                     figures = finder.figures(run)
                     if figures not in (known := filled.figures.setdefault((base, method), [])):
                         known.append(figures)
-                    found.append((run, evaluation, finder.scores(evaluation, column.metric)))
+                    parts = {each.name: finder.scores(each, column.metric) for each in evaluations.values()}
+                    scores = next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
+                    found.append((run, list(evaluations.values()), scores))
                 if len(found) == len(grid.seeds):
                     filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
     _own_names(filled)
@@ -150,6 +165,12 @@ def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
     Raises `GridError` where the two did not see the same items: an id that one lacks, or other content under an id.
     """
     ours, theirs = (dict(zip(side.items, side.hashes, strict=True)) for side in (cell, reference))
+    counted = [[] if side.weights is None else side.weights.tolist() for side in (cell, reference)]
+    if ours == theirs and counted[0] != counted[1]:
+        raise GridError(
+            f"{cell.runs[0]} and {reference.runs[0]} weigh the {cell.column.benchmark} items otherwise: their "
+            "tokenizers differ, and their losses a token cannot be compared"
+        )
     if ours != theirs:
         odd = sorted(item for item in ours.keys() | theirs.keys() if ours.get(item) != theirs.get(item))
         raise GridError(
@@ -178,7 +199,10 @@ class _Finder:
         self._scores: dict[Path, dict[str, Scores]] = {}
         self._figures: dict[str, dict[str, Any]] = {}
 
-    def find(self, column: Column, *, base: str, method: str, seed: int) -> tuple[Run, Evaluation] | Missing:
+    def find(
+        self, column: Column, *, base: str, method: str, seed: int
+    ) -> tuple[Run, dict[str | None, Evaluation]] | Missing:
+        """The run and its evaluations under the column's protocols."""
         experiment = self.grid.experiment(column, base)
         run = self._run(experiment, base=base, method=method, seed=seed)
         if run is None:
@@ -186,11 +210,13 @@ class _Finder:
         elif not run.done:
             status = run.status
             reason = ": ".join(filter(None, [status.get("state", "never started"), status.get("reason")]))
-        elif (evaluation := self._evaluation(run, column)) is None:
-            protocol = column.protocol_at(self.scale)
-            reason = f"not evaluated on {column.benchmark}" + (f" under {protocol}" if protocol else "")
         else:
-            return run, evaluation
+            asked = column.protocols_at(self.scale)
+            evaluations = {protocol: self._evaluation(run, column.benchmark, protocol) for protocol in asked}
+            lacking = [protocol for protocol, evaluation in evaluations.items() if evaluation is None]
+            if not lacking:
+                return run, evaluations
+            reason = f"not evaluated on {column.benchmark}" + (f" under {lacking[0]}" if lacking[0] else "")
         chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
         of_cell = (each.flags for each in self.grid.columns if self.grid.experiment(each, base) == experiment)
         words = (f"table={self.grid.table}", f"scale={self.scale}", chosen, *dict.fromkeys(of_cell), self.flags)
@@ -220,8 +246,7 @@ class _Finder:
             )
         return self.runs[names[0]] if names else None
 
-    def _evaluation(self, run: Run, column: Column) -> Evaluation | None:
-        benchmark, protocol = column.benchmark, column.protocol_at(self.scale)
+    def _evaluation(self, run: Run, benchmark: str, protocol: str | None) -> Evaluation | None:
         if run.name not in self._evaluations:
             self._evaluations[run.name] = run.evaluations()
         found = [each for each in self._evaluations[run.name] if each.benchmark == benchmark]
@@ -270,10 +295,12 @@ def _same_protocol(
         )
 
 
-def _cell(column: Column, found: list[tuple[Run, Evaluation, Scores]], *, base: str, method: str) -> Cell:
-    _, evaluation, first = found[0]
+def _cell(column: Column, found: list[tuple[Run, list[Evaluation], Scores]], *, base: str, method: str) -> Cell:
+    _, evaluations, first = found[0]
+    weights = None if first.weights is None else np.array(first.relative_weights)
+    values = np.array([list(scores.values.values()) for _, _, scores in found])
     for run, _, scores in found:
-        if (scores.hashes, scores.samples) != (first.hashes, first.samples):
+        if (scores.hashes, scores.samples, scores.weights) != (first.hashes, first.samples, first.weights):
             raise GridError(f"{found[0][0].name} and {run.name} did not see the same {column.benchmark} items")
     return Cell(
         base=base,
@@ -282,11 +309,12 @@ def _cell(column: Column, found: list[tuple[Run, Evaluation, Scores]], *, base: 
         runs=tuple(run.name for run, _, _ in found),
         items=tuple(first.values),
         hashes=tuple(first.hashes[item] for item in first.values),
-        values=np.array([list(scores.values.values()) for _, _, scores in found]),
+        values=values if weights is None else values * weights,
+        weights=weights,
         metric=first.metric,
         unit=first.unit,
         samples=first.samples,
-        protocol=evaluation.protocol.get("name", ""),
+        protocol=" + ".join(evaluation.protocol.get("name", "") for evaluation in evaluations),
     )
 
 

@@ -1,6 +1,7 @@
 """Runs → metrics.csv, one row per run x benchmark x metric. Always a full rebuild, and always the same bytes.
 
-Values and intervals are in percent. A run that is not done is a row with its state and no value: failures are data.
+Values and intervals are in the unit that ``measure`` names. A run that is not done is a row with its state and no
+value: failures are data.
 """
 
 import csv
@@ -11,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from idlora.records import RecordError, Run, find_runs, write_text
-from idlora.report.intervals import interval
 from idlora.report.scores import read_scores
 
 COLUMNS = (
     "scale", "run", "model", "model_label", "method", "method_label", "data", "seed",
-    "benchmark", "metric", "value", "ci_low", "ci_high", "items", "samples", "unit",
+    "benchmark", "metric", "measure", "value", "ci_low", "ci_high", "items", "samples", "unit",
     "parameters_trainable", "parameters_router", "parameters_total", "frozen_copies",
     "params_pct_paper", "params_pct_plain", "status", "protocol", "protocol_name",
 )  # fmt: skip
@@ -60,13 +60,15 @@ def run_rows(run: Run) -> list[dict[str, Any]]:
     rows = []
     for evaluation in run.evaluations():
         for metric, scores in read_scores(evaluation).items():
-            low, high = interval(list(scores.values.values()))
+            written = scores.measure.written
+            low, high = scores.interval
             rows.append(common | {
                 "benchmark": evaluation.benchmark,
                 "metric": metric,
-                "value": percent(scores.mean),
-                "ci_low": percent(low),
-                "ci_high": percent(high),
+                "value": written(scores.mean),
+                "ci_low": written(low),
+                "ci_high": written(high),
+                "measure": scores.measure.unit,
                 "items": len(scores.values),
                 "samples": scores.samples,
                 "unit": scores.unit,
@@ -109,11 +111,6 @@ def params_percentages(counts: Mapping[str, int]) -> dict[str, float]:
 def label(part: Mapping[str, Any]) -> str:
     """What a part of the config calls itself in a table."""
     return part.get("label") or part["name"]
-
-
-def percent(fraction: float) -> float:
-    """A fraction as percent, rounded so that sums in another order print the same."""
-    return round(100 * fraction, 6) + 0.0
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

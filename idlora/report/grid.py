@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from idlora.report.measures import Measure, measure_of
+
 PAPER, SMALL, EMBEDDED = "paper", "small", "embedded"
 UNTUNED = "base"
 """The method that trains nothing: one run per base model, whatever the experiment and the seed."""
@@ -38,9 +40,11 @@ class Column:
 
     ``experiment`` may hold ``{base}``. ``metric`` is the name of a score, or names of which the first counts that the
     evaluation gives. ``protocol`` names the one that the column shows, for all scales or by whose tasks they are; None
-    is the benchmark's first default. A column ``beside`` is no column of the paper's table: it is tested outside the
+    is the benchmark's first default. Of several (a list, for all scales or by kind of scale) the column shows the mean
+    of their means. A column ``beside`` is no column of the paper's table: it is tested outside the
     Holm family and takes neither bold nor †; ``note`` says what it is. ``flags`` are what the command that fills a cell
-    needs beside the usual.
+    needs beside the usual. ``scales`` are the kinds of scale (`kind_of`) that have the column. Columns of one measure
+    form a group, and a Holm family.
     """
 
     id: str
@@ -48,15 +52,22 @@ class Column:
     benchmark: str
     metric: str | list[str]
     heading: dict[str, str]
-    protocol: str | dict[str, str] | None = None
+    protocol: str | list[str] | dict[str, str] | None = None
     beside: bool = False
     note: str = ""
     flags: str = ""
-    scales: tuple[str, ...] = (PAPER, EMBEDDED)
+    scales: tuple[str, ...] = (PAPER, SMALL, EMBEDDED)
 
-    def protocol_at(self, scale: str) -> str | None:
-        """The name of the protocol that the column shows at this scale, or None for the benchmark's first default."""
-        return self.protocol.get(tasks_of(scale)) if isinstance(self.protocol, Mapping) else self.protocol
+    @property
+    def measure(self) -> Measure:
+        return measure_of(self.metric if isinstance(self.metric, str) else self.metric[0])
+
+    def protocols_at(self, scale: str) -> list[str | None]:
+        """The names of the protocols that the column shows at this scale; None is the benchmark's first default."""
+        found = self.protocol
+        if isinstance(found, Mapping):
+            found = found.get(kind_of(scale), found.get(tasks_of(scale)))
+        return found if isinstance(found, list) else [found]
 
     def heading_at(self, scale: str) -> str:
         """The column's heading at a scale that has it."""
@@ -116,11 +127,12 @@ class Grid:
                         f"column {column.id!r} needs the experiment {self.experiment(column, base)!r}, "
                         f"which is none of {list(self.experiments)}"
                     )
-            if without := [kind for kind in column.scales if kind not in column.heading]:
+            if without := [kind for kind in column.scales if tasks_of(kind) not in column.heading]:
                 raise GridError(f"column {column.id!r} has no heading for {without}")
         for scale in (PAPER, EMBEDDED):
             for benchmark in {column.benchmark for column in self.columns_at(scale)}:
-                asked = {each.protocol_at(scale) for each in self.columns_at(scale) if each.benchmark == benchmark}
+                of_benchmark = [each for each in self.columns_at(scale) if each.benchmark == benchmark]
+                asked = {name for each in of_benchmark for name in each.protocols_at(scale)}
                 if None in asked and len(asked) > 1:
                     raise GridError(
                         f"of the {benchmark} columns some name a protocol and some do not ({scale}): name every one"
@@ -143,7 +155,7 @@ class Grid:
         return list(dict.fromkeys(names))
 
     def columns_at(self, scale: str) -> list[Column]:
-        return [column for column in self.columns if tasks_of(scale) in column.scales]
+        return [column for column in self.columns if kind_of(scale) in column.scales]
 
     def label(self, method: str, scale: str) -> str:
         """What the table calls a method at this scale."""
@@ -184,7 +196,7 @@ def load_grid(folder: Path) -> Grid:
     for column in plan["columns"]:
         optional = {"protocol", "beside", "note", "flags", "scales"}
         _only(column, {field.name for field in fields(Column)}, path, optional=optional)
-        columns.append(Column(**column | {"scales": tuple(column.get("scales", (PAPER, EMBEDDED)))}))
+        columns.append(Column(**column | {"scales": tuple(column.get("scales", Column.scales))}))
     lists = {name: tuple(plan.get(name, ())) for name in ("seeds", "experiments", "methods", "notes")}
     paper = _paper(numbers.read_text(encoding="utf-8")) if numbers.is_file() else {}
     return Grid(**plan | lists | {"columns": tuple(columns), "paper": paper})

@@ -3,6 +3,7 @@
 All values are fractions; every bootstrap is seeded, so that a table's bytes repeat.
 """
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -15,19 +16,44 @@ SEED = 0
 CHUNK = 500
 """Resamples at a time where seeds are drawn too: bounds the memory at CHUNK x items."""
 
+FEW = 64
+"""Up to so many different values (or patterns over seeds) are drawn by their counts, more of them item by item."""
+
 Interval = tuple[float, float]
 
 
-def interval(values: ArrayLike) -> Interval:
-    """The interval of a mean of independent items in [0, 1]: values (n,) float.
+def interval(values: ArrayLike, weights: ArrayLike | None = None) -> Interval:
+    """The interval of a mean of independent items: values (n,) float, in [0, 1] or, with weights (n,) above 0, any.
 
     Wilson where all are 0 or 1. Also where all are *the same* extreme the bootstrap would have no width, so Wilson
-    covers pass@k at the floor and the ceiling too. Otherwise `bootstrap`. Raises ValueError without a value.
+    covers pass@k at the floor and the ceiling too. Otherwise `bootstrap`. Of a weighted mean Σ w v / Σ w the weights
+    are resampled with their items, to first order: the mean, and the bootstrap of what is left of each item's part of
+    it (the linearised ratio). Raises ValueError without a value.
     """
     values = _checked(values)
+    if weights is not None:
+        return around(*residuals(values, relative(weights)), bootstrap)
     if np.isin(values, (0.0, 1.0)).all():
         return wilson(int(values.sum()), len(values))
     return bootstrap(values)
+
+
+def relative(weights: ArrayLike) -> NDArray[np.float64]:
+    """Weights (n,) over their mean."""
+    weights = np.asarray(weights, dtype=float)
+    return weights / weights.mean()
+
+
+def residuals(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """The weighted mean m of values (…, n), and w (v - m): they average to zero, and vary as m does over resamples."""
+    mean = float((values * weights).mean())
+    return mean, weights * (values - mean)
+
+
+def around(mean: float, rest: NDArray[np.float64], resampled: Callable[[ArrayLike], Interval]) -> Interval:
+    """The interval of a weighted mean from that of its `residuals`."""
+    low, high = resampled(rest)
+    return mean + low, mean + high
 
 
 def wilson(successes: int, n: int) -> Interval:
@@ -42,8 +68,23 @@ def bootstrap(values: ArrayLike) -> Interval:
     A resample of n items has multinomial counts over the distinct values, so these are drawn instead of the items:
     the same distribution at a fraction of the time, and whatever the order of the items, the same bytes.
     """
-    distinct, counts = np.unique(_checked(values), return_counts=True)
+    values = _checked(values)
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) > FEW:
+        return _percentiles(np.concatenate([drawn @ values / len(values) for drawn in _resamples(len(values))]))
     return _bootstrap(tuple(distinct.tolist()), tuple(counts.tolist()))
+
+
+def _resamples(n: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of n items is drawn, (`CHUNK`, n) at a time, `RESAMPLES` in all; always the same draws."""
+    yield from (drawn.astype(float) for drawn in _drawn(n))
+
+
+@lru_cache(maxsize=2)
+def _drawn(n: int) -> list[NDArray[np.uint8]]:
+    rng, row = np.random.default_rng(SEED), np.arange(CHUNK)[:, None] * n
+    chunks = (rng.integers(n, size=(CHUNK, n)) + row for _ in range(RESAMPLES // CHUNK))
+    return [np.bincount(each.ravel(), minlength=CHUNK * n).reshape(CHUNK, n).astype(np.uint8) for each in chunks]
 
 
 @lru_cache(maxsize=4096)  # metrics, tests and orderings ask about the same items
@@ -66,10 +107,12 @@ def bootstrap_seeds(values: ArrayLike) -> Interval:
     seeds, n = values.shape
     distinct, counts = np.unique(values, axis=1, return_counts=True)
     rng, means = np.random.default_rng(SEED), []
-    for _ in range(RESAMPLES // CHUNK):
-        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=CHUNK) / seeds
-        by_item = rng.multinomial(n, counts / n, size=CHUNK) / n
-        means.append(((by_seed @ distinct) * by_item).sum(axis=1))
+    if many := distinct.shape[1] > FEW:
+        distinct = values
+    drawn = _resamples(n) if many else (rng.multinomial(n, counts / n, size=CHUNK) for _ in range(RESAMPLES // CHUNK))
+    for by_item in drawn:
+        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(by_item)) / seeds
+        means.append((by_seed * (by_item @ distinct.T / n)).sum(axis=1))
     return _percentiles(np.concatenate(means))
 
 

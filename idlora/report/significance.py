@@ -1,6 +1,6 @@
 """Does a method differ from the reference on the same items? Paired tests, effect sizes, and what they could have seen.
 
-Unit: an item of the benchmark (a question, a prompt, a problem's pass@k estimate), never a sample. d_i = method -
+Unit: an item (a question, a prompt, a problem's pass@k estimate, a row's loss), never a sample. d_i = method -
 reference on item i, paired by item id and seed; several seeds are averaged within the item first. Beside it the unit
 "seed": the same signed-rank test on each seed's mean difference, which few seeds cannot bring below alpha.
 
@@ -16,6 +16,7 @@ from scipy import optimize, stats
 
 from idlora.report.cells import Cell, Filled, pair
 from idlora.report.intervals import bootstrap, bootstrap_seeds
+from idlora.report.measures import Measure, measure_of
 
 ZERO_METHOD = "wilcox"
 """Zero differences are dropped before ranking (Wilcoxon 1945); scipy's default and so presumably the paper's."""
@@ -28,9 +29,10 @@ POWER = 0.80
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method against the reference on one column. Values, differences and intervals are fractions here.
+    """One method against the reference on one column. Values, differences, intervals are fractions or losses here.
 
-    ``nonzero`` items differ, in ``wins`` the method is ahead; under ``seeds_ahead`` seeds its mean is. ``seeds_ci`` and
+    A difference is method minus reference; who is ahead is the measure's affair. ``nonzero`` items differ, in ``wins``
+    the method is ahead; under ``seeds_ahead`` seeds its mean is. ``seeds_ci`` and
     ``seeds_p`` (the test with seeds as units) are None with one seed, ``mcnemar_p`` where items are not 0/1, ``holm_p``
     outside the family, ``detectable`` where these items cannot reach alpha at all; ``reach`` then says so, and is empty
     otherwise. ``scope`` says what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
@@ -72,12 +74,16 @@ class Comparison:
     reach: str
     scope: str
 
+    @property
+    def measure(self) -> Measure:
+        return measure_of(self.metric)
+
 
 def compare_all(filled: Filled) -> list[Comparison]:
     """Every method against its reference, on every column that both have, with Holm per base.
 
-    The family is named: all methods x all columns of the paper's table for one base. Columns beside the table are
-    tested and stand outside it. Raises `GridError` where two runs did not see the same items.
+    A family is named: all methods x all columns of one measure for one base. Columns beside the table are tested and
+    stand outside of all. Raises `GridError` where two runs did not see the same items.
     """
     grid, comparisons = filled.grid, []
     against = grid.reference if isinstance(grid.reference, str) else "each one's own reference"
@@ -90,15 +96,19 @@ def compare_all(filled: Filled) -> list[Comparison]:
             if (cell := filled.cells.get((base, method, column.id))) is not None
             and (reference := filled.cells.get((base, grid.reference_of(method), column.id))) is not None
         ]
-        family = [each for each in of_base if each.column not in beside]
-        adjusted = dict(zip(map(id, family), holm([each.wilcoxon_p for each in family]), strict=True))
-        name = f"{grid.table} {base}: methods x columns against {against}"
-        comparisons += [
-            replace(each, holm_p=adjusted[id(each)], family=name, family_size=len(family))
-            if id(each) in adjusted
-            else replace(each, family="beside the table", family_size=0, dagger=False)
-            for each in of_base
-        ]
+        families: dict[str, list[Comparison]] = {}
+        for each in of_base:
+            if each.column not in beside:
+                families.setdefault(each.measure.name, []).append(each)
+        adjusted = {
+            id(each): (p, f"{grid.table} {base}: {name}, methods x columns against {against}", len(family))
+            for name, family in families.items()
+            for each, p in zip(family, holm([each.wilcoxon_p for each in family]), strict=True)
+        }
+        for each in of_base:
+            holm_p, family, size = adjusted.get(id(each), (None, "beside the table", 0))
+            dagger = each.dagger and holm_p is not None
+            comparisons.append(replace(each, holm_p=holm_p, family=family, family_size=size, dagger=dagger))
     return comparisons
 
 
@@ -111,6 +121,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
     nonzero = int(np.count_nonzero(differences))
     statistic, p, method = wilcoxon(differences)
     binary = all(np.isin(side.values.mean(axis=0), (0.0, 1.0)).all() for side in (cell, reference))
+    lead = cell.measure.lead
     low, high = bootstrap(differences)
     difference = float(differences.mean())
     return Comparison(
@@ -131,11 +142,11 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         ci_high=high,
         seeds_ci=bootstrap_seeds(by_seed) if several else None,
         seeds_p=wilcoxon(of_seeds)[1] if several else None,
-        seeds_ahead=int((of_seeds > 0).sum()),
+        seeds_ahead=int((lead(of_seeds) > 0).sum()),
         rank_biserial=rank_biserial(differences),
         nonzero=nonzero,
-        wins=int((differences > 0).sum()),
-        losses=int((differences < 0).sum()),
+        wins=int((lead(differences) > 0).sum()),
+        losses=int((lead(differences) < 0).sum()),
         wilcoxon_statistic=statistic,
         wilcoxon_p=p,
         wilcoxon_method=method,
@@ -146,7 +157,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         family_size=0,
         smallest_p=smallest_p(nonzero),
         detectable=detectable_difference(differences, alpha=alpha),
-        dagger=p < alpha and difference > 0 and rank_biserial(differences) > 0,
+        dagger=p < alpha and lead(difference) > 0 and lead(rank_biserial(differences)) > 0,
         reach=_reach(nonzero, alpha=alpha),
         scope=_scope(len(by_seed) if several else 1, alpha=alpha),
     )

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from idlora.report.cells import Filled
-from idlora.report.collect import percent, write_csv
+from idlora.report.collect import write_csv
 from idlora.report.significance import EXACT_UP_TO, POWER, ZERO_METHOD, Comparison, compare_all, p_text
 
 COLUMNS = (
-    "base", "base_label", "method", "reference", "benchmark", "metric", "unit", "items", "samples", "seeds",
+    "base", "base_label", "method", "reference", "column", "benchmark", "metric", "measure", "unit", "items",
+    "samples", "seeds",
     "value", "reference_value", "difference", "ci_low", "ci_high", "seeds_ci_low", "seeds_ci_high", "seeds_p",
     "seeds_ahead", "rank_biserial", "nonzero", "wins", "losses",
     "wilcoxon_statistic", "wilcoxon_p", "wilcoxon_method", "zero_method", "mcnemar_p", "holm_p", "family",
@@ -20,9 +21,10 @@ COLUMNS = (
 def write_significance(
     filled: Filled, out: Path, comparisons: Sequence[Comparison] | None = None
 ) -> Sequence[Comparison]:
-    """Test every cell against the reference and write ``out`` (CSV; values and differences in percent, p rounded to
-    six significant digits). Returns the comparisons; those that a table has made already are taken from it, since
-    their bootstraps are most of a report's time. An empty cell has no test and no row."""
+    """Test every cell against the reference and write ``out`` (CSV; values and differences in the unit that
+    ``measure`` names, p rounded to six significant digits). Returns the comparisons; those that a table has made
+    already are taken from it, since their bootstraps are most of a report's time. An empty cell has no test and no row.
+    """
     comparisons = compare_all(filled) if comparisons is None else comparisons
     write_csv(out, COLUMNS, [_row(each, filled) for each in comparisons])
     return comparisons
@@ -38,7 +40,8 @@ def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:
         "",
         f"Test: Wilcoxon signed-rank, two-sided, raw; zero differences dropped ({ZERO_METHOD!r}); exact (ties as "
         f"midranks) up to {EXACT_UP_TO} differing items, normal approximation above.",
-        f"†: p < {grid.alpha:g} and ahead of {one}. Holm's family: methods x columns of one base.",
+        f"†: p < {grid.alpha:g} and ahead of {one}. Holm's families: methods x columns of "
+        "one base, scores and held-out losses apart.",
         f"detectable: the smallest true difference seen with {POWER:.0%} power when as many items differ as do here.",
     ]
     for base in grid.bases:
@@ -49,7 +52,8 @@ def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:
                 lines += [
                     "",
                     f"{filled.base_labels[base]} · {column.heading_at(filled.scale)} · n = {own[0].items} "
-                    f"{own[0].unit}s{_samples(own[0])} · {labels[reference]} {100 * own[0].reference_value:.1f} %",
+                    f"{own[0].unit}s{_samples(own[0])} · {labels[reference]} "
+                    f"{own[0].measure.text(own[0].reference_value)} {own[0].measure.unit}",
                 ]
                 lines += [f"  {line}" for each in own for line in _sentences(each, labels)]
     lines += ["", *(f"Note: {scope}." for scope in dict.fromkeys(each.scope for each in comparisons))]
@@ -63,34 +67,38 @@ def _samples(comparison: Comparison) -> str:
 
 
 def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
+    def text(value: float) -> str:
+        return each.measure.text(value, signed=True)
+
     head = (
-        f"{labels[each.method]:<10} {100 * each.difference:+6.1f} [{100 * each.ci_low:+.1f}, {100 * each.ci_high:+.1f}]"
+        f"{labels[each.method]:<10} {text(each.difference):>6} [{text(each.ci_low)}, {text(each.ci_high)}]"
         f"  rank-biserial {each.rank_biserial:+.2f}  p {p_text(each.wilcoxon_p)}{' †' if each.dagger else ''}"
     )
-    tests = [f"{each.wilcoxon_method}, {each.nonzero} differ ({each.wins} up, {each.losses} down)"]
+    tests = [f"{each.wilcoxon_method}, {each.nonzero} differ ({each.wins} ahead, {each.losses} behind)"]
     if each.mcnemar_p is not None:
         tests.append(f"McNemar p {p_text(each.mcnemar_p)}")
     if each.holm_p is not None:
         tests.append(f"Holm p {p_text(each.holm_p)} of {each.family_size}")
     fixed = " with these seeds" if each.seeds > 1 else ""
-    tests.append(each.reach or f"detectable {100 * each.detectable:.1f}{fixed}")
+    tests.append(each.reach or f"detectable {each.measure.text(each.detectable)}{fixed}")
     if each.seeds_ci:
-        tests.append(f"over seeds and items [{100 * each.seeds_ci[0]:+.1f}, {100 * each.seeds_ci[1]:+.1f}]")
+        tests.append(f"over seeds and items [{', '.join(map(text, each.seeds_ci))}]")
         tests.append(f"over seeds p {p_text(each.seeds_p)} ({each.seeds_ahead} of {each.seeds} ahead)")
     return [head, f"{'':<10} {' · '.join(tests)}"]
 
 
 def _row(each: Comparison, filled: Filled) -> dict[str, Any]:
-    low, high = each.seeds_ci or (None, None)
+    (low, high), written = each.seeds_ci or (None, None), each.measure.written
     own = {name: getattr(each, name) for name in COLUMNS if hasattr(each, name)}
     return own | {
         "base_label": filled.base_labels[each.base],
-        **{name: percent(own[name]) for name in ("value", "reference_value", "difference", "ci_low", "ci_high")},
-        "seeds_ci_low": _or_empty(low, percent),
-        "seeds_ci_high": _or_empty(high, percent),
+        "measure": each.measure.unit,
+        **{name: written(own[name]) for name in ("value", "reference_value", "difference", "ci_low", "ci_high")},
+        "seeds_ci_low": _or_empty(low, written),
+        "seeds_ci_high": _or_empty(high, written),
         "seeds_p": _or_empty(each.seeds_p, _digits),
         "seeds_ahead": each.seeds_ahead if each.seeds_ci else "",
-        "detectable_difference": _or_empty(each.detectable, percent),
+        "detectable_difference": _or_empty(each.detectable, written),
         "rank_biserial": f"{each.rank_biserial + 0.0:.6f}",
         "wilcoxon_p": _digits(each.wilcoxon_p),
         "mcnemar_p": _or_empty(each.mcnemar_p, _digits),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idlora.report.cells import Filled, Missing, gather
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, PaperValue, kind_of
+from idlora.report.measures import Measure
 from idlora.report.ordering import PARAMS, Ordering, orderings
 from idlora.report.significance import Comparison, compare_all
 
@@ -18,7 +19,7 @@ EMPTY = "—"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One printed value in percent with its 95 % interval.
+    """One printed value, in its column's measure, with its 95 % interval; ``digits`` stand after the point.
 
     ``spread`` is the standard deviation over seeds, None with one; ``paper`` is None at any scale but the paper's.
     """
@@ -27,6 +28,7 @@ class Entry:
     low: float
     high: float
     spread: float | None
+    digits: int
     best: bool
     dagger: bool
     paper: PaperValue | None
@@ -71,6 +73,14 @@ class Table:
     @property
     def columns(self) -> list[Column]:
         return self.filled.columns
+
+    @property
+    def groups(self) -> dict[Measure, list[Column]]:
+        """The columns by their measure."""
+        found: dict[Measure, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.measure, []).append(column)
+        return found
 
     @property
     def missing(self) -> list[Missing]:
@@ -132,15 +142,10 @@ def lay_out(filled: Filled) -> Table:
     return Table(filled=filled, rows=rows, comparisons=comparisons, orderings=orderings(filled))
 
 
-def one_decimal(fraction: float) -> float:
-    """Percent as it is printed; bold and ties are judged on this, since it is what a reader sees."""
-    return round(100 * fraction, 1) + 0.0
-
-
 def _best(filled: Filled, base: str, column: Column) -> set[str]:
-    """The methods with the highest printed value, the untuned base among them; none where all tie, or beside."""
+    """The methods whose printed value is ahead, the untuned base among them; none where all tie, or beside."""
     printed = {
-        method: one_decimal(filled.cells[base, method, column.id].mean)
+        method: column.measure.lead(column.measure.printed(filled.cells[base, method, column.id].mean))
         for method in filled.grid.methods
         if (base, method, column.id) in filled.cells
     }
@@ -153,12 +158,14 @@ def _entry(filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: boo
     cell = filled.cells.get(key)
     if cell is None:
         return None
-    low, high = cell.interval
+    printed = cell.measure.printed
+    low, high = map(printed, cell.interval)
     return Entry(
-        value=one_decimal(cell.mean),
-        low=one_decimal(low),
-        high=one_decimal(high),
-        spread=None if cell.spread is None else one_decimal(cell.spread),
+        value=printed(cell.mean),
+        low=low,
+        high=high,
+        spread=None if cell.spread is None else printed(cell.spread),
+        digits=cell.measure.digits,
         best=best,
         dagger=dagger,
         paper=filled.grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,

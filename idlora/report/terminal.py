@@ -9,7 +9,8 @@ from rich.text import Text
 
 from idlora.report import text
 from idlora.report.grid import Column
-from idlora.report.render import beside_paper, brackets, dagger, params_text, spread, trained_text
+from idlora.report.measures import PERCENT
+from idlora.report.render import beside_paper, brackets, dagger, params_text, shown, spread, trained_text
 from idlora.report.tables import EMPTY, Entry, Table
 
 NAMES, COLUMN = 34, 19
@@ -23,11 +24,13 @@ class OnTerminal:
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table, columns = self.table, self.table.columns
-        fit = max(1, (options.max_width - NAMES) // COLUMN)
+        table, fit = self.table, max(1, (options.max_width - NAMES) // COLUMN)
         yield Text(table.grid.title, style="bold")
-        for start in range(0, len(columns), fit):
-            yield _block(table, columns[start : start + fit])
+        for measure, columns in table.groups.items():
+            if measure is not PERCENT:
+                yield Text(text.group_title(measure), style="bold")
+            for start in range(0, len(columns), fit):
+                yield _block(table, columns[start : start + fit])
         below = [text.caption(table), *text.notes(table), *filter(None, [text.ordering_counts(table.orderings)])]
         if table.missing:
             below += ["Missing:", *text.missing_lines(table)]
@@ -62,5 +65,5 @@ def _block(table: Table, columns: list[Column]) -> rich.table.Table:
 def _entry(entry: Entry | None) -> Text:
     if entry is None:
         return Text(EMPTY)
-    value = Text(f"{entry.value:.1f}", style="bold" if entry.best else "")
+    value = Text(shown(entry, entry.value), style="bold" if entry.best else "")
     return value.append(f"{dagger(entry)}{spread(entry)}\n{brackets(entry)}{beside_paper(entry, chr(10))}", "dim")

@@ -2,6 +2,7 @@
 
 from idlora.report.grid import PAPER, SMALL, kind_of
 from idlora.report.intervals import CONFIDENCE, RESAMPLES
+from idlora.report.measures import PERCENT, Measure
 from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
 from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD, seeds_sentence
 from idlora.report.tables import Table
@@ -37,13 +38,14 @@ def notes(table: Table) -> list[str]:
     grid = table.grid
     reference = reference_name(table)
     lines = [
-        f"Values are percent with {CONFIDENCE:.0%} intervals in brackets: Wilson's for 0/1 items, otherwise a "
-        f"percentile bootstrap over problems ({RESAMPLES} resamples, seeded), and over seeds and items where there are "
+        f"Scores are percent with {CONFIDENCE:.0%} intervals in brackets: Wilson's for 0/1 items, otherwise a "
+        f"percentile bootstrap over items ({RESAMPLES} resamples, seeded), and over seeds and items where there are "
         f"several seeds. {items(table)}.",
+        *(_held_out(measure) for measure in table.groups if measure is not PERCENT),
         "Bold: the best printed value among a model's rows, the untuned base included; equal values are all bold.",
         f"†: ahead of {reference} with p < {grid.alpha:g} in a Wilcoxon signed-rank test paired by item, two-sided, "
         f"raw, zero differences dropped ({ZERO_METHOD!r}), exact up to {EXACT_UP_TO} differing items. Holm's "
-        "correction, McNemar's test and effect sizes are in the significance file.",
+        "correction (scores and held-out losses apart), McNemar's test and effect sizes are in the significance file.",
         "# trained: parameters that are trained; # params (%): trainable / (base + trainable + frozen copies of base "
         "rows), as the paper counts; without the copies in parentheses where that differs.",
         _seeds(table),
@@ -52,6 +54,21 @@ def notes(table: Table) -> list[str]:
         *(" ".join(note.split()) for note in grid.notes),
     ]
     return [line for line in lines if line]
+
+
+def group_title(measure: Measure) -> str:
+    """The heading over the columns of a measure."""
+    better = "lower" if measure.lower_is_better else "higher"
+    return f"{measure.name.capitalize()}: {measure.unit}, {better} is better"
+
+
+def _held_out(measure: Measure) -> str:
+    return (
+        f"{measure.name.capitalize()}: {measure.unit} of the response, its end included, over rows that no run trained "
+        "on and over the benchmarks' own solutions; lower is better. A row is an item of the tests. An interval says "
+        "how well these rows tell the loss of such rows; how methods differ on the same rows, the differences below "
+        "tell. Bits a byte are in metrics.csv."
+    )
 
 
 def reference_name(table: Table) -> str:
@@ -90,7 +107,10 @@ def items(table: Table) -> str:
     for cell in table.filled.cells.values():
         samples = f" x {cell.samples} samples" if cell.samples > 1 else ""
         plural = "" if len(cell.items) == 1 else "s"
-        sizes[cell.column.benchmark] = f"{len(cell.items)} {cell.unit}{plural}{samples} ({cell.column.benchmark})"
+        protocols = cell.column.protocols_at(table.scale)
+        name = " ".join(filter(None, [cell.column.benchmark, *protocols])) if len(protocols) == 1 else ""
+        sizes[name] = f"{len(cell.items)} {cell.unit}{plural}{samples} ({name})"
+    sizes.pop("", None)  # a mean of columns that stand beside it
     return "n = " + ", ".join(dict.fromkeys(sizes.values())) if sizes else "No cell has a value yet"
 
 

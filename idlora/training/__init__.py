@@ -27,7 +27,6 @@ _HOME = {
     "NonFiniteLoss": "trainer",
     "OutOfMemory": "trainer",
     "TrainingFailed": "trainer",
-    "heldout_loss": "trainer",
     "train": "trainer",
     "shared_base": "bases",
     "Resources": "telemetry",

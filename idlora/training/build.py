@@ -31,14 +31,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from idlora.data import (
     TokenizedSet,
-    holdout,
+    asked,
     limit,
     load_mixture,
-    load_rows,
+    load_training,
     mixture_examples,
     pack,
     to_examples,
     tokenize_once,
+    validation,
 )
 from idlora.training.checkpoints import first_line
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
@@ -296,21 +297,18 @@ def build_data(
     root: Path | str | None,
     revisions: Mapping[str, str] | None = None,
 ) -> tuple[TokenizedSet, TokenizedSet | None]:
-    """The tokenized training set and the slice held out of it (None where `spec.holdout` is 0).
+    """The tokenized training set and its validation slice (None where `spec.validation_rows` is 0).
 
-    The slice is the same whatever `spec.limit` says: it is set apart first, and the limit cuts the rest. It is never
-    packed, so that each of its rows is scored as one.
+    Rows held out (`spec.held_out`) are in neither. The slice is the same whatever `spec.limit` says: it is set apart
+    first, and the limit cuts the rest. It is never packed, so that each of its rows is scored as one.
 
     Raises:
-        DataError: see `idlora.data.load_rows`, `idlora.data.load_mixture` and `idlora.data.tokenize`.
-        ValueError: the template refuses a row.
+        DataError: see `idlora.data.load_rows` and `idlora.data.tokenize`.
+        ValueError: the template refuses a row, or nothing is left to train on.
     """
-    mixed = spec.parts is not None
-    if mixed:
-        rows = load_mixture(spec.parts, root=root, revisions=revisions)
-    else:
-        rows = load_rows(spec.name, "train", root=root, revisions=revisions)
-    rest, held_out = holdout(rows, spec.holdout)
+    mixed, where = spec.parts is not None, {"root": root, "revisions": revisions, "held_out": spec.held_out}
+    rows = load_mixture(spec.parts, **where) if mixed else load_training(spec.name, **where)
+    rest, apart = validation(rows, spec.validation_rows, lambda row: asked(row["part"] if mixed else spec.name, row))
 
     def tokenized(rows: list[dict]) -> TokenizedSet:
         template = spec.prompt_template
@@ -322,5 +320,5 @@ def build_data(
     training = tokenized(limit(rest, spec.limit))
     return (
         pack(training, spec.max_length) if spec.packing else training,
-        tokenized(held_out) if held_out else None,
+        tokenized(apart) if apart else None,
     )

@@ -112,7 +112,9 @@ class DataSpec:
         max_length: most tokens of a row, prompt, response and end mark together.
         parts: of a mixture: training sets, each with the share of its rows; None for a single set.
         limit: most rows, chosen evenly over the set; None is all of them.
-        holdout: rows set apart from the training set, for choosing a learning rate; never trained on.
+        held_out: share of every source's rows that is kept out of training, to measure the loss on; which rows that
+            are is decided by their prompts alone.
+        validation_rows: rows set apart from the others, for choosing a learning rate; a trial does not train on them.
         digest: of the data's content, where it is known.
         packing: several examples in one row of at most `max_length` tokens, each blind to the others. A row of the
             effective batch is then such a pack.
@@ -123,7 +125,8 @@ class DataSpec:
     max_length: int
     parts: Mapping[str, float] | None = None
     limit: int | None = None
-    holdout: int = 0
+    held_out: float = 0.0
+    validation_rows: int = 0
     digest: str | None = None
     packing: bool = False
     template: Mapping[str, str] | None = None
@@ -132,7 +135,9 @@ class DataSpec:
     def __post_init__(self) -> None:
         _at_least("data", 2, max_length=self.max_length)
         _at_least("data", 1, limit=self.limit)
-        _at_least("data", 0, holdout=self.holdout)
+        _at_least("data", 0, validation_rows=self.validation_rows)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"data.held_out is {self.held_out}: a share that leaves rows to train on lies in [0, 1).")
         if self.parts is not None and not self.parts:
             raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
         for part, share in (self.parts or {}).items():

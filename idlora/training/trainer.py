@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -133,34 +133,6 @@ def train(
         micro_batch_size=arguments.per_device_train_batch_size,
         accumulation=arguments.gradient_accumulation_steps,
     )
-
-
-@torch.no_grad()
-def heldout_loss(
-    *,
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tokenized: TokenizedSet,
-    batch_size: int = 32,
-) -> float:
-    """Mean over the rows of a set of the row's mean loss over its response tokens, in nats, without dropout.
-
-    Each row counts once, so that in a mixture of tasks an answer of one letter weighs as much as one of many lines.
-    The model's mode is left as it was.
-    """
-    was_training = model.training
-    model.eval()
-    losses = []
-    # Rows of like length together: less padding, the same mean.
-    rows = sorted(tokenized.rows, key=lambda row: len(row["input_ids"]))
-    for batch in DataLoader(rows, batch_size=batch_size, collate_fn=_collator(tokenizer)):
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        labels = batch.pop("labels")[:, 1:]
-        logits = model(**batch).logits[:, :-1].float()
-        each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")  # 0 where ignored
-        losses.append(each.sum(dim=1) / (labels != -100).sum(dim=1))
-    model.train(was_training)
-    return float(torch.cat(losses).mean())
 
 
 class StepTrainer(Trainer):

@@ -76,7 +76,7 @@ def test_a_config_packs_the_training_set_and_never_the_rows_held_out(tmp_path):
     (tmp_path / "gsm8k").mkdir()
     rows = [json.dumps({"question": f"{n}?", "answer": f"#### {n}"}) + "\n" for n in range(20)]
     (tmp_path / "gsm8k" / "train.jsonl").write_text("".join(rows))
-    spec = DataSpec(name="gsm8k", max_length=512, holdout=4, packing=True)
+    spec = DataSpec(name="gsm8k", max_length=512, validation_rows=4, packing=True)
     training, held = build_data(spec, byte_tokenizer(), root=tmp_path)
     assert len(training) < len(training.ids) == 16
     assert all("position_ids" in row for row in training.rows)

@@ -45,7 +45,7 @@ def test_a_text_is_counted_where_it_lies_and_known_of_the_hubs_sets(results: Pat
     mixture = text_of(cell_of(results, "multitask_llama3", "lora", scale="paper"))
     assert mixture.rows == 52_002 + 7_473 + 20_022 // 2
     assert mixture.characters == pytest.approx(52_002 * 464 + 7_473 * 619 + 10_011 * 405)
-    cut = dataclasses.replace(cell, data=dataclasses.replace(cell.data, limit=128, holdout=10))
+    cut = dataclasses.replace(cell, data=dataclasses.replace(cell.data, limit=128, validation_rows=10))
     assert text_of(cut).rows == 128
     assert text_of(cut).characters == pytest.approx(here.characters / 10)
     (protocol,) = cell.protocols

@@ -132,7 +132,7 @@ def test_what_is_planned_is_counted_under_the_cells_template(experiment, cell, c
 
 
 def test_every_part_of_a_mixture_and_what_is_held_out_of_it_has_the_runs_template(cell, chat) -> None:
-    mixed = cell(f"template.path={chat}", "data.limit=24", "data.holdout=8", experiment="multitask_llama3")
+    mixed = cell(f"template.path={chat}", "data.limit=24", "data.validation_rows=8", experiment="multitask_llama3")
     tokenizer = AutoTokenizer.from_pretrained(mixed.model.path_or_id)
     training, held_out = build_data(mixed.data, tokenizer, root=mixed.data_root)
     assert len({id.split("/")[0] for id in training.ids}) == 3

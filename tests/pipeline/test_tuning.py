@@ -74,7 +74,7 @@ def test_the_committed_choices_follow_from_the_committed_trials(repository: Path
 
 def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_on(tmp_path: Path) -> None:
     overrides = [
-        f"results_dir={tmp_path}", "data.limit=32", "data.holdout=16", "train.max_steps=1", "threads=1",
+        f"results_dir={tmp_path}", "data.limit=32", "data.validation_rows=16", "train.max_steps=1", "threads=1",
     ]  # fmt: skip
     cells = [
         compose_cell(
@@ -108,7 +108,7 @@ def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_o
 @pytest.mark.parametrize(("experiment", "method"), [("gsm8k_llama3", "idlora"), ("multitask_llama3_2_3b", "vera")])
 def test_the_committed_trials_are_of_todays_configs(experiment: str, method: str, repository: Path) -> None:
     plan = yaml.safe_load((repository / "experiments/tuning/trials.yaml").read_text())
-    rates, held = plan["learning_rates"], f"data.holdout={plan['holdout']}"
+    rates, held = plan["learning_rates"], f"data.validation_rows={plan['holdout']}"
     cell = compose_cell(
         experiment, method, scale="tiny", seed=plan["seed"], overrides=[held, f"train.learning_rate={rates[0]}"]
     )

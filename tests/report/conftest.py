@@ -30,6 +30,11 @@ SCORES = {"gsm8k": ("strict", "flexible"), "humaneval": ("passed",), "hexphi": (
 SCORES |= {"hexphi_benign": ("refusal",), "mmlu": ("acc",), "commonsenseqa": ("acc",)}
 UNITS = {"humaneval": "problem", "hexphi": "prompt", "hexphi_benign": "prompt"}
 DIGEST = "0badcafe"
+HELDOUT = "heldout"
+"""The benchmark whose sources are evaluations of their own, `ROWS` rows each."""
+
+ROWS = 70
+LOSSES = {"base": 2.0, "fft": 0.9, "lora": 1.0, "dora": 1.01, "hydralora": 1.0, "idlora": 1.02}
 
 
 class World:
@@ -67,9 +72,38 @@ class World:
                 "frozen_copies": 48_000 if method == "idlora" else 0,
             })  # fmt: skip
         for benchmark in self.grid.benchmarks(experiment, self.scale) if benchmarks is None else benchmarks:
-            if not is_complete(run.eval_folder(benchmark, DIGEST)):  # an untuned base is one run for all seeds
+            if benchmark == HELDOUT:
+                self.measure(run, experiment, method, seed)
+            elif not is_complete(run.eval_folder(benchmark, DIGEST)):  # an untuned base is one run for all seeds
                 self.evaluate(run, benchmark, self.draw(experiment, method, benchmark, seed))
         return run
+
+    def measure(self, run: Run, experiment: str, method: str, seed: int) -> None:
+        """The held-out losses that the grid's columns show of a cell."""
+        columns = [each for each in self.grid.columns_at(self.scale) if each.benchmark == HELDOUT]
+        own = [each for each in columns if any(self.grid.experiment(each, b) == experiment for b in self.grid.bases)]
+        for source in dict.fromkeys(name for column in own for name in column.protocols_at(self.scale)):
+            if not is_complete(run.eval_folder(HELDOUT, source)):
+                rows = np.random.default_rng(sum(map(ord, source)))
+                tokens, hard = rows.integers(5, 200, ROWS), rows.normal(0, 0.3, ROWS)
+                key = [sum(map(ord, method + source)), 0 if method == "base" else seed]
+                luck = np.random.default_rng(key).normal(0, 0.05, ROWS)
+                nats = np.maximum(LOSSES.get(method, 1.03) + hard + luck, 0.01) * tokens
+                self.record_losses(run, source, nats=nats, tokens=tokens)
+
+    def record_losses(self, run: Run, source: str, *, nats: np.ndarray, tokens: np.ndarray) -> Path:
+        """Write a finished evaluation of a source's held-out loss: the rows' nats and tokens; a token is four bytes."""
+        folder = run.eval_folder(HELDOUT, source)
+        records = [
+            record(f"row/{item}", 0, {"nats_per_token": loss / count, "bits_per_byte": loss / np.log(2) / 4 / count})
+            | {"raw": "", "weights": {"nats_per_token": int(count), "bits_per_byte": 4 * int(count)}, "nats": loss}
+            for item, (loss, count) in enumerate(zip(nats.tolist(), tokens.tolist(), strict=True))
+        ]
+        protocol = {"protocol_version": 1, "name": source, "source": source}
+        meta = {"benchmark": HELDOUT, "protocol": protocol, "unit": "row", "items": len(records), "samples": 1}
+        write_json(folder / "meta.json", meta | {"data_digest": "d"})
+        write_items(folder, records)
+        return folder
 
     def draw(self, experiment: str, method: str, benchmark: str, seed: int = 0) -> np.ndarray:
         """0/1 (items, samples). An item's difficulty is shared by all methods; the untuned base is its own for all."""

@@ -76,8 +76,8 @@ def test_a_label_and_a_protocol_may_differ_by_kind_of_scale(repository, grid):
     assert table7.label("lora_quarter", "paper") == "LoRA r=8"
     assert table7.label("lora_quarter", "tiny") == "LoRA r=2"
     column = dataclasses.replace(grid.columns[0], protocol={"paper": "5shot"})
-    assert (column.protocol_at("paper"), column.protocol_at("tiny")) == ("5shot", None)
-    assert dataclasses.replace(column, protocol="0shot").protocol_at("tiny") == "0shot"
+    assert (column.protocols_at("paper"), column.protocols_at("tiny")) == (["5shot"], [None])
+    assert dataclasses.replace(column, protocol="0shot").protocols_at("tiny") == ["0shot"]
 
 
 def test_pairs_have_a_reference_each_and_the_others_are_not_tested(repository):

@@ -122,7 +122,7 @@ def _ends(row: dict[str, str], name: str) -> tuple[float, float] | None:
 
 
 def _is_of(row: dict[str, str], column: Column) -> bool:
-    return (row["benchmark"], row["metric"]) == (column.benchmark, column.metric)
+    return row["column"] == column.id
 
 
 def _reference(grid: Grid, scale: str) -> str:
