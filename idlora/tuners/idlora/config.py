@@ -49,7 +49,7 @@ class IdLoraConfig(RoutedConfig):
         default="torch",
         metadata={
             "help": f"Who clusters: one of {', '.join(BACKENDS)}. torch is the project's own solver, on the GPU if "
-            "there is one; k_means_constrained is the library that the paper names, which takes minutes for a large model."
+            "there is one; k_means_constrained is the library that the paper names, minutes slower on a large model."
         },
     )
     init_weights: bool = field(
