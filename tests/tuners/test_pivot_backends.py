@@ -1,5 +1,6 @@
 """Who clusters a weight, and how many weights come to a device: a few at a time, each with its own result."""
 
+import itertools
 import statistics
 from contextlib import contextmanager
 
@@ -41,18 +42,25 @@ def test_an_adapter_of_an_embedded_base_has_the_torch_solver_s_pivots_from_clust
 def test_on_the_embedded_bases_the_two_backends_share_as_many_pivots_as_two_seeds_of_one():
     weights = {(base, name): weight for base in BASES for name, weight in embedded_weights(base).items()}
 
-    def pivots(backend, seed):
-        found = select_pivots_many(weights.items(), 4, 12, backend=backend, seed=seed)
-        return {name: set(selection.pivots.flatten().tolist()) for name, selection in found.items()}
+    def pivots(seed=0, **settings):
+        found = select_pivots_many(weights.items(), 4, 12, seed=seed, **settings)
+        return {name: [set(rows) for rows in selection.pivots.tolist()] for name, selection in found.items()}
+
+    def shared(one, other):
+        """Pivots in both, cluster by cluster: of the pairings of the clusters the one that shares most."""
+        return max(
+            sum(len(a & b) for a, b in zip(one, order, strict=True)) / 48 for order in itertools.permutations(other)
+        )
 
     def overlap(one, other):
-        return statistics.fmean(len(one[name] & other[name]) / 48 for name in weights)
+        return statistics.fmean(shared(one[name], other[name]) for name in weights)
 
-    ours, library = ([pivots(backend, seed) for seed in (0, 1)] for backend in clustering.BACKENDS)
+    ours, library = ([pivots(seed, backend=backend) for seed in (0, 1)] for backend in clustering.BACKENDS)
     across = statistics.fmean(overlap(one, other) for one in ours for other in library)
-    # Seeds of the library share 63 %, those of torch, which finds better optima, 71 %; the mean of 84 weights is known
-    # to 1 % and rows at random share 29 %.
+    # 0.36 < 0.39 < 0.45, each ± 0.01; seeds of torch agree more, for it finds better optima. Taken together and not by
+    # clusters the pivots tell little: the rows of smallest norm are 65 % of the library's too.
     assert overlap(*library) - 0.02 < across < overlap(*ours) + 0.02
+    assert overlap(pivots(method="smallest_norm"), library[0]) < across - 0.1
 
 
 def test_an_adapter_and_its_statistics_have_the_clusters_of_the_backend_in_its_config():
