@@ -84,7 +84,7 @@ def test_the_tiny_scale_uses_the_tuned_learning_rates(cell) -> None:
         {"data.limit": 64},
         {"seed": 1},
         {"train.batch_size": 32},
-        {"method.protocol_version": 2},
+        {"method.protocol_version": 99},
         {"model": "mistral_7b"},
     ],
 )

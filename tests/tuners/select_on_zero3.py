@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
         return real(*args, **kwargs)
 
     streaming.working_copy = counting
-    model = get_peft_model(base, make_config("idlora", kmeans_backend="torch"))
+    model = get_peft_model(base, make_config("idlora"))
     found = {
         "world": torch.distributed.get_world_size(),
         "in_parts_before": all(in_parts),

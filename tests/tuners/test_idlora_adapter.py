@@ -23,11 +23,15 @@ def layer_of(model, name=UP):
 
 @pytest.fixture
 def clusterings(monkeypatch, tmp_path):
-    """One entry per clustering done; none is known from earlier ones."""
+    """One entry per weight clustered; none is known from earlier ones."""
     done = []
-    real = clustering._pmrc
+    real = clustering.cluster_rows
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(clustering, "_pmrc", lambda *args, **kwargs: done.append(1) or real(*args, **kwargs))
+    monkeypatch.setattr(
+        clustering,
+        "cluster_rows",
+        lambda matrices, *args, **kwargs: done.extend(matrices) or real(matrices, *args, **kwargs),
+    )
     return done
 
 

@@ -1,57 +1,80 @@
 """Who clusters a weight, and how many weights come to a device: a few at a time, each with its own result."""
 
-import json
+import itertools
+import statistics
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 import torch
-from tuner_models import make_adapted, make_base, make_config
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from tuner_models import make_adapted, make_base
 
 from idlora import IdLoraConfig, select_pivots
+from idlora.tinyworld.bases import BASES, base_path
 from idlora.tuners.idlora import clustering, model, streaming
-from idlora.tuners.idlora.clustering import chosen_backend, select_pivots_many
+from idlora.tuners.idlora.clustering import select_pivots_many
 from idlora.tuners.idlora.kmeans import cluster_rows
 
 # Who clusters
 
 
-def test_the_library_clusters_the_embedded_bases_and_torch_every_real_model(repository):
-    configs = [json.loads(path.read_text()) for path in repository.glob("idlora/tinyworld/bases/*/config.json")]
-    assert configs
-    smollm2 = {"hidden_size": 576, "intermediate_size": 1536, "num_key_value_heads": 3, "head_dim": 64}
-    for config, backend in [*((config, "k_means_constrained") for config in configs), (smollm2, "torch")]:
-        one = SimpleNamespace(**config)
-        width, kv, inner = one.hidden_size, one.num_key_value_heads * one.head_dim, one.intermediate_size
-        for shape in [(width, width), (kv, width), (inner, width), (width, inner)]:
-            assert chosen_backend(shape, "auto") == backend, shape
-            assert chosen_backend(shape, "torch") == "torch"
-            assert chosen_backend(shape, "k_means_constrained") == "k_means_constrained"
+def embedded_weights(base):
+    """The 28 weights (out, in) of an embedded base that adapters sit on, by name."""
+    tensors = load_file(base_path(base) / "model.safetensors")
+    return {name: tensor.float() for name, tensor in tensors.items() if name.endswith("_proj.weight")}
 
 
-@pytest.mark.parametrize("rows", [200, 400])
-def test_auto_is_one_of_the_two_by_the_size_of_the_weight(rows):
-    weight = torch.randn(rows, 400, generator=torch.Generator().manual_seed(11))
-    both = {name: select_pivots(weight, 4, 8, backend=name) for name in ("torch", "k_means_constrained")}
-    assert not torch.equal(*both.values())
-    assert torch.equal(select_pivots(weight, 4, 8), both["torch" if rows == 400 else "k_means_constrained"])
+@pytest.mark.parametrize("base", BASES)
+def test_an_adapter_of_an_embedded_base_has_the_torch_solver_s_pivots_from_clusters_of_r_rows_at_least(base):
+    adapted = make_adapted("idlora", base=AutoModelForCausalLM.from_pretrained(base_path(base)), r=12)
+    sizes = adapted.base_model.pivot_sizes()
+    weights = embedded_weights(base)
+    layers = adapted.pivot_layers("default")
+    assert len(layers) == len(weights) == 28
+    for name, layer in layers.items():
+        pivots = layer.idlora_pivots["default"]
+        assert torch.equal(pivots, select_pivots(weights[f"{name}.weight"], 4, 12, backend="torch"))
+        assert torch.equal(pivots, select_pivots(weights[f"{name}.weight"], 4, 12))
+        assert min(sizes[name]["clusters"]) >= 12
+
+
+def test_on_the_embedded_bases_the_two_backends_share_as_many_pivots_as_two_seeds_of_one():
+    weights = {(base, name): weight for base in BASES for name, weight in embedded_weights(base).items()}
+
+    def pivots(seed=0, **settings):
+        found = select_pivots_many(weights.items(), 4, 12, seed=seed, **settings)
+        return {name: [set(rows) for rows in selection.pivots.tolist()] for name, selection in found.items()}
+
+    def shared(one, other):
+        """Pivots in both, cluster by cluster: of the pairings of the clusters the one that shares most."""
+        return max(
+            sum(len(a & b) for a, b in zip(one, order, strict=True)) / 48 for order in itertools.permutations(other)
+        )
+
+    def overlap(one, other):
+        return statistics.fmean(shared(one[name], other[name]) for name in weights)
+
+    ours, library = ([pivots(seed, backend=backend) for seed in (0, 1)] for backend in clustering.BACKENDS)
+    across = statistics.fmean(overlap(one, other) for one in ours for other in library)
+    # 0.36 < 0.39 < 0.45, each ± 0.01; seeds of torch agree more, for it finds better optima. Taken together and not by
+    # clusters the pivots tell little: the rows of smallest norm are 65 % of the library's too.
+    assert overlap(*library) - 0.02 < across < overlap(*ours) + 0.02
+    assert overlap(pivots(method="smallest_norm"), library[0]) < across - 0.1
 
 
 def test_an_adapter_and_its_statistics_have_the_clusters_of_the_backend_in_its_config():
     adapted = {name: make_adapted("idlora", kmeans_backend=name) for name in clustering.BACKENDS}
     pivots = {name: model.pivot_layers("default") for name, model in adapted.items()}
-    statistics = adapted["torch"].base_model.pivot_statistics()
+    measured = adapted["torch"].base_model.pivot_statistics()
     changed = 0
-    for name, found in statistics.items():
+    for name, found in measured.items():
         weight = make_base().get_submodule(name).weight
         chosen = pivots["torch"][name].idlora_pivots["default"]
         assert torch.equal(chosen, select_pivots(weight, 4, 4, backend="torch"))
         assert found.cluster_sizes == select_pivots_many([(name, weight)], 4, 4, backend="torch")[name].sizes
         assert found.overlaps["pmrc"] == 1
         changed += not torch.equal(chosen, pivots["k_means_constrained"][name].idlora_pivots["default"])
-        assert torch.equal(
-            pivots["auto"][name].idlora_pivots["default"], pivots["k_means_constrained"][name].idlora_pivots["default"]
-        )
     assert changed > 5
     with pytest.raises(ValueError, match=r"kmeans_backend must be one of .*, not 'cuml'"):
         IdLoraConfig(kmeans_backend="cuml")
@@ -61,7 +84,7 @@ def test_the_module_whose_weight_is_not_finite_is_named():
     base = make_base()
     base.model.layers[1].mlp.up_proj.weight.data[3, 4] = torch.nan
     with pytest.raises(ValueError, match=r"no pivots for model\.layers\.1\.mlp\.up_proj: 1 of the weight's entries"):
-        make_adapted("idlora", base=base, kmeans_backend="torch")
+        make_adapted("idlora", base=base)
 
 
 def test_an_error_in_reading_a_weight_is_not_taken_for_one_in_choosing_pivots(monkeypatch):
@@ -158,7 +181,7 @@ def test_a_weight_that_comes_in_blocks_is_read_once_and_in_blocks():
         (lambda weight: weight.resize_(8, 40), "no pivots for 1.v: cannot take 3 clusters of 4 rows from 8 rows"),
     ],
 )
-@pytest.mark.parametrize("settings", [{"backend": "torch"}, {"method": "serial"}, {}])
+@pytest.mark.parametrize("settings", [{"backend": "torch"}, {"backend": "k_means_constrained"}, {"method": "serial"}])
 def test_of_many_weights_the_one_at_fault_is_named(spoil, message, settings):
     weights = make_weights()
     spoil(weights["1.v"])
@@ -200,6 +223,5 @@ def test_a_gpu_finds_clusters_as_good_as_the_cpu_s_and_holds_few_weights_at_once
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    adapted = make_adapted("idlora", base=make_base().cuda(), kmeans_backend="torch")
+    adapted = make_adapted("idlora", base=make_base().cuda())
     assert all(layer.idlora_pivots["default"].is_cuda for layer in adapted.pivot_layers("default").values())
-    assert make_config("idlora").kmeans_backend == "auto"

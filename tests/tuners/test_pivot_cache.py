@@ -153,13 +153,6 @@ def test_every_weight_and_every_setting_has_its_own_entry(cache, monkeypatch):
     assert not choose(make_weights()).cached
 
 
-def test_backends_that_come_to_the_same_share_an_entry(cache):
-    first = choose(make_weights(), backend="auto")
-    again = choose(make_weights(), backend="k_means_constrained")
-    assert again.cached
-    assert same(first.selections, again.selections)
-
-
 def test_without_a_cache_nothing_is_read_or_written_and_weights_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setenv("IDLORA_CACHE", "")
     monkeypatch.setenv("HF_HOME", str(tmp_path))

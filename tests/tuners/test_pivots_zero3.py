@@ -32,7 +32,7 @@ def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tm
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("rank-*.json"))]
-    whole = make_adapted("idlora", kmeans_backend="torch")
+    whole = make_adapted("idlora")
     pivots = {n: layer.idlora_pivots["default"].tolist() for n, layer in whole.pivot_layers("default").items()}
     assert len(ranks) == 2
     for rank in ranks:
@@ -41,4 +41,4 @@ def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tm
         assert rank["pivots"] == pivots
         assert rank["fingerprints"] == whole.peft_config["default"].base_fingerprint
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
-    assert make_adapted("idlora", kmeans_backend="torch").base_model.pivots_cached  # the content of the whole weights
+    assert make_adapted("idlora").base_model.pivots_cached  # the content of the whole weights

@@ -154,7 +154,7 @@ def test_an_adapter_on_bitsandbytes_4_bits_never_holds_a_weight_whole(monkeypatc
         bitsandbytes.functional, "dequantize_4bit", lambda *args: decoded.append(real(*args)) or decoded[-1]
     )
     monkeypatch.setattr(idlora_base, "FOUR_BIT_BLOCK", 16 * 48)
-    model = get_peft_model(base, make_config("idlora", kmeans_backend="torch"))
+    model = get_peft_model(base, make_config("idlora"))
     assert max(block.numel() for block in decoded) <= 16 * 64 < min(weight.numel() for weight in whole.values())
     fingerprints = model.peft_config["default"].base_fingerprint
     for name, layer in model.pivot_layers("default").items():

@@ -66,10 +66,14 @@ def test_any_other_missing_package_is_reported():
     assert "numpy" in failure.value.stderr
 
 
-def test_the_solver_of_the_clustering_is_imported_only_when_rows_are_clustered():
+def test_the_library_of_the_paper_is_imported_only_by_who_chooses_it():
     run_python("""
-        import sys, torch, idlora
-        assert "k_means_constrained" not in sys.modules
-        idlora.select_pivots(torch.randn(12, 3), 2, 3)
+        import sys
+        sys.modules["k_means_constrained"] = None  # as if it were not installed
+        import torch, idlora
+        weight = torch.randn(12, 3)
+        idlora.select_pivots(weight, 2, 3)
+        del sys.modules["k_means_constrained"]
+        idlora.select_pivots(weight, 2, 3, backend="k_means_constrained")
         assert "k_means_constrained" in sys.modules
     """)

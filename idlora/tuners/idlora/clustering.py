@@ -13,12 +13,7 @@ from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
 from idlora.tuners.idlora.streaming import Batch, BlockedWeight, WorkingCopies, scaled
 
 METHODS = ("pmrc", "serial", "random", "pivoted_qr", "smallest_norm", "largest_norm")
-BACKENDS = ("auto", "torch", "k_means_constrained")
-LIBRARY_ENTRIES = 100_000
-"""Weights of up to this many entries go to k-means-constrained under `backend="auto"`.
-
-Above the modules of the embedded bases (384·192 = 73,728), whose committed results have the library's pivots, and
-below those of small real models (SmolLM2-135M: 192·576 = 110,592 and more)."""
+BACKENDS = ("torch", "k_means_constrained")
 
 Weight = torch.Tensor | BlockedWeight
 
@@ -42,7 +37,7 @@ def select_pivots(
     seed: int = 0,
     n_init: int = 1,
     max_iter: int = 100,
-    backend: str = "auto",
+    backend: str = "torch",
     device: torch.device | str | None = None,
 ) -> torch.Tensor:
     """Choose the rows of a weight that serve as the frozen A_i.
@@ -51,15 +46,13 @@ def select_pivots(
     the r rows nearest to the mean are taken, nearest first. `serial` takes rows 0 … k·r-1 in order, `random` takes k·r
     rows uniformly without replacement.
 
-    `backend` says who clusters. `k_means_constrained` is Levy-Kramer's library, which the paper names; W is divided by
-    the standard deviation of its entries first, for the library rounds distances to 1/1000, which at the scale of
-    trained weights is too coarse. It also assigns by unsquared distance, and needs some 20 minutes for an 8B model.
-    `torch` solves the same problem (`kmeans.cluster_rows`: squared distances, an exact assignment) on any device: the
-    224 matrices of LLaMA-3-8B took 4.1 s on an H200 (k = 4, r = 128; `results/h200`). Both are independent
-    of the scale of W; they draw other starts from the same seed, so their pivots differ as those of two seeds do.
-    `auto` is the library up to `LIBRARY_ENTRIES` entries, where it takes milliseconds and the paper's own tool is the
-    better reference, and torch above. It goes by the shape alone, so that a config means the same algorithm on every
-    machine.
+    `backend` says who clusters. `torch` is `kmeans.cluster_rows` (squared distances, an exact assignment), on any
+    device: the 224 matrices of LLaMA-3-8B took 4.1 s on an H200 (k = 4, r = 128; `results/h200`).
+    `k_means_constrained` is Levy-Kramer's library, which the paper names; W is divided by the standard deviation of its
+    entries first, for the library rounds distances to 1/1000, which at the scale of trained weights is too coarse. It
+    also assigns by unsquared distance, and needs some 20 minutes for an 8B model. Both solve the same problem and are
+    independent of the scale of W; they draw other starts from the same seed, so their pivots differ as those of two
+    seeds do.
 
     The other three rank the rows of W by themselves, know no clusters, and deal the first k·r of the ranking like
     cards, row 1 to A_1, row 2 to A_2, …: every A_i then gets rows of every rank and the router starts between equals,
@@ -111,7 +104,7 @@ def select_pivots_many(
     seed: int = 0,
     n_init: int = 1,
     max_iter: int = 100,
-    backend: str = "auto",
+    backend: str = "torch",
     device: torch.device | str | None = None,
 ) -> dict[str | None, Selection]:
     """`select_pivots` for every weight of a model, which need not be in memory all at once.
@@ -136,24 +129,20 @@ def select_pivots_many(
     """
     _require("method", method, METHODS)
     _require("backend", backend, BACKENDS)
-    if method == "pmrc":
-        kmeans = {"k": num_clusters, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
-        return _clusterings(weights, backend=backend, device=device, **kmeans)
+    kmeans = {"k": num_clusters, "r": r, "seed": seed, "n_init": n_init, "max_iter": max_iter}
+    if method == "pmrc" and backend == "torch":
+        return _by_torch(weights, device=device, **kmeans)
     found = {}
     for name, weight in weights:
         try:
             whole = _whole(_sized(weight, num_clusters, r))
-            found[name] = Selection(_without_clusters(whole, num_clusters, r, method=method, seed=seed))
+            if method == "pmrc":
+                found[name] = _by_library(whole, **kmeans)
+            else:
+                found[name] = Selection(_without_clusters(whole, num_clusters, r, method=method, seed=seed))
         except ValueError as error:
             raise _named(name, error) from error
     return found
-
-
-def chosen_backend(shape: tuple[int, ...], backend: str) -> str:
-    """Who clusters a weight of this shape: "torch" or "k_means_constrained"."""
-    if backend != "auto":
-        return backend
-    return "k_means_constrained" if shape[0] * shape[1] <= LIBRARY_ENTRIES else "torch"
 
 
 def _without_clusters(weight: torch.Tensor, k: int, r: int, *, method: str, seed: int) -> torch.Tensor:
@@ -195,10 +184,9 @@ def _named(name: str | None, error: ValueError) -> ValueError:
     return error if name is None else ValueError(f"no pivots for {name}: {error}")
 
 
-def _clusterings(
+def _by_torch(
     weights: Iterable[tuple[str | None, Weight | Callable[[], Weight]]],
     *,
-    backend: str,
     device: torch.device | str | None,
     **kmeans: int,
 ) -> dict[str | None, Selection]:
@@ -209,22 +197,19 @@ def _clusterings(
         found[name] = None
         try:
             weight = _sized(weight, kmeans["k"], kmeans["r"])
-            if chosen_backend(weight.shape, backend) == "k_means_constrained":
-                found[name] = _pmrc(_whole(weight), **kmeans)
-                continue
         except ValueError as error:
             raise _named(name, error) from error
         for batch in waiting.add(name, weight):
-            found.update(_by_torch(batch, **kmeans))
+            found.update(_clusterings(batch, **kmeans))
             del batch  # its memory is the next one's
         del weight
     for batch in waiting.rest():
-        found.update(_by_torch(batch, **kmeans))
+        found.update(_clusterings(batch, **kmeans))
         del batch
     return found
 
 
-def _by_torch(batch: Batch, *, k: int, r: int, **kmeans: int) -> dict[str | None, Selection]:
+def _clusterings(batch: Batch, *, k: int, r: int, **kmeans: int) -> dict[str | None, Selection]:
     copies = scaled(batch)
     clusters = cluster_rows(copies, k, r, **kmeans)
     return {
@@ -246,9 +231,8 @@ def _ranking(weight: torch.Tensor, method: str) -> np.ndarray:
     return np.argsort(norms if method == "smallest_norm" else -norms, kind="stable")
 
 
-def _pmrc(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int, max_iter: int) -> Selection:
-    # Imported here because it brings the solver along, which most users of an adapter (loading one) never need.
-    from k_means_constrained import KMeansConstrained
+def _by_library(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int, max_iter: int) -> Selection:
+    from k_means_constrained import KMeansConstrained  # only who chooses it needs it
 
     scaled = weight.double()
     spread = scaled.std(correction=0).item()

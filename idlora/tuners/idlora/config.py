@@ -46,10 +46,10 @@ class IdLoraConfig(RoutedConfig):
     kmeans_starts: int = field(default=1, metadata={"help": "Starts of k-means, of which the best is kept."})
     kmeans_iterations: int = field(default=100, metadata={"help": "Largest number of iterations of one start."})
     kmeans_backend: str = field(
-        default="auto",
+        default="torch",
         metadata={
-            "help": f"Who clusters: one of {', '.join(BACKENDS)}. auto is the library that the paper names for small "
-            "weights, and torch, on the GPU if there is one, for those where the library would take minutes."
+            "help": f"Who clusters: one of {', '.join(BACKENDS)}. torch is the project's own solver, on the GPU if "
+            "there is one; k_means_constrained is the library that the paper names, minutes slower on a large model."
         },
     )
     init_weights: bool = field(

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from idlora.cache import cache_folder
-from idlora.tuners.idlora.clustering import Selection, chosen_backend, select_pivots_many
+from idlora.tuners.idlora.clustering import Selection, select_pivots_many
 from idlora.tuners.idlora.streaming import BlockedWeight, blocks, home_of
 
 SELECTION_VERSION = 1
@@ -60,26 +60,26 @@ def select_once(
 
     Args:
         weights: gives the names and weights, afresh at each call: once for their checksums, and once more to select.
-        The others are `select_pivots_many`'s. A "backend" that means the same algorithm means the same pivots.
+        The others are `select_pivots_many`'s.
 
     Raises ValueError as `select_pivots_many`. A file that is damaged or of another kind, or a folder that cannot be
     written, is warned of once, and the pivots are selected anew.
 
     Leaves out deleting old files: one of LLaMA-3-8B's has half a megabyte.
     """
-    settings = {"method": method, "seed": seed, "n_init": n_init, "max_iter": max_iter}
+    settings = {"method": method, "seed": seed, "n_init": n_init, "max_iter": max_iter, "backend": backend}
     sizes = {"num_clusters": num_clusters, "r": r}
     folder = cache_folder("pivots")
     file = None
     if folder is not None:
-        marks = {name: _mark(weight, backend) for name, weight in weights()}
+        marks = {name: [checksum(weight), home_of(weight).type] for name, weight in weights()}
         key = {"version": SELECTION_VERSION, "weights": list(marks.values())} | settings | sizes
         file = folder / f"{_sha256(json.dumps(key).encode())}.safetensors"
         found = _from_first_process(_read(file, list(marks), (num_clusters, r)) if _is_first_process() else None)
         if found is not None:
             return found
     start = time.perf_counter()
-    selections = select_pivots_many(weights(), num_clusters, r, backend=backend, **settings)
+    selections = select_pivots_many(weights(), num_clusters, r, **settings)
     chosen = _from_first_process(Chosen(selections, time.perf_counter() - start, cached=False))
     if file is not None and selections and _is_first_process():
         _write(file, chosen)
@@ -110,11 +110,6 @@ def checksum(weight: torch.Tensor | BlockedWeight) -> str:
 def _factors(count: int, device: torch.device) -> torch.Tensor:
     drawn = torch.randint(-(2**62), 2**62, (count,), generator=torch.Generator().manual_seed(0), device="cpu")
     return (2 * drawn + 1).to(device)
-
-
-def _mark(weight: torch.Tensor | BlockedWeight, backend: str) -> list[str]:
-    """What decides a weight's pivots besides the settings: its content, who selects, and on what kind of device."""
-    return [checksum(weight), chosen_backend(weight.shape, backend), home_of(weight).type]
 
 
 def _read(file: Path, names: list[str], shape: tuple[int, int]) -> Chosen | None:
