@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from idlora.data import DataError, holdout, limit, load_rows, to_examples
+from idlora.data import DataError, limit, load_rows, to_examples
 from idlora.data.catalogue import DatasetSpec
 from idlora.data.sources import SAFERPACA, load_from_hub
 from idlora.evals.task import load_task
@@ -332,19 +332,6 @@ def test_examples_are_rendered_prompts_with_stripped_responses(root):
 
 
 ROWS = [{"id": f"train/{n}"} for n in range(200)]
-
-
-def test_a_holdout_is_disjoint_complete_spread_and_independent_of_the_order():
-    rest, held = holdout(ROWS, 40)
-    assert len(held) == 40
-    assert sorted(map(str, rest + held)) == sorted(map(str, ROWS))
-    assert held != ROWS[:40]
-    assert held != ROWS[-40:]
-    assert holdout(ROWS[::-1], 40)[1] == held[::-1]
-    assert holdout(ROWS, 40, seed=1)[1] != held
-    assert holdout(ROWS, 0) == (ROWS, [])
-    with pytest.raises(ValueError, match="Cannot hold out 200 of 200"):
-        holdout(ROWS, 200)
 
 
 def test_a_limit_keeps_the_order_and_reaches_every_part_of_the_set():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data import DataError, holdout, limit, load_mixture, load_rows, mixture_examples, to_examples
+from idlora.data import DataError, asked, limit, load_mixture, load_rows, mixture_examples, to_examples, validation
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.places import data_digest
 from idlora.pipeline.preflight import NotReady, require
@@ -42,14 +42,13 @@ def test_a_mixture_holds_each_parts_share_of_training_rows_one_part_after_the_ot
 
 
 def test_a_half_is_spread_over_its_part_and_is_always_the_same(root: Path) -> None:
-    def half(**changes) -> list[str]:
-        return [row["id"] for row in load_mixture({"codealpaca": 0.5}, root=root, **changes)]
+    def half() -> list[str]:
+        return [row["id"] for row in load_mixture({"codealpaca": 0.5}, root=root)]
 
     chosen = [int(name.split("/")[-1]) for name in half()]
     assert chosen == sorted(chosen)
     assert min(chosen) < 10 < 30 < max(chosen)
     assert half() == half()
-    assert half() != half(seed=1)
 
 
 def test_which_rows_a_part_gives_does_not_depend_on_the_other_parts(root: Path) -> None:
@@ -69,13 +68,13 @@ def test_each_part_is_put_as_it_would_be_alone(root: Path) -> None:
     assert examples["gsm8k/train/3"].prompt != examples["alpaca/train/3"].prompt
 
 
-def test_holdout_and_limit_cut_a_mixture_across_its_parts(root: Path) -> None:
-    spec = DataSpec(name="multitask", max_length=512, parts=PARTS, holdout=8, limit=24)
+def test_validation_rows_and_limit_cut_a_mixture_across_its_parts(root: Path) -> None:
+    spec = DataSpec(name="multitask", max_length=512, parts=PARTS, validation_rows=8, limit=24)
     kept, held = build_data(spec, byte_tokenizer(), root=root)
     assert (len(kept), len(held)) == (24, 8)
     assert not set(kept.ids) & set(held.ids)
     assert {name.split("/")[0] for name in kept.ids} == set(PARTS)
-    rest, apart = holdout(load_mixture(PARTS, root=root), 8)
+    rest, apart = validation(load_mixture(PARTS, root=root), 8, lambda row: asked(row["part"], row))
     assert held.ids == [row["id"] for row in apart]
     assert kept.ids == [row["id"] for row in limit(rest, 24)]
 
@@ -95,8 +94,16 @@ def test_shares_outside_zero_and_one_are_refused(parts: dict, word: str) -> None
 
 
 def test_a_share_that_keeps_nothing_is_refused(root: Path) -> None:
-    with pytest.raises(ValueError, match="0 rows"):
+    with pytest.raises(ValueError, match="keeps 0 of the 10 rows of gsm8k"):
         load_mixture({"gsm8k": 0.01}, root=root)
+
+
+def test_rows_held_out_are_in_no_mixture_and_a_share_is_still_of_all_rows(root: Path) -> None:
+    whole, cut = ({row["id"] for row in load_mixture(PARTS, root=root, held_out=share)} for share in (0.0, 0.3))
+    assert cut < whole
+    codes = load_mixture({"codealpaca": 0.5}, root=root, held_out=0.3)
+    assert len(codes) == 20
+    assert codes == load_mixture({"codealpaca": 0.5}, root=root)
 
 
 @pytest.fixture

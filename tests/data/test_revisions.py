@@ -33,11 +33,11 @@ def test_a_run_and_its_evaluations_carry_the_revision_that_is_used():
     assert pinned.run.name != other.run.name
     assert pinned.subject.revisions == pinned.revisions
     changed = {
-        each.benchmark
+        (each.benchmark, each.name)
         for each in pinned.protocols
         if pinned.subject.eval_folder(each).name != other.subject.eval_folder(each).name
     }
-    assert changed == {"gsm8k"}
+    assert changed == {("gsm8k", "0shot"), ("heldout", "gsm8k_test")}
 
 
 @pytest.mark.parametrize("newest", ["main", "null"])

@@ -108,7 +108,7 @@ def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_o
 @pytest.mark.parametrize(("experiment", "method"), [("gsm8k_llama3", "idlora"), ("multitask_llama3_2_3b", "vera")])
 def test_the_committed_trials_are_of_todays_configs(experiment: str, method: str, repository: Path) -> None:
     plan = yaml.safe_load((repository / "experiments/tuning/trials.yaml").read_text())
-    rates, held = plan["learning_rates"], f"data.validation_rows={plan['holdout']}"
+    rates, held = plan["learning_rates"], f"data.validation_rows={plan['validation_rows']}"
     cell = compose_cell(
         experiment, method, scale="tiny", seed=plan["seed"], overrides=[held, f"train.learning_rate={rates[0]}"]
     )

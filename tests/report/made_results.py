@@ -101,8 +101,9 @@ def make_table(grid: Grid, own: Path, *, scale: str, rng: np.random.Generator) -
 
 
 def _value(column: Column, value: float, *, best: bool) -> dict[str, str]:
+    size = column.measure.factor / 100  # of a loss the numbers lie near 0.5, of a score near 50
     parts = {"": value, "_spread": 1.2, "_ci_low": value - 7, "_ci_high": value + 7}
-    printed = {column.id + part: f"{number:.1f}" for part, number in parts.items()}
+    printed = {column.id + part: f"{size * number:.{column.measure.digits}f}" for part, number in parts.items()}
     return printed | {f"{column.id}_best": "yes" if best else "", f"{column.id}_dagger": ""}
 
 
@@ -111,7 +112,9 @@ def _test(column: Column, difference: float) -> dict[str, Any]:
         "ci_low": difference - 4, "ci_high": difference + 4,
         "seeds_ci_low": difference - 6, "seeds_ci_high": difference + 6,
     }  # fmt: skip
-    names = {"benchmark": column.benchmark, "metric": column.metric, "unit": "question", "items": 180}
+    metric = column.metric if isinstance(column.metric, str) else column.metric[0]
+    names = {"column": column.id, "benchmark": column.benchmark, "metric": metric, "measure": column.measure.unit}
+    names |= {"unit": "question", "items": 180}
     return names | {"difference": difference} | ends | TEST
 
 

@@ -19,10 +19,13 @@ def test_every_run_benchmark_and_metric_is_one_row(full, tmp_path):
     collect_metrics(full.root, out, scale="tiny")
     rows = rows_of(out)
     assert tuple(rows[0]) == COLUMNS
-    # per base model: 6 methods x (strict, flexible; pass@1, 5, 10; refusal twice)
-    assert len(rows) == 2 * 6 * 7
-    assert len({(row["run"], row["benchmark"], row["metric"]) for row in rows}) == len(rows)
-    assert {row["metric"] for row in rows} == {"strict", "flexible", "pass@1", "pass@5", "pass@10", "refusal"}
+    # per base model: 6 methods x (strict, flexible; pass@1, 5, 10; refusal twice; five held-out losses in two units)
+    assert len(rows) == 2 * 6 * (7 + 5 * 2)
+    assert len({(row["run"], row["protocol"], row["metric"]) for row in rows}) == len(rows)
+    units = {row["metric"]: row["measure"] for row in rows}
+    assert units.pop("nats_per_token") == "nats a token"
+    assert units.pop("bits_per_byte") == "bits a byte"
+    assert units == dict.fromkeys(("strict", "flexible", "pass@1", "pass@5", "pass@10", "refusal"), "percent")
     assert {row["status"] for row in rows} == {"done"}
 
 
@@ -81,7 +84,7 @@ def test_two_protocols_of_one_benchmark_are_rows_told_apart(world, tmp_path):
     made.evaluate(
         run, "gsm8k", made.draw("gsm8k_llama3", "lora", "gsm8k"), digest="feedbeef", protocol={"name": "other"}
     )
-    rows = rows_of_collected(made, tmp_path)
+    rows = [row for row in rows_of_collected(made, tmp_path) if row["benchmark"] == "gsm8k"]
     assert {(row["protocol"], row["protocol_name"]) for row in rows} == {
         ("gsm8k-0badcafe", "only"), ("gsm8k-feedbeef", "other")
     }  # fmt: skip

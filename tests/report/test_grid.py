@@ -7,14 +7,27 @@ import pytest
 import yaml
 
 from idlora.report import GridError, load_grid
+from idlora.report.measures import PERCENT
 
 
 def test_table_1_asks_for_two_bases_and_six_methods_on_three_tasks(grid):
     assert len(grid.cells()) == 6 * 6
-    assert grid.benchmarks("gsm8k_llama3", "tiny") == ["gsm8k"]
-    assert grid.benchmarks("saferpaca_mistral", "tiny") == ["hexphi", "hexphi_benign"]
+    assert grid.benchmarks("gsm8k_llama3", "tiny") == ["gsm8k", "heldout"]
+    assert grid.benchmarks("saferpaca_mistral", "tiny") == ["hexphi", "hexphi_benign", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "paper") == ["hexphi"]
-    assert grid.benchmarks("codealpaca_llama3", "tiny") == ["humaneval"]
+    assert grid.benchmarks("codealpaca_llama3", "tiny") == ["humaneval", "heldout"]
+
+
+def test_every_table_has_columns_of_held_out_loss_at_every_scale_and_of_all_sources_where_rows_are_kept_out(repository):
+    for folder in sorted(path.parent for path in (repository / "experiments").glob("*/grid.yaml")):
+        grid = load_grid(folder)
+        sources = {
+            scale: {name for each in grid.columns_at(scale) if each.measure.lower_is_better
+                    for name in each.protocols_at(scale)}
+            for scale in ("paper", "small", "tiny")
+        }  # fmt: skip
+        assert sources["small"] == sources["tiny"] > sources["paper"] >= {"gsm8k_test", "humaneval"}, folder
+        assert ("codealpaca" in sources["paper"]) == (folder.name != "table1")  # half of it is trained on there
 
 
 def test_the_papers_numbers_are_all_there_with_their_daggers(grid):
@@ -28,7 +41,7 @@ def test_the_papers_numbers_are_all_there_with_their_daggers(grid):
         ("mistral", "idlora", "hexphi"),
     }
     assert grid.paper["mistral", "hydralora", "pass@1"].value == 33.5
-    columns = {column.id for column in grid.columns if not column.beside} | {"params_pct"}
+    columns = {column.id for column in grid.columns if not column.beside and column.measure is PERCENT} | {"params_pct"}
     assert {column for _, _, column in grid.paper} == columns
 
 
@@ -59,7 +72,7 @@ def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows(reposito
             assert not [name for name in names if not (configs / kind / f"{name}.yaml").is_file()], folder
         assert {method for _, method, _ in grid.paper} <= set(grid.methods)
         assert {base for base, _, _ in grid.paper} <= set(grid.bases)
-        shown = {column.id for column in grid.columns if not column.beside}
+        shown = {column.id for column in grid.columns if not column.beside and column.measure is PERCENT}
         assert not grid.paper or shown == {column for _, _, column in grid.paper} - {"params_pct"}
         assert "base" in grid.methods
         assert (folder / "README.md").is_file()

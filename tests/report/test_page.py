@@ -154,7 +154,7 @@ def test_the_scale_is_unmistakable(page: str, bare: Sources) -> None:
 
 def test_a_result_stands_with_its_interval_and_the_papers_in_a_block_apart(made: Sources, page: str) -> None:
     row = next(row for row in made.table("table2") if (row["base"], row["method"]) == ("mistral", "moelora"))
-    ours = re.search(r'<table id="table2-ours".*?</table>', page, re.DOTALL)[0]
+    ours = re.search(r'<table id="table2-scores".*?</table>', page, re.DOTALL)[0]
     paper = re.search(r'<table id="table2-paper".*?</table>', page, re.DOTALL)[0]
     assert f"{row['mmlu']} <small>± 1.2</small>" in ours
     assert f"{row['mmlu_ci_low']}–{row['mmlu_ci_high']}" in ours
@@ -167,7 +167,7 @@ def test_a_result_stands_with_its_interval_and_the_papers_in_a_block_apart(made:
 
 
 def test_the_controls_which_the_paper_lacks_have_no_block_of_it(page: str) -> None:
-    assert 'id="table_controls-ours"' in page
+    assert 'id="table_controls-scores"' in page
     assert 'id="table_controls-paper"' not in page
 
 
@@ -180,7 +180,7 @@ def test_a_missing_cell_is_a_dash_and_the_tables_own_gaps_are_not_folded_away(ma
     cells = dict(zip(header.split(","), first.split(","), strict=True)) | {"gsm8k": "—", "gsm8k_ci_low": ""}
     path.write_text("\n".join([header, ",".join(cells.values()), *rest]))
     shown = build_page(bare)
-    ours = re.search(r'<table id="table8-ours".*?</table>', shown, re.DOTALL)[0]
+    ours = re.search(r'<table id="table8-scores".*?</table>', shown, re.DOTALL)[0]
     assert ours.count('<td class="num">—</td>') == 1
     section = re.search(r'<section id="table8".*?</section>', shown, re.DOTALL)[0]
     outside = re.sub(r"<details>.*?</details>", "", section, flags=re.DOTALL)

@@ -182,11 +182,13 @@ def test_runs_that_saw_other_items_are_not_paired(world, change):
         compare_all(gather(made.grid, made.root, scale="tiny"))
 
 
-def test_the_family_is_every_method_and_column_of_a_base_and_what_is_beside_stands_outside(full):
+def test_a_family_is_every_method_and_column_of_a_base_and_measure_and_what_is_beside_stands_outside(full):
     rows = compare_all(gather(full.grid, full.root, scale="tiny"))
-    for base in full.grid.bases:
-        family = [each for each in rows if each.base == base and each.family_size]
+    for base, lower in itertools.product(full.grid.bases, (False, True)):
+        of_base = [each for each in rows if each.base == base and each.family_size]
+        family = [each for each in of_base if each.measure.lower_is_better == lower]
         assert len(family) == 5 * 5 == family[0].family_size
+        assert len({each.family for each in family}) == 1
         assert [each.holm_p for each in family] == holm([each.wilcoxon_p for each in family])
     beside = [each for each in rows if each.column == "over_refusal"]
     assert len(beside) == 2 * 5
@@ -201,7 +203,7 @@ def test_one_seed_speaks_of_checkpoints_and_several_of_methods(world, few):
     several = compare_all(gather(three.grid, three.root, scale="tiny"))
     assert all(each.seeds_ci is None and "two checkpoints differ" in each.scope for each in single)
     for each in several:
-        assert (each.seeds, each.items) == (3, {"gsm8k": 60, "humaneval": 40}.get(each.benchmark, 50))
+        assert (each.seeds, each.items) == (3, {"gsm8k": 60, "humaneval": 40, "heldout": 70}.get(each.benchmark, 50))
         assert each.seeds_ci[0] <= each.difference <= each.seeds_ci[1]
         assert "checkpoints" not in each.scope
     assert any(each.mcnemar_p is not None for each in single if each.benchmark == "gsm8k")
@@ -217,12 +219,13 @@ def test_the_file_and_the_summary_say_the_same_and_repeat(full, tmp_path):
     write_significance(gather(full.grid, full.root, scale="tiny"), out)
     assert out.read_bytes() == first
     rows = list(csv.DictReader(first.decode().splitlines()))
-    assert len(rows) == len(comparisons) == 60
+    assert len(rows) == len(comparisons) == 60 + 50
     for row, each in zip(rows, comparisons, strict=True):
-        assert float(row["difference"]) == pytest.approx(100 * each.difference, abs=1e-5)
+        factor = {"percent": 100, "nats a token": 1}[row["measure"]]
+        assert float(row["difference"]) == pytest.approx(factor * each.difference, abs=1e-5)
         assert float(row["wilcoxon_p"]) == pytest.approx(each.wilcoxon_p, rel=1e-5)
         assert (row["dagger"] == "yes") == each.dagger
-        assert not each.dagger or (each.wilcoxon_p < 0.05 and each.difference > 0)
+        assert not each.dagger or (each.wilcoxon_p < 0.05 and each.measure.lead(each.difference) > 0)
         assert "two checkpoints differ" in row["note"]
     told = summary(filled, comparisons)
     assert told.count("†") == 1 + sum(each.dagger for each in comparisons)

@@ -173,6 +173,8 @@ def test_two_protocols_are_never_mixed(world, few):
     with pytest.raises(GridError, match="several evaluations on gsm8k"):
         build_table(made.grid, made.root, scale="tiny")
     names = {(name, "only"): f"{name}-0badcafe" for name in ("gsm8k", "humaneval", "hexphi", "hexphi_benign")}
+    sources = ("gsm8k", "gsm8k_test", "codealpaca", "humaneval", "saferpaca")
+    names |= {("heldout", source): f"heldout-{source}" for source in sources}
     assert build_table(made.grid, made.root, scale="tiny", evaluations=names).missing == []
     table = build_table(made.grid, made.root, scale="tiny", evaluations=names | {("gsm8k", "only"): "gsm8k-feedbeef"})
     assert len([each for each in table.missing if each.reason == "not evaluated on gsm8k"]) == 2
@@ -268,9 +270,11 @@ def test_the_latex_is_balanced_escaped_and_has_one_width(table):
     assert body.count("{") == body.count("}")
     assert tex.count("\\begin") == tex.count("\\end")
     assert not re.search(r"(?<!\\)[%_#]", body.replace("tab:table1-tiny", ""))
-    rows = [line for line in body.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {8}
-    assert len(rows) == 13
+    scores, losses = body.split("\\end{tabular}")[:2]
+    for part, columns in ((scores, 6), (losses, 5)):
+        rows = [line for line in part.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {2 + columns}
+        assert len(rows) == 13
     for rule in ("\\toprule", "\\midrule", "\\bottomrule"):
         assert rule in tex
     assert body.isascii()
@@ -293,7 +297,7 @@ def test_a_terminal_of_any_width_shows_every_value(table):
         for row in table.rows:
             assert f"  {row.label} " in shown
             for each in row.entries.values():
-                assert f"[{each.low:.1f}, {each.high:.1f}]" in shown
+                assert f"[{each.low:.{each.digits}f}, {each.high:.{each.digits}f}]" in shown
         daggers = sum(each.dagger for row in table.rows for each in row.entries.values())
         assert sum(shown.count(f"{digit}†") for digit in range(10)) == daggers
 

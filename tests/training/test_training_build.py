@@ -7,7 +7,8 @@ import torch
 from cells import METHODS, TARGETS, peft_method, run, saved_weights, schedule
 from transformers import LlamaForCausalLM
 
-from idlora.data import holdout, load_rows
+from idlora.data import load_rows
+from idlora.data.splits import is_held_out
 from idlora.training import (
     DataSpec,
     MethodSpec,
@@ -203,7 +204,7 @@ def test_the_identity_is_the_given_checksum_the_folder_s_or_the_hub_s_revision(b
     assert base_identity(ModelSpec(name="m", label="m", path_or_id="some/id")) == "some/id@main"
 
 
-def test_the_held_out_slice_is_never_trained_on_and_does_not_move_with_the_limit(tokenizer, tmp_path):
+def test_neither_held_out_nor_validation_rows_are_trained_on_and_they_do_not_move_with_the_limit(tokenizer, tmp_path):
     (tmp_path / "gsm8k").mkdir()
     lines = [json.dumps({"question": f"{n}+1?", "answer": f"#### {n + 1}"}) for n in range(40)]
     (tmp_path / "gsm8k" / "train.jsonl").write_text("\n".join(lines))
@@ -213,13 +214,18 @@ def test_the_held_out_slice_is_never_trained_on_and_does_not_move_with_the_limit
 
     everything, none = built()
     assert (len(everything), none) == (40, None)
-    training, held = built(holdout=10)
-    assert (len(training), len(held)) == (30, 10)
-    assert not set(training.ids) & set(held.ids)
-    limited, same = built(holdout=10, limit=5)
-    assert (len(limited), same.ids) == (5, held.ids)
-    assert not set(limited.ids) & set(held.ids)
-    assert held.ids == [row["id"] for row in holdout(load_rows("gsm8k", "train", root=tmp_path), 10)[1]]
+    training, apart = built(validation_rows=10)
+    assert (len(training), len(apart)) == (30, 10)
+    assert not set(training.ids) & set(apart.ids)
+    limited, same = built(validation_rows=10, limit=5)
+    assert (len(limited), same.ids) == (5, apart.ids)
+    assert not set(limited.ids) & set(apart.ids)
+    held = {row["id"] for row in load_rows("gsm8k", "train", root=tmp_path) if is_held_out((row["question"], ""), 0.3)}
+    assert held
+    assert set(built(held_out=0.3)[0].ids) == set(everything.ids) - held
+    less, other = built(held_out=0.3, validation_rows=10)
+    assert len(other) == 10
+    assert not (set(less.ids) | set(other.ids)) & held
 
 
 @pytest.mark.parametrize(
@@ -235,7 +241,8 @@ def test_the_held_out_slice_is_never_trained_on_and_does_not_move_with_the_limit
         (lambda: peft_method("x", "LORA", frozen=("lora_(",)), r"'lora_\(', which is no regular expression"),
         (lambda: DataSpec(name="d", max_length=1), r"data\.max_length is 1"),
         (lambda: DataSpec(name="d", max_length=9, limit=0), r"data\.limit is 0"),
-        (lambda: DataSpec(name="d", max_length=9, holdout=-1), r"data\.holdout is -1"),
+        (lambda: DataSpec(name="d", max_length=9, validation_rows=-1), r"data\.validation_rows is -1"),
+        (lambda: DataSpec(name="d", max_length=9, held_out=1.0), r"data\.held_out is 1\.0"),
         (lambda: DataSpec(name="d", max_length=9, template={"name": "t"}), r"data\.template has \['name'\]"),
         (lambda: schedule(epochs=0), r"train\.epochs is 0"),
         (lambda: schedule(learning_rate=float("nan")), r"train\.learning_rate is nan"),

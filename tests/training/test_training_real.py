@@ -5,15 +5,16 @@ import pytest
 from cells import METHODS, run, schedule
 
 from idlora.data import load_rows
-from idlora.training import DataSpec, build_data, heldout_loss, load_finished
+from idlora.pipeline.tuning import validation_loss
+from idlora.training import DataSpec, build_data, load_finished
 
 pytestmark = pytest.mark.real_data
 
 
 # An adapter between random frozen layers learns little; a whole model soon learns which bytes there are.
-@pytest.mark.parametrize(("name", "learnt"), [("full", 0.5), ("idlora", 0.05)])
+@pytest.mark.parametrize(("name", "learnt"), [("full", 0.5), ("idlora", 0.02)])
 def test_a_small_model_learns_from_real_gsm8k_rows(name, learnt, base, tokenizer, real_data, tmp_path):
-    data = DataSpec(name="gsm8k", max_length=2048, limit=32, holdout=8)
+    data = DataSpec(name="gsm8k", max_length=2048, limit=32, validation_rows=8)
     training, held = build_data(data, tokenizer, root=real_data)
     answers = {row["id"]: row["answer"] for row in load_rows("gsm8k", "train", root=real_data)}
     for row, row_id in zip(training.rows, training.ids, strict=True):
@@ -27,5 +28,5 @@ def test_a_small_model_learns_from_real_gsm8k_rows(name, learnt, base, tokenizer
     assert losses[-1] < losses[0] - learnt
     assert resources.data["truncated"] == 0
     untuned, _ = load_finished(tmp_path, base, replace(METHODS["full"], kind="none"))
-    before = heldout_loss(model=untuned, tokenizer=tokenizer, tokenized=held)
-    assert heldout_loss(model=model, tokenizer=tokenizer, tokenized=held) < before - learnt
+    before = validation_loss(untuned, held, batch_size=8)
+    assert validation_loss(model, held, batch_size=8) < before - learnt

@@ -3,7 +3,6 @@ import math
 import shutil
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from cells import METHODS, furthest, log, peft_method, run, saved_weights, schedule
@@ -16,7 +15,6 @@ from idlora.training import (
     OutOfMemory,
     build_adapted,
     build_base,
-    heldout_loss,
     load_finished,
     train,
 )
@@ -272,24 +270,3 @@ def test_the_figures_count_what_is_there(base, tokenized, tmp_path):
     assert (resources.device, resources.threads, resources.processes) == ("cpu", torch.get_num_threads(), 1)
     tokens_a_step = resources.data["tokens"] / 4
     assert resources.tokens_per_second == pytest.approx(tokens_a_step / resources.step_seconds_median, rel=0.5)
-
-
-def test_the_held_out_loss_counts_each_row_once_whatever_its_length_and_the_batches(base, tokenizer, tokenized):
-    model = build_adapted(build_base(base)[0], peft_method("x", "LORA", r=4, lora_dropout=0.5), 0).train()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(std=0.3)
-    model.eval()
-    by_row, lengths = [], []
-    for row in tokenized.rows:
-        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
-        by_row.append(model(input_ids=ids, labels=labels).loss.item())
-        lengths.append(sum(label != -100 for label in row["labels"]))
-    by_token = np.average(by_row, weights=lengths)
-    assert np.mean(by_row) != pytest.approx(by_token, rel=1e-4)
-    model.train()
-    for batch_size in (5, 32):
-        loss = heldout_loss(model=model, tokenizer=tokenizer, tokenized=tokenized, batch_size=batch_size)
-        assert loss == pytest.approx(np.mean(by_row), rel=1e-5)
-    assert model.training

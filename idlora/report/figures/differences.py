@@ -83,7 +83,8 @@ def _drawing(
         for axes, column in zip(panels.flat, columns, strict=False):
             _panel(axes, lines[column.id])
             axes.set_title(wrapped(column.heading_at(scale), 36), fontweight="normal")
-            axes.set_xlabel("difference (percentage points)")
+            better = ", lower is better" if column.measure.lower_is_better else ""
+            axes.set_xlabel(f"difference ({column.measure.points}{better})")
         for axes in panels[:, 0]:
             of_panel = lines[columns[0].id]
             axes.set_yticks(range(len(of_panel)), [each if isinstance(each, str) else each.label for each in of_panel])
@@ -136,8 +137,8 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     several = any(row["seeds_ci_low"] for row in rows)
     thin = " thin over seeds and items together;" if several else ""
     return (
-        f"Percent correct minus that of {_reference(grid, scale)} on the same items, in percentage points; right of "
-        f"zero the method is higher. Bars are 95 % bootstrap intervals: thick over items,{thin} a hollow mark has zero "
+        f"Each method minus {_reference(grid, scale)} on the same items; right of zero the method has the higher "
+        f"value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,{thin} a hollow mark has zero "
         f"inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; {counted} "
         f"seed{'' if counted == '1' else 's'} a method."
     )

@@ -75,10 +75,11 @@ class DataTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One result in percent: as printed, and as numbers for the strip that shows its interval on 0 to 100."""
+    """One result as printed; of one in percent, ``low`` and ``high`` for the strip that shows its interval on 0 to 100."""
 
     text: str
     spread: str = ""
+    interval: str = ""
     low: float | None = None
     high: float | None = None
     best: bool = False

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from idlora.report.figures import FIGURES, Absent, Sources, number
-from idlora.report.grid import PAPER, Grid, PaperValue
+from idlora.report.figures import FIGURES, Absent, Rows, Sources, number
+from idlora.report.grid import PAPER, Column, Grid, PaperValue
+from idlora.report.measures import PERCENT, Measure, measure_of
 from idlora.report.ordering import PARAMS, VERDICTS
 from idlora.report.page.blocks import (
     Beside,
@@ -17,7 +18,7 @@ from idlora.report.page.blocks import (
     Value,
 )
 from idlora.report.page.parts import attempt, folded, plain_table, plate
-from idlora.report.page.words import prose, sections
+from idlora.report.page.words import prose, sections, slug
 
 TABLES = {
     "table1": ("table1",),
@@ -38,7 +39,7 @@ GAPS = "Missing"
 """The part that must not be folded away."""
 
 TESTS = (
-    "base_label", "method", "reference", "benchmark", "metric", "items", "samples", "seeds", "difference",
+    "base_label", "method", "reference", "column", "benchmark", "metric", "measure", "items", "samples", "seeds", "difference",
     "over items", "over seeds and items", "rank_biserial", "nonzero", "wins", "losses", "wilcoxon_p", "seeds_p",
     "holm_p", "mcnemar_p", "detectable_difference", "dagger", "note",
 )  # fmt: skip
@@ -49,7 +50,8 @@ def result_section(sources: Sources, table: str) -> Section:
     """One table of the paper, or the controls. What is not there yet is named with the command that makes it."""
     grid = sources.grid(table)
     title, _, rest = grid.title.partition(": ")
-    blocks = [Beside(blocks=[*attempt(lambda: [_ours(sources, grid)]), *_papers(grid)])]
+    ours = attempt(lambda: _ours(sources, grid))
+    blocks = [Beside(blocks=[*ours[:1], *_papers(grid)]), *ours[1:]]
     for figure in TABLES[table]:
         blocks += attempt(lambda figure=figure: [plate(sources, figure, FIGURES[figure](sources))])
     blocks += attempt(lambda: _words(sources, table))
@@ -88,22 +90,33 @@ def orderings_summary(sources: Sources) -> DataTable | None:
     )
 
 
-def _ours(sources: Sources, grid: Grid) -> ResultTable:
+def _ours(sources: Sources, grid: Grid) -> list[ResultTable]:
+    """A table for each measure: scores, held-out losses."""
     rows = sources.table(grid.table)
-    columns = [each for each in grid.columns_at(sources.scale) if each.id in rows[0]]
+    by_measure: dict[Measure, list[Column]] = {}
+    for column in grid.columns_at(sources.scale):
+        if column.id in rows[0]:
+            by_measure.setdefault(column.measure, []).append(column)
+    return [_of_measure(sources, grid, columns, rows=rows) for columns in by_measure.values()]
+
+
+def _of_measure(sources: Sources, grid: Grid, columns: list[Column], *, rows: Rows) -> ResultTable:
+    measure = columns[0].measure
     groups: dict[str, list[ResultRow]] = {}
     for row in rows:
         groups.setdefault(row["base_label"], []).append(
             ResultRow(
                 method=Method(id=row["method"], label=row["method_label"]),
                 facts=_facts(row),
-                values=[_value(row, column.id) for column in columns],
+                values=[_value(row, column) for column in columns],
             )
         )
     seeds = rows[0].get("seeds") or str(len(grid.seeds))
+    better = ", lower is better" if measure.lower_is_better else ""
     return ResultTable(
-        id=f"{grid.table}-ours",
-        caption=f"Ours, scale “{sources.scale}”: percent, 95 % interval below; seeds: {seeds}",
+        id=f"{grid.table}-{slug(measure.name)}",
+        caption=f"Ours, scale “{sources.scale}”: {measure.name}, {measure.unit}{better}, 95 % interval below; "
+        f"seeds: {seeds}",
         facts=["# trained", "# params (%)"] if "parameters_trainable" in rows[0] else ["# params (%)"],
         headings=[column.heading_at(sources.scale) for column in columns],
         groups=list(groups.items()),
@@ -120,15 +133,19 @@ def _facts(row: Mapping[str, str]) -> list[str]:
     return facts
 
 
-def _value(row: Mapping[str, str], column: str) -> Value | None:
+def _value(row: Mapping[str, str], of: Column) -> Value | None:
+    column = of.id
     if number(row, column) is None:
         return None
     paper, difference = row.get(f"{column}_paper"), row.get(f"{column}_difference")
+    ends = [row.get(f"{column}_ci_{end}") for end in ("low", "high")]
+    strip = of.measure is PERCENT
     return Value(
         text=row[column],
         spread=row.get(f"{column}_spread") or "",
-        low=number(row, f"{column}_ci_low"),
-        high=number(row, f"{column}_ci_high"),
+        interval="–".join(ends) if all(ends) else "",
+        low=number(row, f"{column}_ci_low") if strip else None,
+        high=number(row, f"{column}_ci_high") if strip else None,
         best=row.get(f"{column}_best") == "yes",
         dagger=row.get(f"{column}_dagger") == "yes",
         beside=f"paper {paper}, {difference}" if paper else "",
@@ -198,7 +215,7 @@ def _tests(sources: Sources, grid: Grid) -> DataTable:
     return plain_table(
         shown,
         id=f"{grid.table}-tests",
-        caption=f"{grid.title}: each method minus its reference, in percentage points, with 95 % intervals",
+        caption=f"{grid.title}: each method minus its reference, in the measure's unit, with 95 % intervals",
         source=f"results/{sources.scale}/significance/{grid.table}.csv",
     )
 
@@ -211,4 +228,5 @@ def _pivots(sources: Sources) -> object:
 
 def _interval(row: Mapping[str, str], name: str) -> str:
     low, high = number(row, f"{name}_low"), number(row, f"{name}_high")
-    return "" if low is None or high is None else f"[{low:+.1f}, {high:+.1f}]"
+    digits = measure_of(row["metric"]).digits
+    return "" if low is None or high is None else f"[{low:+.{digits}f}, {high:+.{digits}f}]"
