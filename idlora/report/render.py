@@ -11,6 +11,7 @@ from idlora.report.intervals import CONFIDENCE
 from idlora.report.measures import PERCENT
 from idlora.report.ordering import MISSING, NOISE, PAPER_TIE, PARAMS, Ordering
 from idlora.report.significance import Comparison, p_text
+from idlora.report.spread import Spread, spreads
 from idlora.report.tables import EMPTY, Entry, Row, Table
 
 
@@ -32,6 +33,8 @@ def markdown(table: Table) -> str:
         parts += [*([] if measure is PERCENT else [f"## {text.group_title(measure)}"]), _grid_markdown(table, columns)]
     parts.append("\n".join(f"- {note}" for note in text.notes(table)))
     parts += [f"## Differences from {text.reference_name(table)}", _differences_markdown(table)]
+    if found := spreads(table.filled):
+        parts += ["## What a column can tell apart", text.SPREAD, _spread_markdown(table, found)]
     if table.grid.paper and not table.at_paper_scale:
         parts += ["## The paper's numbers", _paper_sentence(table), _paper_markdown(table)]
     if table.orderings:
@@ -74,6 +77,21 @@ def _differences_markdown(table: Table) -> str:
         told = f"{points} with their {CONFIDENCE:.0%} interval {unit}, two-sided and raw."
         parts += [told, pipes(["Model", "Method", *(column.id for column in columns)], rows)]
     return "\n\n".join(parts)
+
+
+def _spread_markdown(table: Table, found: list[Spread]) -> str:
+    rows = [
+        [
+            table.filled.base_labels[each.base],
+            each.column.id,
+            each.column.measure.points,
+            each.column.measure.text(each.seeds),
+            each.column.measure.text(each.methods),
+            EMPTY if each.ratio is None else f"{each.ratio:.1f}",
+        ]
+        for each in found
+    ]
+    return pipes(["Model", "column", "unit", "between seeds", "between methods", "ratio"], rows, left=3)
 
 
 def _difference(each: Comparison | None) -> str:

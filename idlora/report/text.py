@@ -7,6 +7,11 @@ from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDIC
 from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD, seeds_sentence
 from idlora.report.tables import Table
 
+SPREAD = (
+    "Standard deviations: over the seeds of a method, pooled over the methods, and over the methods' means, the "
+    "untuned base left out. Where their ratio is large, few seeds tell the methods apart."
+)
+
 
 def caption(table: Table) -> str:
     """One paragraph: whose models and tasks these are, how many seeds, and what the scale can and cannot show."""

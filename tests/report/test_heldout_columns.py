@@ -11,6 +11,7 @@ from idlora.report import GridError, build_table, gather, load_grid, markdown, w
 from idlora.report.intervals import RESAMPLES, bootstrap, bootstrap_seeds, interval
 from idlora.report.measures import measure_of
 from idlora.report.significance import compare_all
+from idlora.report.spread import spreads
 
 TOKENS = np.random.default_rng(0).integers(2, 300, ROWS)
 LOSS = measure_of("nats_per_token")
@@ -76,6 +77,21 @@ def test_rows_are_the_items_of_the_tests_and_a_loss_is_no_percentage(world, tabl
     assert row["mcnemar_p"] == ""
     markdown_rows = markdown(build_table(made.grid, made.root, scale="tiny"))
     assert "+0.0020 [" in markdown_rows
+
+
+def test_seeds_and_methods_stand_side_by_side_in_what_a_column_can_tell_apart(world, table2) -> None:
+    made = world(grid=dataclasses.replace(table2, seeds=(0, 1, 2))).fill()
+    filled = gather(made.grid, made.root, scale="tiny")
+    found = {each.column.id: each for each in spreads(filled)}
+    lora, idlora = (filled.cells["llama3", method, "loss_alpaca"] for method in ("lora", "idlora"))
+    assert found["loss_alpaca"].seeds == pytest.approx(np.sqrt((lora.spread**2 + idlora.spread**2) / 2))
+    assert found["loss_alpaca"].methods == pytest.approx(abs(lora.mean - idlora.mean) / np.sqrt(2))
+    assert set(found) == {column.id for column in filled.columns}
+    shown = markdown(build_table(made.grid, made.root, scale="tiny"))
+    row = found["loss_alpaca"]
+    assert f"| loss_alpaca | nats a token | {row.seeds:.4f} | {row.methods:.4f} | {row.ratio:.1f} |" in shown
+    one = world(grid=table2, name="one").fill()
+    assert spreads(gather(one.grid, one.root, scale="tiny")) == []
 
 
 def test_the_mean_of_the_sources_gives_each_the_same_share_whatever_its_size(world, table2) -> None:

@@ -138,8 +138,8 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     thin = " thin over seeds and items together;" if several else ""
     return (
         f"Each method minus {_reference(grid, scale)} on the same items; right of zero the method has the higher "
-        f"value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,{thin} a hollow mark has zero "
-        f"inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; {counted} "
+        "value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,"
+        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; {counted} "
         f"seed{'' if counted == '1' else 's'} a method."
     )
 

@@ -75,7 +75,7 @@ class DataTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One result as printed; of one in percent, ``low`` and ``high`` for the strip that shows its interval on 0 to 100."""
+    """One result as printed; in percent with the ends of the strip that shows its interval on 0 to 100."""
 
     text: str
     spread: str = ""
