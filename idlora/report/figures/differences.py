@@ -139,8 +139,8 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     return (
         f"Each method minus {_reference(grid, scale)} on the same items; right of zero the method has the higher "
         "value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,"
-        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; {counted} "
-        f"seed{'' if counted == '1' else 's'} a method."
+        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; "
+        f"{counted} seed{'' if counted == '1' else 's'} a method."
     )
 
 

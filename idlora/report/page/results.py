@@ -40,8 +40,8 @@ GAPS = "Missing"
 
 TESTS = (
     "base_label", "method", "reference", "column", "benchmark", "metric", "measure", "items", "samples", "seeds",
-    "difference", "over items", "over seeds and items", "rank_biserial", "nonzero", "wins", "losses", "wilcoxon_p", "seeds_p",
-    "holm_p", "mcnemar_p", "detectable_difference", "dagger", "note",
+    "difference", "over items", "over seeds and items", "rank_biserial", "nonzero", "wins", "losses", "wilcoxon_p",
+    "seeds_p", "holm_p", "mcnemar_p", "detectable_difference", "dagger", "note",
 )  # fmt: skip
 """What the page shows of a table of tests; the file has the rest. The two intervals are put together here."""
 
