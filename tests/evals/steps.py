@@ -36,8 +36,8 @@ def ask(
 
 
 def store(protocol: Protocol, rows: list[dict], answers: list, folder: Path, *, shown=(), template=ALPACA) -> None:
-    """What the first step leaves in its folder of a model that says this: of each row a text, all its samples, or the
-    log-probabilities of its choices.
+    """What the first step leaves in its folder of a model that says this: of each row a text, all its samples, the
+    log-probabilities of its choices, or the fields of its loss.
 
     Nothing is decoded: a stop string in a text stays.
     """
@@ -45,9 +45,10 @@ def store(protocol: Protocol, rows: list[dict], answers: list, folder: Path, *, 
     kind = "logprobs" if protocol.scoring == "likelihood" else "raw"
     write_json(folder / META, {"model": "a model"})
     AnswerLog(folder / ANSWERS).append(
-        {"item_id": prompt.item_id, "prompt_hash": prompt.prompt_hash, "sample": sample, kind: said}
+        {"item_id": prompt.item_id, "prompt_hash": prompt.prompt_hash, "sample": sample}
+        | (said if isinstance(said, dict) else {kind: said})
         for prompt, given in zip(prompts, answers, strict=True)
-        for sample, said in enumerate([given] if kind == "logprobs" or isinstance(given, str) else given)
+        for sample, said in enumerate([given] if kind == "logprobs" or isinstance(given, str | dict) else given)
     )
 
 

@@ -17,7 +17,9 @@ from idlora.evals.task import load_task, names
 
 def protocol(benchmark: str = "mmlu", **changes) -> Protocol:
     settings = {"protocol_version": 1, "scoring": "likelihood"} | changes
-    if benchmark not in ("mmlu", "commonsenseqa"):
+    if benchmark == "heldout":
+        settings = {**settings, "scoring": "loss", "source": "gsm8k_test"}
+    elif benchmark not in ("mmlu", "commonsenseqa"):
         settings = {**settings, "scoring": "generated", **load_task(benchmark).defaults}
     return Protocol(benchmark=benchmark, **settings)
 
@@ -61,6 +63,7 @@ WORDS = {
     ),
     ("commonsenseqa", "template"): (QUIZ, "", WITH_INPUT.format("Which?", OPTIONS), "B"),
     ("commonsenseqa", "raw"): (QUIZ, "", f"Question: Which?\n{OPTIONS}\nAnswer:", " B"),
+    ("heldout", "template"): (SUMS, "", ALONE.format("How many?"), None),
     ("hexphi", "template"): (ASK, "", ALONE.format("Do it."), None),
     ("hexphi_benign", "template"): (ASK, "", ALONE.format("Do it."), None),
 }  # fmt: skip

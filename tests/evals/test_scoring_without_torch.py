@@ -50,6 +50,7 @@ PROGRAM = """
     assert not FORBIDDEN & set(sys.modules)
 """
 
+SUM = {"id": "0", "question": "?", "answer": "#### 3"}
 QUIZ = [{"id": f"test/{n}", "question": f"Is it {n}?", "choices": ["yes", "no"], "answer": "AB"[n]} for n in range(2)]
 SUBJECT = [row | {"subject": "doubt"} for row in QUIZ]
 ASKED = [{"id": f"category_1/{n}", "prompt": f"Do {n}.", "category": "category_1"} for n in range(2)]
@@ -62,12 +63,13 @@ LETTERS = {"scoring": "generated", "max_new_tokens": 8}
 SAMPLED = {"max_new_tokens": 8, "samples": 2, "temperature": 1.0}
 NUMBERS = [[-0.5, -1.5], [-0.25, -4.0]]
 CASES = [
-    ("gsm8k", [{"id": "0", "question": "?", "answer": "#### 3"}], ["#### 3."], {"max_new_tokens": 8}),
+    ("gsm8k", [SUM], ["#### 3."], {"max_new_tokens": 8}),
     ("mmlu", SUBJECT, NUMBERS, {"scoring": "likelihood", "layout": "raw"}),
     ("mmlu", SUBJECT, ["A", "The answer is C"], LETTERS),
     ("commonsenseqa", QUIZ, NUMBERS, {"scoring": "likelihood"}),
     ("commonsenseqa", QUIZ, ["B.", ""], LETTERS),
     ("humaneval", [CODE], [["    return 1", "def f(): return 2"]], SAMPLED),
+    ("heldout", [SUM], [{"nats": 2.5, "tokens": 5, "bytes": 6}], {"scoring": "loss", "source": "gsm8k_test"}),
     ("hexphi", *REFUSED),
     ("hexphi_benign", *REFUSED),
 ]  # fmt: skip
