@@ -1,7 +1,7 @@
 """Train one cell of a table and save it; scripts/evaluate.py scores it.
 
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
-python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1
+python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
 """
 
 from dataclasses import replace
