@@ -138,18 +138,22 @@ def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[
     if workers < 1:
         raise ConfigError(f"workers={workers} try nothing: give the number of trials to run side by side")
     wanted: dict[str, Cell] = {}
+    settings: dict[str, str] = {}
     asking: dict[str, list[Pair]] = {}
     for cell in cells:
-        wanted.setdefault(run_digest(cell.config), cell)
-        asking.setdefault(setting(cell.config), []).append((cell.experiment, cell.method.name))
+        digest = run_digest(cell.config)
+        wanted.setdefault(digest, cell)
+        settings[digest] = setting(cell.config)
+        asking.setdefault(settings[digest], []).append((cell.experiment, cell.method.name))
     searched = set(itertools.chain(*asking.values()))
     path = folder / "trials.csv"
     known = _read(path, Trial)
     names = _names(asking, known)
 
     def named(trial: Trial) -> Trial:
-        experiment, method = names.get(trial.setting, _pair(trial))
-        return replace(trial, experiment=experiment, method=method)
+        found = settings.get(trial.config, trial.setting)
+        experiment, method = names.get(found, _pair(trial))
+        return replace(trial, setting=found, experiment=experiment, method=method)
 
     def others(row: Trial | Chosen) -> bool:
         return row.setting not in asking and _pair(row) not in searched
@@ -163,7 +167,7 @@ def search(cells: Iterable[Cell], *, folder: Path, workers: int, told: Callable[
         if end.error is not None:
             failed.append(f"{titles[end.job]}: {end.error}")
             return
-        trial = named(replace(end.value, setting=setting(waiting[end.job].config)))
+        trial = named(end.value)
         done[trial.config] = trial
         _write(path, Trial, sorted(done.values(), key=_order))
         told(trial)
