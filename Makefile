@@ -16,12 +16,15 @@
 # make pivots            what pivots a base gives: clusters, norms, overlap with other selections, effective ranks
 # make test              run the tests, on the CPU; IDLORA_TEST_GPU=1 shows them a GPU
 # make setup             make .venv from requirements.lock (the other targets do it too; PIP_FLAGS are pip's, VENV another folder)
-# make tune              search the learning rates (not part of tables; its outcome is committed)
+# make tune              search the learning rates (not part of tables; its outcome is committed); METHOD=lora,mine and
+#                        EXPERIMENT=gsm8k_llama3 search theirs alone
 # make lint              ruff
 SCALE ?= tiny
 SEEDS ?=
 WORKERS ?=
 TABLE ?=
+METHOD ?=
+EXPERIMENT ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 FLAGS ?=
@@ -105,7 +108,7 @@ validate: setup
 	$(PY) scripts/validate.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)
 
 tune: setup
-	$(PY) scripts/tune.py table=all scale=$(SCALE) $(workers) $(FLAGS)
+	$(PY) scripts/tune.py table=all scale=$(SCALE) $(if $(METHOD),methods=[$(METHOD)]) $(if $(EXPERIMENT),experiments=[$(EXPERIMENT)]) $(workers) $(FLAGS)
 
 # Two files of tests side by side: half of the time goes to processes that import torch while nothing else happens.
 test: setup

@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from idlora.pipeline.benchmark import measure_plan, plan_from_config
-from idlora.pipeline.compose import register_resolvers
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 from idlora.report.costs import write_costs
 

@@ -8,9 +8,10 @@ Downloads nothing, and takes seconds whatever the network does. Exit code 1 wher
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.preflight import estimates, missing
 from idlora.pipeline.request import Request, chosen_cells, plan_all
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import distinct
 

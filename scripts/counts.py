@@ -11,7 +11,8 @@ import hydra
 from omegaconf import DictConfig
 
 from idlora.pipeline import counts
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 from idlora.pipeline.typed import ConfigError
 from idlora.report.counts import (

@@ -9,10 +9,11 @@ python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import register_resolvers, subject_from_config
+from idlora.pipeline.compose import subject_from_config
 from idlora.pipeline.evaluation import evaluate_all
 from idlora.pipeline.preflight import require_evaluation
 from idlora.pipeline.progress import display
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 from idlora.report.scores import score_lines
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.hyperparameters import hyperparameters
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import NotComplete, command
 from idlora.report.hyperparameters import differing, markdown, summary, write
 

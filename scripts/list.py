@@ -7,9 +7,10 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.listing import show, standings
 from idlora.pipeline.request import Request
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 
 

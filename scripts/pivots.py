@@ -9,8 +9,8 @@ Writes results/<scale>/pivots.csv, where the rows of other bases and runs stay.
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import register_resolvers
 from idlora.pipeline.pivots import Inspection, report_pivots
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 
 

@@ -9,10 +9,11 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.plan import disk_lines, shares, show, unmeasured
 from idlora.pipeline.probe import probes
 from idlora.pipeline.request import Request, chosen_cells, plan_all
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 
 

@@ -8,8 +8,9 @@ Exits 1 where a cell is missing, after printing the commands that fill it; allow
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.request import Request, report_tables
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 
 

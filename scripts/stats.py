@@ -8,8 +8,9 @@ Wilcoxon signed-rank as in the paper, exact McNemar beside it for right-or-wrong
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.request import Request, report_statistics
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 
 

@@ -11,9 +11,10 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.preflight import require
 from idlora.pipeline.request import Request, chosen_cells, report_tables
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import fill
 

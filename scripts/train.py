@@ -1,7 +1,7 @@
 """Train one cell of a table and save it; scripts/evaluate.py scores it.
 
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
-python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1
+python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
 """
 
 from dataclasses import replace
@@ -11,10 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from idlora.pipeline.cell import Cell, train_cell
-from idlora.pipeline.compose import cell_from_config, own_folders, register_resolvers
+from idlora.pipeline.compose import cell_from_config, own_folders
 from idlora.pipeline.override import pasted
 from idlora.pipeline.preflight import NotReady, fitted, require
 from idlora.pipeline.progress import display
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 from idlora.training.launching import rank
 

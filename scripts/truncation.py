@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 from idlora.data import load_rows, to_examples
 from idlora.data.lengths import markdown, measure
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.places import locate_data, locate_revisions
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
 from idlora.training import ModelSpec, build_tokenizer
 

@@ -12,9 +12,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from idlora.pipeline import validation
-from idlora.pipeline.compose import plain, register_resolvers
+from idlora.pipeline.compose import plain
 from idlora.pipeline.preflight import require
 from idlora.pipeline.request import forwarded
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import NotComplete, command
 from idlora.pipeline.table import fill
 

@@ -1,19 +1,13 @@
 """Hydra configs to typed cells, for every script: the one place that knows both.
 
 `compose` resolves a root config with overrides, as the command line would; `cell_from_config` checks every key and
-value and returns a `Cell`. Resolvers that serve the YAML files:
-
-    ${by_scale:{paper:128,tiny:12}}   the value for the config's scale, else for the one that it is like (scale_like)
-    ${by_kind:{full:1,peft:2,none:3}} the value for the method's kind, "none" where the config has no method
-    ${learning_rate:paper}            the paper's learning rate, or the method's own where the paper is silent
-    ${learning_rate:tuned}            the one that `make tune` chose, from experiments/tuning/<scale>/chosen.csv
+value and returns a `Cell`.
 """
 
 import copy
-import csv
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +32,8 @@ from idlora.pipeline.places import (
     locate_revisions,
     relocate_model,
 )
+from idlora.pipeline.rates import TUNED, trials_plan, tuned_rate
+from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import Run, digest
 from idlora.training.launching import Launch, resolve, visible_gpus
@@ -48,46 +44,6 @@ CONFIGS = REPOSITORY / "configs"
 EXPERIMENTS = REPOSITORY / "experiments"
 DEFAULT, ALL = "default", "all"
 """What root key ``protocol`` may say instead of names: each benchmark's own choice, or everything it has."""
-
-
-def chosen_csv(scale: str) -> Path:
-    """Where the tuned learning rates of a scale are: columns experiment, method, learning_rate."""
-    return EXPERIMENTS / "tuning" / scale / "chosen.csv"
-
-
-def _by_scale(choices: DictConfig, *, _root_: DictConfig) -> Any:
-    for scale in filter(None, (_root_.scale, _root_.scale_like)):
-        if scale in choices:
-            return choices[scale]
-    raise ConfigError(f"this config has values for the scales {list(choices)}, none for scale={_root_.scale}")
-
-
-def _by_kind(choices: DictConfig, *, _root_: DictConfig) -> Any:
-    return choices[_root_.method.kind if "method" in _root_ else "none"]
-
-
-def _learning_rate(source: str, *, _root_: DictConfig) -> float | None:
-    if _root_.method.kind == "none":
-        return None
-    if source == "paper":
-        return _root_.method.get("paper_learning_rate") or _root_.paper.learning_rate
-    path, key = chosen_csv(_root_.scale), (_root_.experiment, _root_.method.name)
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if (row["experiment"], row["method"]) == key:
-                    return float(row["learning_rate"])
-    raise ConfigError(
-        f"no tuned learning rate for experiment={key[0]} method={key[1]} at scale={_root_.scale}: "
-        f"run `make tune SCALE={_root_.scale}`, or give hparams=paper or train.learning_rate=…"
-    )
-
-
-def register_resolvers() -> None:
-    """Make the resolvers known to OmegaConf; safe to call again."""
-    OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
-    OmegaConf.register_new_resolver("by_kind", _by_kind, replace=True)
-    OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)
 
 
 def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -133,7 +89,11 @@ def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrid
         raise ConfigError(f"{twice[0]} among the overrides would be lost: give seeds=[…]")
     asked = (override("experiment", experiment), override("method", method), override("scale", scale), *overrides)
     values, written = _composed(asked)
-    return _cell(_with_seed(values, written, seed) | {"seed": seed})
+
+    def at(seed: int) -> dict[str, Any]:
+        return _with_seed(values, written, seed) | {"seed": seed}
+
+    return _cell(at(seed), at)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -162,15 +122,32 @@ def _with_seed(value: Any, written: Any, seed: int) -> Any:
 def cell_from_config(config: DictConfig) -> Cell:
     """A checked `Cell` from a composed training config.
 
-    Raises `ConfigError` for an unknown key, an ill-typed value, or a model or data set that is not there.
+    Raises `ConfigError` for an unknown key, an ill-typed value, a model or data set that is not there, or a tuned
+    learning rate that was asked for and never searched.
     """
-    return _cell(plain(config))
+    return _cell(plain(config), lambda seed: plain(OmegaConf.merge(config, {"seed": seed})))
 
 
-def _cell(values: Mapping[str, Any]) -> Cell:
+def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]]) -> Cell:
+    """The cell of resolved values, with the tuned learning rate where they ask for it; ``at`` a seed they are others.
+
+    The rate is found by what the trials trained: by the cell at their seed.
+    """
+    cell = _as_written(values)
+    if values["train"]["learning_rate"] != TUNED:
+        return cell
+    seed = trials_plan()["seed"]
+    tried = cell if values["seed"] == seed else _as_written(at(seed))
+    return dataclasses.replace(cell, train=dataclasses.replace(cell.train, learning_rate=tuned_rate(tried.config)))
+
+
+def _as_written(values: Mapping[str, Any]) -> Cell:
+    """The cell of resolved values; a tuned learning rate is still left open."""
     method = method_spec(values["method"])
     launch, deepspeed = _launch(values["launch"], full=method.kind == "full")
     train = values["train"] | {"seed": values["seed"], "deepspeed": deepspeed}
+    if train["learning_rate"] == TUNED:
+        train["learning_rate"] = None
     for read_by_the_methods in ("dropout", "target_modules"):
         train.pop(read_by_the_methods, None)
     own = dict(values["data"])
@@ -298,14 +275,15 @@ def _protocol(
     return typed(Protocol, {**defaults, **shared, **own[name], "name": name}, where=f"{where}.protocols.{name}")
 
 
-def _eval_files() -> list[Path]:
-    return [path for folder in (CONFIGS, *own_folders()) for path in sorted((folder / "eval").glob("*.yaml"))]
+def group_files(group: str) -> list[Path]:
+    """The files of a group of configs, ours before a user's own."""
+    return [path for folder in (CONFIGS, *own_folders()) for path in sorted((folder / group).glob("*.yaml"))]
 
 
 @functools.cache
 def _protocol_names() -> tuple[str, ...]:
     """Every name in configs/eval: what a table may ask for although one of its cells has no such benchmark."""
-    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in _eval_files())
+    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in group_files("eval"))
     benchmarks = [values for group in groups for values in group.values() if isinstance(values, dict)]  # not: defaults
     return tuple(dict.fromkeys(name for values in benchmarks for name in values.get("protocols", ())))
 
@@ -332,7 +310,7 @@ def subject_from_config(config: DictConfig) -> Subject:
     values = plain(config)
     data_root = locate_data(values["data_root"], scale=recorded["scale"], results_dir=values["results_dir"])
     evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
-    data, how = typed(DataSpec, _data_of(recorded), where="data"), _how(values, evals, data_root)
+    data, how = _data_of(recorded), _how(values, evals, data_root)
     if trained:
         require_held_out(data, how["protocols"])
     return finished(
@@ -344,8 +322,9 @@ def subject_from_config(config: DictConfig) -> Subject:
     )
 
 
-def _data_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in recorded["data"].items() if key != "template_version"}
+def _data_of(recorded: Mapping[str, Any]) -> DataSpec:
+    own = {key: value for key, value in recorded["data"].items() if key != "template_version"}
+    return typed(DataSpec, own, where="data")
 
 
 def _overrides(recorded: Mapping[str, Any]) -> list[str]:
@@ -356,7 +335,7 @@ def _overrides(recorded: Mapping[str, Any]) -> list[str]:
 def _model_subject(config: DictConfig) -> Subject:
     values = plain(config)
     if not values["eval"]:
-        known = sorted({path.stem for path in _eval_files()} - {"auto"})
+        known = sorted({path.stem for path in group_files("eval")} - {"auto"})
         raise ConfigError(f"say what to evaluate on, eval=<one of {', '.join(known)}>, which run=<folder> knows itself")
     model = typed(ModelSpec, locate_model(values["model"]), where="model")
     adapter = values["adapter"]

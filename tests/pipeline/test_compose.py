@@ -7,7 +7,8 @@ import pytest
 
 from idlora.pipeline import compose
 from idlora.pipeline.compose import EXPERIMENTS as TABLES
-from idlora.pipeline.compose import chosen_csv, compose_cell
+from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.rates import chosen_csv
 from idlora.pipeline.typed import ConfigError
 from idlora.report import load_grid
 
@@ -89,7 +90,7 @@ def test_the_tiny_scale_uses_the_tuned_learning_rates(cell) -> None:
     ],
 )
 def test_a_change_of_what_is_computed_is_another_run(change: dict, cell) -> None:
-    assert cell(**change).run.name != cell().run.name
+    assert cell(hparams="default", **change).run.name != cell(hparams="default").run.name
 
 
 @pytest.mark.parametrize(
@@ -117,12 +118,12 @@ def test_other_data_is_another_run(cell, tmp_path: Path) -> None:
     source = cell().data_root / "gsm8k"
     for name in ("train.jsonl", "test.jsonl"):
         (copy / name).write_bytes((source / name).read_bytes())
-    same = cell(data_root=copy.parent)
+    same = cell(data_root=copy.parent)  # copies of the same bytes: the tuned rate is theirs too
     assert same.data.digest == cell().data.digest
     (copy / "train.jsonl").write_bytes(
         (source / "train.jsonl").read_bytes() + b'{"question": "?", "answer": "#### 1"}\n'
     )
-    assert cell(data_root=copy.parent).data.digest != same.data.digest
+    assert cell(data_root=copy.parent, hparams="default").data.digest != same.data.digest
 
 
 @pytest.mark.parametrize(

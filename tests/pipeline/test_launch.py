@@ -24,7 +24,7 @@ pytestmark = pytest.mark.build
 DDP, ZERO3 = (["launch=ddp", "launch.num_processes=2"], ["launch=zero3", "launch.num_processes=2"])
 CELL = [
     "experiment=gsm8k_llama3", "method=lora", "scale=tiny", "data.limit=24", "train.batch_size=4", "train.save_steps=2",
-    "train.dropout=0.3",
+    "train.dropout=0.3", "hparams=default",
 ]  # fmt: skip
 
 

@@ -199,7 +199,7 @@ def test_the_same_path_trains_and_evaluates_on_real_gsm8k(real_data: Path, repos
     real = [f"data_root={folder.parent}"]
     trained = run(
         repository, "train", "experiment=gsm8k_llama3", "scale=tiny", "method=idlora", "train.max_steps=4",
-        "data.max_length=1024",
+        "data.max_length=1024", "hparams=default",
         "train.batch_size=8", "train.micro_batch_size=8", *real, cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -220,12 +220,12 @@ def test_what_a_machine_lacks_is_told_in_one_list_and_the_exit_code_says_so(repo
 
 
 def test_what_does_not_fit_is_refused_with_its_value(tmp_path: Path) -> None:
-    too_many_rows = [f"results_dir={tmp_path}", "method.arguments.r=60"]
+    too_many_rows = [f"results_dir={tmp_path}", "hparams=default", "method.arguments.r=60"]
     cell = compose_cell("gsm8k_llama3", "idlora", scale="tiny", seed=0, overrides=too_many_rows)
     with pytest.raises(ValueError, match="60"):
         train_cell(cell)
     assert cell.run.state == "failed"
-    odd = ["train.batch_size=15", "launch=ddp", "launch.num_processes=2"]
+    odd = ["hparams=default", "train.batch_size=15", "launch=ddp", "launch.num_processes=2"]
     with pytest.raises(ValueError, match="batch_size=15 cannot be shared evenly by 2 processes"):
         compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=odd).division  # noqa: B018
     with pytest.raises(ConfigError, match="nowhere"):

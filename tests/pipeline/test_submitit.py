@@ -20,7 +20,8 @@ def sweep(repository: Path, script: str, *arguments: str, cwd: Path) -> subproce
 
 
 def test_two_cells_are_trained_by_two_jobs_into_folders_of_their_own(repository: Path, tmp_path: Path) -> None:
-    few = ["experiment=gsm8k_llama3", "scale=tiny", "train.max_steps=2", "data.limit=16", "train.batch_size=4"]
+    few = ["experiment=gsm8k_llama3", "scale=tiny", "hparams=default", "train.max_steps=2", "data.limit=16"]
+    few.append("train.batch_size=4")
     done = sweep(repository, "train", "hydra/launcher=submitit_local", "method=lora,idlora", *few, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = {

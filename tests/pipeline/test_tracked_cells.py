@@ -45,7 +45,7 @@ def test_keys_and_values_that_cannot_be_followed_are_named(override, sentence, t
 def test_a_cell_s_training_tells_the_tracker_its_own_config_json(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    cell = composed(tmp_path, "tensorboard=true", "train.max_steps=2")
+    cell = composed(tmp_path, "tensorboard=true", "train.max_steps=2", "hparams=default")
     train_cell(cell)
     assert cell.run.done
     events = EventAccumulator(str(cell.run.folder / "tensorboard"))

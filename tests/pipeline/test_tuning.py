@@ -1,13 +1,18 @@
-"""The learning-rate search: equal trials, the lowest held-out loss, and nothing searched twice."""
+"""The learning-rate search: equal trials, the lowest validation loss, and nothing searched twice."""
 
 import csv
+import json
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
+from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.tuning import Trial, choose, search, trials_of
+from idlora.pipeline.rates import CHOOSING, setting, trials_plan
+from idlora.pipeline.tuning import Trial, asked_pairs, asked_trials, choose, search, trials_of
 from idlora.pipeline.typed import ConfigError
 from idlora.records.identity import run_digest
 from idlora.report import load_grid
@@ -15,11 +20,12 @@ from idlora.report import load_grid
 
 def trial(method: str, rate: float, loss: float) -> Trial:
     return Trial(
-        experiment="e", method=method, learning_rate=rate, heldout_loss=loss, outcome="done", config=f"{method}{rate}"
-    )
+        setting=method, experiment="e", method=method, learning_rate=rate, validation_loss=loss, outcome="done",
+        config=f"{method}{rate}",
+    )  # fmt: skip
 
 
-def test_the_lowest_heldout_loss_wins_for_each_method() -> None:
+def test_the_lowest_validation_loss_wins_for_each_method() -> None:
     trials = [
         trial("a", 0.1, 2.0),
         trial("a", 0.2, 1.0),
@@ -43,8 +49,7 @@ def test_every_method_had_the_same_trials(repository: Path) -> None:
     rates: dict[tuple[str, str], set[float]] = {}
     for row in rows:
         rates.setdefault((row["experiment"], row["method"]), set()).add(float(row["learning_rate"]))
-    asked = set(yaml.safe_load((repository / "experiments/tuning/trials.yaml").read_text())["learning_rates"])
-    assert {frozenset(group) for group in rates.values()} == {frozenset(asked)}
+    assert {frozenset(group) for group in rates.values()} == {frozenset(trials_plan()["learning_rates"])}
     grids = [load_grid(path.parent) for path in repository.glob("experiments/*/grid.yaml")]
     assert set(rates) == {(e, m) for grid in grids for e, m, _ in grid.cells() if m != "base"}
 
@@ -64,51 +69,174 @@ def test_the_committed_choices_follow_from_the_committed_trials(repository: Path
     folder = repository / "experiments/tuning/tiny"
     with (folder / "trials.csv").open(newline="") as file:
         trials = [
-            Trial(**row | {name: float(row[name]) for name in ("learning_rate", "heldout_loss")})
+            Trial(**row | {name: float(row[name]) for name in ("learning_rate", "validation_loss")})
             for row in csv.DictReader(file)
         ]
     with (folder / "chosen.csv").open(newline="") as file:
-        written = {(row["experiment"], row["method"]): float(row["learning_rate"]) for row in csv.DictReader(file)}
-    assert {(choice.experiment, choice.method): choice.learning_rate for choice in choose(trials)} == written
+        written = {
+            row["setting"]: (row["experiment"], row["method"], row["learning_rate"]) for row in csv.DictReader(file)
+        }
+    chosen = choose(trials)
+    assert {each.setting: (each.experiment, each.method, f"{each.learning_rate:g}") for each in chosen} == written
 
 
-def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_on(tmp_path: Path) -> None:
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    """Two trials of one setting, a second each."""
     overrides = [
-        f"results_dir={tmp_path}", "data.limit=32", "data.validation_rows=16", "train.max_steps=1", "threads=1",
+        f"results_dir={tmp_path}", "data.limit=32", f"data.{CHOOSING}=16", "train.max_steps=1", "threads=1",
+        "train.learning_rate=1",
     ]  # fmt: skip
-    cells = [
-        compose_cell(
-            "saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*overrides, f"train.learning_rate={rate}"]
-        )
-        for rate in (1e-3, 1e-2)
-    ]
+    cell = compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=overrides)
+    return trials_of(cell, [1e-3, 1e-2])
+
+
+def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_on(tmp_path: Path, cells) -> None:
     told: list[Trial] = []
     first = search(cells[:1], folder=tmp_path, workers=1, told=told.append)
     again = search(cells, folder=tmp_path, workers=1, told=told.append)
     assert [each.learning_rate for each in told] == [1e-3, 1e-2]
-    assert told[0].heldout_loss != told[1].heldout_loss
+    assert told[0].validation_loss != told[1].validation_loss
     assert first[0].learning_rate == 1e-3
-    assert again[0].heldout_loss == pytest.approx(min(each.heldout_loss for each in told), rel=1e-4)
+    assert again[0].validation_loss == pytest.approx(min(each.validation_loss for each in told), rel=1e-4)
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 3
     # The rate of a pair that is not searched stays, and none is chosen for it from its trials.
-    other = "other,lora,0.5,1.25,False"
+    other = "0123456789,other,lora,0.5,1.25,False"
     with (tmp_path / "chosen.csv").open("a") as file:
         file.write(other + "\n")
     with (tmp_path / "trials.csv").open("a") as file:
-        file.write("half_searched,lora,0.1,0.1,done,c0ffee\n")
+        file.write("9876543210,half_searched,lora,0.1,0.1,done,c0ffee\n")
     search(cells, folder=tmp_path, workers=1, told=told.append)
     kept = (tmp_path / "chosen.csv").read_text()
     assert other in kept
     assert "half_searched" not in kept
+    assert "half_searched" in (tmp_path / "trials.csv").read_text()
     assert len(told) == 2
     with pytest.raises(ConfigError, match="workers=0 try nothing"):
         search(cells, folder=tmp_path, workers=0, told=told.append)
 
 
+def test_experiments_that_train_the_same_thing_share_their_trials_and_their_rate(tmp_path: Path, cells) -> None:
+    told: list[Trial] = []
+    cell, twin = cells[0], replace(cells[0], experiment="twin")
+    (chosen,) = search([cell, twin], folder=tmp_path, workers=1, told=told.append)
+    assert len(told) == 1
+    assert (chosen.setting, chosen.experiment) == (setting(cell.config), "saferpaca_llama3")
+    files = {name: (tmp_path / f"{name}.csv").read_text() for name in ("trials", "chosen")}
+    for asked in ([twin], [cell], [twin, cell]):
+        (again,) = search(asked, folder=tmp_path, workers=1, told=told.append)
+        assert (again.setting, again.learning_rate) == (chosen.setting, 1e-3)
+        assert {name: (tmp_path / f"{name}.csv").read_text() for name in files} == files
+    assert len(told) == 1
+
+
+def test_what_an_experiment_no_longer_trains_is_dropped_unless_another_does(tmp_path: Path, cells) -> None:
+    changed = replace(cells[0], data=replace(cells[0].data, max_length=200))
+    twin = replace(cells[0], experiment="twin")
+    before, now = setting(cells[0].config), setting(changed.config)
+    rows = [
+        f"{setting(each.config)},saferpaca_llama3,lora,{each.train.learning_rate:g},1.5,done,{run_digest(each.config)}"
+        for each in (*cells, changed)
+    ]
+    (tmp_path / "trials.csv").write_text("\n".join([",".join(each.name for each in fields(Trial)), *rows]) + "\n")
+
+    def searched(*asked: Cell) -> dict[str, str]:
+        """Setting → experiment of chosen.csv after a search that has nothing to run."""
+        search(asked, folder=tmp_path, workers=1, told=lambda trial: pytest.fail(f"{trial} was run anew"))
+        lines = (tmp_path / "chosen.csv").read_text().splitlines()
+        return {row["setting"]: row["experiment"] for row in csv.DictReader(lines)}
+
+    assert searched(changed, twin) == {before: "twin", now: "saferpaca_llama3"}
+    assert searched(changed) == {before: "twin", now: "saferpaca_llama3"}
+    assert searched(cells[0]) == {before: "twin"}
+    assert now not in (tmp_path / "trials.csv").read_text()
+
+
+def asked(**named) -> dict[str, object]:
+    return {"table": ["table1", "table8"], "experiments": None, "methods": None} | named
+
+
+def test_a_search_pairs_what_is_named_with_what_the_tables_pair_it_with() -> None:
+    everything = asked_pairs(asked())
+    assert ("gsm8k_llama3", "dora") in everything
+    assert ("gsm8k_llama3", "idlora_k2") not in everything
+    assert not [pair for pair in everything if pair[1] == "base"]
+    assert asked_pairs(asked(methods="idlora_k2")) == [("multitask_llama3_2_3b", "idlora_k2")]
+    assert asked_pairs(asked(experiments=["multitask_llama3_2_3b"])) == [
+        pair for pair in everything if pair[0] == "multitask_llama3_2_3b"
+    ]
+    # What the refusal of a cell that no table has advises is what is searched.
+    assert asked_pairs(asked(methods=["idlora_k2"], experiments=["gsm8k_llama3"])) == [("gsm8k_llama3", "idlora_k2")]
+
+
+def test_a_method_of_no_table_is_searched_on_all_experiments_and_an_experiment_with_all_methods() -> None:
+    experiments = {experiment for experiment, _ in asked_pairs(asked())}
+    assert set(asked_pairs(asked(methods=["vera"]))) == {(experiment, "vera") for experiment in experiments}
+    methods = {method for _, method in asked_pairs(asked())}
+    pairs = asked_pairs(asked(experiments=["multitask_mistral"]))
+    assert set(pairs) == {("multitask_mistral", method) for method in methods}
+
+
+@pytest.mark.parametrize("name", ["lor", "base"])
+def test_a_name_that_is_nowhere_and_what_trains_nothing_are_refused_with_the_names_that_there_are(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"methods={name} is in none of the tables asked for; there are .*lora, .*vera"
+    ):
+        asked_pairs(asked(methods=[name]))
+
+
+def test_experiments_that_share_a_setting_are_searched_once() -> None:
+    shared = {"table": "all", "experiments": ["multitask_llama3", "multitask_llama3_2_3b"], "methods": ["lora"]}
+    for scale, distinct in (("small", 1), ("tiny", 2)):
+        trials = asked_trials(shared | {"scale": scale, "data_root": None, "results_dir": None})
+        rates = trials_plan()["learning_rates"]
+        assert len(trials) == 2 * len(rates)
+        assert len({run_digest(each.config) for each in trials}) == distinct * len(rates)
+
+
+OWN = {
+    "method/mine.yaml": "defaults: [lora]\nname: mine\nlabel: Mine\narguments: {r: 2, lora_alpha: 4}\n",
+    "experiment/brief.yaml": (
+        "# @package _global_\ndefaults: [gsm8k_llama3]\nexperiment: brief\ndata: {limit: 48}\ntrain: {max_steps: 1}\n"
+    ),
+    "tuning/trials.yaml": f"learning_rates: [1.0e-3, 1.0e-2]\n{CHOOSING}: 16\nseed: 0\n",
+}
+SEARCHED_ELSEWHERE = """\
+import pathlib, runpy, sys
+from idlora.pipeline import rates
+rates.TUNING = pathlib.Path("tuning").resolve()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_method_of_ones_own_is_searched_and_then_trains_at_its_rate(repository: Path, tmp_path: Path) -> None:
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = str(repository / "scripts" / f"{script}.py")
+        command = [sys.executable, "-c", SEARCHED_ELSEWHERE, path, "--config-dir", ".", "scale=tiny", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    training = ("experiment=brief", "method=mine", "seed=1")
+    refused = run("train", *training)
+    assert refused.returncode == 2
+    assert "`make tune METHOD=mine EXPERIMENT=brief SCALE=tiny`" in refused.stderr
+    searched = run("tune", "methods=[mine]", "experiments=[brief]", "workers=1")
+    assert searched.returncode == 0, searched.stderr
+    trained = run("train", *training)
+    assert trained.returncode == 0, trained.stderr
+    (row,) = csv.DictReader((tmp_path / "tuning/tiny/chosen.csv").read_text().splitlines())
+    (config,) = (tmp_path / "results/tiny/runs").glob("*/config.json")
+    assert json.loads(config.read_text())["train"]["learning_rate"] == float(row["learning_rate"])
+
+
 @pytest.mark.parametrize(("experiment", "method"), [("gsm8k_llama3", "idlora"), ("multitask_llama3_2_3b", "vera")])
 def test_the_committed_trials_are_of_todays_configs(experiment: str, method: str, repository: Path) -> None:
-    plan = yaml.safe_load((repository / "experiments/tuning/trials.yaml").read_text())
-    rates, held = plan["learning_rates"], f"data.validation_rows={plan['validation_rows']}"
+    plan = trials_plan()
+    rates, held = plan["learning_rates"], f"data.{CHOOSING}={plan[CHOOSING]}"
     cell = compose_cell(
         experiment, method, scale="tiny", seed=plan["seed"], overrides=[held, f"train.learning_rate={rates[0]}"]
     )

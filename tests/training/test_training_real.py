@@ -5,7 +5,7 @@ import pytest
 from cells import METHODS, run, schedule
 
 from idlora.data import load_rows
-from idlora.pipeline.tuning import validation_loss
+from idlora.pipeline.tuning import mean_row_loss
 from idlora.training import DataSpec, build_data, load_finished
 
 pytestmark = pytest.mark.real_data
@@ -28,5 +28,5 @@ def test_a_small_model_learns_from_real_gsm8k_rows(name, learnt, base, tokenizer
     assert losses[-1] < losses[0] - learnt
     assert resources.data["truncated"] == 0
     untuned, _ = load_finished(tmp_path, base, replace(METHODS["full"], kind="none"))
-    before = validation_loss(untuned, held, batch_size=8)
-    assert validation_loss(model, held, batch_size=8) < before - learnt
+    before = mean_row_loss(untuned, held, batch_size=8)
+    assert mean_row_loss(model, held, batch_size=8) < before - learnt

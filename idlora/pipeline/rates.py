@@ -1,0 +1,68 @@
+"""Tuned learning rates, found by what is trained and not by what it is called.
+
+A setting is what is trained apart from its learning rate, its seed and the rows that choose the rate. Experiments that
+train the same thing have one setting, and with it one set of trials and one rate; a changed rank, data set or number of
+steps is another setting.
+"""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from idlora.pipeline.typed import ConfigError
+from idlora.records import digest
+from idlora.records.identity import identity
+
+TUNING = Path(__file__).resolve().parents[2] / "experiments" / "tuning"
+TUNED = "tuned"
+"""What train.learning_rate says in place of a number where the tuned one is asked for."""
+
+CHOOSING = "validation_rows"
+"""The key, of trials.yaml and of a config's ``data``, for the rows that a trial is scored on and does not train on."""
+
+LEFT_OUT = {"train": ("learning_rate", "seed"), "data": (CHOOSING,)}
+"""Of each part of a run's identity, what is no part of its setting; the part "seed" is left out as a whole."""
+
+
+def trials_plan() -> dict[str, Any]:
+    """experiments/tuning/trials.yaml: the ``learning_rates`` and the ``seed`` of every trial, and `CHOOSING`."""
+    return yaml.safe_load((TUNING / "trials.yaml").read_text(encoding="utf-8"))
+
+
+def chosen_csv(scale: str) -> Path:
+    """Where the tuned learning rates of a scale are, one row a setting: columns setting, learning_rate and others."""
+    return TUNING / scale / "chosen.csv"
+
+
+def setting(config: Mapping[str, Any]) -> str:
+    """The setting of a run's config as 10 hex digits, equal for whatever shares its trials.
+
+    The run has the trials' seed: a method's arguments may hold it under any name, so the setting of another seed's run
+    is that of the same config composed at the trials' seed.
+    """
+    parts = {part: values for part, values in identity(config).items() if part != "seed"}
+    for part in LEFT_OUT.keys() & parts.keys():
+        parts[part] = {key: value for key, value in parts[part].items() if key not in LEFT_OUT[part]}
+    return digest(parts)
+
+
+def tuned_rate(config: Mapping[str, Any]) -> float:
+    """The learning rate that `make tune` chose for the `setting` of a run's config, which has the trials' seed.
+
+    Raises `ConfigError` where there is none.
+    """
+    path, wanted = chosen_csv(config["scale"]), setting(config)
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["setting"] == wanted:
+                    return float(row["learning_rate"])
+    experiment, method, scale = config["experiment"], config["method"]["name"], config["scale"]
+    raise ConfigError(
+        f"experiment={experiment} method={method} scale={scale} with these settings has no tuned learning rate: "
+        f"`make tune METHOD={method} EXPERIMENT={experiment} SCALE={scale}` searches it for the settings that the "
+        "configs' files have; else give hparams=default or train.learning_rate=…"
+    )
