@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from small_hub import Repository, serving
 
+from idlora.data import asked, load_rows
+from idlora.data.splits import is_held_out
 from idlora.evals.tasks.hexphi import CATEGORIES
 
 OLD, NEW, NEITHER = "a" * 40, "b" * 40, "c" * 40
@@ -83,6 +85,18 @@ def outcomes(read) -> dict[str, list | str]:
 def test_a_revision_is_the_one_that_is_read(outcomes):
     assert (len(outcomes["old"]), len(outcomes["newest"])) == (2, 3)
     assert outcomes["old"][1] == {"id": "train/1", "question": "What is 1?", "answer": "#### 1"}
+
+
+def test_the_hub_and_a_folder_keep_out_the_same_rows(outcomes, tmp_path):
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "train.jsonl").write_bytes(b"".join(questions(3)["train.jsonl"].splitlines(True)[::-1]))
+    for share in (0.3, 0.6, 0.9):
+        kept_out = [
+            {row["question"] for row in rows if is_held_out(asked("gsm8k", row), share)}
+            for rows in (outcomes["newest"], load_rows("gsm8k", "train", root=tmp_path))
+        ]
+        assert kept_out[0] == kept_out[1]
+    assert kept_out[0]
 
 
 def test_headerless_files_are_read_from_the_hub_in_full_and_again_from_its_cache(outcomes):
