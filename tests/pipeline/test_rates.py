@@ -53,7 +53,7 @@ def test_every_seed_of_a_setting_has_its_rate(experiment: str, method: str, cell
         "train.max_steps=3",
         "method.arguments.r=8",
         "method.arguments.seed=7",
-        "method.protocol_version=2",
+        "method.protocol_version=99",
     ],
 )
 def test_what_changes_the_training_has_no_rate_and_is_told_the_ways_to_one(change: str, cell) -> None:
