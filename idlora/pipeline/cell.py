@@ -52,10 +52,6 @@ class Cell:
     processes: int | None = 1
     tracking: TrackingSpec = dataclasses.field(default_factory=TrackingSpec)
 
-    def __post_init__(self) -> None:
-        if self.method.kind != "none":
-            require_held_out(self.data, self.protocols)
-
     @property
     def config(self) -> dict[str, Any]:
         """config.json of the run's folder; `idlora.records.run_name` hashes it into the folder's name."""
@@ -129,17 +125,21 @@ class Cell:
         return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.subject.waiting]
 
 
+def trains_on(data: DataSpec, protocol: Protocol) -> bool:
+    """Whether a protocol measures the loss on rows that a run with this data trains on."""
+    source = protocol.share is not None and protocol.task.data.name
+    if source not in data.sources or protocol.share <= data.held_out:
+        return False
+    return (data.parts or {}).get(source, 1.0) + protocol.share > 1 - MARGIN
+
+
 def require_held_out(data: DataSpec, protocols: Iterable[Protocol]) -> None:
-    """Raises `ConfigError` where a protocol measures the loss on rows that a run with this data trains on."""
+    """Raises `ConfigError` where a run with this data trains on rows that a protocol measures the loss on."""
     for protocol in protocols:
-        source = protocol.share is not None and protocol.task.data.name
-        if source not in data.sources or protocol.share <= data.held_out:
-            continue
-        taken = (data.parts or {}).get(source, 1.0)
-        if taken + protocol.share > 1 - MARGIN:
+        if trains_on(data, protocol):
             raise ConfigError(
-                f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of {source}'s training "
-                f"rows, of which data.held_out={data.held_out:g} are kept out of training: make that "
+                f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of {protocol.source}'s "
+                f"training rows, of which data.held_out={data.held_out:g} are kept out of training: make that "
                 f"{protocol.share:g}, or take {protocol.name} out of heldout_sources"
             )
 

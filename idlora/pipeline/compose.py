@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from idlora.data.templates import ALPACA, Template, load_template
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.evals.task import load_task
-from idlora.pipeline.cell import Cell, finished, require_held_out
+from idlora.pipeline.cell import Cell, finished, require_held_out, trains_on
 from idlora.pipeline.evaluation import Subject, load_model, model_identity
 from idlora.pipeline.override import override
 from idlora.pipeline.places import (
@@ -153,6 +153,8 @@ def _as_written(values: Mapping[str, Any]) -> Cell:
     own = dict(values["data"])
     data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
     data, how = typed(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
+    if method.kind != "none":
+        how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
     digests = (data_digest(source, data_root, revisions=how["revisions"]) for source in data.sources)
     template = template_of(values)
     own_template = None if template.source is None else {"label": template.name, "source": template.source}
@@ -177,6 +179,17 @@ def _as_written(values: Mapping[str, Any]) -> Cell:
         results_dir=Path(values["results_dir"]),
         **how,
     )
+
+
+def _held_out(data: DataSpec, protocols: Sequence[Protocol], *, asked: str | Sequence[str]) -> tuple[Protocol, ...]:
+    """The protocols, where all were asked for without those whose rows are trained on.
+
+    Raises `ConfigError` where one of those was asked for otherwise.
+    """
+    if asked == ALL or ALL in asked:
+        return tuple(protocol for protocol in protocols if not trains_on(data, protocol))
+    require_held_out(data, protocols)
+    return tuple(protocols)
 
 
 def template_of(values: Mapping[str, Any]) -> Template:
@@ -312,7 +325,7 @@ def subject_from_config(config: DictConfig) -> Subject:
     evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
     data, how = _data_of(recorded), _how(values, evals, data_root)
     if trained:
-        require_held_out(data, how["protocols"])
+        how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
     return finished(
         run.folder,
         typed(ModelSpec, relocate_model(recorded["model"]), where="model"),

@@ -86,8 +86,10 @@ def test_an_untuned_base_is_one_run_with_the_evaluations_of_all_its_tasks(result
     experiments = ("gsm8k_llama3", "saferpaca_llama3", "multitask_llama3")
     (base,) = distinct(cell_of(results, experiment, "base") for experiment in experiments)
     assert base.title == "pebble/base"
-    asked = [protocol.benchmark for protocol in base.protocols]
+    asked = [protocol.benchmark for protocol in base.protocols if protocol.scoring != "loss"]
     assert asked == ["gsm8k", "hexphi", "hexphi_benign", "mmlu", "commonsenseqa", "humaneval"]
+    sources = {protocol.source for protocol in base.protocols if protocol.scoring == "loss"}
+    assert sources == {"gsm8k", "gsm8k_test", "saferpaca", "alpaca", "codealpaca", "humaneval"}
 
 
 def test_a_seed_changes_what_is_seeded_and_nothing_else(results: Path) -> None:
@@ -133,6 +135,8 @@ def test_of_all_protocols_the_default_of_the_scale_stands_first(results: Path) -
     asked = [protocol.name for protocol in paper.protocols if protocol.benchmark == "mmlu"]
     assert asked[0] == "likelihood_5shot"
     assert len(asked) == 4
+    sources = [protocol.source for protocol in paper.protocols if protocol.scoring == "loss"]
+    assert sorted(sources) == ["codealpaca", "gsm8k_test", "humaneval", "saferpaca"]  # Alpaca and GSM8K are trained on
 
 
 def test_two_cells_that_mean_different_things_by_one_protocol_are_refused(results: Path) -> None:
@@ -180,7 +184,8 @@ def test_a_list_says_of_every_run_where_it_stands_and_which_tables_it_serves(res
         ("gsm8k_llama3/lora", ("table1", "table2"), "oom"),
         ("gsm8k_llama3/idlora", ("table2",), "never run"),
     ]
-    assert found[0].missing == ("not evaluated on gsm8k (0shot)",)
+    assert found[0].missing[0] == "not evaluated on gsm8k (0shot)"
+    assert set(found[0].missing[1:]) == {f"not evaluated on heldout ({source})" for source in ("gsm8k", "gsm8k_test")}
     assert found[1].missing == ("oom: no memory left",)
     out = io.StringIO()
     show(found, Console(file=out, width=120))

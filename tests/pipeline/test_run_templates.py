@@ -71,7 +71,7 @@ def test_a_run_of_ours_has_its_version_in_its_config_and_nothing_else(cell) -> N
     assert cell().data.prompt_template == ALPACA
     recorded = cell().config["data"]
     assert recorded["template_version"] == TEMPLATE_VERSION
-    assert "template" not in recorded
+    assert recorded["template"] is None
 
 
 def test_a_users_template_makes_another_run_by_its_text_and_by_nothing_else(cell, chat, tmp_path) -> None:

@@ -78,7 +78,7 @@ def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_the_papers_rates(cells)
         assert cell.data.limit is None
         assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
         assert (cell.train.batch_size, cell.data.max_length) == (32, 512)
-        assert all(protocol.limit is None for protocol in cell.protocols)
+        assert all(protocol.limit == (800 if protocol.scoring == "loss" else None) for protocol in cell.protocols)
         assert "hexphi_benign" not in [protocol.benchmark for protocol in cell.protocols]
     for experiment, method in (("saferpaca_mistral", "idlora"), ("multitask_llama3", "fft"), ("gsm8k_llama3", "base")):
         small, paper = (compose_cell(experiment, method, scale=scale, seed=0) for scale in ("small", "paper"))
@@ -249,5 +249,5 @@ def test_two_layers_of_the_model_with_the_narrow_projections_train_and_are_found
     assert cell.run.resources["parameters_trainable"] * 12 == whole  # 2 of 24 layers
     subject = subject_from_config(compose("evaluate", [f"run={cell.run.folder}", f"data_root={tmp_path / 'data'}"]))
     assert subject.batch_size == 256
-    assert [protocol.max_new_tokens for protocol in subject.protocols] == [256]
+    assert [protocol.max_new_tokens for protocol in subject.protocols] == [256, None, None]
     assert subject.load()[0].config.num_hidden_layers == 2

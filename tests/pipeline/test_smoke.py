@@ -86,7 +86,7 @@ def test_metrics_are_tidy_and_count_the_trained_parameters(filled) -> None:
     trainable = {row["method"]: int(row["parameters_trainable"]) for row in rows}
     assert trainable["base"] == 0
     assert trainable["idlora"] / trainable["lora"] == pytest.approx(0.583, abs=0.001)
-    assert {row["metric"] for row in rows} == {"pass@1", "pass@5", "pass@10"}
+    assert {row["metric"] for row in rows} == {"pass@1", "pass@5", "pass@10", "nats_per_token", "bits_per_byte"}
 
 
 def test_finished_cells_are_not_run_again_and_a_changed_config_is_another_run(
