@@ -31,6 +31,7 @@ class Cell:
     unit: str
     samples: int
     protocol: str
+    evaluation: str
 
     @property
     def mean(self) -> float:
@@ -144,6 +145,13 @@ def gather(
     return filled
 
 
+def shown_evaluation(column: Column, evaluations: Mapping[tuple[str, str], str], *, scale: str) -> str | None:
+    """Which of the ``evaluations`` (see `gather`) a column shows, None where there is none for it."""
+    benchmark, protocol = column.benchmark, column.protocol_at(scale)
+    fitting = (name for (one, its), name in evaluations.items() if one == benchmark and protocol in (None, its))
+    return next(fitting, None)
+
+
 def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
     """Differences cell - reference (seeds, n), matched by item id (both are in the order of the ids) and by seed.
 
@@ -226,8 +234,7 @@ class _Finder:
             self._evaluations[run.name] = run.evaluations()
         found = [each for each in self._evaluations[run.name] if each.benchmark == benchmark]
         if self.wanted is not None:
-            fitting = (name for (one, its), name in self.wanted.items() if one == benchmark and protocol in (None, its))
-            name = next(fitting, None)
+            name = shown_evaluation(column, self.wanted, scale=self.scale)
             found = [each for each in found if each.name == name]
         elif protocol is not None:
             found = [each for each in found if each.protocol.get("name") == protocol]
@@ -287,6 +294,7 @@ def _cell(column: Column, found: list[tuple[Run, Evaluation, Scores]], *, base: 
         unit=first.unit,
         samples=first.samples,
         protocol=evaluation.protocol.get("name", ""),
+        evaluation=evaluation.name,
     )
 
 

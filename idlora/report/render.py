@@ -18,7 +18,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     folder, name = Path(folder), table.grid.table
     write_text(folder / f"{name}.md", markdown(table))
     write_text(folder / f"{name}.tex", latex(table))
-    write_csv(folder / f"{name}.csv", *_wide(table))
+    write_csv(folder / f"{name}.csv", *wide(table))
     columns = ("base", "column", "ahead", "behind", "verdict", "leaning")
     write_csv(folder / f"{name}_orderings.csv", columns, [vars(each) for each in table.orderings])
     return [folder / f"{name}{ending}" for ending in (".md", ".csv", ".tex", "_orderings.csv")]
@@ -27,7 +27,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 def markdown(table: Table) -> str:
     """The whole report of a table: values, notes, differences, the paper's block, orderings, what is missing."""
     parts = [f"# {table.grid.title}", text.caption(table), _grid_markdown(table)]
-    parts.append("\n".join(f"- {note}" for note in text.notes(table)))
+    parts.append("\n".join(f"- {note}" for note in filter(None, [*text.notes(table), table.beside])))
     parts += [f"## Differences from {text.reference_name(table)}", _differences_markdown(table)]
     if table.grid.paper and not table.at_paper_scale:
         parts += ["## The paper's numbers", _paper_sentence(table), _paper_markdown(table)]
@@ -52,7 +52,11 @@ def _markdown_entry(entry: Entry | None) -> str:
     if entry is None:
         return EMPTY
     value = f"**{entry.value:.1f}**" if entry.best else f"{entry.value:.1f}"
-    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}" + beside_paper(entry, "; ")
+    return (
+        f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}"
+        + beside_paper(entry, "; ")
+        + beside_reference(entry, "; ")
+    )
 
 
 def _differences_markdown(table: Table) -> str:
@@ -106,6 +110,11 @@ def beside_paper(entry: Entry, separator: str) -> str:
     if entry.paper is None:
         return ""
     return f"{separator}paper {_paper_number(entry.paper, params=False)}, {entry.value - entry.paper.value:+.1f}"
+
+
+def beside_reference(entry: Entry, separator: str) -> str:
+    """What the committed reference prints there, where that is comparable."""
+    return "" if entry.reference is None else f"{separator}ref {entry.reference}"
 
 
 def dagger(entry: Entry) -> str:
@@ -184,8 +193,8 @@ def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """One CSV row per method: value, spread, interval, marks, and at the paper's scale its value and the difference."""
+def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of the CSV, and one row per method: value, spread, interval, marks, and at the paper's scale its value and the difference."""
     parts = ["", "_spread", "_ci_low", "_ci_high", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]

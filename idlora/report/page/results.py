@@ -84,7 +84,7 @@ def orderings_summary(sources: Sources) -> DataTable | None:
         headings=["table", "pairs", *VERDICTS],
         rows=rows,
         numeric=frozenset(range(1, len(VERDICTS) + 2)),
-        source=f"results/{sources.scale}/tables/*_orderings.csv",
+        source=f"{sources.name(sources.own)}/tables/*_orderings.csv",
     )
 
 
@@ -199,14 +199,14 @@ def _tests(sources: Sources, grid: Grid) -> DataTable:
         shown,
         id=f"{grid.table}-tests",
         caption=f"{grid.title}: each method minus its reference, in percentage points, with 95 % intervals",
-        source=f"results/{sources.scale}/significance/{grid.table}.csv",
+        source=f"{sources.name(sources.own)}/significance/{grid.table}.csv",
     )
 
 
 def _pivots(sources: Sources) -> object:
-    rows = sources.rows(sources.own / "pivots.csv", command=sources.make("pivots"))
+    rows = sources.rows(sources.pivots, command=sources.make("pivots"))
     caption = "What pivots the bases give, and what trained routers make of them"
-    return folded(plain_table(rows, id="pivots", caption=caption, source=f"results/{sources.scale}/pivots.csv"))
+    return folded(plain_table(rows, id="pivots", caption=caption, source=sources.name(sources.pivots)))
 
 
 def _interval(row: Mapping[str, str], name: str) -> str:
