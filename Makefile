@@ -35,8 +35,8 @@ workers := $(if $(WORKERS),workers=$(WORKERS))
 fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allow_code_execution=true $(FLAGS)
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
-.PHONY: help setup cells counts tables list tune test lint reference rebuild
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark check plan validate
+.PHONY: help setup cells counts tables list tune test lint
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 

@@ -52,11 +52,8 @@ def _markdown_entry(entry: Entry | None) -> str:
     if entry is None:
         return EMPTY
     value = f"**{entry.value:.1f}**" if entry.best else f"{entry.value:.1f}"
-    return (
-        f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}"
-        + beside_paper(entry, "; ")
-        + beside_reference(entry, "; ")
-    )
+    beside = beside_paper(entry, "; ") + beside_reference(entry, "; ")
+    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}{beside}"
 
 
 def _differences_markdown(table: Table) -> str:
@@ -194,7 +191,7 @@ def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
 
 
 def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """The columns of the CSV, and one row per method: value, spread, interval, marks, and at the paper's scale its value and the difference."""
+    """The columns of the CSV, and a row per method: value, spread, interval, marks; at the paper's scale its value too."""
     parts = ["", "_spread", "_ci_low", "_ci_high", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]

@@ -28,11 +28,8 @@ class OnTerminal:
         yield Text(table.grid.title, style="bold")
         for start in range(0, len(columns), fit):
             yield _block(table, columns[start : start + fit])
-        below = [
-            text.caption(table),
-            *text.notes(table),
-            *filter(None, [table.beside, text.ordering_counts(table.orderings)]),
-        ]
+        said = filter(None, [table.beside, text.ordering_counts(table.orderings)])
+        below = [text.caption(table), *text.notes(table), *said]
         if table.missing:
             below += ["Missing:", *text.missing_lines(table)]
         yield from map(Text, below)
