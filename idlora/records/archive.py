@@ -107,7 +107,7 @@ def unpack(folder: Path, into: Path) -> None:
 def _kept(record: Mapping[str, Any]) -> Line:
     kept = {name: value for name, value in record.items() if name != "raw"}
     if "raw" in record:
-        kept[RAW_HASH] = hashlib.sha256(record["raw"].encode()).hexdigest()[:16]
+        kept[RAW_HASH] = hashlib.sha256(record["raw"].encode(errors="surrogatepass")).hexdigest()[:16]
     return dict(sorted(kept.items()))
 
 
