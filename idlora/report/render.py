@@ -191,7 +191,7 @@ def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
 
 
 def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """The columns of the CSV, and a row per method: value, spread, interval, marks; at the paper's scale its value too."""
+    """The columns of the CSV, and a row per method: value, spread, interval, marks; the paper's value at its scale."""
     parts = ["", "_spread", "_ci_low", "_ci_high", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]

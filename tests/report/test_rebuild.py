@@ -1,4 +1,4 @@
-"""The committed reference is made from its records alone, byte for byte, and an old one stays until a new one is whole."""
+"""The committed reference is made from its records alone, byte for byte; an old one stays until a new one is whole."""
 
 import filecmp
 import json
