@@ -34,7 +34,10 @@ def rebuild(results: Path, experiments: Path, *, scale: str) -> Path:
     """
     committed = reference_folder(results, scale)
     if not (committed / "reference.json").is_file():
-        raise RecordError(f"there is no reference of scale={scale}: {committed / 'reference.json'} is not there")
+        raise RecordError(
+            f"there is no reference of scale={scale}: {committed / 'reference.json'} is not there; `make reference "
+            f"SCALE={scale}` makes it"
+        )
 
     def take(folder: Path) -> None:
         require_records(committed)
