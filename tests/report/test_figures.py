@@ -1,6 +1,7 @@
 """Figures: drawn is what the files say, ours and the paper's never on one axis, in colours that all tell apart."""
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -224,8 +225,8 @@ def test_in_the_page_a_colour_is_a_variable_and_one_outside_the_palette_is_refus
 def test_in_the_page_ids_do_not_depend_on_what_matplotlib_calls_them() -> None:
     def document(clip: str, mark: str) -> str:
         return (
-            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt" height="9pt">'
-            f'<defs><path id="{mark}"/><clipPath id="{clip}"/></defs>'
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt" '
+            f'height="9pt"><defs><path id="{mark}"/><clipPath id="{clip}"/></defs>'
             f'<g clip-path="url(#{clip})"><use xlink:href="#{mark}"/></g></svg>'
         )
 
