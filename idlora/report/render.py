@@ -27,7 +27,9 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 def markdown(table: Table) -> str:
     """The whole report of a table: values, notes, differences, the paper's block, orderings, what is missing."""
     parts = [f"# {table.grid.title}", text.caption(table), _grid_markdown(table)]
-    parts.append("\n".join(f"- {note}" for note in filter(None, [*text.notes(table), table.beside])))
+    parts.append("\n".join(f"- {note}" for note in text.notes(table)))
+    if table.beside:
+        parts += ["## The committed reference", table.beside]
     parts += [f"## Differences from {text.reference_name(table)}", _differences_markdown(table)]
     if table.grid.paper and not table.at_paper_scale:
         parts += ["## The paper's numbers", _paper_sentence(table), _paper_markdown(table)]

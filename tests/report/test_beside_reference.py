@@ -63,7 +63,7 @@ def test_the_reference_stands_beside_own_values_as_its_table_prints_it(reference
     assert f"; ref {beside} |" in markdown(table)
     assert f"ref {beside}" in printed(table)
     told = "ref: what the committed reference prints there (seeds 0, 1; `results/reference/tiny`)."
-    assert f"- {told}\n" in markdown(table)
+    assert f"\n\n## The committed reference\n\n{told}\n\n" in markdown(table)
     assert OTHERS not in markdown(table).lower()
     assert told in printed(table).replace("\n", " ")
     assert "ref " not in latex(table)

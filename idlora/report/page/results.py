@@ -34,6 +34,9 @@ CONTROLS = "table_controls"
 PAPERS_BLOCK = "The paper's numbers"
 """The part of a table's Markdown that the page shows as a block of its own."""
 
+REFERENCES_BLOCK = "The committed reference"
+"""The part about values that the page does not show: they stand beside a user's own in Markdown."""
+
 GAPS = "Missing"
 """The part that must not be folded away."""
 
@@ -182,7 +185,7 @@ def _words(sources: Sources, table: str) -> list[object]:
     for title, body in [("How to read this table", head), *parts]:
         if title == GAPS:
             blocks.insert(0, Prose(html=prose(f"**{GAPS}.**\n\n{body}"), warns=True))
-        elif title != PAPERS_BLOCK:
+        elif title not in (PAPERS_BLOCK, REFERENCES_BLOCK):
             blocks.append(Details(summary=title, blocks=[Prose(html=prose(body, caption=title))]))
     return blocks
 
