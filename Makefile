@@ -7,7 +7,9 @@
 # make benchmark         what every method costs on a small model on the CPU: results/cpu
 # make theory            Theorems 1 and 2 simulated on synthetic task matrices
 # make audit             every claim of the paper that carries a number or an ordering, decided by its own tables
-# make report            the page with all of it: results/report.html
+# make report            the page with all of it: results/<scale>/report.html
+# make reference         the committed reference, results/reference/<scale>: every cell, its records, and all made from them
+# make rebuild           the same from the committed records alone
 # make tables            all of the above, and the time that it took
 # make check             everything that this machine lacks for the tables (SCALE=paper TABLE=table2 …), in seconds
 # make plan              cells, hours from a short probe on this machine, disk and downloads
@@ -37,7 +39,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark check plan validate
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -91,6 +93,13 @@ pivots: setup
 report: setup
 	$(PY) scripts/figures.py figure=all scale=$(SCALE) allow_missing=true
 	$(PY) scripts/page.py scale=$(SCALE)
+
+reference: setup
+	$(PY) scripts/reference.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)
+	$(PY) scripts/audit.py --scale $(SCALE)
+
+rebuild: setup
+	$(PY) scripts/rebuild.py --scale $(SCALE)
 
 # What needs no weights goes first; -k: a part that fails is told, and the others are made all the same.
 tables: setup

@@ -22,9 +22,13 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 @command
 def main(config: DictConfig) -> None:
     sources = Sources(
-        results=Path(config.results_dir), experiments=EXPERIMENTS, scale=config.scale, benchmark=config.benchmark
+        results=Path(config.results_dir),
+        experiments=EXPERIMENTS,
+        scale=config.scale,
+        benchmark=config.benchmark,
+        reference=config.reference,
     )
-    written, absent = draw_figures(sources, config.figure)
+    written, absent = draw_figures(sources, config.figure, into=sources.results / config.scale / "figures")
     for path in written:
         print(path)
     for each in absent:

@@ -12,14 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import ALL, DEFAULT, EXPERIMENTS, compose_cell
+from idlora.pipeline.compose import ALL, DEFAULT, EXPERIMENTS, REPOSITORY, compose_cell
 from idlora.pipeline.override import override
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.table import Plan
 from idlora.pipeline.typed import ConfigError
 from idlora.report import (
     Grid,
-    collect_metrics,
+    Table,
     console,
     gather,
     lay_out,
@@ -29,7 +29,12 @@ from idlora.report import (
     write_table,
 )
 from idlora.report.cells import Filled
+from idlora.report.collect import COLUMNS, metric_rows, write_csv
 from idlora.report.grid import CellKey
+from idlora.report.keeping import fuller
+from idlora.report.reference import read_reference
+from idlora.report.render import wide
+from idlora.report.statistics import test_rows
 
 
 def known_tables() -> list[str]:
@@ -123,6 +128,11 @@ class Request:
         """results/<scale>: runs/, tables/, significance/, metrics.csv."""
         return self.results_dir / self.scale
 
+    @property
+    def tests(self) -> Path:
+        """Where the table's tests of significance go."""
+        return self.results / "significance" / f"{self.table}.csv"
+
     def grid(self) -> Grid:
         """The table's plan from experiments/<table>/, with the seeds asked for, and a note on changed settings."""
         grid = load_grid(EXPERIMENTS / self.table)
@@ -202,40 +212,68 @@ def _compose(job: tuple[CellKey, str, tuple[str, ...]]) -> Cell:
     return compose_cell(experiment, method, scale=scale, seed=seed, overrides=overrides)
 
 
-def report_tables(planned: Sequence[tuple[Request, Plan]]) -> None:
+def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = REPOSITORY / "results") -> None:
     """Rebuild metrics.csv, and each table's files and tests of significance, from the records; print the tables.
 
-    Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
+    A table with gaps, its tests and metrics.csv leave files that say more as they are. The reference is of the results
+    that are ``committed``. Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
     """
-    lacking = []
+    first, lacking, kept, gaps = planned[0][0], [], False, False
+    reference = read_reference(committed, first.scale)
     for request, plan in planned:
         filled = request.gather(plan)
-        table = lay_out(filled)
-        write_significance(
-            filled, request.results / "significance" / f"{request.table}.csv", comparisons=table.comparisons
-        )
-        written = write_table(table, request.results / "tables")
+        table = lay_out(filled, reference)
         Console().print(console(table))
-        print("written: " + ", ".join(map(str, written)))
         lacking += _lacking(request, filled)
-    first = planned[0][0]
-    collect_metrics(first.results / "runs", first.results / "metrics.csv", scale=first.scale)
+        gaps = gaps or bool(filled.missing)
+        if stays := _fuller(request, table):
+            print(_told(stays))
+            kept = True
+            continue
+        write_significance(filled, request.tests, comparisons=table.comparisons)
+        print("written: " + ", ".join(map(str, write_table(table, request.results / "tables"))))
+    if not kept:
+        metrics, rows = first.results / "metrics.csv", metric_rows(first.results / "runs", scale=first.scale)
+        if gaps and fuller(metrics, rows):
+            print(_told(metrics))
+        else:
+            write_csv(metrics, COLUMNS, rows)
     _complain(lacking)
 
 
 def report_statistics(planned: Sequence[tuple[Request, Plan]]) -> None:
     """Rebuild each table's tests of significance from the records, and print them.
 
-    Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
+    Gaps leave files that say more as they are. Raises `NotComplete`, after printing all, where a cell is missing and
+    that was not allowed.
     """
     lacking = []
     for request, plan in planned:
         filled = request.gather(plan)
-        path = request.results / "significance" / f"{request.table}.csv"
-        print(summary(filled, write_significance(filled, path)))
-        print(f"written: {path}")
+        table = lay_out(filled)
+        print(summary(filled, table.comparisons))
         lacking += _lacking(request, filled)
+        if stays := _fuller(request, table):
+            print(_told(stays))
+            continue
+        write_significance(filled, request.tests, comparisons=table.comparisons)
+        print(f"written: {request.tests}")
     _complain(lacking)
+
+
+def _fuller(request: Request, table: Table) -> Path | None:
+    """A file of the table or of its tests that says more than this table, which has gaps; None where there is none."""
+    if not table.missing:
+        return None
+    beside = {
+        request.results / "tables" / f"{request.table}.csv": wide(table)[1],
+        request.tests: test_rows(table.filled, table.comparisons),
+    }
+    return next((path for path, rows in beside.items() if fuller(path, rows)), None)
+
+
+def _told(stays: Path) -> str:
+    return f"nothing written: {stays} has more values than the runs that are there now, and stays as it is"
 
 
 def _lacking(request: Request, filled: Filled) -> list[str]:

@@ -2,7 +2,7 @@
 
 A base whose score is far from the published one under the same protocol was loaded, prompted or scored wrongly, and so
 would be every method on it. What is published, and how near a score must come, is experiments/validation/published.csv.
-A scale without rows there is held against its committed reference, results/<scale>/metrics.csv.
+A scale without rows there is held against its committed reference, results/reference/<scale>/metrics.csv.
 """
 
 import csv
@@ -22,6 +22,7 @@ from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
 from idlora.records import Evaluation
 from idlora.report.collect import write_csv
+from idlora.report.reference import reference_folder
 from idlora.report.scores import read_scores
 
 BASE = "base"
@@ -83,7 +84,7 @@ def published_at(scale: str, *, tolerance: float) -> list[Published]:
             Published(**row | {"published": float(row["published"]), "tolerance": float(row["tolerance"])})
             for row in own
         ]
-    reference = REPOSITORY / "results" / scale / "metrics.csv"
+    reference = reference_folder(REPOSITORY / "results", scale) / "metrics.csv"
     if not reference.is_file():
         raise ConfigError(
             f"nothing is published of the bases at scale={scale}: {PUBLISHED} has no row, {reference} is not there"

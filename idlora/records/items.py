@@ -18,6 +18,9 @@ from idlora.records.files import RecordError, one_sentence, sync_folder, write_t
 
 ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
 
+RAW_HASH = "raw_sha256"
+"""Stands in a record that was packed: the first 16 hex digits of the SHA-256 of "raw", in its place."""
+
 FIELDS = ("item_id", "item_hash", "prompt_hash", "sample", "raw", "parsed", "gold", "scores")
 """The fields of every item's record; a benchmark may add its own beside them.
 
@@ -208,7 +211,7 @@ def _sha256(path: Path) -> str:
 def _check(record: Any) -> None:
     if not isinstance(record, dict):
         raise ValueError(f"a record is an object, not {record!r}")
-    if missing := [field for field in FIELDS if field not in record]:
+    if missing := [field for field in FIELDS if field not in record and not (field == "raw" and RAW_HASH in record)]:
         raise ValueError(f"record {record.get('item_id')!r} lacks {', '.join(missing)}")
     if not isinstance(record["item_id"], str) or type(record["sample"]) is not int:
         raise ValueError(f"item_id is text and sample an integer; got {record['item_id']!r}, {record['sample']!r}")

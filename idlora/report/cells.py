@@ -36,6 +36,7 @@ class Cell:
     unit: str
     samples: int
     protocol: str
+    evaluations: tuple[str, ...]
     weights: NDArray[np.float64] | None = None
 
     @property
@@ -159,6 +160,12 @@ def gather(
     return filled
 
 
+def evaluation_under(benchmark: str, protocol: str | None, evaluations: Mapping[tuple[str, str], str]) -> str | None:
+    """Which of the ``evaluations`` (see `gather`) is meant by a column's protocol, None where there is none for it."""
+    fitting = (name for (one, its), name in evaluations.items() if one == benchmark and protocol in (None, its))
+    return next(fitting, None)
+
+
 def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
     """Differences cell - reference (seeds, n), matched by item id (both are in the order of the ids) and by seed.
 
@@ -251,8 +258,7 @@ class _Finder:
             self._evaluations[run.name] = run.evaluations()
         found = [each for each in self._evaluations[run.name] if each.benchmark == benchmark]
         if self.wanted is not None:
-            fitting = (name for (one, its), name in self.wanted.items() if one == benchmark and protocol in (None, its))
-            name = next(fitting, None)
+            name = evaluation_under(benchmark, protocol, self.wanted)
             found = [each for each in found if each.name == name]
         elif protocol is not None:
             found = [each for each in found if each.protocol.get("name") == protocol]
@@ -315,6 +321,7 @@ def _cell(column: Column, found: list[tuple[Run, list[Evaluation], Scores]], *, 
         unit=first.unit,
         samples=first.samples,
         protocol=" + ".join(evaluation.protocol.get("name", "") for evaluation in evaluations),
+        evaluations=tuple(evaluation.name for evaluation in evaluations),
     )
 
 

@@ -25,7 +25,14 @@ log = logging.getLogger(__name__)
 
 
 def collect_metrics(runs: Path, out: Path, *, scale: str) -> list[dict[str, Any]]:
-    """Read every run under ``runs`` and write the tidy table to ``out``; returns its rows.
+    """Write the tidy table of `metric_rows` to ``out``; returns its rows."""
+    rows = metric_rows(runs, scale=scale)
+    write_csv(out, COLUMNS, rows)
+    return rows
+
+
+def metric_rows(runs: Path, *, scale: str) -> list[dict[str, Any]]:
+    """Read every run under ``runs``: the rows of the tidy table.
 
     A run of another scale is left out and named in the log. Raises `RecordError` where a done run cannot be read.
     Leaves out: choosing among several protocols of a benchmark; each is a row of its own, told apart by ``protocol``
@@ -34,9 +41,7 @@ def collect_metrics(runs: Path, out: Path, *, scale: str) -> list[dict[str, Any]
     everything, wanted = find_runs(runs), find_runs(runs, scale=scale)
     if others := sorted({run.name for run in everything} - {run.name for run in wanted}):
         log.warning("left out of the scale %r: %s", scale, ", ".join(others))
-    rows = [row for run in wanted for row in run_rows(run)]
-    write_csv(out, COLUMNS, rows)
-    return rows
+    return [row for run in wanted for row in run_rows(run)]
 
 
 def run_rows(run: Run) -> list[dict[str, Any]]:

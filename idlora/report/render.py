@@ -20,7 +20,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     folder, name = Path(folder), table.grid.table
     write_text(folder / f"{name}.md", markdown(table))
     write_text(folder / f"{name}.tex", latex(table))
-    write_csv(folder / f"{name}.csv", *_wide(table))
+    write_csv(folder / f"{name}.csv", *wide(table))
     columns = ("base", "column", "ahead", "behind", "verdict", "leaning")
     write_csv(folder / f"{name}_orderings.csv", columns, [vars(each) for each in table.orderings])
     return [folder / f"{name}{ending}" for ending in (".md", ".csv", ".tex", "_orderings.csv")]
@@ -32,6 +32,8 @@ def markdown(table: Table) -> str:
     for measure, columns in table.groups.items():
         parts += [*([] if measure is PERCENT else [f"## {text.group_title(measure)}"]), _grid_markdown(table, columns)]
     parts.append("\n".join(f"- {note}" for note in text.notes(table)))
+    if table.beside:
+        parts += ["## The committed reference", table.beside]
     parts += [f"## Differences from {text.reference_name(table)}", _differences_markdown(table)]
     if found := spreads(table.filled):
         parts += ["## What a column can tell apart", text.SPREAD, _spread_markdown(table, found)]
@@ -58,7 +60,8 @@ def _markdown_entry(entry: Entry | None) -> str:
     if entry is None:
         return EMPTY
     value = f"**{shown(entry, entry.value)}**" if entry.best else shown(entry, entry.value)
-    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}" + beside_paper(entry, "; ")
+    beside = beside_paper(entry, "; ") + beside_reference(entry, "; ")
+    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}{beside}"
 
 
 def _differences_markdown(table: Table) -> str:
@@ -139,6 +142,11 @@ def beside_paper(entry: Entry, separator: str) -> str:
     return f"{separator}paper {_paper_number(entry.paper, params=False)}, {entry.value - entry.paper.value:+.1f}"
 
 
+def beside_reference(entry: Entry, separator: str) -> str:
+    """What the committed reference prints there, where that is comparable."""
+    return "" if entry.reference is None else f"{separator}ref {entry.reference}"
+
+
 def dagger(entry: Entry) -> str:
     """The mark, or nothing."""
     return "†" if entry.dagger else ""
@@ -215,8 +223,8 @@ def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """One CSV row per method: value, spread, interval, marks, and at the paper's scale its value and the difference."""
+def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of the CSV, and a row per method: value, spread, interval, marks; the paper's value at its scale."""
     parts = ["", "_spread", "_ci_low", "_ci_high", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]

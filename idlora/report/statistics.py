@@ -26,8 +26,13 @@ def write_significance(
     already are taken from it, since their bootstraps are most of a report's time. An empty cell has no test and no row.
     """
     comparisons = compare_all(filled) if comparisons is None else comparisons
-    write_csv(out, COLUMNS, [_row(each, filled) for each in comparisons])
+    write_csv(out, COLUMNS, test_rows(filled, comparisons))
     return comparisons
+
+
+def test_rows(filled: Filled, comparisons: Iterable[Comparison]) -> list[dict[str, Any]]:
+    """The rows of the file, one for each comparison."""
+    return [_row(each, filled) for each in comparisons]
 
 
 def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:

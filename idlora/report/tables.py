@@ -11,6 +11,7 @@ from idlora.report.cells import Filled, Missing, gather
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, PaperValue, kind_of
 from idlora.report.measures import Measure
 from idlora.report.ordering import PARAMS, Ordering, orderings
+from idlora.report.reference import Reference, printed_beside
 from idlora.report.significance import Comparison, compare_all
 
 EMPTY = "—"
@@ -21,7 +22,8 @@ EMPTY = "—"
 class Entry:
     """One printed value, in its column's measure, with its 95 % interval; ``digits`` stand after the point.
 
-    ``spread`` is the standard deviation over seeds, None with one; ``paper`` is None at any scale but the paper's.
+    ``spread`` is the standard deviation over seeds, None with one; ``paper`` is None at any scale but the paper's;
+    ``reference`` is what the committed reference prints there, None where that is of other runs or not there.
     """
 
     value: float
@@ -32,6 +34,7 @@ class Entry:
     best: bool
     dagger: bool
     paper: PaperValue | None
+    reference: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +58,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table ready for `idlora.report.render`. ``missing`` is empty exactly when every cell has its value."""
+    """A table ready for `idlora.report.render`. ``missing`` is empty exactly when every cell has its value.
+
+    ``beside`` says what of the committed reference stands beside the values, where there is one of this table.
+    """
 
     filled: Filled
     rows: list[Row]
     comparisons: list[Comparison]
     orderings: list[Ordering]
+    beside: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -109,8 +116,12 @@ def build_table(
     return lay_out(gather(grid, runs, scale=scale, expected=expected, evaluations=evaluations))
 
 
-def lay_out(filled: Filled) -> Table:
-    """The table of cells that were gathered already."""
+def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
+    """The table of cells that were gathered already, the values of a committed reference beside them.
+
+    Raises `RecordError` where the reference's table cannot be read.
+    """
+    printed, beside = printed_beside(filled, reference) if reference else ({}, "")
     comparisons = compare_all(filled)
     daggers = {(each.base, each.method, each.column) for each in comparisons if each.dagger}
     best = {(base, column.id): _best(filled, base, column) for base in filled.grid.bases for column in filled.columns}
@@ -123,6 +134,7 @@ def lay_out(filled: Filled) -> Table:
                     (base, method, column.id),
                     best=method in best[base, column.id],
                     dagger=(base, method, column.id) in daggers,
+                    reference=printed.get((base, method, column.id)),
                 )
                 for column in filled.columns
             }
@@ -139,7 +151,7 @@ def lay_out(filled: Filled) -> Table:
                     entries=entries,
                 )
             )
-    return Table(filled=filled, rows=rows, comparisons=comparisons, orderings=orderings(filled))
+    return Table(filled=filled, rows=rows, comparisons=comparisons, orderings=orderings(filled), beside=beside)
 
 
 def _best(filled: Filled, base: str, column: Column) -> set[str]:
@@ -154,7 +166,9 @@ def _best(filled: Filled, base: str, column: Column) -> set[str]:
     return {method for method, value in printed.items() if value == max(printed.values())}
 
 
-def _entry(filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: bool) -> Entry | None:
+def _entry(
+    filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: bool, reference: str | None
+) -> Entry | None:
     cell = filled.cells.get(key)
     if cell is None:
         return None
@@ -169,6 +183,7 @@ def _entry(filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: boo
         best=best,
         dagger=dagger,
         paper=filled.grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,
+        reference=reference,
     )
 
 

@@ -10,7 +10,16 @@ from rich.text import Text
 from idlora.report import text
 from idlora.report.grid import Column
 from idlora.report.measures import PERCENT
-from idlora.report.render import beside_paper, brackets, dagger, params_text, shown, spread, trained_text
+from idlora.report.render import (
+    beside_paper,
+    beside_reference,
+    brackets,
+    dagger,
+    params_text,
+    shown,
+    spread,
+    trained_text,
+)
 from idlora.report.tables import EMPTY, Entry, Table
 
 NAMES, COLUMN = 34, 19
@@ -31,7 +40,8 @@ class OnTerminal:
                 yield Text(text.group_title(measure), style="bold")
             for start in range(0, len(columns), fit):
                 yield _block(table, columns[start : start + fit])
-        below = [text.caption(table), *text.notes(table), *filter(None, [text.ordering_counts(table.orderings)])]
+        said = filter(None, [table.beside, text.ordering_counts(table.orderings)])
+        below = [text.caption(table), *text.notes(table), *said]
         if table.missing:
             below += ["Missing:", *text.missing_lines(table)]
         yield from map(Text, below)
@@ -66,4 +76,5 @@ def _entry(entry: Entry | None) -> Text:
     if entry is None:
         return Text(EMPTY)
     value = Text(shown(entry, entry.value), style="bold" if entry.best else "")
-    return value.append(f"{dagger(entry)}{spread(entry)}\n{brackets(entry)}{beside_paper(entry, chr(10))}", "dim")
+    below = f"{brackets(entry)}{beside_paper(entry, chr(10))}{beside_reference(entry, chr(10))}"
+    return value.append(f"{dagger(entry)}{spread(entry)}\n{below}", "dim")

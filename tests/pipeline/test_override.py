@@ -35,7 +35,7 @@ def test_whatever_a_text_is_it_is_read_back_as_it_was():
 def test_a_text_is_the_same_where_another_key_takes_it_over(text):
     values = plain(compose("page", [override("results_dir", text)]))
     assert values["results_dir"] == text
-    assert values["output"] == f"{text}/report.html"
+    assert values["output"] == f"{text}/tiny/report.html"
 
 
 @pytest.mark.parametrize("value", [None, True, False, 0, -3, 0.5, 1e-9, [], [1, "1", None, "a,b"], "null", "1"])

@@ -51,7 +51,7 @@ def test_published_rows_say_where_they_are_from_and_how_near_is_near() -> None:
 def test_a_scale_without_published_scores_has_its_committed_reference() -> None:
     rows = published_at("tiny", tolerance=1.5)
     assert {each.model for each in rows} == {"pebble", "cobble", "gravel"}
-    assert {(each.tolerance, each.source) for each in rows} == {(1.5, "results/tiny/metrics.csv")}
+    assert {(each.tolerance, each.source) for each in rows} == {(1.5, "results/reference/tiny/metrics.csv")}
     assert {each.model for each in chosen(rows, models=["gravel"], benchmarks=None)} == {"gravel"}
     with pytest.raises(
         ConfigError, match=r"benchmarks=\w+ has no published score here; there are commonsenseqa, gsm8k"

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idlora.records import Run, is_complete, run_name, write_items, write_json
+from idlora.records import Run, find_runs, is_complete, run_name, write_items, write_json
+from idlora.records.archive import pack
 from idlora.report import Grid, load_grid
+from idlora.report.rebuild import make_reference
+from idlora.report.reference import RECORDS, Made, write_reference
 
 MODELS = {
     "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble"), "llama3_2_3b": ("gravel", "Gravel")},
@@ -147,6 +150,24 @@ class World:
         write_json(folder / "meta.json", announced | {"data_digest": "d"} | meta)
         write_items(folder, records)
         return folder
+
+    def made(self) -> Made:
+        """What the grid's table is made of here."""
+        keys = self.grid.cells()
+        names = {key: run_name(self.config(key[0], key[1], key[2])) for key in keys}
+        benchmarks = {column.benchmark for column in self.grid.columns_at(self.scale)}
+        evaluations = {(benchmark, "only"): f"{benchmark}-{DIGEST}" for benchmark in sorted(benchmarks)}
+        return Made(seeds=self.grid.seeds, runs=names, evaluations=evaluations)
+
+    def keep(self, results: Path, experiments: Path) -> Path:
+        """Make the reference of this table under ``results``; returns its folder."""
+        made = self.made()
+
+        def put(folder: Path) -> None:
+            pack(find_runs(self.root), folder / RECORDS, evaluations=made.evaluations.values())
+            write_reference(folder, {self.grid.table: made})
+
+        return make_reference(results, experiments, scale=self.scale, put=put)
 
     def fill(self, *, skip: Iterable[tuple[str, str]] = ()) -> "World":
         for experiment, method, seed in self.grid.cells():

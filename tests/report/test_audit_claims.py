@@ -183,12 +183,19 @@ def test_an_ordering_of_ours_is_read_whichever_the_paper_has_ahead(
     behind = "lora" if paper_ahead == "idlora" else "idlora"
     row = {"base": "llama3", "column": "gsm8k", "ahead": paper_ahead, "behind": behind, "verdict": pair, "leaning": 0}
     rows = [row] if pair else []
-    write_csv(tmp_path / "tiny" / "tables" / "table1_orderings.csv", tuple(row), rows)
+    write_csv(tmp_path / "reference" / "tiny" / "tables" / "table1_orderings.csv", tuple(row), rows)
     found = by_id(experiments, tmp_path)["one"]
     swapped = {SAME: OPPOSITE, OPPOSITE: SAME}.get(says, says)
     assert found.ours_verdict == (says if paper_ahead == "idlora" else swapped)
     assert found.ours_scale == "tiny (embedded scale)"
     assert found.verdict == HOLDS, "the paper's tables alone decide the verdict"
+
+
+def test_what_a_user_has_run_decides_no_claim(experiments, tmp_path):
+    write_claims(experiments, CLAIM | {"ours": {"tables": "same"}})
+    row = {"base": "llama3", "column": "gsm8k", "ahead": "idlora", "behind": "lora", "verdict": PAIR_SAME, "leaning": 0}
+    write_csv(tmp_path / "tiny" / "tables" / "table1_orderings.csv", tuple(row), [row])
+    assert by_id(experiments, tmp_path)["one"].ours_verdict == NOT_YET
 
 
 def test_one_pair_the_other_way_is_opposite_and_the_tally_tells(experiments, tmp_path):
@@ -198,7 +205,7 @@ def test_one_pair_the_other_way_is_opposite_and_the_tally_tells(experiments, tmp
     columns = ("base", "column", "ahead", "behind", "verdict", "leaning")
     pairs = {"fft": PAIR_OPPOSITE, "lora": PAIR_SAME, "hydralora": PAIR_NOISE}
     rows = [dict(zip(columns, ("llama3", "gsm8k", "idlora", m, v, 0), strict=True)) for m, v in pairs.items()]
-    write_csv(tmp_path / "tiny" / "tables" / "table1_orderings.csv", columns, rows)
+    write_csv(tmp_path / "reference" / "tiny" / "tables" / "table1_orderings.csv", columns, rows)
     found = by_id(experiments, tmp_path)["one"]
     assert found.ours_verdict == OPPOSITE
     assert found.ours == "3 pairs: 1 as claimed, 1 the other way, 1 within noise"
@@ -206,7 +213,7 @@ def test_one_pair_the_other_way_is_opposite_and_the_tally_tells(experiments, tmp
 
 def test_numbers_of_the_embedded_scale_never_meet_a_number_of_the_paper(experiments, tmp_path):
     columns = ("base", "column", "ahead", "behind", "verdict", "leaning")
-    write_csv(tmp_path / "tiny" / "tables" / "table1_orderings.csv", columns, [])
+    write_csv(tmp_path / "reference" / "tiny" / "tables" / "table1_orderings.csv", columns, [])
     for expression in (
         't1["llama3", "idlora", "gsm8k"] == quoted("63.5")',
         't1["llama3", "idlora", "gsm8k"] - t1["llama3", "lora", "gsm8k"] > 0',

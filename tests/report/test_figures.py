@@ -1,6 +1,7 @@
 """Figures: drawn is what the files say, ours and the paper's never on one axis, in colours that all tell apart."""
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -219,6 +220,21 @@ def test_in_the_page_a_colour_is_a_variable_and_one_outside_the_palette_is_refus
     assert "axes_1" not in shown
     with pytest.raises(ValueError, match="draws with #123456"):
         inline_svg(document("#123456"), name="x", alt="")
+
+
+def test_in_the_page_ids_do_not_depend_on_what_matplotlib_calls_them() -> None:
+    def document(clip: str, mark: str) -> str:
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt" '
+            f'height="9pt"><defs><path id="{mark}"/><clipPath id="{clip}"/></defs>'
+            f'<g clip-path="url(#{clip})"><use xlink:href="#{mark}"/></g></svg>'
+        )
+
+    shown = inline_svg(document("p0a1b", "m2c3d"), name="x", alt="")
+    assert shown == inline_svg(document("pffff", "meeee"), name="x", alt="")
+    assert re.findall(r'id="([^"]+)"', shown) == ["x-1", "x-0"]
+    assert 'url(#x-0)"' in shown
+    assert 'href="#x-1"' in shown
 
 
 def test_counts_are_spelled_as_they_are_read() -> None:

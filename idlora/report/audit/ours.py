@@ -16,6 +16,7 @@ from typing import Any
 from idlora.report.audit.paper import RESULT_TABLES, Lookup, rows
 from idlora.report.audit.quantities import Cell, exact, printed
 from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE
+from idlora.report.reference import reference_folder
 
 COUNTED, SIMULATED = "exact counts", "simulation"
 _MAIN_KEYS = ("table", "base", "method")
@@ -71,10 +72,12 @@ class Absent:
 
 
 def table_names(results: Path, scale: str) -> dict[str, Any]:
-    """t1 … t8 of ours at ``scale``, from results/SCALE/tables/tableN_orderings.csv."""
+    """t1 … t8 of ours at ``scale``, from the committed reference's tables/tableN_orderings.csv: no claim stands or
+    falls by what a user runs.
+    """
     names: dict[str, Any] = {}
     for number in RESULT_TABLES:
-        path = results / scale / "tables" / f"table{number}_orderings.csv"
+        path = reference_folder(results, scale) / "tables" / f"table{number}_orderings.csv"
         names[f"t{number}"] = OurTable(f"table{number}", _directions(path)) if path.is_file() else Absent(path)
     return names
 

@@ -25,19 +25,25 @@ FIGURES: dict[str, Callable[[Sources], Plate]] = {
 
 
 def folder_of(name: str, sources: Sources) -> Path:
-    """Where a figure's files go: results/<scale>/figures, or beside the counts or the benchmark that it is made of."""
+    """Where a figure's files lie: in the scale's results, or beside the counts or the benchmark that it is made of."""
     elsewhere = {"figure1": sources.results / "counts", "figure3": sources.results / sources.benchmark}
     return elsewhere.get(name, sources.own) / "figures"
 
 
-def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
-    """Save one figure, or all: the paths written, and what is absent. Raises ValueError for a figure that is none."""
+def draw_figures(sources: Sources, name: str = "all", *, into: Path | None = None) -> tuple[list[Path], list[Absent]]:
+    """Save one figure, or all: the paths written, and what is absent.
+
+    Those of the scale go ``into`` a folder, or beside the results that they are made of.
+
+    Raises ValueError for a figure that is none.
+    """
     if name != "all" and name not in FIGURES:
         raise ValueError(f"there is no figure={name}; the figures are {', '.join(FIGURES)}, or all")
     written, absent = [], []
     for each in FIGURES if name == "all" else [name]:
         try:
-            written += FIGURES[each](sources).save(folder_of(each, sources))
+            folder = folder_of(each, sources)
+            written += FIGURES[each](sources).save(into if into and folder == sources.own / "figures" else folder)
         except Absent as error:
             absent.append(error)
     return written, absent

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idlora.records.files import one_sentence
 from idlora.report.grid import Grid, load_grid
+from idlora.report.reference import PIVOTS, reference_folder
 
 Rows = list[dict[str, str]]
 
@@ -21,17 +22,25 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Sources:
-    """``results``/ and ``experiments``/ as they stand, at one ``scale``; ``benchmark`` is the folder of a device."""
+    """``results``/ and ``experiments``/ as they stand, at one ``scale``: a user's own runs or the committed
+    ``reference``; ``benchmark`` is the folder of a device.
+    """
 
     results: Path
     experiments: Path
     scale: str
     benchmark: str = "h200"
+    reference: bool = False
 
     @property
     def own(self) -> Path:
-        """What depends on the scale: results/<scale>."""
-        return self.results / self.scale
+        """What depends on the scale: results/<scale>, or results/reference/<scale>."""
+        return reference_folder(self.results, self.scale) if self.reference else self.results / self.scale
+
+    @property
+    def pivots(self) -> Path:
+        """What `make pivots` found; of the reference it is one of the records."""
+        return self.own / PIVOTS if self.reference else self.own / "pivots.csv"
 
     def rows(self, path: Path, *, command: str) -> Rows:
         """A CSV file as one mapping per row. Raises `Absent` where it is not there or has no row."""
@@ -64,7 +73,8 @@ class Sources:
         return self.rows(self.experiments / table / "paper.csv", command=f"git checkout experiments/{table}")
 
     def make(self, target: str) -> str:
-        """The make command of a target at this scale."""
+        """The make command of a target at this scale; one makes all of the reference."""
+        target = "reference" if self.reference else target
         return f"make {target}" if self.scale == "tiny" else f"make {target} SCALE={self.scale}"
 
     def name(self, path: Path) -> str:

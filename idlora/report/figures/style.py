@@ -118,20 +118,24 @@ class Plate:
 
 
 def inline_svg(document: str, *, name: str, alt: str) -> str:
-    """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours."""
+    """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
+
+    Ids are numbers: matplotlib's are hashes of unrounded places, whose last bits differ from process to process.
+    """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
     root = ElementTree.fromstring(document)
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
-    referenced = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', document))
+    referenced = dict.fromkeys(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', document))
+    ids = {own: f"{name}-{number}" for number, own in enumerate(referenced)}
     for element in root.iter():
-        if (own := element.attrib.pop("id", None)) in referenced:
-            element.set("id", f"{name}-{own}")
+        if (own := element.attrib.pop("id", None)) in ids:
+            element.set("id", ids[own])
         if XLINK in element.attrib:
-            element.set(XLINK, f"#{name}-{element.get(XLINK)[1:]}")
+            element.set(XLINK, f"#{ids[element.get(XLINK)[1:]]}")
         for attribute, value in element.attrib.items():
-            value = value.replace("url(#", f"url(#{name}-")
+            value = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", value)
             if attribute == "style":
                 value = re.sub(r"#[0-9a-f]{6}\b", _variable, value)
                 value = re.sub(r"(font:[^;]*?)'[^;]+", r"\1var(--sans)", value)

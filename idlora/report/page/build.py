@@ -68,6 +68,7 @@ def build_page(sources: Sources) -> str:
         sections=parts,
         scale=sources.scale,
         badge=badge(sources.scale),
+        command=sources.make("report"),
         orderings=orderings_summary(sources),
         totals=audit_totals(sources),
         counts=counts_sentence(sources),

@@ -37,7 +37,9 @@ MAKES = (
     ("make figure3", "Figure 3 from the latter", "results/h200/figures"),
     ("make theory", "the simulations of Theorems 1 and 2", "results/theory"),
     ("make audit", "every claim with a number, decided by a program", "results/audit"),
-    ("make report", "this page", "results/report.html"),
+    ("make report", "a page such as this one, of your own runs", "results/{scale}/report.html"),
+    ("make reference", "the committed reference: every cell, its records, all from them", "results/reference/{scale}"),
+    ("make rebuild", "the same from the committed records alone", "results/reference/{scale}"),
     ("make test", "the tests", "the terminal"),
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from idlora.records import Run, find_runs, read_json, write_json
@@ -11,19 +12,23 @@ PLAIN = ("python", "platform", "cpu", "cpus", "omp_num_threads")
 
 
 def gather_provenance(sources: Sources) -> dict[str, Any]:
-    """The summary of results/<scale>/runs, written to results/<scale>/provenance.json; the kept one where no run is.
+    """The summary of the scale's runs, written to its provenance.json; the kept one where no run is.
 
     {"runs": n, "first": date, "last": date, "values": {field: {value: runs}}}; a field is a commit, a version or the
     machine. Raises `Absent` where there is neither a run nor a file, `RecordError` where one cannot be read.
     Leaves out: runs that are not done, whose numbers stand nowhere.
     """
     kept = sources.own / "provenance.json"
-    runs = [run for run in find_runs(sources.own / "runs", scale=sources.scale) if run.done and run.provenance]
-    if runs:
-        write_json(kept, _summary(runs))
+    write_provenance(sources.own / "runs", kept, scale=sources.scale)
     if not kept.is_file():
         raise Absent(sources.name(kept), sources.make("tables"))
     return read_json(kept)
+
+
+def write_provenance(runs: Path, out: Path, *, scale: str) -> None:
+    """Write the summary of the runs under a folder; nothing where there is none. Raises `RecordError`."""
+    if found := [run for run in find_runs(runs, scale=scale) if run.done and run.provenance]:
+        write_json(out, _summary(found))
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:

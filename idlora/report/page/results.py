@@ -35,6 +35,9 @@ CONTROLS = "table_controls"
 PAPERS_BLOCK = "The paper's numbers"
 """The part of a table's Markdown that the page shows as a block of its own."""
 
+REFERENCES_BLOCK = "The committed reference"
+"""The part about values that the page does not show: they stand beside a user's own in Markdown."""
+
 GAPS = "Missing"
 """The part that must not be folded away."""
 
@@ -86,7 +89,7 @@ def orderings_summary(sources: Sources) -> DataTable | None:
         headings=["table", "pairs", *VERDICTS],
         rows=rows,
         numeric=frozenset(range(1, len(VERDICTS) + 2)),
-        source=f"results/{sources.scale}/tables/*_orderings.csv",
+        source=f"{sources.name(sources.own)}/tables/*_orderings.csv",
     )
 
 
@@ -199,7 +202,7 @@ def _words(sources: Sources, table: str) -> list[object]:
     for title, body in [("How to read this table", head), *parts]:
         if title == GAPS:
             blocks.insert(0, Prose(html=prose(f"**{GAPS}.**\n\n{body}"), warns=True))
-        elif title != PAPERS_BLOCK:
+        elif title not in (PAPERS_BLOCK, REFERENCES_BLOCK):
             blocks.append(Details(summary=title, blocks=[Prose(html=prose(body, caption=title))]))
     return blocks
 
@@ -216,14 +219,14 @@ def _tests(sources: Sources, grid: Grid) -> DataTable:
         shown,
         id=f"{grid.table}-tests",
         caption=f"{grid.title}: each method minus its reference, in the measure's unit, with 95 % intervals",
-        source=f"results/{sources.scale}/significance/{grid.table}.csv",
+        source=f"{sources.name(sources.own)}/significance/{grid.table}.csv",
     )
 
 
 def _pivots(sources: Sources) -> object:
-    rows = sources.rows(sources.own / "pivots.csv", command=sources.make("pivots"))
+    rows = sources.rows(sources.pivots, command=sources.make("pivots"))
     caption = "What pivots the bases give, and what trained routers make of them"
-    return folded(plain_table(rows, id="pivots", caption=caption, source=f"results/{sources.scale}/pivots.csv"))
+    return folded(plain_table(rows, id="pivots", caption=caption, source=sources.name(sources.pivots)))
 
 
 def _interval(row: Mapping[str, str], name: str) -> str:

@@ -1,0 +1,29 @@
+"""Make the committed reference of a scale again from its committed records alone, byte for byte.
+
+    python scripts/rebuild.py --scale tiny
+
+Rewrites results/reference/<scale>: tables, tests, metrics, figures, provenance and page, from records/ and
+reference.json. Needs no run, no torch, no config and no network.
+"""
+
+import argparse
+from pathlib import Path
+
+from idlora.pipeline.shell import command
+from idlora.report.rebuild import rebuild
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", default="tiny", help="whose reference (default: tiny)")
+    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="the grids and the claims")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="reference/<scale> lies and stays here")
+    options = parser.parse_args()
+    print(f"rebuilt: {rebuild(options.results, options.experiments, scale=options.scale)}")
+
+
+if __name__ == "__main__":
+    main()

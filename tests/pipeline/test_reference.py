@@ -1,0 +1,222 @@
+"""From finished cells to the committed reference, and what a user's own commands do beside it."""
+
+import csv
+import random
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from idlora.data.sources import load_rows
+from idlora.pipeline import reference
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.compose import compose, plain
+from idlora.pipeline.pivots import Inspection
+from idlora.pipeline.reference import REFERENCES, keep_reference, reference_requests
+from idlora.pipeline.request import Request, known_tables, plan_all, report_statistics, report_tables
+from idlora.pipeline.shell import NotComplete
+from idlora.pipeline.table import distinct
+from idlora.pipeline.typed import ConfigError
+from idlora.records import find_runs, write_items, write_json
+from idlora.report.rebuild import rebuild
+from idlora.report.reference import read_reference, reference_folder
+
+FILES = ("tables/table8.csv", "tables/table8.md", "significance/table8.csv", "metrics.csv")
+
+
+def requests(results: Path, root: str = "report", **changes) -> list[Request]:
+    values = plain(compose(root, ["scale=tiny"])) | {"results_dir": str(results), "table": "table8"} | changes
+    return reference_requests(values) if root == "reference" else Request.from_config(values)
+
+
+def finish(cells: Iterable[Cell]) -> None:
+    """Leave what running the cells would leave of records, with scores made up and no adapter."""
+    draw = random.Random(0)
+    for number, cell in enumerate(distinct(cells)):
+        if not cell.run.done:
+            cell.run.start(cell.config)
+            cell.run.finish({
+                "parameters_trainable": 5000 + number, "parameters_router": 0, "parameters_total": 1_000_000,
+                "frozen_copies": 48,
+            })  # fmt: skip
+        for protocol in cell.subject.waiting:
+            folder, rows = (
+                cell.subject.eval_folder(protocol),
+                load_rows(protocol.task.data, "test", root=cell.data_root),
+            )
+            name = "passed" if protocol.samples > 1 else "acc" if protocol.scoring == "likelihood" else "strict"
+            asked = {"name": protocol.name, "judge": protocol.judge}
+            about = {"benchmark": protocol.benchmark, "items": len(rows), "samples": protocol.samples}
+            write_json(folder / "meta.json", about | {"protocol": asked, "unit": protocol.task.unit})
+            write_items(
+                folder,
+                [
+                    {
+                        "item_id": row["id"], "item_hash": "0a", "prompt_hash": "0b", "sample": sample, "raw": "RAW",
+                        "parsed": None, "gold": None, "scores": {name: float(draw.random() < 0.2 + 0.04 * number)},
+                    }
+                    for row in rows
+                    for sample in range(protocol.samples)
+                ],
+            )  # fmt: skip
+
+
+def contents(folder: Path) -> Mapping[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def kept(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/ in which Table 8 is finished for seeds 0 and 1, and is the reference; read only."""
+    results = tmp_path_factory.mktemp("kept") / "results"
+    results.mkdir()
+    for name in ("counts", "theory", "h200"):
+        (results / name).symlink_to(repository / "results" / name)
+    planned = plan_all(requests(results, seeds=[0, 1]))
+    finish(cell for _, plan in planned for cell in plan.cells.values())
+    keep_reference(planned)
+    return results
+
+
+@pytest.fixture
+def own(kept: Path, tmp_path: Path) -> Path:
+    """A copy of it, for a user to work in."""
+    return shutil.copytree(kept, tmp_path / "results", symlinks=True)
+
+
+def test_the_reference_of_the_embedded_scale_has_every_table_with_three_seeds_at_least(tmp_path: Path) -> None:
+    asked = {request.table: request.grid().seeds for request in requests(tmp_path, "reference")}
+    assert sorted(asked) == known_tables()
+    assert all(seeds == tuple(range(len(seeds))) and len(seeds) >= 3 for seeds in asked.values())
+    assert asked == {name: tuple(seeds) for name, seeds in yaml.safe_load(REFERENCES.read_text())["tiny"].items()}
+    with pytest.raises(ConfigError, match=r"scale=small has no reference; .*reference\.yaml has those of tiny"):
+        requests(tmp_path, "reference", scale="small")
+
+
+def test_finished_cells_become_the_reference_and_its_records_alone_make_it_again(
+    kept: Path, own: Path, repository: Path
+) -> None:
+    folder = reference_folder(own, "tiny")
+    found = read_reference(own, "tiny").tables["table8"]
+    assert found.seeds == (0, 1)
+    assert set(found.runs.values()) == {run.name for run in find_runs(own / "tiny" / "runs")}
+    shutil.rmtree(own / "tiny")
+    for name in FILES:
+        (folder / name).unlink()
+    rebuild(own, repository / "experiments", scale="tiny")
+    assert contents(folder) == contents(reference_folder(kept, "tiny"))
+    rows = list(csv.DictReader((folder / "tables" / "table8.csv").open(newline="")))
+    assert {row["seeds"] for row in rows} == {"2"}
+    assert not (own / "tiny").exists()
+
+
+def test_nothing_is_written_where_a_cell_is_missing(own: Path) -> None:
+    before = contents(reference_folder(own, "tiny"))
+    with pytest.raises(NotComplete, match=r"4 cells of the reference are missing, such as .*/s2 \(never run\)"):
+        keep_reference(plan_all(requests(own, seeds=[0, 1, 2])))
+    assert contents(reference_folder(own, "tiny")) == before
+
+
+def test_the_controls_have_the_pivots_of_every_base_and_of_their_own_first_run(tmp_path: Path) -> None:
+    planned = plan_all(requests(tmp_path, table=["table1", "table_controls"]))
+    out = tmp_path / "tiny" / "pivots.csv"
+    asked = list(reference._inspections(planned, out))
+    run = next(plan.cells["multitask_llama3_2_3b", "idlora", 0].run for _, plan in planned[1:])
+    assert [(each.model.name, each.run, each.seed) for each in asked] == [
+        ("gravel", run.folder, 0), ("pebble", None, 0), ("cobble", None, 0), ("gravel", None, 0),
+    ]  # fmt: skip
+    assert [each.data and each.data.limit for each in asked] == [64, None, None, None]
+    by_command = compose("pivots", ["scale=tiny", "model=llama3_2_3b", f"results_dir={tmp_path}"])
+    assert asked[3] == Inspection.from_config(by_command)
+    assert not list(reference._inspections(planned[:1], out))
+
+
+def test_own_values_stand_beside_the_reference_until_they_are_of_other_runs(own: Path, capsys) -> None:
+    report_tables(plan_all(requests(own)), committed=own)
+    text = (own / "tiny" / "tables" / "table8.md").read_text()
+    assert text.count("; ref ") == 5 * 6
+    assert "ref: what the committed reference prints there (seeds 0, 1; `results/reference/tiny`)." in text
+    assert "what the committed reference prints" in capsys.readouterr().out.replace("\n", " ")
+    changed = plan_all(requests(own, overrides=["train.max_steps=3"]))
+    finish(cell for _, plan in changed for cell in plan.cells.values())
+    report_tables(changed, committed=own)
+    text = (own / "tiny" / "tables" / "table8.md").read_text()
+    (row,) = (line for line in text.splitlines() if "; ref " in line)
+    assert row.startswith("| Gravel | Base (untuned) |"), "nothing about training can change an untuned base"
+    assert "Of 24 of these values the committed reference (`results/reference/tiny`) is of other runs" in text
+
+
+def test_a_report_with_gaps_leaves_a_fuller_table_its_tests_and_the_metrics(own: Path, capsys) -> None:
+    report_tables(plan_all(requests(own, seeds=[0, 1])), committed=own)
+    before = contents(own / "tiny")
+    runs = shutil.move(own / "tiny" / "runs", own / "elsewhere")
+    for asked in (requests(own), requests(own, seeds=[0, 1], allow_missing=True)):
+        capsys.readouterr()
+        allowed = asked[0].allow_missing
+        for report in (lambda planned: report_tables(planned, committed=own), report_statistics):
+            if allowed:
+                report(plan_all(asked))
+            else:
+                with pytest.raises(NotComplete, match=r"\d cells of table8 are missing"):
+                    report(plan_all(asked))
+        printed = capsys.readouterr().out.replace("\n", " ")
+        assert "Missing" in printed
+        assert printed.count("nothing written: ") == 2
+        assert contents(own / "tiny") == before
+    shutil.move(runs, own / "tiny" / "runs")
+    report_tables(plan_all(requests(own)), committed=own)  # whole, so that it is written although it has fewer seeds
+    assert contents(own / "tiny") != before
+
+
+def test_gaps_that_say_more_than_what_is_there_are_written(own: Path) -> None:
+    half = [run for run in find_runs(own / "tiny" / "runs") if "k8" in run.name or "-base-" in run.name]
+    for run in half:
+        shutil.move(run.folder, own / run.name)
+    asked = plan_all(requests(own, allow_missing=True))
+    report_tables(asked, committed=own)
+    before = contents(own / "tiny")
+    for run in half:
+        if "-base-" in run.name:
+            shutil.move(own / run.name, run.folder)
+    report_tables(asked, committed=own)
+    after = contents(own / "tiny")
+    assert after["tables/table8.csv"] != before["tables/table8.csv"]
+    assert b"Missing" in after["tables/table8.md"]
+    assert len(after["metrics.csv"].splitlines()) > len(before["metrics.csv"].splitlines())
+
+
+def test_another_tables_report_without_cells_leaves_the_metrics(own: Path) -> None:
+    report_tables(plan_all(requests(own)), committed=own)
+    before = contents(own / "tiny")
+    shutil.rmtree(own / "tiny" / "runs")
+    report_tables(plan_all(requests(own, table="table3", allow_missing=True)), committed=own)
+    assert contents(own / "tiny") == before
+    assert (own / "tiny" / "tables" / "table3.csv").is_file()
+
+
+def test_git_sees_the_reference_and_what_depends_on_no_scale_and_nothing_of_a_users_own(repository: Path) -> None:
+    def ignored(*paths: str) -> set[str]:
+        done = subprocess.run(
+            ["git", "check-ignore", "--no-index", *paths], cwd=repository, capture_output=True, text=True
+        )
+        if done.returncode == 128:
+            pytest.skip("this copy has no git")
+        return set(done.stdout.split())
+
+    own = {
+        f"results/{name}"
+        for scale in ("tiny", "paper", "mine")
+        for name in (
+            f"{scale}/runs/a/config.json", f"{scale}/metrics.csv", f"{scale}/tables/table1.md", f"{scale}/report.html",
+            f"{scale}/figures/figure4.png", f"{scale}/pivots.csv", f"{scale}/probe.json", f"{scale}/.lock",
+            "cpu/benchmark.csv", "sweeps/a", ".reference-tiny-x/results",
+        )
+    }  # fmt: skip
+    seen = {
+        "results/reference/tiny/records/runs.jsonl.zst", "results/reference/tiny/tables/table1.md",
+        "results/counts/table6.md", "results/audit/audit.md", "results/theory/theory.md", "results/h200/benchmark.csv",
+    }  # fmt: skip
+    assert ignored(*own, *seen) == own
