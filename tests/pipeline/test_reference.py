@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idlora.data.sources import load_rows
 from idlora.pipeline import reference
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose, plain
@@ -43,11 +42,11 @@ def finish(cells: Iterable[Cell]) -> None:
                 "frozen_copies": 48,
             })  # fmt: skip
         for protocol in cell.subject.waiting:
-            folder, rows = (
-                cell.subject.eval_folder(protocol),
-                load_rows(protocol.task.data, "test", root=cell.data_root),
-            )
+            folder, rows = cell.subject.eval_folder(protocol), protocol.task.rows(root=cell.data_root)
             name = "passed" if protocol.samples > 1 else "acc" if protocol.scoring == "likelihood" else "strict"
+            more = {}
+            if protocol.scoring == "loss":
+                name, more = "nats_per_token", {"weights": {"nats_per_token": 7}}
             asked = {"name": protocol.name, "judge": protocol.judge}
             about = {"benchmark": protocol.benchmark, "items": len(rows), "samples": protocol.samples}
             write_json(folder / "meta.json", about | {"protocol": asked, "unit": protocol.task.unit})
@@ -58,6 +57,7 @@ def finish(cells: Iterable[Cell]) -> None:
                         "item_id": row["id"], "item_hash": "0a", "prompt_hash": "0b", "sample": sample, "raw": "RAW",
                         "parsed": None, "gold": None, "scores": {name: float(draw.random() < 0.2 + 0.04 * number)},
                     }
+                    | more
                     for row in rows
                     for sample in range(protocol.samples)
                 ],
@@ -137,16 +137,16 @@ def test_the_controls_have_the_pivots_of_every_base_and_of_their_own_first_run(t
 def test_own_values_stand_beside_the_reference_until_they_are_of_other_runs(own: Path, capsys) -> None:
     report_tables(plan_all(requests(own)), committed=own)
     text = (own / "tiny" / "tables" / "table8.md").read_text()
-    assert text.count("; ref ") == 5 * 6
+    assert text.count("; ref ") == 5 * 12  # methods x columns
     assert "ref: what the committed reference prints there (seeds 0, 1; `results/reference/tiny`)." in text
     assert "what the committed reference prints" in capsys.readouterr().out.replace("\n", " ")
-    changed = plan_all(requests(own, overrides=["train.max_steps=3"]))
+    changed = plan_all(requests(own, overrides=["train.learning_rate=0.5"]))
     finish(cell for _, plan in changed for cell in plan.cells.values())
     report_tables(changed, committed=own)
     text = (own / "tiny" / "tables" / "table8.md").read_text()
     (row,) = (line for line in text.splitlines() if "; ref " in line)
     assert row.startswith("| Gravel | Base (untuned) |"), "nothing about training can change an untuned base"
-    assert "Of 24 of these values the committed reference (`results/reference/tiny`) is of other runs" in text
+    assert "Of 48 of these values the committed reference (`results/reference/tiny`) is of other runs" in text
 
 
 def test_a_report_with_gaps_leaves_a_fuller_table_its_tests_and_the_metrics(own: Path, capsys) -> None:

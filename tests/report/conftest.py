@@ -155,8 +155,11 @@ class World:
         """What the grid's table is made of here."""
         keys = self.grid.cells()
         names = {key: run_name(self.config(key[0], key[1], key[2])) for key in keys}
-        benchmarks = {column.benchmark for column in self.grid.columns_at(self.scale)}
-        evaluations = {(benchmark, "only"): f"{benchmark}-{DIGEST}" for benchmark in sorted(benchmarks)}
+        evaluations = {
+            (column.benchmark, protocol or "only"): f"{column.benchmark}-{protocol or DIGEST}"
+            for column in self.grid.columns_at(self.scale)
+            for protocol in column.protocols_at(self.scale)
+        }
         return Made(seeds=self.grid.seeds, runs=names, evaluations=evaluations)
 
     def keep(self, results: Path, experiments: Path) -> Path:

@@ -86,7 +86,7 @@ def test_values_of_another_config_have_no_reference_and_a_note_says_so(reference
     assert shown["lora"].reference is None
     assert shown["idlora"].reference is None
     assert shown["base"].reference is not None, "nothing about training can change an untuned base"
-    assert f"Of 12 of these values {OTHERS}, by seed, settings, data or protocol" in markdown(table)
+    assert f"Of 22 of these values {OTHERS}, by seed, settings, data or protocol" in markdown(table)
     assert "is of other runs" in printed(table).replace("\n", " ")
 
 
