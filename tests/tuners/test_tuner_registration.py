@@ -73,6 +73,12 @@ def test_the_library_of_the_paper_is_imported_only_by_who_chooses_it():
         import torch, idlora
         weight = torch.randn(12, 3)
         idlora.select_pivots(weight, 2, 3)
+        try:
+            idlora.select_pivots(weight, 2, 3, backend="k_means_constrained")
+        except ValueError as error:
+            assert "needs the package k-means-constrained" in str(error) and "take 'torch'" in str(error), error
+        else:
+            raise AssertionError("it is not installed")
         del sys.modules["k_means_constrained"]
         idlora.select_pivots(weight, 2, 3, backend="k_means_constrained")
         assert "k_means_constrained" in sys.modules

@@ -18,7 +18,9 @@ from idlora.pipeline.compose import REPOSITORY
 from idlora.training.launching import visible_gpus
 
 EXTRA = "reproduction"
-WHERE_ASKED = {"deepspeed", "wandb", "tensorboard", "liger-kernel", "flash-attn", "hydra-submitit-launcher"}
+WHERE_ASKED = {
+    "deepspeed", "wandb", "tensorboard", "liger-kernel", "flash-attn", "hydra-submitit-launcher", "k-means-constrained",
+}  # fmt: skip
 """Packages that only some settings need."""
 
 SECONDS = 10.0
@@ -33,6 +35,7 @@ def software_lacks(cells: Sequence[Cell]) -> Iterable[str]:
     names += ["deepspeed"] * sharded
     names += ["liger-kernel"] * any(cell.train.liger_kernel for cell in cells)
     names += ["flash-attn"] * any(cell.model.attention == "flash_attention_2" for cell in cells)
+    names += ["k-means-constrained"] * any("k_means_constrained" in cell.method.arguments.values() for cell in cells)
     for name in names:
         yield from package_lacks(asked.get(name, Requirement(name)))
     if sharded:

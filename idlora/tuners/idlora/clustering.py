@@ -232,7 +232,12 @@ def _ranking(weight: torch.Tensor, method: str) -> np.ndarray:
 
 
 def _by_library(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int, max_iter: int) -> Selection:
-    from k_means_constrained import KMeansConstrained  # only who chooses it needs it
+    try:
+        from k_means_constrained import KMeansConstrained  # only who chooses it needs it
+    except ImportError as error:
+        raise ValueError(
+            f"backend 'k_means_constrained' needs the package k-means-constrained ({error}): install it, or take 'torch'"
+        ) from error
 
     scaled = weight.double()
     spread = scaled.std(correction=0).item()
