@@ -236,7 +236,8 @@ def _by_library(weight: torch.Tensor, *, k: int, r: int, seed: int, n_init: int,
         from k_means_constrained import KMeansConstrained  # only who chooses it needs it
     except ImportError as error:
         raise ValueError(
-            f"backend 'k_means_constrained' needs the package k-means-constrained ({error}): install it, or take 'torch'"
+            f"backend 'k_means_constrained' needs the package k-means-constrained ({error}): "
+            "install it, or take 'torch'"
         ) from error
 
     scaled = weight.double()
