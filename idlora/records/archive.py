@@ -4,9 +4,10 @@ runs.jsonl.zst             a line for each run: {"run", "config", "status", "res
 <evaluation>.jsonl.zst     {"meta": meta.json}, then the records of this evaluation of all runs, by item and then run:
                            {"run", …}, with "raw_sha256" in the place of "raw"
 
-Lines that follow one another share an item's hashes and gold, which compresses well. What a model wrote is left out but
-for what was read in it ("parsed"), and of judged answers that is a verdict. Of config.json the place of the weights is
-left out where their checksum tells them, of a command what is of the machine alone.
+Lines that follow one another share an item's hashes and gold, which compresses well; numbers are rounded to
+`DECIMALS`. What a model wrote is left out but for what was read in it ("parsed"), and of judged answers that is a
+verdict. Of config.json the place of the weights is left out where their checksum tells them, of a command what is of
+the machine alone.
 """
 
 import contextlib
@@ -39,6 +40,9 @@ OF_THE_ITEM = frozenset({"run", "item_id", "item_hash", "prompt_hash", "gold", R
 
 WORD = re.compile(r"[\w./-]{0,32}", re.ASCII)
 """What any other text of a judged record may be: a verdict or a name."""
+
+DECIMALS = 7
+"""Of numbers that are kept: losses and likelihoods come from float32, whose further digits would be most of the size."""
 
 Line = dict[str, Any]
 
@@ -108,7 +112,15 @@ def _kept(record: Mapping[str, Any]) -> Line:
     kept = {name: value for name, value in record.items() if name != "raw"}
     if "raw" in record:
         kept[RAW_HASH] = hashlib.sha256(record["raw"].encode(errors="surrogatepass")).hexdigest()[:16]
-    return dict(sorted(kept.items()))
+    return _rounded(dict(sorted(kept.items())))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _refuse_free_text(records: Iterable[Line], folder: Path) -> None:
