@@ -146,7 +146,7 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
     return [head | {"module": kind} | _summary(found) for kind, found in kinds.items()]
 
 
-def _prompts(asked: Inspection, tokenizer: Any, device: Any) -> Iterator[Any]:
+def _prompts(asked: Inspection, tokenizer: Any, device: Any = None) -> Iterator[Any]:
     """Token ids (1, length) of the prompts of the run's training set, responses left out."""
     import torch
 

@@ -42,7 +42,7 @@ WORD = re.compile(r"[\w./-]{0,32}", re.ASCII)
 """What any other text of a judged record may be: a verdict or a name."""
 
 DECIMALS = 7
-"""Of numbers that are kept: losses and likelihoods come from float32, whose further digits would be most of the size."""
+"""Of numbers that are kept: further digits of what came from float32 would be most of the size."""
 
 Line = dict[str, Any]
 

@@ -80,7 +80,7 @@ def _resamples(n: int) -> Iterator[NDArray[np.float64]]:
     yield from (drawn.astype(float) for drawn in _drawn(n))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _drawn(n: int) -> list[NDArray[np.uint8]]:
     rng, row = np.random.default_rng(SEED), np.arange(CHUNK)[:, None] * n
     chunks = (rng.integers(n, size=(CHUNK, n)) + row for _ in range(RESAMPLES // CHUNK))

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from idlora.records import Run, find_runs, is_complete, run_name, write_items, write_json
-from idlora.records.archive import pack
+from idlora.records.archive import DECIMALS, pack
 from idlora.report import Grid, load_grid
 from idlora.report.rebuild import make_reference
 from idlora.report.reference import RECORDS, Made, write_reference
@@ -96,9 +97,11 @@ class World:
 
     def record_losses(self, run: Run, source: str, *, nats: np.ndarray, tokens: np.ndarray) -> Path:
         """Write a finished evaluation of a source's held-out loss: the rows' nats and tokens; a token is four bytes."""
-        folder = run.eval_folder(HELDOUT, source)
+        folder, kept = run.eval_folder(HELDOUT, source), partial(round, ndigits=DECIMALS)
         records = [
-            record(f"row/{item}", 0, {"nats_per_token": loss / count, "bits_per_byte": loss / np.log(2) / 4 / count})
+            record(
+                f"row/{item}", 0, {"nats_per_token": kept(loss / count), "bits_per_byte": kept(loss / count / 2.7726)}
+            )
             | {"raw": "", "weights": {"nats_per_token": int(count), "bits_per_byte": 4 * int(count)}, "nats": loss}
             for item, (loss, count) in enumerate(zip(nats.tolist(), tokens.tolist(), strict=True))
         ]
