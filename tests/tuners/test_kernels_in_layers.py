@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_device import DEVICE, ROUTERS, draw, on_gpu
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import nn
 from tuner_models import excite, logits, make_adapted, make_base, make_batch, make_config, trainable
 
 from idlora.tuners import IdLoraConfig, IdLoraLinear
 from idlora.tuners.idlora import kernels
+from idlora.tuners.idlora.clustering import METHODS
 from idlora.tuners.idlora.layer import ascending
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which this platform has no package of")
@@ -71,6 +72,29 @@ def test_gradient_checkpointing_draws_the_same_dropout_again(use_reentrant, by_k
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(model_gradients(model, seed=1)[name], expected[name])
+
+
+@pytest.mark.parametrize("tokens", [2, 70])  # few, for inference, and many
+def test_pivots_are_read_in_their_order_however_they_lie_in_memory(tokens, by_kernels):
+    layer, h = make_layer(router="dense"), draw(tokens, 12)
+    pivots = layer.idlora_pivots["default"]
+    layer.idlora_pivots["default"] = pivots.T.contiguous().T
+    assert not layer.idlora_pivots["default"].is_contiguous()
+    with torch.no_grad():
+        found, expected = layer(h), plainly(layer, h)
+    assert by_kernels
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer(h), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("selection", METHODS)
+def test_an_adapter_on_its_kernels_is_the_same_after_it_was_saved_and_loaded(selection, by_kernels, tmp_path):
+    model, batch = small_model(selection=selection), small_batch()
+    expected = logits(model, batch)
+    assert by_kernels
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_base(), tmp_path).to(DEVICE)
+    torch.testing.assert_close(logits(loaded, batch), expected, rtol=1e-4, atol=1e-4)
 
 
 def make_layer(*, excited=True, dtype=torch.float32, **settings):

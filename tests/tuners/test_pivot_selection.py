@@ -29,6 +29,7 @@ def make_blobs(sizes, columns=8, seed=0):
 def test_pivots_are_different_rows_as_int32(method, backend):
     pivots = select_pivots(make_weight(), 4, 6, method=method, backend=backend)
     assert pivots.shape == (4, 6)
+    assert pivots.is_contiguous()
     assert pivots.dtype == torch.int32
     assert pivots.min() >= 0
     assert pivots.max() < 40

@@ -152,7 +152,7 @@ def _without_clusters(weight: torch.Tensor, k: int, r: int, *, method: str, seed
         rows = np.random.default_rng(seed).permutation(len(weight))[: k * r]
     else:
         rows = _ranking(weight, method)[: k * r].reshape(r, k).T
-    return torch.from_numpy(rows.astype(np.int32)).reshape(k, r)
+    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int32)).reshape(k, r)
 
 
 def _sized(weight: Weight | Callable[[], Weight], k: int, r: int) -> Weight:

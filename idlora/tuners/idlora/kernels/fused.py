@@ -45,7 +45,7 @@ def adapt(
     Leaves out second derivatives, PyTorch's function transforms, and a trained bias.
     """
     shape = base_output.shape
-    base = base_output.reshape(-1, shape[-1]).contiguous()
+    base, pivots = base_output.reshape(-1, shape[-1]).contiguous(), pivots.contiguous()
     router = "uniform" if route is None else "dense" if route.dim() == 2 else "inner_product"
     saves, compiling = torch.is_grad_enabled(), torch.compiler.is_compiling()
     if not saves and len(base) <= launch.FEW_TOKENS and dropout == 0:
