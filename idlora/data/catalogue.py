@@ -34,6 +34,7 @@ class DatasetSpec:
         rows: split → how many rows the hub's card gives, for estimates of time.
         characters: of prompt and response of a training row, their mean in a copy of the set; for estimates of time.
         assembled_from: the data sets that a part of it can be made of, in a local folder.
+        akin: other training sets that some of its rows are in too.
         training: the columns of instruction, input (None: it has none) and response; None for a set to test with alone.
         file: the one that its rows are in, where that is neither `<split>.jsonl` nor the only .json.
         read: (folder, the hub's name of the split) → raw rows, where they are in several files.
@@ -54,6 +55,7 @@ class DatasetSpec:
     rows: Mapping[str, int] = field(default_factory=dict)
     characters: int = 500
     assembled_from: tuple[str, ...] = ()
+    akin: tuple[str, ...] = ()
     training: tuple[str, str | None, str] | None = None
     file: str | None = None
     read: Callable[[Path, str], list] | None = None
@@ -84,8 +86,14 @@ DATASETS = {
             training=("question", None, "answer"),
         ),
         _instructions("codealpaca", hub_id="sahil2801/CodeAlpaca-20k", rows={"train": 20_022}, characters=405),
-        _instructions("alpaca", hub_id="tatsu-lab/alpaca", rows={"train": 52_002}, characters=464),
-        _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned"),
+        _instructions(
+            "alpaca",
+            hub_id="tatsu-lab/alpaca",
+            rows={"train": 52_002},
+            characters=464,
+            akin=("alpaca_cleaned", "saferpaca"),
+        ),
+        _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned", akin=("alpaca", "saferpaca")),
         _instructions(
             "saferpaca",
             url="https://raw.githubusercontent.com/vinid/safety-tuned-llamas/{revision}/data/training/"
@@ -93,6 +101,7 @@ DATASETS = {
             rows={"train": 22_000},
             characters=464,  # most of its rows are Alpaca's
             assembled_from=("alpaca_cleaned",),
+            akin=("alpaca", "alpaca_cleaned"),
         ),
     )
 }

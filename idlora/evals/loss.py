@@ -69,8 +69,8 @@ def _passes(pairs: Sequence[Pair], batch_size: int, *, vocabulary: int) -> Itera
 class Loss:
     """The losses of some prompts' responses; a prompt's only choice is its response.
 
-    A row whose response is empty, which repeats the row before it, or which is longer than the model's context is
-    left out: its record says so in the place of a loss.
+    A row whose response is empty, which has the prompt and the response of an earlier row, or which is longer than the
+    model's context is left out: its record says so in the place of a loss.
 
     Args:
         model, tokenizer: see `response_nats`; the tokenizer has an end token.

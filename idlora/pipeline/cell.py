@@ -23,7 +23,7 @@ from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
 MARGIN = 0.05
-"""Of a mixture that takes a share of a source, so much of the rest at least lies between it and rows held out."""
+"""A mixture takes a share of a source. So much of the source, at least, is neither in it nor held out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,10 +127,11 @@ class Cell:
 
 def trains_on(data: DataSpec, protocol: Protocol) -> bool:
     """Whether a protocol measures the loss on rows that a run with this data trains on."""
-    source = protocol.share is not None and protocol.task.data.name
-    if source not in data.sources or protocol.share <= data.held_out:
+    if protocol.share is None or protocol.share <= data.held_out:
         return False
-    return (data.parts or {}).get(source, 1.0) + protocol.share > 1 - MARGIN
+    spec = protocol.task.data
+    taken = [(data.parts or {}).get(source, 1.0) for source in (spec.name, *spec.akin) if source in data.sources]
+    return any(share + protocol.share > 1 - MARGIN for share in taken)
 
 
 def require_held_out(data: DataSpec, protocols: Iterable[Protocol]) -> None:

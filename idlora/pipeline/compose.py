@@ -7,6 +7,7 @@ value and returns a `Cell`.
 import copy
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import Run, digest
 from idlora.training.launching import Launch, resolve, visible_gpus
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec, WandbSpec
+
+logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
@@ -184,10 +187,10 @@ def _as_written(values: Mapping[str, Any]) -> Cell:
 def _held_out(data: DataSpec, protocols: Sequence[Protocol], *, asked: str | Sequence[str]) -> tuple[Protocol, ...]:
     """The protocols, where all were asked for without those whose rows are trained on.
 
-    Raises `ConfigError` where one of those was asked for otherwise.
+    Raises `ConfigError` where one of those was asked for by its name, or by default.
     """
-    if asked == ALL or ALL in asked:
-        return tuple(protocol for protocol in protocols if not trains_on(data, protocol))
+    if ALL in (names := [asked] if isinstance(asked, str) else asked):
+        protocols = [each for each in protocols if each.name in names or not trains_on(data, each)]
     require_held_out(data, protocols)
     return tuple(protocols)
 
@@ -356,14 +359,20 @@ def _model_subject(config: DictConfig) -> Subject:
     name = f"{model.name}-{digest(subject, 8)}"
     folder = Path(values["output"] or Path(values["results_dir"]) / values["scale"] / "evaluations" / name)
     data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
-
+    how = _how(values, values["eval"], data_root)
+    if adapter is not None and any(protocol.share for protocol in how["protocols"]):
+        run = Run(Path(adapter).parent)
+        if run.done:
+            how["protocols"] = _held_out(_data_of(run.config), how["protocols"], asked=values["protocol"])
+        else:
+            logger.warning("%s lies in no run: whether it was trained on the rows held out is not checked.", adapter)
     return Subject(
         folder=folder,
         load=functools.partial(load_model, model, adapter),
         identity=functools.partial(model_identity, model, adapter),
         template=template_of(values),
         dtype=model.dtype,
-        **_how(values, values["eval"], data_root),
+        **how,
     )
 
 

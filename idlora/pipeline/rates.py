@@ -23,7 +23,7 @@ TUNED = "tuned"
 CHOOSING = "validation_rows"
 """The key, of trials.yaml and of a config's ``data``, for the rows that a trial is scored on and does not train on."""
 
-LEFT_OUT = {"train": ("learning_rate", "seed"), "data": (CHOOSING,)}
+NOT_OF_SETTING = {"train": ("learning_rate", "seed"), "data": (CHOOSING,)}
 """Of each part of a run's identity, what is no part of its setting; the part "seed" is left out as a whole."""
 
 
@@ -44,8 +44,8 @@ def setting(config: Mapping[str, Any]) -> str:
     is that of the same config composed at the trials' seed.
     """
     parts = {part: values for part, values in identity(config).items() if part != "seed"}
-    for part in LEFT_OUT.keys() & parts.keys():
-        parts[part] = {key: value for key, value in parts[part].items() if key not in LEFT_OUT[part]}
+    for part in NOT_OF_SETTING.keys() & parts.keys():
+        parts[part] = {key: value for key, value in parts[part].items() if key not in NOT_OF_SETTING[part]}
     return digest(parts)
 
 

@@ -218,7 +218,7 @@ def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = 
     A table with gaps, its tests and metrics.csv leave files that say more as they are. The reference is of the results
     that are ``committed``. Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
     """
-    first, lacking, kept, gaps = planned[0][0], [], False, False
+    first, lacking, gaps = planned[0][0], [], False
     reference = read_reference(committed, first.scale)
     for request, plan in planned:
         filled = request.gather(plan)
@@ -228,16 +228,14 @@ def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = 
         gaps = gaps or bool(filled.missing)
         if stays := _fuller(request, table):
             print(_told(stays))
-            kept = True
             continue
         write_significance(filled, request.tests, comparisons=table.comparisons)
         print("written: " + ", ".join(map(str, write_table(table, request.results / "tables"))))
-    if not kept:
-        metrics, rows = first.results / "metrics.csv", metric_rows(first.results / "runs", scale=first.scale)
-        if gaps and fuller(metrics, rows):
-            print(_told(metrics))
-        else:
-            write_csv(metrics, COLUMNS, rows)
+    metrics, rows = first.results / "metrics.csv", metric_rows(first.results / "runs", scale=first.scale)
+    if gaps and fuller(metrics, rows):
+        print(_told(metrics))
+    else:
+        write_csv(metrics, COLUMNS, rows)
     _complain(lacking)
 
 

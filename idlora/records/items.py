@@ -221,6 +221,8 @@ def _check(record: Any) -> None:
     for name, score in record["scores"].items():
         highest = math.inf if name in weights else 1
         if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= highest:
-            raise ValueError(f"item {record['item_id']!r} scores {name} = {score!r}; a score is a number from 0 to 1")
+            raise ValueError(
+                f"item {record['item_id']!r} scores {name} = {score!r}; it is a number from 0 to {highest:g}"
+            )
         if name in weights and not (isinstance(weights[name], int | float) and 0 < weights[name] < math.inf):
             raise ValueError(f"item {record['item_id']!r} weighs {name} with {weights[name]!r}; a weight is above 0")

@@ -22,7 +22,8 @@ class Cell:
     """The scores behind one printed value: ``values`` (seeds, n) float, its columns ordered as ``items``.
 
     The value is their mean. ``weights`` (n,) float of mean 1 stand in values already, w_i v_i: with them a difference
-    of two cells is paired item by item like any other, and an interval takes their variation into account.
+    of two cells is paired item by item like any other, and an interval takes their variation into account. ``strata``
+    (n,) are the sources of a mean over several.
     """
 
     base: str
@@ -38,6 +39,7 @@ class Cell:
     protocol: str
     evaluations: tuple[str, ...]
     weights: NDArray[np.float64] | None = None
+    strata: NDArray[np.int_] | None = None
 
     @property
     def measure(self) -> Measure:
@@ -64,10 +66,16 @@ class Cell:
         Nothing but zeros or ones, over all seeds: that of one seed's items, since a bootstrap would have no width.
         """
         if self.weights is not None:
-            mean, rest = residuals(self.values / self.weights, self.weights)
-            return around(mean, *((rest[0], bootstrap) if self.seeds == 1 else (rest, bootstrap_seeds)))
+            return self.resampled(self.values, over_seeds=self.seeds > 1)
         extreme = self.values.max() == 0.0 or self.values.min() == 1.0
         return interval(self.values[0]) if self.seeds == 1 or extreme else bootstrap_seeds(self.values)
+
+    def resampled(self, values: NDArray[np.float64], *, over_seeds: bool) -> Interval:
+        """The interval of the mean of values (seeds, n) that are weighted as this cell's: its own, or differences."""
+        drawn, how = (values, bootstrap_seeds) if over_seeds else (values.mean(axis=0), bootstrap)
+        if self.weights is None:
+            return how(np.round(drawn, 12))
+        return around(*residuals(drawn / self.weights, self.weights, self.strata), how)
 
 
 @dataclass(frozen=True)
@@ -317,6 +325,7 @@ def _cell(column: Column, found: list[tuple[Run, list[Evaluation], Scores]], *, 
         hashes=tuple(first.hashes[item] for item in first.values),
         values=values if weights is None else values * weights,
         weights=weights,
+        strata=None if first.strata is None else np.array(first.strata),
         metric=first.metric,
         unit=first.unit,
         samples=first.samples,

@@ -44,10 +44,19 @@ def relative(weights: ArrayLike) -> NDArray[np.float64]:
     return weights / weights.mean()
 
 
-def residuals(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """The weighted mean m of values (…, n), and w (v - m): they average to zero, and vary as m does over resamples."""
-    mean = float((values * weights).mean())
-    return mean, weights * (values - mean)
+def residuals(
+    values: NDArray[np.float64], weights: NDArray[np.float64], strata: NDArray[np.int_] | None = None
+) -> tuple[float, NDArray[np.float64]]:
+    """The weighted mean m of values (…, n), and w (v - m): they average to zero, and vary as m does over resamples.
+
+    Of a mean over several sources, ``strata`` (n,) says which source an item is of. Their shares are fixed, and so what
+    is taken off is the source's own mean: how sources differ is no part of the error.
+    """
+    mean, centre = float((values * weights).mean()), np.empty_like(weights)
+    for stratum in np.unique(strata) if strata is not None else [None]:
+        inside = np.full(len(weights), True) if stratum is None else strata == stratum
+        centre[inside] = (values * weights)[..., inside].mean() / weights[inside].mean()
+    return mean, weights * (values - centre)
 
 
 def around(mean: float, rest: NDArray[np.float64], resampled: Callable[[ArrayLike], Interval]) -> Interval:

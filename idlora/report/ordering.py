@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from idlora.report.cells import Cell, Filled, pair
-from idlora.report.intervals import bootstrap, bootstrap_seeds
 
 SAME, OPPOSITE, TIE, NOISE, PAPER_TIE, MISSING = (
     "same", "opposite", "tie here", "within noise", "tie in the paper", "missing",
@@ -82,5 +81,5 @@ def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str)
 def _difference(cell: Cell, other: Cell) -> tuple[float, float, float]:
     by_seed = pair(cell, other)
     several = max(cell.seeds, other.seeds) > 1
-    low, high = bootstrap_seeds(by_seed) if several else bootstrap(by_seed[0])
+    low, high = cell.resampled(by_seed, over_seeds=several)
     return round(float(by_seed.mean()), 12), low, high

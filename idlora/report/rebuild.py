@@ -102,7 +102,10 @@ def _write_table(sources: Sources, reference: Reference, *, table: str, runs: Pa
 
 
 def _install(new: Path, place: Path) -> Path:
-    """Put a folder into the place of another one of the same disk; whatever ends it, one of the two stands there."""
+    """Put a folder into the place of another one of the same disk.
+
+    An error or an interrupt leaves one of the two there; what ends the process between two renames does not.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = new.with_name(f"{new.name}.old")
     try:

@@ -29,7 +29,8 @@ class Scores:
 
     ``values`` maps item id → a fraction in [0, 1], or a loss; ``hashes`` maps item id → the hash of the item's content,
     so that a pairing can tell the same question from another under the same id. ``samples`` is the number per item.
-    ``weights`` maps item id → its weight in the mean; None where all weigh alike.
+    ``weights`` maps item id → its weight in the mean; None where all weigh alike. ``strata`` gives the source of each
+    item, in their order, of a mean over several sources (`mean_of`).
     """
 
     metric: str
@@ -38,6 +39,7 @@ class Scores:
     values: dict[str, float]
     hashes: dict[str, str]
     weights: dict[str, float] | None = None
+    strata: tuple[int, ...] | None = None
 
     @property
     def measure(self) -> Measure:
@@ -75,6 +77,7 @@ def mean_of(parts: Mapping[str, Scores]) -> Scores:
         values={f"{name}/{item}": value for name, part in parts.items() for item, value in part.values.items()},
         hashes={f"{name}/{item}": content for name, part in parts.items() for item, content in part.hashes.items()},
         weights=weights,
+        strata=tuple(number for number, part in enumerate(parts.values()) for _ in part.values),
     )
 
 

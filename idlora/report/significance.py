@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from idlora.report.cells import Cell, Filled, pair
-from idlora.report.intervals import bootstrap, bootstrap_seeds
 from idlora.report.measures import Measure, measure_of
 
 ZERO_METHOD = "wilcox"
@@ -122,7 +121,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
     statistic, p, method = wilcoxon(differences)
     binary = all(np.isin(side.values.mean(axis=0), (0.0, 1.0)).all() for side in (cell, reference))
     lead = cell.measure.lead
-    low, high = bootstrap(differences)
+    low, high = cell.resampled(by_seed, over_seeds=False)
     difference = float(differences.mean())
     return Comparison(
         base=cell.base,
@@ -140,7 +139,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         difference=difference,
         ci_low=low,
         ci_high=high,
-        seeds_ci=bootstrap_seeds(by_seed) if several else None,
+        seeds_ci=cell.resampled(by_seed, over_seeds=True) if several else None,
         seeds_p=wilcoxon(of_seeds)[1] if several else None,
         seeds_ahead=int((lead(of_seeds) > 0).sum()),
         rank_biserial=rank_biserial(differences),

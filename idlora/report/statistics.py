@@ -72,6 +72,8 @@ def _samples(comparison: Comparison) -> str:
 
 
 def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
+    up, down = ("lower", "higher") if each.measure.lower_is_better else ("higher", "lower")
+
     def text(value: float) -> str:
         return each.measure.text(value, signed=True)
 
@@ -79,7 +81,7 @@ def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
         f"{labels[each.method]:<10} {text(each.difference):>6} [{text(each.ci_low)}, {text(each.ci_high)}]"
         f"  rank-biserial {each.rank_biserial:+.2f}  p {p_text(each.wilcoxon_p)}{' †' if each.dagger else ''}"
     )
-    tests = [f"{each.wilcoxon_method}, {each.nonzero} differ ({each.wins} ahead, {each.losses} behind)"]
+    tests = [f"{each.wilcoxon_method}, {each.nonzero} differ ({each.wins} {up}, {each.losses} {down})"]
     if each.mcnemar_p is not None:
         tests.append(f"McNemar p {p_text(each.mcnemar_p)}")
     if each.holm_p is not None:
@@ -88,7 +90,7 @@ def _sentences(each: Comparison, labels: dict[str, str]) -> list[str]:
     tests.append(each.reach or f"detectable {each.measure.text(each.detectable)}{fixed}")
     if each.seeds_ci:
         tests.append(f"over seeds and items [{', '.join(map(text, each.seeds_ci))}]")
-        tests.append(f"over seeds p {p_text(each.seeds_p)} ({each.seeds_ahead} of {each.seeds} ahead)")
+        tests.append(f"over seeds p {p_text(each.seeds_p)} ({each.seeds_ahead} of {each.seeds} {up})")
     return [head, f"{'':<10} {' · '.join(tests)}"]
 
 

@@ -223,6 +223,18 @@ def test_a_run_is_not_scored_on_rows_that_it_trains_on(world: Path, tmp_path: Pa
         compose_cell("multitask_llama3", "lora", scale="paper", seed=0, overrides=whole)
 
 
+def test_rows_of_a_set_that_shares_them_are_trained_on_too_and_all_leaves_out_what_is_not_named(
+    world, tmp_path
+) -> None:
+    given = [f"data_root={world}", f"results_dir={tmp_path}", "train.learning_rate=0.001", "data.held_out=0"]
+    for named in ("heldout_sources=[alpaca]", "protocol=[all,alpaca]"):
+        with pytest.raises(ConfigError, match=r"asks 0\.1 of alpaca's training rows"):
+            compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*given, named])
+    every = compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*given, "protocol=all"])
+    asked_of = {each.source for each in every.protocols if each.scoring == "loss"}
+    assert asked_of == {"gsm8k", "codealpaca", "gsm8k_test", "humaneval"}
+
+
 def test_a_solution_of_humaneval_is_the_function_whole(world: Path) -> None:
     task = protocol("humaneval").task
     row = task.rows(root=world)[0]

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROWS
 
 from idlora.report import GridError, build_table, gather, load_grid, markdown, write_significance
-from idlora.report.intervals import RESAMPLES, bootstrap, bootstrap_seeds, interval
+from idlora.report.intervals import RESAMPLES, around, bootstrap, bootstrap_seeds, interval, residuals
 from idlora.report.measures import measure_of
 from idlora.report.significance import compare_all
 from idlora.report.spread import spreads
@@ -108,6 +108,28 @@ def test_the_mean_of_the_sources_gives_each_the_same_share_whatever_its_size(wor
     assert each.difference == pytest.approx(
         filled.cells["llama3", "idlora", "loss"].mean - filled.cells["llama3", "lora", "loss"].mean
     )
+
+
+def test_how_sources_differ_is_no_part_of_the_error_of_their_mean() -> None:
+    rng, size = np.random.default_rng(5), 200
+    strata = np.repeat([0, 1], size)
+    values = np.concatenate([rng.normal(0, 1, size), rng.normal(50, 1, size)])
+    mean, rest = residuals(values, np.ones(2 * size), strata)
+    low, high = around(mean, rest, bootstrap)
+    drawn = rng.integers(size, size=(RESAMPLES, size))
+    means = (values[:size][drawn].mean(axis=1) + rng.permutation(values[size:][drawn].mean(axis=1))) / 2
+    assert (low, high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.02)
+
+
+def test_the_mean_of_the_sources_and_its_differences_have_intervals_within_the_sources(world, table2) -> None:
+    made = world(grid=dataclasses.replace(table2, seeds=(0, 1))).fill()
+    filled = gather(made.grid, made.root, scale="tiny")
+    for column in ("loss", "loss_alpaca"):
+        cell = filled.cells["llama3", "idlora", column]
+        assert cell.interval == cell.resampled(cell.values, over_seeds=True)
+        assert cell.interval[0] < cell.mean < cell.interval[1]
+    each = of(compare_all(filled), "idlora", "loss")
+    assert each.ci_low < each.difference < each.ci_high
 
 
 def test_a_source_that_a_run_was_not_measured_on_leaves_the_mean_empty_and_named(world, table2) -> None:

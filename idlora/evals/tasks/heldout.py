@@ -7,7 +7,7 @@
 A row is put as training puts it, in the prompt template, and its response is the training set's. Scores, neither of
 them between 0 and 1: nats_per_token, whose mean over rows is weighted by their tokens (the end token counts), so that
 it is the nats of all rows over the tokens of all rows; and bits_per_byte, weighted by bytes of UTF-8, which compares
-models of different tokenizers. Extra fields: nats, weights.
+models of different tokenizers (the end token's nats are in it, and no byte). Extra fields: nats, weights.
 
 Rows are asked in the order of the hash that keeps them out, so `limit` takes a part that does not depend on the order
 of the file. Left out: rows that are longer than the model's context, empty or there twice; they are named in meta.json.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from idlora.report.figures.palette import look
 from idlora.report.figures.sources import Absent, Rows, Sources, number
 from idlora.report.figures.style import MUTED, PAPER, Plate, signed, wrapped
-from idlora.report.grid import Column, Grid
+from idlora.report.grid import UNTUNED, Column, Grid
 
 ACROSS = 3  # panels side by side
 HEAD, LINE = 0.75, 0.19  # inches of a panel without its lines, and of each line
@@ -81,7 +81,7 @@ def _drawing(
         for axes in panels.flat[len(columns) :]:
             axes.set_visible(False)
         for axes, column in zip(panels.flat, columns, strict=False):
-            _panel(axes, lines[column.id])
+            _panel(axes, lines[column.id], column)
             axes.set_title(wrapped(column.heading_at(scale), 36), fontweight="normal")
             better = ", lower is better" if column.measure.lower_is_better else ""
             axes.set_xlabel(f"difference ({column.measure.points}{better})")
@@ -95,12 +95,18 @@ def _drawing(
     return draw
 
 
-def _panel(axes: Axes, lines: list[Line | str]) -> None:
+def _panel(axes: Axes, lines: list[Line | str], column: Column) -> None:
     axes.axvline(0, color=MUTED, linewidth=0.9)
     for height, line in enumerate(lines):
         if isinstance(line, str) or line.found is None:
             continue
         own = look(line.method)
+        if column.measure.lower_is_better and line.method == UNTUNED:
+            # Its loss lies so far off that on one axis with it all others would be one point.
+            far = f"{number(line.found, 'difference'):+.2f}"
+            axes.text(0.99, height, f"{far} →", transform=axes.get_yaxis_transform(), ha="right", va="center",
+                      color=own.colour)  # fmt: skip
+            continue
         for part, width in (("seeds_ci", 1.0), ("ci", 2.2)):
             if ends := _ends(line.found, part):
                 axes.plot(ends, [height] * 2, color=own.colour, linewidth=width, solid_capstyle="butt")
@@ -114,6 +120,7 @@ def _panel(axes: Axes, lines: list[Line | str]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
+    axes.locator_params(axis="x", nbins=5)
     signed(axes)
 
 
@@ -139,8 +146,8 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     return (
         f"Each method minus {_reference(grid, scale)} on the same items; right of zero the method has the higher "
         "value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,"
-        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}. n = {', '.join(sizes)}; "
-        f"{counted} seed{'' if counted == '1' else 's'} a method."
+        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}. An untuned base's loss is "
+        f"written and not drawn. n = {', '.join(sizes)}; {counted} seed{'' if counted == '1' else 's'} a method."
     )
 
 
