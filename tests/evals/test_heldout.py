@@ -223,9 +223,7 @@ def test_a_run_is_not_scored_on_rows_that_it_trains_on(world: Path, tmp_path: Pa
         compose_cell("multitask_llama3", "lora", scale="paper", seed=0, overrides=whole)
 
 
-def test_rows_of_a_set_that_shares_them_are_trained_on_too_and_all_leaves_out_what_is_not_named(
-    world, tmp_path
-) -> None:
+def test_rows_of_a_set_that_shares_them_count_as_trained_on_and_all_leaves_them_out(world, tmp_path) -> None:
     given = [f"data_root={world}", f"results_dir={tmp_path}", "train.learning_rate=0.001", "data.held_out=0"]
     for named in ("heldout_sources=[alpaca]", "protocol=[all,alpaca]"):
         with pytest.raises(ConfigError, match=r"asks 0\.1 of alpaca's training rows"):

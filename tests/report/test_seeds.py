@@ -116,7 +116,7 @@ def test_the_file_and_the_words_have_the_test_over_seeds(seeded, tmp_path):
     (row,) = csv.DictReader((tmp_path / "tests.csv").read_text().splitlines())
     assert (row["seeds"], row["seeds_p"], row["seeds_ahead"]) == ("6", "0.03125", "6")
     assert float(row["seeds_ci_low"]) < float(row["difference"]) < float(row["seeds_ci_high"])
-    assert "over seeds p = 0.031 (6 of 6 ahead)" in summary(filled, comparisons)
+    assert "over seeds p = 0.031 (6 of 6 higher)" in summary(filled, comparisons)
 
 
 def test_the_interval_over_seeds_and_items_is_that_of_the_crossed_bootstrap():
