@@ -29,7 +29,7 @@ class Prompts:
             raise ValueError(f"{protocol.benchmark} has no rows: nothing can be evaluated")
         if len({row["id"] for row in rows}) < len(rows):
             raise ValueError(f"two rows of {protocol.benchmark} have the same id: give each row its own")
-        self.rows, self.protocol, self.template = rows, protocol, template
+        self.rows, self.protocol, self.template, self._task = rows, protocol, template, protocol.task
         self._shown = _worked_examples(rows, shown, protocol)
 
     def fitting(self, fits: Callable[[Sequence[Prompt]], Sequence[bool]]) -> list[Prompt]:
@@ -59,7 +59,7 @@ class Prompts:
             yield self._prompt(self.rows[index], shown[:count])
 
     def _prompt(self, row: dict, shown: Sequence[dict]) -> Prompt:
-        protocol, task, layout = self.protocol, self.protocol.task, self.protocol.layout
+        protocol, task, layout = self.protocol, self._task, self.protocol.layout
         apart = layout == TEMPLATE
 
         def question(row: dict) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import gc
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +134,24 @@ def trains_on(data: DataSpec, protocol: Protocol) -> bool:
     return any(share + protocol.share > 1 - MARGIN for share in taken)
 
 
-def require_held_out(data: DataSpec, protocols: Iterable[Protocol]) -> None:
-    """Raises `ConfigError` where a run with this data trains on rows that a protocol measures the loss on."""
+def unseen(
+    data: DataSpec, protocols: Iterable[Protocol], *, everything: bool, named: Collection[str]
+) -> list[Protocol]:
+    """The protocols, where ``everything`` was asked for without those whose rows a run with this data trains on.
+
+    Raises `ConfigError` where one of those is ``named``, or was asked for otherwise.
+    """
+    kept = []
     for protocol in protocols:
-        if trains_on(data, protocol):
+        if not trains_on(data, protocol):
+            kept.append(protocol)
+        elif not everything or protocol.name in named:
             raise ConfigError(
                 f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of {protocol.source}'s "
                 f"training rows, of which data.held_out={data.held_out:g} are kept out of training: make that "
                 f"{protocol.share:g}, or take {protocol.name} out of heldout_sources"
             )
+    return kept
 
 
 def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> Subject:

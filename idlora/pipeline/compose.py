@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from idlora.data.templates import ALPACA, Template, load_template
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.evals.task import load_task
-from idlora.pipeline.cell import Cell, finished, require_held_out, trains_on
+from idlora.pipeline.cell import Cell, finished, unseen
 from idlora.pipeline.evaluation import Subject, load_model, model_identity
 from idlora.pipeline.override import override
 from idlora.pipeline.places import (
@@ -185,14 +185,8 @@ def _as_written(values: Mapping[str, Any]) -> Cell:
 
 
 def _held_out(data: DataSpec, protocols: Sequence[Protocol], *, asked: str | Sequence[str]) -> tuple[Protocol, ...]:
-    """The protocols, where all were asked for without those whose rows are trained on.
-
-    Raises `ConfigError` where one of those was asked for by its name, or by default.
-    """
-    if ALL in (names := [asked] if isinstance(asked, str) else asked):
-        protocols = [each for each in protocols if each.name in names or not trains_on(data, each)]
-    require_held_out(data, protocols)
-    return tuple(protocols)
+    names = [asked] if isinstance(asked, str) else asked
+    return tuple(unseen(data, protocols, everything=ALL in names, named=names))
 
 
 def template_of(values: Mapping[str, Any]) -> Template:

@@ -42,15 +42,11 @@ class Measure:
 
 PERCENT = Measure(name="scores", unit="percent", points="percentage points", factor=100, digits=1)
 LOSSES = {
-    "nats_per_token": "nats a token",
-    "bits_per_byte": "bits a byte",
-}
-_MEASURES = {
     metric: Measure(name="held-out loss", unit=unit, points=unit, factor=1, digits=4, lower_is_better=True)
-    for metric, unit in LOSSES.items()
+    for metric, unit in (("nats_per_token", "nats a token"), ("bits_per_byte", "bits a byte"))
 }
 
 
 def measure_of(metric: str) -> Measure:
     """The measure of a metric; a name that is no loss's is a share of the items, in percent."""
-    return _MEASURES.get(metric, PERCENT)
+    return LOSSES.get(metric, PERCENT)

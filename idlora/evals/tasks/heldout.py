@@ -17,7 +17,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from idlora.data.catalogue import DATASETS, DatasetSpec
 from idlora.data.examples import asked, response
@@ -39,9 +39,16 @@ class Source:
 
 
 def _of_training(name: str, split: str = "train") -> Source:
-    return Source(DATASETS[name], split, partial(asked, name), partial(response, name), trained=split == "train")
+    return Source(
+        DATASETS[name],
+        split,
+        partial(asked, name),
+        partial(response, name),
+        trained=split == "train",
+    )
 
 
+@cache
 def _sources() -> dict[str, Source]:
     problems = load_task("humaneval")
     return {
