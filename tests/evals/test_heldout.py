@@ -15,7 +15,7 @@ from idlora.data.catalogue import DATASETS
 from idlora.evals import Protocol
 from idlora.evals.loss import response_nats
 from idlora.evals.task import load_task
-from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.compose import compose, compose_cell, subject_from_config
 from idlora.pipeline.typed import ConfigError
 from idlora.records import Evaluation, read_json
 from idlora.report.scores import read_scores, score_lines
@@ -231,6 +231,28 @@ def test_rows_of_a_set_that_shares_them_count_as_trained_on_and_all_leaves_them_
     every = compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*given, "protocol=all"])
     asked_of = {each.source for each in every.protocols if each.scoring == "loss"}
     assert asked_of == {"gsm8k", "codealpaca", "gsm8k_test", "humaneval"}
+
+
+def test_an_adapter_that_lies_in_a_run_is_not_scored_on_the_runs_rows(world, tmp_path, caplog) -> None:
+    given = [f"data_root={world}", f"results_dir={tmp_path}", "train.learning_rate=0.001", "eval=gsm8k"]
+    brought = ["scale=tiny", "model=llama3_8b", "eval=heldout", "protocol=gsm8k", f"data_root={world}"]
+    for share in (0.0, 0.1):
+        run = compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=[*given, f"data.held_out={share}"])
+        run.run.start(run.config)
+        run.run.finish({})
+        adapter = run.run.folder / "adapter"
+        adapter.mkdir()
+        (adapter / "adapter_config.json").write_text("{}")
+        asked_for = compose("evaluate", [*brought, f"adapter={adapter}"])
+        if share:
+            assert [each.source for each in subject_from_config(asked_for).protocols] == ["gsm8k"]
+        else:
+            with pytest.raises(ConfigError, match=r"data\.held_out=0 are kept out"):
+                subject_from_config(asked_for)
+    assert "lies in no run" not in caplog.text
+    adapter.rename(tmp_path / "alone")
+    subject_from_config(compose("evaluate", [*brought, f"adapter={tmp_path / 'alone'}"]))
+    assert "lies in no run: whether it was trained on the rows held out is not checked" in caplog.text
 
 
 def test_a_solution_of_humaneval_is_the_function_whole(world: Path) -> None:
