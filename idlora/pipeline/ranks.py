@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from idlora.pipeline.progress import STEP_SECONDS, Silent, Telling
 from idlora.pipeline.shell import is_input_error, quiet, shows_traceback
+from idlora.training.checkpoints import drop_unfinished
 from idlora.training.launching import RanksFailed, end_with_launcher, giving_way, rank, run_ranks
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
         except RanksFailed:
             if not (folder / OUTCOME).exists():
                 raise
+        finally:
+            # Where one rank fails to write its part, another may go on writing: it is known to be over only here.
+            drop_unfinished(cell.run.folder / "checkpoints")
         outcome = pickle.loads((folder / OUTCOME).read_bytes())
     if isinstance(outcome, Exception):
         raise outcome

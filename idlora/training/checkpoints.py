@@ -1,6 +1,6 @@
 """Checkpoints that are known to be whole: written aside, renamed when complete, the last two kept.
 
-    checkpoints/.aside/checkpoint-N    while every process writes its part; a kill leaves it there, and nobody reads it
+    checkpoints/.aside/checkpoint-N    while every process writes its part; nothing reads it from there
     checkpoints/checkpoint-N           afterwards, with a list of its files and their sizes
 
 A file that was cut short later, or is gone, is found by that list: the checkpoint is passed over with the name of the
@@ -46,7 +46,7 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
     """
     aside, name = folder / ASIDE, f"{PREFIX_CHECKPOINT_DIR}-{step}"
     if first:
-        shutil.rmtree(aside, ignore_errors=True)  # of an attempt that was killed
+        drop_unfinished(folder)  # of an attempt that was killed
     _wait_for_all()
     with _disk_told(folder, name):
         write(aside)
@@ -56,7 +56,7 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
             mark_whole(aside / name)
             shutil.rmtree(folder / name, ignore_errors=True)  # a torn one that was passed over
             os.replace(aside / name, folder / name)
-        shutil.rmtree(aside, ignore_errors=True)
+        drop_unfinished(folder)
         for old in sorted(_by_step(folder).items(), reverse=True)[CHECKPOINTS_KEPT:]:
             shutil.rmtree(old[1], ignore_errors=True)
     _wait_for_all()
@@ -70,12 +70,17 @@ def _disk_told(folder: Path, name: str) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:  # torch tells of a full disk by a RuntimeError
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-        shutil.rmtree(folder / ASIDE, ignore_errors=True)
+        drop_unfinished(folder)
         raise CheckpointFailed(
             f"Checkpoint {folder / name} could not be written with {free / 1e9:.1f} GB free "
             f"({first_line(error)}): make room, or set train.save_steps=0; the same command goes on from the "
             "checkpoint before."
         ) from error
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a checkpoint left that was not written to its end."""
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
 def mark_whole(checkpoint: Path) -> None:

@@ -156,7 +156,7 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
     ended = start(fault=partial(faults.killed_while_saving, 6)).end()
     assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2", "checkpoint-4"])
     assert "rank 0 of 2 was killed by SIGKILL" in status()[1]
-    assert (run_in(here).folder / "checkpoints" / ".aside" / "checkpoint-6").is_dir()
+    assert not (run_in(here).folder / "checkpoints" / ".aside").exists()
 
     ended = start(fault=partial(faults.full_disk, 4)).end()
     assert ended.returncode == 2
@@ -196,8 +196,11 @@ def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbr
     assert (ended.returncode, run_in(here).state, checkpoints(here)) == (-signal.SIGKILL, "running", ["checkpoint-2"])
     ended = start(fault=partial(faults.killed_while_saving, 4)).end()
     assert (ended.returncode, checkpoints(here)) == (-signal.SIGKILL, ["checkpoint-2"])
+    unfinished = run_in(here).folder / "checkpoints" / ".aside"
+    assert (unfinished / "checkpoint-4").is_dir()
     ended = start(fault=partial(faults.full_disk, 3)).end()
     assert (ended.returncode, run_in(here).state, checkpoints(here)) == (2, "failed", ["checkpoint-2"])
+    assert not unfinished.exists()
     assert "checkpoint-4 could not be written" in ended.stderr
     ended = start(fault=faults.steps_written).end()
     assert (ended.returncode, told(ended), run_in(here).state) == (0, [], "done")
