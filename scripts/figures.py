@@ -22,13 +22,9 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 @command
 def main(config: DictConfig) -> None:
     sources = Sources(
-        results=Path(config.results_dir),
-        experiments=EXPERIMENTS,
-        scale=config.scale,
-        benchmark=config.benchmark,
-        reference=config.reference,
+        results=Path(config.results_dir), experiments=EXPERIMENTS, scale=config.scale, benchmark=config.benchmark
     )
-    written, absent = draw_figures(sources, config.figure, into=sources.results / config.scale / "figures")
+    written, absent = draw_figures(sources, config.figure)
     for path in written:
         print(path)
     for each in absent:

@@ -1,7 +1,6 @@
 """Write the report that a person opens: every table, figure, test and the audit as one self-contained HTML file.
 
-    python scripts/page.py scale=tiny                    # of your own runs
-    python scripts/page.py scale=tiny reference=true     # of the committed reference
+    python scripts/page.py scale=tiny
 
 What has not been made yet stands in the page with the command that makes it.
 """
@@ -21,9 +20,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 @hydra.main(version_base="1.3", config_path="../configs", config_name="page")
 @command
 def main(config: DictConfig) -> None:
-    sources = Sources(
-        results=Path(config.results_dir), experiments=EXPERIMENTS, scale=config.scale, reference=config.reference
-    )
+    sources = Sources(results=Path(config.results_dir), experiments=EXPERIMENTS, scale=config.scale)
     size = write_page(sources, Path(config.output))
     print(f"{config.output} ({size / 1e6:.1f} MB)")
 

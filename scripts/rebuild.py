@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", help="whose reference (default: tiny)")
-    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="the grids and the claims")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="reference/<scale> lies and stays here")
     options = parser.parse_args()
-    print(f"rebuilt: {rebuild(options.results, options.experiments, scale=options.scale)}")
+    folder = rebuild(options.results, ROOT / "experiments", scale=options.scale)
+    print(f"rebuilt: {folder}")
 
 
 if __name__ == "__main__":

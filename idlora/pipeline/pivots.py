@@ -132,7 +132,7 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
     tuner = getattr(model, "base_model", None)
     if not hasattr(tuner, "pivot_statistics"):
         raise ConfigError(f"method={asked.method.name} has no pivots; those of idlora and its variants have")
-    modules = tuner.pivot_statistics(inputs=() if tokenizer is None else _prompts(asked, tokenizer, model.device))
+    modules = tuner.pivot_statistics(inputs=() if tokenizer is None else _prompts(asked, tokenizer))
     head = {
         "base": asked.model.name,
         "method": asked.method.name,
@@ -146,7 +146,7 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
     return [head | {"module": kind} | _summary(found) for kind, found in kinds.items()]
 
 
-def _prompts(asked: Inspection, tokenizer: Any, device: Any = None) -> Iterator[Any]:
+def _prompts(asked: Inspection, tokenizer: Any) -> Iterator[Any]:
     """Token ids (1, length) of the prompts of the run's training set, responses left out."""
     import torch
 
@@ -154,7 +154,7 @@ def _prompts(asked: Inspection, tokenizer: Any, device: Any = None) -> Iterator[
 
     for row in build_data(asked.data, tokenizer, root=asked.data_root, revisions=asked.revisions)[0].rows:
         length = next(index for index, label in enumerate(row["labels"]) if label >= 0)  # the loss sees responses
-        yield torch.tensor([row["input_ids"][:length]], device=device)
+        yield torch.tensor([row["input_ids"][:length]])
 
 
 def _summary(layers: list[Any]) -> dict[str, Any]:

@@ -225,16 +225,12 @@ def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = 
         table = lay_out(filled, reference)
         Console().print(console(table))
         lacking += _lacking(request, filled)
-        gaps = gaps or bool(filled.missing)
-        if stays := _fuller(request, table):
-            print(_told(stays))
-            continue
-        write_significance(filled, request.tests, comparisons=table.comparisons)
-        print("written: " + ", ".join(map(str, write_table(table, request.results / "tables"))))
+        gaps = gaps or bool(table.missing)
+        if not (table.missing and _stay(_files(request, table))):
+            write_significance(filled, request.tests, comparisons=table.comparisons)
+            print("written: " + ", ".join(map(str, write_table(table, request.results / "tables"))))
     metrics, rows = first.results / "metrics.csv", metric_rows(first.results / "runs", scale=first.scale)
-    if gaps and fuller(metrics, rows):
-        print(_told(metrics))
-    else:
+    if not (gaps and _stay({metrics: rows})):
         write_csv(metrics, COLUMNS, rows)
     _complain(lacking)
 
@@ -251,27 +247,27 @@ def report_statistics(planned: Sequence[tuple[Request, Plan]]) -> None:
         table = lay_out(filled)
         print(summary(filled, table.comparisons))
         lacking += _lacking(request, filled)
-        if stays := _fuller(request, table):
-            print(_told(stays))
-            continue
-        write_significance(filled, request.tests, comparisons=table.comparisons)
-        print(f"written: {request.tests}")
+        if not (table.missing and _stay(_files(request, table))):
+            write_significance(filled, request.tests, comparisons=table.comparisons)
+            print(f"written: {request.tests}")
     _complain(lacking)
 
 
-def _fuller(request: Request, table: Table) -> Path | None:
-    """A file of the table or of its tests that says more than this table, which has gaps; None where there is none."""
-    if not table.missing:
-        return None
-    beside = {
+def _files(request: Request, table: Table) -> dict[Path, list[dict[str, Any]]]:
+    """The CSV files of a table and of its tests, with the rows that they would get."""
+    return {
         request.results / "tables" / f"{request.table}.csv": wide(table)[1],
         request.tests: test_rows(table.filled, table.comparisons),
     }
-    return next((path for path, rows in beside.items() if fuller(path, rows)), None)
 
 
-def _told(stays: Path) -> str:
-    return f"nothing written: {stays} has more values than the runs that are there now, and stays as it is"
+def _stay(files: Mapping[Path, list[dict[str, Any]]]) -> bool:
+    """Whether one of the files says more than the rows that it would get, so that all of them stay; prints which."""
+    for path, rows in files.items():
+        if fuller(path, rows):
+            print(f"nothing written: {path} has more values than the runs that are there now, and stays as it is")
+            return True
+    return False
 
 
 def _lacking(request: Request, filled: Filled) -> list[str]:

@@ -30,20 +30,14 @@ def folder_of(name: str, sources: Sources) -> Path:
     return elsewhere.get(name, sources.own) / "figures"
 
 
-def draw_figures(sources: Sources, name: str = "all", *, into: Path | None = None) -> tuple[list[Path], list[Absent]]:
-    """Save one figure, or all: the paths written, and what is absent.
-
-    Those of the scale go ``into`` a folder, or beside the results that they are made of.
-
-    Raises ValueError for a figure that is none.
-    """
+def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
+    """Save one figure, or all: the paths written, and what is absent. Raises ValueError for a figure that is none."""
     if name != "all" and name not in FIGURES:
         raise ValueError(f"there is no figure={name}; the figures are {', '.join(FIGURES)}, or all")
     written, absent = [], []
     for each in FIGURES if name == "all" else [name]:
         try:
-            folder = folder_of(each, sources)
-            written += FIGURES[each](sources).save(into if into and folder == sources.own / "figures" else folder)
+            written += FIGURES[each](sources).save(folder_of(each, sources))
         except Absent as error:
             absent.append(error)
     return written, absent

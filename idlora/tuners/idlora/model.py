@@ -133,14 +133,15 @@ class IdLoraModel(RoutedModel):
     ) -> dict[str, PivotStatistics]:
         """What the adapter's pivots are like, by module; with `inputs` also what router and B make of them.
 
-        inputs: token ids, each (batch, length) without padding, run through the model one after another.
+        inputs: token ids, each (batch, length) without padding, on any device; run through the model one after another.
 
         Raises ValueError where the base's weights cannot be read, UnsetPivotsError where there are no pivots.
         """
         layers = self.pivot_layers(adapter_name)
+        device = next(self.model.parameters()).device
         with watched_mixtures(layers, adapter_name) as mixtures:
             for input_ids in inputs:
-                self.model(input_ids=input_ids)
+                self.model(input_ids=input_ids.to(device))
         config = self.peft_config[adapter_name]
         return {
             name: pivot_statistics(layer, config, adapter_name, mixture=mixtures.get(name))
