@@ -131,24 +131,3 @@ def test_runs_that_are_not_done_or_were_asked_otherwise_are_refused(runs, tmp_pa
     evaluate(unfinished, "sums", "0a", [record("1")], temperature=1)
     with pytest.raises(RecordError, match=r"c/eval/sums-0a/meta\.json differs from that of a: evaluate both alike"):
         packed(runs, tmp_path / "packed")
-
-
-DAMAGE = {
-    "cut": lambda data: data[:-5],
-    "empty": lambda data: b"",
-    "no archive": lambda data: b"words " * 50,
-    "other words": lambda data: pyarrow.Codec("zstd").compress(b'{"of": "something"}\n', asbytes=True),
-    "no JSON": lambda data: pyarrow.Codec("zstd").compress(b"words\n", asbytes=True),
-}
-
-
-@pytest.mark.parametrize("name", ["runs", "sums-0a"])
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_named_with_the_way_to_bring_it_back(runs, tmp_path, name, damage):
-    packed(runs, tmp_path / "packed")
-    path = tmp_path / "packed" / f"{name}.jsonl.zst"
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    if (name, damage) == ("runs", "empty"):
-        path.unlink()
-    with pytest.raises(RecordError, match=rf"{name}\.jsonl\.zst .*: `git checkout .*brings the committed one back"):
-        unpack(tmp_path / "packed", tmp_path / "again")

@@ -5,13 +5,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import ROWS
 
 from idlora.report import GridError, build_table, gather, load_grid, markdown, write_significance
 from idlora.report.intervals import RESAMPLES, around, bootstrap, bootstrap_seeds, interval, residuals
 from idlora.report.measures import measure_of
 from idlora.report.significance import compare_all
 from idlora.report.spread import spreads
+
+ROWS = 70
+"""Of each source, in the runs that `world` makes up."""
 
 TOKENS = np.random.default_rng(0).integers(2, 300, ROWS)
 LOSS = measure_of("nats_per_token")
