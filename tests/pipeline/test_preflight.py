@@ -1,12 +1,14 @@
 """What a machine lacks is told all at once, in seconds, whatever the network, the driver or a check itself does."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,7 +181,16 @@ def test_disk_is_counted_by_file_system_with_what_goes_where(paper: dict[str, Ce
     assert str(results) in line
 
 
-def test_packages_are_held_against_the_projects_own_ranges(paper: dict[str, Cell], tiny: Cell) -> None:
+def _version_without(absent: str) -> Callable[[str], str]:
+    def version(name: str) -> str:
+        return importlib.metadata.version("no-such-package" if name == absent else name)
+
+    return version
+
+
+def test_packages_are_held_against_the_projects_own_ranges(
+    paper: dict[str, Cell], tiny: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert list(software_lacks([tiny])) == []
     (old,) = package_lacks(Requirement("torch>=99"))
     assert ">=99 is needed: pip install 'torch>=99'" in old
@@ -187,6 +198,13 @@ def test_packages_are_held_against_the_projects_own_ranges(paper: dict[str, Cell
     assert "no-such-package is not installed" in absent
     lean = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, liger_kernel=True))
     assert any("liger-kernel" in line for line in software_lacks([lean]))
+    asking = tiny.method.arguments | {"kmeans_backend": "k_means_constrained"}
+    library = dataclasses.replace(tiny, method=dataclasses.replace(tiny.method, arguments=asking))
+    with monkeypatch.context() as patch:
+        patch.setattr("idlora.pipeline.preflight.software.version", _version_without("k-means-constrained"))
+        assert list(software_lacks([tiny])) == []
+        (line,) = software_lacks([library])
+    assert "k-means-constrained is not installed" in line
     if sys.platform == "linux":
         assert not [line for line in software_lacks([paper["fft"]]) if "DeepSpeed, which" in line]
 

@@ -122,6 +122,14 @@ def test_a_judged_record_with_free_text_is_refused(runs, tmp_path, told):
     assert not (tmp_path / "packed").exists()
 
 
+def test_numbers_are_rounded_to_seven_decimals_wherever_they_stand(runs, tmp_path):
+    long = record("1", nats=2 / 3, detail={"of": [1 / 3]}, scores={"weighed": 1 / 7})
+    evaluate(Run(runs / "a"), "sums", "0a", [long, record("2")])
+    _, (_, found, *_) = lines(packed(runs, tmp_path / "packed")["sums-0a.jsonl.zst"])
+    assert (found["run"], found["nats"], found["detail"]) == ("a", 0.6666667, {"of": [0.3333333]})
+    assert found["scores"] == {"weighed": 0.1428571}
+
+
 def test_runs_that_are_not_done_or_were_asked_otherwise_are_refused(runs, tmp_path):
     unfinished = Run(runs / "c")
     unfinished.start(CONFIG)

@@ -1,5 +1,6 @@
 """The committed reference beside a user's own values: where it is comparable, as it was printed, and nowhere else."""
 
+import csv
 import dataclasses
 import io
 import re
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from idlora.records import RecordError
 from idlora.report import console, gather, latex, lay_out, markdown, write_table
+from idlora.report.collect import write_csv
 from idlora.report.keeping import fuller
 from idlora.report.reference import read_reference, reference_folder, write_reference
 from idlora.report.render import wide
@@ -55,8 +57,8 @@ def test_what_was_written_is_read_back(reference, world, seeded):
 
 def test_the_reference_stands_beside_own_values_as_its_table_prints_it(reference, world, seeded):
     table = lay_out(filled(world(grid=seeded(0), name="own").fill()), reference)
-    csv = (reference.folder / "tables" / "table1.csv").read_text().splitlines()
-    row = dict(zip(csv[0].split(","), next(line for line in csv if ",idlora," in line).split(","), strict=True))
+    rows = csv.DictReader((reference.folder / "tables" / "table1.csv").open(newline=""))
+    row = next(row for row in rows if row["method"] == "idlora")
     beside = f"{row['gsm8k']} ± {row['gsm8k_spread']}"
     assert entries(table)["idlora"].reference == beside
     assert re.fullmatch(r"\d+\.\d", entries(table)["base"].reference)
@@ -109,6 +111,16 @@ def test_a_table_that_the_reference_lacks_and_a_missing_cell_have_nothing_beside
     assert without.beside == ""
     assert entries(without)["idlora"].reference is None
     assert markdown(without) == markdown(lay_out(filled(own)))
+
+
+def test_a_column_that_the_reference_was_made_without_has_nothing_beside(reference, world, seeded):
+    path = reference.folder / "tables" / "table1.csv"
+    rows = list(csv.DictReader(path.open(newline="")))
+    write_csv(path, list(rows[0]), [row | {"gsm8k": "", "gsm8k_ci_low": ""} for row in rows])
+    table = lay_out(filled(world(grid=seeded(0), name="own").fill()), reference)
+    assert not any(each.reference for each in entries(table).values())
+    assert all(each.reference for each in entries(table, "pass@1").values())
+    assert OTHERS not in table.beside
 
 
 def test_a_reference_whose_table_is_gone_is_told_in_a_sentence(reference, world, seeded):

@@ -11,6 +11,7 @@ from idlora.report.intervals import RESAMPLES, around, bootstrap, bootstrap_seed
 from idlora.report.measures import measure_of
 from idlora.report.significance import compare_all
 from idlora.report.spread import spreads
+from idlora.report.statistics import summary
 
 ROWS = 70
 """Of each source, in the runs that `world` makes up."""
@@ -63,6 +64,8 @@ def test_the_lower_loss_is_ahead_bold_and_marked(world, table2) -> None:
     behind = of(table.comparisons, "base", "loss_gsm8k_test")
     assert (behind.wins, behind.losses, behind.dagger) == (0, ROWS, False)
     assert behind.wilcoxon_p < 0.001
+    told = summary(table.filled, [each])
+    assert f"{ROWS} differ ({ROWS} lower, 0 higher)" in told
 
 
 def test_rows_are_the_items_of_the_tests_and_a_loss_is_no_percentage(world, table2, tmp_path) -> None:
