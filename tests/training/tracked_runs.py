@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -10,15 +11,29 @@ from wandb.proto.wandb_internal_pb2 import Record
 BLOCK = 2**15
 
 
-def wandb_records(run: Path) -> list[tuple[str, object]]:
-    """The records of a W&B run's file, (kind, message) each: a log in LevelDB's format after seven bytes of header."""
+def wandb_records(run: Path, *, within: float = 10) -> list[tuple[str, object]]:
+    """The records of a finished W&B run's file, (kind, message) each.
+
+    W&B's own process may write the last of them, of which "exit" is the very last, after `finish` has returned.
+    """
     (file,) = run.glob("*.wandb")
-    content, at, records, part = file.read_bytes(), 7, [], b""
+    deadline = time.monotonic() + within
+    while not (records := _records(file.read_bytes())) or records[-1][0] != "exit":
+        assert time.monotonic() < deadline, f"{file} has no end"
+        time.sleep(0.05)
+    return records
+
+
+def _records(content: bytes) -> list[tuple[str, object]]:
+    """What a log in LevelDB's format holds after seven bytes of header, as far as it was written."""
+    at, records, part = 7, [], b""
     while at + 7 <= len(content):
         if BLOCK - at % BLOCK < 7:
             at += BLOCK - at % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + length > len(content):
+            break
         part += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
