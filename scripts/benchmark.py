@@ -2,10 +2,11 @@
 
     python scripts/benchmark.py
     python scripts/benchmark.py suite=llama3_8b scenarios=[train_compiled]
+    python scripts/benchmark.py suite=trainer
     python scripts/benchmark.py report=results/h200/benchmark.csv
 
-Writes results/<device>/benchmark.csv, row by row, and the table benchmark.md. Exit code 1 where the machine was busy or
-a variant failed.
+Writes results/<device>/benchmark.csv, row by row, and the table benchmark.md; of suite=trainer, trainer.csv and .md.
+Exit code 1 where the machine was busy or a variant failed.
 """
 
 import shlex
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from idlora.pipeline.benchmark import measure_plan, plan_from_config
 from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
+from idlora.pipeline.trainer_benchmark import measure_trainer
 from idlora.report.costs import write_costs
 
 
@@ -27,8 +29,11 @@ def main(config: DictConfig) -> None:
     if config.report is not None:
         print(f"written: {write_costs(Path(config.report))}")
         return
-    plan = plan_from_config(config)
     typed = shlex.join(["python", *sys.argv])
+    if "trainer" in config.suite:
+        measure_trainer(config, command=typed)
+        return
+    plan = plan_from_config(config)
     measure_plan(plan, config.results_dir, command=typed, threads=config.threads)
 
 

@@ -34,9 +34,9 @@ def plan_from_config(config: DictConfig) -> Plan:
     """
     values = plain(config)
     suite = values["suite"]
-    scenarios = _chosen(values["scenarios"], suite["scenarios"], what="scenarios")
+    scenarios = chosen(values["scenarios"], suite["scenarios"], what="scenarios")
     methods = {name: found["method"] for name, found in suite["variants"].items()}
-    wanted = set(_chosen(values["methods"], dict.fromkeys(methods.values()), what="methods"))
+    wanted = set(chosen(values["methods"], dict.fromkeys(methods.values()), what="methods"))
     everywhere = {key: values[key] for key in EVERYWHERE if values[key] is not None}
     measured: list[tuple[Scenario, tuple[Variant, ...]]] = []
     for name, written in scenarios.items():
@@ -50,7 +50,7 @@ def plan_from_config(config: DictConfig) -> Plan:
         measured.append((scenario, (dataclasses.replace(reference, name=values["reference"]), *found)))
     together = itertools.groupby(measured, key=lambda each: (each[0].layers, each[0].dropout, each[1]))
     groups = [_group([each for each, _ in of_group], variants) for (_, _, variants), of_group in together]
-    own = {"device": values["device"] or _device(), "allow_busy": values["allow_busy"], "seed": values["seed"]}
+    own = {"device": values["device"] or the_device(), "allow_busy": values["allow_busy"], "seed": values["seed"]}
     model = typed(ModelSpec, _shaped(values["model"]), where="model")
     limits = typed(Limits, suite["limits"], where="suite.limits")
     return _made(lambda: Plan(model=model, groups=tuple(groups), limits=limits, **own))
@@ -67,7 +67,7 @@ def _made(make: Callable[[], Any]) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _chosen(names: list[str] | None, known: Mapping[str, Any], *, what: str) -> dict[str, Any]:
+def chosen(names: list[str] | None, known: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     if names is not None and (unknown := [name for name in names if name not in known]):
         raise ConfigError(f"{what}={unknown[0]} is none of the suite's, which are {', '.join(known)}")
     return {name: value for name, value in known.items() if names is None or name in names}
@@ -83,12 +83,12 @@ def _known(name: str, variants: Mapping[str, Any], scenario: str) -> Mapping[str
 
 def _variant(name: str, written: Mapping[str, Any], scenario: Scenario, *, scale: str) -> Variant:
     own = dict(written)
-    method = _method(own.pop("method"), scale, scenario.dropout)
+    method = method_at(own.pop("method"), scale, scenario.dropout)
     return typed(Variant, own | {"name": name, "method": method}, where=f"suite.variants.{name}")
 
 
 @functools.cache
-def _method(name: str, scale: str, dropout: float) -> MethodSpec:
+def method_at(name: str, scale: str, dropout: float) -> MethodSpec:
     asked = {"method": name, "scale": scale, "train.dropout": dropout}
     return method_spec(plain(compose("train", list(itertools.starmap(override, asked.items()))).method))
 
@@ -103,19 +103,19 @@ def _shaped(model: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _device() -> str:
+def the_device() -> str:
     import torch  # seconds to import
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def folder_for(plan: Plan, results_dir: Path | str) -> Path:
-    """results_dir/<device>: cpu, or the GPU's product name such as nvidia-h200."""
+def device_folder(device: str, results_dir: Path | str) -> Path:
+    """results_dir/<device>: cpu, or the GPU's product name, of NVIDIA's without the maker's: h200."""
     import torch
 
     from idlora.training.telemetry import device_name
 
-    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(plan.device)).lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(device)).lower()).strip("-")
     return Path(results_dir) / name.removeprefix("nvidia-")
 
 
@@ -130,7 +130,7 @@ def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: 
     from idlora.benchmark.run import run_benchmark
 
     torch.set_num_threads(threads)
-    folder = folder_for(plan, results_dir)
+    folder = device_folder(plan.device, results_dir)
     try:
         problems = run_benchmark(plan, folder, command=command, say=lambda line: print(line, flush=True))
     except Busy as error:

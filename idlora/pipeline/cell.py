@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import logging
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from idlora.records import Run, run_name
 from idlora.training import launching
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
+
+_logger = logging.getLogger(__name__)
 
 MARGIN = 0.05
 """A mixture takes a share of a source. So much of the source, at least, is neither in it nor held out."""
@@ -179,9 +182,7 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
 
     Waits for another process that works on the run, and does nothing where that one finished it.
     """
-    from idlora.pipeline.preflight import fitted  # which knows of cells itself
-
-    progress, cell = progress or Silent(), fitted(cell)
+    progress = progress or Silent()
     in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
     if not in_ranks:
         launching.join()
@@ -189,30 +190,55 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
         if finish is None:
             return
         if in_ranks:
-            from idlora.pipeline.ranks import train_in_ranks
-
-            finish(train_in_ranks(cell, progress))
+            from idlora.pipeline.ranks import train_in_ranks as train
         else:
-            finish(train_here(cell, progress))
+            train = train_here
+        finish(_in_smaller_passes(train, cell, progress))
     if launching.rank() == 0:
         shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+
+
+def _in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Cell, progress: Silent) -> dict[str, Any]:
+    """Train the cell; where memory does not suffice, once more with half of the rows a pass, and say so.
+
+    A launch that was joined is not started again: its ranks may have ended at different places.
+    """
+    from idlora.training import OutOfMemory
+
+    try:
+        return train(cell, progress)
+    except OutOfMemory as error:
+        if error.rows == 1 or launching.inside():
+            raise
+        rows, reason = error.rows, str(error)
+    # Out of the handler: the error's frames hold what memory there is.
+    _logger.warning("%s: %s Goes on with train.micro_batch_size=%d.", cell.title, reason, rows // 2)
+    gc.collect()
+    smaller = dataclasses.replace(cell, train=dataclasses.replace(cell.train, micro_batch_size=rows // 2))
+    return train(smaller, progress) | {"out_of_memory_at_micro_batch_size": rows}
 
 
 def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
     import torch  # seconds to import: a finished cell needs none of it
 
-    from idlora.training import build_adapted, build_data, build_model, count_parameters, shared_base, train
+    from idlora.pipeline.preflight import estimated_bytes, fitted_now  # which know of cells themselves
+    from idlora.training import Laps, build_adapted, build_data, build_model, count_parameters, shared_base, train
 
+    laps = Laps()
     torch.set_num_threads(cell.threads)
     launching.join()
     launching.cap_memory(cell.launch.memory_gb)
     if cell.method.kind == "none":
         untuned = build_model(dataclasses.replace(cell.model, init="random"), "meta")  # counting needs no weights
         return count_parameters(untuned) | {"parameters_trainable": 0}
+    cell = fitted_now(cell)
     model, tokenizer = shared_base.take(cell.model)
+    laps.end("base")
     tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
+    laps.end("data")
     model = build_adapted(model, cell.method, cell.train.seed)
+    laps.end("adapter")
     resources = train(
         model=model,
         tokenizer=tokenizer,
@@ -226,7 +252,11 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     # Else weights have moved, the process ends, or forward passes are no longer the model's own.
     if cell.method.kind == "peft" and cell.launch.mode == "single" and not cell.train.liger_kernel:
         shared_base.give_back(model)
-    return dataclasses.asdict(resources) | {"launch": cell.launch.mode}
+    return dataclasses.asdict(resources) | {
+        "launch": cell.launch.mode,
+        "startup_seconds": laps.seconds | {"trainer": resources.setup_seconds},
+        "memory_estimate_bytes": estimated_bytes(cell) if torch.cuda.is_available() else None,
+    }
 
 
 @contextlib.contextmanager

@@ -71,8 +71,9 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
-    if workers > 1 and visible_gpus() > 1:  # each worker sees one GPU
-        runs = [cell if cell.sharded else _on_one_gpu(cell) for cell in runs]
+    if workers > 1 and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
+        sharing = -(-workers // visible_gpus())
+        runs = [cell if cell.sharded else _on_part_of_a_gpu(cell, sharing) for cell in runs]
     waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
     threads = max((cell.threads for cell in waiting), default=1)
     with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
@@ -107,8 +108,12 @@ def distinct(cells: Iterable[Cell]) -> list[Cell]:
     return list(runs.values())
 
 
-def _on_one_gpu(cell: Cell) -> Cell:
-    return dataclasses.replace(cell, launch=Launch(memory_gb=cell.launch.memory_gb))
+def _on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
+    """The cell with one GPU, of whose memory it takes a fair share where several workers use it."""
+    from idlora.pipeline.preflight import gpus, room_on
+
+    memory_gb = cell.launch.memory_gb if sharing == 1 else room_on(gpus(), cell) / sharing / 1e9
+    return dataclasses.replace(cell, launch=Launch(memory_gb=memory_gb))
 
 
 def _tokens(cell: Cell) -> int:

@@ -29,6 +29,7 @@ _HOME = {
     "TrainingFailed": "trainer",
     "train": "trainer",
     "shared_base": "bases",
+    "Laps": "telemetry",
     "Resources": "telemetry",
     "count_parameters": "telemetry",
 }

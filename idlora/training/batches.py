@@ -1,5 +1,6 @@
 """In which rows a step consists, and how they become tensors; the same steps whatever the number of processes."""
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from transformers import DataCollatorForSeq2Seq
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from idlora.data import TokenizedSet
+from idlora.data.packing import best_fit, joined
+from idlora.data.tokenization import IGNORED
 
 
 def sampler(tokenized: TokenizedSet, *, batch_size: int, seed: int, by_length: bool) -> Sampler[int]:
@@ -50,19 +53,39 @@ class LikeLengthsTogether(Sampler[int]):
 class Collator(DataCollatorForSeq2Seq):
     """Rows to (batch, length) int64 tensors, padded on the right: input_ids, labels, and attention_mask.
 
-    Packed rows, which have position_ids, get those in place of the mask: transformers keeps the examples of a row
-    apart where positions begin anew, and only where it is given no mask. Padding after them is an example by itself.
+    Packed rows have position_ids in place of the mask: transformers keeps the examples of a row apart where positions
+    begin anew, and only where it is given no mask. Each token of padding after them is an example by itself.
+
+    With a `width` rows of one example are packed, into as few of `width` tokens as best fit finds, the longest first.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, width: int | None = None):
         super().__init__(tokenizer, pad_to_multiple_of=8 if torch.cuda.is_available() else None)
+        self.width = width
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
-        positions = [row["position_ids"] for row in features if "position_ids" in row]
-        rows = [{name: row[name] for name in ("input_ids", "labels")} for row in features]
-        batch = super().__call__(rows, return_tensors)
-        if positions:
-            del batch["attention_mask"]
-            width = batch["input_ids"].shape[1]
-            batch["position_ids"] = torch.tensor([[*row, *range(width - len(row))] for row in positions])
-        return batch
+        if "position_ids" in features[0]:
+            return self._packed(features)
+        if self.width is not None:
+            features = sorted(features, key=lambda row: -len(row["input_ids"]))
+            packs = best_fit([len(row["input_ids"]) for row in features], self.width)
+            return self._packed([joined([features[index] for index in held]) for held in packs])
+        return super().__call__([{name: row[name] for name in ("input_ids", "labels")} for row in features])
+
+    def _packed(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        multiple = self.pad_to_multiple_of or 1
+        width = self.width or -(-max(len(row["input_ids"]) for row in rows) // multiple) * multiple
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED, "position_ids": 0}
+        return {
+            name: torch.tensor([[*row[name], *[value] * (width - len(row[name]))] for row in rows])
+            for name, value in padding.items()
+        }
+
+
+def packed_rows(lengths: Sequence[int], *, examples: int, width: int) -> int:
+    """How many rows of `width` a micro-batch of so many examples takes when packed: the most of 64 drawn at random."""
+    draws, generator = [], random.Random(0)
+    for _ in range(64):
+        drawn = sorted(generator.sample(lengths, min(examples, len(lengths))), reverse=True)
+        draws.append(len(best_fit(drawn, width)))
+    return max(draws)

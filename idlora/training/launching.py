@@ -185,16 +185,33 @@ def cap_memory(gigabytes: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, (gigabytes * 1e9 - RESERVED) / total))
 
 
+def least(value: int) -> int:
+    """The smallest of what the ranks of a launch that was joined have; elsewhere the value itself."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return value
+    of_all = torch.tensor(value, dtype=torch.int64, device=_meeting_place())
+    torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MIN)
+    return int(of_all)
+
+
 def from_first_rank(value: bool = False) -> bool:
     """What rank 0 says, in every rank of a launch that was joined; elsewhere the value itself."""
     import torch
 
     if not torch.distributed.is_initialized():
         return value
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    said = torch.tensor([value], dtype=torch.uint8, device=device)
+    said = torch.tensor([value], dtype=torch.uint8, device=_meeting_place())
     torch.distributed.broadcast(said, src=0)
     return bool(said.item())
+
+
+def _meeting_place() -> str:
+    """The kind of device whose tensors the ranks exchange."""
+    import torch
+
+    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
 
 
 def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int) -> None:

@@ -50,6 +50,9 @@ KEPT, AT_WORK = 1.75, 3.0
 COPY, RESCALED = 3.5, 6.0
 """Bytes of an adapter's copy of an input (a 16-bit one and its dropout mask, or float32), and of rescaled outputs."""
 
+BUSY = 2048
+"""Tokens of a pass from which on more of them make a GPU no faster by much: checkpointing's third is then dearer."""
+
 BUCKETS = {  # DeepSpeed's own, for keys that its config leaves out; numbers of parameters
     "reduce_bucket_size": 5e8,
     "stage3_prefetch_bucket_size": 5e7,
@@ -148,11 +151,11 @@ def estimate(
     body = anatomy(model, method)
     rows = micro_batch or train.division(processes)[0]
     tokens, b = rows * length, body.weight_bytes
-    checkpoints = b * tokens * body.hidden * body.layers if train.gradient_checkpointing else 0
+    checkpoints = b * tokens * body.hidden * body.layers if train.gradient_checkpointing is True else 0
     loss = (b + 12) * tokens * (body.hidden if train.liger_kernel else body.vocabulary)
     kept, layer = _layer(body, rows=rows, length=length, eager=model.attention == "eager")
-    others = 0.0 if train.gradient_checkpointing else kept * (body.layers - 1)
-    last = 0.0 if train.gradient_checkpointing else kept
+    others = 0.0 if train.gradient_checkpointing is True else kept * (body.layers - 1)
+    last = 0.0 if train.gradient_checkpointing is True else kept
     return Memory(
         micro_batch=rows,
         **_held(body, train, processes=processes),
@@ -161,13 +164,31 @@ def estimate(
     )
 
 
-def fitting_micro_batch(
+def fitting(
+    model: ModelSpec, method: MethodSpec, train: TrainSpec, *, length: int, processes: int, gpu_bytes: int
+) -> TrainSpec | None:
+    """The schedule with a micro-batch that a GPU of `gpu_bytes` holds, and with gradient checkpointing where it must.
+
+    The micro-batch is of the most rows, at most `train.micro_batch_size`, that divide a process's share of the batch
+    evenly. Where checkpointing is "auto" it is off if a pass without it holds `BUSY` tokens or all the rows asked for.
+
+    None where even one row does not fit. Raises as `estimate`.
+    """
+    found = None
+    most = train.division(processes)[0]
+    for checkpointing in (False, True) if train.gradient_checkpointing == "auto" else (train.gradient_checkpointing,):
+        tried = replace(train, gradient_checkpointing=checkpointing)
+        rows = _most_rows(model, method, tried, length=length, processes=processes, gpu_bytes=gpu_bytes)
+        if rows is not None:
+            found = replace(tried, micro_batch_size=rows)
+            if rows == most or rows * length >= BUSY:
+                break
+    return found
+
+
+def _most_rows(
     model: ModelSpec, method: MethodSpec, train: TrainSpec, *, length: int, processes: int, gpu_bytes: int
 ) -> int | None:
-    """The most rows of a micro-batch, at most `train.micro_batch_size`, that a GPU of `gpu_bytes` holds.
-
-    They divide a process's share of the batch evenly. None where even one row does not fit. Raises as `estimate`.
-    """
     most, passes = train.division(processes)
     for rows in (rows for rows in range(most, 0, -1) if most * passes % rows == 0):
         needed = estimate(model, method, train, length=length, processes=processes, micro_batch=rows)

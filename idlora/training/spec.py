@@ -198,10 +198,12 @@ class TrainSpec:
         max_steps: optimiser steps; None is as many as the epochs make.
         batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
         micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
+            "auto" is as many as the device's memory is estimated to hold; see `idlora.training.memory.fitting`.
         warmup_steps: steps over which the rate rises from zero.
         lr_scheduler: transformers' name of what follows the warm-up.
         optimizer: transformers' name of it.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients. "auto" is
+            only where memory is short.
         save_steps: steps between checkpoints; 0 writes none, and an interrupted run starts anew.
         group_by_length: deal a step's rows to its micro-batches by their length, which saves padding and changes
             neither what rows a step has nor its gradient.
@@ -212,7 +214,7 @@ class TrainSpec:
     learning_rate: float | None
     epochs: float
     batch_size: int
-    micro_batch_size: int
+    micro_batch_size: int | Literal["auto"] = "auto"
     max_steps: int | None = None
     warmup_steps: int = 0
     lr_scheduler: str = "linear"
@@ -220,7 +222,7 @@ class TrainSpec:
     max_grad_norm: float = 1.0
     optimizer: str = "adamw_torch"
     seed: int = 0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
     save_steps: int = 0
     group_by_length: bool = False
     liger_kernel: bool = False
@@ -228,7 +230,9 @@ class TrainSpec:
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("train", 1, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _at_least("train", 1, batch_size=self.batch_size)
+        if self.micro_batch_size != "auto":
+            _at_least("train", 1, micro_batch_size=self.micro_batch_size)
         _at_least("train", 1, max_steps=self.max_steps)
         _at_least("train", 0, warmup_steps=self.warmup_steps, save_steps=self.save_steps, seed=self.seed)
         _at_least("train", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
@@ -241,7 +245,7 @@ class TrainSpec:
         """(rows of one micro-batch, micro-batches that one process adds up before a step).
 
         Their product times the processes is `batch_size` exactly; the first is the largest that `micro_batch_size`
-        allows.
+        allows, and "auto" all of a process's share.
 
         Raises:
             ValueError: the processes cannot share the batch evenly.
@@ -252,5 +256,6 @@ class TrainSpec:
                 f"train.batch_size={self.batch_size} cannot be shared evenly by {processes} processes: make it a "
                 f"multiple of {processes}, or set launch.num_processes to a divisor of {self.batch_size}."
             )
-        rows = next(rows for rows in range(min(self.micro_batch_size, share), 0, -1) if share % rows == 0)
+        most = share if self.micro_batch_size == "auto" else min(self.micro_batch_size, share)
+        rows = next(rows for rows in range(most, 0, -1) if share % rows == 0)
         return rows, share // rows

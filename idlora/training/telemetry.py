@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from peft import PeftModel
 from torch import nn
@@ -32,6 +33,7 @@ class Resources:
         step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step, in
             seconds.
         tokens_per_second: prompt and response tokens, padding apart, of all processes.
+        setup_seconds: before the first step: the Trainer, a checkpoint, CUDA graphs.
         train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
         peak_memory_bytes: of the process that had most: on a GPU the most allocated at once since the training began;
             on a CPU the most resident memory since its start, with whatever it did before.
@@ -44,6 +46,9 @@ class Resources:
         data: account of the training set, see `idlora.data.TokenizedSet.report`.
         threads, device, processes: what it ran on.
         micro_batch_size, accumulation: rows of one forward pass, and passes behind one step, of each process.
+        gradient_checkpointing: whether activations were computed again.
+        passes: "padded" by the Trainer, or "packed" by `idlora.training.passes`, with or without CUDA graphs; and
+            recording_seconds, spent on those graphs.
     """
 
     steps: int
@@ -52,6 +57,7 @@ class Resources:
     step_seconds_iqr: float | None
     step_seconds_max: float | None
     tokens_per_second: float | None
+    setup_seconds: float
     train_seconds: float
     peak_memory_bytes: int
     adapter_bytes: int
@@ -67,6 +73,9 @@ class Resources:
     processes: int
     micro_batch_size: int
     accumulation: int
+    gradient_checkpointing: bool
+    passes: str
+    recording_seconds: float
 
 
 def _numel(parameter: nn.Parameter) -> int:
@@ -134,6 +143,23 @@ def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
+class Laps:
+    """Seconds of one thing after another: `seconds` by name.
+
+    The first of a process begins with the process, and has its "imports"; later ones begin when they are made.
+    """
+
+    _used = False
+
+    def __init__(self) -> None:
+        self.seconds = {} if Laps._used else {"imports": time.time() - psutil.Process().create_time()}
+        self._last, Laps._used = time.perf_counter(), True
+
+    def end(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+
 class Stopwatch(TrainerCallback):
     """Times the steps of one session of the Trainer, and tells `on_step(step, total, loss)` of each.
 
@@ -146,7 +172,7 @@ class Stopwatch(TrainerCallback):
         self.step_seconds: list[float] = []
         self.tokens: list[int] = []
         self.loss = math.nan
-        self._began = self._first = self._last = time.perf_counter()
+        self._made = self._began = self._first = self._last = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._first = self._last = time.perf_counter()
@@ -170,7 +196,7 @@ class Stopwatch(TrainerCallback):
         return (self.tokens[-1] - self.tokens[-2]) / self.step_seconds[-1]
 
     def figures(self) -> dict[str, float | int | None]:
-        """steps_timed, step_seconds_median, _iqr and _max, tokens_per_second, train_seconds."""
+        """steps_timed, step_seconds_median, _iqr and _max, tokens_per_second, setup_seconds, train_seconds."""
         # A run shorter than the warm-up is timed whole: a rough figure says more than none.
         skipped = WARMUP_STEPS if len(self.step_seconds) > WARMUP_STEPS else 0
         timed = self.step_seconds[skipped:]
@@ -182,5 +208,6 @@ class Stopwatch(TrainerCallback):
             "step_seconds_iqr": quartiles[2] - quartiles[0] if quartiles else None,
             "step_seconds_max": max(timed, default=None),
             "tokens_per_second": tokens / math.fsum(timed) if timed else None,
+            "setup_seconds": self._first - self._made,
             "train_seconds": self._last - self._first,
         }

@@ -27,8 +27,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from idlora.data import TokenizedSet
 from idlora.training import launching, telemetry
 from idlora.training.adapters import record_base
-from idlora.training.batches import Collator, sampler
+from idlora.training.batches import Collator, packed_rows, sampler
 from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
+from idlora.training.passes import Passes, count_tokens, is_out_of_memory
 from idlora.training.spec import ModelSpec, TrackingSpec, TrainSpec
 from idlora.training.telemetry import Resources, Stopwatch
 from idlora.training.tracking import tracked
@@ -38,13 +39,23 @@ CHECKPOINTING = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 )
 
+PACKS_ON = ("cuda",)
+"""Devices on which `Passes` take the place of the Trainer's: on a CPU there is nothing to launch as a whole."""
+
 
 class TrainingFailed(RuntimeError):
     """A training run that cannot go on; the sentence says why and what to change."""
 
 
 class OutOfMemory(TrainingFailed):
-    """The device has less memory than the run needs."""
+    """The device has less memory than the run needs; `rows` is the micro-batch that it was too small for."""
+
+    def __init__(self, sentence: str, rows: int):
+        super().__init__(sentence, rows)
+        self.sentence, self.rows = sentence, rows
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 class NonFiniteLoss(TrainingFailed):
@@ -91,10 +102,11 @@ def train(
     arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
     if "position_ids" in tokenized.rows[0]:
         arguments.include_num_input_tokens_seen = "all"  # a packed row has no mask to count by, and next to no padding
+    rows = arguments.per_device_train_batch_size
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
     use_cache, model.config.use_cache = model.config.use_cache, False  # with a cache packed examples see each other
-    with _memory_watched(spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
+    with _memory_watched(rows, spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
         trainer = StepTrainer(
             model=model,
             args=arguments,
@@ -106,14 +118,17 @@ def train(
         trainer.remove_callback(PrinterCallback)
         if arguments.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(arguments.device)
+        if arguments.device.type in PACKS_ON:
+            trainer.own_passes(tokenized)
         resume = last_whole_checkpoint(folder / "checkpoints")
         with suppress(AlreadyFinished):
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        passes, trainer.passes = trainer.passes, None  # with the memory that its graphs hold
         saved = _save(trainer, folder, base)
 
     # The Trainer leaves its traces on the model: training mode, no KV cache, checkpointing, an autocast around forward.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    if spec.gradient_checkpointing:
+    if spec.gradient_checkpointing is True:
         getattr(model, f"{CHECKPOINTING}_disable")()
     model.config.use_cache = use_cache
     model.eval()
@@ -130,15 +145,53 @@ def train(
         threads=torch.get_num_threads(),
         device=telemetry.device_name(arguments.device),
         processes=arguments.world_size,
-        micro_batch_size=arguments.per_device_train_batch_size,
+        micro_batch_size=rows,
+        gradient_checkpointing=spec.gradient_checkpointing is True,
+        passes="padded" if passes is None else "packed, CUDA graphs" if passes.graphs else "packed",
+        recording_seconds=0.0 if passes is None else passes.recording_seconds,
         accumulation=arguments.gradient_accumulation_steps,
     )
 
 
 class StepTrainer(Trainer):
-    """The Trainer with our order of rows, and checkpoints that are there whole or not at all."""
+    """The Trainer with our order of rows, on one GPU our passes, and checkpoints that are there whole or not at all."""
 
     order: Sampler[int]
+    passes: Passes | None = None
+
+    def own_passes(self, tokenized: TokenizedSet) -> None:
+        """Have `Passes` do the passes where they compute the model's own loss, and record the largest."""
+        spec = self.args
+        plain = spec.world_size == 1 and spec.deepspeed is None and not spec.use_liger_kernel
+        if not (plain and self.model_accepts_loss_kwargs):
+            return
+        checkpointing = getattr(spec, CHECKPOINTING)
+        passes = Passes(self.model, bf16=spec.bf16, graphs=not checkpointing)
+        lengths = [len(row["input_ids"]) for row in tokenized.rows]
+        width = -(-(tokenized.row_length or max(lengths)) // 8) * 8
+        if not passes.fits(width):
+            return
+        spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
+        self.passes, self.data_collator.width = passes, width
+        self._tokens = torch.zeros((), dtype=torch.int64, device=spec.device)
+        rows = spec.per_device_train_batch_size
+        self.model.train()
+        passes.prepare(rows if tokenized.row_length else packed_rows(lengths, examples=rows, width=width), width)
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        if self.passes is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        if not model.training:
+            model.train()
+        inputs = self._prepare_inputs(inputs)
+        self._tokens += count_tokens(inputs["position_ids"])
+        return self.passes(inputs, num_items_in_batch)
+
+    def log(self, logs, *arguments, **options) -> None:
+        if self.passes is not None:
+            self.state.num_input_tokens_seen += int(self._tokens)
+            self._tokens.zero_()
+        super().log(logs, *arguments, **options)
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler[int]:
         return self.order
@@ -239,7 +292,7 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         max_grad_norm=spec.max_grad_norm,
         optim=spec.optimizer,
         bf16=bf16,
-        **{CHECKPOINTING: spec.gradient_checkpointing, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
+        **{CHECKPOINTING: spec.gradient_checkpointing is True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
         save_strategy="steps" if spec.save_steps else "no",
         save_steps=spec.save_steps or 1,
         logging_steps=1,  # reads the loss at every step: a loss that is not finite stops the run at once
@@ -270,19 +323,17 @@ def _collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
 
 
 @contextmanager
-def _memory_watched(spec: TrainSpec) -> Iterator[None]:
+def _memory_watched(rows: int, spec: TrainSpec) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch has a class for most of a GPU's cases; the CPU's allocator and CUDA's libraries have only their words.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            words in str(error) for words in ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
-        ):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            f"Out of memory with train.micro_batch_size={spec.micro_batch_size}: lower it (the effective batch stays "
+            f"Out of memory with train.micro_batch_size={rows}: lower it (the effective batch stays "
             f"{spec.batch_size}), set train.gradient_checkpointing=true, or use more devices "
-            f"({first_line(error)})."
+            f"({first_line(error)}).",
+            rows,
         ) from error
 
 

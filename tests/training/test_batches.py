@@ -82,5 +82,5 @@ def test_packed_rows_keep_their_positions_and_padding_begins_an_example_of_its_o
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[5, 6, 7, 8, 9], [4, 4, 4, 0, 0]],
         "labels": [[-100, 6, 7, -100, 9], [4, 4, 4, -100, -100]],
-        "position_ids": [[0, 1, 2, 0, 1], [0, 0, 1, 0, 1]],
+        "position_ids": [[0, 1, 2, 0, 1], [0, 0, 1, 0, 0]],
     }

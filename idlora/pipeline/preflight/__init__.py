@@ -20,19 +20,35 @@ from idlora.pipeline.preflight.disk import lacking as disk_lacks
 from idlora.pipeline.preflight.disk import needs
 from idlora.pipeline.preflight.hub import Sources
 from idlora.pipeline.preflight.kinds import Kind, estimate_lines, kinds_of, misfits
-from idlora.pipeline.preflight.machine import fitted, gpu_lacks, gpus, memory_lacks, this_machine, unusable
+from idlora.pipeline.preflight.machine import (
+    estimated_bytes,
+    fitted,
+    fitted_here,
+    fitted_now,
+    gpu_lacks,
+    gpus,
+    memory_lacks,
+    room_on,
+    this_machine,
+    unusable,
+)
 from idlora.pipeline.preflight.software import software_lacks
 
 __all__ = [
     "Kind",
     "NotReady",
+    "estimated_bytes",
     "estimates",
     "fitted",
+    "fitted_here",
+    "fitted_now",
+    "gpus",
     "kinds_of",
     "missing",
     "needs",
     "require",
     "require_evaluation",
+    "room_on",
     "told",
 ]
 
@@ -93,7 +109,7 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
 
 def estimates(cells: Sequence[Cell]) -> list[str]:
     """What these cells take of a GPU's memory, in micro-batches that fit it; see `kinds.estimate_lines`."""
-    return told("memory", lambda: estimate_lines([fitted(cell) for cell in cells]))
+    return told("memory", lambda: estimate_lines([fitted_here(cell) for cell in cells]))
 
 
 def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:

@@ -13,7 +13,7 @@ import yaml
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import CONFIGS
 from idlora.pipeline.preflight.hub import config_folder
-from idlora.training.spec import ModelSpec
+from idlora.training.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from idlora.training.memory import Anatomy, Memory
@@ -57,12 +57,12 @@ class Kind:
             micro_batch=micro_batch,
         )  # fmt: skip
 
-    def fitting(self, gpu_bytes: int) -> int | None:
-        """Rows of a micro-batch that such a GPU holds; see `idlora.training.memory.fitting_micro_batch`."""
-        from idlora.training.memory import fitting_micro_batch
+    def fitting(self, gpu_bytes: int) -> TrainSpec | None:
+        """The schedule as such a GPU holds it; see `idlora.training.memory.fitting`."""
+        from idlora.training.memory import fitting
 
         cell = self.first
-        return fitting_micro_batch(
+        return fitting(
             self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
             gpu_bytes=gpu_bytes,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.preflight.kinds import Kind, kinds_of
+from idlora.training import launching
 
 DRIVER = Path("/proc/driver/nvidia/version")
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
@@ -204,17 +205,45 @@ def room_on(found: Sequence[Gpu], cell: Cell) -> int:
     return memory if cell.launch.memory_gb is None else min(memory, int(cell.launch.memory_gb * 1e9))
 
 
-def fitted(cell: Cell) -> Cell:
-    """The cell with a micro-batch that this machine's smallest GPU holds, if `train.micro_batch_size` is more.
+def fitted(cell: Cell, room: int) -> Cell:
+    """The cell with `train.micro_batch_size` and `train.gradient_checkpointing` as `room` bytes allow.
 
-    The effective batch stays. The cell is as it was without GPUs, where not even one row is estimated to fit, and where
-    its processes cannot share the batch, which `kinds.misfits` tells.
+    The effective batch stays. The cell is as it was where not even one row is estimated to fit, where its processes
+    cannot share the batch, which `kinds.misfits` tells, and where the base's shape is not known.
     """
-    if not gpus() or cell.method.kind == "none":
+    if cell.method.kind == "none":
         return cell
     (kind,) = kinds_of([cell])
     try:
-        rows = None if kind.body is None else kind.fitting(room_on(gpus(), cell))
+        train = None if kind.body is None else kind.fitting(room)
     except ValueError:
         return cell
-    return cell if rows is None else replace(cell, train=replace(cell.train, micro_batch_size=rows))
+    return cell if train is None else replace(cell, train=train)
+
+
+def fitted_here(cell: Cell) -> Cell:
+    """`fitted` to the smallest of this machine's GPUs when nothing else is on it; without GPUs the cell as it was."""
+    return fitted(cell, room_on(gpus(), cell)) if gpus() else cell
+
+
+def fitted_now(cell: Cell) -> Cell:
+    """`fitted` to what is free for this process now: on its GPU within its launch's cap, else in the machine's memory.
+
+    The processes of one launch come to the same schedule, that of the one with least. Without a GPU a cell that leaves
+    nothing to be chosen is as it was.
+    """
+    import psutil
+    import torch
+
+    if gpus():
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)))
+    if "auto" not in (cell.train.micro_batch_size, cell.train.gradient_checkpointing):
+        return cell
+    return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes))
+
+
+def estimated_bytes(cell: Cell) -> int | None:
+    """What training the cell is estimated to allocate on each GPU; None where that is not known."""
+    (kind,) = kinds_of([cell])
+    return None if kind.body is None else kind.training().allocated

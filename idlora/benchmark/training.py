@@ -1,0 +1,208 @@
+"""The trainer against the loop that one would write without it, on the same model, adapter, rows and precision.
+
+Both train from the same weights with AdamW on batches of the same examples, whose lengths are drawn as those of the
+paper's multi-task mixture lie. `plain_loop` is what is compared with, as a user would write it in an afternoon.
+"""
+
+import gc
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from idlora.data import TokenizedSet
+from idlora.data.tokenization import IGNORED
+from idlora.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_model, train
+from idlora.training.telemetry import WARMUP_STEPS
+
+PLAIN, OURS, AGAIN = "plain loop", "trainer", "plain loop again"
+
+MEDIAN_LENGTH, SPREAD, RESPONSE = 96, 0.65, 0.56
+"""Of the multi-task mixture's rows under LLaMA-3's tokenizer: tokens, of their logarithm, and the response's share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerScenario:
+    """What is trained, twice.
+
+    Attributes:
+        model: whose weights are random.
+        methods: of tuning, one after another.
+        steps: of the trainer; the plain loop takes `plain_steps`.
+        batch_size: examples behind a step.
+        max_length: most tokens of an example.
+    """
+
+    name: str
+    model: ModelSpec
+    methods: tuple[MethodSpec, ...]
+    steps: int = 100
+    plain_steps: int = 20
+    batch_size: int = 32
+    max_length: int = 512
+    train: TrainSpec
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.plain_steps) <= WARMUP_STEPS:
+            raise ValueError(f"{self.name} has {self.steps} and {self.plain_steps} steps: {WARMUP_STEPS} are warm-up.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerRow:
+    """One training: seconds of a step, after warm-up, and the examples' own tokens in a second."""
+
+    scenario: str
+    model: str
+    method: str
+    loop: str
+    passes: str
+    steps: int
+    step_seconds_median: float
+    step_seconds_iqr: float
+    tokens_per_second: float
+    ratio: float
+    setup_seconds: float
+    peak_memory_bytes: int | None
+    final_loss: float
+
+
+def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, device: str) -> Iterator[TrainerRow]:
+    """The rows of a scenario: of each method the plain loop, the trainer, and the loop again, which shows the drift.
+
+    A ratio is tokens a second over the plain loop's, the faster of its two.
+    """
+    tokenized = drawn_examples(
+        scenario.batch_size * scenario.steps, vocabulary=scenario.model.shape["vocab_size"], longest=scenario.max_length
+    )
+    for method in scenario.methods:
+        found = [
+            _measured(scenario, method, loop, tokenized=tokenized, tokenizer=tokenizer, device=device)
+            for loop in (PLAIN, OURS, AGAIN)
+        ]
+        fastest = max(row.tokens_per_second for row in found if row.loop != OURS)
+        yield from (replace(row, ratio=row.tokens_per_second / fastest) for row in found)
+
+
+def drawn_examples(count: int, *, vocabulary: int, longest: int) -> TokenizedSet:
+    """Examples of random tokens, always the same ones."""
+    draw, rows = random.Random(0), []
+    for _ in range(count):
+        length = min(longest, max(8, round(draw.lognormvariate(math.log(MEDIAN_LENGTH), SPREAD))))
+        ids = [draw.randrange(3, vocabulary) for _ in range(length)]
+        prompt = max(2, round(length * (1 - RESPONSE)))
+        rows.append({"input_ids": ids, "labels": [IGNORED] * prompt + ids[prompt:]})
+    return TokenizedSet(rows=rows, ids=[str(index) for index in range(count)])
+
+
+def plain_loop(
+    model: PreTrainedModel | PeftModel, rows: list[dict[str, list[int]]], *, train: TrainSpec, steps: int
+) -> Iterator[tuple[float, int, float]]:
+    """Train as a user would without a trainer; yields (seconds, tokens, loss) of each step.
+
+    All rows of a step in one pass padded to the longest, bfloat16 autocast over a bfloat16 base, AdamW.
+    """
+    device = next(model.parameters()).device
+    halved = next(model.parameters()).dtype == torch.bfloat16
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=train.learning_rate, weight_decay=train.weight_decay)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(train.seed)).tolist()
+    model.train()
+    for step in range(steps):
+        began = time.perf_counter()
+        batch = [rows[index] for index in order[step * train.batch_size : (step + 1) * train.batch_size]]
+        longest = max(len(row["input_ids"]) for row in batch)
+
+        def padded(values: list[list[int]], padding: int, longest: int = longest) -> torch.Tensor:
+            return torch.tensor([value + [padding] * (longest - len(value)) for value in values]).to(device)
+
+        with torch.autocast(device.type, torch.bfloat16) if halved else nullcontext():
+            loss = model(
+                input_ids=padded([row["input_ids"] for row in batch], 0),
+                attention_mask=padded([[1] * len(row["input_ids"]) for row in batch], 0),
+                labels=padded([row["labels"] for row in batch], IGNORED),
+                use_cache=False,
+            ).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, train.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        value = loss.item()
+        yield time.perf_counter() - began, sum(len(row["input_ids"]) for row in batch), value
+
+
+def _measured(
+    scenario: TrainerScenario,
+    method: MethodSpec,
+    loop: str,
+    *,
+    tokenized: TokenizedSet,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str,
+) -> TrainerRow:
+    spec = replace(scenario.train, batch_size=scenario.batch_size, max_steps=scenario.steps)
+    known = {
+        "scenario": scenario.name,
+        "model": scenario.model.label,
+        "method": method.label,
+        "loop": loop,
+        "ratio": 1.0,
+    }
+    with _model(scenario, method, device) as model:
+        if loop != OURS:
+            found = list(plain_loop(model, tokenized.rows, train=spec, steps=scenario.plain_steps))
+            seconds = [each for each, _, _ in found[WARMUP_STEPS:]]
+            quartiles = statistics.quantiles(seconds, n=4, method="inclusive")
+            return TrainerRow(
+                **known,
+                passes="padded",
+                steps=len(found),
+                step_seconds_median=quartiles[1],
+                step_seconds_iqr=quartiles[2] - quartiles[0],
+                tokens_per_second=sum(count for _, count, _ in found[WARMUP_STEPS:]) / math.fsum(seconds),
+                setup_seconds=0.0,
+                peak_memory_bytes=_peak(device),
+                final_loss=found[-1][2],
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            resources = train(
+                model=model,
+                tokenizer=tokenizer,
+                tokenized=tokenized,
+                spec=spec,
+                base=scenario.model,
+                folder=Path(folder),
+            )
+        names = ("passes", "steps", "step_seconds_median", "step_seconds_iqr", "tokens_per_second", "setup_seconds")
+        figures = asdict(resources)
+        return TrainerRow(
+            **known, **{name: figures[name] for name in (*names, "final_loss")}, peak_memory_bytes=_peak(device)
+        )
+
+
+@contextmanager
+def _model(scenario: TrainerScenario, method: MethodSpec, device: str) -> Iterator[Any]:
+    torch.manual_seed(scenario.train.seed)
+    adapted = build_adapted(build_model(scenario.model, device), method, scenario.train.seed)
+    adapted.to(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    yield adapted
+    del adapted
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _peak(device: str) -> int | None:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else None

@@ -1,0 +1,128 @@
+"""Packed passes: the loss and the gradient of the padded ones, whatever the method."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+from cells import METHODS, furthest, log, run, saved_weights, schedule
+from torch import nn
+
+from idlora.training import build_adapted, build_base, trainer
+from idlora.training.batches import Collator, packed_rows
+from idlora.training.passes import Passes, count_tokens, within_examples
+
+WIDTH = 48
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
+
+
+def off_zero(model: nn.Module) -> None:
+    """B starts at zero, where a gradient of A would say nothing."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+
+
+def test_packed_passes_have_the_loss_and_the_gradient_of_padded_ones(base, method, tokenized, tokenizer):
+    rows = tokenized.rows[:9]
+    padded, packed = Collator(tokenizer)(rows), Collator(tokenizer, width=WIDTH)(rows)
+    assert len(packed["input_ids"]) < len(rows)
+    model = build_adapted(build_base(base)[0], method, 0)
+    off_zero(model)
+    items = (padded["labels"] != -100).sum()
+    theirs = model(**padded, use_cache=False, num_items_in_batch=items).loss
+    theirs.backward()
+    wanted = {name: gradient.clone() for name, gradient in gradients(model).items()}
+    model.zero_grad()
+    ours = Passes(model, bf16=False, graphs=False)(packed, items)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    scale = max(float(gradient.abs().max()) for gradient in wanted.values())
+    assert scale > 1e-3
+    assert furthest(gradients(model), wanted) <= 1e-5 * scale
+
+
+def test_an_example_sees_itself_and_nothing_after_it():
+    seen = within_examples(torch.tensor([[0, 1, 0, 1, 2, 0]]))[0, 0].int().tolist()
+    assert seen == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+
+
+def test_tokens_are_counted_without_padding(tokenized, tokenizer):
+    packed = Collator(tokenizer, width=WIDTH)(tokenized.rows)
+    assert int(count_tokens(packed["position_ids"])) == sum(len(row["input_ids"]) for row in tokenized.rows)
+    assert packed["input_ids"].numel() > int(count_tokens(packed["position_ids"]))
+
+
+def test_the_rows_of_a_packed_micro_batch_are_bounded_by_what_is_drawn():
+    assert packed_rows([10] * 100, examples=8, width=40) == 2
+    assert packed_rows([30, 30, 30], examples=8, width=40) == 3
+
+
+def test_a_model_whose_loss_is_another_is_told_from_one_that_fits(base):
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0).train()
+    passes = Passes(model, bf16=False, graphs=False)
+    assert passes.fits(WIDTH)
+    assert model.training
+    model.config.sliding_window = WIDTH - 1
+    assert not passes.fits(WIDTH)
+    model.config.sliding_window = WIDTH
+    assert passes.fits(WIDTH)
+    plain = model.get_base_model().loss_function
+    model.get_base_model().loss_function = lambda logits, labels, **rest: plain(logits=logits / 2, labels=labels, **rest)
+    assert not passes.fits(WIDTH)
+
+
+@pytest.fixture
+def packs_here(monkeypatch):
+    """Trains on the CPU as on a GPU, where a CUDA graph cannot be had."""
+    monkeypatch.setattr(trainer, "PACKS_ON", ("cuda", "cpu"))
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "idlora"])
+@pytest.mark.parametrize("micro_batch", [8, 2])
+def test_a_training_on_packed_passes_has_the_loss_curve_of_padded_ones(
+    name, micro_batch, base, tokenized, tmp_path, packs_here, caplog
+):
+    spec = schedule(max_steps=6, micro_batch_size=micro_batch, learning_rate=0.1)
+    with caplog.at_level(logging.WARNING):
+        _, packed = run(tmp_path / "packed", base, METHODS[name], tokenized, spec)
+    assert packed.passes == "packed"
+    assert "could not be recorded as a CUDA graph" in caplog.text
+    trainer.PACKS_ON = ()  # put back by the fixture
+    _, padded = run(tmp_path / "padded", base, METHODS[name], tokenized, spec)
+    assert padded.passes == "padded"
+    ours, theirs = log(tmp_path / "packed"), log(tmp_path / "padded")
+    assert [each["loss"] for each in ours] == pytest.approx([each["loss"] for each in theirs], rel=1e-5)
+    assert theirs[-1]["loss"] != pytest.approx(theirs[0]["loss"], rel=1e-3)
+    assert packed.tokens_per_second > 0
+    run(tmp_path / "other", base, METHODS[name], tokenized, replace(spec, seed=1))
+    assert furthest(saved_weights(tmp_path / "packed"), saved_weights(tmp_path / "other")) > 1e-5
+
+
+def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(base, tokenized, tmp_path, packs_here):
+    lora = METHODS["lora"]
+    lora = replace(lora, arguments={**lora.arguments, "lora_dropout": 0.3})
+    spec = schedule(max_steps=6, save_steps=2, optimizer="adamw_torch", learning_rate=1e-2, epochs=2)
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    _, whole = run(tmp_path / "whole", base, lora, tokenized, spec)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", base, lora, tokenized, spec, on_step=stop)
+    run(tmp_path / "cut", base, lora, tokenized, spec)
+    assert furthest(saved_weights(tmp_path / "cut"), saved_weights(tmp_path / "whole")) == 0
+    assert log(tmp_path / "cut") == log(tmp_path / "whole")
+    assert whole.steps == 6
