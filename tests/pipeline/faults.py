@@ -92,6 +92,18 @@ def out_of_memory(step: int, which: int = 0) -> None:
     _before_step(step, lambda: _at(which, _exhaust))
 
 
+def out_of_memory_above(rows: int, step: int) -> None:
+    """A GPU that is too small for passes of more rows, from some step on."""
+    real = Trainer.training_step
+
+    def training_step(self, model, inputs, *arguments, **options):
+        if self.state.global_step >= step and len(inputs["input_ids"]) > rows:
+            _exhaust()
+        return real(self, model, inputs, *arguments, **options)
+
+    Trainer.training_step = training_step
+
+
 def stuck(step: int, which: int = 0) -> None:
     """One rank sleeps, and the others wait for it in their library's own code."""
     _before_step(step, lambda: _at(which, lambda: time.sleep(60)))

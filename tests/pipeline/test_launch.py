@@ -240,8 +240,24 @@ def test_bad_input_ends_alike_with_and_without_ranks(train, tmp_path, fault, sta
         assert line.startswith(sentence)
         ends.append((ended.returncode, line, run_in(tmp_path / name).status["reason"]))
         assert run_in(tmp_path / name).state == state
-    assert ends[0] == ends[1]
-    assert ends[0][0] == 2
+    assert [end[0] for end in ends] == [2, 2]
+    alone, of_two = ([re.sub(r"micro_batch_size=\d+", "", text) for text in end[1:]] for end in ends)
+    assert alone == of_two  # but for the rows of a pass, of which two processes have half
+
+
+@pytest.mark.parametrize("launch", [[], DDP], ids=["one process", "two"])
+def test_too_little_memory_halves_the_pass_and_goes_on_from_the_last_checkpoint(train, unbroken, tmp_path, launch):
+    rows = 4 // (2 if launch else 1)
+    ended = train(tmp_path, 12, *launch, fault=partial(faults.out_of_memory_above, rows // 2, 5)).end()
+    assert ended.returncode == 0
+    assert f"Goes on with train.micro_batch_size={rows // 2}." in ended.stderr
+    resources = run_in(tmp_path).resources
+    assert (resources["micro_batch_size"], resources["accumulation"]) == (rows // 2, 2)
+    assert resources["out_of_memory_at_micro_batch_size"] == rows
+    assert resources["steps_timed"] < 12  # of the second session, which began at a checkpoint
+    steps = [json.loads(line)["step"] for line in curve(tmp_path)]
+    assert steps == list(range(1, 13))
+    assert "out_of_memory_at_micro_batch_size" not in run_in(unbroken(12, *launch)).resources
 
 
 def test_the_command_hears_of_the_steps_of_its_ranks(unbroken):

@@ -23,7 +23,7 @@ from idlora.pipeline.preflight import NotReady, estimates, fitted, kinds_of, mis
 from idlora.pipeline.preflight.disk import Need, lacking
 from idlora.pipeline.preflight.hub import DATASET, Sources, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
-from idlora.pipeline.preflight.machine import Gpu, Machine, gpu_lacks, memory_lacks, unusable
+from idlora.pipeline.preflight.machine import Gpu, Machine, fitted_to_the_papers, gpu_lacks, memory_lacks, unusable
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
@@ -218,10 +218,10 @@ def test_what_a_check_did_not_expect_is_a_line_that_names_it(tiny: Cell, results
 
 
 def test_estimates_name_the_largest_of_each_sort_first(paper: dict[str, Cell], tiny: Cell) -> None:
-    heading, *lines = estimate_lines([*paper.values(), tiny])
+    heading, *lines = estimate_lines([*map(fitted_to_the_papers, paper.values()), tiny])
     assert "estimated" in heading
     assert lines[0].startswith("  LLaMA-3-8B with FFT (")
-    assert "2 × 4 rows of 512, zero3" in lines[0]
+    assert "2 × 8 rows of 512, zero3" in lines[0]  # of 80 GB
     assert len(lines) == 4
     assert sort_of(paper["lora"]) == "llama3_8b/peft/LORA"
 
@@ -350,7 +350,8 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     assert line.startswith("memory: this could not be checked (AttributeError")
     monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(85),))
     odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
-    assert fitted(odd) == odd
+    assert fitted(odd, 85 * 10**9) == odd
+    assert fitted(paper["lora"], 85 * 10**9) != paper["lora"]
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
 
 

@@ -10,7 +10,7 @@ import pytest
 from idlora.pipeline.compose import compose, plain
 from idlora.pipeline.counts import base_shape, count_on, method_at
 from idlora.training import MethodSpec, ModelSpec, TrainSpec
-from idlora.training.memory import Memory, anatomy, estimate, fitting_micro_batch, inference, stage
+from idlora.training.memory import BUSY, Memory, anatomy, estimate, fitting, inference, stage
 
 GIB = 2**30
 METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
@@ -141,17 +141,41 @@ def test_the_micro_batch_is_the_largest_that_fits_and_divides_the_share() -> Non
         schedule(batch_size=24, micro_batch_size=8),
     )
 
-    def fitting(gpu_bytes: float) -> int | None:
-        return fitting_micro_batch(model, method, train, length=1024, processes=2, gpu_bytes=int(gpu_bytes))
+    def rows(gpu_bytes: float) -> int | None:
+        found = fitting(model, method, train, length=1024, processes=2, gpu_bytes=int(gpu_bytes))
+        return found and found.micro_batch_size
 
     def total(rows: int) -> int:
         return estimate(model, method, train, length=1024, processes=2, micro_batch=rows).total
 
-    assert fitting(80e9) == 6  # of a share of 12: 8 and 7 do not divide it
-    assert fitting(total(4)) == 4
-    assert fitting(total(4) - 1) == 3
-    assert fitting(total(1)) == 1
-    assert fitting(total(1) - 1) is None
+    assert rows(80e9) == 6  # of a share of 12: 8 and 7 do not divide it
+    assert rows(total(4)) == 4
+    assert rows(total(4) - 1) == 3
+    assert rows(total(1)) == 1
+    assert rows(total(1) - 1) is None
+
+
+def test_what_is_auto_is_all_rows_without_checkpointing_until_memory_is_short() -> None:
+    model, method = base_shape("llama3", "paper"), method_at("lora", "paper")
+    train = schedule(micro_batch_size="auto", gradient_checkpointing="auto")
+
+    def chosen(gpu_bytes: float) -> tuple[int, bool] | None:
+        found = fitting(model, method, train, length=512, processes=1, gpu_bytes=int(gpu_bytes))
+        return found and (found.micro_batch_size, found.gradient_checkpointing)
+
+    def total(rows: int, checkpointing: bool) -> int:
+        spec = dataclasses.replace(train, gradient_checkpointing=checkpointing)
+        return estimate(model, method, spec, length=512, processes=1, micro_batch=rows).total
+
+    enough = BUSY // 512
+    assert total(enough, True) < total(enough, False)
+    assert chosen(total(32, False)) == (32, False)
+    assert chosen(total(32, False) - 1) == (16, False)
+    assert chosen(total(enough, False)) == (enough, False)
+    assert total(16, True) < total(enough, False) - 1 < total(32, True)
+    assert chosen(total(enough, False) - 1) == (16, True)
+    assert chosen(total(1, True) - 1) is None
+    assert schedule(micro_batch_size="auto", batch_size=24).division(2) == (12, 1)
 
 
 def test_decoding_holds_the_weights_and_a_cache_that_grows_with_the_answers() -> None:

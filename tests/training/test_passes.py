@@ -79,7 +79,9 @@ def test_a_model_whose_loss_is_another_is_told_from_one_that_fits(base):
     model.config.sliding_window = WIDTH
     assert passes.fits(WIDTH)
     plain = model.get_base_model().loss_function
-    model.get_base_model().loss_function = lambda logits, labels, **rest: plain(logits=logits / 2, labels=labels, **rest)
+    model.get_base_model().loss_function = lambda logits, labels, **rest: plain(
+        logits=logits / 2, labels=labels, **rest
+    )
     assert not passes.fits(WIDTH)
 
 

@@ -25,6 +25,7 @@ from idlora.pipeline.preflight.machine import (
     fitted,
     fitted_here,
     fitted_now,
+    fitted_to_the_papers,
     gpu_lacks,
     gpus,
     memory_lacks,
@@ -108,8 +109,11 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
 
 
 def estimates(cells: Sequence[Cell]) -> list[str]:
-    """What these cells take of a GPU's memory, in micro-batches that fit it; see `kinds.estimate_lines`."""
-    return told("memory", lambda: estimate_lines([fitted_here(cell) for cell in cells]))
+    """What these cells take of a GPU's memory, in micro-batches that fit it; see `kinds.estimate_lines`.
+
+    Where this machine has no GPU, of one of the paper's.
+    """
+    return told("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
 
 
 def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:

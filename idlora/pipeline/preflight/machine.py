@@ -11,6 +11,7 @@ from idlora.pipeline.preflight.kinds import Kind, kinds_of
 from idlora.training import launching
 
 DRIVER = Path("/proc/driver/nvidia/version")
+A800_GB = 80
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
 
 
@@ -222,8 +223,8 @@ def fitted(cell: Cell, room: int) -> Cell:
 
 
 def fitted_here(cell: Cell) -> Cell:
-    """`fitted` to the smallest of this machine's GPUs when nothing else is on it; without GPUs the cell as it was."""
-    return fitted(cell, room_on(gpus(), cell)) if gpus() else cell
+    """`fitted` to the smallest of this machine's GPUs when nothing else is on it, without GPUs as `fitted_now`."""
+    return fitted(cell, room_on(gpus(), cell)) if gpus() else fitted_now(cell)
 
 
 def fitted_now(cell: Cell) -> Cell:
@@ -241,6 +242,11 @@ def fitted_now(cell: Cell) -> Cell:
     if "auto" not in (cell.train.micro_batch_size, cell.train.gradient_checkpointing):
         return cell
     return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes))
+
+
+def fitted_to_the_papers(cell: Cell) -> Cell:
+    """`fitted` to this machine's GPUs, or where it has none to one of the paper's, an A800."""
+    return fitted_here(cell) if gpus() else fitted(cell, int(1e9 * (cell.launch.memory_gb or A800_GB)))
 
 
 def estimated_bytes(cell: Cell) -> int | None:
