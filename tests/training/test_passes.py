@@ -14,6 +14,8 @@ from idlora.training.passes import Passes, count_tokens, within_examples
 
 WIDTH = 48
 
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: each.grad for name, each in model.named_parameters() if each.requires_grad}
@@ -128,3 +130,51 @@ def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(b
     assert furthest(saved_weights(tmp_path / "cut"), saved_weights(tmp_path / "whole")) == 0
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
     assert whole.steps == 6
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("micro_batch", [8, 2])
+def test_graphs_have_the_loss_curve_of_the_trainers_own_passes(
+    base, method, micro_batch, tokenized, tmp_path, monkeypatch
+):
+    spec = schedule(max_steps=6, micro_batch_size=micro_batch, learning_rate=0.1)
+    _, ours = run(tmp_path / "ours", base, method, tokenized, spec)
+    assert ours.passes == "packed, CUDA graphs"
+    monkeypatch.setattr(trainer, "PACKS_ON", ())
+    run(tmp_path / "theirs", base, method, tokenized, spec)
+    losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("ours", "theirs")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][-1] != pytest.approx(losses[0][0], rel=1e-3)
+    assert ours.tokens_per_second > 0
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_a_resumed_training_on_graphs_draws_the_dropout_of_one_that_never_stopped(base, tokenized, tmp_path):
+    lora = replace(METHODS["lora"], arguments={**METHODS["lora"].arguments, "lora_dropout": 0.3})
+    spec = schedule(max_steps=6, save_steps=2, optimizer="adamw_torch", learning_rate=1e-2, epochs=2)
+
+    def stop(done: int, total: int, loss: float) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    run(tmp_path / "whole", base, lora, tokenized, spec)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", base, lora, tokenized, spec, on_step=stop)
+    run(tmp_path / "cut", base, lora, tokenized, spec)
+    losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("cut", "whole")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_each_replay_of_a_graph_draws_dropout_anew(base, tokenized, tokenizer):
+    lora = replace(METHODS["lora"], arguments={**METHODS["lora"].arguments, "lora_dropout": 0.5})
+    model = build_adapted(build_base(base)[0], lora, 0).train()
+    off_zero(model)
+    batch = {name: rows.cuda() for name, rows in Collator(tokenizer, width=WIDTH)(tokenized.rows[:9]).items()}
+    passes = Passes(model, bf16=False, graphs=True)
+    losses = {float(passes(batch, 9)) for _ in range(3)}
+    assert passes.graphs
+    assert len(losses) == 3
