@@ -57,10 +57,15 @@ def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tenso
     return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def passes(sequences: Sequence[Sequence[int]], device) -> Iterator[Sequence[Sequence[int]]]:
-    """Sequences to send through the model together: all of them, and on a GPU as many as `PREFILL_TOKENS` allows."""
+def passes(
+    sequences: Sequence[Sequence[int]], device, *, most: int | None = None
+) -> Iterator[Sequence[Sequence[int]]]:
+    """Sequences to send through the model together: all of them, or ``most``, and on a GPU as many as `PREFILL_TOKENS`
+    allows.
+    """
     width = max(map(len, sequences))
     together = max(1, PREFILL_TOKENS // width) if device.type == "cuda" else len(sequences)
+    together = min(together, most or together)
     for start in range(0, len(sequences), together):
         yield sequences[start : start + together]
 
