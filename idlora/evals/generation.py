@@ -131,7 +131,9 @@ class Generation:
     def _stopped(self, heads: Sequence[list[int]], rows: list[int], tokens: list[list[int]]) -> list[bool]:
         """Whether the answers of some rows hold a stop string: looked for at their ends, and found in the whole."""
         ends = [tokens[row][-self._window :] for row in rows]
-        doubtful = [row for row, text in zip(rows, self._texts([[]] * len(rows), ends), strict=True) if self._stop(text)]
+        doubtful = [
+            row for row, text in zip(rows, self._texts([[]] * len(rows), ends), strict=True) if self._stop(text)
+        ]
         if not doubtful:
             return [False] * len(rows)
         whole = self._texts([heads[row] for row in doubtful], [tokens[row] for row in doubtful])

@@ -33,6 +33,8 @@ from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
 from idlora.evals.throughput import COST, cost
 
+ENDING = 128  # characters of a longer prompt that are tokenized again with each choice, instead of all of it
+AGREED = 8  # tokens, at least, that the ending has as the whole prompt has them before a choice changes any
 SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
 
 
@@ -113,21 +115,38 @@ class _Item:
 
 
 def _encode(tokenizer, prompts: Sequence[Prompt]) -> Iterator[_Item]:
-    texts = [text for p in prompts for text in (p.text, *(() if p.apart else (p.text + c for c in p.choices)))]
     choices = {choice for p in prompts if p.apart for choice in p.choices}
     trained = {choice: tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in choices}
-    encoded = encode(tokenizer, texts)
-    for prompt in prompts:
-        alone = next(encoded)
+    encoded = encode(tokenizer, [prompt.text for prompt in prompts])
+    endings = encode(tokenizer, [text for p in prompts if not p.apart for text in _with_choices(p, p.text[-ENDING:])])
+    for prompt, alone in zip(prompts, encoded, strict=True):
         if prompt.apart:
             k, tails = len(alone), [trained[choice] for choice in prompt.choices]
         else:
-            whole = list(islice(encoded, len(prompt.choices)))
-            k = min(_common(alone, ids) for ids in whole)
-            tails = [ids[k:] for ids in whole]
+            k, tails = _parted(alone, *islice(endings, 1 + len(prompt.choices)))
+            if k is None:
+                k, tails = _parted(alone, *encode(tokenizer, _with_choices(prompt, prompt.text)))
         if k == 0 or not all(tails) or len(set(map(tuple, tails))) < len(tails):
             raise ValueError(f"the choices {prompt.choices} of {prompt.item_id} cannot be told apart by their tokens")
         yield _Item(array("i", alone[:k]), tails)
+
+
+def _with_choices(prompt: Prompt, text: str) -> list[str]:
+    return [text, *(text + choice for choice in prompt.choices)]
+
+
+def _parted(alone: list[int], ending: list[int], *with_choices: list[int]) -> tuple[int | None, list[list[int]]]:
+    """k, and what each choice has after it, from the tokens of a prompt, of its ending, and of that with each choice.
+
+    The ending's first tokens may differ from the prompt's: there it is cut. Where it does not agree with the prompt for
+    `AGREED` tokens before the choices begin to matter, k is None. A prompt that is its own ending always agrees.
+    """
+    apart = min(_common(ending, ids) for ids in with_choices)
+    agreed = len(ending) if alone == ending else _common(alone[::-1], ending[::-1])
+    cut = len(ending) - agreed
+    if cut and apart < cut + AGREED:
+        return None, []
+    return len(alone) - len(ending) + apart, [ids[apart:] for ids in with_choices]
 
 
 def _reads_once(model) -> bool:
@@ -148,7 +167,7 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     equal are one row."""
     began = seconds(model.device)
     stems: dict[tuple[int, ...], int] = {}
-    rows = [[stems.setdefault((*item.prefix, *tail[:-1]), len(stems)) for tail in item.tails] for item in items]
+    rows = [_rows(item, stems) for item in items]
     kept = max(len(tail) for item in items for tail in item.tails)
     wanted = [
         (row, place, token)
@@ -165,6 +184,15 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
         for places, item in zip(rows, items, strict=True)
     ]
     return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)
+
+
+def _rows(item: _Item, stems: dict[tuple[int, ...], int]) -> list[int]:
+    """The row of each choice's stem, added to the stems where it is new."""
+    own: dict[tuple[int, ...], int] = {}
+    for beginning in map(tuple, (tail[:-1] for tail in item.tails)):
+        if beginning not in own:
+            own[beginning] = stems.setdefault((*item.prefix, *beginning), len(stems))
+    return [own[tuple(tail[:-1])] for tail in item.tails]
 
 
 def _after(

@@ -46,7 +46,7 @@ class Cell:
     data_root: Path | None
     results_dir: Path
     threads: int
-    batch_size: int
+    batch_size: int | None
     permissions: Permissions
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = 1
