@@ -13,7 +13,7 @@ MOST_ROWS = 2048
 """On a GPU a step of more rows takes longer in proportion, too."""
 
 KEPT_SHARE = 0.7
-"""Of the memory beside the weights: for keys, values and logits. The rest is for reading prompts, and the allocator's."""
+"""Of the memory beside the weights, for keys, values and logits. The rest is for reading prompts and the allocator."""
 
 LOGIT_BYTES = 24
 """Of a token of the vocabulary, in a step: logits, probabilities, and running sums of them in float64."""

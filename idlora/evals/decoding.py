@@ -7,8 +7,9 @@
 
 No torch.compile: it would take minutes for tens of adapted layers, anew for every size of a batch, and give the GPU
 little more than the graph does. Heads that share keys are asked together (`_grouped`): under a mask transformers copies
-keys and values for each of them, which at many rows takes longer than all else. Left out: attention other than SDPA, layers of several kinds (full and sliding), and
-caches that hold anything but keys and values; such models decode in the first way.
+keys and values for each of them, which at many rows takes longer than all else. Left out: attention other than SDPA,
+layers of several kinds (full and sliding), and caches that hold anything but keys and values; such models decode in the
+first way.
 """
 
 import contextlib
@@ -271,8 +272,8 @@ class _Buffers(StaticLayer):
 def _grouped(
     module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask, *, scaling=None, **others
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one new token a row: queries (B, H, 1, D) of the heads that share keys (B, K, S, D) stand beside each
-    other as if they were H / K tokens, which they are to the keys. Mask (B, 1, 1, S), added. Returns (B, 1, H, D).
+    """Attention of one new token a row: queries (B, H, 1, D) of the heads that share keys (B, K, S, D) stand beside
+    each other as if they were H / K tokens, which they are to the keys. Mask (B, 1, 1, S), added. Returns (B, 1, H, D).
 
     Raises NotImplementedError for what a layer asks beside that.
     """

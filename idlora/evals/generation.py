@@ -44,6 +44,9 @@ class Generation:
         protocol: temperature, nucleus, length and seed.
         stops: an answer ends before the first of these strings.
 
+    Attributes:
+        ends: tokens at which an answer ends.
+
     Raises:
         ValueError: a prompt that leaves no room for an answer in the model's context.
     """
@@ -52,7 +55,7 @@ class Generation:
         self.model, self.tokenizer, self.protocol, self.stops = model, tokenizer, protocol, stops
         encoded = encode(tokenizer, [prompt.text for prompt in prompts])
         self._ids = dict(zip((prompt.item_id for prompt in prompts), encoded, strict=True))
-        self._ends = _end_tokens(model, tokenizer, stops)
+        self.ends = _end_tokens(model, tokenizer, stops)
         # A stop string that was not there at the last look begins at most its bytes before what is new since then.
         self._window = STOP_CHECK_STEPS + PROMPT_TAIL + max((len(mark.encode()) for mark in stops), default=0)
         self._longest, context = max(map(len, self._ids.values())), context_of(model)
@@ -92,7 +95,7 @@ class Generation:
             logits,
             max_new_tokens=self.protocol.max_new_tokens,
             choose=_chooser(self.protocol, keys, self.model.device),
-            ends=self._ends,
+            ends=self.ends,
             stopped=functools.partial(self._stopped, heads) if self.stops else None,
         )
         records = [

@@ -109,13 +109,13 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def folder_for(plan: Plan, results_dir: Path | str) -> Path:
-    """results_dir/<device>: cpu, or the GPU's product name such as nvidia-h200."""
+def device_folder(device: str, results_dir: Path | str) -> Path:
+    """results_dir/<device>: cpu, or the GPU's product name such as h200."""
     import torch
 
     from idlora.training.telemetry import device_name
 
-    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(plan.device)).lower()).strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(device)).lower()).strip("-")
     return Path(results_dir) / name.removeprefix("nvidia-")
 
 
@@ -130,7 +130,7 @@ def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: 
     from idlora.benchmark.run import run_benchmark
 
     torch.set_num_threads(threads)
-    folder = folder_for(plan, results_dir)
+    folder = device_folder(plan.device, results_dir)
     try:
         problems = run_benchmark(plan, folder, command=command, say=lambda line: print(line, flush=True))
     except Busy as error:
