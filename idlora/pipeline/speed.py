@@ -96,27 +96,32 @@ def _prompts(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any
 @torch.no_grad()
 def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], protocol: Protocol) -> Row:
     """Greedy answers of full length, in one batch that both ways have."""
+    order, cold, took, found = _answered(model, tokenizer, prompts, protocol)
+    _forget(model)
+    _generate(model, tokenizer, order, tokens=2)
+    other, theirs = _timed(model, lambda: _generate(model, tokenizer, order, tokens=protocol.max_new_tokens))
+    if sum(record["tokens"] for record in found.values()) != theirs.numel():
+        raise RuntimeError(f"{protocol.benchmark}: the two ways did not generate the same number of tokens")
+    said = tokenizer.batch_decode(theirs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    same = sum(_alike(found[p.item_id]["raw"], text) for p, text in zip(order, said, strict=True)) / len(order)
+    own = {"compared_tokens": theirs.numel(), "first_seconds": cold, "batch": len(order), "baseline_batch": len(order)}
+    return _compared(len(order), took, other) | own | {"baseline": "transformers", "agreement": same}
+
+
+def _answered(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], protocol: Protocol
+) -> tuple[list[Prompt], float, float, dict[str, Row]]:
+    """The prompts of one batch, seconds of the first time, which captures graphs for all others, of the second, and
+    the records by item.
+    """
     greedy = dataclasses.replace(protocol, samples=1, temperature=0.0)
     asking = Generation(model, tokenizer, prompts, protocol=greedy, stops=())
     asking.ends = frozenset()
     most = min(len(prompts), asking.side_by_side())
-    batches = asking.batches([(prompt, [0]) for prompt in prompts[:most]], most)
-    cold, _ = _timed(model, lambda: [asking.answer(batch) for batch in batches])  # graphs are captured, once for all
-    took, found = _timed(model, lambda: [record for batch in batches for record in asking.answer(batch)])
-    ours = {record["item_id"]: record["raw"] for record in found}
-    order = [prompt for batch, _ in batches for prompt in batch]
-    del asking
-    _forget(model)
-    tokens = protocol.max_new_tokens
-    _generate(model, tokenizer, order, tokens=2)
-    other, theirs = _timed(model, lambda: _generate(model, tokenizer, order, tokens=tokens))
-    said = tokenizer.batch_decode(theirs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    if sum(record["tokens"] for record in found) != theirs.numel():
-        raise RuntimeError(f"{protocol.benchmark}: the two ways did not generate the same number of tokens")
-    same = sum(_alike(ours[p.item_id], text) for p, text in zip(order, said, strict=True)) / len(order)
-    return _compared(
-        len(order), took, other, batch=most, baseline="transformers", baseline_batch=len(order), agreement=same
-    ) | {"compared_tokens": theirs.numel(), "first_seconds": cold}
+    (batch,) = asking.batches([(prompt, [0]) for prompt in prompts[:most]], most)
+    cold, _ = _timed(model, lambda: asking.answer(batch))
+    took, found = _timed(model, lambda: asking.answer(batch))
+    return batch[0], cold, took, {record["item_id"]: record for record in found}
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, tokens: int) -> torch.Tensor:
@@ -164,22 +169,16 @@ def _beside_harness(model: Any, tokenizer: Any, prompts: Sequence[Prompt], proto
     other, found = _timed(model, lambda: iter(harness.loglikelihood(pairs, disable_tqdm=True)))
     theirs = {prompt.item_id: [next(found)[0] for _ in prompt.choices] for prompt in prompts}
     same = sum(_best(ours[key]) == _best(theirs[key]) for key in ours) / len(ours)
-    return _compared(
-        len(prompts), took, other, batch=len(prompts), baseline="lm-eval", baseline_batch=rows, agreement=same
-    ) | {"first_seconds": cold}
+    own = {"first_seconds": cold, "batch": len(prompts), "baseline_batch": rows}
+    return _compared(len(prompts), took, other) | own | {"baseline": "lm-eval", "agreement": same}
 
 
 def _best(logprobs: list[float]) -> int:
     return logprobs.index(max(logprobs))
 
 
-def _compared(items: int, took: float, other: float, **more: Any) -> Row:
-    return {
-        "compared_items": items,
-        "compared_seconds": took,
-        "baseline_seconds": other,
-        "speedup": other / took,
-    } | more
+def _compared(items: int, took: float, other: float) -> Row:
+    return {"compared_items": items, "compared_seconds": took, "baseline_seconds": other, "speedup": other / took}
 
 
 def _timed(model: Any, work: Callable[[], Any]) -> tuple[float, Any]:
