@@ -24,12 +24,18 @@ Batch = tuple[list[Prompt], list[int]]
 
 @contextlib.contextmanager
 def evaluating(model) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards in the mode it came in."""
-    was_training = model.training
+    """The model in evaluation mode, and afterwards in the mode it came in.
+
+    Attention is without cuDNN's kernels meanwhile: they are planned anew for every size, and here each batch has its
+    own, with a plan that takes longer than its pass.
+    """
+    was_training, planned = model.training, torch.backends.cuda.cudnn_sdp_enabled()
     model.eval()
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
+        torch.backends.cuda.enable_cudnn_sdp(planned)
         model.train(was_training)
 
 
