@@ -4,8 +4,9 @@
                     ignored by both, so that both give the same number of tokens
     lm-eval         `HFLM.loglikelihood` of the same contexts and choices, in the layout "raw", which is its own
 
-A whole benchmark is everything but loading the model: rows, prompts, tokens, answers, files, scores, and the programs
-that it runs. Left out: a baseline of the loss of given responses, and several GPUs.
+All of them without cuDNN's attention (`idlora.evals.batching.evaluating`), which would plan anew at each of
+`generate`'s steps. A whole benchmark is everything but loading the model: rows, prompts, tokens, answers, files,
+scores, and the programs that it runs. Left out: a baseline of the loss of given responses, and several GPUs.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> l
     Args:
         subject: its model is loaded once, and its folder left alone: every benchmark is answered in one of its own.
         compared: prompts of each benchmark that baselines are given too; 0 is none of them.
-        say: is given each row as soon as it is there.
+        say: is given each row as soon as it is there, and again with what the baseline took.
     """
     torch.set_num_threads(subject.threads)
     model, tokenizer = subject.load()
@@ -52,13 +53,14 @@ def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> l
     rows = []
     for protocol in subject.protocols:
         row = _whole(subject, protocol, model=model, tokenizer=tokenizer)
+        say(row)
         if compared and protocol.scoring in BASELINES:
             prompts = _prompts(subject, protocol, model=model, tokenizer=tokenizer, count=compared)
             with evaluating(model):
                 row |= BASELINES[protocol.scoring](model, tokenizer, prompts, protocol)
+            say(row)
         _forget(model)
         rows.append(row)
-        say(row)
     return rows
 
 
