@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from idlora.data.catalogue import DATASETS
+from idlora.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
 from idlora.evals.protocol import Protocol
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import REPOSITORY, compose, group_files, method_spec, plain
@@ -27,12 +27,6 @@ from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
 from idlora.records.files import one_sentence
 from idlora.report.speed import read_speed
-
-CHARACTERS_A_TOKEN = {
-    "llama": {"gsm8k": 3.47, "codealpaca": 3.88, "alpaca": 4.77, "saferpaca": 4.77},
-    "mistral": {"gsm8k": 2.83, "codealpaca": 3.13, "alpaca": 4.10, "saferpaca": 4.10},
-}
-"""By a model's type: of 2,000 rows of each training set, prompt and response, by LLaMA-3's and Mistral's tokenizers."""
 
 RESULTS = REPOSITORY / "results"
 
@@ -94,12 +88,12 @@ def read_measured(folders: Sequence[Path], *, gpus: int, memory_gb: float) -> Me
     for folder in folders:
         for row in _training_rows(folder / "training.csv"):
             what = f"training {row['model']} with {row['method']}"
-            if int(row["processes"]) == gpus and _fits(row, "peak_memory_bytes", memory_gb, what, refused):
+            if int(row["processes"]) == gpus and _fits(row, "peak_memory_bytes", memory_gb, what=what, refused=refused):
                 training.setdefault((row["model"], row["method"]), row)
         for row in read_speed(folder):
             row = row | {"source": _named(folder / "evaluation.csv")}
             what = f"evaluating {row['model']} on {row['benchmark']}"
-            if _fits(row, "gpu_bytes", memory_gb, what, refused):
+            if _fits(row, "gpu_bytes", memory_gb, what=what, refused=refused):
                 evaluation.setdefault((row["model"], row["benchmark"], row["protocol"]), row)
     return Measured(
         gpus=gpus, memory_gb=memory_gb, training=training, evaluation=evaluation,
@@ -118,7 +112,7 @@ def _named(path: Path) -> str:
     return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
 
 
-def _fits(row: Mapping[str, str], column: str, memory_gb: float, what: str, refused: list[str]) -> bool:
+def _fits(row: Mapping[str, str], column: str, memory_gb: float, *, what: str, refused: list[str]) -> bool:
     taken = float(row[column] or 0) / 1e9
     if taken > memory_gb:
         refused.append(f"{what} took {taken:.1f} GB on {row['device']}, and {memory_gb:g} GB are asked for")
@@ -199,7 +193,7 @@ def show(found: Sequence[Share], measured: Measured, console: Console) -> None:
     """Print the shares as one table: GPU-hours, and the clock's with all GPUs at work."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("table", no_wrap=True)
-    for heading in ("to run", "GPU-h: training", "evaluation", f"hours on {measured.gpus} GPUs", "gaps"):
+    for heading in ("to run", "GPU-h: training", "evaluation", f"h on {measured.gpus} GPUs", "gaps"):
         table.add_column(heading, justify="right")
     for each in found:
         hours = [each.training, each.evaluation, (each.training + each.evaluation) / measured.gpus]

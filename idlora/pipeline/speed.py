@@ -57,7 +57,7 @@ def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> l
         if compared and protocol.scoring in BASELINES:
             prompts = _prompts(subject, protocol, model=model, tokenizer=tokenizer, count=compared)
             with evaluating(model):
-                row |= BASELINES[protocol.scoring](model, tokenizer, prompts, protocol)
+                row |= BASELINES[protocol.scoring](model, tokenizer, prompts, protocol=protocol)
             say(row)
         _forget(model)
         rows.append(row)
@@ -96,9 +96,9 @@ def _prompts(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any
 
 
 @torch.no_grad()
-def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], protocol: Protocol) -> Row:
+def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
     """Greedy answers of full length, in one batch that both ways have."""
-    order, cold, took, found = _answered(model, tokenizer, prompts, protocol)
+    order, cold, took, found = _answered(model, tokenizer, prompts, protocol=protocol)
     _forget(model)
     _generate(model, tokenizer, order, tokens=2)
     other, theirs = _timed(model, lambda: _generate(model, tokenizer, order, tokens=protocol.max_new_tokens))
@@ -111,7 +111,7 @@ def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], prot
 
 
 def _answered(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], protocol: Protocol
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol
 ) -> tuple[list[Prompt], float, float, dict[str, Row]]:
     """The prompts of one batch, seconds of the first time, which captures graphs for all others, of the second, and
     the records by item.
@@ -149,7 +149,7 @@ def _alike(ours: str, theirs: str) -> float:
     return same / max(len(ours), len(theirs), 1)
 
 
-def _beside_harness(model: Any, tokenizer: Any, prompts: Sequence[Prompt], protocol: Protocol) -> Row:
+def _beside_harness(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
     """Log-probabilities of the same choices after the same contexts, tokenizing included in both."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from idlora.data.catalogue import CHARACTERS_A_TOKEN
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.probe import items_of, text_of
 from idlora.pipeline.projection import (
-    CHARACTERS_A_TOKEN,
     TOTAL,
     measured_here,
     project,
@@ -146,7 +146,7 @@ def test_the_committed_measurements_answer_a_plan_without_a_gpu(repository: Path
     command = [sys.executable, "scripts/plan.py", *asked]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "hours on 2 GPUs" in done.stdout
+    assert "h on 2 GPUs" in done.stdout
     assert "training LLaMA-3-8B with ID-LoRA: 13,866 tokens/s on 2 × NVIDIA H200 (ddp; results/h200/training.csv)" in (
         " ".join(done.stdout.split())
     )
