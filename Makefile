@@ -113,7 +113,7 @@ list: setup
 
 check plan: setup
 	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) allow_code_execution=true \
-		$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb)) $(FLAGS)
+		$(if $(filter plan,$@),$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb))) $(FLAGS)
 
 validate: setup
 	$(PY) scripts/validate.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)

@@ -141,6 +141,16 @@ def test_of_a_long_prompt_the_ending_alone_is_tokenized_with_each_choice_and_the
     assert list(likelihood._encode(tokenizer, prompts)) == expected
 
 
+def test_an_ending_that_has_other_tokens_than_the_prompt_up_to_its_choices_is_not_taken_for_it():
+    prompt, agreed = [1, 2, 3, *range(10, 20)], list(range(10, 20))
+    assert likelihood._parted(prompt, [9, *agreed], [9, *agreed, 5], [9, *agreed, 6]) == (13, [[5], [6]])
+    assert likelihood._parted(prompt, [9, *agreed], [9, *agreed[:-1], 5], [9, *agreed, 6]) == (12, [[5], [19, 6]])
+    for start in (1, 3):  # what agrees begins too near to what the first choice changes
+        ending = [9] * start + agreed[-5:]
+        assert likelihood._parted(prompt, ending, [*ending, 5], [*ending, 6]) == (None, [])
+    assert likelihood._parted(prompt, prompt, [*prompt, 5], [*prompt, 6]) == (13, [[5], [6]])
+
+
 def test_a_letter_is_another_token_after_a_text_than_by_itself():
     # Which is why the test above would fail if prompt and choice were tokenized together there, and the one before it
     # if they were tokenized apart.
