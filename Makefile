@@ -12,7 +12,8 @@
 # make rebuild           the same from the committed records alone
 # make tables            all of the above, and the time that it took
 # make check             everything that this machine lacks for the tables (SCALE=paper TABLE=table2 …), in seconds
-# make plan              cells, hours from a short probe on this machine, disk and downloads
+# make plan              cells, hours from a short probe on this machine, disk and downloads; gpus=2 memory_gb=80: the
+#                        hours on such GPUs, which need not be here, from the measurements in results/
 # make validate          the untuned bases against their published scores, before hours are spent on tuning
 # make list              where every cell of every table stands
 # make pivots            what pivots a base gives: clusters, norms, overlap with other selections, effective ranks
@@ -111,7 +112,8 @@ list: setup
 	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(FLAGS)
 
 check plan: setup
-	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) allow_code_execution=true $(FLAGS)
+	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) allow_code_execution=true \
+		$(if $(filter plan,$@),$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb))) $(FLAGS)
 
 validate: setup
 	$(PY) scripts/validate.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)

@@ -165,8 +165,8 @@ def test_every_module_stays_under_four_hundred_lines(repository: Path) -> None:
         assert len(path.read_text(encoding="utf-8").splitlines()) < 400, path
 
 
-THEIR_INTERFACES = {"on_log", "_create_and_replace", "_get_adapter_state_dict"}
-"""Methods whose arguments a library's base class prescribes."""
+THEIR_INTERFACES = {"on_log", "_create_and_replace", "_get_adapter_state_dict", "_grouped"}
+"""Methods whose arguments a library's base class prescribes, and an attention function of transformers."""
 
 
 THEIR_DECORATORS = {"jit", "triton_op", "custom_op", "register_fake"}

@@ -32,7 +32,7 @@ def answer(
     template: Template,
     folder: Path,
     identity: str,
-    batch_size: int,
+    batch_size: int | None,
     share: Share | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -47,7 +47,7 @@ def answer(
         template: of prompts in the layout "template".
         folder: of one model's answers under one decoding.
         identity: what tells the model, with its adapter, from every other.
-        batch_size: sequences computed together; no answer depends on it.
+        batch_size: sequences computed together, None as many as the device holds; no answer depends on it.
         share: answer only this part of what is missing, beside other processes, into a file of its own.
         progress: called with (answers done, answers in all), of this share.
 
@@ -70,6 +70,8 @@ def answer(
         for prompt in prompts
         if (samples := [s for s in range(protocol.samples) if (prompt.item_id, prompt.prompt_hash, s) not in log])
     ]
+    if batch_size is None:  # and no fewer batches than there are shares of them
+        batch_size = min(asked.side_by_side(), -(-sum(len(s) for _, s in missing) // (share.of if share else 1)) or 1)
     batches = asked.batches(missing, batch_size)[share.index if share else 0 :: share.of if share else 1]
     mine = AnswerLog(share.file(folder / ANSWERS)) if share else log
     done, total = 0, sum(len(some) * len(samples) for some, samples in batches)

@@ -12,6 +12,9 @@ from idlora.evals.items import Prompt
 PREFILL_TOKENS = 32_768
 """Most tokens, with padding, of one forward pass on a GPU: an 8B model's widest activations take 0.9 GB."""
 
+SPECIAL = 8
+"""Tokens at most that a tokenizer adds to a text, with room to spare."""
+
 CHUNK = 1024
 """Texts encoded at once: a benchmark's worked examples come to tens of millions of tokens."""
 
@@ -21,12 +24,18 @@ Batch = tuple[list[Prompt], list[int]]
 
 @contextlib.contextmanager
 def evaluating(model) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards in the mode it came in."""
-    was_training = model.training
+    """The model in evaluation mode, and afterwards in the mode it came in.
+
+    Attention is without cuDNN's kernels meanwhile: they are planned anew for every size, and here each batch has its
+    own, with a plan that takes longer than its pass.
+    """
+    was_training, planned = model.training, torch.backends.cuda.cudnn_sdp_enabled()
     model.eval()
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
+        torch.backends.cuda.enable_cudnn_sdp(planned)
         model.train(was_training)
 
 
@@ -46,7 +55,10 @@ def fits(model, tokenizer, prompts: Sequence[Prompt], *, new_tokens: int) -> lis
     context = context_of(model)
     if not context:
         return [True] * len(prompts)
-    return [len(ids) + new_tokens <= context for ids in encode(tokenizer, [prompt.text for prompt in prompts])]
+    # No token is shorter than a character of ASCII: most prompts need not be tokenized for it.
+    short = [p.text.isascii() and len(p.text) + SPECIAL + new_tokens <= context for p in prompts]
+    others = encode(tokenizer, [prompt.text for prompt, fit in zip(prompts, short, strict=True) if not fit])
+    return [fit or len(next(others)) + new_tokens <= context for fit in short]
 
 
 def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -57,10 +69,13 @@ def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tenso
     return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def passes(sequences: Sequence[Sequence[int]], device) -> Iterator[Sequence[Sequence[int]]]:
-    """Sequences to send through the model together: all of them, and on a GPU as many as `PREFILL_TOKENS` allows."""
+def passes(sequences: Sequence[Sequence[int]], device, *, most: int | None = None) -> Iterator[Sequence[Sequence[int]]]:
+    """Sequences to send through the model together: all of them, or ``most``, and on a GPU as many as `PREFILL_TOKENS`
+    allows.
+    """
     width = max(map(len, sequences))
     together = max(1, PREFILL_TOKENS // width) if device.type == "cuda" else len(sequences)
+    together = min(together, most or together)
     for start in range(0, len(sequences), together):
         yield sequences[start : start + together]
 

@@ -6,8 +6,10 @@
                   thousands of small kernels, which take longer to launch from Python than to run.
 
 No torch.compile: it would take minutes for tens of adapted layers, anew for every size of a batch, and give the GPU
-little more than the graph does. Left out: attention other than SDPA, layers of several kinds (full and sliding), and
-caches that hold anything but keys and values; such models decode in the first way.
+little more than the graph does. Heads that share keys are asked together (`_grouped`): under a mask transformers copies
+keys and values for each of them, which at many rows takes longer than all else. Left out: attention other than SDPA,
+layers of several kinds (full and sliding), and caches that hold anything but keys and values; such models decode in the
+first way.
 """
 
 import contextlib
@@ -19,7 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
-from transformers import DynamicCache
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
 from idlora.evals.batching import left_padded, passes
@@ -33,7 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """Answers side by side, one token a step."""
+    """Answers side by side, one token a step.
+
+    `look_every`: steps after which it pays to look which answers have ended; each look waits for the device.
+    """
+
+    look_every: int
 
     def begin(self, prompts: Sequence[Sequence[int]], *, samples: int) -> torch.Tensor:
         """Read the prompts, each once; logits (B, V) of what follows, B = len(prompts)·samples, samples together."""
@@ -70,6 +78,8 @@ def _tell(reason: str) -> None:
 
 class GrowingDecoder:
     """A dynamic cache; rows that have ended are dropped when there are enough of them."""
+
+    look_every = 1
 
     def __init__(self, model):
         self.model = model
@@ -118,6 +128,8 @@ class FixedDecoder:
     Raises NotImplementedError for a model that the module's docstring leaves out, RuntimeError where a step cannot be
     captured as a CUDA graph.
     """
+
+    look_every = 8
 
     @torch.no_grad()
     def __init__(self, model, *, rows: int, length: int, graphs: bool = True):
@@ -218,8 +230,10 @@ class FixedDecoder:
             seen = self.seen[:rows, None, None, :slots]
             if self.window is not None:
                 seen = seen & (self.places[:slots] > newest - self.window)
+            mask = torch.zeros_like(seen, dtype=self.keys[0].dtype).masked_fill_(~seen, -torch.inf)  # for all layers
             positions = self.positions[:rows]
-            logits = _last_logits(self.model, self.tokens[:rows], mask=seen, positions=positions, cache=cache)
+            with _asked_in_groups(self.model.config):
+                logits = _last_logits(self.model, self.tokens[:rows], mask=mask, positions=positions, cache=cache)
             self.logits[:rows].copy_(logits)
             positions.add_(1)
 
@@ -253,6 +267,37 @@ class _Buffers(StaticLayer):
         super().__init__(max_cache_len=keys.shape[2])
         self.keys, self.values, self.cumulative_length = keys, values, filled
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+
+def _grouped(
+    module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask, *, scaling=None, **others
+) -> tuple[torch.Tensor, None]:
+    """Attention of one new token a row: queries (B, H, 1, D) of the heads that share keys (B, K, S, D) stand beside
+    each other as if they were H / K tokens, which they are to the keys. Mask (B, 1, 1, S), added. Returns (B, 1, H, D).
+
+    Raises NotImplementedError for what a layer asks beside that.
+    """
+    if unknown := [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]:
+        raise NotImplementedError(f"its attention has {unknown[0]}")
+    rows, heads, _, size = query.shape
+    query = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling)
+    return found.reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register("idlora_grouped", _grouped)
+
+
+@contextlib.contextmanager
+def _asked_in_groups(config) -> Iterator[None]:
+    """The model's attention is `_grouped`, by a kernel that takes masks and has nothing to plan for a new size."""
+    before = config._attn_implementation
+    config._attn_implementation = "idlora_grouped"
+    try:
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            yield
+    finally:
+        config._attn_implementation = before
 
 
 def _last_logits(model, ids: torch.Tensor, *, mask: torch.Tensor, positions: torch.Tensor, cache) -> torch.Tensor:

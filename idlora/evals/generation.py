@@ -23,12 +23,14 @@ import numpy as np
 import torch
 
 from idlora.evals.batching import Batch, context_of, encode, seconds
+from idlora.evals.capacity import answers_side_by_side
 from idlora.evals.decoding import Decoder, decoder
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
 from idlora.evals.throughput import COST, cost
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
+NUCLEUS = 512  # tokens that a nucleus seldom exceeds: to find them takes a fraction of sorting a vocabulary
 PROMPT_TAIL = 4  # tokens of a raw prompt decoded along with its answer, so that the answer's first space survives
 
 
@@ -42,6 +44,9 @@ class Generation:
         protocol: temperature, nucleus, length and seed.
         stops: an answer ends before the first of these strings.
 
+    Attributes:
+        ends: tokens at which an answer ends.
+
     Raises:
         ValueError: a prompt that leaves no room for an answer in the model's context.
     """
@@ -50,13 +55,19 @@ class Generation:
         self.model, self.tokenizer, self.protocol, self.stops = model, tokenizer, protocol, stops
         encoded = encode(tokenizer, [prompt.text for prompt in prompts])
         self._ids = dict(zip((prompt.item_id for prompt in prompts), encoded, strict=True))
-        self._ends = _end_tokens(model, tokenizer, stops)
+        self.ends = _end_tokens(model, tokenizer, stops)
+        # A stop string that was not there at the last look begins at most its bytes before what is new since then.
+        self._window = STOP_CHECK_STEPS + PROMPT_TAIL + max((len(mark.encode()) for mark in stops), default=0)
         self._longest, context = max(map(len, self._ids.values())), context_of(model)
         if context and self._longest + protocol.max_new_tokens > context:
             raise ValueError(
                 f"a prompt of {self._longest} tokens and max_new_tokens={protocol.max_new_tokens} exceed the model's "
                 f"context of {context}: ask for fewer new tokens, or take its row out of the data"
             )
+
+    def side_by_side(self) -> int:
+        """Answers to decode together on the model's device."""
+        return answers_side_by_side(self.model, length=self._longest + self.protocol.max_new_tokens)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest prompts first; prompts × samples ≤ batch_size, and an item's samples share its prefill."""
@@ -84,7 +95,7 @@ class Generation:
             logits,
             max_new_tokens=self.protocol.max_new_tokens,
             choose=_chooser(self.protocol, keys, self.model.device),
-            ends=self._ends,
+            ends=self.ends,
             stopped=functools.partial(self._stopped, heads) if self.stops else None,
         )
         records = [
@@ -121,8 +132,19 @@ class Generation:
         return [text[len(head) :] for head, text in zip(before, whole, strict=True)]
 
     def _stopped(self, heads: Sequence[list[int]], rows: list[int], tokens: list[list[int]]) -> list[bool]:
-        texts = self._texts([heads[row] for row in rows], [tokens[row] for row in rows])
-        return [any(mark in text for mark in self.stops) for text in texts]
+        """Whether the answers of some rows hold a stop string: looked for at their ends, and found in the whole."""
+        ends = [tokens[row][-self._window :] for row in rows]
+        doubtful = [
+            row for row, text in zip(rows, self._texts([[]] * len(rows), ends), strict=True) if self._stop(text)
+        ]
+        if not doubtful:
+            return [False] * len(rows)
+        whole = self._texts([heads[row] for row in doubtful], [tokens[row] for row in doubtful])
+        found = {row for row, text in zip(doubtful, whole, strict=True) if self._stop(text)}
+        return [row in found for row in rows]
+
+    def _stop(self, text: str) -> bool:
+        return any(mark in text for mark in self.stops)
 
     def _cut(self, text: str) -> str:
         found = [text.find(mark) for mark in self.stops if mark in text]
@@ -132,19 +154,25 @@ class Generation:
 def _decode(decoding: Decoder, logits: torch.Tensor, *, max_new_tokens, choose, ends, stopped) -> list[list[int]]:
     """Token ids of each of B answers, without the end token, from the logits (B, V) of what follows the prompts.
 
-    choose: ((B', V) logits, the B' answers' numbers, step) → (B',) tokens. stopped: tells which of some answers hold a
-    stop string.
+    choose: ((B', V) logits, the B' answers' numbers as a tensor, step) → (B',) tokens. stopped: tells which of some
+    answers hold a stop string.
     """
     answers: list[list[int]] = [[] for _ in range(len(logits))]
     rows = list(range(len(answers)))  # the answer that each row of the batch belongs to
+    places = torch.arange(len(rows), device=logits.device)  # the same, where the logits are
     live = [True] * len(rows)
+    unread: list[torch.Tensor] = []
     for step in range(max_new_tokens):
-        tokens = choose(logits, rows, step)
-        for i, token in enumerate(tokens.tolist()):
-            if live[i] and token in ends:
-                live[i] = False
-            elif live[i]:
-                answers[rows[i]].append(token)
+        tokens = choose(logits, places, step)
+        unread.append(tokens)
+        if (step + 1) % decoding.look_every and step + 1 < max_new_tokens:
+            logits = decoding.step(tokens)
+            continue
+        said, unread = torch.stack(unread, dim=1).tolist(), []
+        for i, row in enumerate(rows):
+            if live[i]:
+                new, live[i] = _until_end(said[i], ends)
+                answers[row] += new
         if stopped and any(live) and (step + 1) % STOP_CHECK_STEPS == 0:
             alive = [i for i, alive in enumerate(live) if alive]
             for i, stop in zip(alive, stopped([rows[i] for i in alive], answers), strict=True):
@@ -154,11 +182,19 @@ def _decode(decoding: Decoder, logits: torch.Tensor, *, max_new_tokens, choose, 
         if decoding.saves(live.count(True)):
             kept = torch.tensor([i for i, alive in enumerate(live) if alive], device=logits.device)
             decoding.keep(kept)
-            tokens = tokens[kept]
+            tokens, places = tokens[kept], places[kept]
             rows = [row for row, alive in zip(rows, live, strict=True) if alive]
             live = [True] * len(rows)
         logits = decoding.step(tokens)
     return answers
+
+
+def _until_end(tokens: list[int], ends: set[int]) -> tuple[list[int], bool]:
+    """The tokens before an end token, and whether there is none."""
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return tokens[:place], False
+    return tokens, True
 
 
 def _chooser(protocol: Protocol, keys: Sequence[tuple[Prompt, int]], device) -> Callable[..., torch.Tensor]:
@@ -169,7 +205,7 @@ def _chooser(protocol: Protocol, keys: Sequence[tuple[Prompt, int]], device) -> 
     ]
     uniforms = torch.from_numpy(np.stack(streams)).to(device)
 
-    def choose(logits: torch.Tensor, rows: list[int], step: int) -> torch.Tensor:
+    def choose(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
         return sample(logits, uniforms[rows, step], temperature=protocol.temperature, top_p=protocol.top_p)
 
     return choose
@@ -188,11 +224,22 @@ def sample(logits: torch.Tensor, uniforms: torch.Tensor, *, temperature: float, 
     """
     p = (logits.float() / temperature).softmax(-1)
     if top_p < 1:
-        falling, order = p.sort(dim=-1, descending=True, stable=True)
-        beyond = falling.double().cumsum(-1) - falling >= top_p  # what is before a token reaches it already
-        p = p.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
+        p = _nucleus(p, top_p)
     reached = p.double().cumsum(-1)
     return torch.searchsorted(reached, uniforms[:, None] * reached[:, -1:], right=True)[:, 0]
+
+
+def _nucleus(p: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Probabilities (B, V), zero outside of the nucleus."""
+    vocabulary = p.shape[-1]
+    for count in (min(NUCLEUS, vocabulary), vocabulary):
+        falling = p.topk(count).values if count < vocabulary else p.sort(dim=-1, descending=True).values
+        kept = falling.double().cumsum(-1) - falling < top_p  # what is before a token does not reach it yet
+        if count == vocabulary or not kept[:, -1].any():
+            break
+    least = falling.masked_fill(~kept, torch.inf).amin(dim=-1, keepdim=True)
+    equal, room = p == least, (kept & (falling == least)).sum(dim=-1, keepdim=True)
+    return p.masked_fill(~((p > least) | (equal & (equal.cumsum(-1) <= room))), 0.0)
 
 
 def _end_tokens(model, tokenizer, stops: Sequence[str]) -> set[int]:

@@ -28,10 +28,13 @@ import torch
 from transformers import DynamicCache
 
 from idlora.evals.batching import Batch, context_of, encode, left_padded, passes, seconds
+from idlora.evals.capacity import shared_rows, texts_side_by_side
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
 from idlora.evals.throughput import COST, cost
 
+ENDING = 128  # characters of a longer prompt that are tokenized again with each choice, instead of all of it
+AGREED = 8  # tokens, at least, that the ending has as the whole prompt has them before a choice changes any
 SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
 
 
@@ -58,6 +61,10 @@ class Likelihood:
                 f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, "
                 "or evaluate a model with a longer context"
             )
+
+    def side_by_side(self) -> int:
+        """Items of one batch."""
+        return texts_side_by_side(self.model)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest first; on a GPU items that begin alike have batches of their own, to read their beginning once."""
@@ -108,21 +115,38 @@ class _Item:
 
 
 def _encode(tokenizer, prompts: Sequence[Prompt]) -> Iterator[_Item]:
-    texts = [text for p in prompts for text in (p.text, *(() if p.apart else (p.text + c for c in p.choices)))]
     choices = {choice for p in prompts if p.apart for choice in p.choices}
     trained = {choice: tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in choices}
-    encoded = encode(tokenizer, texts)
-    for prompt in prompts:
-        alone = next(encoded)
+    encoded = encode(tokenizer, [prompt.text for prompt in prompts])
+    endings = encode(tokenizer, [text for p in prompts if not p.apart for text in _with_choices(p, p.text[-ENDING:])])
+    for prompt, alone in zip(prompts, encoded, strict=True):
         if prompt.apart:
             k, tails = len(alone), [trained[choice] for choice in prompt.choices]
         else:
-            whole = list(islice(encoded, len(prompt.choices)))
-            k = min(_common(alone, ids) for ids in whole)
-            tails = [ids[k:] for ids in whole]
+            k, tails = _parted(alone, *islice(endings, 1 + len(prompt.choices)))
+            if k is None:
+                k, tails = _parted(alone, *encode(tokenizer, _with_choices(prompt, prompt.text)))
         if k == 0 or not all(tails) or len(set(map(tuple, tails))) < len(tails):
             raise ValueError(f"the choices {prompt.choices} of {prompt.item_id} cannot be told apart by their tokens")
         yield _Item(array("i", alone[:k]), tails)
+
+
+def _with_choices(prompt: Prompt, text: str) -> list[str]:
+    return [text, *(text + choice for choice in prompt.choices)]
+
+
+def _parted(alone: list[int], ending: list[int], *with_choices: list[int]) -> tuple[int | None, list[list[int]]]:
+    """k, and what each choice has after it, from the tokens of a prompt, of its ending, and of that with each choice.
+
+    The ending's first tokens may differ from the prompt's: there it is cut. Where it does not agree with the prompt for
+    `AGREED` tokens before the choices begin to matter, k is None. A prompt that is its own ending always agrees.
+    """
+    apart = min(_common(ending, ids) for ids in with_choices)
+    agreed = len(ending) if alone == ending else _common(alone[::-1], ending[::-1])
+    cut = len(ending) - agreed
+    if cut and apart < cut + AGREED:
+        return None, []
+    return len(alone) - len(ending) + apart, [ids[apart:] for ids in with_choices]
 
 
 def _reads_once(model) -> bool:
@@ -143,12 +167,18 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     equal are one row."""
     began = seconds(model.device)
     stems: dict[tuple[int, ...], int] = {}
-    rows = [[stems.setdefault((*item.prefix, *tail[:-1]), len(stems)) for tail in item.tails] for item in items]
+    rows = [_rows(item, stems) for item in items]
     kept = max(len(tail) for item in items for tail in item.tails)
-    scores = _after(model, list(stems), kept=kept)
+    wanted = [
+        (row, place, token)
+        for places, item in zip(rows, items, strict=True)
+        for row, tail in zip(places, item.tails, strict=True)
+        for place, token in enumerate(tail, start=kept - len(tail))
+    ]
+    values = dict(zip(wanted, _after(model, list(stems), wanted, kept=kept), strict=True))
     found = [
         [
-            sum(float(scores[row, position, token]) for position, token in enumerate(tail, start=kept - len(tail)))
+            sum(values[row, place, token] for place, token in enumerate(tail, start=kept - len(tail)))
             for row, tail in zip(places, item.tails, strict=True)
         ]
         for places, item in zip(rows, items, strict=True)
@@ -156,8 +186,19 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)
 
 
-def _after(model, stems: Sequence[tuple[int, ...]], *, kept: int) -> torch.Tensor:
-    """Log-probabilities (B, kept, V) float32, on the CPU, at the last ``kept`` places of every stem."""
+def _rows(item: _Item, stems: dict[tuple[int, ...], int]) -> list[int]:
+    """The row of each choice's stem, added to the stems where it is new."""
+    own: dict[tuple[int, ...], int] = {}
+    for beginning in map(tuple, (tail[:-1] for tail in item.tails)):
+        if beginning not in own:
+            own[beginning] = stems.setdefault((*item.prefix, *beginning), len(stems))
+    return [own[tuple(tail[:-1])] for tail in item.tails]
+
+
+def _after(
+    model, stems: Sequence[tuple[int, ...]], wanted: Sequence[tuple[int, int, int]], *, kept: int
+) -> list[float]:
+    """Log-probabilities, computed in float32, of some (stem, place among its last ``kept``, token) as next tokens."""
     common = min(_common(min(stems), max(stems)), min(map(len, stems)) - kept) if _reads_once(model) else 0
     window = getattr(model.config, "sliding_window", None)
     # Padding comes to lie behind the beginning: no matter to positions, but a sliding window would count it.
@@ -167,9 +208,13 @@ def _after(model, stems: Sequence[tuple[int, ...]], *, kept: int) -> torch.Tenso
     if common:
         ids = torch.tensor([stems[0][:common]], device=model.device)
         model(input_ids=ids, past_key_values=beginning, use_cache=True, logits_to_keep=1)
-    parts = []
-    for some in passes(stems, model.device):
-        ids, mask, positions = left_padded([stem[common:] for stem in some], model.device)
+    most = shared_rows(model, length=max(map(len, stems))) if common else len(stems)
+    by_stem: dict[int, list[int]] = defaultdict(list)
+    for number, (stem, _, _) in enumerate(wanted):
+        by_stem[stem].append(number)
+    found, first = [0.0] * len(wanted), 0
+    for some in passes([stem[common:] for stem in stems], model.device, most=most):
+        ids, mask, positions = left_padded(some, model.device)
         cached = {}
         if common:
             cached["past_key_values"] = copy.deepcopy(beginning)
@@ -179,5 +224,10 @@ def _after(model, stems: Sequence[tuple[int, ...]], *, kept: int) -> torch.Tenso
             input_ids=ids, attention_mask=mask, position_ids=positions + common, use_cache=bool(common),
             logits_to_keep=kept, **cached,
         ).logits  # the last one says what follows a stem  # fmt: skip
-        parts.append(logits.float().log_softmax(-1).cpu())
-    return torch.cat(parts)
+        asked = [number for stem in range(first, first + len(some)) for number in by_stem[stem]]
+        where = torch.tensor([(wanted[n][0] - first, *wanted[n][1:]) for n in asked], device=model.device)
+        values = logits.float().log_softmax(-1)[tuple(where.unbind(-1))]  # a vocabulary of each stays where it is
+        for number, value in zip(asked, values.tolist(), strict=True):
+            found[number] = value
+        first += len(some)
+    return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from idlora.evals.batching import PREFILL_TOKENS, Batch, context_of, encode, evaluating, left_padded, seconds
+from idlora.evals.capacity import texts_side_by_side
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
 from idlora.evals.throughput import COST, cost
@@ -98,6 +99,10 @@ class Loss:
             elif context and sum(map(len, pair)) > context:
                 why = f"longer than the model's context of {context} tokens"
             self._rows[prompt.item_id] = _Row(pair, why)
+
+    def side_by_side(self) -> int:
+        """Responses of one batch."""
+        return texts_side_by_side(self.model)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest first."""

@@ -110,7 +110,7 @@ def the_device() -> str:
 
 
 def device_folder(device: str, results_dir: Path | str) -> Path:
-    """results_dir/<device>: cpu, or the GPU's product name, of NVIDIA's without the maker's: h200."""
+    """results_dir/<device>: cpu, or the GPU's product name such as h200."""
     import torch
 
     from idlora.training.telemetry import device_name

@@ -49,7 +49,7 @@ class Cell:
     data_root: Path | None
     results_dir: Path
     threads: int
-    batch_size: int
+    batch_size: int | None
     permissions: Permissions
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = 1
@@ -173,6 +173,7 @@ def run_cell(cell: Cell, progress: Silent | None = None) -> None:
     """
     if not cell.run.done:
         train_cell(cell, progress)
+    launching.cap_memory(cell.launch.memory_gb)  # also of a cell that was trained before
     gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
     evaluate_all(cell.subject, progress)
 

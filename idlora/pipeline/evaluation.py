@@ -35,8 +35,9 @@ class Subject:
 
     ``load`` gives (model, tokenizer) and is called only where an answer is missing; it is picklable: other processes
     call it too. ``identity`` gives what tells the model from every other, for its answers to carry. ``template`` is of
-    the prompts, ``dtype`` the weights'. No answer depends on ``batch_size`` or on the number of ``processes`` that
-    answer side by side, where None is one for each visible GPU, or one without any.
+    the prompts, ``dtype`` the weights'. No answer depends on ``batch_size``, where None is what the device's memory
+    holds, or on the number of ``processes`` that answer side by side, where None is one for each visible GPU, or one
+    without any.
 
     Raises ValueError for a number of processes or a batch size below 1.
     """
@@ -46,7 +47,7 @@ class Subject:
     identity: Callable[[], str]
     protocols: tuple[Protocol, ...]
     data_root: Path | None
-    batch_size: int
+    batch_size: int | None
     threads: int
     permissions: Permissions
     template: Template = ALPACA
@@ -59,8 +60,10 @@ class Subject:
             raise ValueError(
                 f"eval_processes={self.processes} answer nothing: give 1 or more, or null for one a visible GPU"
             )
-        if not self.batch_size >= 1:
-            raise ValueError(f"eval_batch_size={self.batch_size} holds no sequence: give 1 or more")
+        if self.batch_size is not None and not self.batch_size >= 1:
+            raise ValueError(
+                f"eval_batch_size={self.batch_size} holds no sequence: give 1 or more, or null for as many as fit"
+            )
 
     def answers_folder(self, protocol: Protocol) -> Path:
         """Where the model's answers lie, named after how they are decoded, and after the data of worked examples."""

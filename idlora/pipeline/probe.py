@@ -34,8 +34,8 @@ STEPS = 6
 TOKENS, CPU_TOKENS = 64, 24
 """Of an answer, that a probe decodes at most on a GPU and on a CPU."""
 
-ANSWERS = 32
-"""Answers that a probe times at least; on a GPU also a whole batch, which takes no longer than a part of it."""
+ANSWERS, GPU_ANSWERS = 32, 256
+"""Answers that a probe times on a CPU, and on a GPU where batches have no size of their own."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _short(cells: Sequence[Cell], folder: Path) -> Cell:
 
 def _shorter(protocol: Protocol, cell: Cell) -> Protocol:
     """A few items of it, and the beginnings of their answers."""
-    answers, tokens = (max(cell.batch_size, ANSWERS), TOKENS) if gpus() else (ANSWERS, CPU_TOKENS)
+    answers, tokens = (cell.batch_size or GPU_ANSWERS, TOKENS) if gpus() else (ANSWERS, CPU_TOKENS)
     return dataclasses.replace(
         protocol,
         limit=min(-(-answers // protocol.samples), items_of(cell, protocol)),

@@ -223,6 +223,7 @@ def run_trial(cell: Cell, progress: Silent) -> Trial:
     """Train the cell in a folder that is thrown away, and score it on its validation rows."""
     import torch
 
+    from idlora.evals.capacity import CPU_ROWS
     from idlora.training import NonFiniteLoss, build_adapted, build_base, build_data, train
 
     torch.set_num_threads(cell.threads)
@@ -241,7 +242,7 @@ def run_trial(cell: Cell, progress: Silent) -> Trial:
                 folder=Path(scratch),
                 on_step=lambda step, total, loss: progress.step("trial", step, total),
             )
-            loss = mean_row_loss(adapted, apart, batch_size=cell.batch_size)
+            loss = mean_row_loss(adapted, apart, batch_size=cell.batch_size or CPU_ROWS)
         except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search
             outcome = "diverged"
     return Trial(

@@ -10,6 +10,7 @@ from steps import ask
 from texts import TEXTS, protocol, rows
 
 from idlora.data.templates import ALPACA, Template
+from idlora.evals import batching
 from idlora.evals.answers import STATUS, Share, gather
 from idlora.evals.protocol import decoding
 from idlora.evals.task import TEMPLATE
@@ -108,6 +109,15 @@ def test_answers_of_another_model_or_context_are_refused_with_the_file_and_the_w
     with pytest.raises(RecordError, match=r"meta\.json is of answers with another context \(100000, here 512\): move"):
         ask(model, SAMPLED, ROWS, tmp_path, identity="one")
     assert (contents(answers), model.calls) == (before, calls)
+
+
+def test_attention_is_without_kernels_that_plan_for_every_size_while_a_model_is_asked_and_with_them_afterwards(model):
+    for before in (True, False):
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        with batching.evaluating(model):
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 def test_answers_of_nobody_knows_which_model_are_refused(model, tmp_path, answers):

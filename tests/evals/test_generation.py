@@ -11,6 +11,8 @@ from texts import TEXTS, said
 
 from idlora.data import Example, tokenize
 from idlora.data.tokenization import IGNORED
+from idlora.evals import decoding
+from idlora.evals.generation import Generation
 
 
 def alone(model, text: str, max_new_tokens: int) -> list[str]:
@@ -85,6 +87,27 @@ def test_no_batch_holds_more_answers_than_its_size_and_the_longest_prompts_are_r
 def test_answers_of_different_length_end_where_they_should_while_others_go_on():
     wanted = {text: "x" * (1 + 7 * number) + "é." for number, text in enumerate(TEXTS)}
     assert said(Oracle(wanted), batch_size=100, max_new_tokens=64) == [[text] for text in wanted.values()]
+
+
+@pytest.mark.parametrize("every", [1, 3, 8])
+def test_how_often_the_decoder_is_looked_at_has_no_say(every, monkeypatch):
+    wanted = {text: "x" * (1 + 7 * number) + "é." for number, text in enumerate(TEXTS)}
+    monkeypatch.setattr(decoding.GrowingDecoder, "look_every", every)
+    oracle = Oracle(wanted)
+    assert said(oracle, batch_size=100, max_new_tokens=64) == [[text] for text in wanted.values()]
+    assert oracle.calls <= 7 * 6 + 4 + every + 1  # the longest answer, its end, and no more than one look beyond
+    assert said(Oracle({}, default="0123456789"), max_new_tokens=4) == [["0123"]] * len(TEXTS)
+
+
+def test_a_stop_string_is_looked_for_at_the_end_of_an_answer_alone_and_found_however_far_it_reaches_back(monkeypatch):
+    seen = []
+    texts = Generation._texts
+    monkeypatch.setattr(Generation, "_texts", lambda *given: seen.append(max(map(len, given[2]))) or texts(*given))
+    stop = "\n" + "=" * 30
+    oracle = Oracle({}, default="y" * 190 + stop + "z" * 900)
+    assert said(oracle, ["x"], stops=(stop,), max_new_tokens=1200) == [["y" * 190]]
+    assert oracle.calls < 190 + 31 + 2 * 8
+    assert sorted(seen)[-3] < 60  # the last two are of the whole answer
 
 
 def test_an_answer_is_no_longer_than_allowed():

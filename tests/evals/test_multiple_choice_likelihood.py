@@ -124,6 +124,33 @@ def test_letters_in_the_template_have_the_numbers_that_training_sees(name):
     assert found.std() > 0.1
 
 
+@pytest.mark.parametrize("agreed", [1, 8, 10_000])  # the last is never reached: all is tokenized again
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_of_a_long_prompt_the_ending_alone_is_tokenized_with_each_choice_and_the_tokens_are_those_of_the_whole(
+    name, agreed, monkeypatch
+):
+    tokenizer = TOKENIZERS[name]()
+    prompts = [
+        dataclasses.replace(prompt, apart=False) for layout in (RAW, TEMPLATE) for prompt in asked(layout)
+    ]  # those of the template end in a line break
+    monkeypatch.setattr(likelihood, "ENDING", 10**9)
+    expected = list(likelihood._encode(tokenizer, prompts))
+    monkeypatch.setattr(likelihood, "ENDING", 40)
+    monkeypatch.setattr(likelihood, "AGREED", agreed)
+    assert min(len(prompt.text) for prompt in prompts) > 40
+    assert list(likelihood._encode(tokenizer, prompts)) == expected
+
+
+def test_an_ending_that_has_other_tokens_than_the_prompt_up_to_its_choices_is_not_taken_for_it():
+    prompt, agreed = [1, 2, 3, *range(10, 20)], list(range(10, 20))
+    assert likelihood._parted(prompt, [9, *agreed], [9, *agreed, 5], [9, *agreed, 6]) == (13, [[5], [6]])
+    assert likelihood._parted(prompt, [9, *agreed], [9, *agreed[:-1], 5], [9, *agreed, 6]) == (12, [[5], [19, 6]])
+    for start in (1, 3):  # what agrees begins too near to what the first choice changes
+        ending = [9] * start + agreed[-5:]
+        assert likelihood._parted(prompt, ending, [*ending, 5], [*ending, 6]) == (None, [])
+    assert likelihood._parted(prompt, prompt, [*prompt, 5], [*prompt, 6]) == (13, [[5], [6]])
+
+
 def test_a_letter_is_another_token_after_a_text_than_by_itself():
     # Which is why the test above would fail if prompt and choice were tokenized together there, and the one before it
     # if they were tokenized apart.
@@ -181,7 +208,9 @@ def test_a_beginning_that_items_have_in_common_is_read_once_and_the_scores_stay(
     expected, all_tokens = found()
     monkeypatch.setattr(likelihood, "_reads_once", lambda model: True)
     monkeypatch.setattr(likelihood, "SHARED_TOKENS", 40)
-    monkeypatch.setattr(likelihood, "passes", lambda some, device: (some[at : at + 2] for at in range(0, len(some), 2)))
+    monkeypatch.setattr(
+        likelihood, "passes", lambda some, device, most: (some[at : at + 2] for at in range(0, len(some), 2))
+    )
     numbers, tokens = found()
     hook.remove()
     assert (numbers - expected).abs().max() < 1e-5

@@ -1,6 +1,7 @@
 """What is put to a model: every benchmark's words in each of its layouts, and the worked examples before them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lm_eval
 import pytest
@@ -10,7 +11,8 @@ from lm_eval.tasks import TaskManager
 from oracle import small_model
 from steps import evaluate, prompt_texts
 
-from idlora.evals import Protocol
+from idlora.evals import Protocol, batching
+from idlora.evals.items import Prompt
 from idlora.evals.lm_eval import LETTERS
 from idlora.evals.task import load_task, names
 
@@ -185,3 +187,18 @@ def test_rows_that_are_none_or_share_an_id_are_refused():
     with pytest.raises(ValueError, match="two rows of mmlu have the same id"):
         prompt_texts(protocol(), [quiz(0), quiz(0)])
     assert len(prompt_texts(protocol(limit=1), [quiz(0), quiz(1)])) == 1
+
+
+def test_a_prompt_is_tokenized_to_see_whether_it_fits_only_where_its_length_leaves_a_doubt():
+    asked = [Prompt({"id": n}, text) for n, text in enumerate(["x" * 40, "x" * 90, "é" * 40, "é" * 60])]
+    model, read = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=100)), []
+
+    class Counting:
+        bos_token_id = None
+
+        def __call__(self, texts):
+            read.extend(texts)
+            return {"input_ids": [list(text.encode()) for text in texts]}
+
+    assert batching.fits(model, Counting(), asked, new_tokens=10) == [True, True, True, False]
+    assert read == [prompt.text for prompt in asked[1:]]

@@ -11,6 +11,7 @@ from steps import ask
 from texts import protocol, rows, said
 from tokenizers import decoders
 
+from idlora.evals import generation
 from idlora.evals.answers import Share
 from idlora.evals.generation import sample
 
@@ -53,6 +54,19 @@ def test_of_equally_probable_tokens_the_first_are_the_nucleus(top_p, nucleus):
     edges = [n / len(nucleus) for n in range(len(nucleus))]
     assert drawn(quarters, edges, top_p=top_p) == nucleus  # at its lower edge a token is reached
     assert drawn(quarters, [*(edge - 1e-9 for edge in edges[1:]), ALMOST_ONE], top_p=top_p) == nucleus
+
+
+@pytest.mark.parametrize("few", [1, 3, 8, 64])
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
+def test_a_nucleus_is_the_same_whether_its_tokens_are_few_or_more_than_are_looked_at_first(few, top_p, monkeypatch):
+    monkeypatch.setattr(generation, "NUCLEUS", few)
+    values = torch.randint(1, 6, (20, 64), generator=torch.Generator().manual_seed(few)).float()  # many are equal
+    p = (values.exp() / values.exp().sum(-1, keepdim=True)).float()
+    found = generation._nucleus(p, top_p)
+    falling, order = p.sort(dim=-1, descending=True, stable=True)
+    beyond = falling.double().cumsum(-1) - falling >= top_p
+    assert torch.equal(found, p.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0))
+    assert (found == 0).any()
 
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

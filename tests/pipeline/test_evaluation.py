@@ -177,7 +177,7 @@ def test_batches_and_processes_are_keys_of_the_config_and_decide_nothing_that_is
     overrides = [f"output={tmp_path}", "eval=gsm8k"]
     own = [[], ["eval_processes=2", "eval_batch_size=3"]]
     subjects = [subject_from_config(compose("evaluate", [*overrides, *each])) for each in own]
-    assert [(subject.processes, subject.batch_size) for subject in subjects] == [(None, 128), (2, 3)]
+    assert [(subject.processes, subject.batch_size) for subject in subjects] == [(None, None), (2, 3)]
     (protocol,) = subjects[0].protocols
     assert len({(subject.eval_folder(protocol), subject.answers_folder(protocol)) for subject in subjects}) == 1
     for key, says in (("eval_processes", "answer nothing"), ("eval_batch_size", "holds no sequence")):

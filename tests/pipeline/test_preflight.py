@@ -74,8 +74,9 @@ def test_two_gpus_of_80_gb_hold_every_kind_and_smaller_ones_what_fits_them(paper
     few = list(memory_lacks([gpu(16)], kinds))
     assert "FFT" in few[0]  # worst first
     assert any("LoRA" in line and "launch=zero3, which shares the weights" in line for line in few[1:])
-    batch = f"eval_batch_size (now {paper['lora'].batch_size})"
-    assert any("evaluating LLaMA-3-8B" in line and batch in line for line in few)
+    assert any("evaluating LLaMA-3-8B" in line and line.endswith("a GPU with more memory") for line in few)
+    wide = dataclasses.replace(paper["lora"], batch_size=4096)
+    assert any("lower eval_batch_size (now 4096)" in line for line in memory_lacks([gpu(85)], kinds_of([wide])))
     capped = dataclasses.replace(paper["lora"], launch=dataclasses.replace(paper["lora"].launch, memory_gb=10.0))
     assert "has 10.0 GB" in next(iter(memory_lacks([gpu(85)], kinds_of([capped]))))
 

@@ -70,9 +70,11 @@ class Kind:
     def inference(self) -> "Memory":
         """Of one GPU, in its largest evaluation; see `idlora.training.memory.inference`."""
         from idlora.evals.batching import PREFILL_TOKENS
+        from idlora.evals.decoding import FEWEST_ROWS
         from idlora.training.memory import inference
 
-        asked, answers = [protocol for cell in self.cells for protocol in cell.protocols], self.first.batch_size
+        asked = [protocol for cell in self.cells for protocol in cell.protocols]
+        answers = self.first.batch_size or FEWEST_ROWS  # None: as many as fit, of which no fewer make sense
         prompts = [PROMPT * (1 + protocol.num_fewshot) for protocol in asked]
         decoded = [length + p.max_new_tokens for length, p in zip(prompts, asked, strict=True) if p.max_new_tokens]
         return inference(

@@ -196,7 +196,7 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
         line = f"memory: training {kind.title} takes {needed} on each of {cell.launch.processes}, with "
         yield needed.total, line + f"train.micro_batch_size=1, and {place}: {' or '.join(ways)}"
     if (needed := kind.inference()).total > room:
-        way = f"lower eval_batch_size (now {cell.batch_size})"
+        way = f"lower eval_batch_size (now {cell.batch_size})" if cell.batch_size else "a GPU with more memory"
         yield needed.total, f"memory: evaluating {kind.title} takes {needed}, and {place}: {way}"
 
 

@@ -1,0 +1,33 @@
+"""Measure what evaluation takes: whole benchmarks, and the same prompts through transformers' generate and lm-eval.
+
+    python scripts/evaluation_speed.py model=llama3_8b model.init=random eval=[gsm8k,mmlu] eval.gsm8k.limit=256
+
+Writes results/<device>/evaluation.csv, row by row, and the table evaluation.md.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from idlora.pipeline.compose import subject_from_config
+from idlora.pipeline.resolvers import register_resolvers
+from idlora.pipeline.shell import command
+from idlora.pipeline.speed_records import record_speed
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluation_speed")
+@command
+def main(config: DictConfig) -> None:
+    paths = record_speed(
+        subject_from_config(config),
+        model=config.model,
+        label=config.label,
+        compared=config.compared,
+        into=config.into,
+        results_dir=config.results_dir,
+    )
+    print("written: " + ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

@@ -1,0 +1,82 @@
+"""scripts/evaluation_speed.py as it is typed, on the CPU with an embedded base: every benchmark, both baselines."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from idlora.pipeline import speed
+from idlora.pipeline.compose import compose, subject_from_config
+from idlora.report.speed import COLUMNS, FILE, KEY, read_speed, write_speed
+
+ASKED = (
+    "scale=tiny", "model=llama3_8b", "eval=[gsm8k,mmlu,heldout]", "eval.gsm8k.limit=6", "eval.mmlu.limit=12",
+    "eval.heldout.limit=6", "eval.gsm8k.max_new_tokens=12", "compared=4",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results as the command leaves it."""
+    folder = tmp_path_factory.mktemp("results") / "cpu"
+    command = [sys.executable, "scripts/evaluation_speed.py", *ASKED, f"into={folder}", "label=Small"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "transformers" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    return {f"{row['benchmark']} {row['protocol']}": row for row in read_speed(folder)}
+
+
+def test_every_benchmark_has_a_row_of_its_whole_and_of_what_both_ways_take(rows) -> None:
+    assert set(rows) == {"gsm8k 0shot", "mmlu likelihood_0shot", "heldout gsm8k_test", "heldout humaneval"}
+    assert [row["items"] for row in rows.values()] == ["6", "6", "6", "12"]
+    for row in rows.values():
+        model_seconds = float(row["prefill_seconds"]) + float(row["decode_seconds"])
+        assert 0 < model_seconds < float(row["seconds"])
+        assert (row["model"], row["device"], row["weights"]) == ("Small", "cpu", "pretrained")
+    asked, letters = rows["gsm8k 0shot"], rows["mmlu likelihood_0shot"]
+    for row in (asked, letters):
+        ratio = float(row["baseline_seconds"]) / float(row["compared_seconds"])
+        assert float(row["speedup"]) == pytest.approx(ratio, rel=1e-3)
+        assert row["compared_items"] == "4"
+        assert float(row["agreement"]) == 1  # in float32 both ways say the same
+    assert (asked["baseline"], letters["baseline"]) == ("transformers", "lm-eval")
+    assert asked["compared_tokens"] == str(4 * 12)  # no end token ends an answer, in either
+    assert rows["heldout humaneval"]["baseline"] == ""
+
+
+def test_the_command_and_the_environment_stand_beside_the_rows(rows, folder: Path) -> None:
+    (run,) = json.loads((folder / "provenance.json").read_text())["runs"]
+    assert run["command"].startswith("python scripts/evaluation_speed.py scale=tiny")
+    assert "into=" not in run["command"]
+    assert run["benchmarks"] == ["gsm8k 0shot", "mmlu likelihood_0shot", "heldout gsm8k_test", "heldout humaneval"]
+    assert all(row["command"] == run["command"] and row["lm_eval"] for row in rows.values())
+    assert "| Small | gsm8k 0shot | 6 | 6 |" in (folder / "evaluation.md").read_text()
+
+
+def test_a_row_that_is_measured_anew_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    def row(model: str, seconds: float) -> dict:
+        own = dict.fromkeys(COLUMNS, 0) | {"model": model, "benchmark": "mmlu", "protocol": "p", "baseline": ""}
+        return own | {"seconds": seconds}
+
+    write_speed([row("b", 1.0), row("a", 2.0)], tmp_path)
+    write_speed([row("a", 3.0)], tmp_path)
+    assert [(each["model"], each["seconds"]) for each in read_speed(tmp_path)] == [("a", "3"), ("b", "1")]
+    assert read_speed(tmp_path / "nowhere") == []
+    with (tmp_path / FILE).open(newline="") as file:
+        assert tuple(csv.DictReader(file).fieldnames)[: len(KEY)] == KEY
+
+
+def test_ways_that_do_not_give_the_same_number_of_tokens_are_no_comparison(monkeypatch) -> None:
+    subject = subject_from_config(compose("evaluation_speed", [*ASKED, "eval.gsm8k.limit=2"]))
+    monkeypatch.setattr(speed, "_generate", lambda *given, tokens: torch.zeros(2, tokens + 1).long())
+    with pytest.raises(RuntimeError, match="gsm8k: the two ways did not generate the same number of tokens"):
+        speed.measure(subject, compared=2, say=print)
