@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.compose import cell_from_config, own_folders
 from idlora.pipeline.override import pasted
-from idlora.pipeline.preflight import NotReady, fitted_here, require
+from idlora.pipeline.preflight import NotReady, fitted_here, require, slowness
 from idlora.pipeline.progress import display
 from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
@@ -59,14 +59,15 @@ def main(config: DictConfig) -> None:
     if cell.run.done:
         print(f"already trained: {cell.run.folder}")
     else:
-        print(fitted_here(cell).division, flush=True)
+        print("\n".join([*slowness([cell]), fitted_here(cell).division]), flush=True)
         with display(1) as progress:
             progress.cell(cell.title)
             train_cell(cell, progress)
             progress.finished(cell.title)
         print(f"trained: {cell.run.folder}")
         seconds = cell.run.resources["startup_seconds"]
-        parts = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items())
+        order = [name for name in ("imports", "base", "data", "adapter", "trainer") if name in seconds]
+        parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in order)
         print(f"first step after {sum(seconds.values()):.1f} s: {parts}")
     print(f"next: {_evaluation(cell)}")
 

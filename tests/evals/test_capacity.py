@@ -14,10 +14,11 @@ from idlora.evals.answers import Share
 from idlora.evals.capacity import CPU_ROWS, MOST_ROWS, answers_side_by_side, key_value_bytes, shared_rows
 
 
-def on_gpu(model, monkeypatch, *memory: int):
+def on_gpu(model, monkeypatch, *memory: int, allowed: float = 1.0):
     """The model as it looks where GPUs of so many bytes are visible."""
     found = [SimpleNamespace(total_memory=each) for each in memory]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(found))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: allowed)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: found[number])
     return SimpleNamespace(
         config=model.config, dtype=model.dtype, device=torch.device("cuda"), parameters=model.parameters
@@ -39,6 +40,7 @@ def test_what_fits_follows_from_the_smallest_gpus_memory_beside_the_weights(monk
     for memory in ((room,), (room, 10**12), (10**12, room)):
         assert answers_side_by_side(on_gpu(model, monkeypatch, *memory), length=100) == 10
     assert answers_side_by_side(on_gpu(model, monkeypatch, room), length=1000) < 10
+    assert answers_side_by_side(on_gpu(model, monkeypatch, 2 * room, allowed=0.5), length=100) == 10
     assert answers_side_by_side(on_gpu(model, monkeypatch, weights // 2), length=100) == 1
     assert answers_side_by_side(on_gpu(model, monkeypatch, 10**15), length=100) == MOST_ROWS
     assert answers_side_by_side(model, length=100) == CPU_ROWS

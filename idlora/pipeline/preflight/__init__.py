@@ -30,6 +30,7 @@ from idlora.pipeline.preflight.machine import (
     gpus,
     memory_lacks,
     room_on,
+    slow_on_cpu,
     this_machine,
     unusable,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "require",
     "require_evaluation",
     "room_on",
+    "slowness",
     "told",
 ]
 
@@ -114,6 +116,11 @@ def estimates(cells: Sequence[Cell]) -> list[str]:
     Where this machine has no GPU, of one of the paper's.
     """
     return told("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
+
+
+def slowness(cells: Sequence[Cell]) -> list[str]:
+    """That cells of real models are about to train on the CPU, which they may, in one line; none for small ones."""
+    return told("GPUs", lambda: slow_on_cpu(gpus(), kinds_of(cells)))
 
 
 def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:

@@ -12,6 +12,9 @@ from idlora.training import launching
 
 DRIVER = Path("/proc/driver/nvidia/version")
 A800_GB = 80
+SLOW = 50_000_000
+"""Parameters from which on a step of training takes a CPU seconds, not a fraction of one."""
+
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
 
 
@@ -87,6 +90,13 @@ def gpu_lacks(machine: Machine, kinds: Sequence[Kind]) -> Iterable[str]:
             f"bfloat16: {old.name} does not compute in it (capability {old.capability[0]}.{old.capability[1]}; 8.0 "
             f"does), and {len(halved)} cells have such weights: give model.dtype=float32 where the memory allows"
         )
+
+
+def slow_on_cpu(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
+    """The largest base, if it is of `SLOW` parameters or more, that is to be trained although there is no GPU."""
+    sizes = {kind.body.parameters: kind.first.model.label for kind in kinds if kind.body is not None and kind.trains}
+    if not found and sizes and max(sizes) >= SLOW:
+        yield f"No GPU is visible: {sizes[max(sizes)]} ({max(sizes) / 1e6:.0f}M parameters) trains on the CPU, slowly."
 
 
 def unusable(machine: Machine) -> Iterable[str]:
