@@ -23,6 +23,9 @@ SETTLE = 1.0
 LEFT_OVER = 64
 """MiB that may stay on a GPU after a variant, such as the workspaces of its libraries."""
 
+SPOKEN = {"own": "", "plain": ", plain PyTorch", "copied": ", frozen weights copied"}
+"""A variant's way of computing, behind its method's name."""
+
 Say = Callable[[str], None]
 Result = dict[str, Any]
 """Columns of a row, as values."""
@@ -134,7 +137,7 @@ class GroupRun:
         row = {column: situation[column] for column in SITUATION} | {
             "variant": variant.name,
             "method": variant.method.name,
-            "label": variant.method.label,
+            "label": variant.method.label + SPOKEN[variant.way],
             "merged": variant.merged,
             "busy": False,
         }

@@ -6,6 +6,7 @@ from typing import Literal
 from idlora.training.spec import MethodSpec, ModelSpec
 
 PHASES = ("train", "prefill", "decode")
+WAYS = ("own", "plain", "copied")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -60,20 +61,26 @@ class Variant:
         method: at the scenario's dropout.
         adapter_dtype: what the trained numbers are cast to; None leaves them as the method makes them.
         merged: into the base's weights before measuring.
+        way: in which adapted layers compute, for the methods of this project: "own" is the quickest they know; "plain"
+            is PyTorch's operators alone; "copied" is plain too, with copies of what the method reads out of the frozen
+            weights, as papers write it.
     """
 
     name: str
     method: MethodSpec
     adapter_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     merged: bool = False
+    way: Literal["own", "plain", "copied"] = "own"
 
     def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise ValueError(f"{self.name}.way is {self.way!r}: choose {', '.join(WAYS)}.")
         if self.adapter_dtype not in (None, *DTYPES):
             raise ValueError(f"{self.name}.adapter_dtype is {self.adapter_dtype!r}: choose {', '.join(DTYPES)}.")
-        if self.method.kind != "peft" and (self.merged or self.adapter_dtype):
+        if self.method.kind != "peft" and (self.merged or self.adapter_dtype or self.way != "own"):
             raise ValueError(
-                f"{self.name} has adapter_dtype={self.adapter_dtype}, merged={self.merged} and the method "
-                f"{self.method.name}: only an adapter has a dtype of its own or is merged."
+                f"{self.name} has adapter_dtype={self.adapter_dtype}, merged={self.merged}, way={self.way} and the "
+                f"method {self.method.name}: only an adapter has a dtype of its own, is merged, or has a way."
             )
 
 

@@ -50,7 +50,8 @@ def subject(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[Subj
     What the method starts at zero is drawn anew, so that no product with zeros is timed. A merged variant alone keeps
     its zeros: the base's weights then stay what they are, to the bit for methods that add to them.
 
-    Raises whatever the method raises: ValueError where it does not fit, NotImplementedError where it cannot merge.
+    Raises whatever the method raises: ValueError where it does not fit, or knows no other way of computing;
+    NotImplementedError where it cannot merge, or has nothing to copy.
     """
     try:
         adapted = build_adapted(base, variant.method, seed)
@@ -63,6 +64,8 @@ def subject(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[Subj
         facts = _facts(adapted, trained)
         if variant.merged:
             adapted.merge_adapter()
+        if variant.way != "own":
+            _change_way(adapted, variant)
         yield Subject(model=base, weights_bytes=_weights_bytes(base), facts=facts)
     finally:
         _take_off(base)
@@ -73,6 +76,17 @@ def _move_off_zero(trained: list[torch.nn.Parameter]) -> None:
         for parameter in trained:
             if not parameter.any():
                 parameter.normal_(std=STANDARD_DEVIATION)
+
+
+def _change_way(adapted: torch.nn.Module, variant: Variant) -> None:
+    layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        if not hasattr(layer, "fusing"):
+            raise ValueError(f"{variant.name}.way is {variant.way!r}: a {type(layer).__name__} has one way alone.")
+        layer.fusing = False
+        if variant.way == "copied":
+            for name in layer.active_adapters:
+                layer.copy_frozen(name)
 
 
 def _take_off(base: PreTrainedModel) -> None:

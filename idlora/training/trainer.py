@@ -168,7 +168,7 @@ class StepTrainer(Trainer):
         checkpointing = getattr(spec, CHECKPOINTING)
         passes = Passes(self.model, bf16=spec.bf16, graphs=not checkpointing)
         lengths = [len(row["input_ids"]) for row in tokenized.rows]
-        width = -(-(tokenized.row_length or max(lengths)) // 8) * 8
+        width = -(-(tokenized.row_length or max(lengths)) // 16) * 16  # what Triton compiles other kernels for
         if not passes.fits(width):
             return
         spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass

@@ -16,7 +16,7 @@ PATIENT = Limits(utilisation=1000, load=1000, drift=1000, spread=1000)
 
 def adapter(name: str = "low", peft_type: str = "LORA", **options: Any) -> Variant:
     """A variant on the attention's projections; what is no field of `Variant` is an argument of its PEFT config."""
-    own = {key: options.pop(key) for key in ("merged", "adapter_dtype") if key in options}
+    own = {key: options.pop(key) for key in ("merged", "adapter_dtype", "way") if key in options}
     arguments = {"r": 2, "target_modules": ["q_proj", "v_proj"]} | options
     return Variant(
         name=name,

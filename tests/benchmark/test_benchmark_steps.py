@@ -61,6 +61,34 @@ def test_after_a_variant_the_base_is_what_it_was_to_the_bit(base, plan, variant)
     assert [layer.self_attn.layer_idx for layer in decoder_layers(base)] == [0, 1]
 
 
+def test_every_way_of_computing_gives_the_same_logits_and_the_copies_are_counted(base) -> None:
+    found, weights = {}, {}
+    for way in ("own", "plain", "copied"):
+        with subject(base, adapter(way=way, **ROWS), 0) as measured:
+            found[way], weights[way] = last_logits(measured.model, scenario("prefill")), measured.weights_bytes
+            layers = [module for module in measured.model.modules() if hasattr(module, "fusing")]
+            assert [layer.fusing for layer in layers] == [way == "own"] * 4
+            assert [layer.needs_rows("default") for layer in layers] == [way == "copied"] * 4
+    untuned = last_logits(base, scenario("prefill"))
+    assert (found["own"] - untuned).abs().max() > 1e-3
+    assert torch.equal(found["plain"], found["own"])  # without a GPU there is no quicker way
+    assert torch.allclose(found["copied"], found["own"], atol=1e-5)
+    assert weights["copied"] - weights["plain"] == 4 * 4 * 2 * 4 * 32  # layers x bytes x k·r rows of the input's width
+
+
+def test_a_way_that_a_method_does_not_know_is_refused(base) -> None:
+    with (
+        pytest.raises(ValueError, match=r"low.way is 'plain': a Linear has one way alone"),
+        subject(base, adapter(way="plain"), 0),
+    ):
+        pass
+    hydra = adapter(way="copied", peft_type="HYDRALORA")
+    with pytest.raises(NotImplementedError, match="reads nothing out of the frozen weight"), subject(base, hydra, 0):
+        pass
+    with pytest.raises(ValueError, match=r"way is 'fast': choose own, plain, copied"):
+        adapter(way="fast")
+
+
 def test_nothing_that_is_trained_stays_at_zero_but_what_is_merged(base) -> None:
     for variant, zeros in ((adapter(), False), (adapter(**ROWS), False), (adapter(merged=True), True)):
         with subject(base, variant, 0) as found:

@@ -25,6 +25,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     """
 
     other_param_names = ("r", "scaling", "dropout")
+    fusing = True  # False: the way of plain PyTorch, to measure a quicker one against
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None):
         super().__init__()
@@ -71,7 +72,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.scaling]  # one may leave this layer alone
-        if len(active) == 1 and self.fuses(active[0], h):
+        if self.fusing and len(active) == 1 and self.fuses(active[0], h):
             return self.fused(active[0], h, *args, **kwargs)
         output = base_output = self.base_layer(h, *args, **kwargs)
         for adapter_name in active:
@@ -85,6 +86,10 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     def fused(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         """The output with one adapter, the quicker way; the rest of the arguments is the base layer's."""
         raise NotImplementedError
+
+    def copy_frozen(self, adapter_name: str) -> None:
+        """Have the adapter keep a copy of what it reads out of the frozen weight, and compute with that."""
+        raise NotImplementedError(f"{type(self).__name__} reads nothing out of the frozen weight")
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
         raise_unmergeable(type(self))

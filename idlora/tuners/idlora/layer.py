@@ -168,8 +168,12 @@ class IdLoraLinear(RoutedLayer):
         with readable_weight(self.get_base_layer()) as weight:
             return weight[pivots.flatten().long()]
 
+    def copy_frozen(self, adapter_name: str) -> None:
+        """The paper's own way: A_i are matrices beside W, and x_i = A_i h is a product. Bases of any kind have it."""
+        self.idlora_A[adapter_name] = self.frozen_rows(adapter_name).clone()
+
     def needs_rows(self, adapter_name: str) -> bool:
-        """Whether A itself is needed now: (W h)[S_i] knows nothing of a dropped h, nor of Gaussian rows."""
+        """Whether A itself is needed now: (W h)[S_i] knows nothing of a dropped h, nor of rows that are not W's own."""
         drops_input = self.idlora_drops_input[adapter_name] and self.training and self.dropout[adapter_name].p > 0
         return drops_input or adapter_name in self.idlora_A
 
