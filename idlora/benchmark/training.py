@@ -39,7 +39,7 @@ class TrainerScenario:
     Attributes:
         model: whose weights are random.
         methods: of tuning, one after another.
-        steps: of the trainer; the plain loop takes `plain_steps`.
+        steps: of the trainer; the plain loop takes `plain_steps`, or is left out where they are 0.
         batch_size: examples behind a step.
         max_length: most tokens of an example.
     """
@@ -54,8 +54,11 @@ class TrainerScenario:
     train: TrainSpec
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.plain_steps) <= WARMUP_STEPS:
-            raise ValueError(f"{self.name} has {self.steps} and {self.plain_steps} steps: {WARMUP_STEPS} are warm-up.")
+        if min(self.steps, self.plain_steps or self.steps) < WARMUP_STEPS + 2:
+            raise ValueError(
+                f"{self.name} has steps={self.steps}, plain_steps={self.plain_steps}: the first {WARMUP_STEPS} are "
+                f"warm-up, give {WARMUP_STEPS + 2} or more."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +91,9 @@ def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, 
     for method in scenario.methods:
         found = [
             _measured(scenario, method, loop, tokenized=tokenized, tokenizer=tokenizer, device=device)
-            for loop in (PLAIN, OURS, AGAIN)
+            for loop in ((PLAIN, OURS, AGAIN) if scenario.plain_steps else (OURS,))
         ]
-        fastest = max(row.tokens_per_second for row in found if row.loop != OURS)
+        fastest = max((row.tokens_per_second for row in found if row.loop != OURS), default=math.nan)
         yield from (replace(row, ratio=row.tokens_per_second / fastest) for row in found)
 
 

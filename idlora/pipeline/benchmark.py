@@ -110,13 +110,13 @@ def the_device() -> str:
 
 
 def device_folder(device: str, results_dir: Path | str) -> Path:
-    """results_dir/<device>: cpu, or the GPU's product name such as h200."""
+    """results_dir/<device>: cpu, or the GPU's product name up to its number, such as h200 and geforce-rtx-4090."""
     import torch
 
     from idlora.training.telemetry import device_name
 
-    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(device)).lower()).strip("-")
-    return Path(results_dir) / name.removeprefix("nvidia-")
+    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(device)).lower()).strip("-").removeprefix("nvidia-")
+    return Path(results_dir) / (re.match(r"[^0-9]*[^-]*", name)[0] if re.search(r"\d", name) else name)
 
 
 def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from idlora.pipeline.benchmark import chosen, device_folder, method_at, the_device
-from idlora.pipeline.compose import plain
+from idlora.pipeline.compose import compose, plain
 from idlora.pipeline.places import embedded_tokenizer
 from idlora.pipeline.typed import typed
 from idlora.records import environment
@@ -29,11 +29,19 @@ def trainer_scenarios(config: DictConfig) -> "list[TrainerScenario]":
         own, where = dict(written), f"suite.trainer.{name}"
         scale = own.pop("scale")
         methods = [method_at(each, scale, suite["dropout"]) for each in values["methods"] or own["methods"]]
-        model = typed(ModelSpec, own["model"], where=f"{where}.model")
+        model = _cut(own["model"], own.pop("layers"), where=f"{where}.model")
         train = typed(TrainSpec, {**suite["train"], "seed": values["seed"]}, where="suite.train")
         made = {"name": name, "model": model, "methods": tuple(methods), "train": train}
         scenarios.append(typed(TrainerScenario, own | made, where=where))
     return scenarios
+
+
+def _cut(model: str | dict[str, Any], layers: int, *, where: str) -> ModelSpec:
+    """A model of random weights with so many decoder layers, from its config or the name of one in configs/model."""
+    own = plain(compose("train", [f"model={model}", "scale=paper"]).model) if isinstance(model, str) else dict(model)
+    label = own["label"] if isinstance(model, dict) else f"{own['label']}, {layers} layers"
+    shape = {**own["shape"], "num_hidden_layers": layers}
+    return typed(ModelSpec, own | {"init": "random", "label": label, "shape": shape}, where=where)
 
 
 def measure_trainer(config: DictConfig, *, command: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{1000 * row['step_seconds_median']:.1f}",
                 f"{1000 * row['step_seconds_iqr']:.1f}",
                 f"{row['tokens_per_second']:,.0f}",
-                f"{row['ratio']:.2f}",
+                "—" if math.isnan(row["ratio"]) else f"{row['ratio']:.2f}",
                 f"{row['setup_seconds']:.1f}",
                 "—" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 1e9:.1f}",
             ]

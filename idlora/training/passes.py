@@ -12,8 +12,10 @@ The R rows of W tokens hold a micro-batch's examples packed (`idlora.data.packin
 and its gradient are those of the padded rows, at about half of their tokens. The head computes no logits that the loss
 does not read.
 
-Left out, and trained by the Trainer's own passes: several processes, DeepSpeed, liger-kernel, attention other than
-SDPA, windows shorter than a row, and models whose loss is not cross-entropy of their head (`Passes.fits` tries).
+Several processes add up their gradients once a step (`Passes.add_up`), outside of the graphs.
+
+Left out, and trained by the Trainer's own passes: DeepSpeed, liger-kernel, attention other than SDPA, windows shorter
+than a row, and models whose loss is not cross-entropy of their head (`Passes.fits` tries).
 """
 
 import logging
@@ -70,6 +72,23 @@ class Passes:
         loss.backward()
         decoder.backward(hidden.grad)
         return loss.detach()
+
+    def agree(self) -> None:
+        """Give every process of the launch the first one's trained numbers and buffers, as DDP does."""
+        for tensor in (*self.trained(), *self.model.buffers()):
+            torch.distributed.broadcast(tensor.data, src=0)
+
+    def add_up(self) -> None:
+        """Make the gradient of every process of the launch the sum of all of theirs, in one exchange."""
+        gradients = [parameter.grad for parameter in self.trained()]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(together)
+        pieces = together.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [piece.view_as(each) for piece, each in zip(pieces, gradients, strict=True)])
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that require a gradient."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def prepare(self, rows: int, width: int) -> None:
         """Make ready for a shape before it is met: of several the largest first, whose memory the others then share."""
@@ -178,7 +197,7 @@ class _Recorder:
 
     def __init__(self, passes: Passes):
         self.decode = passes.decode
-        self.trained = [parameter for parameter in passes.model.parameters() if parameter.requires_grad]
+        self.trained = passes.trained()
         self.gradients = [torch.zeros_like(parameter) for parameter in self.trained]
         self.pool, self.stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         self._warm_up()
@@ -191,7 +210,8 @@ class _Recorder:
 
     def record(self, work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # Threads of NCCL may ask the driver for events meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             result = work()
         return graph, result
 

@@ -6,6 +6,7 @@ folder/adapter|model/   the outcome
 """
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -154,7 +155,7 @@ def train(
 
 
 class StepTrainer(Trainer):
-    """The Trainer with our order of rows, on one GPU our passes, and checkpoints that are there whole or not at all."""
+    """The Trainer with our order of rows, on GPUs our passes, and checkpoints that are there whole or not at all."""
 
     order: Sampler[int]
     passes: Passes | None = None
@@ -162,15 +163,19 @@ class StepTrainer(Trainer):
     def own_passes(self, tokenized: TokenizedSet) -> None:
         """Have `Passes` do the passes where they compute the model's own loss, and record the largest."""
         spec = self.args
-        plain = spec.world_size == 1 and spec.deepspeed is None and not spec.use_liger_kernel
-        if not (plain and self.model_accepts_loss_kwargs):
+        if spec.deepspeed is not None or spec.use_liger_kernel or not self.model_accepts_loss_kwargs:
             return
         checkpointing = getattr(spec, CHECKPOINTING)
         passes = Passes(self.model, bf16=spec.bf16, graphs=not checkpointing)
         lengths = [len(row["input_ids"]) for row in tokenized.rows]
         width = -(-(tokenized.row_length or max(lengths)) // 16) * 16  # what Triton compiles other kernels for
-        if not passes.fits(width):
+        if not launching.least(passes.fits(width)):
             return
+        if (
+            spec.world_size > 1
+        ):  # DDP would exchange gradients within every backward pass: it is not put around the model
+            self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+            passes.agree()
         spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
         self.passes, self.data_collator.width = passes, width
         self._tokens = torch.zeros((), dtype=torch.int64, device=spec.device)
@@ -185,10 +190,15 @@ class StepTrainer(Trainer):
             model.train()
         inputs = self._prepare_inputs(inputs)
         self._tokens += count_tokens(inputs["position_ids"])
-        return self.passes(inputs, num_items_in_batch)
+        loss = self.passes(inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients and self.args.world_size > 1:
+            self.passes.add_up()
+        return loss * self.args.world_size  # the Trainer logs the mean over the processes of what is a sum
 
     def log(self, logs, *arguments, **options) -> None:
         if self.passes is not None:
+            if self.args.world_size > 1:
+                torch.distributed.all_reduce(self._tokens)
             self.state.num_input_tokens_seen += int(self._tokens)
             self._tokens.zero_()
         super().log(logs, *arguments, **options)

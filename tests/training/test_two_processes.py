@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from cells import METHODS, furthest, log, probe, run, saved_weights, schedule, watched
-from two_processes import JOBS, train_jobs
+from two_processes import JOBS, PACKED, train_jobs, train_packed
 
 from idlora.data import TokenizedSet
 from idlora.training import build_base, load_finished
@@ -73,6 +73,24 @@ def test_two_processes_give_the_training_of_one(launch, job, together, alone):
         assert rank["division"] == [micro_batch, 4 // micro_batch]
     assert losses(both) == pytest.approx(losses(one), rel=1e-5)
     assert furthest(saved_weights(both), saved_weights(one)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def packed(base, tokenized, tmp_path_factory) -> Path:
+    """The folder of what two processes trained on packed passes."""
+    here = tmp_path_factory.mktemp("packed")
+    forks.together(train_packed, here, base, tokenized.rows, folder=here / "printed")
+    return here
+
+
+@pytest.mark.parametrize("job", PACKED)
+def test_two_processes_on_packed_passes_give_the_training_of_one_on_padded_ones(job, packed, alone):
+    first, second = ranks(packed / job)
+    assert (first["passes"], first["accumulation"]) == ("packed", 2)
+    assert first["weights"] == second["weights"]
+    assert losses(packed / job) == pytest.approx(losses(alone(job)), rel=1e-5)
+    assert furthest(saved_weights(packed / job), saved_weights(alone(job))) < 1e-5
+    assert first["tokens_per_second"] > 0
 
 
 def test_half_the_batch_would_be_another_training(base, tokenized, alone, tmp_path):

@@ -9,7 +9,7 @@ from cells import METHODS, SHORT, run, schedule, watched
 
 from idlora.data import TokenizedSet
 from idlora.pipeline.shell import quiet
-from idlora.training import ModelSpec, launching
+from idlora.training import ModelSpec, build_adapted, build_base, launching, trainer
 
 JOBS = {
     name: (name, {"micro_batch_size": 4}, None) for name in METHODS
@@ -34,6 +34,35 @@ def train_jobs(folder: Path, names: list[str], base: ModelSpec, rows: list[dict]
         seen["world"] = [torch.distributed.get_world_size(), resources.processes]
         seen["division"] = [resources.micro_batch_size, resources.accumulation]
         (folder / name / f"rank-{torch.distributed.get_rank()}.json").write_text(json.dumps(seen))
+
+
+PACKED = {name: (name, {"micro_batch_size": 2}) for name in ("full", "lora", "idlora", "moelora")}
+"""name → (method, changes of the schedule) of the trainings on packed passes."""
+
+
+def train_packed(folder: Path, base: ModelSpec, rows: list[dict]) -> None:
+    """The same on packed passes, as on GPUs; the second rank begins with other weights, which are the first's then."""
+    torch.set_num_threads(1)
+    quiet()
+    trainer.PACKS_ON = ("cpu",)
+    launching.join()
+    for name, (method, changes) in PACKED.items():
+        tokenized = TokenizedSet(rows, [str(index) for index in range(len(rows))])
+        model, tokenizer = build_base(base)
+        model = build_adapted(model, METHODS[method], 0)
+        if launching.rank() == 1:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.requires_grad:
+                        parameter += 1
+        spec = schedule(**changes)
+        resources = trainer.train(
+            model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=folder / name
+        )
+        seen = {"passes": resources.passes, "accumulation": resources.accumulation}
+        seen |= {"tokens_per_second": resources.tokens_per_second, "timed": resources.steps_timed}
+        seen["weights"] = sum(float(each.double().sum()) for each in model.parameters() if each.requires_grad)
+        (folder / name / f"rank-{launching.rank()}.json").write_text(json.dumps(seen))
 
 
 def agree(folder: Path) -> None:

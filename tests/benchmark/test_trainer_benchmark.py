@@ -1,0 +1,94 @@
+"""suite=trainer of scripts/benchmark.py as it is typed, on small shapes: the trainer beside a plain loop."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from byte_tokenizer import byte_tokenizer
+
+from idlora.benchmark.training import AGAIN, OURS, PLAIN, drawn_examples, plain_loop
+from idlora.pipeline.compose import compose
+from idlora.pipeline.trainer_benchmark import trainer_scenarios
+from idlora.pipeline.typed import ConfigError
+from idlora.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_model, train
+
+SMALL = "{model_type: llama, vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_attention_heads: 4, "
+SMALL += "num_key_value_heads: 2}"
+ASKED = (
+    "suite=trainer", "scenarios=[smollm2_135m]", "methods=[lora,full]", "suite.train.batch_size=4", "suite.dropout=0",
+    "suite.trainer.smollm2_135m.steps=6", "suite.trainer.smollm2_135m.plain_steps=5",
+    "suite.trainer.smollm2_135m.layers=2", "suite.trainer.smollm2_135m.model.dtype=float32",
+    f"suite.trainer.smollm2_135m.model.shape={SMALL}",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    asked = [part.replace("full", "fft") for part in ASKED]
+    command = [sys.executable, "scripts/benchmark.py", *asked, f"results_dir={results}"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "LoRA, trainer (padded): " in done.stdout
+    return results / "cpu"
+
+
+def test_each_method_is_trained_by_the_loop_by_the_trainer_and_by_the_loop_again(written: Path) -> None:
+    with (written / "trainer.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["loop"]) for row in rows] == [
+        (method, loop) for method in ("LoRA", "FFT") for loop in (PLAIN, OURS, AGAIN)
+    ]
+    for row in rows:
+        assert float(row["tokens_per_second"]) > 0
+        fastest = max(
+            float(each["tokens_per_second"])
+            for each in rows
+            if each["method"] == row["method"] and each["loop"] != OURS
+        )
+        assert float(row["ratio"]) == pytest.approx(float(row["tokens_per_second"]) / fastest, rel=1e-4)
+    assert "| SmolLM2-135M | LoRA | trainer | padded |" in (written / "trainer.md").read_text()
+    assert json.loads((written / "trainer.json").read_text())["command"].startswith("python scripts/benchmark.py")
+
+
+def test_both_train_on_the_same_rows_to_the_same_loss(tmp_path: Path) -> None:
+    shape = {"model_type": "llama", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    spec = ModelSpec(name="small", label="small", path_or_id="none", init="random", shape=shape)
+    lora = MethodSpec(
+        name="lora", label="LoRA", kind="peft", peft_type="LORA", arguments={"r": 4, "target_modules": ["q_proj"]}
+    )
+    rows = drawn_examples(4, vocabulary=300, longest=64)
+    schedule = TrainSpec(learning_rate=1e-2, epochs=1, batch_size=4, max_steps=1)
+    losses = [
+        loss for _, _, loss in plain_loop(build_adapted(build_model(spec), lora, 0), rows.rows, train=schedule, steps=1)
+    ]
+    ours = train(
+        model=build_adapted(build_model(spec), lora, 0), tokenizer=byte_tokenizer(), tokenized=rows, spec=schedule,
+        base=spec, folder=tmp_path,
+    )  # fmt: skip
+    assert losses == pytest.approx([ours.final_loss], rel=1e-5)
+
+
+def test_examples_are_always_the_same_and_as_long_as_the_mixtures() -> None:
+    rows = drawn_examples(2000, vocabulary=49152, longest=512).rows
+    assert rows[:5] == drawn_examples(5, vocabulary=49152, longest=512).rows
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows], dtype=torch.float)
+    assert 100 < lengths.mean() < 130
+    assert lengths.max() == 512
+
+
+def test_what_the_suite_does_not_have_is_refused() -> None:
+    def scenarios(*asked: str):
+        return trainer_scenarios(compose("benchmark", ["suite=trainer", *asked]))
+
+    assert [each.model.shape["num_hidden_layers"] for each in scenarios()] == [30, 8, 8, 8]
+    assert {each.train.batch_size for each in scenarios()} == {32}
+    with pytest.raises(ConfigError, match="scenarios=nonsense is none of the suite's"):
+        scenarios("scenarios=[nonsense]")
+    with pytest.raises(ConfigError, match="warm-up, give 5 or more"):
+        scenarios("suite.trainer.mistral_7b.steps=4")
