@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 
 def test_the_readmes_table_is_the_committed_one(repository: Path) -> None:
     shown = re.search(r"<!-- table1 -->\n(.*?)<!-- /table1 -->", (repository / "README.md").read_text(), re.DOTALL)[1]
@@ -45,3 +47,11 @@ def test_every_make_target_that_the_readme_names_is_in_the_makefile(repository: 
 
 def test_no_time_is_left_open(repository: Path) -> None:
     assert not re.search(r"TIME[A-Z0-9]", (repository / "README.md").read_text())
+
+
+@pytest.mark.parametrize("name", ["trainer", "evaluation"])
+def test_the_page_on_speed_shows_the_committed_measurements(name, repository):
+    page = (repository / "docs" / "speed.md").read_text()
+    shown = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", page, re.DOTALL)[1]
+    assert shown in (repository / "results" / "h100" / f"{name}.md").read_text()
+    assert shown.count("\n") > 5

@@ -224,7 +224,16 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     import torch  # seconds to import: a finished cell needs none of it
 
     from idlora.pipeline.preflight import estimated_bytes, fitted_now  # which know of cells themselves
-    from idlora.training import Laps, build_adapted, build_data, build_model, count_parameters, shared_base, train
+    from idlora.training import (
+        Laps,
+        build_adapted,
+        build_data,
+        build_model,
+        count_parameters,
+        packed_length,
+        shared_base,
+        train,
+    )
 
     laps = Laps()
     torch.set_num_threads(cell.threads)
@@ -233,11 +242,12 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     if cell.method.kind == "none":
         untuned = build_model(dataclasses.replace(cell.model, init="random"), "meta")  # counting needs no weights
         return count_parameters(untuned) | {"parameters_trainable": 0}
-    cell = fitted_now(cell)
     model, tokenizer = shared_base.take(cell.model)
     laps.end("base")
     tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
     laps.end("data")
+    length = packed_length(tokenized, cell.train, processes=cell.launch.processes)
+    cell = fitted_now(cell, length=length)
     model = build_adapted(model, cell.method, cell.train.seed)
     laps.end("adapter")
     resources = train(
@@ -256,7 +266,7 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     return dataclasses.asdict(resources) | {
         "launch": cell.launch.mode,
         "startup_seconds": laps.seconds | {"trainer": resources.setup_seconds},
-        "memory_estimate_bytes": estimated_bytes(cell) if torch.cuda.is_available() else None,
+        "memory_estimate_bytes": estimated_bytes(cell, length=length) if torch.cuda.is_available() else None,
     }
 
 

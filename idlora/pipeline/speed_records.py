@@ -1,5 +1,6 @@
 """A measured evaluation → evaluation.csv, evaluation.md and provenance.json of the device's folder in results."""
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ from idlora.report.speed import write_speed
 
 MACHINES = ("results_dir=", "data_root=", "into=")
 """Beginnings of arguments that say where things lie on this machine."""
+
+FOLDER = re.compile(r"=/.*")
+"""What another argument says of a place on this machine."""
 
 
 def record_speed(
@@ -41,7 +45,9 @@ def record_speed(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = Path(into) if into else device_folder(device, results_dir)
     name, found = label or model["label"], environment()
-    typed = shlex.join(["python", *(part for part in sys.argv if not part.startswith(MACHINES))])
+    typed = shlex.join(
+        ["python", *(FOLDER.sub("=<folder>", part) for part in sys.argv if not part.startswith(MACHINES))]
+    )
     own = benchmark_environment(name, model["dtype"], torch.device(device))
     own |= {"weights": model["init"], "command": typed, "lm_eval": found["packages"].get("lm-eval")}
     asked = [f"{protocol.benchmark} {protocol.name}" for protocol in subject.protocols]

@@ -27,6 +27,7 @@ _HOME = {
     "NonFiniteLoss": "trainer",
     "OutOfMemory": "trainer",
     "TrainingFailed": "trainer",
+    "packed_length": "trainer",
     "train": "trainer",
     "shared_base": "bases",
     "Laps": "telemetry",

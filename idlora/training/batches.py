@@ -82,10 +82,18 @@ class Collator(DataCollatorForSeq2Seq):
         }
 
 
-def packed_rows(lengths: Sequence[int], *, examples: int, width: int) -> int:
-    """How many rows of `width` a micro-batch of so many examples takes when packed: the most of 64 drawn at random."""
-    draws, generator = [], random.Random(0)
-    for _ in range(64):
-        drawn = sorted(generator.sample(lengths, min(examples, len(lengths))), reverse=True)
-        draws.append(len(best_fit(drawn, width)))
-    return max(draws)
+def packed_width(tokenized: TokenizedSet) -> int:
+    """Tokens of the rows that examples are packed in, a multiple of 16: for others Triton would compile once more."""
+    return -(-(tokenized.row_length or max(len(row["input_ids"]) for row in tokenized.rows)) // 16) * 16
+
+
+def packed_rows(tokenized: TokenizedSet, *, examples: int) -> int:
+    """How many rows of `packed_width` a micro-batch of so many examples is packed in: the most of 64 drawn at random.
+
+    Rows that are packed already stay what they are.
+    """
+    if tokenized.row_length is not None:
+        return examples
+    lengths, draw = [len(row["input_ids"]) for row in tokenized.rows], random.Random(0)
+    drawn = (sorted(draw.sample(lengths, min(examples, len(lengths))), reverse=True) for _ in range(64))
+    return max(len(best_fit(some, packed_width(tokenized))) for some in drawn)

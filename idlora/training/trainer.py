@@ -28,7 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from idlora.data import TokenizedSet
 from idlora.training import launching, telemetry
 from idlora.training.adapters import record_base
-from idlora.training.batches import Collator, packed_rows, sampler
+from idlora.training.batches import Collator, packed_rows, packed_width, sampler
 from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
 from idlora.training.passes import Passes, count_tokens, is_out_of_memory
 from idlora.training.spec import ModelSpec, TrackingSpec, TrainSpec
@@ -154,6 +154,14 @@ def train(
     )
 
 
+def packed_length(tokenized: TokenizedSet, spec: TrainSpec, *, processes: int) -> int | None:
+    """Tokens that a row of a pass takes, padding included, where `Passes` pack it; None where they do not."""
+    if not (torch.cuda.is_available() and "cuda" in PACKS_ON) or spec.deepspeed is not None or spec.liger_kernel:
+        return None
+    examples = spec.division(processes)[0]
+    return -(-packed_rows(tokenized, examples=examples) * packed_width(tokenized) // examples)
+
+
 class StepTrainer(Trainer):
     """The Trainer with our order of rows, on GPUs our passes, and checkpoints that are there whole or not at all."""
 
@@ -167,21 +175,18 @@ class StepTrainer(Trainer):
             return
         checkpointing = getattr(spec, CHECKPOINTING)
         passes = Passes(self.model, bf16=spec.bf16, graphs=not checkpointing)
-        lengths = [len(row["input_ids"]) for row in tokenized.rows]
-        width = -(-(tokenized.row_length or max(lengths)) // 16) * 16  # what Triton compiles other kernels for
+        width = packed_width(tokenized)
         if not launching.least(passes.fits(width)):
             return
-        if (
-            spec.world_size > 1
-        ):  # DDP would exchange gradients within every backward pass: it is not put around the model
+        if spec.world_size > 1:
+            # DDP would exchange gradients within a backward pass, which is a graph: it is not put around the model.
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
             passes.agree()
         spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
         self.passes, self.data_collator.width = passes, width
         self._tokens = torch.zeros((), dtype=torch.int64, device=spec.device)
-        rows = spec.per_device_train_batch_size
         self.model.train()
-        passes.prepare(rows if tokenized.row_length else packed_rows(lengths, examples=rows, width=width), width)
+        passes.prepare(packed_rows(tokenized, examples=spec.per_device_train_batch_size), width)
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self.passes is None:

@@ -8,8 +8,9 @@ import torch
 from cells import METHODS, furthest, log, run, saved_weights, schedule
 from torch import nn
 
+from idlora.data import TokenizedSet
 from idlora.training import build_adapted, build_base, trainer
-from idlora.training.batches import Collator, packed_rows
+from idlora.training.batches import Collator, packed_rows, packed_width
 from idlora.training.passes import Passes, count_tokens, within_examples
 
 WIDTH = 48
@@ -66,9 +67,24 @@ def test_tokens_are_counted_without_padding(tokenized, tokenizer):
     assert packed["input_ids"].numel() > int(count_tokens(packed["position_ids"]))
 
 
-def test_the_rows_of_a_packed_micro_batch_are_bounded_by_what_is_drawn():
-    assert packed_rows([10] * 100, examples=8, width=40) == 2
-    assert packed_rows([30, 30, 30], examples=8, width=40) == 3
+def of_lengths(*lengths: int, row_length: int | None = None) -> TokenizedSet:
+    rows = [{"input_ids": [5] * length, "labels": [5] * length} for length in lengths]
+    return TokenizedSet(rows=rows, ids=[str(index) for index in range(len(rows))], row_length=row_length)
+
+
+def test_the_rows_of_a_packed_micro_batch_follow_from_the_lengths(monkeypatch):
+    short, long = of_lengths(*[8] * 100), of_lengths(*[30] * 3)
+    assert (packed_width(short), packed_width(long)) == (16, 32)
+    assert (packed_rows(short, examples=8), packed_rows(long, examples=8)) == (4, 3)
+    packed = of_lengths(40, 48, row_length=48)
+    assert (packed_width(packed), packed_rows(packed, examples=2)) == (48, 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    spec = schedule(batch_size=8, micro_batch_size="auto")
+    assert trainer.packed_length(short, spec, processes=1) == 8
+    assert trainer.packed_length(packed, schedule(batch_size=2), processes=1) == 48
+    assert trainer.packed_length(short, replace(spec, deepspeed={}), processes=1) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert trainer.packed_length(short, spec, processes=1) is None
 
 
 def test_a_model_whose_loss_is_another_is_told_from_one_that_fits(base):

@@ -47,24 +47,24 @@ class Kind:
     def trains(self) -> bool:
         return self.first.method.kind != "none"
 
-    def training(self, micro_batch: int | None = None) -> "Memory":
-        """Of one GPU; see `idlora.training.memory.estimate`."""
+    def training(self, micro_batch: int | None = None, *, length: int | None = None) -> "Memory":
+        """Of one GPU; see `idlora.training.memory.estimate`. None is a `length` of all that a row may have."""
         from idlora.training.memory import estimate
 
         cell = self.first
         return estimate(
-            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
-            micro_batch=micro_batch,
+            self.shape, cell.method, cell.train, length=length or cell.data.max_length,
+            processes=cell.launch.processes, micro_batch=micro_batch,
         )  # fmt: skip
 
-    def fitting(self, gpu_bytes: int) -> TrainSpec | None:
-        """The schedule as such a GPU holds it; see `idlora.training.memory.fitting`."""
+    def fitting(self, gpu_bytes: int, *, length: int | None = None) -> TrainSpec | None:
+        """The schedule as such a GPU holds it; see `idlora.training.memory.fitting`, and `training` for `length`."""
         from idlora.training.memory import fitting
 
         cell = self.first
         return fitting(
-            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
-            gpu_bytes=gpu_bytes,
+            self.shape, cell.method, cell.train, length=length or cell.data.max_length,
+            processes=cell.launch.processes, gpu_bytes=gpu_bytes,
         )  # fmt: skip
 
     def inference(self) -> "Memory":

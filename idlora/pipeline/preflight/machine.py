@@ -216,17 +216,18 @@ def room_on(found: Sequence[Gpu], cell: Cell) -> int:
     return memory if cell.launch.memory_gb is None else min(memory, int(cell.launch.memory_gb * 1e9))
 
 
-def fitted(cell: Cell, room: int) -> Cell:
+def fitted(cell: Cell, room: int, *, length: int | None = None) -> Cell:
     """The cell with `train.micro_batch_size` and `train.gradient_checkpointing` as `room` bytes allow.
 
-    The effective batch stays. The cell is as it was where not even one row is estimated to fit, where its processes
-    cannot share the batch, which `kinds.misfits` tells, and where the base's shape is not known.
+    `length` is what a row of the batch takes, in tokens; None is all that it may have. The effective batch stays. The
+    cell is as it was where not even one row is estimated to fit, where its processes cannot share the batch, which
+    `kinds.misfits` tells, and where the base's shape is not known.
     """
     if cell.method.kind == "none":
         return cell
     (kind,) = kinds_of([cell])
     try:
-        train = None if kind.body is None else kind.fitting(room)
+        train = None if kind.body is None else kind.fitting(room, length=length)
     except ValueError:
         return cell
     return cell if train is None else replace(cell, train=train)
@@ -237,7 +238,7 @@ def fitted_here(cell: Cell) -> Cell:
     return fitted(cell, room_on(gpus(), cell)) if gpus() else fitted_now(cell)
 
 
-def fitted_now(cell: Cell) -> Cell:
+def fitted_now(cell: Cell, *, length: int | None = None) -> Cell:
     """`fitted` to what is free for this process now: on its GPU within its launch's cap, else in the machine's memory.
 
     The processes of one launch come to the same schedule, that of the one with least. Without a GPU a cell that leaves
@@ -248,7 +249,7 @@ def fitted_now(cell: Cell) -> Cell:
 
     if gpus():
         free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)))
+        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)), length=length)
     if "auto" not in (cell.train.micro_batch_size, cell.train.gradient_checkpointing):
         return cell
     return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes))
@@ -259,7 +260,7 @@ def fitted_to_the_papers(cell: Cell) -> Cell:
     return fitted_here(cell) if gpus() else fitted(cell, int(1e9 * (cell.launch.memory_gb or A800_GB)))
 
 
-def estimated_bytes(cell: Cell) -> int | None:
+def estimated_bytes(cell: Cell, *, length: int | None = None) -> int | None:
     """What training the cell is estimated to allocate on each GPU; None where that is not known."""
     (kind,) = kinds_of([cell])
-    return None if kind.body is None else kind.training().allocated
+    return None if kind.body is None else kind.training(length=length).allocated
