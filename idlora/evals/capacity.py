@@ -40,6 +40,16 @@ def texts_side_by_side(model) -> int:
     return MOST_ROWS if model.device.type == "cuda" else CPU_ROWS
 
 
+def logits_at_once(model) -> int:
+    """Logits that one forward pass may give for a loss: with their float32 copies a tenth of the memory.
+
+    On a CPU a fixed number, half a gigabyte of each copy: more at once are no faster there.
+    """
+    if model.device.type != "cuda":
+        return 2**27
+    return max(1, int(0.1 * _beside_weights(model)) // (model.dtype.itemsize + 3 * 4))
+
+
 def shared_rows(model, *, length: int) -> int:
     """Copies of keys and values of ``length`` tokens that one forward pass may have: a tenth of the memory."""
     return max(1, int(0.1 * _beside_weights(model)) // (key_value_bytes(model) * length))

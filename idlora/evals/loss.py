@@ -12,14 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from idlora.evals.batching import PREFILL_TOKENS, Batch, context_of, encode, evaluating, left_padded, seconds
-from idlora.evals.capacity import texts_side_by_side
+from idlora.evals.capacity import logits_at_once, texts_side_by_side
 from idlora.evals.items import Prompt
 from idlora.evals.protocol import Protocol
 from idlora.evals.throughput import COST, cost
 from idlora.records import LEFT_OUT
-
-LOGITS = 2**27
-"""Most logits of one forward pass that are kept: their float32 copies take half a gigabyte each."""
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt (at least one), and of its response with the end token."""
@@ -37,7 +34,8 @@ def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[floa
     """
     found = [math.nan] * len(pairs)
     with evaluating(model):
-        for some in _passes(pairs, batch_size, vocabulary=model.get_input_embeddings().num_embeddings):
+        tokens = logits_at_once(model) // model.get_input_embeddings().num_embeddings
+        for some in _passes(pairs, batch_size, tokens=tokens):
             kept = max(len(pairs[index][1]) for index in some)
             stems = [[*pairs[index][0], *pairs[index][1][:-1]] for index in some]
             ids, mask, positions = left_padded(stems, model.device)
@@ -52,14 +50,14 @@ def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[floa
     return found
 
 
-def _passes(pairs: Sequence[Pair], batch_size: int, *, vocabulary: int) -> Iterator[list[int]]:
-    """Which pairs go through the model together: rows of like length, the longest first."""
+def _passes(pairs: Sequence[Pair], batch_size: int, *, tokens: int) -> Iterator[list[int]]:
+    """Which pairs go through the model together: rows of like length, the longest first, with logits of `tokens`."""
     order = sorted(range(len(pairs)), key=lambda index: (-sum(map(len, pairs[index])), index))
     some: list[int] = []
     for index in order:
         width, kept = sum(map(len, pairs[(some or [index])[0]])), max(len(pairs[i][1]) for i in (*some, index))
         rows = len(some) + 1
-        if some and (rows > batch_size or rows * width > PREFILL_TOKENS or rows * kept * vocabulary > LOGITS):
+        if some and (rows > batch_size or rows * width > PREFILL_TOKENS or rows * kept > tokens):
             yield some
             some = []
         some.append(index)

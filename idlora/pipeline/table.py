@@ -73,7 +73,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
     runs = distinct(cells)
     if workers > 1 and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
         sharing = -(-workers // visible_gpus())
-        runs = [cell if cell.sharded else _on_part_of_a_gpu(cell, sharing) for cell in runs]
+        runs = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in runs]
     waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
     threads = max((cell.threads for cell in waiting), default=1)
     with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
@@ -108,7 +108,7 @@ def distinct(cells: Iterable[Cell]) -> list[Cell]:
     return list(runs.values())
 
 
-def _on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
+def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
     """The cell with one GPU, of whose memory it takes a fair share where several workers use it."""
     from idlora.pipeline.preflight import gpus, room_on
 

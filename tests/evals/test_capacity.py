@@ -11,7 +11,14 @@ from texts import TEXTS, protocol, rows
 
 from idlora.evals import capacity
 from idlora.evals.answers import Share
-from idlora.evals.capacity import CPU_ROWS, MOST_ROWS, answers_side_by_side, key_value_bytes, shared_rows
+from idlora.evals.capacity import (
+    CPU_ROWS,
+    MOST_ROWS,
+    answers_side_by_side,
+    key_value_bytes,
+    logits_at_once,
+    shared_rows,
+)
 
 
 def on_gpu(model, monkeypatch, *memory: int, allowed: float = 1.0):
@@ -44,6 +51,9 @@ def test_what_fits_follows_from_the_smallest_gpus_memory_beside_the_weights(monk
     assert answers_side_by_side(on_gpu(model, monkeypatch, weights // 2), length=100) == 1
     assert answers_side_by_side(on_gpu(model, monkeypatch, 10**15), length=100) == MOST_ROWS
     assert answers_side_by_side(model, length=100) == CPU_ROWS
+    logits = weights + 10 * 640 * (model.dtype.itemsize + 12) + 10
+    assert logits_at_once(on_gpu(model, monkeypatch, logits)) == 640
+    assert logits_at_once(model) == 2**27
     copies = weights + 10 * 7 * 50 * key_value_bytes(model) + 10
     assert shared_rows(on_gpu(model, monkeypatch, copies), length=50) == 7
 

@@ -257,7 +257,10 @@ def test_too_little_memory_halves_the_pass_and_goes_on_from_the_last_checkpoint(
     assert resources["steps_timed"] < 12  # of the second session, which began at a checkpoint
     steps = [json.loads(line)["step"] for line in curve(tmp_path)]
     assert steps == list(range(1, 13))
-    assert "out_of_memory_at_micro_batch_size" not in run_in(unbroken(12, *launch)).resources
+    whole = run_in(unbroken(12, *launch)).resources
+    assert "out_of_memory_at_micro_batch_size" not in whole
+    assert set(whole["startup_seconds"]) == {"imports", "base", "data", "adapter", "trainer"}
+    assert min(whole["startup_seconds"].values()) > 0
 
 
 def test_the_command_hears_of_the_steps_of_its_ranks(unbroken):

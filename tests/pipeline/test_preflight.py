@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,12 +20,31 @@ from idlora.evals.task import load_task
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose, compose_cell, subject_from_config
 from idlora.pipeline.places import datasets
-from idlora.pipeline.preflight import NotReady, estimates, fitted, kinds_of, missing, needs, require, require_evaluation
+from idlora.pipeline.preflight import (
+    NotReady,
+    estimates,
+    fitted,
+    fitted_now,
+    kinds_of,
+    missing,
+    needs,
+    require,
+    require_evaluation,
+)
 from idlora.pipeline.preflight.disk import Need, lacking
 from idlora.pipeline.preflight.hub import DATASET, Sources, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
-from idlora.pipeline.preflight.machine import Gpu, Machine, fitted_to_the_papers, gpu_lacks, memory_lacks, unusable
+from idlora.pipeline.preflight.machine import (
+    Gpu,
+    Machine,
+    fitted_to_the_papers,
+    gpu_lacks,
+    memory_lacks,
+    slow_on_cpu,
+    unusable,
+)
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
+from idlora.pipeline.table import on_part_of_a_gpu
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
 
@@ -356,6 +376,45 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     padded, packed = (fitted(lora, 45 * 10**9, length=length).train.micro_batch_size for length in (None, 128))
     assert 1 < padded < packed == 16  # rows that take fewer tokens than they may have
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
+
+
+@pytest.mark.parametrize(("free", "reserved", "cap"), [(20, 0, None), (15, 5, None), (60, 0, 20), (60, 60, 20)])
+def test_a_pass_is_fitted_to_the_memory_that_is_free_and_to_a_workers_share(
+    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, cap: int | None
+) -> None:
+    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(80),))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free * 10**9, 80 * 10**9))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: reserved * 10**9)
+    cell = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=2, memory_gb=cap))
+    assert fitted_now(cell, length=128) == fitted(cell, 20 * 10**9, length=128)
+    assert fitted(cell, 20 * 10**9, length=128) != fitted(cell, 60 * 10**9, length=128)
+
+
+def test_without_a_gpu_what_is_auto_is_fitted_to_the_machines_memory(
+    paper: dict[str, Cell], tiny: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fitted_now(tiny) == tiny
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 30 * 10**9))
+    asked = dataclasses.replace(tiny.train, micro_batch_size="auto", gradient_checkpointing="auto")
+    whole = fitted_now(dataclasses.replace(tiny, train=asked)).train
+    assert (whole.micro_batch_size, whole.gradient_checkpointing) == (asked.batch_size, False)
+    assert fitted_now(paper["lora"]) == fitted(paper["lora"], 30 * 10**9)  # of two processes
+
+
+def test_a_real_model_on_the_cpu_is_told_to_be_slow_and_a_small_one_is_not(paper: dict[str, Cell], tiny: Cell) -> None:
+    small = dataclasses.replace(paper["lora"].model, dtype="float32")
+    (line,) = slow_on_cpu((), kinds_of([tiny, dataclasses.replace(paper["lora"], model=small)]))
+    assert line == "No GPU is visible: LLaMA-3-8B (8030M parameters) trains on the CPU, slowly."
+    assert list(slow_on_cpu((gpu(80),), kinds_of([paper["lora"]]))) == []
+    assert list(slow_on_cpu((), kinds_of([tiny, paper["base"]]))) == []
+
+
+def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idlora.pipeline.preflight.gpus", lambda: (gpu(80),))
+    assert on_part_of_a_gpu(paper["lora"], 4).launch == Launch(memory_gb=20.0)
+    assert on_part_of_a_gpu(paper["lora"], 1).launch == Launch()
+    capped = dataclasses.replace(paper["lora"], launch=Launch(memory_gb=40.0))
+    assert on_part_of_a_gpu(capped, 2).launch == Launch(memory_gb=20.0)
 
 
 def test_a_model_folder_is_looked_through(tiny: Cell, tmp_path: Path, results: Path) -> None:

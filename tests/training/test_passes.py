@@ -8,7 +8,7 @@ import torch
 from cells import METHODS, furthest, log, run, saved_weights, schedule
 from torch import nn
 
-from idlora.data import TokenizedSet
+from idlora.data import TokenizedSet, pack
 from idlora.training import build_adapted, build_base, trainer
 from idlora.training.batches import Collator, packed_rows, packed_width
 from idlora.training.passes import Passes, count_tokens, within_examples
@@ -128,6 +128,28 @@ def test_a_training_on_packed_passes_has_the_loss_curve_of_padded_ones(
     assert packed.tokens_per_second > 0
     run(tmp_path / "other", base, METHODS[name], tokenized, replace(spec, seed=1))
     assert furthest(saved_weights(tmp_path / "packed"), saved_weights(tmp_path / "other")) > 1e-5
+
+
+def test_gradient_checkpointing_has_packed_passes_without_graphs(base, tokenized, tmp_path, packs_here, caplog):
+    spec = schedule(max_steps=4, gradient_checkpointing=True, learning_rate=0.1)
+    _, packed = run(tmp_path / "packed", base, METHODS["idlora"], tokenized, spec)
+    assert (packed.passes, packed.gradient_checkpointing) == ("packed", True)
+    assert "CUDA graph" not in caplog.text  # none was tried
+    trainer.PACKS_ON = ()  # put back by the fixture
+    run(tmp_path / "padded", base, METHODS["idlora"], tokenized, replace(spec, gradient_checkpointing=False))
+    losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("packed", "padded")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_rows_that_are_packed_already_are_trained_as_they_are(base, tokenized, tmp_path, packs_here):
+    packs = pack(tokenized, WIDTH)
+    spec = schedule(max_steps=2, batch_size=4, micro_batch_size=2, learning_rate=0.1)
+    _, ours = run(tmp_path / "ours", base, METHODS["lora"], packs, spec)
+    trainer.PACKS_ON = ()  # put back by the fixture
+    _, theirs = run(tmp_path / "theirs", base, METHODS["lora"], packs, spec)
+    assert (ours.passes, theirs.passes) == ("packed", "padded")
+    losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("ours", "theirs")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(base, tokenized, tmp_path, packs_here):

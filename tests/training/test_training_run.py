@@ -1,6 +1,7 @@
 import copy
 import math
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from idlora.data import TokenizedSet
 from idlora.training import (
+    Laps,
     MethodSpec,
     NonFiniteLoss,
     OutOfMemory,
@@ -270,3 +272,15 @@ def test_the_figures_count_what_is_there(base, tokenized, tmp_path):
     assert (resources.device, resources.threads, resources.processes) == ("cpu", torch.get_num_threads(), 1)
     tokens_a_step = resources.data["tokens"] / 4
     assert resources.tokens_per_second == pytest.approx(tokens_a_step / resources.step_seconds_median, rel=0.5)
+
+
+def test_the_first_lap_of_a_process_begins_with_it_and_others_when_they_are_made(monkeypatch):
+    monkeypatch.setattr(Laps, "_used", False)
+    first, second = Laps(), Laps()
+    assert list(first.seconds) == ["imports"]
+    assert first.seconds["imports"] > 0
+    time.sleep(0.02)
+    second.end("base")
+    second.end("data")
+    assert list(second.seconds) == ["base", "data"]
+    assert second.seconds["base"] >= 0.02 > second.seconds["data"]
