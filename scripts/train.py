@@ -4,7 +4,9 @@ python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +15,7 @@ from omegaconf import DictConfig
 from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.compose import cell_from_config, own_folders
 from idlora.pipeline.override import pasted
-from idlora.pipeline.preflight import NotReady, fitted_here, require, slowness
+from idlora.pipeline.preflight import NotReady, require, slowness
 from idlora.pipeline.progress import display
 from idlora.pipeline.resolvers import register_resolvers
 from idlora.pipeline.shell import command
@@ -43,6 +45,15 @@ def _evaluation(cell: Cell) -> str:
     return pasted("evaluate", values, *named, *(f"--config-dir={folder}" for folder in own_folders()))
 
 
+def _account(resources: Mapping[str, Any]) -> str:
+    """How the steps were cut into passes, and what the first of them waited for."""
+    seconds, order = resources["startup_seconds"], ("imports", "base", "data", "adapter", "trainer")
+    parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in order if name in seconds)
+    checkpointed = ", gradient checkpointing" if resources["gradient_checkpointing"] else ""
+    cut = f"{resources['accumulation']} passes × {resources['micro_batch_size']} rows, {resources['passes']}"
+    return f"{cut}{checkpointed}; first step after {sum(seconds.values()):.1f} s ({parts})"
+
+
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @command
 def main(config: DictConfig) -> None:
@@ -59,16 +70,14 @@ def main(config: DictConfig) -> None:
     if cell.run.done:
         print(f"already trained: {cell.run.folder}")
     else:
-        print("\n".join([*slowness([cell]), fitted_here(cell).division]), flush=True)
+        print("\n".join([*slowness([cell]), cell.division]), flush=True)
         with display(1) as progress:
             progress.cell(cell.title)
             train_cell(cell, progress)
             progress.finished(cell.title)
         print(f"trained: {cell.run.folder}")
-        seconds = cell.run.resources["startup_seconds"]
-        order = [name for name in ("imports", "base", "data", "adapter", "trainer") if name in seconds]
-        parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in order)
-        print(f"first step after {sum(seconds.values()):.1f} s: {parts}")
+        if cell.method.kind != "none":
+            print(_account(cell.run.resources))
     print(f"next: {_evaluation(cell)}")
 
 

@@ -26,7 +26,7 @@ FORBIDDEN = {
     "data": CONFIGS | {"peft"} | _ours("tuners", "training", "evals", "pipeline", "report", "benchmark"),
     "tinyworld": CONFIGS | {"peft"} | _ours(*PARTS - {"tinyworld", "data"}),
     "training": CONFIGS | _ours("evals", "report", "pipeline", "tuners", "tinyworld", "benchmark"),
-    "benchmark": CONFIGS | _ours(*PARTS - {"benchmark", "training", "records"}),
+    "benchmark": CONFIGS | _ours(*PARTS - {"benchmark", "training", "records", "data"}),
     "evals": CONFIGS | {"peft"} | _ours("training", "tuners", "report", "pipeline", "tinyworld", "benchmark"),
     "evals/sandbox": {OURS, "torch", "transformers"},
     "records": CONFIGS | {"torch", "transformers", "peft"} | _ours(*PARTS - {"records"}),

@@ -1,10 +1,12 @@
 """The trainer against the loop that one would write without it, on the same model, adapter, rows and precision.
 
-Both train from the same weights with AdamW on batches of the same examples, whose lengths are drawn as those of the
-paper's multi-task mixture lie. `plain_loop` is what is compared with, as a user would write it in an afternoon.
+Both train from the same weights with AdamW on the same examples, each in an order of its own; their lengths are drawn
+as those of the paper's multi-task mixture lie. `plain_loop` is what is compared with, as a user would write it in an
+afternoon.
 """
 
 import gc
+import itertools
 import math
 import random
 import statistics
@@ -12,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,10 @@ class TrainerScenario:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerRow:
-    """One training: seconds of a step, after warm-up, and the examples' own tokens in a second."""
+    """One training: seconds from the end of a step to the end of the next, after warm-up, and tokens in a second.
+
+    Tokens are the examples' own, as many as a step has on average, over the median.
+    """
 
     scenario: str
     model: str
@@ -77,7 +82,6 @@ class TrainerRow:
     ratio: float
     setup_seconds: float
     peak_memory_bytes: int | None
-    final_loss: float
 
 
 def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, device: str) -> Iterator[TrainerRow]:
@@ -110,8 +114,8 @@ def drawn_examples(count: int, *, vocabulary: int, longest: int) -> TokenizedSet
 
 def plain_loop(
     model: PreTrainedModel | PeftModel, rows: list[dict[str, list[int]]], *, train: TrainSpec, steps: int
-) -> Iterator[tuple[float, int, float]]:
-    """Train as a user would without a trainer; yields (seconds, tokens, loss) of each step.
+) -> Iterator[tuple[float, float]]:
+    """Train as a user would without a trainer; yields (seconds, loss) of each step.
 
     All rows of a step in one pass padded to the longest, bfloat16 autocast over a bfloat16 base, AdamW.
     """
@@ -123,7 +127,8 @@ def plain_loop(
     model.train()
     for step in range(steps):
         began = time.perf_counter()
-        batch = [rows[index] for index in order[step * train.batch_size : (step + 1) * train.batch_size]]
+        start = step * train.batch_size % len(rows)
+        batch = [rows[index] for index in order[start : start + train.batch_size]]
         longest = max(len(row["input_ids"]) for row in batch)
 
         def padded(values: list[list[int]], padding: int, longest: int = longest) -> torch.Tensor:
@@ -141,7 +146,7 @@ def plain_loop(
         optimizer.step()
         optimizer.zero_grad()
         value = loss.item()
-        yield time.perf_counter() - began, sum(len(row["input_ids"]) for row in batch), value
+        yield time.perf_counter() - began, value
 
 
 def _measured(
@@ -154,42 +159,39 @@ def _measured(
     device: str,
 ) -> TrainerRow:
     spec = replace(scenario.train, batch_size=scenario.batch_size, max_steps=scenario.steps)
-    known = {
-        "scenario": scenario.name,
-        "model": scenario.model.label,
-        "method": method.label,
-        "loop": loop,
-        "ratio": 1.0,
-    }
     with _model(scenario, method, device) as model:
-        if loop != OURS:
-            found = list(plain_loop(model, tokenized.rows, train=spec, steps=scenario.plain_steps))
-            seconds = [each for each, _, _ in found[WARMUP_STEPS:]]
-            quartiles = statistics.quantiles(seconds, n=4, method="inclusive")
-            return TrainerRow(
-                **known,
-                passes="padded",
-                steps=len(found),
-                step_seconds_median=quartiles[1],
-                step_seconds_iqr=quartiles[2] - quartiles[0],
-                tokens_per_second=sum(count for _, count, _ in found[WARMUP_STEPS:]) / math.fsum(seconds),
-                setup_seconds=0.0,
-                peak_memory_bytes=_peak(device),
-                final_loss=found[-1][2],
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            resources = train(
-                model=model,
-                tokenizer=tokenizer,
-                tokenized=tokenized,
-                spec=spec,
-                base=scenario.model,
-                folder=Path(folder),
-            )
-        names = ("passes", "steps", "step_seconds_median", "step_seconds_iqr", "tokens_per_second", "setup_seconds")
-        figures = asdict(resources)
+        if loop == OURS:
+            ends = []
+            with tempfile.TemporaryDirectory() as folder:
+                resources = train(
+                    model=model,
+                    tokenizer=tokenizer,
+                    tokenized=tokenized,
+                    spec=spec,
+                    base=scenario.model,
+                    folder=Path(folder),
+                    on_step=lambda *_: ends.append(time.perf_counter()),
+                )
+            seconds = [after - before for before, after in itertools.pairwise(ends)]
+            passes, setup = resources.passes, resources.setup_seconds
+        else:
+            found = plain_loop(model, tokenized.rows, train=spec, steps=scenario.plain_steps)
+            seconds, passes, setup = [each for each, _ in found], "padded", 0.0
+        q1, median, q3 = statistics.quantiles(seconds[WARMUP_STEPS:], n=4, method="inclusive")
+        tokens = sum(len(row["input_ids"]) for row in tokenized.rows) / len(tokenized) * scenario.batch_size
         return TrainerRow(
-            **known, **{name: figures[name] for name in (*names, "final_loss")}, peak_memory_bytes=_peak(device)
+            scenario=scenario.name,
+            model=scenario.model.label,
+            method=method.label,
+            loop=loop,
+            passes=passes,
+            steps=len(seconds),
+            step_seconds_median=median,
+            step_seconds_iqr=q3 - q1,
+            tokens_per_second=tokens / median,
+            ratio=math.nan,
+            setup_seconds=setup,
+            peak_memory_bytes=torch.cuda.max_memory_allocated() if device == "cuda" else None,
         )
 
 
@@ -200,12 +202,10 @@ def _model(scenario: TrainerScenario, method: MethodSpec, device: str) -> Iterat
     adapted.to(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    yield adapted
-    del adapted
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-
-
-def _peak(device: str) -> int | None:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else None
+    try:
+        yield adapted
+    finally:
+        adapted = None
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()

@@ -102,9 +102,12 @@ class Cell:
     def division(self) -> str:
         """How a step's rows are shared, as a sentence. Raises ValueError where the processes cannot share them."""
         rows, passes = self.train.division(self.launch.processes)
+        cut = f"{passes} passes × {rows} rows"
+        if self.train.micro_batch_size == "auto":
+            cut = f"{rows * passes} rows, in passes as large as the memory allows"
         return (
-            f"{self.train.batch_size} rows a step = {self.launch.processes} process(es) × {passes} passes × "
-            f"{rows} rows (launch={self.launch.mode})"
+            f"{self.train.batch_size} rows a step = {self.launch.processes} process(es) × {cut} "
+            f"(launch={self.launch.mode})"
         )
 
     @property
@@ -211,11 +214,12 @@ def _in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Ce
     except OutOfMemory as error:
         if error.rows == 1 or launching.inside():
             raise
-        rows, reason = error.rows, str(error)
+        rows, checkpointing, reason = error.rows, error.checkpointing, str(error)
     # Out of the handler: the error's frames hold what memory there is.
     _logger.warning("%s: %s Goes on with train.micro_batch_size=%d.", cell.title, reason, rows // 2)
     gc.collect()
-    smaller = dataclasses.replace(cell, train=dataclasses.replace(cell.train, micro_batch_size=rows // 2))
+    half = dataclasses.replace(cell.train, micro_batch_size=rows // 2, gradient_checkpointing=checkpointing)
+    smaller = dataclasses.replace(cell, train=half)
     return train(smaller, progress) | {"out_of_memory_at_micro_batch_size": rows}
 
 
@@ -230,7 +234,7 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
         build_data,
         build_model,
         count_parameters,
-        packed_length,
+        packing_of,
         shared_base,
         train,
     )
@@ -246,10 +250,10 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     laps.end("base")
     tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
     laps.end("data")
-    length = packed_length(tokenized, cell.train, processes=cell.launch.processes)
-    cell = fitted_now(cell, length=length)
     model = build_adapted(model, cell.method, cell.train.seed)
     laps.end("adapter")
+    packing = packing_of(model, tokenized, cell.train)
+    cell = fitted_now(cell, packing=packing)
     resources = train(
         model=model,
         tokenizer=tokenizer,
@@ -266,7 +270,7 @@ def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
     return dataclasses.asdict(resources) | {
         "launch": cell.launch.mode,
         "startup_seconds": laps.seconds | {"trainer": resources.setup_seconds},
-        "memory_estimate_bytes": estimated_bytes(cell, length=length) if torch.cuda.is_available() else None,
+        "memory_estimate_bytes": estimated_bytes(cell, packing=packing) if torch.cuda.is_available() else None,
     }
 
 

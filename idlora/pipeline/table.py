@@ -72,7 +72,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
     if workers > 1 and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
-        sharing = -(-workers // visible_gpus())
+        sharing = -(-min(workers, len([cell for cell in runs if not cell.complete]) or 1) // visible_gpus())
         runs = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in runs]
     waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
     threads = max((cell.threads for cell in waiting), default=1)

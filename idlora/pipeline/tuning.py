@@ -224,20 +224,23 @@ def run_trial(cell: Cell, progress: Silent) -> Trial:
     import torch
 
     from idlora.evals.capacity import CPU_ROWS
-    from idlora.training import NonFiniteLoss, build_adapted, build_base, build_data, train
+    from idlora.pipeline.preflight import fitted_now
+    from idlora.training import NonFiniteLoss, build_adapted, build_base, build_data, launching, packing_of, train
 
     torch.set_num_threads(cell.threads)
+    launching.cap_memory(cell.launch.memory_gb)
     model, tokenizer = build_base(cell.model)
     training, apart = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
     adapted = build_adapted(model, cell.method, cell.train.seed)
     loss, outcome = math.inf, "done"
     with tempfile.TemporaryDirectory() as scratch:
         try:
+            fits = fitted_now(cell, packing=packing_of(adapted, training, cell.train))
             train(
                 model=adapted,
                 tokenizer=tokenizer,
                 tokenized=training,
-                spec=cell.train,
+                spec=fits.train,
                 base=cell.model,
                 folder=Path(scratch),
                 on_step=lambda step, total, loss: progress.step("trial", step, total),

@@ -27,10 +27,11 @@ COLUMNS = (
 
 LEGEND = (
     "The wall's seconds are of the whole benchmark: prompts, tokens, answers, scores and programs, without loading the "
-    "model. Tokens/s are those generated in a second of decoding, or read where nothing is generated. The last columns "
-    "are of the same prompts in one batch through `generate` of transformers, or through lm-eval's HFLM, in the same "
-    "run: answers are greedy and all of the same length in both. Agreement is the share of an answer up to which both "
-    "say the same (greedy answers part where two logits round the other way), or of the items with the same letter."
+    "model. Tokens/s are those generated in a second of decoding or, where nothing is generated, those of the prompts, "
+    "each with all of its worked examples. The last columns are of the same prompts in one batch through `generate` of "
+    "transformers, or through lm-eval's HFLM, in the same run: answers are greedy and all of the same length in both. "
+    "Agreement is the share of an answer up to which both say the same (greedy answers part where two logits round the "
+    "other way), or of the items with the same letter."
 )
 
 

@@ -27,7 +27,7 @@ _HOME = {
     "NonFiniteLoss": "trainer",
     "OutOfMemory": "trainer",
     "TrainingFailed": "trainer",
-    "packed_length": "trainer",
+    "packing_of": "trainer",
     "train": "trainer",
     "shared_base": "bases",
     "Laps": "telemetry",

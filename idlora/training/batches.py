@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,18 +83,35 @@ class Collator(DataCollatorForSeq2Seq):
         }
 
 
-def packed_width(tokenized: TokenizedSet) -> int:
-    """Tokens of the rows that examples are packed in, a multiple of 16: for others Triton would compile once more."""
-    return -(-(tokenized.row_length or max(len(row["input_ids"]) for row in tokenized.rows)) // 16) * 16
+@dataclass(frozen=True)
+class Packing:
+    """How the examples of a set go into the rows of packed passes.
 
-
-def packed_rows(tokenized: TokenizedSet, *, examples: int) -> int:
-    """How many rows of `packed_width` a micro-batch of so many examples is packed in: the most of 64 drawn at random.
-
-    Rows that are packed already stay what they are.
+    Attributes:
+        lengths: of the examples, in tokens; of a set that is packed already, None.
+        width: tokens of a row, a multiple of 16: for others Triton would compile its kernels once more.
+        batch_size: examples of a step.
+        by_length: whether a step's longest examples are dealt to its first pass.
     """
-    if tokenized.row_length is not None:
-        return examples
-    lengths, draw = [len(row["input_ids"]) for row in tokenized.rows], random.Random(0)
-    drawn = (sorted(draw.sample(lengths, min(examples, len(lengths))), reverse=True) for _ in range(64))
-    return max(len(best_fit(some, packed_width(tokenized))) for some in drawn)
+
+    lengths: tuple[int, ...] | None
+    width: int
+    batch_size: int
+    by_length: bool
+
+    @classmethod
+    def of(cls, tokenized: TokenizedSet, *, batch_size: int, by_length: bool) -> "Packing":
+        lengths = tuple(len(row["input_ids"]) for row in tokenized.rows)
+        width = -(-(tokenized.row_length or max(lengths)) // 16) * 16
+        return cls(None if tokenized.row_length else lengths, width, batch_size, by_length)
+
+    def rows(self, examples: int) -> int:
+        """Rows that a pass of so many examples takes: the most of 64 steps drawn at random.
+
+        Rows that are packed already stay what they are.
+        """
+        if self.lengths is None:
+            return examples
+        draw, most = random.Random(0), min(self.batch_size if self.by_length else examples, len(self.lengths))
+        steps = (sorted(draw.sample(self.lengths, most), reverse=True)[:examples] for _ in range(64))
+        return max(len(best_fit(step, self.width)) for step in steps)

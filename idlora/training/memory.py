@@ -38,6 +38,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AutoConfig
 
+from idlora.training.batches import Packing
 from idlora.training.build import _config, build_adapted, build_model
 from idlora.training.spec import MethodSpec, ModelSpec, TrainSpec
 
@@ -133,6 +134,7 @@ def estimate(
     length: int,
     processes: int,
     micro_batch: int | None = None,
+    packing: Packing | None = None,
 ) -> Memory:
     """Memory of one GPU at the peak of training; the formulas stand above.
 
@@ -143,6 +145,7 @@ def estimate(
         length: tokens of a row.
         processes: GPUs that share the batch.
         micro_batch: rows of a forward pass; None is what `train.division` gives.
+        packing: of those rows into fewer, where passes are packed.
 
     Raises:
         UnfitBase: the model's shape cannot be had.
@@ -150,10 +153,12 @@ def estimate(
     """
     body = anatomy(model, method)
     rows = micro_batch or train.division(processes)[0]
-    tokens, b = rows * length, body.weight_bytes
+    taken = rows if packing is None else packing.rows(rows)
+    length = length if packing is None else packing.width
+    tokens, b = taken * length, body.weight_bytes
     checkpoints = b * tokens * body.hidden * body.layers if train.gradient_checkpointing is True else 0
     loss = (b + 12) * tokens * (body.hidden if train.liger_kernel else body.vocabulary)
-    kept, layer = _layer(body, rows=rows, length=length, eager=model.attention == "eager")
+    kept, layer = _layer(body, rows=taken, length=length, eager=model.attention == "eager")
     others = 0.0 if train.gradient_checkpointing is True else kept * (body.layers - 1)
     last = 0.0 if train.gradient_checkpointing is True else kept
     return Memory(
@@ -165,36 +170,38 @@ def estimate(
 
 
 def fitting(
-    model: ModelSpec, method: MethodSpec, train: TrainSpec, *, length: int, processes: int, gpu_bytes: int
+    model: ModelSpec,
+    method: MethodSpec,
+    train: TrainSpec,
+    *,
+    length: int,
+    processes: int,
+    gpu_bytes: int,
+    packing: Packing | None = None,
 ) -> TrainSpec | None:
     """The schedule with a micro-batch that a GPU of `gpu_bytes` holds, and with gradient checkpointing where it must.
 
     The micro-batch is of the most rows, at most `train.micro_batch_size`, that divide a process's share of the batch
     evenly. Where checkpointing is "auto" it is off if a pass without it holds `BUSY` tokens or all the rows asked for.
+    With a `packing` they take its rows, each of its width, in the place of as many of `length`.
 
     None where even one row does not fit. Raises as `estimate`.
     """
     found = None
-    most = train.division(processes)[0]
+    most, passes = train.division(processes)
     for checkpointing in (False, True) if train.gradient_checkpointing == "auto" else (train.gradient_checkpointing,):
         tried = replace(train, gradient_checkpointing=checkpointing)
-        rows = _most_rows(model, method, tried, length=length, processes=processes, gpu_bytes=gpu_bytes)
-        if rows is not None:
-            found = replace(tried, micro_batch_size=rows)
-            if rows == most or rows * length >= BUSY:
+        for rows in (rows for rows in range(most, 0, -1) if most * passes % rows == 0):
+            needed = estimate(
+                model, method, tried, length=length, processes=processes, micro_batch=rows, packing=packing
+            )
+            if needed.total <= gpu_bytes:
+                found = replace(tried, micro_batch_size=rows)
+                tokens = rows * length if packing is None else packing.rows(rows) * packing.width
+                if rows == most or tokens >= BUSY:
+                    return found
                 break
     return found
-
-
-def _most_rows(
-    model: ModelSpec, method: MethodSpec, train: TrainSpec, *, length: int, processes: int, gpu_bytes: int
-) -> int | None:
-    most, passes = train.division(processes)
-    for rows in (rows for rows in range(most, 0, -1) if most * passes % rows == 0):
-        needed = estimate(model, method, train, length=length, processes=processes, micro_batch=rows)
-        if needed.total <= gpu_bytes:
-            return rows
-    return None
 
 
 def inference(model: ModelSpec, method: MethodSpec, *, answers: int, length: int, read: int) -> Memory:

@@ -198,12 +198,13 @@ class TrainSpec:
         max_steps: optimiser steps; None is as many as the epochs make.
         batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
         micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
-            "auto" is as many as the device's memory is estimated to hold; see `idlora.training.memory.fitting`.
+            "auto" is as many as the device's memory is estimated to hold, which `idlora.training.memory.fitting`
+            finds before a training; where nobody did it is all of them.
         warmup_steps: steps over which the rate rises from zero.
         lr_scheduler: transformers' name of what follows the warm-up.
         optimizer: transformers' name of it.
         gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients. "auto" is
-            only where memory is short.
+            only where memory is short, likewise; where nobody did, off.
         save_steps: steps between checkpoints; 0 writes none, and an interrupted run starts anew.
         group_by_length: deal a step's rows to its micro-batches by their length, which saves padding and changes
             neither what rows a step has nor its gradient.
@@ -232,7 +233,15 @@ class TrainSpec:
     def __post_init__(self) -> None:
         _at_least("train", 1, batch_size=self.batch_size)
         if self.micro_batch_size != "auto":
+            if not isinstance(self.micro_batch_size, int):
+                raise ValueError(
+                    f"train.micro_batch_size is {self.micro_batch_size!r}: give a number of rows, or auto."
+                )
             _at_least("train", 1, micro_batch_size=self.micro_batch_size)
+        if self.gradient_checkpointing not in (True, False, "auto"):
+            raise ValueError(
+                f"train.gradient_checkpointing is {self.gradient_checkpointing!r}: give true, false or auto."
+            )
         _at_least("train", 1, max_steps=self.max_steps)
         _at_least("train", 0, warmup_steps=self.warmup_steps, save_steps=self.save_steps, seed=self.seed)
         _at_least("train", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)

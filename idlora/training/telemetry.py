@@ -146,14 +146,14 @@ def weight_bytes(folder: Path) -> int:
 class Laps:
     """Seconds of one thing after another: `seconds` by name.
 
-    The first of a process begins with the process, and has its "imports"; later ones begin when they are made.
+    The first of a process has its "imports": from the process's start until this module was imported.
     """
 
-    _used = False
+    _imports: float | None = time.time() - psutil.Process().create_time()
 
     def __init__(self) -> None:
-        self.seconds = {} if Laps._used else {"imports": time.time() - psutil.Process().create_time()}
-        self._last, Laps._used = time.perf_counter(), True
+        self.seconds = {} if Laps._imports is None else {"imports": Laps._imports}
+        self._last, Laps._imports = time.perf_counter(), None
 
     def end(self, name: str) -> None:
         now = time.perf_counter()

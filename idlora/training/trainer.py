@@ -28,7 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from idlora.data import TokenizedSet
 from idlora.training import launching, telemetry
 from idlora.training.adapters import record_base
-from idlora.training.batches import Collator, packed_rows, packed_width, sampler
+from idlora.training.batches import Collator, Packing, sampler
 from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
 from idlora.training.passes import Passes, count_tokens, is_out_of_memory
 from idlora.training.spec import ModelSpec, TrackingSpec, TrainSpec
@@ -49,11 +49,11 @@ class TrainingFailed(RuntimeError):
 
 
 class OutOfMemory(TrainingFailed):
-    """The device has less memory than the run needs; `rows` is the micro-batch that it was too small for."""
+    """The device has less memory than the run needs: for a micro-batch of `rows`, with `checkpointing` or without."""
 
-    def __init__(self, sentence: str, rows: int):
-        super().__init__(sentence, rows)
-        self.sentence, self.rows = sentence, rows
+    def __init__(self, sentence: str, rows: int, checkpointing: bool):
+        super().__init__(sentence, rows, checkpointing)
+        self.sentence, self.rows, self.checkpointing = sentence, rows, checkpointing
 
     def __str__(self) -> str:
         return self.sentence
@@ -77,8 +77,8 @@ def train(
     """Trains what requires gradients in `model`, and saves it.
 
     Resumes from the last whole checkpoint in the folder, if there is one, and ends with the same weights as if it had
-    never stopped. Runs on the GPU where there is one; under a launcher of several processes, on all of them. The model
-    is left in evaluation mode.
+    never stopped, where its passes have as many rows as before: others draw other dropout. Runs on the GPU where there
+    is one; under a launcher of several processes, on all of them. The model is left in evaluation mode.
 
     Args:
         model: from `build_adapted`.
@@ -119,12 +119,13 @@ def train(
         trainer.remove_callback(PrinterCallback)
         if arguments.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(arguments.device)
-        if arguments.device.type in PACKS_ON:
-            trainer.own_passes(tokenized)
+        packing = packing_of(trainer.model, tokenized, spec) if trainer.model_accepts_loss_kwargs else None
+        if packing is not None:
+            trainer.own_passes(packing)
         resume = last_whole_checkpoint(folder / "checkpoints")
         with suppress(AlreadyFinished):
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        passes, trainer.passes = trainer.passes, None  # with the memory that its graphs hold
+        kind, recording_seconds = trainer.passes.close() if packing is not None else ("padded", 0.0)
         saved = _save(trainer, folder, base)
 
     # The Trainer leaves its traces on the model: training mode, no KV cache, checkpointing, an autocast around forward.
@@ -148,18 +149,20 @@ def train(
         processes=arguments.world_size,
         micro_batch_size=rows,
         gradient_checkpointing=spec.gradient_checkpointing is True,
-        passes="padded" if passes is None else "packed, CUDA graphs" if passes.graphs else "packed",
-        recording_seconds=0.0 if passes is None else passes.recording_seconds,
+        passes=kind,
+        recording_seconds=recording_seconds,
         accumulation=arguments.gradient_accumulation_steps,
     )
 
 
-def packed_length(tokenized: TokenizedSet, spec: TrainSpec, *, processes: int) -> int | None:
-    """Tokens that a row of a pass takes, padding included, where `Passes` pack it; None where they do not."""
-    if not (torch.cuda.is_available() and "cuda" in PACKS_ON) or spec.deepspeed is not None or spec.liger_kernel:
+def packing_of(model: PreTrainedModel | PeftModel, tokenized: TokenizedSet, spec: TrainSpec) -> Packing | None:
+    """How `Passes` will pack the set for a model, which is on its device; None where the Trainer's passes train it."""
+    if next(model.parameters()).device.type not in PACKS_ON or spec.deepspeed is not None or spec.liger_kernel:
         return None
-    examples = spec.division(processes)[0]
-    return -(-packed_rows(tokenized, examples=examples) * packed_width(tokenized) // examples)
+    packing = Packing.of(tokenized, batch_size=spec.batch_size, by_length=spec.group_by_length)
+    bf16 = _has_dtype(model.parameters(), torch.bfloat16)
+    fits = Passes(model, bf16=bf16, graphs=False).fits(packing.width)
+    return packing if launching.least(fits) else None
 
 
 class StepTrainer(Trainer):
@@ -168,25 +171,19 @@ class StepTrainer(Trainer):
     order: Sampler[int]
     passes: Passes | None = None
 
-    def own_passes(self, tokenized: TokenizedSet) -> None:
-        """Have `Passes` do the passes where they compute the model's own loss, and record the largest."""
+    def own_passes(self, packing: Packing) -> None:
+        """Have `Passes` do the passes, and record the largest."""
         spec = self.args
-        if spec.deepspeed is not None or spec.use_liger_kernel or not self.model_accepts_loss_kwargs:
-            return
-        checkpointing = getattr(spec, CHECKPOINTING)
-        passes = Passes(self.model, bf16=spec.bf16, graphs=not checkpointing)
-        width = packed_width(tokenized)
-        if not launching.least(passes.fits(width)):
-            return
+        passes = Passes(self.model, bf16=spec.bf16, graphs=not getattr(spec, CHECKPOINTING))
         if spec.world_size > 1:
             # DDP would exchange gradients within a backward pass, which is a graph: it is not put around the model.
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
             passes.agree()
         spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
-        self.passes, self.data_collator.width = passes, width
+        self.passes, self.data_collator.width = passes, packing.width
         self._tokens = torch.zeros((), dtype=torch.int64, device=spec.device)
         self.model.train()
-        passes.prepare(packed_rows(tokenized, examples=spec.per_device_train_batch_size), width)
+        passes.prepare(packing.rows(spec.per_device_train_batch_size), packing.width)
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self.passes is None:
@@ -349,6 +346,7 @@ def _memory_watched(rows: int, spec: TrainSpec) -> Iterator[None]:
             f"{spec.batch_size}), set train.gradient_checkpointing=true, or use more devices "
             f"({first_line(error)}).",
             rows,
+            spec.gradient_checkpointing is True,
         ) from error
 
 

@@ -37,6 +37,7 @@ from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
 from idlora.pipeline.preflight.machine import (
     Gpu,
     Machine,
+    estimated_bytes,
     fitted_to_the_papers,
     gpu_lacks,
     memory_lacks,
@@ -45,6 +46,7 @@ from idlora.pipeline.preflight.machine import (
 )
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
 from idlora.pipeline.table import on_part_of_a_gpu
+from idlora.training.batches import Packing
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
 
@@ -372,13 +374,14 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(85),))
     odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
     assert fitted(odd, 85 * 10**9) == odd
-    lora = paper["lora"]
-    padded, packed = (fitted(lora, 45 * 10**9, length=length).train.micro_batch_size for length in (None, 128))
-    assert 1 < padded < packed == 16  # rows that take fewer tokens than they may have
+    lora, short = paper["lora"], Packing((100,) * 99, 512, 32, by_length=True)
+    padded, packed = (fitted(lora, 45 * 10**9, packing=each).train.micro_batch_size for each in (None, short))
+    assert 1 < padded < packed == 16  # five examples in a row
+    assert estimated_bytes(fitted(lora, 45 * 10**9), packing=short) < estimated_bytes(fitted(lora, 45 * 10**9))
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
 
 
-@pytest.mark.parametrize(("free", "reserved", "cap"), [(20, 0, None), (15, 5, None), (60, 0, 20), (60, 60, 20)])
+@pytest.mark.parametrize(("free", "reserved", "cap"), [(45, 0, None), (30, 15, None), (70, 0, 45), (70, 70, 45)])
 def test_a_pass_is_fitted_to_the_memory_that_is_free_and_to_a_workers_share(
     paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, cap: int | None
 ) -> None:
@@ -386,8 +389,22 @@ def test_a_pass_is_fitted_to_the_memory_that_is_free_and_to_a_workers_share(
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free * 10**9, 80 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: reserved * 10**9)
     cell = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=2, memory_gb=cap))
-    assert fitted_now(cell, length=128) == fitted(cell, 20 * 10**9, length=128)
-    assert fitted(cell, 20 * 10**9, length=128) != fitted(cell, 60 * 10**9, length=128)
+    assert fitted_now(cell) == fitted(cell, 45 * 10**9)
+    assert fitted(cell, 45 * 10**9) != fitted(cell, 75 * 10**9)
+    short = Packing((100,) * 99, 512, 32, by_length=True)
+    assert fitted_now(cell, packing=short) == fitted(cell, 45 * 10**9, packing=short) != fitted(cell, 45 * 10**9)
+
+
+def test_where_nothing_fits_what_is_auto_takes_the_least_memory(paper: dict[str, Cell], tiny: Cell) -> None:
+    assert fitted(paper["lora"], 17 * 10**9).train == dataclasses.replace(
+        paper["lora"].train, micro_batch_size=1, gradient_checkpointing=True
+    )
+    unknown = dataclasses.replace(paper["lora"].model, path_or_id="nobody/unknown", shape=None)
+    cell = dataclasses.replace(paper["lora"], model=unknown)
+    assert fitted(cell, 17 * 10**9).train == dataclasses.replace(
+        cell.train, micro_batch_size=4, gradient_checkpointing=True
+    )
+    assert fitted(tiny, 10**6) == tiny  # says itself what it takes
 
 
 def test_without_a_gpu_what_is_auto_is_fitted_to_the_machines_memory(
@@ -398,7 +415,7 @@ def test_without_a_gpu_what_is_auto_is_fitted_to_the_machines_memory(
     asked = dataclasses.replace(tiny.train, micro_batch_size="auto", gradient_checkpointing="auto")
     whole = fitted_now(dataclasses.replace(tiny, train=asked)).train
     assert (whole.micro_batch_size, whole.gradient_checkpointing) == (asked.batch_size, False)
-    assert fitted_now(paper["lora"]) == fitted(paper["lora"], 30 * 10**9)  # of two processes
+    assert fitted_now(paper["lora"]) == fitted(paper["lora"], 30 * 10**9) != fitted(paper["lora"], 60 * 10**9)
 
 
 def test_a_real_model_on_the_cpu_is_told_to_be_slow_and_a_small_one_is_not(paper: dict[str, Cell], tiny: Cell) -> None:

@@ -10,8 +10,9 @@ from torch import nn
 
 from idlora.data import TokenizedSet, pack
 from idlora.training import build_adapted, build_base, trainer
-from idlora.training.batches import Collator, packed_rows, packed_width
-from idlora.training.passes import Passes, count_tokens, within_examples
+from idlora.training.batches import Collator, Packing
+from idlora.training.passes import Passes, count_tokens, put_back, within_examples
+from idlora.training.trainer import packing_of
 
 WIDTH = 48
 
@@ -72,19 +73,42 @@ def of_lengths(*lengths: int, row_length: int | None = None) -> TokenizedSet:
     return TokenizedSet(rows=rows, ids=[str(index) for index in range(len(rows))], row_length=row_length)
 
 
-def test_the_rows_of_a_packed_micro_batch_follow_from_the_lengths(monkeypatch):
-    short, long = of_lengths(*[8] * 100), of_lengths(*[30] * 3)
-    assert (packed_width(short), packed_width(long)) == (16, 32)
-    assert (packed_rows(short, examples=8), packed_rows(long, examples=8)) == (4, 3)
-    packed = of_lengths(40, 48, row_length=48)
-    assert (packed_width(packed), packed_rows(packed, examples=2)) == (48, 2)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_the_rows_of_a_pass_follow_from_the_lengths_and_from_how_they_are_dealt():
+    def packing(tokenized: TokenizedSet, *, by_length: bool = False) -> Packing:
+        return Packing.of(tokenized, batch_size=8, by_length=by_length)
+
+    short, long = packing(of_lengths(*[8] * 100)), packing(of_lengths(*[30] * 3))
+    assert (short.width, short.rows(8), short.rows(1)) == (16, 4, 1)
+    assert (long.width, long.rows(8), long.rows(1)) == (32, 3, 1)
+    packed = packing(of_lengths(40, 48, row_length=48))
+    assert (packed.width, packed.rows(2)) == (48, 2)
+    mixed = of_lengths(*[30] * 20, *[2] * 80)
+    assert packing(mixed, by_length=True).rows(2) == 2  # the longest two of eight
+    assert packing(mixed, by_length=True).rows(4) > packing(mixed).rows(8) / 2
+
+
+def test_how_a_set_will_be_packed_is_known_before_it_is_trained(base, tokenized, packs_here):
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
     spec = schedule(batch_size=8, micro_batch_size="auto")
-    assert trainer.packed_length(short, spec, processes=1) == 8
-    assert trainer.packed_length(packed, schedule(batch_size=2), processes=1) == 48
-    assert trainer.packed_length(short, replace(spec, deepspeed={}), processes=1) is None
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert trainer.packed_length(short, spec, processes=1) is None
+    assert packing_of(model, tokenized, spec) == Packing.of(tokenized, batch_size=8, by_length=False)
+    assert packing_of(model, tokenized, replace(spec, deepspeed={})) is None
+    assert packing_of(model, tokenized, replace(spec, liger_kernel=True)) is None
+    model.config._attn_implementation = "eager"
+    assert packing_of(model, tokenized, spec) is None
+    model.config._attn_implementation = "sdpa"
+    trainer.PACKS_ON = ()  # put back by the fixture
+    assert packing_of(model, tokenized, spec) is None
+
+
+def test_gradients_lie_in_their_places_whatever_made_them():
+    """A graph adds to the places, and passes that are none may stand between two of them."""
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    places = [torch.full((2,), 9.0) for _ in parameters]
+    parameters[1].grad = torch.full((2,), 5.0)
+    parameters[2].grad = places[2]
+    put_back(parameters, places)
+    assert all(parameter.grad is place for parameter, place in zip(parameters, places, strict=True))
+    assert [float(place[0]) for place in places] == [0.0, 5.0, 9.0]
 
 
 def test_a_model_whose_loss_is_another_is_told_from_one_that_fits(base):
@@ -96,10 +120,43 @@ def test_a_model_whose_loss_is_another_is_told_from_one_that_fits(base):
     assert not passes.fits(WIDTH)
     model.config.sliding_window = WIDTH
     assert passes.fits(WIDTH)
+    model.config._attn_implementation = "eager"
+    assert not passes.fits(WIDTH)
+    model.config._attn_implementation = "sdpa"
     plain = model.get_base_model().loss_function
-    model.get_base_model().loss_function = lambda logits, labels, **rest: plain(
-        logits=logits / 2, labels=labels, **rest
+    model.get_base_model().loss_function = lambda logits, labels, **rest: (
+        2 * plain(logits=logits, labels=labels, **rest)
     )
+    assert not passes.fits(WIDTH)
+    model.get_base_model().loss_function = plain
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_model_whose_examples_would_see_each_other_is_refused(base, bf16, monkeypatch):
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
+    passes = Passes(model, bf16=bf16, graphs=False)
+    assert passes.fits(WIDTH)
+
+    def everything(position_ids: torch.Tensor) -> torch.Tensor:
+        width = position_ids.shape[1]
+        return torch.ones(width, width, dtype=torch.bool).tril().expand(len(position_ids), 1, width, width)
+
+    monkeypatch.setattr("idlora.training.passes.within_examples", everything)
+    assert not passes.fits(WIDTH)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_model_that_scales_its_logits_is_refused(base, bf16):
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
+    passes = Passes(model, bf16=bf16, graphs=False)
+    real = model.get_base_model().forward
+
+    def scaled(*arguments, **options):
+        found = real(*arguments, **options)
+        found.logits = found.logits / 2
+        return found
+
+    model.get_base_model().forward = scaled
     assert not passes.fits(WIDTH)
 
 
@@ -214,5 +271,5 @@ def test_each_replay_of_a_graph_draws_dropout_anew(base, tokenized, tokenizer):
     batch = {name: rows.cuda() for name, rows in Collator(tokenizer, width=WIDTH)(tokenized.rows[:9]).items()}
     passes = Passes(model, bf16=False, graphs=True)
     losses = {float(passes(batch, 9)) for _ in range(3)}
-    assert passes.graphs
+    assert passes.close()[0] == "packed, CUDA graphs"
     assert len(losses) == 3

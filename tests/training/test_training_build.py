@@ -247,6 +247,8 @@ def test_neither_held_out_nor_validation_rows_are_trained_on_and_they_do_not_mov
         (lambda: schedule(epochs=0), r"train\.epochs is 0"),
         (lambda: schedule(learning_rate=float("nan")), r"train\.learning_rate is nan"),
         (lambda: schedule(micro_batch_size=0), r"train\.micro_batch_size is 0"),
+        (lambda: schedule(micro_batch_size="max"), r"train\.micro_batch_size is 'max': give a number of rows, or auto"),
+        (lambda: schedule(gradient_checkpointing="on"), r"train\.gradient_checkpointing is 'on': give true, false or"),
         (lambda: schedule(save_steps=-1), r"train\.save_steps is -1"),
         (lambda: schedule(weight_decay=float("nan")), r"train\.weight_decay is nan"),
     ],

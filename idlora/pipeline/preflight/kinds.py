@@ -16,6 +16,7 @@ from idlora.pipeline.preflight.hub import config_folder
 from idlora.training.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
+    from idlora.training.batches import Packing
     from idlora.training.memory import Anatomy, Memory
 
 PROMPT = 256
@@ -47,24 +48,24 @@ class Kind:
     def trains(self) -> bool:
         return self.first.method.kind != "none"
 
-    def training(self, micro_batch: int | None = None, *, length: int | None = None) -> "Memory":
-        """Of one GPU; see `idlora.training.memory.estimate`. None is a `length` of all that a row may have."""
+    def training(self, micro_batch: int | None = None, *, packing: "Packing | None" = None) -> "Memory":
+        """Of one GPU; see `idlora.training.memory.estimate`."""
         from idlora.training.memory import estimate
 
         cell = self.first
         return estimate(
-            self.shape, cell.method, cell.train, length=length or cell.data.max_length,
-            processes=cell.launch.processes, micro_batch=micro_batch,
+            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
+            micro_batch=micro_batch, packing=packing,
         )  # fmt: skip
 
-    def fitting(self, gpu_bytes: int, *, length: int | None = None) -> TrainSpec | None:
-        """The schedule as such a GPU holds it; see `idlora.training.memory.fitting`, and `training` for `length`."""
+    def fitting(self, gpu_bytes: int, *, packing: "Packing | None" = None) -> TrainSpec | None:
+        """The schedule as such a GPU holds it; see `idlora.training.memory.fitting`."""
         from idlora.training.memory import fitting
 
         cell = self.first
         return fitting(
-            self.shape, cell.method, cell.train, length=length or cell.data.max_length,
-            processes=cell.launch.processes, gpu_bytes=gpu_bytes,
+            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
+            gpu_bytes=gpu_bytes, packing=packing,
         )  # fmt: skip
 
     def inference(self) -> "Memory":

@@ -5,15 +5,23 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.preflight.kinds import Kind, kinds_of
 from idlora.training import launching
 
+if TYPE_CHECKING:
+    from idlora.training.batches import Packing
+
 DRIVER = Path("/proc/driver/nvidia/version")
 A800_GB = 80
 SLOW = 50_000_000
 """Parameters from which on a step of training takes a CPU seconds, not a fraction of one."""
+
+LEAST = {"micro_batch_size": 1, "gradient_checkpointing": True}
+UNKNOWN = {"micro_batch_size": 4, "gradient_checkpointing": True}
+"""Of what is "auto", where nothing fits, and where the memory cannot be estimated."""
 
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
 
@@ -81,7 +89,7 @@ def gpu_lacks(machine: Machine, kinds: Sequence[Kind]) -> Iterable[str]:
     if not machine.gpus and needing:
         yield (
             f"GPUs: no CUDA device is visible, and {len(needing)} cells have weights in {needing[0].model.dtype}, "
-            "which need one (model.dtype=float32 would run them on the CPU, for weeks)"
+            "which need one (model.dtype=float32 runs them on the CPU, slowly)"
         )
     old = next((gpu for gpu in machine.gpus if gpu.capability < (8, 0)), None)
     halved = [cell for cell in needing if cell.model.dtype == "bfloat16"]
@@ -216,21 +224,26 @@ def room_on(found: Sequence[Gpu], cell: Cell) -> int:
     return memory if cell.launch.memory_gb is None else min(memory, int(cell.launch.memory_gb * 1e9))
 
 
-def fitted(cell: Cell, room: int, *, length: int | None = None) -> Cell:
+def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
     """The cell with `train.micro_batch_size` and `train.gradient_checkpointing` as `room` bytes allow.
 
-    `length` is what a row of the batch takes, in tokens; None is all that it may have. The effective batch stays. The
-    cell is as it was where not even one row is estimated to fit, where its processes cannot share the batch, which
-    `kinds.misfits` tells, and where the base's shape is not known.
+    The effective batch stays. What is "auto" takes the least memory where nothing is estimated to fit, and is `UNKNOWN`
+    where the base's shape is not known. The cell is as it was where its processes cannot share the batch, which
+    `kinds.misfits` tells.
     """
     if cell.method.kind == "none":
         return cell
     (kind,) = kinds_of([cell])
     try:
-        train = None if kind.body is None else kind.fitting(room, length=length)
+        train = None if kind.body is None else kind.fitting(room, packing=packing)
     except ValueError:
         return cell
-    return cell if train is None else replace(cell, train=train)
+    if train is None:
+        instead = UNKNOWN if kind.body is None else LEAST
+        train = replace(
+            cell.train, **{key: value for key, value in instead.items() if getattr(cell.train, key) == "auto"}
+        )
+    return replace(cell, train=train)
 
 
 def fitted_here(cell: Cell) -> Cell:
@@ -238,7 +251,7 @@ def fitted_here(cell: Cell) -> Cell:
     return fitted(cell, room_on(gpus(), cell)) if gpus() else fitted_now(cell)
 
 
-def fitted_now(cell: Cell, *, length: int | None = None) -> Cell:
+def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
     """`fitted` to what is free for this process now: on its GPU within its launch's cap, else in the machine's memory.
 
     The processes of one launch come to the same schedule, that of the one with least. Without a GPU a cell that leaves
@@ -249,10 +262,10 @@ def fitted_now(cell: Cell, *, length: int | None = None) -> Cell:
 
     if gpus():
         free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)), length=length)
+        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)), packing=packing)
     if "auto" not in (cell.train.micro_batch_size, cell.train.gradient_checkpointing):
         return cell
-    return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes))
+    return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes), packing=packing)
 
 
 def fitted_to_the_papers(cell: Cell) -> Cell:
@@ -260,7 +273,7 @@ def fitted_to_the_papers(cell: Cell) -> Cell:
     return fitted_here(cell) if gpus() else fitted(cell, int(1e9 * (cell.launch.memory_gb or A800_GB)))
 
 
-def estimated_bytes(cell: Cell, *, length: int | None = None) -> int | None:
+def estimated_bytes(cell: Cell, *, packing: "Packing | None" = None) -> int | None:
     """What training the cell is estimated to allocate on each GPU; None where that is not known."""
     (kind,) = kinds_of([cell])
-    return None if kind.body is None else kind.training(length=length).allocated
+    return None if kind.body is None else kind.training(packing=packing).allocated
