@@ -42,7 +42,6 @@ class TrainerScenario:
         model: whose weights are random.
         methods: of tuning, one after another.
         steps: of the trainer; the plain loop takes `plain_steps`, or is left out where they are 0.
-        batch_size: examples behind a step.
         max_length: most tokens of an example.
     """
 
@@ -51,7 +50,6 @@ class TrainerScenario:
     methods: tuple[MethodSpec, ...]
     steps: int = 100
     plain_steps: int = 20
-    batch_size: int = 32
     max_length: int = 512
     train: TrainSpec
 
@@ -90,11 +88,13 @@ def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, 
     A ratio is tokens a second over the plain loop's, the faster of its two.
     """
     tokenized = drawn_examples(
-        scenario.batch_size * scenario.steps, vocabulary=scenario.model.shape["vocab_size"], longest=scenario.max_length
+        scenario.train.batch_size * scenario.steps,
+        vocabulary=scenario.model.shape["vocab_size"],
+        longest=scenario.max_length,
     )
     for method in scenario.methods:
         found = [
-            _measured(scenario, method, loop, tokenized=tokenized, tokenizer=tokenizer, device=device)
+            measured(scenario, method, loop, tokenized=tokenized, tokenizer=tokenizer, device=device)
             for loop in ((PLAIN, OURS, AGAIN) if scenario.plain_steps else (OURS,))
         ]
         fastest = max((row.tokens_per_second for row in found if row.loop != OURS), default=math.nan)
@@ -149,7 +149,7 @@ def plain_loop(
         yield time.perf_counter() - began, value
 
 
-def _measured(
+def measured(
     scenario: TrainerScenario,
     method: MethodSpec,
     loop: str,
@@ -158,7 +158,8 @@ def _measured(
     tokenizer: PreTrainedTokenizerBase,
     device: str,
 ) -> TrainerRow:
-    spec = replace(scenario.train, batch_size=scenario.batch_size, max_steps=scenario.steps)
+    """One row: a method, trained by one of the loops; its ratio is not known yet."""
+    spec = replace(scenario.train, max_steps=scenario.steps)
     with _model(scenario, method, device) as model:
         if loop == OURS:
             ends = []
@@ -178,7 +179,7 @@ def _measured(
             found = plain_loop(model, tokenized.rows, train=spec, steps=scenario.plain_steps)
             seconds, passes, setup = [each for each, _ in found], "padded", 0.0
         q1, median, q3 = statistics.quantiles(seconds[WARMUP_STEPS:], n=4, method="inclusive")
-        tokens = sum(len(row["input_ids"]) for row in tokenized.rows) / len(tokenized) * scenario.batch_size
+        tokens = sum(len(row["input_ids"]) for row in tokenized.rows) / len(tokenized) * scenario.train.batch_size
         return TrainerRow(
             scenario=scenario.name,
             model=scenario.model.label,

@@ -197,12 +197,12 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
             from idlora.pipeline.ranks import train_in_ranks as train
         else:
             train = train_here
-        finish(_in_smaller_passes(train, cell, progress))
+        finish(in_smaller_passes(train, cell, progress))
     if launching.rank() == 0:
         shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
 
 
-def _in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Cell, progress: Silent) -> dict[str, Any]:
+def in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Cell, progress: Silent) -> dict[str, Any]:
     """Train the cell; where memory does not suffice, once more with half of the rows a pass, and say so.
 
     A launch that was joined is not started again: its ranks may have ended at different places.

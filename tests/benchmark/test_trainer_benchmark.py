@@ -10,6 +10,7 @@ import pytest
 import torch
 from byte_tokenizer import byte_tokenizer
 
+from idlora.benchmark import training
 from idlora.benchmark.training import AGAIN, OURS, PLAIN, drawn_examples, plain_loop
 from idlora.pipeline.compose import compose
 from idlora.pipeline.trainer_benchmark import trainer_scenarios
@@ -74,6 +75,16 @@ def test_both_train_on_the_same_rows_to_the_same_loss(tmp_path: Path) -> None:
     ours = [json.loads(line)["loss"] for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
     assert losses == pytest.approx(ours, rel=1e-4)
     assert losses[-1] < losses[0] - 0.01
+
+
+def test_the_first_steps_are_left_out_of_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    (scenario, *_) = trainer_scenarios(compose("benchmark", ["suite=trainer", *ASKED[1:2], *ASKED[3:]]))
+    monkeypatch.setattr(training, "plain_loop", lambda *_, **__: iter([(9.0, 1.0)] * 3 + [(1.0, 1.0)] * 5))
+    rows = drawn_examples(8, vocabulary=300, longest=64)
+    row = training.measured(scenario, scenario.methods[0], PLAIN, tokenized=rows, tokenizer=None, device="cpu")
+    assert (row.step_seconds_median, row.step_seconds_iqr, row.steps) == (1.0, 0.0, 8)
+    each = sum(len(example["input_ids"]) for example in rows.rows) / 8
+    assert row.tokens_per_second == pytest.approx(4 * each)
 
 
 def test_examples_are_always_the_same_and_as_long_as_the_mixtures() -> None:

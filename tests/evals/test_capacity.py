@@ -18,6 +18,7 @@ from idlora.evals.capacity import (
     key_value_bytes,
     logits_at_once,
     shared_rows,
+    texts_side_by_side,
 )
 
 
@@ -54,6 +55,9 @@ def test_what_fits_follows_from_the_smallest_gpus_memory_beside_the_weights(monk
     logits = weights + 10 * 640 * (model.dtype.itemsize + 12) + 10
     assert logits_at_once(on_gpu(model, monkeypatch, logits)) == 640
     assert logits_at_once(model) == 2**27
+    assert logits_at_once(on_gpu(model, monkeypatch, weights // 2)) == 1
+    assert texts_side_by_side(on_gpu(model, monkeypatch, 10**12)) == MOST_ROWS
+    assert texts_side_by_side(model) == CPU_ROWS
     copies = weights + 10 * 7 * 50 * key_value_bytes(model) + 10
     assert shared_rows(on_gpu(model, monkeypatch, copies), length=50) == 7
 

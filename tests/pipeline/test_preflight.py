@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from idlora.data.catalogue import DatasetSpec
 from idlora.evals.task import load_task
-from idlora.pipeline.cell import Cell
+from idlora.pipeline.cell import Cell, in_smaller_passes
 from idlora.pipeline.compose import compose, compose_cell, subject_from_config
 from idlora.pipeline.places import datasets
 from idlora.pipeline.preflight import (
@@ -41,11 +41,14 @@ from idlora.pipeline.preflight.machine import (
     fitted_to_the_papers,
     gpu_lacks,
     memory_lacks,
+    room_on,
     slow_on_cpu,
     unusable,
 )
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
+from idlora.pipeline.progress import Silent
 from idlora.pipeline.table import on_part_of_a_gpu
+from idlora.training import OutOfMemory
 from idlora.training.batches import Packing
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
@@ -418,6 +421,55 @@ def test_without_a_gpu_what_is_auto_is_fitted_to_the_machines_memory(
     assert fitted_now(paper["lora"]) == fitted(paper["lora"], 30 * 10**9) != fitted(paper["lora"], 60 * 10**9)
 
 
+@pytest.mark.parametrize(
+    ("rows", "inside", "tried"),
+    [(8, False, [(8, "auto"), (4, True)]), (1, False, [(1, "auto")]), (8, True, [(8, "auto")])],
+)
+def test_a_pass_is_halved_once_and_not_in_a_launch_that_was_joined(
+    tiny: Cell, monkeypatch: pytest.MonkeyPatch, rows: int, inside: bool, tried: list
+) -> None:
+    asked = []
+
+    def train(cell: Cell, progress: Silent) -> dict:
+        asked.append((cell.train.micro_batch_size, cell.train.gradient_checkpointing))
+        raise OutOfMemory("too little", asked[-1][0], True)
+
+    monkeypatch.setattr("idlora.pipeline.cell.launching.inside", lambda: inside)
+    spec = dataclasses.replace(tiny.train, micro_batch_size=rows, gradient_checkpointing="auto")
+    with pytest.raises(OutOfMemory):
+        in_smaller_passes(train, dataclasses.replace(tiny, train=spec), Silent())
+    assert asked == tried
+
+
+def test_the_papers_gpu_and_this_machines_are_taken_in_their_turn(
+    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = paper["lora"]
+    capped = dataclasses.replace(lora, launch=dataclasses.replace(lora.launch, memory_gb=30))
+    assert fitted_to_the_papers(capped) == fitted(capped, 30 * 10**9) != fitted(capped, 80 * 10**9)
+    assert room_on((gpu(40),), dataclasses.replace(lora, launch=Launch(memory_gb=60))) == 40 * 10**9
+    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(45),))
+    assert fitted_to_the_papers(lora) == fitted(lora, 45 * 10**9) != fitted(lora, 80 * 10**9)
+    changed = dataclasses.replace(lora, train=dataclasses.replace(lora.train, gradient_checkpointing=True))
+    assert len(kinds_of([lora, changed])) == 2
+
+
+def test_what_the_user_fixed_stays_on_a_cpu_and_processes_agree_on_a_gpu(
+    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = paper["lora"]
+    train = dataclasses.replace(lora.train, micro_batch_size=16, gradient_checkpointing=True)
+    fixed = dataclasses.replace(lora, train=train)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 22 * 10**9))
+    assert fitted(fixed, 22 * 10**9) != fixed
+    assert fitted_now(fixed) == fixed
+    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(80),))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 0)
+    monkeypatch.setattr("idlora.pipeline.preflight.machine.launching.least", lambda value: min(value, 30 * 10**9))
+    assert fitted_now(lora) == fitted(lora, 30 * 10**9)
+
+
 def test_a_real_model_on_the_cpu_is_told_to_be_slow_and_a_small_one_is_not(paper: dict[str, Cell], tiny: Cell) -> None:
     small = dataclasses.replace(paper["lora"].model, dtype="float32")
     (line,) = slow_on_cpu((), kinds_of([tiny, dataclasses.replace(paper["lora"], model=small)]))
@@ -432,6 +484,7 @@ def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypat
     assert on_part_of_a_gpu(paper["lora"], 1).launch == Launch()
     capped = dataclasses.replace(paper["lora"], launch=Launch(memory_gb=40.0))
     assert on_part_of_a_gpu(capped, 2).launch == Launch(memory_gb=20.0)
+    assert on_part_of_a_gpu(capped, 1).launch == Launch(memory_gb=40.0)
 
 
 def test_a_model_folder_is_looked_through(tiny: Cell, tmp_path: Path, results: Path) -> None:

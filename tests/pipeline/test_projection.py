@@ -81,6 +81,8 @@ def test_another_rank_or_number_of_clusters_takes_what_its_method_takes_and_anot
     assert found.training_seconds(cells["lora_half"]) == found.training_seconds(cells["lora"])
     assert found.training_seconds(cells["idlora_k6"]) == pytest.approx(2 * found.training_seconds(cells["lora"]))
     assert found.training_seconds(cells["dora"]) is None
+    own = measured(tmp_path, {}, {"method": cells["lora_half"].method.label, "tokens_per_second": 5_000})
+    assert own.training_seconds(cells["lora_half"]) == pytest.approx(2 * own.training_seconds(cells["lora"]))
     assert found.training_seconds(cells["mistral"]) is None
 
 
@@ -88,6 +90,11 @@ def test_an_evaluation_is_its_items_and_tokens_at_the_measured_seconds_of_its_ba
     found, (protocol,) = measured(tmp_path, {}), cells["lora"].protocols
     expected = items_of(cells["lora"], protocol) * (2 / 100 + 8 / 1000 * protocol.max_new_tokens)
     assert found.evaluation_seconds(cells["lora"], protocol) == pytest.approx(expected)
+    three = dataclasses.replace(protocol, samples=3, temperature=1.0)
+    assert found.evaluation_seconds(cells["lora"], three) == pytest.approx(3 * expected)
+    more = measured(tmp_path / "more", {}, answered=[ANSWERED | {"answers": 200}])
+    halved = items_of(cells["lora"], protocol) * (2 / 200 + 8 / 1000 * protocol.max_new_tokens)
+    assert more.evaluation_seconds(cells["lora"], protocol) == pytest.approx(halved)
     assert found.evaluation_seconds(cells["mistral"], protocol) is None
 
 

@@ -176,6 +176,9 @@ def test_what_is_auto_is_all_rows_without_checkpointing_until_memory_is_short() 
     assert chosen(total(enough, False) - 1) == (16, True)
     assert chosen(total(1, True) - 1) is None
     assert schedule(micro_batch_size="auto", batch_size=24).division(2) == (12, 1)
+    small = schedule(batch_size=2, micro_batch_size="auto", gradient_checkpointing="auto")
+    found = fitting(model, method, small, length=512, processes=1, gpu_bytes=80 * 10**9)
+    assert (found.micro_batch_size, found.gradient_checkpointing) == (2, False)  # there are no more tokens to have
 
 
 def test_decoding_holds_the_weights_and_a_cache_that_grows_with_the_answers() -> None:

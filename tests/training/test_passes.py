@@ -7,11 +7,13 @@ import pytest
 import torch
 from cells import METHODS, furthest, log, run, saved_weights, schedule
 from torch import nn
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from idlora.data import TokenizedSet, pack
 from idlora.training import build_adapted, build_base, trainer
 from idlora.training.batches import Collator, Packing
-from idlora.training.passes import Passes, count_tokens, put_back, within_examples
+from idlora.training.passes import Passes, count_tokens, is_out_of_memory, put_back, within_examples
 from idlora.training.trainer import packing_of
 
 WIDTH = 48
@@ -85,6 +87,8 @@ def test_the_rows_of_a_pass_follow_from_the_lengths_and_from_how_they_are_dealt(
     mixed = of_lengths(*[30] * 20, *[2] * 80)
     assert packing(mixed, by_length=True).rows(2) == 2  # the longest two of eight
     assert packing(mixed, by_length=True).rows(4) > packing(mixed).rows(8) / 2
+    assert packing(of_lengths(*[30] * 20, *[4] * 20)).rows(4) == 4  # one of the draws has four long ones
+    assert Packing.of(of_lengths(40, 40, row_length=64), batch_size=8, by_length=False).width == 64
 
 
 def test_how_a_set_will_be_packed_is_known_before_it_is_trained(base, tokenized, packs_here):
@@ -225,6 +229,110 @@ def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(b
     assert furthest(saved_weights(tmp_path / "cut"), saved_weights(tmp_path / "whole")) == 0
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
     assert whole.steps == 6
+
+
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_a_loss_that_is_smaller_or_larger_is_refused(base, factor):
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
+    plain = model.get_base_model().loss_function
+    model.get_base_model().loss_function = lambda logits, labels, **rest: (
+        factor * plain(logits=logits, labels=labels, **rest)
+    )
+    assert not Passes(model, bf16=False, graphs=False).fits(WIDTH)
+
+
+def test_dropout_of_a_model_in_training_makes_it_no_other_model(base):
+    lora = replace(METHODS["lora"], arguments={**METHODS["lora"].arguments, "lora_dropout": 0.5})
+    model = build_adapted(build_base(base)[0], lora, 0).train()
+    off_zero(model)
+    assert Passes(model, bf16=False, graphs=False).fits(WIDTH)
+
+
+def test_positions_begin_anew_with_each_example():
+    """Rotary positions, which are relative, would not tell."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=64, n_positions=64, n_embd=32, n_layer=1, n_head=2, attn_implementation="sdpa", initializer_range=0.5
+    )
+    assert Passes(GPT2LMHeadModel(config), bf16=False, graphs=False).fits(WIDTH)
+
+
+def test_layers_compute_in_bfloat16_and_the_loss_in_float32(base, tokenized, tokenizer, monkeypatch):
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
+    plain, seen = functional.cross_entropy, []
+    monkeypatch.setattr(
+        functional, "cross_entropy", lambda logits, *a, **k: seen.append(logits.dtype) or plain(logits, *a, **k)
+    )
+    layer = model.get_base_model().model.layers[0].self_attn.q_proj
+    layer.register_forward_hook(lambda _, arguments, out: seen.append(out.dtype))
+    Passes(model, bf16=True, graphs=False)(Collator(tokenizer, width=WIDTH)(tokenized.rows[:9]), 9)
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_too_little_memory_for_a_graph_ends_the_training_and_is_no_reason_to_go_without(base, monkeypatch):
+    def exhaust(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
+    passes = Passes(model, bf16=False, graphs=True)
+    monkeypatch.setattr("idlora.training.passes._Recorder", exhaust)
+    with pytest.raises(torch.OutOfMemoryError):
+        passes.prepare(1, 16)
+    assert passes.graphs
+
+
+def test_too_little_memory_is_known_by_what_an_error_came_of():
+    def chained(*, raised_from: bool) -> BaseException:
+        try:
+            try:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            except torch.OutOfMemoryError as error:
+                raise RuntimeError("capture failed") from (error if raised_from else None)
+        except RuntimeError as error:
+            if raised_from:
+                error.__context__ = None
+            return error
+
+    assert is_out_of_memory(chained(raised_from=True))
+    assert is_out_of_memory(chained(raised_from=False))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2"))
+
+
+def test_long_examples_are_placed_first_and_rows_have_the_width_that_they_were_given(tokenizer):
+    assert Collator(tokenizer, width=32)(of_lengths(10, 10, 22, 22).rows)["input_ids"].shape == (2, 32)
+    assert Collator(tokenizer, width=64)(of_lengths(10).rows)["input_ids"].shape == (1, 64)
+
+
+def test_the_largest_pass_is_recorded_first(base, tokenized, tmp_path, packs_here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Passes, "prepare", lambda self, rows, width: asked.append((rows, width)))
+    run(tmp_path, base, METHODS["lora"], tokenized, schedule(max_steps=1))
+    packing = Packing.of(tokenized, batch_size=8, by_length=False)
+    assert asked == [(packing.rows(8), packing.width)]
+
+
+def test_tokens_are_counted_as_in_padded_passes(base, tokenized, tmp_path, packs_here, monkeypatch):
+    seen, plain = [], trainer.Stopwatch.on_log
+
+    def on_log(self, args, state, control, logs, **rest):
+        plain(self, args, state, control, logs, **rest)
+        seen.append(int(state.num_input_tokens_seen))
+
+    monkeypatch.setattr(trainer.Stopwatch, "on_log", on_log)
+    run(tmp_path / "packed", base, METHODS["lora"], tokenized, schedule(max_steps=3, micro_batch_size=4))
+    trainer.PACKS_ON = ()  # put back by the fixture
+    run(tmp_path / "padded", base, METHODS["lora"], tokenized, schedule(max_steps=3, micro_batch_size=4))
+    assert len(seen) == 8  # three steps and a summary of each
+    assert seen[:4] == seen[4:]
+    assert 0 < seen[0] < seen[1] < seen[2]
+
+
+def test_a_model_that_is_refused_has_the_trainers_own_passes(base, tokenized, tmp_path, packs_here, monkeypatch):
+    monkeypatch.setattr(trainer.launching, "least", lambda value: 0)  # by another process, this one being content
+    _, found = run(tmp_path, base, METHODS["lora"], tokenized, schedule(max_steps=1))
+    assert found.passes == "padded"
 
 
 @pytest.mark.gpu

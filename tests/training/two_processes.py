@@ -46,6 +46,19 @@ def train_packed(folder: Path, base: ModelSpec, rows: list[dict]) -> None:
     quiet()
     trainer.PACKS_ON = ("cpu",)
     launching.join()
+    seen: dict = {}
+    plain, train = trainer.Stopwatch.on_log, trainer.StepTrainer.train
+
+    def on_log(self, args, state, control, logs, **rest):
+        plain(self, args, state, control, logs, **rest)
+        seen["tokens"] = int(state.num_input_tokens_seen)
+
+    def watched_train(self, **options):
+        result = train(self, **options)
+        seen["wrapper"] = type(self.model_wrapped).__name__
+        return result
+
+    trainer.Stopwatch.on_log, trainer.StepTrainer.train = on_log, watched_train
     for name, (method, changes) in PACKED.items():
         tokenized = TokenizedSet(rows, [str(index) for index in range(len(rows))])
         model, tokenizer = build_base(base)
@@ -55,12 +68,14 @@ def train_packed(folder: Path, base: ModelSpec, rows: list[dict]) -> None:
                 for parameter in model.parameters():
                     if parameter.requires_grad:
                         parameter += 1
+                for buffer in model.buffers():
+                    if buffer.is_floating_point():
+                        buffer += 1
         spec = schedule(**changes)
         resources = trainer.train(
             model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=folder / name
         )
-        seen = {"passes": resources.passes, "accumulation": resources.accumulation}
-        seen |= {"tokens_per_second": resources.tokens_per_second, "timed": resources.steps_timed}
+        seen |= {"passes": resources.passes, "accumulation": resources.accumulation}
         seen["weights"] = sum(float(each.double().sum()) for each in model.parameters() if each.requires_grad)
         (folder / name / f"rank-{launching.rank()}.json").write_text(json.dumps(seen))
 
