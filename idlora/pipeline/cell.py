@@ -85,6 +85,7 @@ class Cell:
             template=self.data.prompt_template,
             revisions=self.revisions,
             processes=self.processes,
+            memory_gb=self.launch.memory_gb,
         )
 
     @property
@@ -176,7 +177,6 @@ def run_cell(cell: Cell, progress: Silent | None = None) -> None:
     """
     if not cell.run.done:
         train_cell(cell, progress)
-    launching.cap_memory(cell.launch.memory_gb)  # also of a cell that was trained before
     gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
     evaluate_all(cell.subject, progress)
 

@@ -37,7 +37,7 @@ class Subject:
     call it too. ``identity`` gives what tells the model from every other, for its answers to carry. ``template`` is of
     the prompts, ``dtype`` the weights'. No answer depends on ``batch_size``, where None is what the device's memory
     holds, or on the number of ``processes`` that answer side by side, where None is one for each visible GPU, or one
-    without any.
+    without any; ``memory_gb`` is the most that each may take of its GPU, where None is all of it.
 
     Raises ValueError for a number of processes or a batch size below 1.
     """
@@ -54,6 +54,7 @@ class Subject:
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = 1
     dtype: str = "float32"
+    memory_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.processes is not None and not self.processes >= 1:
@@ -189,9 +190,10 @@ def _answer(
     import torch
 
     from idlora.evals.answering import answer
-    from idlora.training import shared_base
+    from idlora.training import launching, shared_base
 
     torch.set_num_threads(subject.threads)
+    launching.cap_memory(subject.memory_gb)
     model, tokenizer = subject.load()
     if torch.cuda.is_available():
         model = model.to("cuda")

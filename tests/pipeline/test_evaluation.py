@@ -14,7 +14,7 @@ from idlora.evals.answers import Share, gather
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.evals.sandbox import ExecutionRefused
 from idlora.evals.tasks.hexphi import Refusals
-from idlora.pipeline.compose import compose, subject_from_config
+from idlora.pipeline.compose import compose, compose_cell, subject_from_config
 from idlora.pipeline.evaluation import Subject, evaluate_all, model_identity
 from idlora.pipeline.preflight import NotReady, require_evaluation
 from idlora.records import RecordError, read_items
@@ -194,3 +194,13 @@ def test_a_model_is_known_by_its_weights_and_its_adapters_and_not_by_its_place(t
     assert one == copy
     bases = [dataclasses.replace(base, **new) for new in ({}, {"revision": "b" * 40}, {"dtype": "bfloat16"})]
     assert len({one, other, *(model_identity(each, None) for each in bases)}) == 5
+
+
+def test_a_process_that_evaluates_keeps_to_the_cap_of_its_launch(subject, monkeypatch):
+    asked = []
+    monkeypatch.setattr("idlora.training.launching.cap_memory", asked.append)
+    evaluate_all(dataclasses.replace(subject, memory_gb=20.0, protocols=subject.protocols[:1]))
+    assert asked == [20.0]
+    cell = compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=["train.learning_rate=0.01"])
+    capped = dataclasses.replace(cell, launch=dataclasses.replace(cell.launch, memory_gb=30.0))
+    assert (cell.subject.memory_gb, capped.subject.memory_gb) == (None, 30.0)
