@@ -1,12 +1,12 @@
-"""Forward and backward of a micro-batch on one GPU, launched as two CUDA graphs and without padding.
+"""Forward and backward of a micro-batch on a GPU, launched as two CUDA graphs and without padding.
 
     H      = decoder(tokens)             (R, W, hidden)      graph: one for each shape, recorded when it is first met
     L      = Σ −log softmax(head(h)) / n   over the h of H that predict a response's token; h (answers, hidden)
     ∂L/∂H  = backward of the line above                      both kernel by kernel: how many answers there are varies
     ∂L/∂θ += backward of the decoder                         graph
 
-A pass of a small model is thousands of kernels of a few microseconds. Launched one by one from Python they take two to
-four times as long as they run, and more with a method that has many small ones; a graph launches them as a whole.
+A pass of a small model is thousands of kernels of a few microseconds. Launched one by one from Python they wait for it,
+most with a method that has many small ones; a graph launches them as a whole.
 
 The R rows of W tokens hold a micro-batch's examples packed (`idlora.data.packing`), each blind to the others: the loss
 and its gradient are those of the padded rows, at about half of their tokens. The head computes no logits that the loss
@@ -48,11 +48,13 @@ class Passes:
     """The passes of one training; an instance is called in place of the Trainer's training step."""
 
     def __init__(self, model: PreTrainedModel | PeftModel, *, bf16: bool, graphs: bool):
-        """Args:
-        model: what is trained, on its device.
-        bf16: whether the passes are under bfloat16 autocast.
-        graphs: whether shapes are recorded as CUDA graphs; not under gradient checkpointing, which redraws dropout in
-            a way that no graph can hold.
+        """Prepare the passes of a model; nothing is computed yet.
+
+        Args:
+            model: what is trained, on its device.
+            bf16: whether the passes are under bfloat16 autocast.
+            graphs: whether shapes are recorded as CUDA graphs; not under gradient checkpointing, which redraws dropout
+                in a way that no graph can hold.
         """
         self.model, self.bf16, self.graphs = model, bf16, graphs
         base = model.get_base_model() if isinstance(model, PeftModel) else model
