@@ -71,10 +71,10 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
-    if workers > 1 and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
-        sharing = -(-min(workers, len([cell for cell in runs if not cell.complete]) or 1) // visible_gpus())
-        runs = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in runs]
     waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
+    if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
+        sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus())
+        waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]
     threads = max((cell.threads for cell in waiting), default=1)
     with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
 
@@ -106,6 +106,11 @@ def distinct(cells: Iterable[Cell]) -> list[Cell]:
         protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
         runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
     return list(runs.values())
+
+
+def sharers(workers: int, *, waiting: int, gpus: int) -> int:
+    """How many workers use one GPU at a time: no more are at work than cells are waiting."""
+    return -(-min(workers, waiting) // gpus)
 
 
 def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:

@@ -89,6 +89,20 @@ def test_the_losses_of_long_and_short_rows_together_are_those_of_each_alone(mode
     assert min(alone) > 0
 
 
+def test_a_pass_has_no_more_logits_than_the_memory_allows(model, monkeypatch) -> None:
+    pairs, read = [([5, 6, 7], [8] * n) for n in (6, 6, 2, 2)], []
+    handle = model.register_forward_pre_hook(
+        lambda _, arguments, given: read.append(len(given["input_ids"])), with_kwargs=True
+    )
+    for tokens in (1000, 12, 1):
+        monkeypatch.setattr(
+            "idlora.evals.loss.logits_at_once", lambda model, t=tokens: t * model.get_input_embeddings().num_embeddings
+        )
+        response_nats(model, pairs, batch_size=9)
+    handle.remove()
+    assert read == [4, 2, 2, 1, 1, 1, 1]
+
+
 def test_the_printed_loss_is_the_nats_of_all_rows_over_their_tokens(model, tokenizer, world, tmp_path) -> None:
     measured = protocol("gsm8k_test", limit=9)
     records = evaluate(model, measured, measured.task.rows(root=world), tmp_path, tokenizer=tokenizer)

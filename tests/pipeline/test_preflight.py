@@ -47,7 +47,7 @@ from idlora.pipeline.preflight.machine import (
 )
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
 from idlora.pipeline.progress import Silent
-from idlora.pipeline.table import on_part_of_a_gpu
+from idlora.pipeline.table import on_part_of_a_gpu, sharers
 from idlora.training import OutOfMemory
 from idlora.training.batches import Packing
 from idlora.training.launching import Launch
@@ -380,7 +380,11 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     lora, short = paper["lora"], Packing((100,) * 99, 512, 32, by_length=True)
     padded, packed = (fitted(lora, 45 * 10**9, packing=each).train.micro_batch_size for each in (None, short))
     assert 1 < padded < packed == 16  # five examples in a row
-    assert estimated_bytes(fitted(lora, 45 * 10**9), packing=short) < estimated_bytes(fitted(lora, 45 * 10**9))
+    narrow = Packing((100,) * 99, 192, 32, by_length=True)  # each in a row of its own
+    sixteen = dataclasses.replace(lora, train=dataclasses.replace(lora.train, micro_batch_size=16))
+    taken = [estimated_bytes(sixteen, packing=each) for each in (short, narrow, None)]
+    assert taken == sorted(taken)
+    assert taken[0] < taken[1] < taken[2]
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
 
 
@@ -485,6 +489,10 @@ def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypat
     capped = dataclasses.replace(paper["lora"], launch=Launch(memory_gb=40.0))
     assert on_part_of_a_gpu(capped, 2).launch == Launch(memory_gb=20.0)
     assert on_part_of_a_gpu(capped, 1).launch == Launch(memory_gb=40.0)
+    shared = [
+        sharers(workers, waiting=waiting, gpus=gpus) for workers, waiting, gpus in ((4, 9, 1), (4, 1, 1), (3, 9, 2))
+    ]
+    assert shared == [4, 1, 2]
 
 
 def test_a_model_folder_is_looked_through(tiny: Cell, tmp_path: Path, results: Path) -> None:

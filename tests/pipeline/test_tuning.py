@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.cell import Cell
+from idlora.pipeline.cell import Cell, train_here
 from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.progress import Silent
 from idlora.pipeline.rates import CHOOSING, setting, trials_plan
-from idlora.pipeline.tuning import Trial, asked_pairs, asked_trials, choose, search, trials_of
+from idlora.pipeline.tuning import Trial, asked_pairs, asked_trials, choose, run_trial, search, trials_of
 from idlora.pipeline.typed import ConfigError
 from idlora.records.identity import run_digest
 from idlora.report import load_grid
+from idlora.training import NonFiniteLoss, TrainSpec
 
 
 def trial(method: str, rate: float, loss: float) -> Trial:
@@ -245,3 +247,29 @@ def test_the_committed_trials_are_of_todays_configs(experiment: str, method: str
             row["config"] for row in csv.DictReader(file) if (row["experiment"], row["method"]) == (experiment, method)
         }
     assert tried == {run_digest(each.config) for each in trials_of(cell, rates)}
+
+
+@pytest.mark.parametrize("work", ["trial", "cell"])
+def test_what_is_trained_was_fitted_to_the_memory_as_its_rows_are_packed(
+    work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["train.learning_rate=0.01", f"results_dir={tmp_path}", "data.limit=40", "data.validation_rows=4"]
+    cell, seen = compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=asked), {}
+
+    def fitted_now(cell: Cell, *, packing: object) -> Cell:
+        seen["packing"] = packing
+        return replace(cell, train=replace(cell.train, micro_batch_size=3))
+
+    def train(*, spec: TrainSpec, **_: object) -> None:
+        seen["rows"] = spec.micro_batch_size
+        raise NonFiniteLoss("enough was seen")
+
+    monkeypatch.setattr("idlora.pipeline.preflight.fitted_now", fitted_now)
+    monkeypatch.setattr("idlora.training.trainer.packing_of", lambda *_: "as rows are packed")
+    monkeypatch.setattr("idlora.training.trainer.train", train)
+    if work == "trial":
+        assert run_trial(cell, Silent()).outcome == "diverged"
+    else:
+        with pytest.raises(NonFiniteLoss):
+            train_here(cell, Silent())
+    assert seen == {"packing": "as rows are packed", "rows": 3}

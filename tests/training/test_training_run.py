@@ -195,8 +195,14 @@ def test_running_out_of_memory_names_what_to_lower(error, base, tokenized, tmp_p
     model, tokenizer = build_base(base)
     model = build_adapted(model, METHODS["lora"], 0)
     model.register_forward_pre_hook(exhaust)
-    with pytest.raises(OutOfMemory, match=r"micro_batch_size=8: lower it \(the effective batch stays 8\)"):
-        train(model=model, tokenizer=tokenizer, tokenized=tokenized, spec=schedule(), base=base, folder=tmp_path)
+    spec = schedule(gradient_checkpointing=True)
+    with pytest.raises(OutOfMemory, match=r"micro_batch_size=8: lower it \(the effective batch stays 8\)") as caught:
+        train(model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=tmp_path)
+    assert (caught.value.rows, caught.value.checkpointing) == (8, True)
+    spec = schedule(micro_batch_size=4)
+    with pytest.raises(OutOfMemory) as caught:
+        train(model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=tmp_path)
+    assert (caught.value.rows, caught.value.checkpointing) == (4, False)
 
 
 def test_another_runtime_error_stays_what_it_is(base, tokenized, tmp_path):
