@@ -30,6 +30,7 @@ from idlora.training.telemetry import WARMUP_STEPS
 
 PLAIN, OURS, AGAIN = "plain loop", "trainer", "plain loop again"
 
+LONGEST = 512
 MEDIAN_LENGTH, SPREAD, RESPONSE = 96, 0.65, 0.56
 """Of the multi-task mixture's rows under LLaMA-3's tokenizer: tokens, of their logarithm, and the response's share."""
 
@@ -42,7 +43,6 @@ class TrainerScenario:
         model: whose weights are random.
         methods: of tuning, one after another.
         steps: of the trainer; the plain loop takes `plain_steps`, or is left out where they are 0.
-        max_length: most tokens of an example.
     """
 
     name: str
@@ -50,7 +50,6 @@ class TrainerScenario:
     methods: tuple[MethodSpec, ...]
     steps: int = 100
     plain_steps: int = 20
-    max_length: int = 512
     train: TrainSpec
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, 
     tokenized = drawn_examples(
         scenario.train.batch_size * scenario.steps,
         vocabulary=scenario.model.shape["vocab_size"],
-        longest=scenario.max_length,
+        longest=LONGEST,
     )
     for method in scenario.methods:
         found = [

@@ -10,7 +10,6 @@ import csv
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -21,7 +20,7 @@ from idlora.evals.protocol import Protocol
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import REPOSITORY, compose, group_files, method_spec, plain
 from idlora.pipeline.plan import TOTAL
-from idlora.pipeline.preflight.kinds import shape_of, sort_of
+from idlora.pipeline.preflight.kinds import shape_of, tuning_of
 from idlora.pipeline.probe import items_of, text_of
 from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
@@ -55,7 +54,7 @@ class Measured:
 
     def training_row(self, cell: Cell) -> Mapping[str, str] | None:
         """The row that says what the cell's training takes, of its own method before one of its sort."""
-        labels = (cell.method.label, self.sorts.get(_tuning(cell)))
+        labels = (cell.method.label, self.sorts.get(tuning_of(cell.method)))
         return next((row for label in labels if (row := self.training.get((cell.model.label, label)))), None)
 
     def training_seconds(self, cell: Cell) -> float | None:
@@ -125,17 +124,8 @@ def _sorts(labels: Iterable[str]) -> dict[str, str]:
     for path in group_files("method"):
         if (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("label") in wanted:
             method = method_spec(plain(compose("train", [f"method={path.stem}", "scale=paper"]).method))
-            found.setdefault(_tuning_of(method), method.label)
+            found.setdefault(tuning_of(method), method.label)
     return found
-
-
-def _tuning(cell: Cell) -> str:
-    return sort_of(cell).split("/", 1)[1]
-
-
-def _tuning_of(method: Any) -> str:
-    switches = (name for name, value in method.arguments.items() if value is True)
-    return "/".join([method.kind, *filter(None, [method.peft_type]), *sorted(switches)])
 
 
 def tokens_of(cell: Cell) -> float:
@@ -176,7 +166,7 @@ def _share(name: str, cells: Sequence[Cell], measured: Measured) -> Share:
     for cell in waiting:
         seconds = 0.0 if cell.run.done else measured.training_seconds(cell)
         if seconds is None:
-            what = f"training {cell.model.label} with {measured.sorts.get(_tuning(cell), cell.method.label)}"
+            what = f"training {cell.model.label} with {measured.sorts.get(tuning_of(cell.method), cell.method.label)}"
             missing[what] = missing.get(what, 0) + 1
         training += seconds or 0.0
         for protocol in cell.subject.waiting:

@@ -10,21 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
+from preflight_cells import gpu
 
 from idlora.data.catalogue import DatasetSpec
 from idlora.evals.task import load_task
-from idlora.pipeline.cell import Cell, in_smaller_passes
-from idlora.pipeline.compose import compose, compose_cell, subject_from_config
+from idlora.pipeline.cell import Cell
+from idlora.pipeline.compose import compose, subject_from_config
 from idlora.pipeline.places import datasets
 from idlora.pipeline.preflight import (
     NotReady,
     estimates,
-    fitted,
-    fitted_now,
     kinds_of,
     missing,
     needs,
@@ -35,56 +33,17 @@ from idlora.pipeline.preflight.disk import Need, lacking
 from idlora.pipeline.preflight.hub import DATASET, Sources, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
 from idlora.pipeline.preflight.machine import (
-    Gpu,
     Machine,
-    estimated_bytes,
     fitted_to_the_papers,
     gpu_lacks,
     memory_lacks,
-    room_on,
-    slow_on_cpu,
     unusable,
 )
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
-from idlora.pipeline.progress import Silent
-from idlora.pipeline.table import on_part_of_a_gpu, sharers
-from idlora.training import OutOfMemory
-from idlora.training.batches import Packing
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
 
 pytestmark = pytest.mark.build
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("preflight")
-
-
-@pytest.fixture(scope="module")
-def paper(results: Path) -> dict[str, Cell]:
-    """Cells of the paper's scale as two GPUs would launch them."""
-
-    def composed(method: str, launch: str) -> Cell:
-        overrides = [
-            f"results_dir={results}",
-            f"launch={launch}",
-            "launch.num_processes=2",
-            "allow_code_execution=true",
-        ]
-        return compose_cell("multitask_llama3", method, scale="paper", seed=0, overrides=overrides)
-
-    return {method: composed(method, "zero3" if method == "fft" else "ddp") for method in ("fft", "lora", "base")}
-
-
-@pytest.fixture(scope="module")
-def tiny(results: Path) -> Cell:
-    overrides = [f"results_dir={results}", "train.learning_rate=0.01"]
-    return compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=overrides)
-
-
-def gpu(gigabytes: float, *, name: str = "A GPU", capability: tuple[int, int] = (8, 0)) -> Gpu:
-    return Gpu(name=name, memory=int(gigabytes * 1e9), capability=capability)
 
 
 def test_two_gpus_of_80_gb_hold_every_kind_and_smaller_ones_what_fits_them(paper: dict[str, Cell]) -> None:
@@ -376,123 +335,7 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     assert line.startswith("memory: this could not be checked (AttributeError")
     monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(85),))
     odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
-    assert fitted(odd, 85 * 10**9) == odd
-    lora, short = paper["lora"], Packing((100,) * 99, 512, 32, by_length=True)
-    padded, packed = (fitted(lora, 45 * 10**9, packing=each).train.micro_batch_size for each in (None, short))
-    assert 1 < padded < packed == 16  # five examples in a row
-    narrow = Packing((100,) * 99, 192, 32, by_length=True)  # each in a row of its own
-    sixteen = dataclasses.replace(lora, train=dataclasses.replace(lora.train, micro_batch_size=16))
-    taken = [estimated_bytes(sixteen, packing=each) for each in (short, narrow, None)]
-    assert taken == sorted(taken)
-    assert taken[0] < taken[1] < taken[2]
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
-
-
-@pytest.mark.parametrize(("free", "reserved", "cap"), [(45, 0, None), (30, 15, None), (70, 0, 45), (70, 70, 45)])
-def test_a_pass_is_fitted_to_the_memory_that_is_free_and_to_a_workers_share(
-    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, cap: int | None
-) -> None:
-    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(80),))
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free * 10**9, 80 * 10**9))
-    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: reserved * 10**9)
-    cell = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=2, memory_gb=cap))
-    assert fitted_now(cell) == fitted(cell, 45 * 10**9)
-    assert fitted(cell, 45 * 10**9) != fitted(cell, 75 * 10**9)
-    short = Packing((100,) * 99, 512, 32, by_length=True)
-    assert fitted_now(cell, packing=short) == fitted(cell, 45 * 10**9, packing=short) != fitted(cell, 45 * 10**9)
-
-
-def test_where_nothing_fits_what_is_auto_takes_the_least_memory(paper: dict[str, Cell], tiny: Cell) -> None:
-    assert fitted(paper["lora"], 17 * 10**9).train == dataclasses.replace(
-        paper["lora"].train, micro_batch_size=1, gradient_checkpointing=True
-    )
-    unknown = dataclasses.replace(paper["lora"].model, path_or_id="nobody/unknown", shape=None)
-    cell = dataclasses.replace(paper["lora"], model=unknown)
-    assert fitted(cell, 17 * 10**9).train == dataclasses.replace(
-        cell.train, micro_batch_size=4, gradient_checkpointing=True
-    )
-    assert fitted(tiny, 10**6) == tiny  # says itself what it takes
-
-
-def test_without_a_gpu_what_is_auto_is_fitted_to_the_machines_memory(
-    paper: dict[str, Cell], tiny: Cell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert fitted_now(tiny) == tiny
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 30 * 10**9))
-    asked = dataclasses.replace(tiny.train, micro_batch_size="auto", gradient_checkpointing="auto")
-    whole = fitted_now(dataclasses.replace(tiny, train=asked)).train
-    assert (whole.micro_batch_size, whole.gradient_checkpointing) == (asked.batch_size, False)
-    assert fitted_now(paper["lora"]) == fitted(paper["lora"], 30 * 10**9) != fitted(paper["lora"], 60 * 10**9)
-
-
-@pytest.mark.parametrize(
-    ("rows", "inside", "tried"),
-    [(8, False, [(8, "auto"), (4, True)]), (1, False, [(1, "auto")]), (8, True, [(8, "auto")])],
-)
-def test_a_pass_is_halved_once_and_not_in_a_launch_that_was_joined(
-    tiny: Cell, monkeypatch: pytest.MonkeyPatch, rows: int, inside: bool, tried: list
-) -> None:
-    asked = []
-
-    def train(cell: Cell, progress: Silent) -> dict:
-        asked.append((cell.train.micro_batch_size, cell.train.gradient_checkpointing))
-        raise OutOfMemory("too little", asked[-1][0], True)
-
-    monkeypatch.setattr("idlora.pipeline.cell.launching.inside", lambda: inside)
-    spec = dataclasses.replace(tiny.train, micro_batch_size=rows, gradient_checkpointing="auto")
-    with pytest.raises(OutOfMemory):
-        in_smaller_passes(train, dataclasses.replace(tiny, train=spec), Silent())
-    assert asked == tried
-
-
-def test_the_papers_gpu_and_this_machines_are_taken_in_their_turn(
-    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lora = paper["lora"]
-    capped = dataclasses.replace(lora, launch=dataclasses.replace(lora.launch, memory_gb=30))
-    assert fitted_to_the_papers(capped) == fitted(capped, 30 * 10**9) != fitted(capped, 80 * 10**9)
-    assert room_on((gpu(40),), dataclasses.replace(lora, launch=Launch(memory_gb=60))) == 40 * 10**9
-    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(45),))
-    assert fitted_to_the_papers(lora) == fitted(lora, 45 * 10**9) != fitted(lora, 80 * 10**9)
-    changed = dataclasses.replace(lora, train=dataclasses.replace(lora.train, gradient_checkpointing=True))
-    assert len(kinds_of([lora, changed])) == 2
-
-
-def test_what_the_user_fixed_stays_on_a_cpu_and_processes_agree_on_a_gpu(
-    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lora = paper["lora"]
-    train = dataclasses.replace(lora.train, micro_batch_size=16, gradient_checkpointing=True)
-    fixed = dataclasses.replace(lora, train=train)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 22 * 10**9))
-    assert fitted(fixed, 22 * 10**9) != fixed
-    assert fitted_now(fixed) == fixed
-    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(80),))
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
-    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 0)
-    monkeypatch.setattr("idlora.pipeline.preflight.machine.launching.least", lambda value: min(value, 30 * 10**9))
-    assert fitted_now(lora) == fitted(lora, 30 * 10**9)
-
-
-def test_a_real_model_on_the_cpu_is_told_to_be_slow_and_a_small_one_is_not(paper: dict[str, Cell], tiny: Cell) -> None:
-    small = dataclasses.replace(paper["lora"].model, dtype="float32")
-    (line,) = slow_on_cpu((), kinds_of([tiny, dataclasses.replace(paper["lora"], model=small)]))
-    assert line == "No GPU is visible: LLaMA-3-8B (8030M parameters) trains on the CPU, slowly."
-    assert list(slow_on_cpu((gpu(80),), kinds_of([paper["lora"]]))) == []
-    assert list(slow_on_cpu((), kinds_of([tiny, paper["base"]]))) == []
-
-
-def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idlora.pipeline.preflight.gpus", lambda: (gpu(80),))
-    assert on_part_of_a_gpu(paper["lora"], 4).launch == Launch(memory_gb=20.0)
-    assert on_part_of_a_gpu(paper["lora"], 1).launch == Launch()
-    capped = dataclasses.replace(paper["lora"], launch=Launch(memory_gb=40.0))
-    assert on_part_of_a_gpu(capped, 2).launch == Launch(memory_gb=20.0)
-    assert on_part_of_a_gpu(capped, 1).launch == Launch(memory_gb=40.0)
-    shared = [
-        sharers(workers, waiting=waiting, gpus=gpus) for workers, waiting, gpus in ((4, 9, 1), (4, 1, 1), (3, 9, 2))
-    ]
-    assert shared == [4, 1, 2]
 
 
 def test_a_model_folder_is_looked_through(tiny: Cell, tmp_path: Path, results: Path) -> None:

@@ -23,7 +23,6 @@ from idlora.pipeline.preflight.kinds import Kind, estimate_lines, kinds_of, misf
 from idlora.pipeline.preflight.machine import (
     estimated_bytes,
     fitted,
-    fitted_here,
     fitted_now,
     fitted_to_the_papers,
     gpu_lacks,
@@ -42,7 +41,6 @@ __all__ = [
     "estimated_bytes",
     "estimates",
     "fitted",
-    "fitted_here",
     "fitted_now",
     "gpus",
     "kinds_of",

@@ -13,7 +13,7 @@ import yaml
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import CONFIGS
 from idlora.pipeline.preflight.hub import config_folder
-from idlora.training.spec import ModelSpec, TrainSpec
+from idlora.training.spec import MethodSpec, ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from idlora.training.batches import Packing
@@ -119,9 +119,13 @@ def _key(cell: Cell) -> str:
 
 def sort_of(cell: Cell) -> str:
     """The base and the way of tuning, whatever its ranks and its choices of rows: cells that take about as long."""
-    method = cell.method
+    return f"{cell.model.name}/{tuning_of(cell.method)}"
+
+
+def tuning_of(method: MethodSpec) -> str:
+    """The way of tuning alone."""
     switches = (name for name, value in method.arguments.items() if value is True)
-    return "/".join([cell.model.name, method.kind, *filter(None, [method.peft_type]), *sorted(switches)])
+    return "/".join([method.kind, *filter(None, [method.peft_type]), *sorted(switches)])
 
 
 def misfits(kinds: Sequence[Kind]) -> Iterable[str]:

@@ -246,11 +246,6 @@ def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
     return replace(cell, train=train)
 
 
-def fitted_here(cell: Cell) -> Cell:
-    """`fitted` to the smallest of this machine's GPUs when nothing else is on it, without GPUs as `fitted_now`."""
-    return fitted(cell, room_on(gpus(), cell)) if gpus() else fitted_now(cell)
-
-
 def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
     """`fitted` to what is free for this process now: on its GPU within its launch's cap, else in the machine's memory.
 
@@ -270,7 +265,7 @@ def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
 
 def fitted_to_the_papers(cell: Cell) -> Cell:
     """`fitted` to this machine's GPUs, or where it has none to one of the paper's, an A800."""
-    return fitted_here(cell) if gpus() else fitted(cell, int(1e9 * (cell.launch.memory_gb or A800_GB)))
+    return fitted(cell, room_on(gpus(), cell) if gpus() else int(1e9 * (cell.launch.memory_gb or A800_GB)))
 
 
 def estimated_bytes(cell: Cell, *, packing: "Packing | None" = None) -> int | None:
