@@ -1,7 +1,8 @@
 """experiments/<table>/: which cells a table has, how its columns read at each scale, and the paper's numbers."""
 
 import csv
-from collections.abc import Mapping, Set
+import dataclasses
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,27 @@ class Grid:
                     )
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
+
+    def showing(self, benchmarks: Sequence[str] | None) -> "Grid":
+        """The grid with the columns of these benchmarks alone, and the experiments that they need; None is all of them.
+
+        Raises `GridError` for a benchmark that no column has.
+        """
+        if benchmarks is None:
+            return self
+        known = list(dict.fromkeys(column.benchmark for column in self.columns))
+        if unknown := [name for name in benchmarks if name not in known]:
+            raise GridError(f"{self.table} shows nothing of benchmarks={unknown[0]}; its benchmarks are {known}")
+        columns = tuple(column for column in self.columns if column.benchmark in benchmarks)
+        needed = {self.experiment(column, base) for column in columns for base in self.bases}
+        left_out = ", ".join(name for name in known if name not in benchmarks)
+        note = (f"Of this table's benchmarks {left_out} were not run here.",) if left_out else ()
+        return dataclasses.replace(
+            self,
+            columns=columns,
+            experiments=tuple(name for name in self.experiments if name in needed),
+            notes=(*self.notes, *note),
+        )
 
     def cells(self) -> list[CellKey]:
         """Every (experiment, method, seed) that the table asks for, in the order of the file."""
