@@ -57,9 +57,7 @@ def keep_reference(planned: Planned) -> Path:
         )
     request = planned[0][0]
     tables = {
-        own.table: Made(
-            seeds=own.grid().seeds, runs=plan.runs, evaluations=plan.evaluations, benchmarks=own.benchmarks
-        )
+        own.table: Made(seeds=own.grid().seeds, runs=plan.runs, evaluations=plan.evaluations, benchmarks=own.benchmarks)
         for own, plan in planned
     }
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -82,6 +83,7 @@ class _Search:
         self.asked, self.folder = asked, folder
         self.wanted = {run_digest(cell.config): cell for cell in reversed(asked.trials)}
         self.settings = {name: setting(cell.config) for name, cell in self.wanted.items()}
+        self.planned = Counter(self.settings.values())
         self.asking: dict[str, list[Pair]] = {}
         for cell in asked.trials:
             own = self.settings[run_digest(cell.config)]
@@ -132,8 +134,7 @@ class _Search:
             return []
         first = next(iter(cells.values()))
         (best,) = choose(self.done[name] for name in cells)
-        planned = sum(setting(cell.config) == own for cell in self.asked.trials)
-        if best.at_edge and len(cells) < planned + self.asked.extensions:
+        if best.at_edge and len(cells) < self.planned[own] + self.asked.extensions:
             lowest = best.learning_rate == min(self.done[name].learning_rate for name in cells)
             beyond = best.learning_rate / FACTOR if lowest else best.learning_rate * FACTOR
             return self._want(*trials_of(first, [float(f"{beyond:.6g}")]))

@@ -9,7 +9,7 @@ import yaml
 from idlora.pipeline import rates
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import cell_from_config, compose, compose_cell
-from idlora.pipeline.rates import CHOOSING, chosen_csv, setting, trials_plan
+from idlora.pipeline.rates import CHOOSING, chosen_csv, setting
 from idlora.pipeline.typed import ConfigError
 
 
@@ -105,7 +105,9 @@ def test_experiments_that_train_the_same_thing_have_one_setting_and_one_rate(cel
     assert (len(settings["small"]), len(settings["tiny"])) == (1, 2)
 
     (tmp_path / "small").mkdir()
-    (tmp_path / "trials.yaml").write_text(yaml.safe_dump(trials_plan()))
+    (tmp_path / "trials.yaml").write_text(
+        yaml.safe_dump({"small": {"learning_rates": [0.25], "seed": 0, CHOOSING: 16}})
+    )
     (tmp_path / "small" / "chosen.csv").write_text(f"setting,learning_rate\n{settings['small'].pop()},0.25\n")
     monkeypatch.setattr(rates, "TUNING", tmp_path)
     for experiment in pair:
