@@ -135,7 +135,7 @@ class Request:
 
     def grid(self) -> Grid:
         """The table's plan from experiments/<table>/, with the seeds asked for, and a note on changed settings."""
-        grid = load_grid(EXPERIMENTS / self.table)
+        grid = load_grid(EXPERIMENTS / self.table).at(self.scale)
         told = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, notes=(*grid.notes, *told))
 
