@@ -57,8 +57,8 @@ class Sources:
             return path.read_text(encoding="utf-8")
 
     def grid(self, table: str) -> Grid:
-        """A table's plan. Raises `GridError`."""
-        return load_grid(self.experiments / table)
+        """A table's plan at this scale. Raises `GridError`."""
+        return load_grid(self.experiments / table).at(self.scale)
 
     def table(self, table: str) -> Rows:
         """tables/<table>.csv of this scale."""
