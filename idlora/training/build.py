@@ -255,7 +255,8 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
     cannot run, and can be counted.
 
     Raises:
-        ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` or `long_rows` does not fit.
+        ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` or
+            `method.long_rows` does not fit it.
     """
     set_seed(seed)
     model.requires_grad_(method.kind == "full")
