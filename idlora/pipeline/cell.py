@@ -61,6 +61,8 @@ class Cell:
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
         if self.data.template is None:  # a user's own stands there as a whole
             specs["data"]["template_version"] = TEMPLATE_VERSION
+        if not specs["method"]["long_rows"]:
+            del specs["method"]["long_rows"]  # the names of runs are older than it
         if specs["model"]["tokenizer"] == embedded_tokenizer():
             specs["model"]["tokenizer"] = None  # where it lies is the machine's affair
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}

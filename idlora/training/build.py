@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import PeftType
+from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -249,7 +251,8 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
     cannot run, and can be counted.
 
     Raises:
-        ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` does not fit it.
+        ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` or
+            `method.long_rows` does not fit it.
     """
     set_seed(seed)
     model.requires_grad_(method.kind == "full")
@@ -269,21 +272,38 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
     # On the meta device PEFT would draw every weight on the CPU first, and throw it away.
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
-    _freeze(adapted, method.frozen)
+    trained = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    for name in _found(trained, method.long_rows, key="long_rows"):
+        _lengthen(adapted, name)
+    for name in _found(trained, method.frozen, key="frozen"):
+        trained[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in trained.values()):
+        raise ValueError(f"method.frozen={list(method.frozen)} leaves nothing to train: name less of it.")
     return adapted
 
 
-def _freeze(model: PeftModel, patterns: Sequence[str]) -> None:
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def _found(trained: Mapping[str, torch.nn.Parameter], patterns: Sequence[str], *, key: str) -> list[str]:
+    """The names of the parameters that some pattern finds, each once. Raises ValueError for one that finds none."""
     for pattern in patterns:
-        found = [parameter for name, parameter in trained.items() if re.search(pattern, name)]
-        if not found:
+        if not any(re.search(pattern, name) for name in trained):
             kinds = ", ".join(sorted({re.sub(r"^.*\.layers\.\d+\.", "", name) for name in trained}))
-            raise ValueError(f"method.frozen has {pattern!r}, which finds none of the trained parameters: {kinds}.")
-        for parameter in found:
-            parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in trained.values()):
-        raise ValueError(f"method.frozen={list(patterns)} leaves nothing to train: name less of it.")
+            raise ValueError(f"method.{key} has {pattern!r}, which finds none of the trained parameters: {kinds}.")
+    return [name for name in trained if any(re.search(pattern, name) for pattern in patterns)]
+
+
+@torch.no_grad()
+def _lengthen(model: PeftModel, name: str) -> None:
+    """Scale each row of a parameter (r, in) to the mean norm of the rows of the frozen weight (out, in) it adapts."""
+    path = name
+    while not isinstance(layer := model.get_submodule(path := path.rpartition(".")[0]), BaseTunerLayer):
+        pass
+    weight, parameter = dequantize_module_weight(layer.get_base_layer()), model.get_parameter(name)
+    if parameter.shape[1:] != weight.shape[1:]:
+        raise ValueError(
+            f"method.long_rows finds {name} {tuple(parameter.shape)}, whose rows are none of a weight of shape "
+            f"{tuple(weight.shape)}: name a matrix that reads the layer's input."
+        )
+    parameter.copy_(weight.float().norm(dim=1).mean() * torch.nn.functional.normalize(parameter, dim=1))
 
 
 def build_data(

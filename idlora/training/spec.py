@@ -82,6 +82,8 @@ class MethodSpec:
         arguments: of the method's PEFT config class.
         frozen: regular expressions, searched for in the names of what the PEFT method would train; what one of them
             finds stays as it is drawn, and is saved and loaded with the rest.
+        long_rows: regular expressions likewise; the rows of what one of them finds, (r, in), start as long as those of
+            the frozen weight that they adapt are on average, their directions as they are drawn.
         protocol_version: raised where a change of code makes older results void.
     """
 
@@ -91,6 +93,7 @@ class MethodSpec:
     peft_type: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
+    long_rows: tuple[str, ...] = ()
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
@@ -100,14 +103,15 @@ class MethodSpec:
             raise ValueError(
                 f"method.peft_type is {self.peft_type!r} and kind {self.kind!r}: peft, and it alone, has one."
             )
-        for name, value in (("arguments", dict(self.arguments)), ("frozen", list(self.frozen))):
+        patterns = {"frozen": list(self.frozen), "long_rows": list(self.long_rows)}
+        for name, value in {"arguments": dict(self.arguments), **patterns}.items():
             if self.kind != "peft" and value:
                 raise ValueError(f"method.{name} is {value} and kind {self.kind!r}: only peft takes any.")
-        for pattern in self.frozen:
+        for name, pattern in ((name, pattern) for name, value in patterns.items() for pattern in value):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"method.frozen has {pattern!r}, which is no regular expression: {error}.") from error
+                raise ValueError(f"method.{name} has {pattern!r}, which is no regular expression: {error}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,13 @@
 """configs/method: every file makes an adapter of the promised size, at both scales, without weights."""
 
+import dataclasses
 import functools
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from idlora.pipeline.compose import CONFIGS, compose, plain
+from idlora.pipeline.compose import CONFIGS, compose, compose_cell, plain
 from idlora.pipeline.typed import typed
 from idlora.training import MethodSpec, build_adapted, count_parameters
 
@@ -90,7 +91,10 @@ def test_the_sizes_are_these(method, paper, tiny):
 @pytest.mark.parametrize("scale", SHAPES)
 @pytest.mark.parametrize(
     "method",
-    ["serial", "random", "pivoted_qr", "smallest_norm", "largest_norm", "gaussian", "no_rb"],
+    [
+        *("serial", "random", "pivoted_qr", "smallest_norm", "largest_norm", "no_rb"),
+        *("gaussian", "orthonormal", "equal_norm"),
+    ],
 )
 def test_a_control_of_the_rows_trains_as_much_as_idlora(method, scale):
     assert trainable(f"idlora_{method}", scale) == trainable("idlora", scale)
@@ -105,11 +109,12 @@ def linears(scale: str) -> list[torch.nn.Linear]:
 
 @pytest.mark.parametrize("scale", SHAPES)
 def test_the_ranks_of_the_matched_baselines_are_the_nearest_that_there_are(scale):
-    """LoRA-FA to ID-LoRA's trained numbers, LoRA to those with the frozen copies, VeRA as its file says."""
+    """LoRA and LoRA-FA to ID-LoRA's trained numbers, LoRA to those with the copies, VeRA as its file says."""
     rows, columns = (sum(getattr(layer, f"{side}_features") for layer in linears(scale)) for side in ("out", "in"))
     aim = counts("idlora", scale)
     budget = aim["parameters_trainable"] + aim["frozen_copies"]
     assert spec("lora_fa", scale).arguments["r"] == round(aim["parameters_trainable"] / rows)
+    assert spec("lora_equal", scale).arguments["r"] == round(aim["parameters_trainable"] / (rows + columns))
     assert spec("lora_counted", scale).arguments["r"] == budget // (rows + columns)
     vera = (aim["parameters_trainable"] - rows) // len(linears(scale))
     assert vera == {"tiny": spec("vera", "tiny").arguments["r"], "paper": 137_654}[scale]
@@ -133,3 +138,25 @@ def test_with_four_chunks_no_rank_keeps_the_size_of_b():
         needed = arguments["num_clusters"] * 4 * arguments["r"]  # r/s² as at s = 2
         assert needed > min(layer.out_features for layer in linears(scale))
         assert spec("idlora_s4", scale).arguments == {**arguments, "rank_boost": 4}
+
+
+@pytest.mark.parametrize("scale", SHAPES)
+def test_without_rank_boosting_at_the_same_rank_b_alone_differs_and_is_four_times_as_large(scale):
+    same, boosted = spec("idlora_no_rb_same_rank", scale).arguments, spec("idlora", scale).arguments
+    assert same == {**boosted, "rank_boost": 1}
+    rows = sum(layer.out_features for layer in linears(scale))
+    assert trainable("idlora_no_rb_same_rank", scale) - trainable("idlora", scale) == 3 * rows * boosted["r"] // 4
+
+
+def test_lora_with_long_rows_is_lora_but_for_where_a_starts():
+    long, plain = spec("lora_long_rows", "tiny"), spec("lora", "tiny")
+    assert long.long_rows == ("lora_A",)
+    assert dataclasses.replace(long, name=plain.name, label=plain.label, long_rows=()) == plain
+
+
+def test_long_rows_make_another_run_and_a_method_without_them_keeps_the_name_of_its_run(repository):
+    cell = compose_cell("multitask_llama3_2_3b", "idlora", scale="tiny", seed=0)
+    assert cell.run.folder.name in (repository / "results/reference/tiny/metrics.csv").read_text()
+    long = dataclasses.replace(cell, method=dataclasses.replace(cell.method, long_rows=("router",)))
+    assert long.config["method"]["long_rows"] == ("router",)
+    assert long.run.folder.name != cell.run.folder.name

@@ -15,9 +15,10 @@ from idlora.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_a
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def peft_method(name: str, peft_type: str, *, frozen: tuple[str, ...] = (), **arguments) -> MethodSpec:
+def peft_method(name: str, peft_type: str, *, frozen=(), long_rows=(), **arguments) -> MethodSpec:
     arguments = {"lora_alpha": 8, "lora_dropout": 0.0, "target_modules": TARGETS, **arguments}
-    return MethodSpec(name=name, label=name, kind="peft", peft_type=peft_type, arguments=arguments, frozen=frozen)
+    own = {"arguments": arguments, "frozen": frozen, "long_rows": long_rows}
+    return MethodSpec(name=name, label=name, kind="peft", peft_type=peft_type, **own)
 
 
 METHODS = {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cells import METHODS, TARGETS, peft_method, run, saved_weights, schedule
 from transformers import LlamaForCausalLM
 
@@ -117,6 +118,35 @@ def test_what_a_method_freezes_stays_as_it_was_drawn_and_is_saved_with_the_rest(
         assert torch.equal(parameter, before[name]) == (name not in trained), name
     assert resources.parameters_trainable == sum(before[name].numel() for name in trained)
     assert sum("lora_A" in name for name in saved_weights(tmp_path)) == len(trained)
+
+
+def test_long_rows_start_with_the_mean_norm_of_the_weights_rows_and_their_own_directions(base):
+    plain, long = (
+        build_adapted(build_base(base)[0], peft_method("lora", "LORA", r=4, long_rows=patterns), 0)
+        for patterns in ((), ("q_proj.*lora_A",))
+    )
+    before, layers = dict(plain.named_parameters()), 0
+    for name, parameter in long.named_parameters():
+        if "q_proj" not in name or "lora_A" not in name:
+            assert torch.equal(parameter, before[name]), name
+            continue
+        layers += 1
+        weight = before[name.replace("lora_A.default", "base_layer")]
+        torch.testing.assert_close(parameter.norm(dim=1), weight.norm(dim=1).mean().expand(4))
+        torch.testing.assert_close(F.normalize(parameter, dim=1), F.normalize(before[name], dim=1))
+    assert layers == plain.config.num_hidden_layers
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("lora_C", r"method\.long_rows has 'lora_C', which finds none of the trained parameters"),
+        ("k_proj.*lora_B", r"method\.long_rows finds .*k_proj\.lora_B.*, whose rows are none of a weight of shape"),
+    ],
+)
+def test_long_rows_of_what_has_none_are_refused(base, pattern, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build_adapted(build_base(base)[0], peft_method("x", "LORA", r=2, long_rows=(pattern,)), 0)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +269,7 @@ def test_neither_held_out_nor_validation_rows_are_trained_on_and_they_do_not_mov
         (lambda: MethodSpec(name="m", label="m", kind="full", arguments={"r": 1}), r"method\.arguments is {'r': 1}"),
         (lambda: MethodSpec(name="m", label="m", kind="full", frozen=("x",)), r"method\.frozen is \['x'\]"),
         (lambda: peft_method("x", "LORA", frozen=("lora_(",)), r"'lora_\(', which is no regular expression"),
+        (lambda: peft_method("x", "LORA", long_rows=("(",)), r"method\.long_rows has '\(', which is no regular"),
         (lambda: DataSpec(name="d", max_length=1), r"data\.max_length is 1"),
         (lambda: DataSpec(name="d", max_length=9, limit=0), r"data\.limit is 0"),
         (lambda: DataSpec(name="d", max_length=9, validation_rows=-1), r"data\.validation_rows is -1"),

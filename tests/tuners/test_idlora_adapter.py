@@ -138,7 +138,7 @@ def test_a_weight_that_is_not_finite_is_named():
         ({"num_clusters": 0}, "num_clusters must be a positive integer, not 0"),
         ({"router": "sparse"}, "router must be one of 'dense', 'inner_product', 'uniform', not 'sparse'"),
         ({"selection": "best"}, "selection must be one of 'pmrc', .*, 'largest_norm', not 'best'"),
-        ({"bases": "ones"}, "bases must be one of 'rows', 'gaussian', not 'ones'"),
+        ({"bases": "ones"}, "bases must be one of 'rows', 'gaussian', 'orthonormal', 'equal_norm', not 'ones'"),
         ({"dropout_position": "output"}, "dropout_position must be one of 'bottleneck', 'input', not 'output'"),
         ({"seed": -1}, "seed must lie in"),
     ],

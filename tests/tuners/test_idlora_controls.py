@@ -1,4 +1,4 @@
-"""ID-LoRA's controls: frozen Gaussian rows in place of W's, no router, and other ways to choose the rows."""
+"""ID-LoRA's controls: other frozen rows in place of W's, no router, and other ways to choose the rows."""
 
 import copy
 
@@ -12,9 +12,12 @@ from tuner_models import excite, logits, make_adapted, make_base, make_batch, ma
 
 from idlora.tuners import BaseMismatchError, IdLoraConfig, IdLoraLinear, UnsetPivotsError
 
+OWN_ROWS = ["gaussian", "orthonormal", "equal_norm"]
 UP = "base_model.model.model.layers.0.mlp.up_proj"
 VARIANTS = {
     "gaussian": {"bases": "gaussian"},
+    "orthonormal": {"bases": "orthonormal"},
+    "equal norm": {"bases": "equal_norm"},
     "uniform": {"router": "uniform"},
     "gaussian, inner product, dropped input": {
         "bases": "gaussian", "router": "inner_product", "lora_dropout": 0.2, "dropout_position": "input",
@@ -86,9 +89,10 @@ def make_layer(linear, **settings):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("s", [1, 2, 4])
-def test_gaussian_bases_follow_the_equations_with_another_matrix_for_a(s, bias):
+@pytest.mark.parametrize("bases", OWN_ROWS)
+def test_bases_of_their_own_follow_the_equations_with_another_matrix_for_a(bases, s, bias):
     linear = make_linear(bias)
-    layer = make_layer(linear, bases="gaussian", rank_boost=s)
+    layer = make_layer(linear, bases=bases, rank_boost=s)
     A = layer.idlora_A["default"]
     B, T = layer.idlora_B["default"], layer.idlora_router["default"]
     h = randn(5, linear.in_features, seed=6).requires_grad_()
@@ -126,16 +130,54 @@ def test_gaussian_rows_have_the_pivots_norms_and_directions_of_their_own():
     assert (alike - torch.eye(len(directions))).abs().max() < 0.7  # no two modules draw the same
 
 
-def test_gaussian_rows_follow_torch_s_seed_as_every_new_weight_does():
+def by_cluster(bases):
+    """(P, A), each (k, r, in), of every module: its pivot rows, and what such bases have in their place."""
+    for name, layer in make_adapted("idlora", bases=bases).pivot_layers("default").items():
+        pivots = layer.idlora_pivots["default"]
+        P = make_base().get_submodule(name).weight[pivots.long()]
+        yield P, layer.idlora_A["default"].view(P.shape)
+
+
+def test_orthonormal_rows_are_the_nearest_to_the_clusters_pivots_and_of_their_mean_norm():
+    for P, A in by_cluster("orthonormal"):
+        norms = P.norm(dim=-1).mean(dim=1)
+        lengths = norms[:, None, None] ** 2 * torch.eye(P.shape[1])
+        torch.testing.assert_close(A @ A.mT, lengths, atol=1e-5, rtol=1e-5)
+        # A symmetric and positive A Pᵀ is what tells the polar factor from every other rotation of it.
+        torch.testing.assert_close(A @ P.mT, P @ A.mT, atol=1e-5, rtol=1e-5)
+        assert (torch.linalg.eigvalsh(A @ P.mT) > 0).all()
+        span = torch.linalg.pinv(P) @ P
+        torch.testing.assert_close(A @ span, A, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_of_equal_norm_keep_the_pivots_directions_at_the_modules_mean_norm():
+    for P, A in by_cluster("equal_norm"):
+        norms = P.norm(dim=-1)
+        assert norms.std() > 0.01 * norms.mean()
+        torch.testing.assert_close(A.norm(dim=-1), norms.mean().expand_as(norms))
+        torch.testing.assert_close(torch.nn.functional.cosine_similarity(A, P, dim=-1), torch.ones_like(norms))
+
+
+def test_more_orthonormal_rows_than_columns_are_refused_with_the_module():
+    base = torch.nn.Sequential()
+    base.add_module("q_proj", torch.nn.Linear(4, 20))
+    config = IdLoraConfig(r=5, rank_boost=1, target_modules=["q_proj"], bases="orthonormal")
+    with pytest.raises(ValueError, match=r"q_proj has 4 columns, too few for r=5 orthonormal rows: lower r"):
+        get_peft_model(base, config)
+
+
+@pytest.mark.parametrize("bases", OWN_ROWS)
+def test_gaussian_rows_alone_follow_torch_s_seed_as_every_new_weight_does(bases):
     def rows(adapter_seed):
-        return make_adapted("idlora", adapter_seed=adapter_seed, bases="gaussian").get_submodule(UP).idlora_A["default"]
+        return make_adapted("idlora", adapter_seed=adapter_seed, bases=bases).get_submodule(UP).idlora_A["default"]
 
     assert torch.equal(rows(1), rows(1))
-    assert not torch.equal(rows(1), rows(2))
+    assert torch.equal(rows(1), rows(2)) == (bases != "gaussian")
 
 
-def test_gaussian_rows_are_stored_whole_and_trained_never(tmp_path):
-    model = make_adapted("idlora", bases="gaussian")
+@pytest.mark.parametrize("bases", OWN_ROWS)
+def test_rows_of_their_own_are_stored_whole_and_trained_never(bases, tmp_path):
+    model = make_adapted("idlora", bases=bases)
     plain = make_adapted("idlora")
     assert model.get_nb_trainable_parameters() == plain.get_nb_trainable_parameters()
     assert model.frozen_copy_count() == plain.frozen_copy_count() == 16 * (2 * (6 * 48 + 64))
@@ -143,13 +185,14 @@ def test_gaussian_rows_are_stored_whole_and_trained_never(tmp_path):
     def stored(adapted, folder):
         return load_file(f"{save(adapted, tmp_path / folder)}/adapter_model.safetensors")
 
-    extra = {name: t for name, t in stored(model, "gaussian").items() if name.endswith("idlora_A")}
+    extra = {name: t for name, t in stored(model, bases).items() if name.endswith("idlora_A")}
     assert sum(tensor.numel() for tensor in extra.values()) == model.frozen_copy_count()
-    assert stored(plain, "rows").keys() == stored(model, "gaussian").keys() - extra.keys()
+    assert stored(plain, "rows").keys() == stored(model, bases).keys() - extra.keys()
 
 
-def test_a_checkpoint_without_its_gaussian_rows_gives_no_numbers_that_look_right(tmp_path):
-    folder = save(excite(make_adapted("idlora", bases="gaussian")), tmp_path)
+@pytest.mark.parametrize("bases", OWN_ROWS)
+def test_a_checkpoint_without_its_own_rows_gives_no_numbers_that_look_right(bases, tmp_path):
+    folder = save(excite(make_adapted("idlora", bases=bases)), tmp_path)
     loaded = get_peft_model(make_base(), PeftModel.from_pretrained(make_base(), folder).peft_config["default"])
     with pytest.raises(UnsetPivotsError):
         logits(loaded)
@@ -168,8 +211,9 @@ def test_each_router_trains_what_its_closed_form_says(router):
     assert found == router_parameters
 
 
-def test_gaussian_rows_on_a_half_precision_base_are_float32_as_the_rest_of_the_adapter_is():
-    model = make_adapted("idlora", base=make_base(dtype=torch.bfloat16), bases="gaussian")
+@pytest.mark.parametrize("bases", OWN_ROWS)
+def test_rows_of_their_own_on_a_half_precision_base_are_float32_as_the_rest_of_the_adapter_is(bases):
+    model = make_adapted("idlora", base=make_base(dtype=torch.bfloat16), bases=bases)
     floating = {tensor.dtype for tensor in get_peft_model_state_dict(model).values() if tensor.is_floating_point()}
     assert floating == {torch.float32}
     loss = excite(model).train()(input_ids=make_batch(), labels=make_batch()).loss

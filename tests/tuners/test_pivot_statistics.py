@@ -58,6 +58,7 @@ def test_where_all_rows_are_pivots_there_are_no_others_to_compare_with():
         {"router": "inner_product"},
         {"router": "uniform"},
         {"bases": "gaussian"},
+        {"bases": "orthonormal"},
     ],
     ids=str,
 )

@@ -59,6 +59,8 @@ LOOKS = {
     "idlora": Look("idlora", "D"),
     "lora_fa": Look("lora", "<"),
     "lora_counted": Look("lora", "h"),
+    "lora_equal": Look("lora", "s"),
+    "lora_long_rows": Look("lora", "^"),
     "vera": Look("other", "X"),
     "idlora_serial": Look("rows", "<"),
     "idlora_random": Look("rows", ">"),
@@ -66,9 +68,12 @@ LOOKS = {
     "idlora_smallest_norm": Look("rows", "v"),
     "idlora_largest_norm": Look("rows", "^"),
     "idlora_gaussian": Look("rows", "X"),
+    "idlora_orthonormal": Look("rows", "D"),
+    "idlora_equal_norm": Look("rows", "P"),
     "idlora_inner": Look("router", "o"),
     "idlora_uniform": Look("router", "s"),
     "idlora_no_rb": Look("split", "o"),
+    "idlora_no_rb_same_rank": Look("split", "s"),
     "idlora_s4": Look("split", "^"),
 }
 

@@ -9,7 +9,7 @@ from idlora.tuners.common.config import RoutedConfig, require_choice, require_po
 from idlora.tuners.idlora.clustering import BACKENDS, METHODS
 
 ROUTERS = ("dense", "inner_product", "uniform")
-BASES = ("rows", "gaussian")
+BASES = ("rows", "gaussian", "orthonormal", "equal_norm")
 DROPOUT_POSITIONS = ("bottleneck", "input")
 
 
@@ -21,10 +21,16 @@ class IdLoraConfig(RoutedConfig):
     inner product, out·r/s² with the uniform mixture, where s is `rank_boost`. The paper's tables need the dense router,
     its Eq. 4 writes the inner product; the uniform mixture, α_i = 1/num_clusters, is a control of ours.
 
-    `bases="gaussian"` is a control too: A_i are then no rows of W but Gaussian rows drawn from torch's generator, each
-    scaled to the norm of the pivot in whose place it stands. They are stored, frozen, in the adapter and in its
-    checkpoint, in full: num_clusters·r·in numbers a module (drawing them again at load would save the disk, and tie
-    every checkpoint to one generator and to norms of rows that quantisation changes). A_i h costs its product.
+    The other `bases` are controls too, in which A_i are no rows of W but made from the pivots P_i = W[S_i] (r, in):
+
+        gaussian      each row of A_i is drawn from torch's generator and scaled to the norm of the pivot in its place
+        orthonormal   A_i = m_i U Vᵀ, where P_i = U Σ Vᵀ and m_i is the mean norm of P_i's rows: the polar factor,
+                      of all orthonormal rows those nearest to P_i
+        equal_norm    each pivot scaled to the mean norm of the module's k·r pivots, its direction kept
+
+    Such rows are stored, frozen, in the adapter and in its checkpoint, in full: num_clusters·r·in numbers a module
+    (making them again at load would save the disk, and tie every checkpoint to one generator and to rows that
+    quantisation changes). A_i h costs its product.
 
     `dropout_position="input"` drops entries of h, as LoRA does. It costs the shortcut that makes the method cheap:
     the pivot rows of W h are then no longer A_i d(h), so a training step gathers the k·r rows of A from W and

@@ -10,7 +10,11 @@
 Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
 (its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
 layer's own. And B is shared while α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is
-applied once. The first fact is lost to Gaussian A_i, a control, which are matrices of their own.
+applied once. The first fact is lost to the controls whose A_i are matrices of their own, made from P_i = W[S_i]:
+
+    gaussian      a_ij = |p_ij| g / |g|     g (in,) drawn anew for each row
+    orthonormal   A_i  = m_i U Vᵀ           P_i = U Σ Vᵀ, m_i the mean of |p_ij| over the rows j of P_i
+    equal_norm    a_ij = m p_ij / |p_ij|    m the mean of |p_ij| over all k·r pivots
 """
 
 import math
@@ -45,8 +49,8 @@ class IdLoraLinear(RoutedLayer):
 
     Per adapter: `idlora_pivots` (k, r) int32, saved with it; `idlora_B` (out/s, r/s), zero at the start;
     `idlora_router`, (k, in) and zero at the start (an even mixture), or (r,) and drawn from ±1/√r (zero times a zero B
-    would never train), or absent (the uniform mixture); `idlora_A` (k·r, in), frozen and saved, for Gaussian bases
-    alone. Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
+    would never train), or absent (the uniform mixture); `idlora_A` (k·r, in), frozen and saved, for bases
+    other than W's rows alone. Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
 
     Leaves out merging (the update depends on the token) and gradients into A (frozen, whatever it is made of).
     """
@@ -72,8 +76,8 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_pivots[adapter_name] = torch.full((k, r), UNSET, dtype=torch.int32) if pivots is None else pivots
         self.idlora_drops_input[adapter_name] = config.dropout_position == "input"
         self.idlora_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features // s, r // s))
-        if config.bases == "gaussian":
-            self.idlora_A[adapter_name] = self.gaussian_rows(pivots, k * r)
+        if config.bases != "rows":
+            self.idlora_A[adapter_name] = self.own_rows(config, pivots)
         if config.router == "dense":
             self.idlora_router[adapter_name] = nn.Parameter(torch.zeros(k, self.in_features))
         elif config.router == "inner_product":
@@ -93,15 +97,16 @@ class IdLoraLinear(RoutedLayer):
         }
         return self
 
-    def gaussian_rows(self, pivots: torch.Tensor | None, count: int) -> torch.Tensor:
-        """(count, in): rows of random direction, each of its pivot's norm; NaN until they are loaded."""
+    def own_rows(self, config: IdLoraConfig, pivots: torch.Tensor | None) -> torch.Tensor:
+        """(k·r, in): the rows of bases that are not W's, float32; NaN until they are loaded."""
+        k, r = config.num_clusters, config.r
         base_layer = self.get_base_layer()
         with readable_weight(base_layer) as weight:
             if pivots is None or weight is None:
                 device, _ = self._get_base_layer_device_and_dtype(base_layer)
-                return torch.full((count, self.in_features), torch.nan, device=device)
-            norms = weight[pivots.flatten().long().to(weight.device)].float().norm(dim=1, keepdim=True).cpu()
-        return norms * F.normalize(torch.randn(count, self.in_features), dim=1)
+                return torch.full((k * r, self.in_features), torch.nan, device=device)
+            rows = weight[pivots.flatten().long().to(weight.device)].float().cpu()
+        return make_rows(config.bases, rows.view(k, r, -1)).flatten(0, 1)
 
     def fuses(self, adapter_name: str, h: torch.Tensor) -> bool:
         bias = self.get_base_layer().bias
@@ -161,7 +166,7 @@ class IdLoraLinear(RoutedLayer):
         return router is None or len(getattr(router, "ds_shape", router.shape)) == 2
 
     def frozen_rows(self, adapter_name: str) -> torch.Tensor:
-        """All A_i above each other, (k·r, in): rows of W, a copy made for this call, or the Gaussian ones."""
+        """All A_i above each other, (k·r, in): rows of W, a copy made for this call, or the adapter's own."""
         if adapter_name in self.idlora_A:
             return self.idlora_A[adapter_name]
         pivots = self.pivots(adapter_name)
@@ -233,10 +238,24 @@ class IdLoraLinear(RoutedLayer):
     def frozen_copy_count(self) -> int:
         """k·r·in of the active adapters: entries of A_i, which the paper's percentages count, stored or not.
 
-        Rows of W are not stored a second time; Gaussian ones are, as buffers, which no count of parameters includes.
+        Rows of W are not stored a second time; other bases are, as buffers, which no count of parameters includes.
         """
         active = (self.idlora_pivots[name] for name in self.active_adapters if name in self.idlora_pivots)
         return sum(pivots.numel() * self.in_features for pivots in active)
+
+
+def make_rows(bases: str, P: torch.Tensor) -> torch.Tensor:
+    """A (k, r, in) of the bases that are not W's own rows, from the pivot rows P (k, r, in), float32 on the CPU.
+
+    The equations stand at the top of this file. Gaussian rows follow torch's generator, the others P alone.
+    """
+    norms = P.norm(dim=-1, keepdim=True)
+    if bases == "gaussian":
+        return norms * F.normalize(torch.randn(P.shape), dim=-1)
+    if bases == "equal_norm":
+        return norms.mean() * F.normalize(P, dim=-1)
+    U, _, Vh = torch.linalg.svd(P.double(), full_matrices=False)  # in half the digits rows that are alike lose angles
+    return norms.mean(dim=1, keepdim=True) * (U @ Vh).float()
 
 
 def is_unset(pivots: torch.Tensor) -> bool:

@@ -58,13 +58,15 @@ class IdLoraModel(RoutedModel):
 
     def check_target(self, config: IdLoraConfig, name: str, target: nn.Module) -> None:
         super().check_target(config, name, target)
-        _, out_features = _get_in_out_features(_base_layer(target))
+        in_features, out_features = _get_in_out_features(_base_layer(target))
         k, r, s = config.num_clusters, config.r, config.rank_boost
         if k * r > out_features:
             raise ValueError(
                 f"{name} has {out_features} rows, too few for num_clusters={k} times r={r} = {k * r} pivots: lower one "
                 "of them, or exclude the module"
             )
+        if config.bases == "orthonormal" and r > in_features:
+            raise ValueError(f"{name} has {in_features} columns, too few for r={r} orthonormal rows: lower r")
         if out_features % s:
             raise ValueError(f"{name} has {out_features} rows, which rank_boost={s} does not divide")
 
@@ -152,7 +154,7 @@ class IdLoraModel(RoutedModel):
         """k·r·in of the active adapters, summed over the modules.
 
         The entries of all A_i, which the paper counts as parameters in its percentages (trainable divided by base
-        plus trainable plus these) though no copy of them need exist; none does here, Gaussian bases apart.
+        plus trainable plus these) though no copy of them need exist; none does here, bases other than W's rows apart.
         """
         return sum(module.frozen_copy_count() for module in self.model.modules() if isinstance(module, IdLoraLinear))
 
