@@ -136,15 +136,10 @@ class Request:
         return self.results / "significance" / f"{self.table}.csv"
 
     def grid(self) -> Grid:
-<<<<<<< HEAD
         """The table's plan from experiments/<table>/ at this scale, with the seeds and the benchmarks asked for, and a
         note on changed settings.
         """
         grid = load_grid(EXPERIMENTS / self.table).at(self.scale).showing(self.benchmarks)
-=======
-        """The table's plan from experiments/<table>/, with the seeds asked for, and a note on changed settings."""
-        grid = load_grid(EXPERIMENTS / self.table).at(self.scale)
->>>>>>> h-model
         told = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, notes=(*grid.notes, *told))
 
