@@ -1,6 +1,6 @@
 """The committed reference of a scale: which runs and evaluations its tables are made of, and what they print.
 
-results/reference/<scale>/records/          the records of its runs (`idlora.records.archive`), and pivots.csv
+results/reference/<scale>/records/          its runs' records (`idlora.records.archive`), pivots.csv, sharpness.csv
                           reference.json    its tables, and the SHA-256 of every file of records/
                           metrics.csv, tables/, significance/, figures/, provenance.json, report.html: made from these
 """
@@ -17,6 +17,7 @@ from idlora.report.grid import CellKey
 
 RECORDS = "records"
 PIVOTS = Path(RECORDS) / "pivots.csv"
+SHARPNESS = Path(RECORDS) / "sharpness.csv"
 
 Key = tuple[str, str, str]
 """(base, method, column id)"""
