@@ -67,7 +67,7 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
 
 def _of_few_rates(plan: TrialsPlan, scale: str) -> set[str]:
     """The methods of the plan's tables of few rates, and of no other table."""
-    methods = {table: set(load_grid(EXPERIMENTS / table).methods) for table in known_tables()}
+    methods = {table: set(load_grid(EXPERIMENTS / table).at(scale).methods) for table in known_tables()}
     others = set().union(*(own for table, own in methods.items() if table not in plan.few_for))
     return set().union(*methods.values()) - others if plan.few_for else set()
 
@@ -79,7 +79,7 @@ def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     none, they have what the tables pair them with; one that no table has, but a file of configs/ or --config-dir, has
     all that the tables have. Raises `ConfigError` for a name that is in neither.
     """
-    grids = [load_grid(EXPERIMENTS / table) for table in chosen_tables(values["table"])]
+    grids = [load_grid(EXPERIMENTS / table).at(values["scale"]) for table in chosen_tables(values["table"])]
     pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
     known = {"experiments": dict.fromkeys(e for e, _ in pairs), "methods": dict.fromkeys(m for _, m in pairs)}
     named = {

@@ -57,7 +57,7 @@ def test_every_method_had_the_same_trials(repository: Path) -> None:
     for row in rows:
         rates.setdefault((row["experiment"], row["method"]), set()).add(float(row["learning_rate"]))
     assert {frozenset(group) for group in rates.values()} == {frozenset(trials_plan("tiny").learning_rates)}
-    grids = [load_grid(path.parent) for path in repository.glob("experiments/*/grid.yaml")]
+    grids = [load_grid(path.parent).at("tiny") for path in repository.glob("experiments/*/grid.yaml")]
     assert set(rates) == {(e, m) for grid in grids for e, m, _ in grid.cells() if m != "base"}
 
 
@@ -160,7 +160,7 @@ def test_what_an_experiment_no_longer_trains_is_dropped_unless_another_does(tmp_
 
 
 def asked(**named) -> dict[str, object]:
-    return {"table": ["table1", "table8"], "experiments": None, "methods": None} | named
+    return {"scale": "tiny", "table": ["table1", "table8"], "experiments": None, "methods": None} | named
 
 
 def test_a_search_pairs_what_is_named_with_what_the_tables_pair_it_with() -> None:
