@@ -48,7 +48,11 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
 
     def cell(experiment: str, method: str, *more: str) -> Cell:
         return compose_cell(
-            experiment, method, scale=values["scale"], seed=plan.seed, overrides=["threads=1", *overrides, *more]
+            experiment,
+            method,
+            scale=values["scale"],
+            seed=plan.seed,
+            overrides=["threads=1", "launch=single", *overrides, *more],
         )
 
     of_few = _of_few_rates(plan, values["scale"])
