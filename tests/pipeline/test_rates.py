@@ -112,5 +112,5 @@ def test_experiments_that_train_the_same_thing_have_one_setting_and_one_rate(cel
         for seed in (0, 1):
             tuned = cell("idlora", "hparams=tuned", experiment=experiment, scale="small", seed=seed)
             assert tuned.train.learning_rate == 0.25
-    with pytest.raises(ConfigError, match="experiment=multitask_mistral method=idlora scale=small"):
-        cell("idlora", "hparams=tuned", experiment="multitask_mistral", scale="small")
+    with pytest.raises(ConfigError, match="experiment=gsm8k_llama3 method=idlora scale=small"):
+        cell("idlora", "hparams=tuned", experiment="gsm8k_llama3", scale="small")

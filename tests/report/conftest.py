@@ -18,7 +18,7 @@ from idlora.report.reference import RECORDS, Made, write_reference
 
 MODELS = {
     "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble"), "llama3_2_3b": ("gravel", "Gravel")},
-    "small": {base: ("smollm2_135m", "SmolLM2-135M-Instruct") for base in ("llama3", "llama3_2_3b")},
+    "small": dict.fromkeys(("llama3", "llama3_2_3b"), ("smollm2_135m", "SmolLM2-135M-Instruct")),
     "paper": {
         "llama3": ("llama3_8b", "LLaMA-3-8B"),
         "mistral": ("mistral_7b", "Mistral-7B"),
