@@ -150,6 +150,7 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
     from idlora.training.batches import Collator
 
     base, tokenizer = build_base(asked.model)
+    tokenizer.padding_side = "right"
     tokenized = build_data(asked.data, tokenizer, root=asked.data_root, revisions=asked.revisions)[0]
     if len(tokenized) < asked.rows:
         raise ConfigError(f"rows={asked.rows}: the training set has {len(tokenized)}")
