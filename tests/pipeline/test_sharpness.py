@@ -48,6 +48,8 @@ def test_each_method_has_a_row_for_each_kind_of_module_and_one_for_all(first):
         assert (row["base"], row["seed"], row["rows"], row["rate"]) == ("gravel", "0", "5", "5e-05")
         assert row["trained"] == {"lora": "73728", "idlora_equal_norm": "43008"}[row["method"]]
         assert 0 < float(row["first_update"]) < 0.01
+        assert f"{float(row['first_update']) / 1e-4:.3g} " in text
+        assert f"{float(row['a_row_norm']):.3g} " in text
         assert int(row["tokens"]) > 5
         found = (row["largest_eigenvalue"], row["iterations"], row["converged"])
         if row["module"] == "all":
