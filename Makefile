@@ -18,6 +18,8 @@
 # make validate          the untuned bases against their published scores, before hours are spent on tuning
 # make list              where every cell of every table stands
 # make pivots            what pivots a base gives: clusters, norms, overlap with other selections, effective ranks
+# make sharpness         where every method's training starts: norms of A's rows, its first step, the loss's largest
+#                        Hessian eigenvalue; on a GPU if there is one
 # make test              run the tests, on the CPU; IDLORA_TEST_GPU=1 shows them a GPU
 # make setup             make .venv from requirements.lock (the other targets do it too; PIP_FLAGS are pip's, VENV another folder)
 # make tune              search the learning rates (not part of tables; its outcome is committed); METHOD=lora,mine and
@@ -41,7 +43,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 figure_rates theory audit report pivots benchmark check plan validate reference rebuild
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 figure_rates theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -94,6 +96,9 @@ audit: setup
 
 pivots: setup
 	$(PY) scripts/pivots.py model=llama3_2_3b scale=$(SCALE) $(FLAGS)
+
+sharpness: setup
+	$(PY) scripts/sharpness.py experiment=multitask_llama3_2_3b scale=$(SCALE) $(FLAGS)
 
 report: setup
 	$(PY) scripts/figures.py figure=all scale=$(SCALE) allow_missing=true

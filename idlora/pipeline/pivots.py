@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +190,12 @@ def _summary(layers: list[Any]) -> dict[str, Any]:
     }
 
 
-def replace_rows(path: Path, rows: list[Mapping[str, Any]]) -> None:
-    """Put rows into a CSV in place of those with the same `KEY`; the others stay.
+def replace_rows(path: Path, rows: list[Mapping[str, Any]], *, key: Sequence[str] = KEY) -> None:
+    """Put rows into a CSV in place of those with the same values of ``key``; the others stay.
 
     Raises `ConfigError` where the file has other columns.
     """
-    printed = [{name: _text(value, 6) for name, value in row.items()} for row in rows]
+    printed = [{name: spelt(value, 6) for name, value in row.items()} for row in rows]
     kept: list[Mapping[str, Any]] = []
     columns = list(rows[0])
     if path.is_file():
@@ -203,12 +203,13 @@ def replace_rows(path: Path, rows: list[Mapping[str, Any]]) -> None:
             reader = csv.DictReader(file)
             if reader.fieldnames != columns:
                 raise ConfigError(f"{path} has other columns than this version writes: delete it and run this again")
-            own = {tuple(row[name] for name in KEY) for row in printed}
-            kept = [row for row in reader if tuple(row[name] for name in KEY) not in own]
-    write_csv(path, columns, sorted([*kept, *printed], key=lambda row: [row[name] for name in KEY]))
+            own = {tuple(row[name] for name in key) for row in printed}
+            kept = [row for row in reader if tuple(row[name] for name in key) not in own]
+    write_csv(path, columns, sorted([*kept, *printed], key=lambda row: [row[name] for name in key]))
 
 
-def _text(value: Any, digits: int = 3) -> str:
+def spelt(value: Any, digits: int = 3) -> str:
+    """A value of the CSV, or of the printed tables, where it has fewer digits; None is empty."""
     if value is None:
         return ""
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
@@ -229,6 +230,6 @@ def _table(title: str, rows: list[Mapping[str, Any]], columns: Mapping[str, tupl
     for heading in columns:
         table.add_column(heading, justify="right")
     for row in rows:
-        cells = ["/".join(_text(row[name]) for name in names) or "—" for names in columns.values()]
+        cells = ["/".join(spelt(row[name]) for name in names) or "—" for names in columns.values()]
         table.add_row(f"{row['module']} x{row['layers']}", *cells)
     return table
