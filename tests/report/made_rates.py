@@ -32,6 +32,11 @@ STORY = {
 }
 GRID = [5e-5 * 2**step for step in range(11)]
 MAIN = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
+LABELS = {
+    "lora": "LoRA", "lora_equal": "LoRA at ID-LoRA's count", "idlora_gaussian": "frozen Gaussian A",
+    "idlora_random": "rows at random", "idlora_serial": "rows in order", "idlora_orthonormal": "orthonormal rows",
+}  # fmt: skip
+SOURCES = ("loss_gsm8k", "loss_gsm8k_test", "loss_codealpaca", "loss_humaneval", "loss_alpaca")
 LONGER = {"lora": (1.07, 1.115), "idlora": (1.088, 1.103)}
 
 
@@ -89,3 +94,30 @@ def make_sharpness(path: Path) -> None:
                 "iterations": 20, "converged": "yes",
             })  # fmt: skip
     write(path, rows)
+
+
+def make_real(results: Path, *, ahead: tuple[str, ...] = (), level: tuple[str, ...] = ()) -> Path:
+    """results/reference/small with the controls' table and tests of `STORY`; returns its folder.
+
+    A method of ``ahead`` is as far ahead of ID-LoRA as it was behind, or the other way; of ``level`` the interval
+    holds zero.
+    """
+    folder, rows, tests = results / "reference" / "small", [], []
+    names = {"base": "llama3_2_3b", "base_label": "SmolLM2-135M-Instruct (from 4 bits)", "seeds": 3}
+    for method, (_, loss, _, trained, _) in STORY.items():
+        difference = (loss - STORY["idlora"][1]) * (-1 if method in ahead else 1)
+        value = STORY["idlora"][1] + difference
+        label = "ID-LoRA (PMRC, dense router, s=2)" if method == "idlora" else LABELS.get(method, method)
+        losses = {"loss": f"{value:.4f}", "loss_spread": "0.0005"}
+        rows.append(names | {"method": method, "method_label": label, "parameters_trainable": trained} | losses)
+        far = abs(difference) + 0.001 if method in level else 0.0008
+        for column in ("loss", *SOURCES):
+            ends = {"seeds_ci_low": f"{difference - far:.6f}", "seeds_ci_high": f"{difference + far:.6f}"}
+            tested = {"base": names["base"], "method": method, "reference": "idlora", "column": column}
+            tests.append(tested | {"difference": f"{difference:.6f}"} | ends | {"ci_low": "9", "ci_high": "9"})
+    rows.append(names | {"method": "base", "method_label": "Base", "parameters_trainable": 0, "loss": UNTUNED})
+    tests = [row for row in tests if row["method"] != "idlora"]
+    write(folder / "tables" / "table_controls.csv", rows)
+    write(folder / "significance" / "table_controls.csv", tests)
+    write(folder / "metrics.csv", [{"method": "base", "parameters_total": 134_515_008}])
+    return folder

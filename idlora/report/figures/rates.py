@@ -181,7 +181,7 @@ def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve
             (panels[0], "(a) the compared methods", (lowest - 0.03 * (top - lowest), top)),
             (panels[1], "(b) the same, near the lowest loss", (lowest - 0.05 * CLOSE, lowest + CLOSE)),
         ):
-            _panel(axes, compared, rates, ends)
+            _panel(axes, compared, rates, ends=ends)
             axes.set_title(title, fontweight="normal")
         if rates.longer:
             _late(panels[2], rates)
@@ -191,18 +191,18 @@ def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve
         upper.legend(handles=keys, loc="outside lower center", ncols=len(keys))
         if controls:
             other, words = lower.subplots(1, 2, width_ratios=[2.2, 1])
-            _controls(other, words, rates, controls)
+            _controls(other, words, rates=rates, controls=controls)
             other.set_ylabel(loss)
 
     return draw
 
 
-def _controls(axes: Axes, words: Axes, rates: Rates, controls: Mapping[str, Curve]) -> None:
+def _controls(axes: Axes, words: Axes, *, rates: Rates, controls: Mapping[str, Curve]) -> None:
     """The controls' rates alone, and beside them their names in the order of their lowest losses."""
     bests = {method: curve.best.loss for method, curve in controls.items() if curve.best}
     low, high = min(bests.values()), max(bests.values())
     slack = 0.15 * (high - low) + 0.005
-    _panel(axes, controls, rates, (low - slack, high + 2 * slack))
+    _panel(axes, controls, rates, ends=(low - slack, high + 2 * slack))
     own = [trial.rate for method, curve in controls.items() if method != SUBJECT for trial in curve.trials]
     if own:
         axes.set_xlim(min(own) / 1.25, max(own) * 1.25)
@@ -223,7 +223,7 @@ def _key(method: str, label: str) -> Line2D:
     return Line2D([], [], color=look(method).colour, marker=look(method).marker, markersize=4, label=label)
 
 
-def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates, ends: tuple[float, float]) -> None:
+def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates, *, ends: tuple[float, float]) -> None:
     """Curves between two losses. Runs that diverged stand at the upper edge, those of one rate one below the other."""
     stacked: Counter[float] = Counter()
     for method, curve in shown.items():
