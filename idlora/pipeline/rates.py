@@ -39,7 +39,6 @@ class TrialsPlan:
     few: tuple[float, ...] = ()
     few_for: tuple[str, ...] = ()
     extensions: int = 0
-    heldout: bool = False
     longer: Mapping[str, Any] | None = None
 
 

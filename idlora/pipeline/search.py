@@ -62,7 +62,7 @@ def search(asked: Asked, *, folder: Path, workers: int, told: Callable[[Trial], 
             yield jobs[-1], title(jobs[-1])
 
     run_jobs(
-        partial(run_trial, heldout=asked.heldout),
+        partial(run_trial, heldout_at=asked.longer_steps),
         list(jobs),
         workers=workers,
         threads=1,

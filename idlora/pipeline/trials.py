@@ -72,8 +72,8 @@ def trials_of(cell: Cell, rates: Iterable[float]) -> list[Cell]:
     return [replace(cell, train=replace(cell.train, learning_rate=float(rate))) for rate in rates]
 
 
-def run_trial(cell: Cell, progress: Silent, *, heldout: bool = False) -> Trial:
-    """Train the cell, and score it on its validation rows and, where that is asked for, on the held-out ones."""
+def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) -> Trial:
+    """Train the cell, and score it on its validation rows, and where it has `heldout_at` steps on the held-out ones."""
     import torch
 
     from idlora.evals.capacity import CPU_ROWS
@@ -88,6 +88,7 @@ def run_trial(cell: Cell, progress: Silent, *, heldout: bool = False) -> Trial:
         train,
     )
 
+    heldout = cell.train.max_steps is not None and cell.train.max_steps == heldout_at
     gc.collect()  # the trainer of the trial before leaves reference cycles, and in them its model
     torch.set_num_threads(cell.threads)
     launching.cap_memory(cell.launch.memory_gb)

@@ -25,13 +25,14 @@ class Asked:
     """The trials that a search is asked for: each a cell of its experiment and method, at a learning rate.
 
     ``longer`` are those of more steps: a method's cell at the paper's rate, and again at the rate that is chosen for
-    the setting which it maps from. ``extensions`` as in `TrialsPlan`; ``heldout`` has the held-out loss recorded.
+    the setting which it maps from. ``extensions`` as in `TrialsPlan`. Trials of ``longer_steps`` have their held-out
+    loss recorded too.
     """
 
     trials: Sequence[Cell]
     longer: Mapping[str, Cell]
     extensions: int = 0
-    heldout: bool = False
+    longer_steps: int | None = None
 
 
 def asked_trials(values: Mapping[str, Any]) -> Asked:
@@ -62,11 +63,12 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
         first = cell(experiment, method, override("train.learning_rate", rates[0]))
         trials += trials_of(first, rates)
         if plan.longer and method in plan.longer["methods"]:
-            steps = override("train.max_steps", plan.longer["max_steps"])
-            longer.setdefault(setting(first.config), cell(experiment, method, "hparams=paper", steps))
+            at = override("train.max_steps", plan.longer["max_steps"])
+            longer.setdefault(setting(first.config), cell(experiment, method, "hparams=paper", at))
     first = list(plan.longer["methods"] if plan.longer else ())  # the long trials wait for what is chosen for these
     trials.sort(key=lambda each: first.index(each.method.name) if each.method.name in first else len(first))
-    return Asked(trials=trials, longer=longer, extensions=plan.extensions, heldout=plan.heldout)
+    steps = plan.longer["max_steps"] if plan.longer else None
+    return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=steps)
 
 
 def _of_few_rates(plan: TrialsPlan, scale: str) -> set[str]:
