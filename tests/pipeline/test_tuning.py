@@ -268,7 +268,6 @@ def test_every_method_has_all_rates_and_controls_the_few_around_id_loras_best() 
     assert next(iter(found)) == "idlora"
     (longer,) = asked.longer.values()
     assert (longer.method.name, longer.train.learning_rate, longer.train.max_steps) == ("idlora", 5e-5, 1900)
-    assert asked.heldout
     assert asked.trials[0].data.validation_rows == longer.data.validation_rows == plan.validation_rows
 
 
