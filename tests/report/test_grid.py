@@ -101,6 +101,8 @@ def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_exp
     assert own.methods == tuple(method for method in grid.methods if method != "dora")
     assert own.pairs() == [pair for pair in grid.pairs() if "dora" not in pair]
     assert own.at("small") == own
+    mistrals = [dataclasses.replace(column, experiment="gsm8k_mistral") for column in grid.columns]
+    assert dataclasses.replace(grid, columns=tuple(mistrals)).at("small").experiments == grid.experiments
     small = dataclasses.replace(own, bases={"llama3": {key: {"small": "its"} for key in ("model", "label")}})
     with pytest.raises(GridError, match="table1 has no base at scale=tiny"):
         small.at("tiny")
