@@ -3,6 +3,7 @@
 #                        anything else). Tables 4 and 5 are hyperparameters, Table 6 counts: neither needs weights
 # make table_controls    the controls that the paper lacks
 # make figure1 figure4   its figures that can be made anew: parameter counts, and quality against them
+# make figure_rates      the losses of the learning-rate search against the rate, one curve a method, and their table
 # make figure3           time and memory of inference beside the paper's claims, from the GPU's benchmark in results/h200
 # make benchmark         what every method costs on a small model on the CPU: results/cpu
 # make theory            Theorems 1 and 2 simulated on synthetic task matrices
@@ -42,7 +43,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots sharpness benchmark check plan validate reference rebuild
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 figure_rates theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -83,6 +84,9 @@ benchmark: setup
 
 figure4: setup
 	$(PY) scripts/figures.py figure=$@ scale=$(SCALE)
+
+figure_rates: setup
+	$(PY) scripts/figures.py figure=rates scale=$(SCALE)
 
 theory: setup
 	$(PY) scripts/theory.py

@@ -2,7 +2,7 @@
 
     python scripts/tune.py table=all scale=tiny
 
-Writes experiments/tuning/<scale>/{trials,chosen}.csv, which hparams=tuned reads. Not part of `make tables`.
+Writes experiments/tuning/<scale>/{trials,chosen,longer}.csv; hparams=tuned reads chosen.csv. Not part of `make tables`.
 """
 
 import hydra
@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 from idlora.pipeline.compose import plain
 from idlora.pipeline.rates import chosen_csv
 from idlora.pipeline.resolvers import register_resolvers
+from idlora.pipeline.search import search
 from idlora.pipeline.shell import command
-from idlora.pipeline.tuning import asked_trials, search
+from idlora.pipeline.tuning import asked_trials
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="tune")

@@ -139,7 +139,7 @@ def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]]) -> 
     cell = _as_written(values)
     if values["train"]["learning_rate"] != TUNED:
         return cell
-    seed = trials_plan()["seed"]
+    seed = trials_plan(values["scale"]).seed
     tried = cell if values["seed"] == seed else _as_written(at(seed))
     return dataclasses.replace(cell, train=dataclasses.replace(cell.train, learning_rate=tuned_rate(tried.config)))
 

@@ -117,9 +117,12 @@ def embedded_twins(compared: list[Compared]) -> list[Count]:
 def inventory() -> list[tuple[str, Count]]:
     """(scale, count) of every base model and method that some table pairs, each once."""
     grids = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
-    pairs = sorted({(base, method) for grid in grids for base in grid.bases for method in grid.methods})
-    counted = ((scale, count(base, method, scale=scale)) for scale in SCALES for base, method in pairs)
-    return list(dict.fromkeys(counted))  # at the small scale one model stands in for two bases
+    counted = []
+    for scale in SCALES:
+        own = [grid.at(scale) for grid in grids]
+        pairs = sorted({(base, method) for grid in own for base in grid.bases for method in grid.methods})
+        counted += [(scale, count(base, method, scale=scale)) for base, method in pairs]
+    return list(dict.fromkeys(counted))  # at the small scale one model stands in for all bases
 
 
 def figure1c() -> dict[str, list[Count]]:

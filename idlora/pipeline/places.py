@@ -13,22 +13,28 @@ from idlora.evals.task import load_task
 from idlora.evals.task import names as task_names
 from idlora.pipeline.typed import ConfigError
 from idlora.records import digest
-from idlora.records.files import one_sentence
+from idlora.records.files import one_sentence, read_json
+from idlora.training.gguf_file import ORIGIN, dequantised, dequantised_before
 
 TINYWORLD = "tinyworld/"
 """Prefix of a ``path_or_id`` that names a base shipped with the package."""
+
+GGUF = ".gguf"
+"""Ending of a ``path_or_id`` that names a file to de-quantise."""
 
 
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
     """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
-    anything else is a hub id, whose revision stands for its bytes. Random weights of a hub model's shape need no hub:
-    they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub
-    model's, and kept for random
-    weights alone: a folder has its own, and pretrained weights are no others for its being written down.
+    a GGUF file becomes the folder that it is de-quantised into, its checksum is the file's, and the label says from how
+    many bits; anything else is a hub id, whose revision stands for its bytes. Random weights of a hub model's shape
+    need no hub: they read text by the tiny world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape``
+    is a hub model's, and kept for random weights alone: a folder has its own, and pretrained weights are no others for
+    its being written down.
 
-    Raises `ConfigError` for an unknown base or a path that is no model folder, CorruptBaseError for a damaged base.
+    Raises `ConfigError` for an unknown base or a path that is no model, CorruptBaseError for a damaged base,
+    UnfitBase for a file that cannot be de-quantised.
     """
     where = str(model["path_or_id"])
     if where.startswith(TINYWORLD):
@@ -37,15 +43,37 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
             known = ", ".join(TINYWORLD + base for base in tinyworld.BASES)
             raise ConfigError(f"model.path_or_id={where} is no base of the tiny world; they are {known}")
         return model | {"path_or_id": str(tinyworld.base_path(name)), "checksum": _verified(name), "shape": None}
-    if where.startswith(("/", ".", "~")):
-        folder = Path(where).expanduser()
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
-        return model | {"path_or_id": str(folder), "checksum": _checksum(folder, model["init"]), "shape": None}
+    if where.endswith(GGUF) or where.startswith(("/", ".", "~")):
+        return model | _in_folder(_folder(where), model) | {"shape": None}
     if model["init"] != "random":
         return model | {"checksum": None, "shape": None}
     tokenizer = model.get("tokenizer") or embedded_tokenizer()
     return model | {"checksum": None, "shape": model.get("shape"), "tokenizer": tokenizer}
+
+
+def _folder(where: str) -> Path:
+    path = Path(where).expanduser()
+    if where.endswith(GGUF):
+        if not path.is_file():
+            raise ConfigError(f"model.path_or_id={where} is no file; `make model` gets one, and prints where it lies")
+        return dequantised(path)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
+    return path
+
+
+def _in_folder(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's config, what its folder decides: where it lies, its checksum, and its label where that says more."""
+    found = {"path_or_id": str(folder)}
+    if model["init"] == "random":  # random weights follow from the shape
+        return found | {"checksum": _digest_of([folder / "config.json"], folder)}
+    from idlora.training import base_checksum  # torch: only a local folder needs it
+
+    if not (folder / ORIGIN).is_file():
+        return found | {"checksum": base_checksum(folder)}
+    origin, label = read_json(folder / ORIGIN), str(model["label"])
+    bits = f" (de-quantised from {origin['bits']} bits)" if origin["bits"] else ""
+    return found | {"checksum": origin["sha256"], "label": label.removesuffix(bits) + bits}
 
 
 def embedded_tokenizer() -> str:
@@ -54,12 +82,22 @@ def embedded_tokenizer() -> str:
 
 
 def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
-    """A finished run's model config where it lies now: a base of the tiny world moves with the package.
+    """A finished run's model config where it lies now: a base of the tiny world moves with the package, one that was
+    de-quantised with the cache.
 
     Raises `ConfigError` where the weights there are not the ones that the run was trained on.
     """
-    shipped = model["name"] in tinyworld.BASES
-    found = locate_model(model | {"path_or_id": TINYWORLD + model["name"]} if shipped else model)
+    place = str(model["path_or_id"])
+    if model["name"] in tinyworld.BASES:
+        place = TINYWORLD + model["name"]
+    elif kept := dequantised_before(model["checksum"]):
+        place = str(kept)
+    elif Path(place).name == model["checksum"]:
+        raise ConfigError(
+            f"the GGUF file of the base model {model['name']} (SHA-256 {place[-64:-52]}…) is no longer de-quantised in "
+            "the cache: name it to any command, model.path_or_id=<file>.gguf, and it is again"
+        )
+    found = locate_model(model | {"path_or_id": place})
     if found["checksum"] != model["checksum"]:
         raise ConfigError(
             f"the base model {model['name']} at {found['path_or_id']} is not the one that the run was trained on "
@@ -142,14 +180,6 @@ def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
         with one_sentence("read", path), path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
-
-
-def _checksum(folder: Path, init: str) -> str:
-    if init == "random":
-        return _digest_of([folder / "config.json"], folder)  # random weights follow from the shape
-    from idlora.training import base_checksum  # torch: only a local folder needs it
-
-    return base_checksum(folder)
 
 
 @functools.cache

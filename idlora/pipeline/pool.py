@@ -46,15 +46,18 @@ def run_jobs(
     names: Sequence[str],
     progress: Silent,
     ended: Callable[[Ended], None],
+    more: Callable[[Ended], Sequence[tuple[Any, str]]] = lambda end: (),
 ) -> None:
     """Call ``function(job, progress)`` for every job, ``workers`` at a time, the first jobs first.
 
     ``function`` is importable by its name, a job and what is returned are picklable. A worker's libraries get
     ``threads`` each, unless OMP_NUM_THREADS says otherwise. ``progress`` is shown which of
-    the ``names`` each worker is at; ``ended`` is called here, in the order in which jobs end. An interrupt (or any
-    error of ``ended``) interrupts the workers, waits for them to mark what they were at, and is passed on.
+    the ``names`` each worker is at; ``ended`` is called here, in the order in which jobs end. After it, ``more`` may
+    give jobs that follow from the one that ended, with their names: they are the next ones. An interrupt (or any error
+    of ``ended``) interrupts the workers, waits for them to mark what they were at, and is passed on.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when a worker imports numpy: nothing later helps
+    jobs, names = list(jobs), list(names)
     waiting, crew = deque(range(len(jobs))), {}
     try:
         while waiting or crew:
@@ -69,6 +72,10 @@ def run_jobs(
                 end = crew[slot].listen(lambda *step, slot=slot, **note: progress.step(*step, slot=slot, **note))
                 if end is not None:
                     ended(end)
+                    for job, name in more(end):
+                        waiting.appendleft(len(jobs))
+                        jobs.append(job)
+                        names.append(name)
                 if crew[slot].left or (crew[slot].job is None and not waiting):
                     crew.pop(slot).stop()
     finally:

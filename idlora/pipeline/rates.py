@@ -1,18 +1,20 @@
 """Tuned learning rates, found by what is trained and not by what it is called.
 
-A setting is what is trained apart from its learning rate, its seed and the rows that choose the rate. Experiments that
-train the same thing have one setting, and with it one set of trials and one rate; a changed rank, data set or number of
+A setting is what is trained apart from its learning rate, its seed, the rows that choose the rate, and where base and
+data come from: a file of the base in 4 bits, or another copy of the data, is no other setting. Experiments that train
+the same thing have one setting, and with it one set of trials and one rate; a changed rank, data set or number of
 steps is another setting.
 """
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from idlora.pipeline.typed import ConfigError
+from idlora.pipeline.typed import ConfigError, typed
 from idlora.records import digest
 from idlora.records.identity import identity
 
@@ -23,13 +25,31 @@ TUNED = "tuned"
 CHOOSING = "validation_rows"
 """The key, of trials.yaml and of a config's ``data``, for the rows that a trial is scored on and does not train on."""
 
-NOT_OF_SETTING = {"train": ("learning_rate", "seed"), "data": (CHOOSING,)}
+NOT_OF_SETTING = {"train": ("learning_rate", "seed"), "data": (CHOOSING, "digest")}
 """Of each part of a run's identity, what is no part of its setting; the part "seed" is left out as a whole."""
 
 
-def trials_plan() -> dict[str, Any]:
-    """experiments/tuning/trials.yaml: the ``learning_rates`` and the ``seed`` of every trial, and `CHOOSING`."""
-    return yaml.safe_load((TUNING / "trials.yaml").read_text(encoding="utf-8"))
+@dataclass(frozen=True, kw_only=True)
+class TrialsPlan:
+    """The trials of one scale; experiments/tuning/trials.yaml explains each key."""
+
+    learning_rates: tuple[float, ...]
+    seed: int
+    validation_rows: int
+    few: tuple[float, ...] = ()
+    few_for: tuple[str, ...] = ()
+    extensions: int = 0
+    heldout: bool = False
+    longer: Mapping[str, Any] | None = None
+
+
+def trials_plan(scale: str) -> TrialsPlan:
+    """What experiments/tuning/trials.yaml says of a scale. Raises `ConfigError` where it says nothing."""
+    path = TUNING / "trials.yaml"
+    plans = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if scale not in plans:
+        raise ConfigError(f"{path} has no trials for scale={scale}, only for {', '.join(plans)}: add them")
+    return typed(TrialsPlan, plans[scale], where=f"{path.name}:{scale}")
 
 
 def chosen_csv(scale: str) -> Path:
@@ -46,7 +66,17 @@ def setting(config: Mapping[str, Any]) -> str:
     parts = {part: values for part, values in identity(config).items() if part != "seed"}
     for part in NOT_OF_SETTING.keys() & parts.keys():
         parts[part] = {key: value for key, value in parts[part].items() if key not in NOT_OF_SETTING[part]}
-    return digest(parts)
+    return digest(parts | {"model": _whichever_copy(parts["model"])})
+
+
+def _whichever_copy(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model of a config, the same one for the hub's weights and for those from the GGUF file that it names."""
+    gguf = model.get("gguf")
+    if gguf is None or (model["checksum"] or model["path_or_id"]) not in (gguf["sha256"], gguf["of"]):
+        return model
+    return {key: value for key, value in model.items() if key not in ("checksum", "revision")} | {
+        "path_or_id": gguf["of"]
+    }
 
 
 def tuned_rate(config: Mapping[str, Any]) -> float:

@@ -36,10 +36,11 @@ def reference_requests(config: Mapping[str, Any]) -> list[Request]:
         known = yaml.safe_load(file)
     if config["scale"] not in known:
         raise ConfigError(f"scale={config['scale']} has no reference; {REFERENCES} has those of {', '.join(known)}")
-    shared = {**config, "protocol": DEFAULT, "allow_missing": False}
-    tables = known[config["scale"]].items()
+    shared = {**config, "protocol": DEFAULT, "allow_missing": False, "benchmarks": None}
     return [
-        request for table, seeds in tables for request in Request.from_config(shared | {"table": table, "seeds": seeds})
+        request
+        for table, own in known[config["scale"]].items()
+        for request in Request.from_config(shared | {"table": table} | own)
     ]
 
 
@@ -56,7 +57,8 @@ def keep_reference(planned: Planned) -> Path:
         )
     request = planned[0][0]
     tables = {
-        own.table: Made(seeds=own.grid().seeds, runs=plan.runs, evaluations=plan.evaluations) for own, plan in planned
+        own.table: Made(seeds=own.grid().seeds, runs=plan.runs, evaluations=plan.evaluations, benchmarks=own.benchmarks)
+        for own, plan in planned
     }
 
     def put(folder: Path) -> None:

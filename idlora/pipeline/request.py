@@ -90,12 +90,13 @@ class Request:
     """A table at a scale, and what every cell of it is composed with.
 
     ``overrides`` are of configs/train.yaml, and ``changes`` those among them that change what is computed; ``seeds``
-    None takes the table's own, ``protocol`` is as in configs/eval.
+    None takes the table's own, ``benchmarks`` None all of its columns, ``protocol`` is as in configs/eval.
     """
 
     table: str
     scale: str
     seeds: tuple[int, ...] | None
+    benchmarks: tuple[str, ...] | None
     protocol: str | tuple[str, ...]
     overrides: tuple[str, ...]
     changes: tuple[str, ...]
@@ -114,6 +115,7 @@ class Request:
                 table=table,
                 scale=config["scale"],
                 seeds=_seeds(config["seeds"]),
+                benchmarks=None if config["benchmarks"] is None else tuple(config["benchmarks"]),
                 protocol=protocol if isinstance(protocol, str) else tuple(protocol),
                 overrides=forwarded(config),
                 changes=tuple(config["overrides"]),
@@ -134,8 +136,10 @@ class Request:
         return self.results / "significance" / f"{self.table}.csv"
 
     def grid(self) -> Grid:
-        """The table's plan from experiments/<table>/, with the seeds asked for, and a note on changed settings."""
-        grid = load_grid(EXPERIMENTS / self.table)
+        """The table's plan from experiments/<table>/ at this scale, with the seeds and the benchmarks asked for, and a
+        note on changed settings.
+        """
+        grid = load_grid(EXPERIMENTS / self.table).at(self.scale).showing(self.benchmarks)
         told = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, notes=(*grid.notes, *told))
 
@@ -146,8 +150,15 @@ class Request:
     def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
         """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
         grid = self.grid()
-        own = {name: override("protocol", self._protocols(grid, name)) for name in grid.experiments}
-        return {key: (key, self.scale, (*self.overrides, own[key[0]])) for key in grid.cells()}
+        own = {name: self._evaluations(grid, name) for name in grid.experiments}
+        return {key: (key, self.scale, (*self.overrides, *own[key[0]])) for key in grid.cells()}
+
+    def _evaluations(self, grid: Grid, experiment: str) -> list[str]:
+        """What the cells of an experiment are evaluated on, and how, as overrides."""
+        asked = [override("protocol", self._protocols(grid, experiment))]
+        if self.benchmarks is not None:
+            asked.append(override("eval", grid.benchmarks(experiment, self.scale)))
+        return asked
 
     def _protocols(self, grid: Grid, experiment: str) -> list[str]:
         """What was asked for, and what the columns of an experiment name beside it."""

@@ -1,6 +1,7 @@
 """OmegaConf resolvers that serve the YAML files of configs/.
 
-${by_scale:{paper:128,tiny:12}}   the value for the config's scale, else for the one that it is like (scale_like)
+${by_scale:{paper:128,tiny:12}}   the value for the config's model by name (a rank fits a shape), else for its scale,
+                                  else for the scale that it is like (scale_like)
 ${by_kind:{full:1,peft:2,none:3}} the value for the method's kind, "none" where the config has no method
 ${learning_rate:paper}            the paper's learning rate, or the method's own where the paper is silent
 ${learning_rate:tuned}            the word "tuned", in whose place the cell gets the rate that `make tune` chose
@@ -15,9 +16,10 @@ from idlora.pipeline.typed import ConfigError
 
 
 def _by_scale(choices: DictConfig, *, _root_: DictConfig) -> Any:
-    for scale in filter(None, (_root_.scale, _root_.scale_like)):
-        if scale in choices:
-            return choices[scale]
+    model = _root_.model.name if "model" in _root_ else None
+    for name in filter(None, (model, _root_.scale, _root_.scale_like)):
+        if name in choices:
+            return choices[name]
     raise ConfigError(f"this config has values for the scales {list(choices)}, none for scale={_root_.scale}")
 
 

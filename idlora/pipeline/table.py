@@ -71,7 +71,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
-    waiting = sorted((cell for cell in runs if not cell.complete), key=_tokens, reverse=True)
+    waiting = sorted((cell for cell in runs if not cell.complete), key=lambda cell: (-_tokens(cell), cell.train.seed))
     if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
         sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus())
         waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]
@@ -122,7 +122,9 @@ def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
 
 
 def _tokens(cell: Cell) -> int:
-    """Roughly how long a cell takes, for comparison alone: the longest go first, so that none is left for the end."""
+    """Roughly how long a cell takes, for comparison alone: the longest go first, so that none is left for the end; of
+    equals the first seeds, so that what is stopped early has whole seeds.
+    """
     trained = (cell.train.max_steps or 0) * cell.train.batch_size * cell.data.max_length
     generated = sum(protocol.samples * (protocol.max_new_tokens or 1) for protocol in cell.protocols)
     return generated + (trained if cell.method.kind != "none" else 0)

@@ -19,6 +19,7 @@ BASE_IDENTITY = ("model", "scale")
 
 IGNORED = frozenset({
     "label", "labels", "paths", "logging", "launch",
+    "gguf",  # where else a model's weights are to be had: which were trained, the checksum or the hub id says
     # How a step is cut up, spread out, saved and watched; the effective batch is what counts and stays in.
     "micro_batch_size", "gradient_checkpointing", "deepspeed", "save_steps", "report_to", "threads", "device",
     "group_by_length", "liger_kernel", "attention",

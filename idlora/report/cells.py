@@ -338,5 +338,5 @@ def _own_names(filled: Filled) -> None:
     if kind_of(filled.scale) == PAPER:
         return
     for base, name in filled.base_labels.items():
-        if name == filled.grid.bases[base]["label"][PAPER]:
+        if name == filled.grid.bases[base]["label"].get(PAPER):
             raise GridError(f"at scale {filled.scale!r} a model is called {name!r}, the paper's; give it its own name")

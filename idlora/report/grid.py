@@ -1,8 +1,8 @@
 """experiments/<table>/: which cells a table has, how its columns read at each scale, and the paper's numbers."""
 
 import csv
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 
 from idlora.report.measures import Measure, measure_of
 
-PAPER, SMALL, EMBEDDED = "paper", "small", "embedded"
+PAPER, SMALL, EMBEDDED = KINDS = "paper", "small", "embedded"
 UNTUNED = "base"
 """The method that trains nothing: one run per base model, whatever the experiment and the seed."""
 
@@ -89,8 +89,8 @@ class Grid:
 
     ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
     not tested). ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
-    label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are. ``notes`` are sentences to
-    print below the table.
+    method's label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks
+    has no such rows, see `at`. ``notes`` are sentences to print below the table.
     """
 
     table: str
@@ -115,11 +115,18 @@ class Grid:
         for role, name in named:
             if name not in self.methods:
                 raise GridError(f"{role} is {name!r}, which is none of the methods {list(self.methods)}")
-        for kind in (PAPER, SMALL, EMBEDDED):
-            if unnamed := [method for method in self.methods if not _by_kind(self.labels.get(method), kind)]:
-                raise GridError(f"labels has no word for {unnamed} ({kind})")
-            if unnamed := [base for base, words in self.bases.items() if not all(kind in of for of in words.values())]:
-                raise GridError(f"bases has no model or no label for {unnamed} ({kind})")
+        for kind in KINDS:
+            if unnamed := [
+                base for base, words in self.bases.items() if (kind in words["model"]) != (kind in words["label"])
+            ]:
+                raise GridError(f"bases has a model or a label alone for {unnamed} ({kind})")
+        if unnamed := [method for method in self.methods if not any(self._has(method, kind) for kind in KINDS)]:
+            raise GridError(f"labels has no word for {unnamed}")
+        named_kinds = [("bases", words["model"]) for words in self.bases.values()]
+        named_kinds += [("labels", words) for words in self.labels.values() if isinstance(words, Mapping)]
+        for key, words in named_kinds:
+            if unknown := sorted(words.keys() - set(KINDS)):
+                raise GridError(f"{key} has the unknown kind of scale {unknown[0]!r}; they are {', '.join(KINDS)}")
         for column in self.columns:
             for base in self.bases:
                 if self.experiment(column, base) not in self.experiments:
@@ -139,6 +146,56 @@ class Grid:
                     )
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
+
+    def at(self, scale: str) -> "Grid":
+        """The grid of one scale: without the bases that its kind has no model for, the experiments that they alone
+        need, and the methods that its kind has no label for.
+
+        Raises `GridError` where no base is left, or a method that is lacks its reference or the table its subject.
+        """
+        kind = kind_of(scale)
+        bases = {base: words for base, words in self.bases.items() if kind in words["model"]}
+        if not bases:
+            raise GridError(f"{self.table} has no base at scale={scale}: its grid.yaml names no model of that kind")
+        lost = self._experiments(self.bases.keys() - bases.keys()) - self._experiments(bases.keys())
+        methods = tuple(method for method in self.methods if self._has(method, kind))
+        reference = self.reference
+        if isinstance(reference, Mapping):
+            reference = {method: its for method, its in reference.items() if method in methods}
+        return replace(
+            self,
+            bases=bases,
+            experiments=tuple(name for name in self.experiments if name not in lost),
+            methods=methods,
+            reference=reference,
+        )
+
+    def _has(self, method: str, kind: str) -> bool:
+        return bool(_by_kind(self.labels.get(method), kind))
+
+    def _experiments(self, bases: Iterable[str]) -> set[str]:
+        return {self.experiment(column, base) for column in self.columns for base in bases}
+
+    def showing(self, benchmarks: Sequence[str] | None) -> "Grid":
+        """The grid with the columns of these benchmarks alone, and the experiments that they need; None is all of them.
+
+        Raises `GridError` for a benchmark that no column has.
+        """
+        if benchmarks is None:
+            return self
+        known = list(dict.fromkeys(column.benchmark for column in self.columns))
+        if unknown := [name for name in benchmarks if name not in known]:
+            raise GridError(f"{self.table} shows nothing of benchmarks={unknown[0]}; its benchmarks are {known}")
+        columns = tuple(column for column in self.columns if column.benchmark in benchmarks)
+        needed = {self.experiment(column, base) for column in columns for base in self.bases}
+        left_out = ", ".join(name for name in known if name not in benchmarks)
+        note = (f"Of this table's benchmarks {left_out} were not run here.",) if left_out else ()
+        return replace(
+            self,
+            columns=columns,
+            experiments=tuple(name for name in self.experiments if name in needed),
+            notes=(*self.notes, *note),
+        )
 
     def cells(self) -> list[CellKey]:
         """Every (experiment, method, seed) that the table asks for, in the order of the file."""

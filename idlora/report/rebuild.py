@@ -3,7 +3,6 @@
 Nothing but the records, experiments/ and what depends on no scale goes in, so the same records give the same bytes.
 """
 
-import dataclasses
 import os
 import shutil
 import tempfile
@@ -15,9 +14,11 @@ from idlora.records.archive import unpack
 from idlora.report.audit import audit, write_audit
 from idlora.report.cells import gather
 from idlora.report.collect import collect_metrics
-from idlora.report.figures import FIGURES, Sources, draw_figures, folder_of
+from idlora.report.figures import FIGURES, Sources, draw_figures, folder_of, has_rates
+from idlora.report.grid import SMALL
 from idlora.report.page import write_page
 from idlora.report.page.provenance import write_provenance
+from idlora.report.real import write_real
 from idlora.report.reference import RECORDS, Reference, read_reference, reference_folder, require_records
 from idlora.report.render import write_table
 from idlora.report.statistics import write_significance
@@ -65,6 +66,8 @@ def make_reference(results: Path, experiments: Path, *, scale: str, put: Callabl
         sources.own.mkdir(parents=True)
         for name in (*OF_NO_SCALE, sources.benchmark):
             (sources.results / name).symlink_to(results / name)
+        if scale != SMALL and (real := reference_folder(results, SMALL)).is_dir():
+            reference_folder(sources.results, SMALL).symlink_to(real)
         put(sources.own)
         _build(sources, Path(scratch) / "runs")
         return _install(sources.own, reference_folder(results, scale))
@@ -78,16 +81,18 @@ def _build(sources: Sources, runs: Path) -> None:
         _write_table(sources, reference, table=table, runs=runs)
     collect_metrics(runs, folder / "metrics.csv", scale=sources.scale)
     write_provenance(runs, folder / "provenance.json", scale=sources.scale)
-    write_audit(audit(sources.experiments, sources.results, scale=sources.scale), sources.results / "audit")
     for name in FIGURES:
-        if folder_of(name, sources) == folder / "figures":
+        if folder_of(name, sources) == folder / "figures" and (name != "rates" or has_rates(sources)):
             draw_figures(sources, name)
+    write_audit(audit(sources.experiments, sources.results, scale=sources.scale), sources.results / "audit")
+    if sources.scale == SMALL:
+        write_real(sources.results)
     write_page(sources, folder / "report.html")
 
 
 def _write_table(sources: Sources, reference: Reference, *, table: str, runs: Path) -> None:
     made = reference.tables[table]
-    grid = dataclasses.replace(sources.grid(table), seeds=made.seeds)
+    grid = made.cut(sources.grid(table), scale=sources.scale)
     filled = gather(grid, runs, scale=sources.scale, expected=made.runs, evaluations=made.evaluations)
     if filled.missing:
         lost = filled.missing[0]

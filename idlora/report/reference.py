@@ -1,22 +1,25 @@
 """The committed reference of a scale: which runs and evaluations its tables are made of, and what they print.
 
-results/reference/<scale>/records/          the records of its runs (`idlora.records.archive`), and pivots.csv
+results/reference/<scale>/records/          its runs' records (`idlora.records.archive`), pivots.csv, sharpness.csv
                           reference.json    its tables, and the SHA-256 of every file of records/
                           metrics.csv, tables/, significance/, figures/, provenance.json, report.html: made from these
 """
 
 import csv
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from idlora.records import RecordError, read_json, write_json
 from idlora.records.files import checksums, one_sentence
 from idlora.report.cells import Cell, Filled, evaluation_under
-from idlora.report.grid import CellKey
+from idlora.report.grid import CellKey, Grid
 
 RECORDS = "records"
 PIVOTS = Path(RECORDS) / "pivots.csv"
+SHARPNESS = Path(RECORDS) / "sharpness.csv"
 
 Key = tuple[str, str, str]
 """(base, method, column id)"""
@@ -24,11 +27,26 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a table was made of: its ``seeds``, and ``runs`` and ``evaluations`` as `cells.gather` takes them."""
+    """What a table was made of: its ``seeds``, and ``runs`` and ``evaluations`` as `cells.gather` takes them.
+
+    ``benchmarks`` are those that were run, None for all of the grid's.
+    """
 
     seeds: tuple[int, ...]
     runs: Mapping[CellKey, str]
     evaluations: Mapping[tuple[str, str], str]
+    benchmarks: tuple[str, ...] | None = None
+
+    def cut(self, grid: Grid, *, scale: str) -> Grid:
+        """The grid with these seeds, and of its columns those that were run; a note names what was not."""
+        grid = dataclasses.replace(grid, seeds=self.seeds)
+        if self.benchmarks is None:
+            return grid
+        asked = dict.fromkeys(column.benchmark for column in grid.columns_at(scale))
+        lacking = [benchmark for benchmark in asked if benchmark not in self.benchmarks]
+        note = (f"Not run for this table: {', '.join(lacking)}.",) if lacking else ()
+        columns = tuple(column for column in grid.columns if column.benchmark in self.benchmarks)
+        return dataclasses.replace(grid, columns=columns, notes=(*grid.notes, *note))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +143,14 @@ def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["base"], row["method"]): row for row in csv.DictReader(file)}
 
 
-def _told(made: Made) -> dict[str, object]:
+def _told(made: Made) -> dict[str, Any]:
     runs: dict[str, dict[str, list[str]]] = {}
     for experiment, method in dict.fromkeys(key[:2] for key in made.runs):
         own = [made.runs[experiment, method, seed] for seed in made.seeds]
         runs.setdefault(experiment, {})[method] = own
     evaluations = [[*asked, name] for asked, name in made.evaluations.items()]
-    return {"seeds": list(made.seeds), "runs": runs, "evaluations": evaluations}
+    told = {"seeds": list(made.seeds), "runs": runs, "evaluations": evaluations}
+    return told | ({} if made.benchmarks is None else {"benchmarks": list(made.benchmarks)})
 
 
 def _made(told: Mapping[str, Mapping]) -> Made:
@@ -145,6 +164,7 @@ def _made(told: Mapping[str, Mapping]) -> Made:
             for seed, run in zip(seeds, runs, strict=True)
         },
         evaluations={(benchmark, protocol): name for benchmark, protocol, name in told["evaluations"]},
+        benchmarks=tuple(told["benchmarks"]) if "benchmarks" in told else None,
     )
 
 

@@ -13,7 +13,7 @@ _HOME = {
     "TrainSpec": "spec",
     "WandbSpec": "spec",
     "UnfitAdapter": "adapters",
-    "UnfitBase": "build",
+    "UnfitBase": "spec",
     "WrongBase": "adapters",
     "base_checksum": "build",
     "base_identity": "build",

@@ -44,7 +44,7 @@ from idlora.data import (
     validation,
 )
 from idlora.training.checkpoints import first_line
-from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
+from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, UnfitBase
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,6 @@ if not torch.cuda.is_available():
 
 _RANDOM_INIT_SEED = 0
 """Random weights are part of a base model's identity: they do not follow the run's seed."""
-
-
-class UnfitBase(ValueError):
-    """A base model that cannot be loaded from where its spec says."""
 
 
 def base_checksum(folder: Path | str) -> str:

@@ -16,6 +16,10 @@ CHECKPOINTS_KEPT = 2
 """The last one, and the one before should something befall it."""
 
 
+class UnfitBase(ValueError):
+    """A base model that cannot be loaded from where its spec says."""
+
+
 def _at_least(owner: str, smallest: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not value >= smallest:
@@ -37,6 +41,8 @@ class ModelSpec:
         checksum: of the weights' content, where it is known; see `idlora.training.base_identity`.
         tokenizer: for random weights, which have none: a folder or hub id; None is `path_or_id`.
         attention: transformers' name of the attention kernel; None is its own choice, SDPA.
+        gguf: a quantised file of the same model, whose learning rates serve it too: the hub id that it is ``of``, and
+            the file's ``sha256``.
     """
 
     name: str
@@ -49,6 +55,7 @@ class ModelSpec:
     checksum: str | None = None
     tokenizer: str | None = None
     attention: Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] | None = None
+    gguf: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16", "float16"):

@@ -9,7 +9,7 @@ import yaml
 from idlora.pipeline import rates
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import cell_from_config, compose, compose_cell
-from idlora.pipeline.rates import CHOOSING, chosen_csv, setting, trials_plan
+from idlora.pipeline.rates import CHOOSING, chosen_csv, setting
 from idlora.pipeline.typed import ConfigError
 
 
@@ -105,12 +105,43 @@ def test_experiments_that_train_the_same_thing_have_one_setting_and_one_rate(cel
     assert (len(settings["small"]), len(settings["tiny"])) == (1, 2)
 
     (tmp_path / "small").mkdir()
-    (tmp_path / "trials.yaml").write_text(yaml.safe_dump(trials_plan()))
+    (tmp_path / "trials.yaml").write_text(
+        yaml.safe_dump({"small": {"learning_rates": [0.25], "seed": 0, CHOOSING: 16}})
+    )
     (tmp_path / "small" / "chosen.csv").write_text(f"setting,learning_rate\n{settings['small'].pop()},0.25\n")
     monkeypatch.setattr(rates, "TUNING", tmp_path)
     for experiment in pair:
         for seed in (0, 1):
             tuned = cell("idlora", "hparams=tuned", experiment=experiment, scale="small", seed=seed)
             assert tuned.train.learning_rate == 0.25
-    with pytest.raises(ConfigError, match="experiment=multitask_mistral method=idlora scale=small"):
-        cell("idlora", "hparams=tuned", experiment="multitask_mistral", scale="small")
+    with pytest.raises(ConfigError, match="experiment=gsm8k_llama3 method=idlora scale=small"):
+        cell("idlora", "hparams=tuned", experiment="gsm8k_llama3", scale="small")
+
+
+def test_a_rate_serves_the_hubs_weights_and_those_of_the_file_in_4_bits_that_the_model_names_and_no_others() -> None:
+    gguf = {"of": "hub/model", "sha256": "5" * 64}
+    model = {"name": "mine", "revision": "main", "path_or_id": "hub/model", "checksum": None, "gguf": gguf}
+
+    def of(**changes) -> str:
+        parts = {
+            "method": {"kind": "peft"},
+            "data": {"digest": "a"},
+            "train": {"learning_rate": 1},
+            "seed": 0,
+            "scale": "small",
+        }
+        return setting(parts | {"model": model | changes})
+
+    assert of() == of(path_or_id="/a/folder", checksum="5" * 64, revision=None)
+    others = [
+        of(path_or_id="/a/folder", checksum="6" * 64),
+        of(path_or_id="hub/another"),
+        of(gguf=None, checksum="5" * 64),
+    ]
+    assert of() not in others
+
+
+def test_another_copy_of_the_data_has_the_same_rate(cell) -> None:
+    config = cell("lora").config
+    other = config | {"data": config["data"] | {"digest": "of a copy with other bytes"}}
+    assert setting(other) == setting(config)

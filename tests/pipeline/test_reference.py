@@ -91,9 +91,9 @@ def test_the_reference_of_the_embedded_scale_has_every_table_with_three_seeds_at
     asked = {request.table: request.grid().seeds for request in requests(tmp_path, "reference")}
     assert sorted(asked) == known_tables()
     assert all(seeds == tuple(range(len(seeds))) and len(seeds) >= 3 for seeds in asked.values())
-    assert asked == {name: tuple(seeds) for name, seeds in yaml.safe_load(REFERENCES.read_text())["tiny"].items()}
-    with pytest.raises(ConfigError, match=r"scale=small has no reference; .*reference\.yaml has those of tiny"):
-        requests(tmp_path, "reference", scale="small")
+    assert asked == {name: tuple(own["seeds"]) for name, own in yaml.safe_load(REFERENCES.read_text())["tiny"].items()}
+    with pytest.raises(ConfigError, match=r"scale=paper has no reference; .*reference\.yaml has those of tiny, small"):
+        requests(tmp_path, "reference", scale="paper")
 
 
 def test_finished_cells_become_the_reference_and_its_records_alone_make_it_again(

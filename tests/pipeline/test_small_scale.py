@@ -1,4 +1,4 @@
-"""The small scale: other pre-trained models in the place of the paper's, what is not said the paper's own."""
+"""The small scale: one pre-trained model in the place of the paper's three, what is not said the paper's own."""
 
 import csv
 import json
@@ -11,30 +11,36 @@ from omegaconf import OmegaConf
 from idlora import tinyworld
 from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, compose, compose_cell, plain, subject_from_config
-from idlora.pipeline.counts import base_shape, count
+from idlora.pipeline.counts import base_shape, count, count_on
+from idlora.pipeline.places import locate_model
 from idlora.pipeline.preflight.kinds import Kind, kinds_of, misfits
-from idlora.pipeline.typed import ConfigError
+from idlora.pipeline.typed import ConfigError, typed
 from idlora.report import Grid, load_grid
 from idlora.report.grid import PAPER, kind_of, tasks_of
-from idlora.training.spec import MethodSpec
+from idlora.training.spec import MethodSpec, ModelSpec
 
-GRIDS = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
-SIZES = {"llama3": 494_032_768, "mistral": 361_821_120, "llama3_2_3b": 494_032_768}
-"""Parameters of Qwen2.5-0.5B and SmolLM2-360M as their authors publish them."""
+GRIDS = [load_grid(path.parent).at("small") for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
+SIZE = 134_515_008
+"""Parameters of SmolLM2-135M-Instruct as its authors publish them."""
 
-FEWEST_ROWS = {"llama3": 128, "mistral": 320, "llama3_2_3b": 128}
-"""Of a stand-in's k and v projections."""
+ROWS = 192
+"""Of its k and v projections."""
+
+OTHERS = {"qwen2_5_0_5b": (494_032_768, 128, True), "smollm2_360m": (361_821_120, 320, False)}
+"""Models that may stand in for it: their published parameters, the rows of k and v, whether q, k and v have biases."""
+
+RATE = "train.learning_rate=1.0e-3"
+"""In the place of the tuned rates: which there are is no matter of these tests."""
 
 GPU = 24e9
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cell]:
-    """Cells of the tables at the small scale: each method on each model that a table puts it on, each experiment."""
-    more = [f"results_dir={tmp_path_factory.mktemp('small')}"]
-    model = {base: words["model"]["small"] for grid in GRIDS for base, words in grid.bases.items()}
+    """Cells of the tables at the small scale: each method, each experiment."""
+    more = [f"results_dir={tmp_path_factory.mktemp('small')}", RATE]
     pairs = [(experiment, method) for grid in GRIDS for experiment, method, _ in grid.cells()]
-    fewest = {(model[experiment.split("_", 1)[1]], method): (experiment, method) for experiment, method in pairs}
+    fewest = {method: (experiment, method) for experiment, method in pairs}
     fewest |= {experiment: (experiment, method) for experiment, method in pairs}
     return {
         (e, m): compose_cell(e, m, scale="small", seed=0, overrides=more) for e, m in dict.fromkeys(fewest.values())
@@ -58,11 +64,11 @@ def test_every_method_of_every_table_fits_the_models_that_stand_in(kinds, cells,
     assert list(misfits(kinds)) == []
     assert all(kind.body is not None for kind in kinds)
     assert sum(len(kind.cells) for kind in kinds) == len(cells)
-    rows = [f"results_dir={tmp_path}", "method.arguments.r=64"]
+    rows = [f"results_dir={tmp_path}", RATE, "method.arguments.r=64"]
     too_many = compose_cell("multitask_llama3", "idlora", scale="small", seed=0, overrides=rows)
     (told,) = misfits(kinds_of([too_many]))
-    assert "Qwen2.5-0.5B" in told
-    assert "k_proj has 128 rows" in told
+    assert "SmolLM2-135M-Instruct" in told
+    assert "k_proj has 192 rows" in told
 
 
 def test_every_cell_is_estimated_to_fit_a_gpu_of_24_gb(kinds) -> None:
@@ -72,7 +78,7 @@ def test_every_cell_is_estimated_to_fit_a_gpu_of_24_gb(kinds) -> None:
             assert kind.fitting(GPU) is not None, kind.title
 
 
-def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_the_papers_rates(cells) -> None:
+def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate(cells) -> None:
     for (experiment, _), cell in cells.items():
         assert cell.data_root is None
         assert cell.data.limit is None
@@ -80,18 +86,29 @@ def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_the_papers_rates(cells)
         assert (cell.train.batch_size, cell.data.max_length) == (32, 512)
         assert all(protocol.limit == (800 if protocol.scoring == "loss" else None) for protocol in cell.protocols)
         assert "hexphi_benign" not in [protocol.benchmark for protocol in cell.protocols]
-    for experiment, method in (("saferpaca_mistral", "idlora"), ("multitask_llama3", "fft"), ("gsm8k_llama3", "base")):
-        small, paper = (compose_cell(experiment, method, scale=scale, seed=0) for scale in ("small", "paper"))
-        assert small.train.learning_rate == paper.train.learning_rate
+    assert plain(compose("train", ["experiment=saferpaca_llama3", "scale=small"]).train)["learning_rate"] == "tuned"
+    asked = {
+        (experiment, scale): compose_cell(experiment, "fft", scale=scale, seed=0, overrides=["hparams=paper"])
+        for experiment in ("gsm8k_llama3", "saferpaca_llama3") for scale in ("small", "paper")
+    }  # fmt: skip
+    for experiment in ("gsm8k_llama3", "saferpaca_llama3"):
+        assert asked[experiment, "small"].train.learning_rate == asked[experiment, "paper"].train.learning_rate
 
 
-def test_rows_carry_the_names_of_the_models_that_were_trained(cells) -> None:
+def test_every_table_has_one_block_and_the_experiments_of_one_base() -> None:
     for grid in GRIDS:
-        for base, words in grid.bases.items():
-            of_base = [cell for (experiment, _), cell in cells.items() if experiment.endswith(f"_{base}")]
-            names = {(cell.model.name, cell.model.label) for cell in of_base}
-            assert names == {(words["model"]["small"], words["label"]["small"])}
-            assert words["model"]["small"] != words["model"][PAPER]
+        (words,) = grid.bases.values()
+        assert (words["model"]["small"], words["label"]["small"]) == ("smollm2_135m", "SmolLM2-135M-Instruct")
+    assert {grid.table: grid.experiments for grid in GRIDS}["table2"] == ("multitask_llama3",)
+
+
+def test_tables_on_different_bases_of_the_paper_share_their_runs() -> None:
+    for method in ("idlora", "fft"):
+        names = {
+            compose_cell(f"multitask_{base}", method, scale="small", seed=0, overrides=[RATE]).run.name
+            for base in ("llama3", "llama3_2_3b")
+        }
+        assert len(names) == 1
 
 
 def ranked(grid: Grid) -> dict[str, str]:
@@ -100,31 +117,58 @@ def ranked(grid: Grid) -> dict[str, str]:
 
 
 def test_a_rank_in_a_label_is_the_methods_own(methods) -> None:
-    told = [label for grid in GRIDS for label in ranked(grid).items()]
-    assert len(told) == 8
+    told = [label for grid in GRIDS for label in ranked(grid).items() if "r=" in label[1]]
+    assert {method for method, _ in told} >= {"lora", "idlora_half", "idlora_k8"}
     for method, label in told:
         assert label.endswith(f"r={methods[method].arguments['r']}")
 
 
-def test_the_shapes_have_their_models_published_sizes_and_biases_where_they_have_them() -> None:
+def shape_of(*overrides: str) -> ModelSpec:
+    model = plain(compose("train", [*overrides, RATE, "experiment=multitask_llama3", "scale=small"]).model)
+    return typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+
+
+def test_the_shapes_have_their_models_published_sizes_and_biases_where_they_have_them(methods) -> None:
     import torch
 
     from idlora.training import build_model
 
-    for base, size in SIZES.items():
-        assert count(base, "base", scale="small").base_parameters == size
+    wanted = {"smollm2_135m": (SIZE, ROWS, False)} | OTHERS
+    for name, (size, rows, biased) in wanted.items():
+        shape = shape_of() if name == "smollm2_135m" else shape_of(f"stand_in={name}")
+        assert shape.name == name
+        assert count_on(shape, methods["base"]).base_parameters == size
         with torch.device("meta"):
-            layer = build_model(base_shape(base, "small")).model.layers[0].self_attn
-        assert layer.k_proj.out_features == FEWEST_ROWS[base]
-        biased = [layer.q_proj, layer.k_proj, layer.v_proj]
-        assert all((each.bias is not None) == (base != "mistral") for each in biased)
+            layer = build_model(shape).model.layers[0].self_attn
+        assert layer.k_proj.out_features == rows
+        assert all((each.bias is not None) == biased for each in (layer.q_proj, layer.k_proj, layer.v_proj))
         assert layer.o_proj.bias is None
 
 
-@pytest.mark.parametrize("base", ["llama3", "mistral"])
-def test_id_lora_trains_four_sevenths_of_lora_with_and_without_rank_boosting(base: str) -> None:
-    lora, *others = (count(base, method, scale="small") for method in ("lora", "idlora", "idlora_no_rb"))
-    assert [other.parameters_trainable * 7 for other in others] == [lora.parameters_trainable * 4] * 2
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_model_stands_in_with_ranks_that_fit_it(name: str, tmp_path: Path) -> None:
+    own = [f"results_dir={tmp_path}", f"stand_in={name}", "hparams=paper"]
+    found = [compose_cell("multitask_llama3", method, scale="small", seed=0, overrides=own)
+             for method in ("idlora", "idlora_k8", "idlora_double", "lora", "hydralora")]  # fmt: skip
+    assert {cell.model.name for cell in found} == {name}
+    assert [cell.method.arguments["r"] for cell in found] == [16, 16, 32, 7, 3]
+    assert list(misfits(kinds_of(found))) == []
+    assert {cell.train.max_steps for cell in found} == {200}
+
+
+def trained(method: str, rank: int | None = None) -> int:
+    return count("llama3", method, scale="small", rank=rank).parameters_trainable
+
+
+def test_id_lora_trains_six_tenths_of_lora_with_and_without_rank_boosting() -> None:
+    assert trained("idlora") == trained("idlora_no_rb") == 1_843_200
+    assert trained("idlora") / trained("lora") == pytest.approx(0.6, abs=0.005)
+
+
+def test_the_pairs_of_table_7_have_counts_nearer_than_the_next_rank_of_lora_would(methods) -> None:
+    assert trained("lora_quarter") == trained("idlora_half")
+    assert trained("lora_half") == pytest.approx(trained("idlora"), rel=0.01)
+    assert trained("lora_half", methods["lora_half"].arguments["r"] + 1) > 1.1 * trained("idlora")
 
 
 def test_the_mixtures_have_the_rank_nearest_to_their_share_of_lora_in_the_paper(methods) -> None:
@@ -133,7 +177,7 @@ def test_the_mixtures_have_the_rank_nearest_to_their_share_of_lora_in_the_paper(
         ours, lora = (each.parameters_trainable for each in found)
         return 100 * ours / lora
 
-    for method, told in (("hydralora", 109), ("moelora", 83)):  # in experiments/small
+    for method, told in (("hydralora", 95), ("moelora", 100)):  # in experiments/small
         own, paper = methods[method].arguments["r"], percent(method, "paper")
         gaps = {rank: abs(percent(method, "small", rank) - paper) for rank in (own - 1, own, own + 1) if rank}
         assert min(gaps, key=gaps.get) == own
@@ -147,7 +191,7 @@ def test_the_matched_controls_have_the_nearest_rank_on_the_base_of_their_table(m
     assert methods["lora_fa"].arguments["r"] == round(aim.parameters_trainable / rows)
     counted = aim.parameters_trainable + aim.frozen_copies
     assert methods["lora_counted"].arguments["r"] == counted // (rows + columns)
-    assert (aim.parameters_trainable - rows) // len(modules) == 11_282  # VeRA's, in its config and in experiments/small
+    assert (aim.parameters_trainable - rows) // len(modules) == 8_036  # VeRA's, in its config and in experiments/small
 
 
 def linears() -> list[tuple[int, int]]:
@@ -161,15 +205,15 @@ def linears() -> list[tuple[int, int]]:
     return [(each.in_features, each.out_features) for each in body.modules() if isinstance(each, torch.nn.Linear)]
 
 
-def test_the_rows_of_k_and_v_are_half_taken_and_all_taken_where_they_are_in_the_paper(methods) -> None:
-    shares = {
-        name: method.arguments["num_clusters"] * method.arguments["r"] / FEWEST_ROWS["llama3"]
+def test_two_thirds_of_the_rows_of_k_and_v_are_taken_and_all_at_more_clusters_and_ranks(methods) -> None:
+    taken = {
+        name: method.arguments["num_clusters"] * method.arguments["r"]
         for name, method in methods.items()
         if "num_clusters" in method.arguments
     }
-    assert shares["idlora"] == 0.5
-    assert {method for method, share in shares.items() if share >= 1} == {"idlora_k8", "idlora_double"}
-    assert max(shares.values()) == 1
+    assert taken["idlora"] == 128
+    assert {method for method, rows in taken.items() if rows >= ROWS} == {"idlora_k6", "idlora_k8", "idlora_double"}
+    assert max(taken.values()) == ROWS
 
 
 def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart(methods) -> None:
@@ -179,15 +223,24 @@ def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart(methods) -> N
             assert method.arguments["lora_alpha"] == 2 * method.arguments["r"], method.name
 
 
-def test_the_committed_counts_have_every_method_on_its_model(cells, repository: Path) -> None:
+def test_the_committed_counts_have_every_method_on_its_model(methods, repository: Path) -> None:
     with (repository / "results" / "counts" / "counts.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["scale"] == "small"]
-    committed = {(row["model"], row["method"]): int(row["trainable"]) for row in rows}
-    assert committed.keys() == {(cell.model.name, method) for (_, method), cell in cells.items()}
+    committed = {row["method"]: int(row["trainable"]) for row in rows if row["model"] == "smollm2_135m"}
+    assert committed.keys() == methods.keys()
     assert len(rows) == len(committed)
-    for base, model in (("llama3", "qwen2_5_0_5b"), ("mistral", "smollm2_360m")):
-        for method in ("base", "lora", "idlora"):
-            assert committed[model, method] == count(base, method, scale="small").parameters_trainable
+    for method in ("base", "lora", "idlora"):
+        assert committed[method] == trained(method)
+
+
+def test_a_models_own_value_stands_before_its_scales() -> None:
+    def resolved(*asked: str) -> object:
+        config = compose("train", asked)
+        return OmegaConf.merge(config, {"seed": "${by_scale:{qwen2_5_0_5b:1,small:2,paper:3}}"}).seed
+
+    assert resolved("scale=small") == 2
+    assert resolved("scale=small", "stand_in=qwen2_5_0_5b") == resolved("model=qwen2_5_0_5b") == 1
+    assert resolved("scale=small", "stand_in=qwen2_5_0_5b", "model.name=mine") == 2
 
 
 def test_a_scale_takes_after_another_where_it_says_so_and_nowhere_else() -> None:
@@ -213,14 +266,14 @@ def test_reports_know_the_scale_as_its_config_says_it() -> None:
 def test_weights_that_train_are_in_32_bits_and_frozen_ones_in_16(cells) -> None:
     for (_, method), cell in cells.items():
         assert cell.model.dtype == ("float32" if method == "fft" else "bfloat16")
-    assert compose("evaluate", ["model=smollm2_360m", "scale=small"]).model.dtype == "bfloat16"
+    assert compose("evaluate", ["model=smollm2_135m", "scale=small"]).model.dtype == "bfloat16"
 
 
 def test_a_model_that_stands_in_is_one_of_its_own_too() -> None:
-    of_scale = plain(compose("train", ["experiment=multitask_mistral", "scale=small"]).model)
-    assert of_scale == plain(compose("train", ["model=smollm2_360m", "scale=paper"]).model)
+    of_scale = plain(compose("train", ["experiment=multitask_mistral", "scale=small", RATE]).model)
+    assert of_scale == plain(compose("train", ["model=smollm2_135m", "scale=paper"]).model)
     deeper = compose("train", ["experiment=multitask_mistral", "scale=small", "model.shape.num_hidden_layers=3"])
-    assert (deeper.model.shape.num_hidden_layers, deeper.model.shape.hidden_size) == (3, 960)
+    assert (deeper.model.shape.num_hidden_layers, deeper.model.shape.hidden_size) == (3, 576)
 
 
 def test_a_scale_that_is_none_is_refused() -> None:
@@ -229,10 +282,8 @@ def test_a_scale_that_is_none_is_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "idlora"])
-def test_two_layers_of_the_model_with_the_narrow_projections_train_and_are_found_again(
-    method: str, tmp_path: Path
-) -> None:
-    """Random weights of Qwen2.5-0.5B's widths, with its biases; the vocabulary alone is a small one."""
+def test_two_layers_of_the_model_train_and_are_found_again(method: str, tmp_path: Path) -> None:
+    """Random weights of SmolLM2-135M's widths; the vocabulary alone is a small one."""
     overrides = [
         f"results_dir={tmp_path}", f"data_root={tinyworld.export(tmp_path / 'data')}", "model.init=random",
         "model.shape.num_hidden_layers=2", "model.shape.vocab_size=2048", "threads=1",
@@ -245,8 +296,7 @@ def test_two_layers_of_the_model_with_the_narrow_projections_train_and_are_found
     losses = [json.loads(line)["loss"] for line in (cell.run.folder / "train_log.jsonl").open()]
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
-    whole = count("llama3", method, scale="small").parameters_trainable
-    assert cell.run.resources["parameters_trainable"] * 12 == whole  # 2 of 24 layers
+    assert cell.run.resources["parameters_trainable"] * 15 == trained(method)  # 2 of 30 layers
     subject = subject_from_config(compose("evaluate", [f"run={cell.run.folder}", f"data_root={tmp_path / 'data'}"]))
     assert subject.batch_size == 256
     assert [protocol.max_new_tokens for protocol in subject.protocols] == [256, None, None]

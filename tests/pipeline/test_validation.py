@@ -28,12 +28,9 @@ def row(**changes) -> Published:
     return Published(**(settings | {"tolerance": 2.0, "source": "a paper"} | changes))
 
 
-@pytest.mark.parametrize("scale", ["paper", "small"])
-def test_every_published_row_is_a_protocol_that_some_base_of_the_scale_is_evaluated_under(
-    scale: str, tmp_path: Path
-) -> None:
-    rows = published_at(scale, tolerance=0)
-    cells = base_cells(rows, scale=scale, overrides=[f"results_dir={tmp_path}"])
+def test_every_published_row_is_a_protocol_that_some_base_of_the_scale_is_evaluated_under(tmp_path: Path) -> None:
+    rows = published_at("paper", tolerance=0)
+    cells = base_cells(rows, scale="paper", overrides=[f"results_dir={tmp_path}"])
     asked = {(cell.model.name, p.benchmark, p.name) for cell in cells for p in cell.protocols}
     assert asked == {(each.model, each.benchmark, each.protocol) for each in rows}
     assert {each.verdict for each in check(rows, cells)} == {MISSING}
@@ -42,7 +39,7 @@ def test_every_published_row_is_a_protocol_that_some_base_of_the_scale_is_evalua
 def test_published_rows_say_where_they_are_from_and_how_near_is_near() -> None:
     with PUBLISHED.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {each["scale"] for each in rows} == {"paper", "small"}
+    assert {each["scale"] for each in rows} == {"paper"}
     for each in rows:
         assert all(each.values()), each
         assert 0 < float(each["tolerance"]) < 10 < float(each["published"]) < 100

@@ -18,7 +18,7 @@ from idlora.report.reference import RECORDS, Made, write_reference
 
 MODELS = {
     "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble"), "llama3_2_3b": ("gravel", "Gravel")},
-    "small": {"llama3": ("qwen2_5_0_5b", "Qwen2.5-0.5B"), "mistral": ("smollm2_360m", "SmolLM2-360M")},
+    "small": dict.fromkeys(("llama3", "llama3_2_3b"), ("smollm2_135m", "SmolLM2-135M-Instruct")),
     "paper": {
         "llama3": ("llama3_8b", "LLaMA-3-8B"),
         "mistral": ("mistral_7b", "Mistral-7B"),

@@ -72,7 +72,7 @@ def make_results(repository: Path, root: Path, *, scale: str = "tiny") -> tuple[
     shutil.copytree(repository / "experiments", experiments)
     rng = np.random.default_rng(0)
     for name in TABLES:
-        make_table(load_grid(experiments / name), results / scale, scale=scale, rng=rng)
+        make_table(load_grid(experiments / name).at(scale), results / scale, scale=scale, rng=rng)
     make_counts(results / "counts", load_grid(experiments / "table7"))
     make_audit(results / "audit")
     make_theory(results / "theory")

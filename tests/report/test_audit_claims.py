@@ -71,7 +71,7 @@ def test_no_verdict_is_typed_into_the_claims(repository):
     data = yaml.safe_load(text)
     assert not re.search(r"\bholds\b|does not hold|cannot be decided|verdict:", text.replace("No verdict stands", ""))
     assert set().union(*data["claims"]) <= {
-        "id", "section", "page", "quote", "kind", "reading", "expression", "reason", "readings", "ours",
+        "id", "section", "page", "quote", "kind", "reading", "expression", "reason", "readings", "ours", "real",
     }  # fmt: skip
 
 
@@ -297,5 +297,5 @@ def test_a_number_that_cannot_be_read_names_its_cell(experiments, tmp_path):
 def test_the_columns_of_the_file_are_those_that_readers_rely_on():
     assert COLUMNS == (
         "id", "section", "quote", "claim_kind", "expression", "paper_value", "verdict", "note", "ours", "ours_scale",
-        "ours_verdict",
+        "ours_verdict", "real", "real_verdict",
     )  # fmt: skip

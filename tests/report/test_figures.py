@@ -20,6 +20,9 @@ from idlora.report.figures.palette import HUES, NIGHT, PAPER, look
 from idlora.report.figures.style import INK, PANEL, RC, inline_svg, thousands
 from idlora.report.figures.sweeps import CLUSTERS
 
+RATES = ("rates.png", "rates.pdf", "rates.csv", "rates.md")
+"""Made of the committed trials, which every clone has."""
+
 MAIN = ("base", "fft", "lora", "dora", "hydralora", "moelora", "idlora")
 
 # How a reader with each dichromacy sees linear RGB (Machado, Oliveira, Fernandes 2009, severity 1).
@@ -117,8 +120,8 @@ def test_a_figure_of_counts_and_one_of_a_scale_go_to_their_own_folders(own: Sour
 def test_asked_for_all_figures_those_without_data_are_named_and_the_rest_is_drawn(own: Sources) -> None:
     shutil.rmtree(own.own)
     written, absent = draw_figures(own)
-    assert [path.name for path in written] == ["figure1c.png", "figure1c.pdf", "figure3.png", "figure3.pdf"]
-    assert len(absent) == len(FIGURES) - 2
+    assert [path.name for path in written] == ["figure1c.png", "figure1c.pdf", "figure3.png", "figure3.pdf", *RATES]
+    assert len(absent) == len(FIGURES) - 3
 
 
 def test_ours_and_the_papers_numbers_never_share_an_axis(made: Sources) -> None:

@@ -93,6 +93,28 @@ def test_a_label_and_a_protocol_may_differ_by_kind_of_scale(repository, grid):
     assert dataclasses.replace(column, protocol="0shot").protocols_at("tiny") == ["0shot"]
 
 
+def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_experiments_that_these_need(grid):
+    assert grid.at("tiny") == grid.at("paper") == grid
+    own = dataclasses.replace(grid, labels=grid.labels | {"dora": {"paper": "DoRA"}}).at("small")
+    assert list(own.bases) == ["llama3"]
+    assert own.experiments == ("gsm8k_llama3", "codealpaca_llama3", "saferpaca_llama3")
+    assert own.methods == tuple(method for method in grid.methods if method != "dora")
+    assert own.pairs() == [pair for pair in grid.pairs() if "dora" not in pair]
+    assert own.at("small") == own
+    small = dataclasses.replace(own, bases={"llama3": {key: {"small": "its"} for key in ("model", "label")}})
+    with pytest.raises(GridError, match="table1 has no base at scale=tiny"):
+        small.at("tiny")
+
+
+def test_a_method_leaves_a_scale_with_its_pair_and_a_reference_never_without(repository):
+    table7 = load_grid(repository / "experiments" / "table7")
+    without = {method: {"embedded": "its"} for method in ("idlora_double", "lora")}
+    own = dataclasses.replace(table7, labels=table7.labels | without).at("small")
+    assert own.pairs() == table7.pairs()[:3]
+    with pytest.raises(GridError, match="reference is 'lora', which is none of the methods"):
+        dataclasses.replace(table7, labels=table7.labels | {"lora": {"embedded": "its"}}).at("small")
+
+
 def test_pairs_have_a_reference_each_and_the_others_are_not_tested(repository):
     table7 = load_grid(repository / "experiments" / "table7")
     assert table7.reference_of("idlora_double") == "lora"
@@ -118,7 +140,8 @@ def test_a_table_of_our_own_has_no_numbers_of_the_papers(repository):
         ("experiment: gsm8k_{base}", "experiment: gms8k_{base}", "'gms8k_llama3'"),
         ("idlora: ID-LoRA}", "idlroa: ID-LoRA}", "no word for"),
         ("scales: [embedded]", "scales: [embedded, paper]", "no heading for"),
-        ("small: qwen2_5_0_5b, ", "", r"no model or no label for \['llama3'\] \(small\)"),
+        ("small: smollm2_135m, ", "", r"a model or a label alone for \['llama3'\] \(small\)"),
+        ("fft: FFT", "fft: {smal: FFT, paper: FFT}", "labels has the unknown kind of scale 'smal'"),
         ("seeds: [0]", "seeds: [0", "is not YAML"),
         ("subject: idlora", "", "subject is None"),
         ("reference: lora", "reference: {idlora: loar}", "reference is 'loar'"),

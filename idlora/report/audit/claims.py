@@ -18,6 +18,7 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided from the 
 VERDICTS = (HOLDS, FAILS, UNDECIDED)
 NUMBER, ORDERING, SETTING, THEOREM = "number", "ordering", "setting", "theorem"
 KINDS = (NUMBER, ORDERING, SETTING, THEOREM)
+UNRESOLVED, UNMEASURED = "not resolved here", "—"
 SAME, OPPOSITE, NOISE, NOT_YET = "same", "opposite", "within noise", "not measured yet"
 IN_PART = "holds in part"
 TABLES, COUNTS, THEORY = "tables", "counts", "theory"
@@ -41,7 +42,7 @@ class Claim:
 
     Exactly one of ``expression`` and ``reason`` is given: a claim that no table decides says why.
     ``ours`` has one key: `TABLES` or `COUNTS` with an expression, `THEORY` with claims of
-    results/theory/verdicts.csv; or none.
+    results/theory/verdicts.csv; or none. ``real`` is a reading in held-out losses of the small scale; or none.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Claim:
     reason: str = ""
     readings: tuple[Reading, ...] = ()
     ours: Mapping[str, Any] = field(default_factory=dict)
+    real: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -85,6 +87,8 @@ class Judged:
     ours: str
     ours_scale: str
     ours_verdict: str
+    real: str
+    real_verdict: str
 
 
 COLUMNS = tuple(Judged.__annotations__)
@@ -98,6 +102,7 @@ class Worlds:
     tables: Mapping[str, Any]
     counts: Mapping[str, Any]
     theory: Mapping[str, Sequence[Mapping[str, str]]]
+    real: Mapping[str, Any]
     scale: str
 
 
@@ -116,7 +121,8 @@ def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
     for entry in data["claims"]:
         try:
             readings = tuple(Reading(**reading) for reading in entry.get("readings", ()))
-            claims.append(Claim(**entry | {"readings": readings}))
+            real = {"real": Reading(**entry["real"])} if "real" in entry else {}
+            claims.append(Claim(**entry | {"readings": readings} | real))
         except TypeError as error:
             raise AuditError(f"{path}, claim {entry.get('id')}: {error}") from error
     ids = [claim.id for claim in claims]
@@ -132,6 +138,7 @@ def judge(claim: Claim, worlds: Worlds) -> Judged:
     """
     outcome = _outcome(claim, claim.expression, worlds.paper) if claim.expression else None
     ours, scale, ours_verdict = _ours(claim, worlds)
+    real, real_verdict = _real(claim, worlds.real)
     return Judged(
         id=claim.id,
         section=claim.place,
@@ -144,6 +151,8 @@ def judge(claim: Claim, worlds: Worlds) -> Judged:
         ours=ours,
         ours_scale=scale,
         ours_verdict=ours_verdict,
+        real=real,
+        real_verdict=real_verdict,
     )
 
 
@@ -199,13 +208,27 @@ def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
     return "", "", ""
 
 
+def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
+    """(how the claim is read in held-out losses and what they say, the verdict); nothing where it is not read so."""
+    if claim.real is None:
+        return "", ""
+    try:
+        outcome = _outcome(claim, claim.real.expression, names)
+    except NotMeasured:
+        return claim.real.reading, UNMEASURED
+    told = _tally(outcome, none="not resolved")
+    return f"{claim.real.reading}; {told}", {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
+
+
 def _scale_name(scale: str) -> str:
     return {EMBEDDED: f"{scale} ({EMBEDDED} scale)", SMALL: f"{scale} (other models)"}.get(kind_of(scale), scale)
 
 
-def _tally(outcome: Outcome) -> str:
+def _tally(outcome: Outcome, *, none: str = "within noise") -> str:
     truths = [each.truth for each in outcome.comparisons if not isinstance(each.right, Quantity)]
-    told = {"as claimed": True, "the other way": False, "within noise": None}
+    if not truths:
+        return outcome.value
+    told = {"as claimed": True, "the other way": False, none: None}
     shown = ", ".join(f"{truths.count(truth)} {words}" for words, truth in told.items() if truths.count(truth))
     return f"{len(truths)} pair{'' if len(truths) == 1 else 's'}: {shown}"
 

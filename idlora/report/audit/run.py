@@ -8,13 +8,25 @@ from pathlib import Path
 
 from idlora.records import write_text
 from idlora.report.audit import claims, findings, marks
-from idlora.report.audit.claims import FAILS, HOLDS, UNDECIDED, VERDICTS, Judged, Worlds, judge, load_claims
+from idlora.report.audit.claims import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    UNMEASURED,
+    UNRESOLVED,
+    VERDICTS,
+    Judged,
+    Worlds,
+    judge,
+    load_claims,
+)
 from idlora.report.audit.findings import Finding
 from idlora.report.audit.forensics import digests, examine
 from idlora.report.audit.grim import EXCLUDED
 from idlora.report.audit.ours import count_names, table_names, theory_verdicts
 from idlora.report.audit.pairings import WILCOXON
 from idlora.report.audit.paper import paper_names
+from idlora.report.audit.real import real_names
 from idlora.report.collect import write_csv
 from idlora.report.render import pipes
 
@@ -57,6 +69,7 @@ def judge_all(experiments: Path, results: Path, *, scale: str) -> list[Judged]:
         tables=table_names(Path(results), scale) | sets,
         counts=paper | sets | count_names(Path(results)),
         theory=theory_verdicts(Path(results)),
+        real=sets | real_names(Path(results)),
         scale=scale,
     )
     return [judge(claim, worlds) for claim in every]
@@ -72,13 +85,20 @@ def write_audit(found: Audit, folder: Path) -> list[Path]:
 
 
 def totals(found: Audit) -> str:
-    """ "98 claims: 40 hold, …" and how many of ours say what, in two sentences."""
+    """ "98 claims: 40 hold, …", how many of ours say what, and what a real model says where one was measured."""
     counted = Counter(each.verdict for each in found.judged)
     ours = Counter(f"{each.ours_verdict} [{each.ours_scale}]" for each in found.judged if each.ours_verdict)
     told = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
     words = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: UNDECIDED}
     verdicts = ", ".join(f"{counted[verdict]} {words[verdict]}" for verdict in VERDICTS)
-    return f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {told}."
+    return f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {told}.{_real_total(found)}"
+
+
+def _real_total(found: Audit) -> str:
+    counted = Counter(each.real_verdict for each in found.judged if each.real_verdict not in ("", UNMEASURED))
+    words = {HOLDS: "hold", FAILS: "do not hold", UNRESOLVED: "are not resolved"}
+    told = ", ".join(f"{counted[verdict]} {word}" for verdict, word in words.items())
+    return f" On a real model, by held-out loss, for {counted.total()} of them: {told}." if counted else ""
 
 
 def markdown(found: Audit) -> str:
@@ -100,10 +120,11 @@ def _claims_table(judged: Sequence[Judged]) -> str:
             each.paper_value or "—",
             each.note or "—",
             _ours(each),
+            _real(each),
         ]
         for each in judged
     ]
-    return _prose(["Claim", "Verdict", "Computed", "How it was read, and what else", "Ours"], rows)
+    return _prose(["Claim", "Verdict", "Computed", "How it was read, and what else", "Ours", "On a real model"], rows)
 
 
 def _page(each: Judged) -> str:
@@ -116,6 +137,10 @@ def _ours(each: Judged) -> str:
         return "—"
     measured = f" ({each.ours})" if each.ours else ""
     return f"{each.ours_scale}: {each.ours_verdict}{measured}"
+
+
+def _real(each: Judged) -> str:
+    return f"{each.real_verdict} ({each.real})" if each.real_verdict not in ("", UNMEASURED) else UNMEASURED
 
 
 def _forensics_summary(found: Iterable[Finding]) -> str:

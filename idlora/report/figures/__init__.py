@@ -7,6 +7,7 @@ from pathlib import Path
 from idlora.report.figures.costs import figure3
 from idlora.report.figures.counts import figure1c
 from idlora.report.figures.differences import differences
+from idlora.report.figures.rates import has_rates, rates_figure, write_rate_tables
 from idlora.report.figures.sources import Absent, Rows, Sources, number
 from idlora.report.figures.style import Plate
 from idlora.report.figures.sweeps import clusters, figure4
@@ -20,8 +21,12 @@ FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "table3": partial(differences, table="table3"),
     "table8": clusters,
     "table_controls": partial(differences, table="table_controls"),
+    "rates": rates_figure,
 }
 """By the name that a command asks for."""
+
+TABLES: dict[str, Callable[[Sources], list[Path]]] = {"rates": write_rate_tables}
+"""What is written with a figure: the table of the same numbers."""
 
 
 def folder_of(name: str, sources: Sources) -> Path:
@@ -31,16 +36,31 @@ def folder_of(name: str, sources: Sources) -> Path:
 
 
 def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
-    """Save one figure, or all: the paths written, and what is absent. Raises ValueError for a figure that is none."""
+    """Save one figure, or all, with its table where it has one: the paths written, and what is absent.
+
+    Raises ValueError for a figure that is none.
+    """
     if name != "all" and name not in FIGURES:
         raise ValueError(f"there is no figure={name}; the figures are {', '.join(FIGURES)}, or all")
     written, absent = [], []
     for each in FIGURES if name == "all" else [name]:
         try:
             written += FIGURES[each](sources).save(folder_of(each, sources))
+            written += TABLES[each](sources) if each in TABLES else []
         except Absent as error:
             absent.append(error)
     return written, absent
 
 
-__all__ = ["FIGURES", "Absent", "Plate", "Rows", "Sources", "differences", "draw_figures", "folder_of", "number"]
+__all__ = [
+    "FIGURES",
+    "Absent",
+    "Plate",
+    "Rows",
+    "Sources",
+    "differences",
+    "draw_figures",
+    "folder_of",
+    "has_rates",
+    "number",
+]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from idlora.records.files import one_sentence
 from idlora.report.grid import Grid, load_grid
-from idlora.report.reference import PIVOTS, reference_folder
+from idlora.report.reference import PIVOTS, SHARPNESS, reference_folder
 
 Rows = list[dict[str, str]]
 
@@ -40,7 +40,12 @@ class Sources:
     @property
     def pivots(self) -> Path:
         """What `make pivots` found; of the reference it is one of the records."""
-        return self.own / PIVOTS if self.reference else self.own / "pivots.csv"
+        return self.own / PIVOTS if self.reference else self.own / PIVOTS.name
+
+    @property
+    def sharpness(self) -> Path:
+        """What each method starts with: norms, first updates, the largest eigenvalue; of the reference a record."""
+        return self.own / SHARPNESS if self.reference else self.own / SHARPNESS.name
 
     def rows(self, path: Path, *, command: str) -> Rows:
         """A CSV file as one mapping per row. Raises `Absent` where it is not there or has no row."""
@@ -57,8 +62,8 @@ class Sources:
             return path.read_text(encoding="utf-8")
 
     def grid(self, table: str) -> Grid:
-        """A table's plan. Raises `GridError`."""
-        return load_grid(self.experiments / table)
+        """A table's plan at this scale. Raises `GridError`."""
+        return load_grid(self.experiments / table).at(self.scale)
 
     def table(self, table: str) -> Rows:
         """tables/<table>.csv of this scale."""

@@ -141,6 +141,8 @@ class Claim:
     ours: str
     ours_scale: str
     ours_verdict: str
+    real: str
+    real_verdict: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +156,12 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The claims and the filters over them."""
+    """The claims and the filters over them; ``real``: a real model says something of one of them at least."""
 
     macro: ClassVar[str] = "audit"
     claims: list[Claim]
     choices: list[Choice]
+    real: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from idlora.report.page.exact import (
     provenance_section,
     theory_section,
 )
+from idlora.report.page.rates import rates_sections, real_words
 from idlora.report.page.results import TABLES, orderings_summary, result_section
 from idlora.report.page.words import badge, parted, slug
 
@@ -48,6 +49,7 @@ def build_page(sources: Sources) -> str:
     Leaves out: everything a model wrote; the page shows counts, scores and tests alone.
     """
     parts: list[Section] = [
+        *rates_sections(sources),
         *(result_section(sources, table) for table in TABLES),
         counts_section(sources),
         costs_section(sources),
@@ -69,6 +71,7 @@ def build_page(sources: Sources) -> str:
         scale=sources.scale,
         badge=badge(sources.scale),
         command=sources.make("report"),
+        real=real_words(sources),
         orderings=orderings_summary(sources),
         totals=audit_totals(sources),
         counts=counts_sentence(sources),

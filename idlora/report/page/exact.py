@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from idlora.report.audit.claims import UNMEASURED
 from idlora.report.costs import COMMAND as BENCHMARK
 from idlora.report.figures import FIGURES, Absent, Rows, Sources
 from idlora.report.page.blocks import Audit, Choice, Claim, DataTable, Picture, Prose, Section
@@ -21,7 +22,7 @@ FEW = 12
 CLAIM = {
     "id": "id", "where": "section", "kind": "claim_kind", "quote": "quote", "expression": "expression",
     "printed": "paper_value", "verdict": "verdict", "note": "note", "ours": "ours", "ours_scale": "ours_scale",
-    "ours_verdict": "ours_verdict",
+    "ours_verdict": "ours_verdict", "real": "real", "real_verdict": "real_verdict",
 }  # fmt: skip
 """A claim's fields → the columns of audit.csv."""
 
@@ -184,7 +185,8 @@ def _audit(rows: Rows) -> Audit:
     for field in ("verdict", "kind"):
         counted = Counter(getattr(claim, field) for claim in claims)
         choices.append(Choice(field=field, legend=heading(CLAIM[field]), values=counted.most_common()))
-    return Audit(claims=claims, choices=choices)
+    measured = any(claim.real_verdict not in ("", UNMEASURED) for claim in claims)
+    return Audit(claims=claims, choices=choices, real=measured)
 
 
 def _forensics(rows: Rows) -> object:

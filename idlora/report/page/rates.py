@@ -1,0 +1,29 @@
+"""The learning rates as a section, and what a real model says of the paper as the first words of the page."""
+
+from idlora.report.figures import FIGURES, Sources, has_rates
+from idlora.report.page.blocks import Prose, Section
+from idlora.report.page.parts import attempt, plate
+from idlora.report.page.words import prose
+from idlora.report.real import listed, real_sentences
+
+
+def rates_sections(sources: Sources) -> list[Section]:
+    """Every trial's loss against its learning rate, and the table; none where no trial has a held-out loss."""
+    if not has_rates(sources):
+        return []
+    command = sources.make("figure_rates")
+    blocks = attempt(lambda: [plate(sources, "rates", FIGURES["rates"](sources))])
+    blocks += attempt(lambda: [_table(sources, command)])
+    lead = "What each method does at each learning rate, the paper's and its own best, and what may explain it."
+    return [Section(id="rates", title="Learning rates", lead=lead, command=command, blocks=blocks)]
+
+
+def real_words(sources: Sources) -> Prose | None:
+    """What the committed reference of the small scale says; None where there is none."""
+    said = real_sentences(sources.results)
+    return Prose(html=prose(listed(said))) if said else None
+
+
+def _table(sources: Sources, command: str) -> Prose:
+    title, _, rest = sources.text(sources.own / "tables" / "rates.md", command=command).partition("\n")
+    return Prose(html=prose(rest, caption=title.removeprefix("# ")))

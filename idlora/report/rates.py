@@ -1,0 +1,235 @@
+"""Learning rates: the loss of every trial by method, its best rate beside the paper's, and what may explain both.
+
+Trials are those of experiments/tuning/<scale>: one seed, one run a rate. The validation loss chose the best rate; what
+is shown of it is the held-out loss, or the validation loss itself where no other was measured.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlora.records import write_text
+from idlora.report.collect import write_csv
+from idlora.report.documents import document
+from idlora.report.render import pipes
+
+HELD_OUT, VALIDATION = "heldout_loss", "validation_loss"
+MEASURES = {HELD_OUT: "held-out loss", VALIDATION: "validation loss"}
+"""Columns of trials.csv, and what they are called."""
+
+NEAR = 0.01
+"""Nats a token above the loss at the best rate within which another rate counts as about as good."""
+
+YARDSTICK = "lora"
+"""The method from which differences are taken."""
+
+COLUMNS = (
+    "method", "method_label", "parameters_trainable", "measure", "steps", "best_rate", "at_edge", "loss_best",
+    "loss_best_difference", "paper_rate", "loss_paper", "loss_paper_difference", "near_lowest", "near_highest",
+    "a_row_norm", "first_update", "largest_eigenvalue", "longer_steps", "longer_best", "longer_paper",
+)  # fmt: skip
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run: its learning rate, its loss in nats a token and the loss that chooses, both inf where it diverged."""
+
+    rate: float
+    loss: float
+    choosing: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The trials of one method, by rising rate."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that the validation loss chooses; None where all diverged."""
+        done = [trial for trial in self.trials if math.isfinite(trial.loss) and math.isfinite(trial.choosing)]
+        return min(done, key=lambda trial: trial.choosing, default=None)
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best rate is the lowest or the highest that was tried, so that a better one may lie beyond."""
+        return self.best in (self.trials[0], self.trials[-1])
+
+    @property
+    def near(self) -> list[float]:
+        """The rates whose loss is at most `NEAR` above the loss at the best one."""
+        return [trial.rate for trial in self.trials if self.best and trial.loss <= self.best.loss + NEAR]
+
+    def at(self, rate: float) -> Trial | None:
+        """The trial at a rate, None where there is none."""
+        return next((trial for trial in self.trials if math.isclose(trial.rate, rate, rel_tol=1e-6)), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """All trials of one model. ``curves`` and ``longer`` map a method to its trials of ``steps`` and ``longer_steps``.
+
+    ``measure`` is a key of `MEASURES`; ``starts`` maps a method to what was measured at its first step, by column of
+    sharpness.csv; ``untuned`` is the loss of the base without an adapter, None where it is not known.
+    """
+
+    measure: str
+    paper_rate: float
+    labels: Mapping[str, str]
+    curves: Mapping[str, Curve]
+    longer: Mapping[str, Curve]
+    starts: Mapping[str, Mapping[str, float]]
+    steps: str = ""
+    longer_steps: str = ""
+    untuned: float | None = None
+
+
+def measure_in(trials: Iterable[Row]) -> str:
+    """The measure of a file of trials: held-out loss where any trial has one."""
+    return HELD_OUT if any(row.get(HELD_OUT) for row in trials) else VALIDATION
+
+
+def curves(trials: Sequence[Row], *, experiments: Sequence[str], measure: str) -> dict[str, Curve]:
+    """The trials of each method in the first of the experiments that has any of it; one without a loss is left out."""
+    found: dict[str, Curve] = {}
+    for experiment in experiments:
+        of_method: dict[str, list[Trial]] = {}
+        for row in trials:
+            if row["experiment"] == experiment and row.get(measure):
+                loss, choosing = float(row[measure]), float(row[VALIDATION])
+                trial = Trial(rate=float(row["learning_rate"]), loss=loss, choosing=choosing)
+                of_method.setdefault(row["method"], []).append(trial)
+        for method, own in of_method.items():
+            found.setdefault(method, Curve(tuple(sorted(own, key=lambda trial: trial.rate))))
+    return found
+
+
+def starts(sharpness: Iterable[Row], *, paper_rate: float) -> dict[str, dict[str, float]]:
+    """What sharpness.csv says of each method: means over kinds of module and seeds, the eigenvalue over all modules.
+
+    Columns trained, a_row_norm, first_update, largest_eigenvalue. The first update is that at the paper's rate.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in sharpness:
+        own = values.setdefault(row["method"], {})
+        whole = row["module"] == "all"
+        for column in ("trained", "largest_eigenvalue") if whole else ("a_row_norm", "first_update"):
+            at_rate = column != "first_update" or math.isclose(float(row["rate"] or "nan"), paper_rate, rel_tol=1e-6)
+            if row[column] and at_rate:
+                own.setdefault(column, []).append(float(row[column]))
+    return {
+        method: {column: sum(found) / len(found) for column, found in own.items()} for method, own in values.items()
+    }
+
+
+def rate_rows(rates: Rates) -> list[dict[str, object]]:
+    """The table, one row a method with the columns `COLUMNS`; what was not measured is empty, a diverged loss "inf"."""
+    rows = []
+    for method, curve in rates.curves.items():
+        best, start = curve.best, rates.starts.get(method, {})
+        longer = rates.longer.get(method, Curve(()))
+        at_best, at_paper = best and best.loss, _loss(curve, rates.paper_rate)
+        unit = rates.curves.get(YARDSTICK, Curve(()))
+        row = {
+            "method": method,
+            "method_label": rates.labels.get(method, method),
+            "parameters_trainable": int(start["trained"]) if "trained" in start else None,
+            "measure": MEASURES[rates.measure],
+            "steps": rates.steps,
+            "best_rate": best and f"{best.rate:g}",
+            "at_edge": "yes" if best and curve.at_edge else "",
+            "loss_best": at_best,
+            "loss_best_difference": _difference(at_best, unit.best and unit.best.loss, method),
+            "paper_rate": f"{rates.paper_rate:g}",
+            "loss_paper": at_paper,
+            "loss_paper_difference": _difference(at_paper, _loss(unit, rates.paper_rate), method),
+            "near_lowest": f"{min(curve.near):g}" if curve.near else None,
+            "near_highest": f"{max(curve.near):g}" if curve.near else None,
+            "a_row_norm": start.get("a_row_norm"),
+            "first_update": start.get("first_update"),
+            "largest_eigenvalue": start.get("largest_eigenvalue"),
+            "longer_steps": rates.longer_steps if longer.trials else "",
+            "longer_best": _loss(longer, best.rate) if best else None,
+            "longer_paper": _loss(longer, rates.paper_rate),
+        }
+        rows.append({column: _kept(value) for column, value in row.items()})
+    return rows
+
+
+def write_rates(rates: Rates, folder: Path) -> list[Path]:
+    """Write rates.csv and rates.md into a folder; returns their paths."""
+    rows = rate_rows(rates)
+    write_csv(folder / "rates.csv", COLUMNS, rows)
+    write_text(folder / "rates.md", markdown(rates, rows))
+    return [folder / "rates.csv", folder / "rates.md"]
+
+
+def markdown(rates: Rates, rows: Iterable[Mapping[str, object]]) -> str:
+    """The table for reading, with what its columns mean."""
+    unit, paper = rates.labels.get(YARDSTICK, YARDSTICK), spelled(rates.paper_rate)
+    after = f" after {rates.longer_steps} steps" if rates.longer_steps else ", longer"
+    headings = [
+        "Method", "# trained", "best rate", f"rates within {NEAR:g}", "loss at the best", f"from {unit}'s",
+        f"loss at {paper}", f"from {unit}'s", "row norm of A", f"first update at {paper}", "largest eigenvalue",
+        f"loss at the best{after}", f"loss at {paper}{after}",
+    ]  # fmt: skip
+    steps = f" after {rates.steps} steps" if rates.steps else ""
+    return document(
+        "Learning rates",
+        f"{MEASURES[rates.measure].capitalize()}{steps} in nats a token, lower is better; one run a rate, all of one "
+        f"seed, so no intervals. The validation loss chose each method's best rate; {paper} is the paper's.",
+        pipes(headings, [_line(row) for row in rows], left=1),
+        f"- Rates within {NEAR:g}: the lowest and the highest rate with a loss at most that much above the loss at the "
+        "best. An arrow: the best rate is the lowest or highest that was tried.\n"
+        "- Row norm of A: the mean norm of the rows of A at the start. First update: the mean norm of what the first "
+        "step adds to W x. Both are means over the kinds of module. Largest eigenvalue: of the Hessian of the loss "
+        "over what is trained, at the start.",
+    )
+
+
+def spelled(rate: float) -> str:
+    """A learning rate as it is read: 5e-5, 1.5e-3."""
+    digits, _, exponent = f"{rate:.3e}".partition("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
+def _line(row: Mapping[str, object]) -> list[str]:
+    def shown(column: str, form: str) -> str:
+        return form.format(float(row[column])) if row[column] != "" else "—"
+
+    near = [spelled(float(row[end])) for end in ("near_lowest", "near_highest") if row[end] != ""]
+    best = spelled(float(row["best_rate"])) if row["best_rate"] != "" else "—"
+    return [
+        str(row["method_label"]),
+        f"{int(row['parameters_trainable']):,}" if row["parameters_trainable"] != "" else "—",
+        f"{best} ↔" if row["at_edge"] else best,
+        " to ".join(dict.fromkeys(near)) or "—",
+        shown("loss_best", "{:.4f}"),
+        shown("loss_best_difference", "{:+.4f}"),
+        shown("loss_paper", "{:.4f}"),
+        shown("loss_paper_difference", "{:+.4f}"),
+        shown("a_row_norm", "{:.3g}"),
+        shown("first_update", "{:.3g}"),
+        shown("largest_eigenvalue", "{:.3g}"),
+        shown("longer_best", "{:.4f}"),
+        shown("longer_paper", "{:.4f}"),
+    ]
+
+
+def _loss(curve: Curve, rate: float) -> float | None:
+    trial = curve.at(rate)
+    return trial and trial.loss
+
+
+def _difference(loss: float | None, unit: float | None, method: str) -> float | None:
+    finite = None not in (loss, unit) and math.isfinite(loss) and math.isfinite(unit)
+    return loss - unit if finite and method != YARDSTICK else None
+
+
+def _kept(value: object) -> object:
+    """As the CSV holds it: floats rounded so that sums in another order print the same, nothing for None."""
+    return "" if value is None else round(value, 6) + 0.0 if isinstance(value, float) else value

@@ -1,0 +1,179 @@
+"""A GGUF file in a folder's place: de-quantised once, the same model for everything that asks for it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf.quants import dequantize, quantize
+
+from idlora import tinyworld
+from idlora.cache import cache_folder
+from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.places import locate_model, relocate_model
+from idlora.pipeline.typed import ConfigError
+from idlora.training import UnfitBase, base_identity, build_base
+from idlora.training.spec import ModelSpec
+
+WIDTH, ROWS_OF_K = 64, 32
+Q4 = gguf.GGMLQuantizationType.Q4_1
+
+
+def write_gguf(path: Path, *, kind: gguf.GGMLQuantizationType = Q4, without: str = "") -> dict[str, np.ndarray]:
+    """A llama of two layers and the embedded tokenizer; gives its matrices as the file's blocks hold them."""
+    written = json.loads((tinyworld.base_path("pebble") / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = {**written["model"]["vocab"], **{each["content"]: each["id"] for each in written["added_tokens"]}}
+    special = {each["id"] for each in written["added_tokens"]}
+    writer, draw = gguf.GGUFWriter(path, "llama"), np.random.default_rng(0)
+    writer.add_block_count(2)
+    writer.add_context_length(128)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(2 * WIDTH)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e4)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(sorted(tokens, key=tokens.get))
+    writer.add_token_types([3 if at in special else 1 for at in range(len(tokens))])
+    writer.add_token_merges([" ".join(pair) for pair in written["model"]["merges"]])
+    writer.add_eos_token_id(min(special))
+    shapes = {"token_embd": (len(tokens), WIDTH), "output": (len(tokens), WIDTH)}
+    for block in ("blk.0", "blk.1"):
+        shapes |= {f"{block}.attn_{part}": (WIDTH, WIDTH) for part in ("q", "output")}
+        shapes |= {f"{block}.attn_{part}": (ROWS_OF_K, WIDTH) for part in ("k", "v")}
+        shapes |= {f"{block}.ffn_{part}": (2 * WIDTH, WIDTH) for part in ("gate", "up")}
+        shapes |= {f"{block}.ffn_down": (WIDTH, 2 * WIDTH)}
+    found = {}
+    for name, shape in shapes.items():
+        blocks = quantize(draw.normal(0, 0.05, shape).astype(np.float32), kind)
+        found[name] = dequantize(blocks, kind)
+        if name != without:
+            writer.add_tensor(f"{name}.weight", blocks, raw_dtype=kind)
+    for name in ("output_norm", *(f"blk.{layer}.{part}_norm" for layer in (0, 1) for part in ("attn", "ffn"))):
+        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return found
+
+
+def config(place: Path | str, **more: object) -> dict:
+    return {"name": "mine", "label": "Mine", "path_or_id": str(place), "init": "pretrained", **more}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    path = tmp_path_factory.mktemp("gguf") / "mine.gguf"
+    return path, write_gguf(path)
+
+
+def test_the_weights_are_the_files_and_the_tokenizer_the_one_that_it_holds(written) -> None:
+    path, matrices = written
+    model, tokenizer = build_base(ModelSpec(**locate_model(config(path))))
+    layer = model.model.layers[1]
+    for ours, its in (
+        (layer.self_attn.v_proj, "blk.1.attn_v"), (layer.mlp.down_proj, "blk.1.ffn_down"), (model.lm_head, "output"),
+    ):  # fmt: skip
+        expected = torch.tensor(matrices[its]).to(torch.bfloat16).float()
+        assert torch.equal(ours.weight, expected)
+    assert not hasattr(model.config, "quantization_config")
+    embedded = build_base(ModelSpec(name="p", label="P", path_or_id=str(tinyworld.base_path("pebble"))))[1]
+    text = "Tom has 12 pens.\n### Response:"
+    assert tokenizer(text).input_ids == embedded(text, add_special_tokens=False).input_ids
+
+
+def test_the_file_is_what_tells_it_from_other_models_wherever_it_lies(written, tmp_path: Path) -> None:
+    path, _ = written
+    found = locate_model(config(path))
+    moved = tmp_path / "moved.gguf"
+    shutil.copy(path, moved)
+    assert locate_model(config(moved)) == found == locate_model(config(found["path_or_id"], label=found["label"]))
+    assert base_identity(ModelSpec(**found)) == found["checksum"] == Path(found["path_or_id"]).name
+    write_gguf(tmp_path / "other.gguf", kind=gguf.GGMLQuantizationType.Q8_0)
+    assert locate_model(config(tmp_path / "other.gguf"))["checksum"] != found["checksum"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [("Q4_1", "Mine (de-quantised from 4 bits)"), ("Q8_0", "Mine (de-quantised from 8 bits)"), ("F16", "Mine")],
+)
+def test_the_label_says_from_how_many_bits_the_weights_came(kind: str, label: str, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "mine.gguf", kind=gguf.GGMLQuantizationType[kind])
+    assert locate_model(config(tmp_path / "mine.gguf"))["label"] == label
+
+
+def test_a_file_is_de_quantised_once_and_again_after_an_interrupt(
+    written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
+    from idlora.training import gguf_file
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(gguf_file, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            locate_model(config(written[0]))
+    assert [each.name for each in cache_folder("gguf").iterdir()] == [".lock"]
+    folder = Path(locate_model(config(written[0]))["path_or_id"])
+    monkeypatch.setattr(gguf_file, "_read", interrupted)
+    assert Path(locate_model(config(written[0]))["path_or_id"]) == folder
+
+
+def test_a_finished_run_finds_its_base_in_the_cache_of_now(
+    written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = locate_model(config(written[0]))
+    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
+    gone = recorded | {"path_or_id": str(tmp_path / "old" / recorded["checksum"])}
+    with pytest.raises(ConfigError, match=r"mine .*no longer de-quantised.*path_or_id=<file>\.gguf"):
+        relocate_model(gone)
+    here = locate_model(config(written[0]))
+    assert here["path_or_id"].startswith(str(tmp_path))
+    assert relocate_model(gone) == here
+
+
+def test_runs_of_a_cell_are_named_by_the_file_and_not_by_a_note_on_it(written, tmp_path: Path) -> None:
+    def name(*more: str) -> str:
+        overrides = [f"results_dir={tmp_path}", f"model.path_or_id={written[0]}", "train.learning_rate=0.01", *more]
+        return compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=overrides).run.name
+
+    assert name() == name("+model.gguf={of: some/id, sha256: abc}")
+    assert name() != name("model.path_or_id=tinyworld/pebble")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"GGUF\x03\x00\x00\x00"])
+def test_a_file_that_is_no_model_is_refused_in_one_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(content)
+    with pytest.raises(UnfitBase, match=r"bad\.gguf is no GGUF file of a model that transformers reads \(.*\): fetch"):
+        locate_model(config(tmp_path / "bad.gguf"))
+
+
+def test_a_file_with_half_of_its_bytes_or_without_a_matrix_is_refused(written, tmp_path: Path) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(written[0].read_bytes()[: written[0].stat().st_size // 2])
+    with pytest.raises(UnfitBase, match=r"half\.gguf is no GGUF file"):
+        locate_model(config(half))
+    write_gguf(tmp_path / "lacking.gguf", without="blk.1.attn_v")
+    with pytest.raises(UnfitBase, match=r"lacks weights.*layers\.1\.self_attn\.v_proj"):
+        locate_model(config(tmp_path / "lacking.gguf"))
+
+
+def test_what_is_missing_is_named_with_the_way_out(written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"path_or_id=none\.gguf is no file; `make model`"):
+        locate_model(config("none.gguf"))
+    monkeypatch.setenv("IDLORA_CACHE", "")
+    with pytest.raises(UnfitBase, match="IDLORA_CACHE= turns off"):
+        locate_model(config(written[0]))
+    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnfitBase, match=r"needs the package gguf: pip install '\.\[gguf\]'"):
+        locate_model(config(written[0]))
