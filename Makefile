@@ -41,7 +41,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) allo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 figure_rates theory audit report pivots benchmark check plan validate reference rebuild
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 theory audit report pivots benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -83,6 +83,7 @@ benchmark: setup
 figure4: setup
 	$(PY) scripts/figures.py figure=$@ scale=$(SCALE)
 
+.PHONY: figure_rates
 figure_rates: setup
 	$(PY) scripts/figures.py figure=rates scale=$(SCALE)
 

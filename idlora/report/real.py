@@ -25,6 +25,9 @@ ROWS = (
     "idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
 )  # fmt: skip
 DIRECTIONS = ("idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm")
+NAMES = {EQUAL: "LoRA at an equal count"}
+"""What the sentences call a method whose row of the table has a longer name."""
+
 BOOSTING = {"idlora_no_rb": "at the same count", "idlora_no_rb_same_rank": "at the same rank"}
 AHEAD, LEVEL, BEHIND = "ahead of", "level with", "behind"
 VERDICTS = (AHEAD, LEVEL, BEHIND)
@@ -73,7 +76,7 @@ class Real:
     def name(self, method: str) -> str:
         """A method as the sentences call it; the subject's label without what stands in parentheses."""
         label = self.rows[method]["method_label"]
-        return label.partition(" (")[0] if method == SUBJECT else label
+        return NAMES.get(method) or (label.partition(" (")[0] if method == SUBJECT else label)
 
     def loss(self, method: str) -> str:
         """A mean loss, and its spread over the seeds where there are several."""

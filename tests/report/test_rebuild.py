@@ -88,11 +88,33 @@ def test_the_committed_reference_is_made_by_its_records_where_no_training_packag
     shutil.copy(committed / "reference.json", folder)
     for name in BESIDE:
         (tmp_path / "results" / name).symlink_to(repository / "results" / name)
+    if (real := reference_folder(repository / "results", "small")).is_dir():
+        reference_folder(tmp_path / "results", "small").symlink_to(real)
     done = script(repository, tmp_path / "results")
     assert done.returncode == 0, done.stderr
     assert not differing(committed, folder)
     left = {path.name for path in (tmp_path / "results").iterdir()}
     assert left == {*BESIDE, "reference"}
+
+
+def test_a_reference_of_fewer_benchmarks_has_their_columns_alone_and_names_the_others(
+    repository: Path, full, copy: Path, tmp_path: Path
+) -> None:
+    folder = full.keep(copy, repository / "experiments", benchmarks=("heldout",))
+    made = read_reference(copy, "tiny").tables["table1"]
+    assert made == full.made(("heldout",)) != full.made()
+    (header, *_) = (folder / "tables" / "table1.csv").read_text().splitlines()
+    assert "loss_gsm8k_ci_low" in header
+    assert "pass@1" not in header
+    assert not list((folder / "records").glob("humaneval*"))
+    words = (folder / "tables" / "table1.md").read_text()
+    assert "Not run for this table: gsm8k, humaneval, hexphi, hexphi_benign." in words
+    page = (folder / "report.html").read_text()
+    assert 'id="table1-held-out-loss"' in page
+    assert 'id="table1-scores"' not in page
+    before = shutil.copytree(folder, tmp_path / "before")
+    rebuild(copy, repository / "experiments", scale="tiny")
+    assert not differing(before, folder)
 
 
 def without_a_run(folder: Path) -> str:
