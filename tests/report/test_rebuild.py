@@ -109,9 +109,11 @@ def test_a_reference_of_fewer_benchmarks_has_their_columns_alone_and_names_the_o
     assert not list((folder / "records").glob("humaneval*"))
     words = (folder / "tables" / "table1.md").read_text()
     assert "Not run for this table: gsm8k, humaneval, hexphi, hexphi_benign." in words
+    assert "Scores are percent" not in words
     page = (folder / "report.html").read_text()
     assert 'id="table1-held-out-loss"' in page
     assert 'id="table1-scores"' not in page
+    assert 'id="table2"' not in page, "a table that the reference does not have"
     before = shutil.copytree(folder, tmp_path / "before")
     rebuild(copy, repository / "experiments", scale="tiny")
     assert not differing(before, folder)
