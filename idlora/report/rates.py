@@ -96,18 +96,24 @@ def measure_in(trials: Iterable[Row]) -> str:
     return HELD_OUT if any(row.get(HELD_OUT) for row in trials) else VALIDATION
 
 
-def curves(trials: Sequence[Row], *, experiments: Sequence[str], measure: str) -> dict[str, Curve]:
-    """The trials of each method in the first of the experiments that has any of it; one without a loss is left out."""
-    found: dict[str, Curve] = {}
-    for experiment in experiments:
-        of_method: dict[str, list[Trial]] = {}
-        for row in trials:
-            if row["experiment"] == experiment and row.get(measure):
-                loss, choosing = float(row[measure]), float(row[VALIDATION])
-                trial = Trial(rate=float(row["learning_rate"]), loss=loss, choosing=choosing)
-                of_method.setdefault(row["method"], []).append(trial)
-        for method, own in of_method.items():
-            found.setdefault(method, Curve(tuple(sorted(own, key=lambda trial: trial.rate))))
+def curves(trials: Iterable[Row], *, experiments: Sequence[str], measure: str) -> dict[str, Curve]:
+    """The trials of each method in these experiments, of one setting: that of the first experiment that has any.
+
+    A trial without a loss of this measure is left out.
+    """
+    by_method: dict[str, list[Row]] = {}
+    for row in trials:
+        if row["experiment"] in experiments and row.get(measure):
+            by_method.setdefault(row["method"], []).append(row)
+    found = {}
+    for method, rows in by_method.items():
+        setting = min(rows, key=lambda row: experiments.index(row["experiment"]))["setting"]
+        own = [
+            Trial(rate=float(row["learning_rate"]), loss=float(row[measure]), choosing=float(row[VALIDATION]))
+            for row in rows
+            if row["setting"] == setting
+        ]
+        found[method] = Curve(tuple(sorted(own, key=lambda trial: trial.rate)))
     return found
 
 

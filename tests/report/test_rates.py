@@ -47,7 +47,7 @@ def test_the_table_has_each_methods_best_rate_the_papers_and_what_explains_them(
     assert float(own["loss_paper_difference"]) == pytest.approx(paper - STORY["lora"][2])
     assert (own["near_lowest"], own["near_highest"]) == ("0.0008", "0.0016")
     assert (int(own["parameters_trainable"]), float(own["a_row_norm"])) == (trained, norm)
-    assert (float(own["longer_best"]), float(own["longer_paper"]), own["longer_steps"]) == (*LONGER["idlora"], "1900")
+    assert (float(own["longer_best"]), float(own["longer_paper"]), own["longer_steps"]) == (*LONGER["idlora"], "1,900")
     assert float(own["largest_eigenvalue"]) == pytest.approx(10 * norm**2)
     assert rows["idlora_inner"]["largest_eigenvalue"] == "", "it was not found to the tolerance"
     assert rows["lora"]["loss_best_difference"] == rows["fft"]["a_row_norm"] == rows["dora"]["longer_best"] == ""
@@ -140,3 +140,18 @@ def test_a_rate_is_spelled_as_it_is_read() -> None:
         "1.28e-2",
         "1e0",
     ]
+
+
+def test_what_another_experiment_trains_alike_is_of_one_curve_and_what_it_trains_otherwise_is_not(
+    small: Sources,
+) -> None:
+    path = small.experiments / "tuning" / "small" / "trials.csv"
+    trials = list(csv.DictReader(path.open(encoding="utf-8")))
+    shared = {"experiment": "multitask_llama3", "method": "lora", "setting": "of lora", "learning_rate": "3e-5"}
+    other = shared | {"setting": "of fewer steps", "learning_rate": "7e-5", "heldout_loss": "0.5"}
+    elsewhere = shared | {"experiment": "gsm8k_llama3", "learning_rate": "9e-5", "steps": "100"}
+    write(path, [*trials, *(trials[0] | each for each in (shared, other, elsewhere))])
+    rates = find_rates(small)
+    assert [trial.rate for trial in rates.curves["lora"].trials][:2] == [3e-5, 5e-5]
+    assert not {7e-5, 9e-5} & {trial.rate for trial in rates.curves["lora"].trials}
+    assert rates.steps == "200"
