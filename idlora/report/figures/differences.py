@@ -15,7 +15,7 @@ from idlora.report.grid import UNTUNED, Column, Grid
 ACROSS = 3  # panels side by side
 HEAD, LINE = 0.75, 0.19  # inches of a panel without its lines, and of each line
 
-LABEL = 28
+LABEL = 26
 """Characters of a method's name on one line of the axis."""
 
 
