@@ -89,8 +89,11 @@ def _drawing(
             axes.set_title(wrapped(column.heading_at(scale), 36), fontweight="normal")
             better = ", lower is better" if column.measure.lower_is_better else ""
             axes.set_xlabel(f"difference ({column.measure.points}{better})")
+        of_panel = lines[columns[0].id]
+        longest = max(len(each if isinstance(each, str) else each.label) for each in of_panel)
+        if longest > LABEL and (engine := figure.get_layout_engine()):
+            engine.set(rect=(0.015, 0, 0.985, 1))  # else the long names touch the edge
         for axes in panels[:, 0]:
-            of_panel = lines[columns[0].id]
             labels = [each if isinstance(each, str) else textwrap.fill(each.label, LABEL) for each in of_panel]
             axes.set_yticks(range(len(of_panel)), labels)
             for tick, each in zip(axes.get_yticklabels(), of_panel, strict=True):
