@@ -93,6 +93,7 @@ benchmark: setup
 figure4: setup
 	$(PY) scripts/figures.py figure=$@ scale=$(SCALE)
 
+.PHONY: figure_rates
 figure_rates: setup
 	$(PY) scripts/figures.py figure=rates scale=$(SCALE)
 

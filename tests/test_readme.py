@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from idlora.report.real import listed, real_sentences
+
 
 def test_the_readmes_table_is_the_committed_one(repository: Path) -> None:
     shown = re.search(r"<!-- table1 -->\n(.*?)<!-- /table1 -->", (repository / "README.md").read_text(), re.DOTALL)[1]
@@ -28,6 +30,17 @@ def test_the_readmes_table_of_training_is_the_committed_one(repository: Path) ->
     ]
     committed = (repository / "results/h200/training.md").read_text()
     assert shown.strip() == re.search(r"^\| Model.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
+
+
+def test_the_readme_says_of_a_real_model_what_the_program_says(repository: Path) -> None:
+    shown = re.search(r"<!-- real -->\n(.*?)<!-- /real -->", (repository / "README.md").read_text(), re.DOTALL)
+    said = listed(real_sentences(repository / "results"))
+    if not shown and not said:
+        pytest.skip("no reference of the small scale is committed yet")
+    assert shown, (
+        "README.md has no block between <!-- real --> and <!-- /real -->; results/reference/small/README.md does"
+    )
+    assert shown[1].strip() == said
 
 
 def test_every_file_and_folder_that_the_readme_names_exists(repository: Path) -> None:

@@ -24,6 +24,9 @@ NEAR = 0.01
 YARDSTICK = "lora"
 """The method from which differences are taken."""
 
+STARTS = ("trained", "a_row_norm", "first_update", "largest_eigenvalue")
+"""What sharpness.csv knows of a method where its training starts."""
+
 COLUMNS = (
     "method", "method_label", "parameters_trainable", "measure", "steps", "best_rate", "at_edge", "loss_best",
     "loss_best_difference", "paper_rate", "loss_paper", "loss_paper_difference", "near_lowest", "near_highest",
@@ -93,34 +96,41 @@ def measure_in(trials: Iterable[Row]) -> str:
     return HELD_OUT if any(row.get(HELD_OUT) for row in trials) else VALIDATION
 
 
-def curves(trials: Sequence[Row], *, experiments: Sequence[str], measure: str) -> dict[str, Curve]:
-    """The trials of each method in the first of the experiments that has any of it; one without a loss is left out."""
-    found: dict[str, Curve] = {}
-    for experiment in experiments:
-        of_method: dict[str, list[Trial]] = {}
-        for row in trials:
-            if row["experiment"] == experiment and row.get(measure):
-                loss, choosing = float(row[measure]), float(row[VALIDATION])
-                trial = Trial(rate=float(row["learning_rate"]), loss=loss, choosing=choosing)
-                of_method.setdefault(row["method"], []).append(trial)
-        for method, own in of_method.items():
-            found.setdefault(method, Curve(tuple(sorted(own, key=lambda trial: trial.rate))))
+def curves(trials: Iterable[Row], *, experiments: Sequence[str], measure: str) -> dict[str, Curve]:
+    """The trials of each method in these experiments, of one setting: that of the first experiment that has any.
+
+    A trial without a loss of this measure is left out.
+    """
+    by_method: dict[str, list[Row]] = {}
+    for row in trials:
+        if row["experiment"] in experiments and row.get(measure):
+            by_method.setdefault(row["method"], []).append(row)
+    found = {}
+    for method, rows in by_method.items():
+        setting = min(rows, key=lambda row: experiments.index(row["experiment"]))["setting"]
+        own = [
+            Trial(rate=float(row["learning_rate"]), loss=float(row[measure]), choosing=float(row[VALIDATION]))
+            for row in rows
+            if row["setting"] == setting
+        ]
+        found[method] = Curve(tuple(sorted(own, key=lambda trial: trial.rate)))
     return found
 
 
 def starts(sharpness: Iterable[Row], *, paper_rate: float) -> dict[str, dict[str, float]]:
-    """What sharpness.csv says of each method: means over kinds of module and seeds, the eigenvalue over all modules.
+    """What sharpness.csv says of each method over all its modules, as means over seeds.
 
-    Columns trained, a_row_norm, first_update, largest_eigenvalue. The first update is that at the paper's rate.
+    Columns `STARTS`. The first update is that at the paper's rate; an eigenvalue that was not found is left out.
     """
     values: dict[str, dict[str, list[float]]] = {}
-    for row in sharpness:
-        own = values.setdefault(row["method"], {})
-        whole = row["module"] == "all"
-        for column in ("trained", "largest_eigenvalue") if whole else ("a_row_norm", "first_update"):
-            at_rate = column != "first_update" or math.isclose(float(row["rate"] or "nan"), paper_rate, rel_tol=1e-6)
-            if row[column] and at_rate:
-                own.setdefault(column, []).append(float(row[column]))
+    for row in (row for row in sharpness if row["module"] == "all"):
+        known = {
+            "first_update": math.isclose(float(row["rate"]), paper_rate, rel_tol=1e-6),
+            "largest_eigenvalue": row["converged"] == "yes",
+        }
+        for column in STARTS:
+            if row[column] and known.get(column, True):
+                values.setdefault(row["method"], {}).setdefault(column, []).append(float(row[column]))
     return {
         method: {column: sum(found) / len(found) for column, found in own.items()} for method, own in values.items()
     }
@@ -185,9 +195,9 @@ def markdown(rates: Rates, rows: Iterable[Mapping[str, object]]) -> str:
         pipes(headings, [_line(row) for row in rows], left=1),
         f"- Rates within {NEAR:g}: the lowest and the highest rate with a loss at most that much above the loss at the "
         "best. An arrow: the best rate is the lowest or highest that was tried.\n"
-        "- Row norm of A: the mean norm of the rows of A at the start. First update: the mean norm of what the first "
-        "step adds to W x. Both are means over the kinds of module. Largest eigenvalue: of the Hessian of the loss "
-        "over what is trained, at the start.",
+        "- Where training starts: the mean norm of A's rows; the first update, by which share of its norm a module's "
+        "output changes with the first step at that rate (both means over the modules); the largest eigenvalue of the "
+        "Hessian of the loss over what is trained, where it was found.",
     )
 
 

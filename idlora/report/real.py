@@ -25,6 +25,9 @@ ROWS = (
     "idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
 )  # fmt: skip
 DIRECTIONS = ("idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm")
+NAMES = {EQUAL: "LoRA at an equal count"}
+"""What the sentences call a method whose row of the table has a longer name."""
+
 BOOSTING = {"idlora_no_rb": "at the same count", "idlora_no_rb_same_rank": "at the same rank"}
 AHEAD, LEVEL, BEHIND = "ahead of", "level with", "behind"
 VERDICTS = (AHEAD, LEVEL, BEHIND)
@@ -73,7 +76,7 @@ class Real:
     def name(self, method: str) -> str:
         """A method as the sentences call it; the subject's label without what stands in parentheses."""
         label = self.rows[method]["method_label"]
-        return label.partition(" (")[0] if method == SUBJECT else label
+        return NAMES.get(method) or (label.partition(" (")[0] if method == SUBJECT else label)
 
     def loss(self, method: str) -> str:
         """A mean loss, and its spread over the seeds where there are several."""
@@ -174,7 +177,7 @@ def _by_steps(real: Real, pairs: Mapping[str, Pair]) -> str:
         first, second = names[::-1] if pair.verdict == BEHIND else names
         who = f"{first} and {second} are level" if pair.verdict == LEVEL else f"{first} is ahead of {second}"
         far = f"({_signed(pair.lead)})" if pair.verdict == LEVEL else f"by {LOSS.text(abs(pair.lead))}"
-        after = f"after {int(steps):,} steps" if steps else ""
+        after = f"after {steps} steps" if steps else ""
         parts.append(" ".join(filter(None, ["" if pair.verdict == before else who, far, after])))
         before = pair.verdict
     return _and(parts)
@@ -198,7 +201,7 @@ def _directions(real: Real) -> str:
 def _limits(real: Real) -> str:
     row, rate = real.rows[SUBJECT], real.rates.get(SUBJECT, {})
     size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
-    steps = f", {int(rate['steps']):,} steps" if rate.get("steps") else ""
+    steps = f", {rate['steps']} steps" if rate.get("steps") else ""
     return (
         f"**What it is not.** All this is one model, {row['base_label']},{size} whose weights were de-quantised from 4 "
         f"bits{steps}, {row['seeds']} seed{'' if row['seeds'] == '1' else 's'} and held-out loss alone; the embedded "

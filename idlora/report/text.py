@@ -43,9 +43,8 @@ def notes(table: Table) -> list[str]:
     grid = table.grid
     reference = reference_name(table)
     lines = [
-        f"Scores are percent with {CONFIDENCE:.0%} intervals in brackets: Wilson's for 0/1 items, otherwise a "
-        f"percentile bootstrap over items ({RESAMPLES} resamples, seeded), and over seeds and items where there are "
-        f"several seeds. {items(table)}.",
+        f"{_scores(table)} percentile bootstrap over items ({RESAMPLES} resamples, seeded), and over seeds and items "
+        f"where there are several seeds. {items(table)}.",
         *(_held_out(measure) for measure in table.groups if measure is not PERCENT),
         "Bold: the best printed value among a model's rows, the untuned base included; equal values are all bold.",
         f"†: ahead of {reference} with p < {grid.alpha:g} in a Wilcoxon signed-rank test paired by item, two-sided, "
@@ -65,6 +64,12 @@ def group_title(measure: Measure) -> str:
     """The heading over the columns of a measure."""
     better = "lower" if measure.lower_is_better else "higher"
     return f"{measure.name.capitalize()}: {measure.unit}, {better} is better"
+
+
+def _scores(table: Table) -> str:
+    if PERCENT in table.groups:
+        return f"Scores are percent with {CONFIDENCE:.0%} intervals in brackets: Wilson's for 0/1 items, otherwise a"
+    return f"{CONFIDENCE:.0%} intervals in brackets: a"
 
 
 def _held_out(measure: Measure) -> str:

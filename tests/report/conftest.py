@@ -154,20 +154,21 @@ class World:
         write_items(folder, records)
         return folder
 
-    def made(self) -> Made:
-        """What the grid's table is made of here."""
+    def made(self, benchmarks: tuple[str, ...] | None = None) -> Made:
+        """What the grid's table is made of here, of all benchmarks or these alone."""
         keys = self.grid.cells()
         names = {key: run_name(self.config(key[0], key[1], key[2])) for key in keys}
         evaluations = {
             (column.benchmark, protocol or "only"): f"{column.benchmark}-{protocol or DIGEST}"
             for column in self.grid.columns_at(self.scale)
             for protocol in column.protocols_at(self.scale)
+            if benchmarks is None or column.benchmark in benchmarks
         }
-        return Made(seeds=self.grid.seeds, runs=names, evaluations=evaluations)
+        return Made(seeds=self.grid.seeds, runs=names, evaluations=evaluations, benchmarks=benchmarks)
 
-    def keep(self, results: Path, experiments: Path) -> Path:
+    def keep(self, results: Path, experiments: Path, benchmarks: tuple[str, ...] | None = None) -> Path:
         """Make the reference of this table under ``results``; returns its folder."""
-        made = self.made()
+        made = self.made(benchmarks)
 
         def put(folder: Path) -> None:
             pack(find_runs(self.root), folder / RECORDS, evaluations=made.evaluations.values())

@@ -88,10 +88,10 @@ def make_sharpness(path: Path) -> None:
             rows.append({
                 "base": "smollm2_135m", "checksum": "c", "method": method, "label": method, "seed": seed,
                 "trained": trained, "rows": 32, "tokens": 4000, "rate": 5e-5, "module": module,
-                "a_row_norm": "" if whole or norm == "" else norm + (module == "q_proj"),
-                "first_update": "" if whole else 0.001 * (norm or 1),
+                "a_row_norm": "" if norm == "" else norm + 9 * (not whole),
+                "first_update": 0.001 * (norm or 1),
                 "largest_eigenvalue": 10 * (norm or 4) ** 2 if whole else "",
-                "iterations": 20, "converged": "yes",
+                "iterations": 20, "converged": "no" if method == "idlora_inner" else "yes",
             })  # fmt: skip
     write(path, rows)
 

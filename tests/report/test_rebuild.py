@@ -55,9 +55,9 @@ def differing(one: Path, other: Path) -> list[str]:
     return unlike + absent
 
 
-def script(repository: Path, results: Path) -> subprocess.CompletedProcess:
+def script(repository: Path, results: Path, scale: str = "tiny") -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", textwrap.dedent(WITHOUT_TORCH), repository / "scripts" / "rebuild.py"]
-    command += ["--results", results]
+    command += ["--results", results, "--scale", scale]
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=repository)
 
 
@@ -78,21 +78,48 @@ def test_it_is_what_the_runs_themselves_give(results: Path, full, tmp_path: Path
     assert "make reference" in page
 
 
+@pytest.mark.parametrize("scale", ["tiny", "small"])
 def test_the_committed_reference_is_made_by_its_records_where_no_training_package_can_be_imported(
-    repository: Path, tmp_path: Path
+    scale: str, repository: Path, tmp_path: Path
 ) -> None:
-    committed = reference_folder(repository / "results", "tiny")
-    folder = reference_folder(tmp_path / "results", "tiny")
+    committed = reference_folder(repository / "results", scale)
+    if scale == "small" and not committed.is_dir():
+        pytest.skip("no reference of the small scale is committed yet")
+    folder = reference_folder(tmp_path / "results", scale)
     folder.mkdir(parents=True)
     shutil.copytree(committed / "records", folder / "records")
     shutil.copy(committed / "reference.json", folder)
     for name in BESIDE:
         (tmp_path / "results" / name).symlink_to(repository / "results" / name)
-    done = script(repository, tmp_path / "results")
+    if scale != "small" and (real := reference_folder(repository / "results", "small")).is_dir():
+        reference_folder(tmp_path / "results", "small").symlink_to(real)
+    done = script(repository, tmp_path / "results", scale)
     assert done.returncode == 0, done.stderr
     assert not differing(committed, folder)
     left = {path.name for path in (tmp_path / "results").iterdir()}
     assert left == {*BESIDE, "reference"}
+
+
+def test_a_reference_of_fewer_benchmarks_has_their_columns_alone_and_names_the_others(
+    repository: Path, full, copy: Path, tmp_path: Path
+) -> None:
+    folder = full.keep(copy, repository / "experiments", benchmarks=("heldout",))
+    made = read_reference(copy, "tiny").tables["table1"]
+    assert made == full.made(("heldout",)) != full.made()
+    (header, *_) = (folder / "tables" / "table1.csv").read_text().splitlines()
+    assert "loss_gsm8k_ci_low" in header
+    assert "pass@1" not in header
+    assert not list((folder / "records").glob("humaneval*"))
+    words = (folder / "tables" / "table1.md").read_text()
+    assert "Not run for this table: gsm8k, humaneval, hexphi, hexphi_benign." in words
+    assert "Scores are percent" not in words
+    page = (folder / "report.html").read_text()
+    assert 'id="table1-held-out-loss"' in page
+    assert 'id="table1-scores"' not in page
+    assert 'id="table2"' not in page, "a table that the reference does not have"
+    before = shutil.copytree(folder, tmp_path / "before")
+    rebuild(copy, repository / "experiments", scale="tiny")
+    assert not differing(before, folder)
 
 
 def without_a_run(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Every method against its reference, as a dot and an interval: what significance/<table>.csv says, at a glance."""
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from idlora.report.grid import UNTUNED, Column, Grid
 
 ACROSS = 3  # panels side by side
 HEAD, LINE = 0.75, 0.19  # inches of a panel without its lines, and of each line
+
+LABEL = 26
+"""Characters of a method's name on one line of the axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +89,13 @@ def _drawing(
             axes.set_title(wrapped(column.heading_at(scale), 36), fontweight="normal")
             better = ", lower is better" if column.measure.lower_is_better else ""
             axes.set_xlabel(f"difference ({column.measure.points}{better})")
+        of_panel = lines[columns[0].id]
+        longest = max(len(each if isinstance(each, str) else each.label) for each in of_panel)
+        if longest > LABEL and (engine := figure.get_layout_engine()):
+            engine.set(rect=(0.015, 0, 0.985, 1))  # else the long names touch the edge
         for axes in panels[:, 0]:
-            of_panel = lines[columns[0].id]
-            axes.set_yticks(range(len(of_panel)), [each if isinstance(each, str) else each.label for each in of_panel])
+            labels = [each if isinstance(each, str) else textwrap.fill(each.label, LABEL) for each in of_panel]
+            axes.set_yticks(range(len(of_panel)), labels)
             for tick, each in zip(axes.get_yticklabels(), of_panel, strict=True):
                 tick.set_fontweight("bold" if isinstance(each, str) else "normal")
             axes.set_ylim(len(of_panel) - 0.4, -0.6)

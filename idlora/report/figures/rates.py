@@ -73,8 +73,8 @@ def find_rates(sources: Sources) -> Rates:
         curves=found,
         longer=curves(longer, experiments=experiments, measure=measure),
         starts=starts(sharpness, paper_rate=paper_rate),
-        steps=_steps(trials),
-        longer_steps=_steps(longer),
+        steps=_steps(trials, experiments),
+        longer_steps=_steps(longer, experiments),
         untuned=_untuned(sources) if measure == HELD_OUT else None,
     )
 
@@ -147,8 +147,9 @@ def _paper_rate(sources: Sources) -> float:
     return next(float(row["value"]) for row in sources.paper("table5") if row["hyperparameter"] == "learning_rate")
 
 
-def _steps(trials: Rows) -> str:
-    return " or ".join(sorted({row["steps"] for row in trials if row.get("steps")}, key=int))
+def _steps(trials: Rows, experiments: list[str]) -> str:
+    found = {row["steps"] for row in trials if row["experiment"] in experiments and row.get("steps")}
+    return " or ".join(f"{steps:,}" for steps in sorted(map(int, found)))
 
 
 def _untuned(sources: Sources) -> float | None:

@@ -22,7 +22,7 @@ from idlora.report.page.exact import (
     theory_section,
 )
 from idlora.report.page.rates import rates_sections, real_words
-from idlora.report.page.results import TABLES, orderings_summary, result_section
+from idlora.report.page.results import orderings_summary, result_section, tables_of
 from idlora.report.page.words import badge, parted, slug
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,7 +50,7 @@ def build_page(sources: Sources) -> str:
     """
     parts: list[Section] = [
         *rates_sections(sources),
-        *(result_section(sources, table) for table in TABLES),
+        *(result_section(sources, table) for table in tables_of(sources)),
         counts_section(sources),
         costs_section(sources),
         hyperparameters_section(sources),

@@ -19,6 +19,7 @@ from idlora.report.page.blocks import (
 )
 from idlora.report.page.parts import attempt, folded, plain_table, plate
 from idlora.report.page.words import prose, sections, slug
+from idlora.report.reference import read_reference
 
 TABLES = {
     "table1": ("table1",),
@@ -47,6 +48,12 @@ TESTS = (
     "seeds_p", "holm_p", "mcnemar_p", "detectable_difference", "dagger", "note",
 )  # fmt: skip
 """What the page shows of a table of tests; the file has the rest. The two intervals are put together here."""
+
+
+def tables_of(sources: Sources) -> list[str]:
+    """The tables that a page shows: all, and of a reference those that it has."""
+    reference = read_reference(sources.results, sources.scale) if sources.reference else None
+    return [table for table in TABLES if reference is None or table in reference.tables]
 
 
 def result_section(sources: Sources, table: str) -> Section:
