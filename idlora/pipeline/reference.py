@@ -1,6 +1,7 @@
 """The committed reference of a scale: which tables it has, and its records taken from finished runs."""
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from idlora.pipeline.typed import ConfigError
 from idlora.records.archive import pack
 from idlora.report.page.results import CONTROLS
 from idlora.report.rebuild import make_reference
-from idlora.report.reference import PIVOTS, RECORDS, Made, write_reference
+from idlora.report.reference import PIVOTS, RECORDS, SHARPNESS, Made, write_reference
 
 REFERENCES = EXPERIMENTS / "reference.yaml"
 
@@ -66,6 +67,8 @@ def keep_reference(planned: Planned) -> Path:
         pack([cell.run for cell in cells], folder / RECORDS, evaluations=evaluations)
         for inspection in _inspections(planned, folder / PIVOTS):
             replace_rows(inspection.out, inspect(inspection))
+        if (measured := request.results / SHARPNESS.name).is_file():
+            shutil.copy(measured, folder / SHARPNESS)
         write_reference(folder, tables)
 
     return make_reference(request.results_dir, EXPERIMENTS, scale=request.scale, put=put)

@@ -139,7 +139,7 @@ class Request:
         """The table's plan from experiments/<table>/ at this scale, with the seeds and the benchmarks asked for, and a
         note on changed settings.
         """
-        grid = load_grid(EXPERIMENTS / self.table).at(self.scale).showing(self.benchmarks)
+        grid = load_grid(EXPERIMENTS / self.table).at(self.scale).showing(self.benchmarks, self.scale)
         told = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, notes=(*grid.notes, *told))
 

@@ -176,25 +176,24 @@ class Grid:
     def _experiments(self, bases: Iterable[str]) -> set[str]:
         return {self.experiment(column, base) for column in self.columns for base in bases}
 
-    def showing(self, benchmarks: Sequence[str] | None) -> "Grid":
-        """The grid with the columns of these benchmarks alone, and the experiments that they need; None is all of them.
+    def showing(self, benchmarks: Sequence[str] | None, scale: str) -> "Grid":
+        """The grid with the columns of these benchmarks alone and the experiments that they need; None is all of them.
 
-        Raises `GridError` for a benchmark that no column has.
+        A note names what was left out of those that the scale has. Raises `GridError` for a benchmark of no column.
         """
         if benchmarks is None:
             return self
-        known = list(dict.fromkeys(column.benchmark for column in self.columns))
+        known = dict.fromkeys(column.benchmark for column in self.columns_at(scale))
         if unknown := [name for name in benchmarks if name not in known]:
-            raise GridError(f"{self.table} shows nothing of benchmarks={unknown[0]}; its benchmarks are {known}")
+            raise GridError(f"{self.table} shows nothing of benchmarks={unknown[0]}; it shows {', '.join(known)}")
         columns = tuple(column for column in self.columns if column.benchmark in benchmarks)
         needed = {self.experiment(column, base) for column in columns for base in self.bases}
         left_out = ", ".join(name for name in known if name not in benchmarks)
-        note = (f"Of this table's benchmarks {left_out} were not run here.",) if left_out else ()
         return replace(
             self,
             columns=columns,
             experiments=tuple(name for name in self.experiments if name in needed),
-            notes=(*self.notes, *note),
+            notes=(*self.notes, *([f"Not run for this table: {left_out}."] if left_out else [])),
         )
 
     def cells(self) -> list[CellKey]:

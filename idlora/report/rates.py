@@ -1,7 +1,7 @@
 """Learning rates: the loss of every trial by method, its best rate beside the paper's, and what may explain both.
 
-Trials are those of experiments/tuning/<scale>: one seed, one run a rate. The validation loss chose the best rate; what
-is shown of it is the held-out loss, or the validation loss itself where no other was measured.
+Trials are those of experiments/tuning/<scale>: one seed, one run a rate. Their loss is the validation loss, of rows
+kept out of the training, by which the best rate is chosen; the longer ones have a held-out loss beside it.
 """
 
 import math
@@ -14,10 +14,6 @@ from idlora.report.collect import write_csv
 from idlora.report.documents import document
 from idlora.report.render import pipes
 
-HELD_OUT, VALIDATION = "heldout_loss", "validation_loss"
-MEASURES = {HELD_OUT: "held-out loss", VALIDATION: "validation loss"}
-"""Columns of trials.csv, and what they are called."""
-
 NEAR = 0.01
 """Nats a token above the loss at the best rate within which another rate counts as about as good."""
 
@@ -28,9 +24,10 @@ STARTS = ("trained", "a_row_norm", "first_update", "largest_eigenvalue")
 """What sharpness.csv knows of a method where its training starts."""
 
 COLUMNS = (
-    "method", "method_label", "parameters_trainable", "measure", "steps", "best_rate", "at_edge", "loss_best",
+    "method", "method_label", "parameters_trainable", "steps", "best_rate", "at_edge", "loss_best",
     "loss_best_difference", "paper_rate", "loss_paper", "loss_paper_difference", "near_lowest", "near_highest",
     "a_row_norm", "first_update", "largest_eigenvalue", "longer_steps", "longer_best", "longer_paper",
+    "longer_best_heldout", "longer_paper_heldout",
 )  # fmt: skip
 
 Row = Mapping[str, str]
@@ -38,11 +35,13 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run: its learning rate, its loss in nats a token and the loss that chooses, both inf where it diverged."""
+    """One run: its learning rate, its validation loss in nats a token (inf where it diverged), and, where it was
+    measured, its held-out loss.
+    """
 
     rate: float
     loss: float
-    choosing: float
+    heldout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ class Curve:
 
     @property
     def best(self) -> Trial | None:
-        """The trial that the validation loss chooses; None where all diverged."""
-        done = [trial for trial in self.trials if math.isfinite(trial.loss) and math.isfinite(trial.choosing)]
-        return min(done, key=lambda trial: trial.choosing, default=None)
+        """The trial of the lowest loss; None where all diverged."""
+        done = [trial for trial in self.trials if math.isfinite(trial.loss)]
+        return min(done, key=lambda trial: trial.loss, default=None)
 
     @property
     def at_edge(self) -> bool:
@@ -76,11 +75,9 @@ class Curve:
 class Rates:
     """All trials of one model. ``curves`` and ``longer`` map a method to its trials of ``steps`` and ``longer_steps``.
 
-    ``measure`` is a key of `MEASURES`; ``starts`` maps a method to what was measured at its first step, by column of
-    sharpness.csv; ``untuned`` is the loss of the base without an adapter, None where it is not known.
+    ``starts`` maps a method to what was measured at its first step, by column of sharpness.csv.
     """
 
-    measure: str
     paper_rate: float
     labels: Mapping[str, str]
     curves: Mapping[str, Curve]
@@ -88,28 +85,23 @@ class Rates:
     starts: Mapping[str, Mapping[str, float]]
     steps: str = ""
     longer_steps: str = ""
-    untuned: float | None = None
 
 
-def measure_in(trials: Iterable[Row]) -> str:
-    """The measure of a file of trials: held-out loss where any trial has one."""
-    return HELD_OUT if any(row.get(HELD_OUT) for row in trials) else VALIDATION
-
-
-def curves(trials: Iterable[Row], *, experiments: Sequence[str], measure: str) -> dict[str, Curve]:
-    """The trials of each method in these experiments, of one setting: that of the first experiment that has any.
-
-    A trial without a loss of this measure is left out.
-    """
+def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Curve]:
+    """The trials of each method in these experiments, of one setting: that of the first experiment that has any."""
     by_method: dict[str, list[Row]] = {}
     for row in trials:
-        if row["experiment"] in experiments and row.get(measure):
+        if row["experiment"] in experiments:
             by_method.setdefault(row["method"], []).append(row)
     found = {}
     for method, rows in by_method.items():
         setting = min(rows, key=lambda row: experiments.index(row["experiment"]))["setting"]
         own = [
-            Trial(rate=float(row["learning_rate"]), loss=float(row[measure]), choosing=float(row[VALIDATION]))
+            Trial(
+                rate=float(row["learning_rate"]),
+                loss=float(row["validation_loss"]),
+                heldout=float(row["heldout_loss"]) if row.get("heldout_loss") else None,
+            )
             for row in rows
             if row["setting"] == setting
         ]
@@ -148,7 +140,6 @@ def rate_rows(rates: Rates) -> list[dict[str, object]]:
             "method": method,
             "method_label": rates.labels.get(method, method),
             "parameters_trainable": int(start["trained"]) if "trained" in start else None,
-            "measure": MEASURES[rates.measure],
             "steps": rates.steps,
             "best_rate": best and f"{best.rate:g}",
             "at_edge": "yes" if best and curve.at_edge else "",
@@ -165,6 +156,8 @@ def rate_rows(rates: Rates) -> list[dict[str, object]]:
             "longer_steps": rates.longer_steps if longer.trials else "",
             "longer_best": _loss(longer, best.rate) if best else None,
             "longer_paper": _loss(longer, rates.paper_rate),
+            "longer_best_heldout": _heldout(longer, best.rate) if best else None,
+            "longer_paper_heldout": _heldout(longer, rates.paper_rate),
         }
         rows.append({column: _kept(value) for column, value in row.items()})
     return rows
@@ -185,13 +178,14 @@ def markdown(rates: Rates, rows: Iterable[Mapping[str, object]]) -> str:
     headings = [
         "Method", "# trained", "best rate", f"rates within {NEAR:g}", "loss at the best", f"from {unit}'s",
         f"loss at {paper}", f"from {unit}'s", "row norm of A", f"first update at {paper}", "largest eigenvalue",
-        f"loss at the best{after}", f"loss at {paper}{after}",
+        f"loss at the best{after}", f"loss at {paper}{after}", f"held-out loss at the best{after}",
+        f"held-out loss at {paper}{after}",
     ]  # fmt: skip
     steps = f" after {rates.steps} steps" if rates.steps else ""
     return document(
         "Learning rates",
-        f"{MEASURES[rates.measure].capitalize()}{steps} in nats a token, lower is better; one run a rate, all of one "
-        f"seed, so no intervals. The validation loss chose each method's best rate; {paper} is the paper's.",
+        f"Validation loss{steps}, of rows kept out of the training, in nats a token, lower is better; one run a rate, "
+        f"all of one seed, so no intervals. It chose each method's best rate; {paper} is the paper's.",
         pipes(headings, [_line(row) for row in rows], left=1),
         f"- Rates within {NEAR:g}: the lowest and the highest rate with a loss at most that much above the loss at the "
         "best. An arrow: the best rate is the lowest or highest that was tried.\n"
@@ -227,12 +221,19 @@ def _line(row: Mapping[str, object]) -> list[str]:
         shown("largest_eigenvalue", "{:.3g}"),
         shown("longer_best", "{:.4f}"),
         shown("longer_paper", "{:.4f}"),
+        shown("longer_best_heldout", "{:.4f}"),
+        shown("longer_paper_heldout", "{:.4f}"),
     ]
 
 
 def _loss(curve: Curve, rate: float) -> float | None:
     trial = curve.at(rate)
     return trial and trial.loss
+
+
+def _heldout(curve: Curve, rate: float) -> float | None:
+    trial = curve.at(rate)
+    return trial and trial.heldout
 
 
 def _difference(loss: float | None, unit: float | None, method: str) -> float | None:

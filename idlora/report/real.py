@@ -163,9 +163,23 @@ def _papers_rate(real: Real) -> str:
     best = " and ".join(spelled(float(row["best_rate"])) for row in (ours, theirs))
     resolved = f", level within {LOSS.text(noise)}, twice such a difference's deviation over seeds" if noise else ""
     return (
-        f"**The learning rate.** At the paper's {spelled(float(ours['paper_rate']))} {told['paper']}; at each one's "
+        f"**The learning rate.** By the loss on validation rows, at the paper's {spelled(float(ours['paper_rate']))} "
+        f"{told['paper']}; at each one's "
         f"own best ({best}) {told['best']}: the learning rate {decides} who is ahead (one run a "
-        f"rate{resolved})."
+        f"rate{resolved}).{_starts(real)}"
+    )
+
+
+def _starts(real: Real) -> str:
+    """What is steeper where training starts, as a sentence; none where it was not measured for both."""
+    rows = [real.rates[each] for each in (SUBJECT, LORA)]
+    if not all(row["largest_eigenvalue"] and row["a_row_norm"] for row in rows):
+        return ""
+    sharp, norms = ([float(row[column]) for row in rows] for column in ("largest_eigenvalue", "a_row_norm"))
+    return (
+        f" Where training starts, the largest Hessian eigenvalue over what is trained is {sharp[0]:.3g} for "
+        f"{real.name(SUBJECT)} and {sharp[1]:.3g} for {real.name(LORA)}, whose rows of A are {norms[1]:.3g} long on "
+        f"average where the frozen ones are {norms[0]:.3g}."
     )
 
 

@@ -39,14 +39,7 @@ class Made:
 
     def cut(self, grid: Grid, *, scale: str) -> Grid:
         """The grid with these seeds, and of its columns those that were run; a note names what was not."""
-        grid = dataclasses.replace(grid, seeds=self.seeds)
-        if self.benchmarks is None:
-            return grid
-        asked = dict.fromkeys(column.benchmark for column in grid.columns_at(scale))
-        lacking = [benchmark for benchmark in asked if benchmark not in self.benchmarks]
-        note = (f"Not run for this table: {', '.join(lacking)}.",) if lacking else ()
-        columns = tuple(column for column in grid.columns if column.benchmark in self.benchmarks)
-        return dataclasses.replace(grid, columns=columns, notes=(*grid.notes, *note))
+        return dataclasses.replace(grid.showing(self.benchmarks, scale), seeds=self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,21 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from idlora.report.figures.palette import look
-from idlora.report.figures.sources import Absent, Rows, Sources, number
+from idlora.report.figures.sources import Absent, Rows, Sources
 from idlora.report.figures.style import MUTED, PAPER, Plate
 from idlora.report.grid import UNTUNED, kind_of
-from idlora.report.rates import (
-    HELD_OUT,
-    MEASURES,
-    Curve,
-    Rates,
-    Trial,
-    curves,
-    measure_in,
-    spelled,
-    starts,
-    write_rates,
-)
+from idlora.report.rates import Curve, Rates, Trial, curves, spelled, starts, write_rates
 
 METHODS, CONTROLS, ABLATION = "table2", "table_controls", "table3"
 """The tables whose methods have a curve: the compared methods, the controls, the ablation."""
@@ -36,8 +25,8 @@ SUBJECT = "idlora"
 CLOSE = 0.07
 """Nats above the lowest loss that the second panel shows."""
 
-TALLEST = 0.35
-"""Nats above the lowest loss at which panels end where no base is known."""
+TALLEST = 0.5
+"""Nats above the lowest loss that the first panel shows."""
 
 STACK = 0.045
 """Share of a panel's height between two runs that diverged at one rate."""
@@ -47,9 +36,8 @@ TICKS = 5
 
 
 def has_rates(sources: Sources) -> bool:
-    """Whether trials of this scale were scored on held-out rows, so that a report shows them."""
-    path = _folder(sources) / "trials.csv"
-    return path.is_file() and measure_in(sources.rows(path, command="")) == HELD_OUT
+    """Whether there are trials of this scale, so that a report shows them."""
+    return (_folder(sources) / "trials.csv").is_file()
 
 
 def find_rates(sources: Sources) -> Rates:
@@ -60,22 +48,20 @@ def find_rates(sources: Sources) -> Rates:
     path = _folder(sources) / "trials.csv"
     command = sources.make("tune")
     trials, longer = sources.rows(path, command=command), _optional(sources, _folder(sources) / "longer.csv")
-    measure, experiments, paper_rate = measure_in(trials), _experiments(sources), _paper_rate(sources)
+    experiments, paper_rate = _experiments(sources), _paper_rate(sources)
     sharpness = _optional(sources, sources.sharpness)
     labels = {row["method"]: row["label"] for row in sharpness} | _labels(sources)
-    found = _of(curves(trials, experiments=experiments, measure=measure), [*_labels(sources), *labels])
+    found = _of(curves(trials, experiments=experiments), [*_labels(sources), *labels])
     if not found:
         raise Absent(f"a trial of {' or '.join(experiments)} in {sources.name(path)}", command)
     return Rates(
-        measure=measure,
         paper_rate=paper_rate,
         labels=labels,
         curves=found,
-        longer=curves(longer, experiments=experiments, measure=measure),
+        longer=curves(longer, experiments=experiments),
         starts=starts(sharpness, paper_rate=paper_rate),
         steps=_steps(trials, experiments),
         longer_steps=_steps(longer, experiments),
-        untuned=_untuned(sources) if measure == HELD_OUT else None,
     )
 
 
@@ -98,16 +84,15 @@ def rates_figure(sources: Sources) -> Plate:
         if rates.longer
         else ""
     )
-    only = "" if rates.measure == HELD_OUT else " These trials have no held-out loss, only the one that chose the rate."
     return Plate(
         name="rates",
-        title=f"{MEASURES[rates.measure].capitalize()} against the learning rate",
+        title="Loss on rows kept out of the training, against the learning rate",
         caption=(
-            f"{MEASURES[rates.measure].capitalize()}{steps} in nats a token, lower is better; learning rates on a "
-            "logarithmic axis. One run a point, one seed, no intervals. A large hollow mark is the rate that the "
-            "validation loss chose; × at the upper edge is a run that diverged; the vertical line is the paper's rate. "
-            f"(a) the methods of Tables 1 and 2{_edge(rates)}; (b) the same near the lowest loss; {longer}"
-            f"({'d' if rates.longer else 'c'}) ID-LoRA and its controls near their best rates.{only}"
+            f"Validation loss{steps} in nats a token, lower is better; learning rates on a logarithmic axis. One run a "
+            "point, one seed, no intervals. A large hollow mark is the best rate; × at the upper edge is a run that "
+            "diverged; the vertical line is the paper's rate. "
+            f"(a) the methods of Tables 1 and 2; (b) the same near the lowest loss; {longer}"
+            f"({'d' if rates.longer else 'c'}) ID-LoRA and its controls near their best rates."
         ),
         alt=_alt(rates),
         size=(9.2, 6.2),
@@ -152,28 +137,13 @@ def _steps(trials: Rows, experiments: list[str]) -> str:
     return " or ".join(f"{steps:,}" for steps in sorted(map(int, found)))
 
 
-def _untuned(sources: Sources) -> float | None:
-    """The mean held-out loss of the untuned base, from a table that has one."""
-    for table in (CONTROLS, ABLATION):
-        rows = _optional(sources, sources.own / "tables" / f"{table}.csv")
-        for row in rows:
-            if row["method"] == UNTUNED and (loss := number(row, "loss")) is not None:
-                return loss
-    return None
-
-
 def _of(curves: Mapping[str, Curve], methods: Iterable[str]) -> dict[str, Curve]:
     return {method: curves[method] for method in methods if method in curves}
 
 
-def _edge(rates: Rates) -> str:
-    return f", up to the untuned base's {rates.untuned:.2f}" if rates.untuned is not None else ""
-
-
 def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve]) -> Callable[[Figure], None]:
     lowest = min((curve.best.loss for curve in compared.values() if curve.best), default=0.0)
-    top = lowest + TALLEST if rates.untuned is None else rates.untuned
-    loss = f"{MEASURES[rates.measure]} (nats a token)"
+    top, loss = lowest + TALLEST, "validation loss (nats a token)"
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.05])
@@ -297,4 +267,4 @@ def _alt(rates: Rates) -> str:
             paper = f", {at_paper.loss:.4f} at the paper's {spelled(rates.paper_rate)}" if at_paper else ""
             name = rates.labels.get(method, method)
             said.append(f"{name} has {curve.best.loss:.4f} at its best, {spelled(curve.best.rate)}{paper}")
-    return f"Line charts of {MEASURES[rates.measure]} against the learning rate. {'; '.join(said)}."
+    return f"Line charts of validation loss against the learning rate. {'; '.join(said)}."
