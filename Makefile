@@ -114,6 +114,7 @@ report: setup
 	$(PY) scripts/page.py scale=$(SCALE)
 
 reference: setup
+	$(if $(filter small,$(SCALE)),$(MAKE) --no-print-directory sharpness)
 	$(PY) scripts/reference.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
 	$(PY) scripts/audit.py --scale $(SCALE)
 

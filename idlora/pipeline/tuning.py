@@ -56,7 +56,7 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
             overrides=["threads=1", "launch=single", *overrides, *more],
         )
 
-    of_few = _of_few_rates(plan, values["scale"])
+    of_few = _of_few_rates(plan)
     trials, longer = [], {}
     for experiment, method in asked_pairs(values):
         rates = plan.few if method in of_few else plan.learning_rates
@@ -71,9 +71,9 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
     return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=steps)
 
 
-def _of_few_rates(plan: TrialsPlan, scale: str) -> set[str]:
+def _of_few_rates(plan: TrialsPlan) -> set[str]:
     """The methods of the plan's tables of few rates, and of no other table."""
-    methods = {table: set(load_grid(EXPERIMENTS / table).at(scale).methods) for table in known_tables()}
+    methods = {table: set(load_grid(EXPERIMENTS / table).methods) for table in known_tables()}
     others = set().union(*(own for table, own in methods.items() if table not in plan.few_for))
     return set().union(*methods.values()) - others if plan.few_for else set()
 

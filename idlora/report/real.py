@@ -214,10 +214,11 @@ def _directions(real: Real) -> str:
 
 def _limits(real: Real) -> str:
     row, rate = real.rows[SUBJECT], real.rates.get(SUBJECT, {})
+    model = row["base_label"].partition(" (")[0]
     size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
     steps = f", {rate['steps']} steps" if rate.get("steps") else ""
     return (
-        f"**What it is not.** All this is one model, {row['base_label']},{size} whose weights were de-quantised from 4 "
+        f"**What it is not.** All this is one model, {model},{size} whose weights were de-quantised from 4 "
         f"bits{steps}, {row['seeds']} seed{'' if row['seeds'] == '1' else 's'} and held-out loss alone; the embedded "
         "world of the other tables proves that the path works and is no evidence about the paper."
     )
