@@ -164,9 +164,8 @@ def _papers_rate(real: Real) -> str:
     resolved = f", level within {LOSS.text(noise)}, twice such a difference's deviation over seeds" if noise else ""
     return (
         f"**The learning rate.** By the loss on validation rows, at the paper's {spelled(float(ours['paper_rate']))} "
-        f"{told['paper']}; at each one's "
-        f"own best ({best}) {told['best']}: the learning rate {decides} who is ahead (one run a "
-        f"rate{resolved}).{_starts(real)}"
+        f"{told['paper']}; at each one's own best ({best}) {told['best']}: the learning rate {decides} who is ahead "
+        f"(one run a rate{resolved}).{_starts(real)}"
     )
 
 
