@@ -109,13 +109,15 @@ class Request:
 
         Raises `ConfigError` for a table that is none.
         """
-        protocol = config["protocol"]
+        protocol, benchmarks = config["protocol"], config["benchmarks"]
+        if benchmarks is not None:
+            benchmarks = (benchmarks,) if isinstance(benchmarks, str) else tuple(benchmarks)
         return [
             cls(
                 table=table,
                 scale=config["scale"],
                 seeds=_seeds(config["seeds"]),
-                benchmarks=None if config["benchmarks"] is None else tuple(config["benchmarks"]),
+                benchmarks=benchmarks,
                 protocol=protocol if isinstance(protocol, str) else tuple(protocol),
                 overrides=forwarded(config),
                 changes=tuple(config["overrides"]),
@@ -187,6 +189,8 @@ class Request:
     def _flags(self) -> list[str]:
         """What a command line needs to ask for the same cells."""
         flags = [] if self.protocol == DEFAULT else [override("protocol", self.protocol)]
+        if self.benchmarks is not None:
+            flags.append(override("benchmarks", self.benchmarks))
         if self.changes:
             flags.append(override("overrides", self.changes))
         return flags + [

@@ -14,6 +14,7 @@ from idlora.pipeline.preflight import NotReady, require
 from idlora.pipeline.request import Request, chosen_names, chosen_tables, known_tables
 from idlora.pipeline.table import Plan, distinct, fill
 from idlora.pipeline.typed import ConfigError
+from idlora.report.grid import GridError
 
 RATE = "train.learning_rate=0.01"
 
@@ -64,6 +65,31 @@ def test_a_changed_setting_is_told_under_the_table_and_asked_for_by_the_command_
     first = request.gather(request.plan()).missing[0].command
     for flag in ("allow_code_execution=true", "protocol=generated_0shot", f"'overrides=[\"{RATE}\"]'"):
         assert flag in first
+
+
+def test_a_table_of_some_benchmarks_has_their_columns_and_evaluates_its_cells_on_them_alone(results: Path) -> None:
+    request, single = requests(results, "table=[table8,table1]", "benchmarks=heldout")
+    grid, plan = request.grid(), request.plan()
+    assert {column.benchmark for column in grid.columns} == {"heldout"}
+    assert "Not run for this table: gsm8k, mmlu, commonsenseqa, humaneval." in grid.notes
+    assert {protocol.benchmark for cell in plan.cells.values() for protocol in cell.protocols} == {"heldout"}
+    assert "benchmarks=[heldout]" in request.gather(plan).missing[0].command
+    assert single.grid().experiments == tuple(
+        f"{data}_{base}" for base in ("llama3", "mistral") for data in ("gsm8k", "codealpaca", "saferpaca")
+    )
+    (code,) = requests(results, "table=table1", "benchmarks=[humaneval]")
+    assert code.grid().experiments == ("codealpaca_llama3", "codealpaca_mistral")
+    (wrong,) = requests(results, "table=table8", "benchmarks=[hexphi]")
+    with pytest.raises(GridError, match="table8 shows nothing of benchmarks=hexphi; it shows gsm8k, mmlu"):
+        wrong.grid()
+
+
+def test_cells_that_take_alike_are_begun_seed_by_seed(results: Path, monkeypatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("idlora.pipeline.table.run_jobs", lambda *_, names, **__: begun.extend(names))
+    cells = [cell_of(results, seed=seed, method=method) for method in ("lora", "idlora") for seed in (1, 0)]
+    fill(cells, folder=results / "order", workers=2)
+    assert [title.endswith("/s1") for title in begun] == [False, False, True, True]
 
 
 def test_a_seed_that_would_be_lost_is_refused(results: Path) -> None:

@@ -44,6 +44,22 @@ def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
     assert os.getpid() not in {ends[job].value[0] for job in (2, 5)}
 
 
+def test_what_follows_from_a_job_is_done_next():
+    ends, watching = [], Watching()
+    jobs = [("add", 1, 1), ("add", 5, 5)]
+
+    def more(end):
+        return [(("add", end.value, 10), "ten more")] if end.value == 2 else []
+
+    run_jobs(
+        pool_work.work, jobs, workers=1, threads=1, names=["first", "last"], progress=watching, ended=ends.append,
+        more=more,
+    )  # fmt: skip
+    assert [(end.job, end.value) for end in ends] == [(0, 2), (2, 12), (1, 10)]
+    assert [name for name, _ in watching.cells] == ["first", "ten more", "last"]
+    assert jobs == [("add", 1, 1), ("add", 5, 5)]
+
+
 def test_an_interrupt_reaches_the_jobs_at_work_and_waits_for_them(tmp_path):
     place = tmp_path / "state"
 
