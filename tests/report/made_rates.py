@@ -61,9 +61,9 @@ def rates_of(method: str) -> list[float]:
     return [best * 2.0**step for step in range(-2, 3)]
 
 
-def make_trials(experiments: Path, *, scale: str = "small") -> Path:
-    """experiments/tuning/<scale> with trials.csv and, with held-out losses, longer.csv; returns the folder."""
-    folder = experiments / "tuning" / scale
+def make_trials(experiments: Path) -> None:
+    """experiments/tuning/small with trials.csv and, with held-out losses, longer.csv."""
+    folder = experiments / "tuning" / "small"
 
     def trial(method: str, rate: float, loss: float, steps: int) -> dict[str, object]:
         named = {"setting": f"of {method}", "experiment": EXPERIMENT, "method": method, "learning_rate": f"{rate:g}"}
@@ -78,7 +78,6 @@ def make_trials(experiments: Path, *, scale: str = "small") -> Path:
         for rate, loss in zip((STORY[method][0], 5e-5), losses, strict=True)
     ]
     write(folder / "longer.csv", late)
-    return folder
 
 
 def make_sharpness(path: Path) -> None:

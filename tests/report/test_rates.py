@@ -62,8 +62,8 @@ def test_the_table_has_each_methods_best_rate_the_papers_and_what_explains_them(
     leads = [lowest - STORY["lora"][1], paper - STORY["lora"][2]]
     assert numbers(own, "loss_best_difference", "loss_paper_difference") == pytest.approx(leads)
     assert (own["near_lowest"], own["near_highest"]) == ("0.0008", "0.0016")
-    explained = numbers(own, "parameters_trainable", "a_row_norm", "largest_eigenvalue")
-    assert explained == pytest.approx([trained, norm, 10 * norm**2])
+    explained = numbers(own, "parameters_trainable", "a_row_norm", "first_update", "largest_eigenvalue")
+    assert explained == pytest.approx([trained, norm, 0.001 * norm, 10 * norm**2])
     assert (own["steps"], own["longer_steps"]) == ("200", "1,900")
     late = numbers(own, "longer_best", "longer_paper", "longer_best_heldout", "longer_paper_heldout")
     assert late == pytest.approx([*LONGER["idlora"], *(loss - HELD_OUT_BELOW for loss in LONGER["idlora"])])
