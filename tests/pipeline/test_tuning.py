@@ -134,7 +134,7 @@ def test_a_search_goes_on_where_it_stopped_and_scores_on_rows_it_did_not_train_o
     assert "half_searched" not in kept
     assert "half_searched" in (tmp_path / "trials.csv").read_text()
     assert len(told) == 2
-    with pytest.raises(ConfigError, match="workers=0 try nothing"):
+    with pytest.raises(ConfigError, match="workers=0 is no number of processes"):
         search(asking(cells), folder=tmp_path, workers=0, told=told.append)
 
 
