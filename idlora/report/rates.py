@@ -111,13 +111,13 @@ def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Cu
     return found
 
 
-def starts(sharpness: Iterable[Row], *, paper_rate: float) -> dict[str, dict[str, float]]:
-    """What sharpness.csv says of each method over all its modules, as means over seeds.
+def starts(sharpness: Iterable[Row], *, base: str, paper_rate: float) -> dict[str, dict[str, float]]:
+    """What sharpness.csv says of each method over all modules of a base, as means over seeds.
 
     Columns `STARTS`. The first update is that at the paper's rate; an eigenvalue that was not found is left out.
     """
     values: dict[str, dict[str, list[float]]] = {}
-    for row in (row for row in sharpness if row["module"] == "all"):
+    for row in (row for row in sharpness if (row["base"], row["module"]) == (base, "all")):
         known = {
             "first_update": math.isclose(float(row["rate"]), paper_rate, rel_tol=1e-6),
             "largest_eigenvalue": row["converged"] == "yes",
@@ -131,9 +131,13 @@ def starts(sharpness: Iterable[Row], *, paper_rate: float) -> dict[str, dict[str
 
 
 def rate_rows(rates: Rates) -> list[dict[str, object]]:
-    """The table, one row a method with the columns `COLUMNS`; what was not measured is empty, a diverged loss "inf"."""
+    """The table, one row a method that has trials or a start, with the columns `COLUMNS`.
+
+    What was not measured is empty, a diverged loss "inf".
+    """
     rows = []
-    for method, curve in rates.curves.items():
+    for method in dict.fromkeys([*rates.curves, *rates.starts]):
+        curve = rates.curves.get(method, Curve())
         best, start = curve.best, rates.starts.get(method, {})
         longer, unit = rates.longer.get(method, Curve()), rates.curves.get(YARDSTICK, Curve())
         at_paper, unit_at_paper = curve.at(rates.paper_rate), unit.at(rates.paper_rate)
@@ -234,5 +238,5 @@ def _difference(trial: Trial | None, unit: Trial | None, method: str) -> float |
 
 
 def _kept(value: object) -> object:
-    """As the CSV holds it: floats rounded so that sums in another order print the same, nothing for None."""
-    return "" if value is None else round(value, 6) + 0.0 if isinstance(value, float) else value
+    """As the CSV holds it: floats of six digits, so that sums in another order print the same, nothing for None."""
+    return "" if value is None else float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value

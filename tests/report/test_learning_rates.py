@@ -73,6 +73,17 @@ def test_the_table_has_each_methods_best_rate_the_papers_and_what_explains_them(
     assert words(small).count(" | 0.8380 | 0.8530 |\n") == 1
 
 
+def test_a_start_without_trials_has_a_row_of_its_own_and_another_bases_start_has_none(small: Sources) -> None:
+    starts = list(csv.DictReader(small.sharpness.open(encoding="utf-8")))
+    alone = [row | {"method": "lora_long_rows", "a_row_norm": 4.9, "first_update": 1.23456e-5} for row in starts[:3]]
+    foreign = [row | {"base": "gravel", "a_row_norm": 99} for row in starts]
+    write(small.sharpness, [*starts, *alone, *foreign])
+    rows = table(small)
+    assert numbers(rows["lora_long_rows"], "a_row_norm", "first_update") == [4.9, 1.23456e-5]
+    assert rows["lora_long_rows"]["best_rate"] == rows["lora_long_rows"]["loss_best"] == ""
+    assert float(rows["idlora"]["a_row_norm"]) == STORY["idlora"][4]
+
+
 def test_a_best_rate_at_the_end_of_what_was_tried_is_marked_and_a_diverged_run_is_no_best(small: Sources) -> None:
     kept = [row for row in trials_of(small) if row["method"] != "fft" or float(row["learning_rate"]) <= 1e-4]
     lost = {"learning_rate": "3e-5", "outcome": "diverged", "validation_loss": "inf"}

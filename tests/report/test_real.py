@@ -57,7 +57,7 @@ def test_five_sentences_say_who_is_ahead_with_the_tables_numbers(experiments: Pa
     assert BEHIND not in rows
     assert "rows are behind frozen Gaussian A by 0.0043" in directions
     assert "it at the same count by 0.0016 [0.0008, 0.0024]" in directions
-    assert "SmolLM2-135M-Instruct, of 135M parameters" in limits
+    assert "one model of 135M parameters, SmolLM2-135M-Instruct (from 4 bits), 200 steps" in limits
     assert "200 steps, 3 seeds" in limits
     assert "no evidence about the paper" in limits
 

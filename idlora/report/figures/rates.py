@@ -63,7 +63,7 @@ def find_rates(sources: Sources) -> Rates:
         labels=labels,
         curves=found,
         longer=curves(longer, experiments=experiments),
-        starts=starts(sharpness, paper_rate=paper_rate),
+        starts=starts(sharpness, base=_model(sources), paper_rate=paper_rate),
         steps=_steps(trials, experiments),
         longer_steps=_steps(longer, experiments),
     )
@@ -119,13 +119,18 @@ def _optional(sources: Sources, path: Path) -> Rows:
 
 def _experiments(sources: Sources) -> list[str]:
     """The experiments of the three tables on the controls' model, the controls' own first."""
-    kind, found = kind_of(sources.scale), []
-    (model, *_) = (base["model"][kind] for base in sources.grid(CONTROLS).bases.values())
+    kind, found, model = kind_of(sources.scale), [], _model(sources)
     for table in (CONTROLS, ABLATION, METHODS):
         grid = sources.grid(table)
         of_model = [base for base, words in grid.bases.items() if words["model"][kind] == model]
         found += [grid.experiment(column, base) for column in grid.columns for base in of_model]
     return list(dict.fromkeys(found))
+
+
+def _model(sources: Sources) -> str:
+    """The name of the controls' model."""
+    (model, *_) = (base["model"][kind_of(sources.scale)] for base in sources.grid(CONTROLS).bases.values())
+    return model
 
 
 def _labels(sources: Sources) -> dict[str, str]:
