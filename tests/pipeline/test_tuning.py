@@ -273,6 +273,21 @@ def test_longer_trials_have_the_papers_rate_and_the_chosen_one_and_no_say_in_the
     search(asked, folder=tmp_path, workers=1, told=lambda trial: pytest.fail(f"{trial} was run again"))
 
 
+def test_what_was_found_for_another_model_in_its_place_is_kept(tmp_path: Path, cells, losses) -> None:
+    losses.update({1e-3: 2.0, 1e-2: 1.0})
+    others = {
+        "trials": "0123456789,saferpaca_llama3,lora,0.5,1.25,done,c0ffee,,,,,qwen",
+        "chosen": "0123456789,saferpaca_llama3,lora,0.5,1.25,False,qwen",
+    }
+    for name, row in others.items():
+        columns = [each.name for each in fields(Trial if name == "trials" else Chosen)]
+        (tmp_path / f"{name}.csv").write_text(f"{','.join(columns)}\n{row}\n")
+    search(asking(cells), folder=tmp_path, workers=1, told=lambda trial: None)
+    for name, row in others.items():
+        assert row in (tmp_path / f"{name}.csv").read_text()
+        assert "pebble" in (tmp_path / f"{name}.csv").read_text()
+
+
 def test_every_method_has_all_rates_and_controls_the_few_around_id_loras_best() -> None:
     plan, values = trials_plan("small"), {"table": "all", "experiments": ["multitask_llama3_2_3b"]}
     values |= {"methods": ["idlora", "lora_fa", "fft"], "data_root": None, "results_dir": None, "overrides": []}
