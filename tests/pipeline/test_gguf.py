@@ -115,6 +115,28 @@ def test_the_label_says_from_how_many_bits_the_weights_came(kind: str, label: st
     assert locate_model(config(tmp_path / "mine.gguf"))["label"] == label
 
 
+def test_weights_that_are_not_the_configs_own_are_not_printed_under_its_name_alone(written, tmp_path: Path) -> None:
+    path, _ = written
+    own = {"of": "some/id", "sha256": locate_model(config(path))["checksum"]}
+    pebble, folder = tinyworld.base_path("pebble"), tmp_path / "other"
+    shutil.copytree(pebble, folder)
+
+    def label(place: Path, **more: object) -> str:
+        return locate_model(config(place, **more))["label"]
+
+    assert label(path, gguf=own) == label(path) == "Mine (de-quantised from 4 bits)"
+    foreign = own | {"sha256": "0" * 64}
+    assert label(path, gguf=foreign) == "Mine (from mine.gguf) (de-quantised from 4 bits)"
+    assert label(folder, gguf=own) == "Mine (from other)"
+    assert label(folder, gguf=own, init="random") == label(folder) == "Mine"
+    assert label(folder, name="pebble", label="Pebble") == "Pebble"  # a copy
+    recorded = locate_model(config(folder, name="cobble", label="Cobble"))
+    assert recorded["label"] == "Cobble (from other)"
+    assert relocate_model(recorded) == recorded
+    recorded = locate_model(config(path, gguf=foreign))
+    assert relocate_model(recorded) == recorded
+
+
 def test_a_file_is_de_quantised_once_and_again_after_an_interrupt(
     written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +244,7 @@ def test_a_file_with_half_of_its_bytes_or_without_a_matrix_is_refused(written, t
 
 
 def test_what_is_missing_is_named_with_the_way_out(written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"path_or_id=none\.gguf is no file; `make model`"):
+    with pytest.raises(ConfigError, match=r"path_or_id=none\.gguf is no file: give a GGUF .*=gguf after `make model`"):
         locate_model(config("none.gguf"))
     monkeypatch.setenv("IDLORA_CACHE", "")
     with pytest.raises(UnfitBase, match="IDLORA_CACHE= turns off"):
