@@ -28,8 +28,9 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
 
     A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
     a GGUF file becomes the folder that it is de-quantised into, its checksum is the file's, and the label says from how
-    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; anything else is a hub id,
-    whose revision stands for its bytes. Random weights of a hub model's shape need no hub: they read text by the tiny
+    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; of local weights that are
+    known to be others than the config's own, the label says where they are from; anything else is a hub id, whose
+    revision stands for its bytes. Random weights of a hub model's shape need no hub: they read text by the tiny
     world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
     weights alone: a folder has its own, and pretrained weights are no others for its being written down.
 
@@ -46,7 +47,9 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
     if where == GGUF[1:]:
         return locate_model(model | {"path_or_id": str(_own_gguf(model))})
     if where.endswith(GGUF) or where.startswith(("/", ".", "~")):
-        return model | _in_folder(_folder(where), model) | {"shape": None}
+        found = _in_folder(_folder(where), model)
+        label = _labelled(model, found, place=Path(where).expanduser().absolute().name)
+        return model | found | {"label": label, "shape": None}
     if model["init"] != "random":
         return model | {"checksum": None, "shape": None}
     tokenizer = model.get("tokenizer") or embedded_tokenizer()
@@ -69,7 +72,10 @@ def _folder(where: str) -> Path:
     path = Path(where).expanduser()
     if where.endswith(GGUF):
         if not path.is_file():
-            raise ConfigError(f"model.path_or_id={where} is no file; `make model` gets one, and prints where it lies")
+            raise ConfigError(
+                f"model.path_or_id={where} is no file: give a GGUF file, or "
+                f"model.path_or_id={GGUF[1:]} after `make model`"
+            )
         return dequantised(path)
     if not (path / "config.json").is_file():
         raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
@@ -77,17 +83,32 @@ def _folder(where: str) -> Path:
 
 
 def _in_folder(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's config, what its folder decides: where it lies, its checksum, and its label where that says more."""
+    """Of a model's config, what its folder decides: where it lies and its checksum."""
     found = {"path_or_id": str(folder)}
     if model["init"] == "random":  # random weights follow from the shape
         return found | {"checksum": _digest_of([folder / "config.json"], folder)}
     from idlora.training import base_checksum  # torch: only a local folder needs it
 
-    if not (folder / ORIGIN).is_file():
-        return found | {"checksum": base_checksum(folder)}
-    origin, label = read_json(folder / ORIGIN), str(model["label"])
-    bits = f" (de-quantised from {origin['bits']} bits)" if origin["bits"] else ""
-    return found | {"checksum": origin["sha256"], "label": label.removesuffix(bits) + bits}
+    origin = folder / ORIGIN
+    return found | {"checksum": read_json(origin)["sha256"] if origin.is_file() else base_checksum(folder)}
+
+
+def _labelled(model: Mapping[str, Any], found: Mapping[str, Any], *, place: str) -> str:
+    """The label of a local model: with the name of its place where the config's own weights are known to be others.
+
+    What a config's own weights are is known of the tiny world and of a config that names a GGUF file; a hub id's are
+    whatever a user says.
+    """
+    label, origin = str(model["label"]), Path(found["path_or_id"]) / ORIGIN
+    if model["init"] == "random":
+        return label
+    bits = read_json(origin)["bits"] if origin.is_file() else None
+    note = f" (de-quantised from {bits} bits)" if bits else ""
+    label = label.removesuffix(note)
+    own = _verified(model["name"]) if model["name"] in tinyworld.BASES else (model.get("gguf") or {}).get("sha256")
+    if own not in (None, found["checksum"]):
+        label += f" (from {place})"
+    return label + note
 
 
 def embedded_tokenizer() -> str:
@@ -102,7 +123,7 @@ def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
     Raises `ConfigError` where the weights there are not the ones that the run was trained on.
     """
     place = str(model["path_or_id"])
-    if model["name"] in tinyworld.BASES:
+    if model["name"] in tinyworld.BASES and model["checksum"] == _verified(model["name"]):
         place = TINYWORLD + model["name"]
     elif kept := dequantised_before(model["checksum"]):
         place = str(kept)
@@ -111,7 +132,7 @@ def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
             f"the GGUF file of the base model {model['name']} (SHA-256 {place[-64:-52]}…) is no longer de-quantised in "
             "the cache: name it to any command, model.path_or_id=<file>.gguf, and it is again"
         )
-    found = locate_model(model | {"path_or_id": place})
+    found = locate_model(model | {"path_or_id": place}) | {"label": model["label"]}
     if found["checksum"] != model["checksum"]:
         raise ConfigError(
             f"the base model {model['name']} at {found['path_or_id']} is not the one that the run was trained on "

@@ -20,7 +20,8 @@ def _by_scale(choices: DictConfig, *, _root_: DictConfig) -> Any:
     for name in filter(None, (model, _root_.scale, _root_.scale_like)):
         if name in choices:
             return choices[name]
-    raise ConfigError(f"this config has values for the scales {list(choices)}, none for scale={_root_.scale}")
+    known = ", ".join(map(str, choices))
+    raise ConfigError(f"this config has values for {known} (names of models and scales), none for scale={_root_.scale}")
 
 
 def _by_kind(choices: DictConfig, *, _root_: DictConfig) -> Any:

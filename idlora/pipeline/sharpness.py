@@ -3,6 +3,7 @@
 a_row_norm          mean norm of the rows of A, which a module's input is multiplied by first; empty where there is none
 first_update        ‖Δ(W x)‖ / ‖W x‖ after AdamW's first step at `rate`
 largest_eigenvalue  of the Hessian of the loss over the trained parameters, in the row "all" alone
+setting             a digest of the data's spec, the method's arguments and the modules that are looked at
 
 Both means are over the modules of a kind, and over all of them in the row "all". The norms by which DoRA divides are
 constants to the Hessian, as they are to PEFT's gradients.
@@ -23,15 +24,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from idlora.pipeline.compose import compose, method_spec, plain
+from idlora.pipeline.compose import compose, group_files, method_spec, plain
 from idlora.pipeline.counts import count_on
 from idlora.pipeline.override import override
 from idlora.pipeline.pivots import replace_rows, spelt
 from idlora.pipeline.places import locate_data, locate_model, locate_revisions
 from idlora.pipeline.typed import ConfigError, typed
+from idlora.records import digest
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec
 
-KEY = ("base", "checksum", "method", "seed", "rows", "rate")
+KEY = ("base", "checksum", "method", "seed", "rows", "rate", "setting")
 """The columns that tell one measurement's rows in sharpness.csv from another's: they are replaced together."""
 
 ALL = "all"
@@ -80,7 +82,7 @@ class Start:
         for name in ("rate", "tolerance"):
             if not config[name] > 0:
                 raise ConfigError(f"{name}={config[name]}: give a number above 0")
-        methods = tuple(_method(config, name) for name in config.methods)
+        methods = tuple(_method(config, name) for name in _method_names(config))
         if untuned := [method.name for method in methods if method.kind == "none"]:
             raise ConfigError(f"methods has {untuned[0]}, which trains nothing: leave it out")
         # Other attention has no second derivative, and half precision hides a first step as small as these.
@@ -101,6 +103,24 @@ class Start:
                 for name in ("seed", "rows", "micro_batch_size", "rate", "iterations", "tolerance", "threads")
             },
         )
+
+    def setting(self, method: MethodSpec) -> str:
+        """What tells apart two measurements of one method's name: its arguments, the data's spec, the modules.
+
+        A copy of the data elsewhere shares it, since `Start.data` has no digest of the content.
+        """
+        parts = {"data": dataclasses.asdict(self.data), "method": dataclasses.asdict(method)}
+        return digest(parts | {"kinds": self.kinds})
+
+
+def _method_names(config: DictConfig) -> list[str]:
+    names = [config.methods] if isinstance(config.methods, str) else list(config.methods or ())
+    known = sorted({path.stem for path in group_files("method")})
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"methods={unknown[0]} is no method; there are {', '.join(known)}")
+    if not names:
+        raise ConfigError(f"methods names none; there are {', '.join(known)}")
+    return names
 
 
 def _method(config: DictConfig, name: str) -> MethodSpec:
@@ -128,6 +148,7 @@ def report_sharpness(asked: Start, console: Console | None = None) -> None:
         counted = count_on(dataclasses.replace(asked.model, init="random"), method)
         own = head | {"method": method.name, "label": method.label, "seed": asked.seed}
         own |= {"trained": counted.parameters_trainable, "rows": asked.rows, "rate": asked.rate}
+        own["setting"] = asked.setting(method)
         found = _recorded(asked.out, own)
         if not found or (found[-1]["converged"] == "no" and int(found[-1]["iterations"]) < asked.iterations):
             began = time.monotonic()
@@ -179,6 +200,7 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
             **{name: head[name] for name in ("base", "checksum", "method", "label", "seed", "trained", "rows")},
             "tokens": sharpness.answered(batches),
             "rate": head["rate"],
+            "setting": head["setting"],
             "module": kind,
             "a_row_norm": statistics.fmean(norms[name] for name in names) if norms else None,
             "first_update": statistics.fmean(moved[name] for name in names),

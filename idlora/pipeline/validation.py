@@ -2,7 +2,7 @@
 
 A base whose score is far from the published one under the same protocol was loaded, prompted or scored wrongly, and so
 would be every method on it. What is published, and how near a score must come, is experiments/validation/published.csv.
-A scale without rows there is held against its committed reference, results/reference/<scale>/metrics.csv.
+A scale without rows there is held against the scores of its committed reference, results/reference/<scale>/metrics.csv.
 """
 
 import csv
@@ -22,6 +22,7 @@ from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
 from idlora.records import Evaluation
 from idlora.report.collect import write_csv
+from idlora.report.measures import PERCENT, measure_of
 from idlora.report.reference import reference_folder
 from idlora.report.scores import read_scores
 
@@ -73,9 +74,9 @@ class Checked:
 
 
 def published_at(scale: str, *, tolerance: float) -> list[Published]:
-    """What is published of a scale's bases; else the committed reference, `tolerance` points around it.
+    """What is published of a scale's bases; else the scores of the committed reference, `tolerance` points around them.
 
-    Raises `ConfigError` where there is neither.
+    Losses are left out. Raises `ConfigError` where there is neither.
     """
     with PUBLISHED.open(newline="", encoding="utf-8") as file:
         own = [row for row in csv.DictReader(file) if row.pop("scale") == scale]
@@ -85,12 +86,16 @@ def published_at(scale: str, *, tolerance: float) -> list[Published]:
             for row in own
         ]
     reference = reference_folder(REPOSITORY / "results", scale) / "metrics.csv"
-    if not reference.is_file():
+    rows = []
+    if reference.is_file():
+        with reference.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["method"] == BASE and row["benchmark"]]
+    rows = [row for row in rows if measure_of(row["metric"]) is PERCENT]  # a loss has no points to be near by
+    if not rows:
+        lacks = "has no scores of them" if reference.is_file() else "is not there"
         raise ConfigError(
-            f"nothing is published of the bases at scale={scale}: {PUBLISHED} has no row, {reference} is not there"
+            f"nothing is published of the bases at scale={scale}: {PUBLISHED} has no row, {reference} {lacks}"
         )
-    with reference.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["method"] == BASE and row["benchmark"]]
     return [
         Published(
             model=row["model"],

@@ -35,11 +35,7 @@ def dequantised(path: Path) -> Path:
         UnfitBase: the file cannot be read or is no model that transformers knows, the package gguf is missing, or
             caching is off or its folder cannot be written.
     """
-    cache = cache_folder(KIND)
-    if cache is None:
-        raise UnfitBase(
-            f"{path} is de-quantised into the cache, which {VARIABLE}= turns off: unset it, or name a folder."
-        )
+    cache = cache_for(path)
     try:
         about = path.stat()
         checksum = _sha256(path, about.st_mtime_ns, about.st_size)
@@ -54,6 +50,22 @@ def dequantised(path: Path) -> Path:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise UnfitBase(f"{path} cannot be de-quantised ({error.filename or cache}: {why}).") from error
     return folder
+
+
+def cache_for(what: Path | str) -> Path:
+    """The cache's folder of all that is de-quantised. Raises `UnfitBase`, naming ``what``, where caching is off."""
+    cache = cache_folder(KIND)
+    if cache is None:
+        raise UnfitBase(
+            f"{what} is de-quantised into the cache, which {VARIABLE}= turns off: unset it, or name a folder."
+        )
+    return cache
+
+
+def require_gguf(what: Path | str) -> None:
+    """Raise `UnfitBase`, naming ``what``, where the package gguf is missing."""
+    if importlib.util.find_spec("gguf") is None:
+        raise UnfitBase(f"{what} needs the package gguf: pip install '.[gguf]'.")
 
 
 def dequantised_before(checksum: str | None) -> Path | None:
@@ -80,8 +92,7 @@ def _convert(path: Path, folder: Path) -> None:
 
 def _read(path: Path) -> tuple:
     """The bits of a quantised weight (None: floats alone), the model in bfloat16 and the tokenizer."""
-    if importlib.util.find_spec("gguf") is None:
-        raise UnfitBase(f"{path} needs the package gguf: pip install '.[gguf]'.")
+    require_gguf(path)
     import torch  # seconds: a file that was de-quantised before needs none of it
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

