@@ -44,6 +44,7 @@ PY := $(VENV)/bin/python
 
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 workers := $(if $(WORKERS),workers=$(WORKERS))
+$(if $(and $(MODEL),$(findstring overrides=,$(FLAGS))),$(error MODEL=$(MODEL) and overrides= in FLAGS would be the same key twice: put "model.path_or_id=$(MODEL)" into the overrides, and leave MODEL out))
 model := $(if $(MODEL),'overrides=["model.path_or_id=$(MODEL)"]')
 fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
@@ -94,7 +95,6 @@ benchmark: setup
 figure4: setup
 	$(PY) scripts/figures.py figure=$@ scale=$(SCALE)
 
-.PHONY: figure_rates
 figure_rates: setup
 	$(PY) scripts/figures.py figure=rates scale=$(SCALE)
 

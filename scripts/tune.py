@@ -1,4 +1,4 @@
-"""Search the learning rates of tables: the same trials for every method, scored on validation rows.
+"""Search the learning rates of tables: trials of every method alike, scored on validation rows.
 
     python scripts/tune.py table=all scale=tiny
 

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from typing import Any
@@ -46,7 +46,7 @@ def run_jobs(
     names: Sequence[str],
     progress: Silent,
     ended: Callable[[Ended], None],
-    more: Callable[[Ended], Sequence[tuple[Any, str]]] = lambda end: (),
+    more: Callable[[Ended], Iterable[tuple[Any, str]]] = lambda end: (),
 ) -> None:
     """Call ``function(job, progress)`` for every job, ``workers`` at a time, the first jobs first.
 

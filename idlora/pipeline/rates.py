@@ -39,7 +39,13 @@ class TrialsPlan:
     few: tuple[float, ...] = ()
     few_for: tuple[str, ...] = ()
     extensions: int = 0
-    longer: Mapping[str, Any] | None = None
+    longer_steps: int | None = None
+    longer_for: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one, other in (("few", "few_for"), ("longer_steps", "longer_for")):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise ValueError(f"{one} is {getattr(self, one)} and {other} {getattr(self, other)}: give both or none")
 
 
 def trials_plan(scale: str) -> TrialsPlan:
@@ -73,9 +79,7 @@ def _whichever_copy(model: Mapping[str, Any]) -> Mapping[str, Any]:
     gguf = model.get("gguf")
     if gguf is None or (model["checksum"] or model["path_or_id"]) not in (gguf["sha256"], gguf["of"]):
         return model
-    return {key: value for key, value in model.items() if key not in ("checksum", "revision")} | {
-        "path_or_id": gguf["of"]
-    }
+    return {key: value for key, value in model.items() if key != "checksum"} | {"path_or_id": gguf["of"]}
 
 
 def tuned_rate(config: Mapping[str, Any]) -> float:

@@ -13,7 +13,7 @@ from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.rates import setting
 from idlora.pipeline.table import on_part_of_a_gpu, sharers
-from idlora.pipeline.trials import Chosen, Pair, Trial, read_rows, run_trial, trials_of, write_rows
+from idlora.pipeline.trials import Asking, Chosen, Trial, read_rows, run_trial, trials_of, write_rows
 from idlora.pipeline.tuning import Asked
 from idlora.pipeline.typed import ConfigError
 from idlora.records.identity import run_digest
@@ -31,16 +31,16 @@ def search(asked: Asked, *, folder: Path, workers: int, told: Callable[[Trial], 
     """Run the trials that trials.csv and longer.csv lack, ``workers`` at a time, and write chosen.csv.
 
     Cells that train the same thing are one trial. A file is rewritten after every trial, so an interrupted search goes
-    on where it stopped. Trials and choices of settings, and of experiments and methods, that are not asked for are kept
-    as they are; those of the same experiment and method under another setting or config are dropped, unless another of
-    the cells has that setting.
+    on where it stopped. Trials and choices of settings, and of models, experiments and methods, that are not asked for
+    are kept as they are; those of the same model, experiment and method under another setting or config are dropped,
+    unless another of the cells has that setting.
 
     Raises `ConfigError` where ``workers`` is no number of processes; `TrialsFailed`, after all others were run, where
     a trial ended otherwise than done or diverged.
     Leaves out: any choice but the learning rate, and repeats over seeds.
     """
     if workers < 1:
-        raise ConfigError(f"workers={workers} try nothing: give the number of trials to run side by side")
+        raise ConfigError(f"workers={workers} is no number of processes: give the number of trials to run side by side")
     searched = _Search(asked, folder)
     waiting = list(searched.waiting())
     sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus()) if waiting and visible_gpus() else 0
@@ -84,12 +84,12 @@ class _Search:
         self.wanted = {run_digest(cell.config): cell for cell in reversed(asked.trials)}
         self.settings = {name: setting(cell.config) for name, cell in self.wanted.items()}
         self.planned = Counter(self.settings.values())
-        self.asking: dict[str, list[Pair]] = {}
+        self.asking: dict[str, list[Asking]] = {}
         for cell in asked.trials:
             own = self.settings[run_digest(cell.config)]
-            self.asking.setdefault(own, []).append((cell.experiment, cell.method.name))
+            self.asking.setdefault(own, []).append((cell.model.name, cell.experiment, cell.method.name))
         self.longer = {run_digest(cell.config): cell for cell in asked.longer.values()}
-        self.pairs = set(itertools.chain(*self.asking.values()))
+        self.searched = set(itertools.chain(*self.asking.values()))
         known = read_rows(folder / "trials.csv", Trial)
         self.names = _names(self.asking, known)
         for trial in known:  # rates beyond the plan's, of an earlier search that found its best at the edge
@@ -160,11 +160,11 @@ class _Search:
         path = self.folder / "longer.csv"
         if self.longer or path.is_file():
             rows = self.done_longer.values()
-            kept = [each for each in rows if each.config in self.longer or each.pair not in self.pairs]
+            kept = [each for each in rows if each.config in self.longer or each.whose not in self.searched]
             write_rows(path, Trial, sorted(kept, key=_order))
         path = self.folder / "chosen.csv"
         kept = [each for each in read_rows(path, Chosen) if self._of_others(each)]
-        write_rows(path, Chosen, sorted([*kept, *chosen], key=lambda each: each.pair))
+        write_rows(path, Chosen, sorted([*kept, *chosen], key=lambda each: each.whose))
         return chosen
 
     def _write(self) -> None:
@@ -172,20 +172,20 @@ class _Search:
 
     def _named(self, trial: Trial) -> Trial:
         found = self.settings.get(trial.config, trial.setting)
-        experiment, method = self.names.get(found, trial.pair)
-        return replace(trial, setting=found, experiment=experiment, method=method)
+        model, experiment, method = self.names.get(found, trial.whose)
+        return replace(trial, setting=found, model=model, experiment=experiment, method=method)
 
     def _of_others(self, row: Trial | Chosen) -> bool:
-        return row.setting not in self.asking and row.pair not in self.pairs
+        return row.setting not in self.asking and row.whose not in self.searched
 
 
-def _names(asking: Mapping[str, list[Pair]], known: Iterable[Trial]) -> dict[str, Pair]:
-    """Setting → the experiment and method that its rows are written under: as before, unless those ask for another."""
-    before = {trial.setting: trial.pair for trial in known}
-    elsewhere = {pair: each for each, pairs in asking.items() for pair in pairs}
+def _names(asking: Mapping[str, list[Asking]], known: Iterable[Trial]) -> dict[str, Asking]:
+    """Setting → whose its rows are said to be: as before, unless those ask for another."""
+    before = {trial.setting: trial.whose for trial in known if trial.model}
+    elsewhere = {whose: each for each, own in asking.items() for whose in own}
     return {
-        each: before[each] if each in before and elsewhere.get(before[each], each) == each else pairs[0]
-        for each, pairs in asking.items()
+        each: before[each] if each in before and elsewhere.get(before[each], each) == each else own[0]
+        for each, own in asking.items()
     }
 
 
@@ -197,13 +197,14 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     chosen = []
     for group in groups.values():
         if all(math.isinf(trial.validation_loss) for trial in group):
-            title = "/".join(group[0].pair)
+            title = "/".join(group[0].whose[1:])
             raise ValueError(f"every trial of {title} diverged: add lower learning rates to trials.yaml")
         best = min(group, key=lambda trial: (trial.validation_loss, trial.learning_rate))
         rates = [trial.learning_rate for trial in group]
         chosen.append(
             Chosen(
                 setting=best.setting,
+                model=best.model,
                 experiment=best.experiment,
                 method=best.method,
                 learning_rate=best.learning_rate,
@@ -214,5 +215,5 @@ def choose(trials: Iterable[Trial]) -> list[Chosen]:
     return chosen
 
 
-def _order(trial: Trial) -> tuple[str, str, float]:
-    return *trial.pair, trial.learning_rate
+def _order(trial: Trial) -> tuple[str, str, str, float]:
+    return *trial.whose, trial.learning_rate

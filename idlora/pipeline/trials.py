@@ -17,18 +17,19 @@ from idlora.pipeline.typed import typed
 from idlora.records import LEFT_OUT, write_text
 from idlora.records.identity import run_digest
 
-Pair = tuple[str, str]
-"""(experiment, method)"""
+Asking = tuple[str, str, str]
+"""(model, experiment, method): whom rows are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One learning rate of one setting, and what came of it.
 
-    ``experiment`` and ``method`` are for people: the first ones that asked for the setting. ``outcome`` is "done", or
-    "diverged" (the losses are then infinite). ``config`` is the digest of the trial's whole config: a trial of another
-    config is not taken for this one. ``steps`` were trained. ``heldout_loss`` is the mean over the held-out sources of
-    nats a token, None where nobody asked for it. The search fills in the setting of what `run_trial` returns.
+    ``model``, ``experiment`` and ``method`` are for people: the first ones that asked for the setting. ``outcome`` is
+    "done", or "diverged" (the losses are then infinite). ``config`` is the digest of the trial's whole config: a trial
+    of another config is not taken for this one. ``heldout_loss`` is the mean over the held-out sources of nats a token,
+    None where it was not asked for. ``trained`` numbers were trained for ``steps`` in ``seconds``, which are those of
+    `Resources.train_seconds`. The search fills in the setting of what `run_trial` returns.
     """
 
     setting: str = ""
@@ -42,10 +43,11 @@ class Trial:
     steps: int | None = None
     trained: int | None = None
     seconds: float | None = None
+    model: str | None = None
 
     @property
-    def pair(self) -> Pair:
-        return self.experiment, self.method
+    def whose(self) -> Asking:
+        return self.model or "", self.experiment, self.method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +60,11 @@ class Chosen:
     learning_rate: float
     validation_loss: float
     at_edge: bool
+    model: str | None = None
 
     @property
-    def pair(self) -> Pair:
-        return self.experiment, self.method
+    def whose(self) -> Asking:
+        return self.model or "", self.experiment, self.method
 
 
 Row = TypeVar("Row", Trial, Chosen)
@@ -96,6 +99,7 @@ def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) ->
     training, apart = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
     adapted = build_adapted(model, cell.method, cell.train.seed)
     trial = Trial(
+        model=cell.model.name,
         experiment=cell.experiment,
         method=cell.method.name,
         learning_rate=cell.train.learning_rate,

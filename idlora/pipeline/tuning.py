@@ -1,4 +1,4 @@
-"""The learning-rate search: the same trials for every method, scored on validation rows that it does not train on.
+"""The learning-rate search: trials of every method alike, scored on validation rows that they do not train on.
 
 trials.csv holds every trial that was run, chosen.csv the rate with the lowest validation loss for each setting, which
 is what is trained whatever the experiment is called (`idlora.pipeline.rates`); configs read the second through
@@ -16,6 +16,7 @@ from idlora.pipeline.override import override
 from idlora.pipeline.rates import CHOOSING, TrialsPlan, setting, trials_plan
 from idlora.pipeline.request import chosen_names, chosen_tables, known_tables
 from idlora.pipeline.trials import trials_of
+from idlora.pipeline.typed import ConfigError
 from idlora.report import load_grid
 from idlora.report.grid import UNTUNED
 
@@ -62,17 +63,17 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
         rates = plan.few if method in of_few else plan.learning_rates
         first = cell(experiment, method, override("train.learning_rate", rates[0]))
         trials += trials_of(first, rates)
-        if plan.longer and method in plan.longer["methods"]:
-            at = override("train.max_steps", plan.longer["max_steps"])
+        if method in plan.longer_for:
+            at = override("train.max_steps", plan.longer_steps)
             longer.setdefault(setting(first.config), cell(experiment, method, "hparams=paper", at))
-    first = list(plan.longer["methods"] if plan.longer else ())  # the long trials wait for what is chosen for these
-    trials.sort(key=lambda each: first.index(each.method.name) if each.method.name in first else len(first))
-    steps = plan.longer["max_steps"] if plan.longer else None
-    return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=steps)
+    trials.sort(key=lambda each: each.method.name not in plan.longer_for)  # the long trials wait for what these choose
+    return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=plan.longer_steps)
 
 
 def _of_few_rates(plan: TrialsPlan) -> set[str]:
     """The methods of the plan's tables of few rates, and of no other table."""
+    if unknown := set(plan.few_for) - set(known_tables()):
+        raise ConfigError(f"trials.yaml names few_for={min(unknown)}, which is no table: {', '.join(known_tables())}")
     methods = {table: set(load_grid(EXPERIMENTS / table).methods) for table in known_tables()}
     others = set().union(*(own for table, own in methods.items() if table not in plan.few_for))
     return set().union(*methods.values()) - others if plan.few_for else set()

@@ -151,7 +151,7 @@ class Grid:
         """The grid of one scale: without the bases that its kind has no model for, the experiments that they alone
         need, and the methods that its kind has no label for.
 
-        Raises `GridError` where no base is left, or a method that is lacks its reference or the table its subject.
+        Raises `GridError` where no base is left, a method has no reference at the scale, or the table no subject.
         """
         kind = kind_of(scale)
         bases = {base: words for base, words in self.bases.items() if kind in words["model"]}
@@ -184,6 +184,8 @@ class Grid:
         if benchmarks is None:
             return self
         known = dict.fromkeys(column.benchmark for column in self.columns_at(scale))
+        if not benchmarks:
+            raise GridError(f"benchmarks=[] leaves nothing of {self.table}; it shows {', '.join(known)}")
         if unknown := [name for name in benchmarks if name not in known]:
             raise GridError(f"{self.table} shows nothing of benchmarks={unknown[0]}; it shows {', '.join(known)}")
         columns = tuple(column for column in self.columns if column.benchmark in benchmarks)

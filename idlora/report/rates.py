@@ -20,7 +20,7 @@ NEAR = 0.01
 YARDSTICK = "lora"
 """The method from which differences are taken."""
 
-STARTS = ("trained", "a_row_norm", "first_update", "largest_eigenvalue")
+STARTS = ("a_row_norm", "first_update", "largest_eigenvalue")
 """What sharpness.csv knows of a method where its training starts."""
 
 COLUMNS = (
@@ -46,9 +46,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Curve:
-    """The trials of one method, by rising rate."""
+    """The trials of one method, by rising rate, and how many parameters they train (None where it was not counted)."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = ()
+    trained: int | None = None
 
     @property
     def best(self) -> Trial | None:
@@ -95,7 +96,7 @@ def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Cu
             by_method.setdefault(row["method"], []).append(row)
     found = {}
     for method, rows in by_method.items():
-        setting = min(rows, key=lambda row: experiments.index(row["experiment"]))["setting"]
+        first = min(rows, key=lambda row: experiments.index(row["experiment"]))
         own = [
             Trial(
                 rate=float(row["learning_rate"]),
@@ -103,19 +104,20 @@ def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Cu
                 heldout=float(row["heldout_loss"]) if row.get("heldout_loss") else None,
             )
             for row in rows
-            if row["setting"] == setting
+            if row["setting"] == first["setting"]
         ]
-        found[method] = Curve(tuple(sorted(own, key=lambda trial: trial.rate)))
+        trained = int(first["trained"]) if first.get("trained") else None
+        found[method] = Curve(tuple(sorted(own, key=lambda trial: trial.rate)), trained=trained)
     return found
 
 
-def starts(sharpness: Iterable[Row], *, paper_rate: float) -> dict[str, dict[str, float]]:
-    """What sharpness.csv says of each method over all its modules, as means over seeds.
+def starts(sharpness: Iterable[Row], *, base: str, paper_rate: float) -> dict[str, dict[str, float]]:
+    """What sharpness.csv says of each method over all modules of a base, as means over seeds.
 
     Columns `STARTS`. The first update is that at the paper's rate; an eigenvalue that was not found is left out.
     """
     values: dict[str, dict[str, list[float]]] = {}
-    for row in (row for row in sharpness if row["module"] == "all"):
+    for row in (row for row in sharpness if (row["base"], row["module"]) == (base, "all")):
         known = {
             "first_update": math.isclose(float(row["rate"]), paper_rate, rel_tol=1e-6),
             "largest_eigenvalue": row["converged"] == "yes",
@@ -129,35 +131,39 @@ def starts(sharpness: Iterable[Row], *, paper_rate: float) -> dict[str, dict[str
 
 
 def rate_rows(rates: Rates) -> list[dict[str, object]]:
-    """The table, one row a method with the columns `COLUMNS`; what was not measured is empty, a diverged loss "inf"."""
+    """The table, one row a method that has trials or a start, with the columns `COLUMNS`.
+
+    What was not measured is empty, a diverged loss "inf".
+    """
     rows = []
-    for method, curve in rates.curves.items():
+    for method in dict.fromkeys([*rates.curves, *rates.starts]):
+        curve = rates.curves.get(method, Curve())
         best, start = curve.best, rates.starts.get(method, {})
-        longer = rates.longer.get(method, Curve(()))
-        at_best, at_paper = best and best.loss, _loss(curve, rates.paper_rate)
-        unit = rates.curves.get(YARDSTICK, Curve(()))
+        longer, unit = rates.longer.get(method, Curve()), rates.curves.get(YARDSTICK, Curve())
+        at_paper, unit_at_paper = curve.at(rates.paper_rate), unit.at(rates.paper_rate)
+        longer_best, longer_paper = best and longer.at(best.rate), longer.at(rates.paper_rate)
         row = {
             "method": method,
             "method_label": rates.labels.get(method, method),
-            "parameters_trainable": int(start["trained"]) if "trained" in start else None,
+            "parameters_trainable": curve.trained,
             "steps": rates.steps,
             "best_rate": best and f"{best.rate:g}",
             "at_edge": "yes" if best and curve.at_edge else "",
-            "loss_best": at_best,
-            "loss_best_difference": _difference(at_best, unit.best and unit.best.loss, method),
+            "loss_best": best and best.loss,
+            "loss_best_difference": _difference(best, unit.best, method),
             "paper_rate": f"{rates.paper_rate:g}",
-            "loss_paper": at_paper,
-            "loss_paper_difference": _difference(at_paper, _loss(unit, rates.paper_rate), method),
+            "loss_paper": at_paper and at_paper.loss,
+            "loss_paper_difference": _difference(at_paper, unit_at_paper, method),
             "near_lowest": f"{min(curve.near):g}" if curve.near else None,
             "near_highest": f"{max(curve.near):g}" if curve.near else None,
             "a_row_norm": start.get("a_row_norm"),
             "first_update": start.get("first_update"),
             "largest_eigenvalue": start.get("largest_eigenvalue"),
             "longer_steps": rates.longer_steps if longer.trials else "",
-            "longer_best": _loss(longer, best.rate) if best else None,
-            "longer_paper": _loss(longer, rates.paper_rate),
-            "longer_best_heldout": _heldout(longer, best.rate) if best else None,
-            "longer_paper_heldout": _heldout(longer, rates.paper_rate),
+            "longer_best": longer_best and longer_best.loss,
+            "longer_paper": longer_paper and longer_paper.loss,
+            "longer_best_heldout": longer_best and longer_best.heldout,
+            "longer_paper_heldout": longer_paper and longer_paper.heldout,
         }
         rows.append({column: _kept(value) for column, value in row.items()})
     return rows
@@ -226,21 +232,11 @@ def _line(row: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _loss(curve: Curve, rate: float) -> float | None:
-    trial = curve.at(rate)
-    return trial and trial.loss
-
-
-def _heldout(curve: Curve, rate: float) -> float | None:
-    trial = curve.at(rate)
-    return trial and trial.heldout
-
-
-def _difference(loss: float | None, unit: float | None, method: str) -> float | None:
-    finite = None not in (loss, unit) and math.isfinite(loss) and math.isfinite(unit)
-    return loss - unit if finite and method != YARDSTICK else None
+def _difference(trial: Trial | None, unit: Trial | None, method: str) -> float | None:
+    finite = trial and unit and math.isfinite(trial.loss) and math.isfinite(unit.loss)
+    return trial.loss - unit.loss if finite and method != YARDSTICK else None
 
 
 def _kept(value: object) -> object:
-    """As the CSV holds it: floats rounded so that sums in another order print the same, nothing for None."""
-    return "" if value is None else round(value, 6) + 0.0 if isinstance(value, float) else value
+    """As the CSV holds it: floats of six digits, so that sums in another order print the same, nothing for None."""
+    return "" if value is None else float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value

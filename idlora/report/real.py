@@ -143,7 +143,7 @@ def _papers_rate(real: Real) -> str:
     if not {LORA, SUBJECT} <= real.rates.keys() & real.rows.keys():
         return ""
     ours, theirs = real.rates[SUBJECT], real.rates[LORA]
-    noise = 2 * math.hypot(*(float(real.rows[each][f"{COLUMN}_spread"] or 0) for each in (SUBJECT, LORA)))
+    noise = 2 * math.hypot(*(float(real.rows[each].get(f"{COLUMN}_spread") or 0) for each in (SUBJECT, LORA)))
     stand, told = {}, {}
     for rate in ("paper", "best"):
         leads = {
@@ -154,19 +154,19 @@ def _papers_rate(real: Real) -> str:
         pairs = {
             steps: Pair(other=LORA, lead=lead, low=lead - noise, high=lead + noise) for steps, lead in leads.items()
         }
-        stand[rate] = {pair.verdict for pair in pairs.values()}
+        stand[rate] = {steps: pair.verdict for steps, pair in pairs.items()}
         told[rate] = _by_steps(real, pairs)
     if not all(told.values()):
         return ""
-    turned = any({one, other} == {AHEAD, BEHIND} for one in stand["paper"] for other in stand["best"])
+    turned = any({stand["paper"][steps], stand["best"].get(steps)} == {AHEAD, BEHIND} for steps in stand["paper"])
     decides = "decides" if turned else "does not decide"
     best = " and ".join(spelled(float(row["best_rate"])) for row in (ours, theirs))
-    resolved = f", level within {LOSS.text(noise)}, twice such a difference's deviation over seeds" if noise else ""
+    small = f"a lead below {LOSS.text(noise)}, twice its deviation over seeds in held-out loss, would be none"
+    resolved = f"; {small}" if noise else ""
     return (
         f"**The learning rate.** By the loss on validation rows, at the paper's {spelled(float(ours['paper_rate']))} "
-        f"{told['paper']}; at each one's "
-        f"own best ({best}) {told['best']}: the learning rate {decides} who is ahead (one run a "
-        f"rate{resolved}).{_starts(real)}"
+        f"{told['paper']}; at each one's own best ({best}) {told['best']}: the learning rate {decides} who is ahead "
+        f"(one run a rate{resolved}).{_starts(real)}"
     )
 
 
@@ -214,12 +214,11 @@ def _directions(real: Real) -> str:
 
 def _limits(real: Real) -> str:
     row, rate = real.rows[SUBJECT], real.rates.get(SUBJECT, {})
-    model = row["base_label"].partition(" (")[0]
     size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
     steps = f", {rate['steps']} steps" if rate.get("steps") else ""
     return (
-        f"**What it is not.** All this is one model, {model},{size} whose weights were de-quantised from 4 "
-        f"bits{steps}, {row['seeds']} seed{'' if row['seeds'] == '1' else 's'} and held-out loss alone; the embedded "
+        f"**What it is not.** All this is one model{size}, {row['base_label']}{steps}, {row['seeds']} "
+        f"seed{'' if row['seeds'] == '1' else 's'} and held-out loss alone; the embedded "
         "world of the other tables proves that the path works and is no evidence about the paper."
     )
 

@@ -23,10 +23,9 @@ def caption(table: Table) -> str:
     if kind_of(table.scale) == SMALL:
         theirs = " and ".join(base["label"][PAPER] for base in table.grid.bases.values())
         return (
-            f"The small scale: {names} in place of {theirs}, on the paper's tasks, trained for a fraction of its steps "
-            "at learning rates searched for these models. It can show which method is ahead on these models within the "
-            "intervals. It cannot show what the paper's models do: no number here is to be set "
-            f"beside one of the paper's.{several}"
+            f"The small scale: {names} in place of {theirs}, on the paper's tasks, trained for a fraction of its "
+            "steps. It can show which method is ahead there within the intervals. It cannot show what the paper's "
+            f"models do: no number here is to be set beside one of the paper's.{several}"
         )
     are = "is a small model" if len(labels) == 1 else "are small models"
     return (

@@ -132,10 +132,11 @@ def test_a_rate_serves_the_hubs_weights_and_those_of_the_file_in_4_bits_that_the
         }
         return setting(parts | {"model": model | changes})
 
-    assert of() == of(path_or_id="/a/folder", checksum="5" * 64, revision=None)
+    assert of() == of(path_or_id="/a/folder", checksum="5" * 64)
     others = [
         of(path_or_id="/a/folder", checksum="6" * 64),
         of(path_or_id="hub/another"),
+        of(revision="another"),
         of(gguf=None, checksum="5" * 64),
     ]
     assert of() not in others

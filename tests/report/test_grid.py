@@ -108,13 +108,28 @@ def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_exp
         small.at("tiny")
 
 
-def test_a_method_leaves_a_scale_with_its_pair_and_a_reference_never_without(repository):
+def test_a_method_leaves_a_scale_with_its_pair_and_neither_reference_nor_subject_ever_does(grid, repository):
     table7 = load_grid(repository / "experiments" / "table7")
     without = {method: {"embedded": "its"} for method in ("idlora_double", "lora")}
     own = dataclasses.replace(table7, labels=table7.labels | without).at("small")
     assert own.pairs() == table7.pairs()[:3]
     with pytest.raises(GridError, match="reference is 'lora', which is none of the methods"):
         dataclasses.replace(table7, labels=table7.labels | {"lora": {"embedded": "its"}}).at("small")
+    with pytest.raises(GridError, match="subject is 'idlora', which is none of the methods"):
+        dataclasses.replace(grid, labels=grid.labels | {"idlora": {"embedded": "its"}}).at("small")
+
+
+def test_a_grid_of_some_benchmarks_has_their_columns_and_experiments_and_names_the_others_of_its_scale(grid):
+    assert grid.showing(None, "tiny") is grid
+    own = grid.showing(["gsm8k", "humaneval"], "tiny")
+    assert {column.benchmark for column in own.columns} == {"gsm8k", "humaneval"}
+    assert own.experiments == ("gsm8k_llama3", "codealpaca_llama3", "gsm8k_mistral", "codealpaca_mistral")
+    assert own.notes == (*grid.notes, "Not run for this table: hexphi, hexphi_benign, heldout.")
+    assert grid.showing(["gsm8k", "humaneval"], "paper").notes[-1] == "Not run for this table: hexphi, heldout."
+    assert grid.showing(["heldout"], "tiny").experiments == grid.experiments
+    assert grid.showing(["gsm8k", "humaneval", "hexphi", "heldout"], "paper").notes == grid.notes
+    with pytest.raises(GridError, match="table1 shows nothing of benchmarks=mmlu; it shows gsm8k, humaneval, hexphi"):
+        grid.showing(["gsm8k", "mmlu"], "tiny")
 
 
 def test_pairs_have_a_reference_each_and_the_others_are_not_tested(repository):

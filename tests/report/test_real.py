@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_rates import make_real, make_trials
+from made_rates import make_real, make_sharpness, make_trials
 from made_results import make_results, write
 
 from idlora.report.audit import AuditError, audit, judge_all, totals, write_audit
@@ -30,7 +30,9 @@ def make(experiments: Path, **story) -> Path:
     results = experiments.parent / "results"
     shutil.rmtree(results, ignore_errors=True)
     make_real(results, **story)
-    draw_figures(Sources(results, experiments, "small", reference=True), "rates")
+    sources = Sources(results, experiments, "small", reference=True)
+    make_sharpness(sources.sharpness)
+    draw_figures(sources, "rates")
     return results
 
 
@@ -49,11 +51,13 @@ def test_five_sentences_say_who_is_ahead_with_the_tables_numbers(experiments: Pa
     assert "5e-5 ID-LoRA is ahead of LoRA by 0.0500 after 200 steps and by 0.0120 after 1,900 steps;" in rate
     assert "(1.6e-3 and 4e-3) LoRA is ahead of ID-LoRA by 0.0140 after 200 steps and by 0.0180 after 1,900" in rate
     assert "the learning rate decides who is ahead" in rate
+    assert "eigenvalue over what is trained is 270 for ID-LoRA and 3.36 for LoRA, whose rows of A are 0.58 long" in rate
+    assert "where the frozen ones are 5.2." in rate
     assert "picks are ahead of rows at random by 0.0042 [0.0034, 0.0050]" in rows
     assert BEHIND not in rows
     assert "rows are behind frozen Gaussian A by 0.0043" in directions
     assert "it at the same count by 0.0016 [0.0008, 0.0024]" in directions
-    assert "SmolLM2-135M-Instruct (from 4 bits), of 135M parameters" in limits
+    assert "one model of 135M parameters, SmolLM2-135M-Instruct (from 4 bits), 200 steps" in limits
     assert "200 steps, 3 seeds" in limits
     assert "no evidence about the paper" in limits
 
@@ -62,13 +66,14 @@ def test_with_other_numbers_each_sentence_comes_out_the_other_way(experiments: P
     results = make(
         experiments, ahead=("lora", "lora_equal", *ROWS, "idlora_gaussian"), level=("idlora_random", "idlora_no_rb")
     )
-    change_rates(results, "idlora", loss_best="1.08", longer_best="1.0705")
+    change_rates(results, "idlora", loss_best="1.08", longer_best="1.0705", largest_eigenvalue="")
     best, rate, rows, directions, _ = real_sentences(results)
     assert "LoRA is behind ID-LoRA by 0.0140" in best
     assert (
         "(1.6e-3 and 4e-3) ID-LoRA is ahead of LoRA by 0.0140 after 200 steps and ID-LoRA and LoRA are level (" in rate
     )
     assert "the learning rate does not decide who is ahead" in rate
+    assert "Where training starts" not in rate
     assert f"picks are {LEVEL} rows at random (-0.0042 [-0.0094, +0.0010]); {BEHIND} rows in order by" in rows
     assert f"rows are {AHEAD} frozen Gaussian A by 0.0043" in directions
     assert f"{LEVEL} the same method without it at the same count (-0.0016 [" in directions

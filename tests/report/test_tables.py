@@ -217,7 +217,7 @@ def test_at_the_small_scale_other_models_do_the_papers_tasks_and_only_orderings_
     assert "| SmolLM2-135M-Instruct | ID-LoRA |" in above
     assert "| LLaMA-3-8B | ID-LoRA |" in below
     assert "SmolLM2-135M-Instruct in place of LLaMA-3-8B" in above
-    assert "searched for these models" in above
+    assert "trained for a fraction of its steps. It can show" in above
     headings = next(line for line in above.splitlines() if line.startswith("| Model"))
     assert "| GSM8K | HumanEval pass@1 |" in headings
     assert not {"tinyworld", "over_refusal", "matched benign"} & set(

@@ -22,11 +22,8 @@ METHODS, CONTROLS, ABLATION = "table2", "table_controls", "table3"
 SUBJECT = "idlora"
 """Stands in every panel."""
 
-CLOSE = 0.07
-"""Nats above the lowest loss that the second panel shows."""
-
-TALLEST = 0.5
-"""Nats above the lowest loss that the first panel shows."""
+TALLEST = 0.3
+"""Nats above the lowest loss that the first panel shows at least; more where a loss at the paper's rate is higher."""
 
 STACK = 0.045
 """Share of a panel's height between two runs that diverged at one rate."""
@@ -36,8 +33,15 @@ TICKS = 5
 
 
 def has_rates(sources: Sources) -> bool:
-    """Whether there are trials of this scale, so that a report shows them."""
-    return (_folder(sources) / "trials.csv").is_file()
+    """Whether a report has something to show: a trial at the paper's rate, to be set against the best ones.
+
+    Raises `GridError` for a broken grid.
+    """
+    try:
+        rates = find_rates(sources)
+    except Absent:
+        return False
+    return any(curve.at(rates.paper_rate) for curve in rates.curves.values())
 
 
 def find_rates(sources: Sources) -> Rates:
@@ -59,7 +63,7 @@ def find_rates(sources: Sources) -> Rates:
         labels=labels,
         curves=found,
         longer=curves(longer, experiments=experiments),
-        starts=starts(sharpness, paper_rate=paper_rate),
+        starts=starts(sharpness, base=_model(sources), paper_rate=paper_rate),
         steps=_steps(trials, experiments),
         longer_steps=_steps(longer, experiments),
     )
@@ -71,7 +75,7 @@ def write_rate_tables(sources: Sources) -> list[Path]:
 
 
 def rates_figure(sources: Sources) -> Plate:
-    """The panels: the compared methods whole and near the lowest loss, the controls, and the longer runs.
+    """The panels: the compared methods whole and near their best rates, the longer runs, and the controls.
 
     Raises as `find_rates`.
     """
@@ -79,8 +83,10 @@ def rates_figure(sources: Sources) -> Plate:
     compared = _of(rates.curves, sources.grid(METHODS).methods)
     controls = {method: curve for method, curve in rates.curves.items() if method not in compared or method == SUBJECT}
     steps = f" after {rates.steps} steps" if rates.steps else ""
+    names = " and ".join(rates.labels.get(method, method) for method in rates.longer)
     longer = (
-        f"(c) after {rates.longer_steps} steps, at the paper's rate and at the best of the shorter runs; "
+        f"(c) {names} after {rates.longer_steps} steps, at the paper's rate and at the best of the shorter runs, with "
+        "nothing measured between; "
         if rates.longer
         else ""
     )
@@ -89,10 +95,10 @@ def rates_figure(sources: Sources) -> Plate:
         title="Loss on rows kept out of the training, against the learning rate",
         caption=(
             f"Validation loss{steps} in nats a token, lower is better; learning rates on a logarithmic axis. One run a "
-            "point, one seed, no intervals. A large hollow mark is the best rate; × at the upper edge is a run that "
-            "diverged; the vertical line is the paper's rate. "
-            f"(a) the methods of Tables 1 and 2; (b) the same near the lowest loss; {longer}"
-            f"({'d' if rates.longer else 'c'}) ID-LoRA and its controls near their best rates."
+            "point, one seed, no intervals. A large hollow mark is the best rate; a run that diverged is an × at the "
+            "upper edge; the vertical line is the paper's rate. "
+            "(a) the methods of Tables 1 and 2 whose rates were searched; (b) the same near their best rates; "
+            f"{longer}({'d' if rates.longer else 'c'}) ID-LoRA and its controls near their best rates."
         ),
         alt=_alt(rates),
         size=(9.2, 6.2),
@@ -105,18 +111,26 @@ def _folder(sources: Sources) -> Path:
 
 
 def _optional(sources: Sources, path: Path) -> Rows:
-    return sources.rows(path, command="") if path.is_file() else []
+    try:
+        return sources.rows(path, command="")
+    except Absent:
+        return []
 
 
 def _experiments(sources: Sources) -> list[str]:
     """The experiments of the three tables on the controls' model, the controls' own first."""
-    kind, found = kind_of(sources.scale), []
-    (model, *_) = (base["model"][kind] for base in sources.grid(CONTROLS).bases.values())
+    kind, found, model = kind_of(sources.scale), [], _model(sources)
     for table in (CONTROLS, ABLATION, METHODS):
         grid = sources.grid(table)
         of_model = [base for base, words in grid.bases.items() if words["model"][kind] == model]
         found += [grid.experiment(column, base) for column in grid.columns for base in of_model]
     return list(dict.fromkeys(found))
+
+
+def _model(sources: Sources) -> str:
+    """The name of the controls' model."""
+    (model, *_) = (base["model"][kind_of(sources.scale)] for base in sources.grid(CONTROLS).bases.values())
+    return model
 
 
 def _labels(sources: Sources) -> dict[str, str]:
@@ -142,22 +156,22 @@ def _of(curves: Mapping[str, Curve], methods: Iterable[str]) -> dict[str, Curve]
 
 
 def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve]) -> Callable[[Figure], None]:
-    lowest = min((curve.best.loss for curve in compared.values() if curve.best), default=0.0)
-    top, loss = lowest + TALLEST, "validation loss (nats a token)"
+    loss = "validation loss (nats a token)"
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.05])
         panels = upper.subplots(1, 3 if rates.longer else 2)
-        for axes, title, ends in (
-            (panels[0], "(a) the compared methods", (lowest - 0.03 * (top - lowest), top)),
-            (panels[1], "(b) the same, near the lowest loss", (lowest - 0.05 * CLOSE, lowest + CLOSE)),
-        ):
-            _panel(axes, compared, rates, ends=ends)
-            axes.set_title(title, fontweight="normal")
+        _panel(panels[0], compared, rates)
+        _whole(panels[0], compared, rates)
+        panels[0].set_title("(a) the compared methods", fontweight="normal")
+        _panel(panels[1], compared, rates)
+        _near(panels[1], compared, rates)
+        panels[1].set_title("(b) the same, near their best rates", fontweight="normal")
         if rates.longer:
             _late(panels[2], rates)
             panels[2].set_title(f"(c) after {rates.longer_steps} steps", fontweight="normal")
         panels[0].set_ylabel(loss)
+        upper.align_xlabels(panels)
         keys = [_key(method, rates.labels.get(method, method)) for method in compared]
         upper.legend(handles=keys, loc="outside lower center", ncols=len(keys))
         if controls:
@@ -168,22 +182,40 @@ def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve
     return draw
 
 
+def _whole(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Cut a panel to the losses at the paper's rate and what is near the lowest one."""
+    lowest = min((trial.loss for trial in _bests(shown).values()), default=0.0)
+    at_paper = [trial.loss for curve in shown.values() if (trial := curve.at(rates.paper_rate))]
+    highest = max([lowest + TALLEST, *filter(math.isfinite, at_paper)])
+    slack = 0.05 * (highest - lowest)
+    axes.set_ylim(lowest - slack, highest + slack)
+
+
+def _near(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Cut a panel to the best trials: from half the lowest of their rates to twice the highest, and a little above."""
+    if not (bests := _bests(shown).values()):
+        return
+    losses, tried = [trial.loss for trial in bests], [trial.rate for trial in bests]
+    slack = 0.15 * (max(losses) - min(losses)) + 0.005
+    axes.set_ylim(min(losses) - slack, max(losses) + 3 * slack)
+    axes.set_xlim(min(tried) / 2.5, max(tried) * 2.5)
+    _ticks(axes, rates)
+
+
+def _bests(shown: Mapping[str, Curve]) -> dict[str, Trial]:
+    return {method: curve.best for method, curve in shown.items() if curve.best}
+
+
 def _controls(axes: Axes, words: Axes, *, rates: Rates, controls: Mapping[str, Curve]) -> None:
-    """The controls' rates alone, and beside them their names in the order of their lowest losses."""
-    bests = {method: curve.best.loss for method, curve in controls.items() if curve.best}
-    low, high = min(bests.values()), max(bests.values())
-    slack = 0.15 * (high - low) + 0.005
-    _panel(axes, controls, rates, ends=(low - slack, high + 2 * slack))
-    own = [trial.rate for method, curve in controls.items() if method != SUBJECT for trial in curve.trials]
-    if own:
-        axes.set_xlim(min(own) / 1.25, max(own) * 1.25)
-        _ticks(axes, rates)
+    """The controls near their best rates, and beside them their names in the order of their lowest losses."""
+    _panel(axes, controls, rates)
+    _near(axes, controls, rates)
     axes.set_title(f"({'d' if rates.longer else 'c'}) ID-LoRA and its controls", fontweight="normal")
     words.axis("off")
     words.legend(
         handles=[
-            _key(method, f"{loss:.4f}  {rates.labels.get(method, method)}")
-            for method, loss in sorted(bests.items(), key=lambda item: item[1])
+            _key(method, f"{best.loss:.4f}  {rates.labels.get(method, method)}")
+            for method, best in sorted(_bests(controls).items(), key=lambda item: item[1].loss)
         ],
         title="loss at the best rate", loc="center left", bbox_to_anchor=(-0.12, 0.5), fontsize=7, title_fontsize=7,
         labelspacing=0.3, handlelength=1.6, alignment="left",
@@ -194,8 +226,8 @@ def _key(method: str, label: str) -> Line2D:
     return Line2D([], [], color=look(method).colour, marker=look(method).marker, markersize=4, label=label)
 
 
-def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates, *, ends: tuple[float, float]) -> None:
-    """Curves between two losses. Runs that diverged stand at the upper edge, those of one rate one below the other."""
+def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Curves. Runs that diverged stand at the upper edge, those of one rate one below the other."""
     stacked: Counter[float] = Counter()
     for method, curve in shown.items():
         own, order = look(method), 3 if method == SUBJECT else 2
@@ -213,7 +245,6 @@ def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates, *, ends: tuple[
         if curve.best:
             _chosen(axes, method, curve.best)
     _frame(axes, rates)
-    axes.set_ylim(*ends)
 
 
 def _late(axes: Axes, rates: Rates) -> None:
@@ -223,7 +254,10 @@ def _late(axes: Axes, rates: Rates) -> None:
         ends = [trial for trial in (curve.at(rates.paper_rate), short and curve.at(short.rate)) if trial]
         done = [trial for trial in ends if math.isfinite(trial.loss)]
         own = look(method)
-        axes.plot([t.rate for t in done], [t.loss for t in done], color=own.colour, marker=own.marker, markersize=4)
+        axes.plot(
+            [trial.rate for trial in done], [trial.loss for trial in done], color=own.colour, marker=own.marker,
+            markersize=4, linestyle=":",
+        )  # fmt: skip
         if done and short and done[-1] == curve.at(short.rate):
             _chosen(axes, method, done[-1])
     _frame(axes, rates)
@@ -234,7 +268,7 @@ def _chosen(axes: Axes, method: str, trial: Trial) -> None:
     own = look(method)
     axes.plot(
         trial.rate, trial.loss, color=own.colour, marker=own.marker, markersize=7.5, markerfacecolor=PAPER,
-        markeredgewidth=1.5, linestyle="", zorder=4,
+        markeredgewidth=1.5, linestyle="", zorder=5 if method == SUBJECT else 4,
     )  # fmt: skip
 
 

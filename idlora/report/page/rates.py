@@ -8,7 +8,7 @@ from idlora.report.real import listed, real_sentences
 
 
 def rates_sections(sources: Sources) -> list[Section]:
-    """Every trial's loss against its learning rate, and the table; none where no trial has a held-out loss."""
+    """Every trial's loss against its learning rate, and the table; none where no trial has the paper's rate."""
     if not has_rates(sources):
         return []
     command = sources.make("figure_rates")
