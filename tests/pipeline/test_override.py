@@ -93,7 +93,7 @@ ODD = "a (1), [b]={c} 'd' \"e\" #5%$f: ${g} Jürgen"
 @pytest.mark.parametrize(
     ("script", "fewer", "said"),
     [
-        ("tune", ["table=table1", "experiments=gsm8k_llama3", "methods=lora"], "workers=0 try nothing"),
+        ("tune", ["table=table1", "experiments=gsm8k_llama3", "methods=lora"], "workers=0 is no number of processes"),
         ("validate", ["benchmarks=[gsm8k]"], f"{ODD}/data/gsm8k is not there"),
     ],
 )

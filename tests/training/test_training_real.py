@@ -5,7 +5,7 @@ import pytest
 from cells import METHODS, run, schedule
 
 from idlora.data import load_rows
-from idlora.pipeline.tuning import mean_row_loss
+from idlora.pipeline.trials import mean_row_loss
 from idlora.training import DataSpec, build_data, load_finished
 
 pytestmark = pytest.mark.real_data
