@@ -15,7 +15,7 @@ from idlora.records.files import one_sentence
 from idlora.report.grid import SMALL, UNTUNED
 from idlora.report.measures import measure_of
 from idlora.report.rates import spelled
-from idlora.report.reference import reference_folder
+from idlora.report.reference import reference_folder, widest_interval
 
 TABLE, COLUMN = "table_controls", "loss"
 """The table and its column, the mean held-out loss over the sources, that the sentences are made of."""
@@ -250,8 +250,7 @@ def _pairs(tests: Iterable[Row], *, base: str) -> dict[str, Pair]:
     found = {}
     for row in tests:
         if (row["base"], row["reference"], row["column"]) == (base, SUBJECT, COLUMN) and row["method"] != UNTUNED:
-            kind = "seeds_ci" if row["seeds_ci_low"] else "ci"  # a lead is the method's loss less the subject's
-            low, high = float(row[f"{kind}_low"]), float(row[f"{kind}_high"])
+            low, high = widest_interval(row)  # a lead is the method's loss less the subject's
             found[row["method"]] = Pair(other=row["method"], lead=float(row["difference"]), low=low, high=high)
     return found
 

@@ -56,6 +56,12 @@ class Reference:
         return reference_folder(Path("results"), self.scale).as_posix()
 
 
+def widest_interval(test: Mapping[str, str]) -> tuple[float, float]:
+    """The ends of a difference's interval in a row of significance/<table>.csv: over seeds too where there are any."""
+    kind = "seeds_ci" if test["seeds_ci_low"] else "ci"
+    return float(test[f"{kind}_low"]), float(test[f"{kind}_high"])
+
+
 def reference_folder(results: Path, scale: str) -> Path:
     """Where the committed reference of a scale lies; what a user runs lies in results/<scale>."""
     return Path(results) / "reference" / scale

@@ -16,7 +16,7 @@ from idlora.report.audit.ours import Absent, NotMeasured
 from idlora.report.audit.paper import RESULT_TABLES, Lookup, rows
 from idlora.report.audit.quantities import exact
 from idlora.report.grid import SMALL
-from idlora.report.reference import reference_folder
+from idlora.report.reference import reference_folder, widest_interval
 
 TABLES = {f"l{number}": f"table{number}" for number in RESULT_TABLES} | {"lc": "table_controls"}
 """The names of expressions, and the tables behind them."""
@@ -88,8 +88,7 @@ def _signs(path: Path) -> dict[tuple[str, str, str], int]:
     """Of several bases only what all of them agree on is told."""
     found: dict[tuple[str, str, str], int] = {}
     for row in rows(path):
-        kind = "seeds_ci" if row["seeds_ci_low"] else "ci"
-        low, high = float(row[f"{kind}_low"]), float(row[f"{kind}_high"])
+        low, high = widest_interval(row)
         sign = (low > 0) - (high < 0)
         key = row["column"], row["method"], row["reference"]
         sign = sign if found.get(key, sign) == sign else 0
