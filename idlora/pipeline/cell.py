@@ -35,7 +35,8 @@ class Cell:
 
     `config` is what is computed and names the run's folder; launch, tracking, results_dir, data_root, threads,
     batch_size, processes (of evaluation) and the permissions are this machine's affair and are not part of it.
-    `revisions`, of the hub's data sets, are in it through the data's digest.
+    `revisions`, of the hub's data sets, are in it through the data's digest. `trial_steps` are those of the trials that
+    its learning rate comes from, None where they are as long as its own training.
     """
 
     experiment: str
@@ -54,6 +55,7 @@ class Cell:
     revisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = 1
     tracking: TrackingSpec = dataclasses.field(default_factory=TrackingSpec)
+    trial_steps: int | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -66,6 +68,13 @@ class Cell:
         if specs["model"]["tokenizer"] == embedded_tokenizer():
             specs["model"]["tokenizer"] = None  # where it lies is the machine's affair
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
+
+    @property
+    def as_tried(self) -> "Cell":
+        """The cell with as many steps as the trials of its learning rate have."""
+        if self.trial_steps is None:
+            return self
+        return dataclasses.replace(self, train=dataclasses.replace(self.train, max_steps=self.trial_steps))
 
     @property
     def run(self) -> Run:

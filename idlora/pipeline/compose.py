@@ -141,7 +141,8 @@ def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]]) -> 
         return cell
     seed = trials_plan(values["scale"]).seed
     tried = cell if values["seed"] == seed else _as_written(at(seed))
-    return dataclasses.replace(cell, train=dataclasses.replace(cell.train, learning_rate=tuned_rate(tried.config)))
+    rate = tuned_rate(tried.as_tried.config)
+    return dataclasses.replace(cell, train=dataclasses.replace(cell.train, learning_rate=rate))
 
 
 def _as_written(values: Mapping[str, Any]) -> Cell:
@@ -180,6 +181,7 @@ def _as_written(values: Mapping[str, Any]) -> Cell:
             wandb=typed(WandbSpec, values["wandb"], where="wandb"), tensorboard=values["tensorboard"]
         ),
         results_dir=Path(values["results_dir"]),
+        trial_steps=values["trial_steps"],
         **how,
     )
 

@@ -15,7 +15,7 @@ from idlora.pipeline.places import locate_model
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.typed import typed
 from idlora.report.counts import Compared, Count, differing, summary
-from idlora.report.grid import load_grid
+from idlora.report.grid import PAPER, load_grid
 from idlora.report.ordering import PARAMS
 from idlora.training.spec import MethodSpec, ModelSpec
 
@@ -134,8 +134,9 @@ def figure1c() -> dict[str, list[Count]]:
 
 
 def bases() -> list[str]:
-    """The base keys of the tables: those that have a multi-task experiment."""
-    return sorted(path.stem.removeprefix(MULTITASK) for path in (CONFIGS / "experiment").glob(f"{MULTITASK}*.yaml"))
+    """The base keys of the tables that have a model of the paper's."""
+    grids = (load_grid(path.parent) for path in EXPERIMENTS.glob("*/grid.yaml"))
+    return sorted({base for grid in grids for base, words in grid.bases.items() if PAPER in words["model"]})
 
 
 def require_agreement(compared: list[Compared]) -> None:

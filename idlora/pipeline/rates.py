@@ -8,7 +8,7 @@ steps is another setting.
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,26 @@ class TrialsPlan:
     learning_rates: tuple[float, ...]
     seed: int
     validation_rows: int
-    few: tuple[float, ...] = ()
-    few_for: tuple[str, ...] = ()
+    few: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    all_for: tuple[str, ...] = ()
     extensions: int = 0
     longer_steps: int | None = None
     longer_for: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for one, other in (("few", "few_for"), ("longer_steps", "longer_for")):
+        for one, other in (("few", "all_for"), ("longer_steps", "longer_for")):
             if bool(getattr(self, one)) != bool(getattr(self, other)):
                 raise ValueError(f"{one} is {getattr(self, one)} and {other} {getattr(self, other)}: give both or none")
+
+    def rates(self, method: str, kind: str) -> tuple[float, ...]:
+        """The learning rates of a method's first trials; ``kind`` as in configs/method. Raises ValueError for a kind of
+        which the plan says nothing.
+        """
+        if not self.few or method in self.all_for:
+            return self.learning_rates
+        if kind not in self.few:
+            raise ValueError(f"few has no learning rates for {method}, which is of the kind {kind}")
+        return self.few[kind]
 
 
 def trials_plan(scale: str) -> TrialsPlan:

@@ -37,19 +37,22 @@ from idlora.report.render import wide
 from idlora.report.statistics import test_rows
 
 
-def known_tables() -> list[str]:
-    """The tables that are filled from runs: the folders of experiments/ that have a grid."""
-    return sorted(path.parent.name for path in EXPERIMENTS.glob("*/grid.yaml"))
+def known_tables(scale: str | None = None) -> list[str]:
+    """The tables that are filled from runs: the folders of experiments/ that have a grid, or those with cells at a
+    scale.
+    """
+    names = sorted(path.parent.name for path in EXPERIMENTS.glob("*/grid.yaml"))
+    return names if scale is None else [name for name in names if load_grid(EXPERIMENTS / name).is_at(scale)]
 
 
-def chosen_tables(asked: str | Sequence[str]) -> list[str]:
-    """The tables that a config's ``table`` names: one, a list of them, or all.
+def chosen_tables(asked: str | Sequence[str], scale: str) -> list[str]:
+    """The tables that a config's ``table`` names: one, a list of them, or all that have cells at the scale.
 
     Raises `ConfigError` for a table that is none.
     """
     known = known_tables()
     if asked == ALL:
-        return known
+        return known_tables(scale)
     names = [asked] if isinstance(asked, str) else list(asked)
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"there is no table={unknown[0]}; the tables are {', '.join(known)} ({ALL} is all of them)")
@@ -124,7 +127,7 @@ class Request:
                 results_dir=Path(config["results_dir"]),
                 allow_missing=config["allow_missing"],
             )
-            for table in chosen_tables(config["table"])
+            for table in chosen_tables(config["table"], config["scale"])
         ]
 
     @property

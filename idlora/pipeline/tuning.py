@@ -13,8 +13,8 @@ from typing import Any
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import EXPERIMENTS, compose_cell, group_files
 from idlora.pipeline.override import override
-from idlora.pipeline.rates import CHOOSING, TrialsPlan, setting, trials_plan
-from idlora.pipeline.request import chosen_names, chosen_tables, known_tables
+from idlora.pipeline.rates import CHOOSING, setting, trials_plan
+from idlora.pipeline.request import chosen_names, chosen_tables
 from idlora.pipeline.trials import trials_of
 from idlora.pipeline.typed import ConfigError
 from idlora.report import load_grid
@@ -55,28 +55,17 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
             scale=values["scale"],
             seed=plan.seed,
             overrides=["threads=1", "launch=single", *overrides, *more],
-        )
+        ).as_tried
 
-    of_few = _of_few_rates(plan)
     trials, longer = [], {}
     for experiment, method in asked_pairs(values):
-        rates = plan.few if method in of_few else plan.learning_rates
-        first = cell(experiment, method, override("train.learning_rate", rates[0]))
-        trials += trials_of(first, rates)
+        first = cell(experiment, method, override("train.learning_rate", plan.learning_rates[0]))
+        trials += trials_of(first, plan.rates(method, first.method.kind))
         if method in plan.longer_for:
             at = override("train.max_steps", plan.longer_steps)
             longer.setdefault(setting(first.config), cell(experiment, method, "hparams=paper", at))
     trials.sort(key=lambda each: each.method.name not in plan.longer_for)  # the long trials wait for what these choose
     return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=plan.longer_steps)
-
-
-def _of_few_rates(plan: TrialsPlan) -> set[str]:
-    """The methods of the plan's tables of few rates, and of no other table."""
-    if unknown := set(plan.few_for) - set(known_tables()):
-        raise ConfigError(f"trials.yaml names few_for={min(unknown)}, which is no table: {', '.join(known_tables())}")
-    methods = {table: set(load_grid(EXPERIMENTS / table).methods) for table in known_tables()}
-    others = set().union(*(own for table, own in methods.items() if table not in plan.few_for))
-    return set().union(*methods.values()) - others if plan.few_for else set()
 
 
 def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -86,7 +75,7 @@ def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     none, they have what the tables pair them with; one that no table has, but a file of configs/ or --config-dir, has
     all that the tables have. Raises `ConfigError` for a name that is in neither.
     """
-    grids = [load_grid(EXPERIMENTS / table).at(values["scale"]) for table in chosen_tables(values["table"])]
+    grids = [load_grid(EXPERIMENTS / table).at(values["scale"]) for table in chosen_tables(values["table"], values["scale"])]
     pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
     known = {"experiments": dict.fromkeys(e for e, _ in pairs), "methods": dict.fromkeys(m for _, m in pairs)}
     named = {

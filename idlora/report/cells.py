@@ -165,6 +165,8 @@ def gather(
                 if len(found) == len(grid.seeds):
                     filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
     _own_names(filled)
+    for base, name in filled.base_labels.items():
+        filled.base_labels[base] = ", ".join(filter(None, [name, grid.block(base, scale)]))
     return filled
 
 

@@ -90,7 +90,9 @@ class Grid:
     ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
     not tested). ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
     method's label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks
-    has no such rows, see `at`. ``notes`` are sentences to print below the table.
+    has no such rows, see `at`. Of a base that stands in several blocks, each trained in its way, ``block`` says by kind
+    of scale how, and ``like`` names the base whose numbers the paper has. ``notes`` are sentences to print below the
+    table.
     """
 
     table: str
@@ -101,7 +103,7 @@ class Grid:
     experiments: tuple[str, ...]
     methods: tuple[str, ...]
     labels: dict[str, str | dict[str, str]]
-    bases: dict[str, dict[str, dict[str, str]]]
+    bases: dict[str, dict[str, Any]]
     columns: tuple[Column, ...]
     paper: dict[tuple[str, str, str], PaperValue]
     subject: str | None = None
@@ -122,6 +124,8 @@ class Grid:
                 raise GridError(f"bases has a model or a label alone for {unnamed} ({kind})")
         if unnamed := [method for method in self.methods if not any(self._has(method, kind) for kind in KINDS)]:
             raise GridError(f"labels has no word for {unnamed}")
+        if unlike := [name for words in self.bases.values() if (name := words.get("like", "")) not in ("", *self.bases)]:
+            raise GridError(f"bases has one that is like {unlike[0]!r}, which is none of {list(self.bases)}")
         named_kinds = [("bases", words["model"]) for words in self.bases.values()]
         named_kinds += [("labels", words) for words in self.labels.values() if isinstance(words, Mapping)]
         for key, words in named_kinds:
@@ -147,6 +151,10 @@ class Grid:
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
 
+    def is_at(self, scale: str) -> bool:
+        """Whether the table has any cell at the scale."""
+        return any(kind_of(scale) in words["model"] for words in self.bases.values())
+
     def at(self, scale: str) -> "Grid":
         """The grid of one scale: without the bases that its kind has no model for, the experiments that they alone
         need, and the methods that its kind has no label for.
@@ -155,19 +163,22 @@ class Grid:
         """
         kind = kind_of(scale)
         bases = {base: words for base, words in self.bases.items() if kind in words["model"]}
-        if not bases:
+        if not self.is_at(scale):
             raise GridError(f"{self.table} has no base at scale={scale}: its grid.yaml names no model of that kind")
         lost = self._experiments(self.bases.keys() - bases.keys()) - self._experiments(bases.keys())
         methods = tuple(method for method in self.methods if self._has(method, kind))
         reference = self.reference
         if isinstance(reference, Mapping):
             reference = {method: its for method, its in reference.items() if method in methods}
+        alike = {base: words["like"] for base, words in bases.items() if "like" in words}
+        paper = {(base, *key[1:]): value for key, value in self.paper.items() for base in alike if alike[base] == key[0]}
         return replace(
             self,
             bases=bases,
             experiments=tuple(name for name in self.experiments if name not in lost),
             methods=methods,
             reference=reference,
+            paper=self.paper | paper,
         )
 
     def _has(self, method: str, kind: str) -> bool:
@@ -214,6 +225,10 @@ class Grid:
 
     def columns_at(self, scale: str) -> list[Column]:
         return [column for column in self.columns if kind_of(scale) in column.scales]
+
+    def block(self, base: str, scale: str) -> str:
+        """How a base's block is trained at this scale, where it has several; else empty."""
+        return self.bases[base].get("block", {}).get(kind_of(scale), "")
 
     def label(self, method: str, scale: str) -> str:
         """What the table calls a method at this scale."""

@@ -166,7 +166,7 @@ def _paper_markdown(table: Table) -> str:
     headings = {PARAMS: "# params (%)"} if PARAMS in printed else {}
     headings |= {column.id: column.heading[PAPER] for column in table.columns if column.id in printed}
     for base, words in grid.bases.items():
-        for method in grid.methods:
+        for method in grid.methods if PAPER in words["label"] else ():  # of a block like another's, that has them
             numbers = [grid.paper.get((base, method, column)) for column in headings]
             if any(numbers):
                 shown = [

@@ -21,11 +21,13 @@ def caption(table: Table) -> str:
         beside = " Each value stands beside the paper's, with the difference." if table.grid.paper else ""
         return f"{names}: the paper's models and data.{beside}{several}"
     if kind_of(table.scale) == SMALL:
-        theirs = " and ".join(base["label"][PAPER] for base in table.grid.bases.values())
+        theirs = " and ".join(base["label"][PAPER] for base in table.grid.bases.values() if PAPER in base["label"])
+        place = f" in place of {theirs}" if theirs else ""
+        length = ", trained for a fraction of its steps" if theirs else ""
         return (
-            f"The small scale: {names} in place of {theirs}, on the paper's tasks, trained for a fraction of its "
-            "steps. It can show which method is ahead there within the intervals. It cannot show what the paper's "
-            f"models do: no number here is to be set beside one of the paper's.{several}"
+            f"The small scale: {names}{place}, on the paper's tasks{length}. It can show which method is ahead there "
+            "within the intervals. It cannot show what the paper's models do: no number here is to be set beside one of "
+            f"the paper's.{several}"
         )
     are = "is a small model" if len(labels) == 1 else "are small models"
     return (

@@ -37,10 +37,11 @@ def requests(results: Path, *overrides: str) -> list[Request]:
 def test_all_is_every_table_with_a_grid_and_a_table_that_is_none_is_refused() -> None:
     assert {"table1", "table2", "table3", "table7", "table8", "table_controls"} <= set(known_tables())
     assert not {"table4", "table5", "table6"} & set(known_tables())
-    assert chosen_tables("all") == known_tables()
-    assert chosen_tables(["table3", "table1", "table3"]) == ["table3", "table1"]
+    assert chosen_tables("all", "small") == known_tables()
+    assert chosen_tables("all", "tiny") == [name for name in known_tables() if name != "table_longer"], "no cells there"
+    assert chosen_tables(["table3", "table1", "table3"], "tiny") == ["table3", "table1"]
     with pytest.raises(ConfigError, match=r"no table=table9; the tables are table1, .*all"):
-        chosen_tables(["table1", "table9"])
+        chosen_tables(["table1", "table9"], "tiny")
 
 
 def test_experiments_and_methods_are_whole_names_of_the_tables_asked_for() -> None:

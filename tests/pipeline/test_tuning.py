@@ -13,6 +13,7 @@ from idlora.pipeline.cell import Cell, run_cell, train_here
 from idlora.pipeline.compose import EXPERIMENTS, compose_cell
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.rates import CHOOSING, trials_plan
+from idlora.pipeline.request import known_tables
 from idlora.pipeline.search import choose
 from idlora.pipeline.trials import Chosen, Trial, heldout_loss, read_rows, run_trial, trials_of
 from idlora.pipeline.tuning import asked_pairs, asked_trials
@@ -30,8 +31,21 @@ def test_every_method_had_the_same_trials(repository: Path) -> None:
     for row in rows:
         rates.setdefault((row["experiment"], row["method"]), set()).add(float(row["learning_rate"]))
     assert {frozenset(group) for group in rates.values()} == {frozenset(trials_plan("tiny").learning_rates)}
-    grids = [load_grid(path.parent).at("tiny") for path in repository.glob("experiments/*/grid.yaml")]
+    grids = [load_grid(EXPERIMENTS / table).at("tiny") for table in known_tables("tiny")]
     assert set(rates) == {(e, m) for grid in grids for e, m, _ in grid.cells() if m != "base"}
+
+
+def test_a_longer_training_takes_the_rate_of_its_trials_and_is_searched_by_them() -> None:
+    longer, short = (
+        compose_cell(experiment, "idlora", scale="small", seed=0)
+        for experiment in ("multitask_llama3_full", "multitask_llama3")
+    )
+    assert longer.train.learning_rate == short.train.learning_rate
+    assert (longer.train.max_steps, longer.as_tried.train.max_steps) == (None, short.train.max_steps)
+    assert run_digest(longer.as_tried.config) == run_digest(short.config) != run_digest(longer.config)
+    shared = {"table": "all", "experiments": ["multitask_llama3_full"], "methods": ["idlora"], "scale": "small"}
+    asked = asked_trials(shared | {"data_root": None, "results_dir": None, "overrides": []})
+    assert {each.train.max_steps for each in asked.trials} == {200}
 
 
 def test_trials_of_a_cell_differ_in_the_rate_alone(tmp_path: Path) -> None:
@@ -104,14 +118,14 @@ def test_a_name_that_is_nowhere_and_what_trains_nothing_are_refused_with_the_nam
         asked_pairs(asked(methods=[name]))
 
 
-def test_every_method_has_all_rates_and_controls_the_few_around_id_loras_best() -> None:
+def test_some_methods_have_all_rates_and_the_others_the_few_of_their_kind() -> None:
     plan, values = trials_plan("small"), {"table": "all", "experiments": ["multitask_llama3_2_3b"]}
     values |= {"methods": ["idlora", "lora_fa", "fft"], "data_root": None, "results_dir": None, "overrides": []}
     asked = asked_trials(values | {"scale": "small"})
     found: dict[str, list[float]] = {}
     for cell in asked.trials:
         found.setdefault(cell.method.name, []).append(cell.train.learning_rate)
-    assert found == {"idlora": [*plan.learning_rates], "lora_fa": [*plan.few], "fft": [*plan.learning_rates]}
+    assert found == {"idlora": [*plan.learning_rates], "lora_fa": [*plan.few["peft"]], "fft": [*plan.few["full"]]}
     assert next(iter(found)) == "idlora"
     (longer,) = asked.longer.values()
     assert (longer.method.name, longer.train.learning_rate, longer.train.max_steps) == ("idlora", 5e-5, 1900)

@@ -170,6 +170,8 @@ def _papers(grid: Grid) -> list[ResultTable]:
     columns = [column for column in grid.columns if column.id in printed and PAPER in column.heading]
     groups = []
     for base, words in grid.bases.items():
+        if PAPER not in words["label"]:  # a block like another's, that has them
+            continue
         of_base = [method for method in grid.methods if any(key[:2] == (base, method) for key in grid.paper)]
         lines = [
             ResultRow(
