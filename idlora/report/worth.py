@@ -121,7 +121,7 @@ def points_of(
 
     def shown(column: Column) -> list[str | None]:
         asked = column.protocols_at(scale)
-        return [_evaluation(column.benchmark, protocol, everything, evaluations) for protocol in asked]
+        return [_evaluation(column.benchmark, protocol, rows=everything, evaluations=evaluations) for protocol in asked]
 
     sources, asked = shown(loss), [shown(column) for column in columns]
     found = []
@@ -222,7 +222,7 @@ def told(value: float | None, interval: Interval | None) -> str:
 
 
 def _evaluation(
-    benchmark: str, protocol: str | None, rows: Iterable[Row], evaluations: Iterable[Mapping[tuple[str, str], str]]
+    benchmark: str, protocol: str | None, *, rows: Iterable[Row], evaluations: Iterable[Mapping[tuple[str, str], str]]
 ) -> str | None:
     """The name of the evaluation's folder, None where no run has one."""
     for known in evaluations:

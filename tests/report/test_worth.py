@@ -184,7 +184,9 @@ def test_an_interval_is_a_bar_and_chance_a_dashed_line_where_there_is_one(
     assert bars[0][:2] == pytest.approx([middle - 1, middle + 1])
     assert dashed(axes) == []
     assert "chance" not in FIGURES["worth"](small).caption
-    monkeypatch.setattr("idlora.report.grid.Column.chance", 0.25, raising=False)
+    (panel,) = find_panels(small)
+    object.__setattr__(panel.column, "chance", 0.25)
+    monkeypatch.setattr("idlora.report.figures.worth.find_panels", lambda sources: [panel])
     assert dashed(drawn(FIGURES["worth"](small)).axes[0]) == [25]
     assert "A dashed line is chance." in FIGURES["worth"](small).caption
 
