@@ -9,6 +9,7 @@
 #                        (experiments/small)
 # make figure1 figure4   its figures that can be made anew: parameter counts, and quality against them
 # make figure_rates      the losses of the learning-rate search against the rate, one curve a method, and their table
+# make figure_worth      held-out loss against accuracy over all runs, one panel a benchmark, and their table
 # make figure3           time and memory of inference beside the paper's claims, from the GPU's benchmark in results/h200
 # make benchmark         what every method costs on a small model on the CPU: results/cpu
 # make theory            Theorems 1 and 2 simulated on synthetic task matrices
@@ -51,7 +52,7 @@ fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(mo
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup model cells counts tables list tune test lint
-.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls table_longer figure1 figure3 figure4 figure_rates theory audit report pivots sharpness benchmark check plan validate reference rebuild
+.PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls table_longer figure1 figure3 figure4 figure_rates figure_worth theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -98,6 +99,9 @@ figure4: setup
 
 figure_rates: setup
 	$(PY) scripts/figures.py figure=rates scale=$(SCALE)
+
+figure_worth: setup
+	$(PY) scripts/figures.py figure=worth scale=$(SCALE)
 
 theory: setup
 	$(PY) scripts/theory.py

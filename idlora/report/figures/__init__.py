@@ -11,6 +11,7 @@ from idlora.report.figures.rates import has_rates, rates_figure, write_rate_tabl
 from idlora.report.figures.sources import Absent, Rows, Sources, number
 from idlora.report.figures.style import Plate
 from idlora.report.figures.sweeps import clusters, figure4
+from idlora.report.figures.worth import worth_figure, write_worth_tables
 
 FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "figure1": figure1c,
@@ -22,10 +23,14 @@ FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "table8": clusters,
     "table_controls": partial(differences, table="table_controls"),
     "rates": rates_figure,
+    "worth": worth_figure,
 }
 """By the name that a command asks for."""
 
-TABLES: dict[str, Callable[[Sources], list[Path]]] = {"rates": write_rate_tables}
+TABLES: dict[str, Callable[[Sources], list[Path]]] = {
+    "rates": write_rate_tables,
+    "worth": write_worth_tables,
+}
 """What is written with a figure: the table of the same numbers."""
 
 

@@ -24,6 +24,7 @@ from idlora.report.page.exact import (
 from idlora.report.page.rates import rates_sections, real_words
 from idlora.report.page.results import orderings_summary, result_section, tables_of
 from idlora.report.page.words import badge, parted, slug
+from idlora.report.page.worth import worth_sections
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -51,6 +52,7 @@ def build_page(sources: Sources) -> str:
     parts: list[Section] = [
         *rates_sections(sources),
         *(result_section(sources, table) for table in tables_of(sources)),
+        *worth_sections(sources),
         counts_section(sources),
         costs_section(sources),
         hyperparameters_section(sources),

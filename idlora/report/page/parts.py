@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 
 from idlora.report.figures import Absent, Plate, Sources, folder_of
-from idlora.report.page.blocks import DataTable, Details, Missing, Picture
-from idlora.report.page.words import heading
+from idlora.report.page.blocks import DataTable, Details, Missing, Picture, Prose
+from idlora.report.page.words import heading, prose
 
 FOLD = 30
 """Rows above which a table is folded away."""
@@ -30,6 +30,12 @@ def plate(sources: Sources, name: str, drawn: Plate) -> Picture:
         html=Markup(drawn.svg()),
         files=tuple(f"{folder}/{drawn.name}.{kind}" for kind in ("png", "pdf")),
     )
+
+
+def written_table(sources: Sources, name: str, *, command: str) -> Prose:
+    """A table of the scale as its own Markdown has it, under its title. Raises `Absent` where it is not there."""
+    title, _, rest = sources.text(sources.own / "tables" / f"{name}.md", command=command).partition("\n")
+    return Prose(html=prose(rest, caption=title.removeprefix("# ")))
 
 
 def plain_table(rows: Sequence[Mapping[str, str]], *, id: str, caption: str, source: str = "") -> DataTable:

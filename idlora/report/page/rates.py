@@ -2,7 +2,7 @@
 
 from idlora.report.figures import FIGURES, Sources, has_rates
 from idlora.report.page.blocks import Prose, Section
-from idlora.report.page.parts import attempt, plate
+from idlora.report.page.parts import attempt, plate, written_table
 from idlora.report.page.words import prose
 from idlora.report.real import listed, real_sentences
 
@@ -13,7 +13,7 @@ def rates_sections(sources: Sources) -> list[Section]:
         return []
     command = sources.make("figure_rates")
     blocks = attempt(lambda: [plate(sources, "rates", FIGURES["rates"](sources))])
-    blocks += attempt(lambda: [_table(sources, command)])
+    blocks += attempt(lambda: [written_table(sources, "rates", command=command)])
     lead = "What each method does at each learning rate, the paper's and its own best, and what may explain it."
     return [Section(id="rates", title="Learning rates", lead=lead, command=command, blocks=blocks)]
 
@@ -22,8 +22,3 @@ def real_words(sources: Sources) -> Prose | None:
     """What the committed reference of the small scale says; None where there is none."""
     said = real_sentences(sources.results)
     return Prose(html=prose(listed(said))) if said else None
-
-
-def _table(sources: Sources, command: str) -> Prose:
-    title, _, rest = sources.text(sources.own / "tables" / "rates.md", command=command).partition("\n")
-    return Prose(html=prose(rest, caption=title.removeprefix("# ")))

@@ -1,0 +1,226 @@
+"""What a loss is worth: one point a run, read as the tables read it, and intervals that treat a method as one."""
+
+import csv
+import json
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_results import write
+from matplotlib.axes import Axes
+from scipy import stats
+from test_figures import drawn
+
+from idlora.report.collect import COLUMNS
+from idlora.report.figures import FIGURES, Absent, Sources, draw_figures
+from idlora.report.figures.palette import look
+from idlora.report.figures.worth import find_panels
+from idlora.report.page import build_page
+from idlora.report.worth import FEWEST, associated, points_of, told
+
+SOURCES = ("alpaca", "codealpaca", "gsm8k", "gsm8k_test", "humaneval")
+METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
+UNTUNED_LOSS = 4.0
+
+
+def loss_of(method: str, seed: int) -> float:
+    return 1 + 0.1 * METHODS.index(method) + 0.01 * seed
+
+
+def score_of(loss: float) -> float:
+    return 200 - 100 * loss
+
+
+def row(run: str, benchmark: str, protocol: str, metric: str, value: float) -> dict[str, Any]:
+    model, _, method, *seed = run.split("-")
+    names = {"scale": "small", "run": run, "model": model, "model_label": model.title(), "method": method}
+    names |= {"method_label": method.upper(), "seed": seed[0] if seed else "", "status": "done"}
+    names |= {"benchmark": benchmark, "metric": metric, "value": value, "ci_low": value - 1, "ci_high": value + 1}
+    return dict.fromkeys(COLUMNS, "") | names | {"protocol": f"{benchmark}-{protocol}", "protocol_name": protocol}
+
+
+def losses(run: str, mean: float) -> list[dict[str, Any]]:
+    """Every source's loss; the sources differ, so that one alone is not the mean."""
+    shifts = np.linspace(-0.2, 0.2, len(SOURCES))
+    return [
+        row(run, "heldout", source, "nats_per_token", mean + shift)
+        for source, shift in zip(SOURCES, shifts, strict=True)
+    ]
+
+
+def made_rows() -> list[dict[str, Any]]:
+    """Runs whose GSM8K falls by 1 point per 0.01 nats, the untuned base, and one trained on a single task."""
+    rows = []
+    for method, seed in product(METHODS, (0, 1)):
+        run, loss = f"smol-multitask-{method}-{seed}", loss_of(method, seed)
+        rows += losses(run, loss)
+        rows += [row(run, "gsm8k", "0shot", "strict", score_of(loss)), row(run, "gsm8k", "0shot", "flexible", 12)]
+    base = "smol--base"
+    rows += [*losses(base, UNTUNED_LOSS), row(base, "gsm8k", "0shot", "strict", 3)]
+    single = "smol-gsm8k-lora-7"
+    rows += [*losses(single, 0.5)[2:4], row(single, "gsm8k", "0shot", "strict", 77)]
+    return [*rows, dict.fromkeys(COLUMNS, "") | {"run": "smol-multitask-lora-9", "status": "oom"}]
+
+
+@pytest.fixture
+def small(repository: Path, tmp_path: Path) -> Sources:
+    write(tmp_path / "results" / "small" / "metrics.csv", made_rows())
+    return Sources(tmp_path / "results", repository / "experiments", "small")
+
+
+def add(sources: Sources, *rows: dict[str, Any]) -> None:
+    write(sources.own / "metrics.csv", [*made_rows(), *rows])
+
+
+def marks(axes: Axes, method: str, marker: str | None = None) -> set[tuple[float, float]]:
+    found = set()
+    for line in axes.lines:
+        if (line.get_color(), line.get_marker()) == (look(method).colour, marker or look(method).marker):
+            found |= {(round(float(x), 9), round(float(y), 9)) for x, y in zip(*line.get_data(), strict=True)}
+    return found
+
+
+def test_a_point_is_a_run_with_every_source_of_the_mean_loss(small: Sources) -> None:
+    (panel,) = find_panels(small)
+    found = {(point.method, point.seed): point for point in panel.points}
+    assert set(found) == {("base", ""), *product(METHODS, "01")}, "not the run on a single task, nor the one that ended"
+    assert found["dora", "1"].loss == pytest.approx(loss_of("dora", 1))
+    strict = score_of(loss_of("dora", 1))
+    assert found["dora", "1"].scores == {"gsm8k": pytest.approx((strict, strict - 1, strict + 1))}
+
+
+def test_of_several_protocols_the_tables_is_shown_or_else_that_of_the_most_runs(small: Sources) -> None:
+    others = [row(f"smol-multitask-{method}-0", "gsm8k", "8shot", "strict", 7) for method in METHODS[:3]]
+    lone = "smol-multitask-vera-0"
+    add(small, *others, *losses(lone, 1.0), row(lone, "gsm8k", "8shot", "strict", 7))
+    (panel,) = find_panels(small)
+    assert 7 not in {point.scores["gsm8k"][0] for point in panel.points}
+    assert "vera" not in {point.method for point in panel.points}
+    columns = {column.id: column for column in small.grid("table2").columns_at("small")}
+    made = {("gsm8k", "8shot"): "gsm8k-8shot", ("gsm8k", "0shot"): "gsm8k-0shot"}
+    rows = list(csv.DictReader((small.own / "metrics.csv").open(encoding="utf-8")))
+    points = points_of(rows, [columns["gsm8k"]], columns["loss"], scale="small", experiments={}, evaluations=[{}, made])
+    assert {point.method: point.scores["gsm8k"][0] for point in points if point.scores} == dict.fromkeys(
+        (*METHODS[:3], "vera"), 7
+    )
+
+
+def test_a_run_knows_its_experiment_from_its_own_config(small: Sources) -> None:
+    folder = small.own / "runs" / "smol-multitask-lora-0"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"experiment": "longer", "scale": "small"}))
+    (panel,) = find_panels(small)
+    assert {point.run: point.experiment for point in panel.points if point.experiment} == {folder.name: "longer"}
+
+
+def test_of_a_reference_the_points_are_those_of_its_tables(repository: Path) -> None:
+    tiny = Sources(repository / "results", repository / "experiments", "tiny", reference=True)
+    values, experiments = defaultdict(list), defaultdict(set)
+    for panel in find_panels(tiny):
+        for point in panel.points:
+            values[point.model_label, point.method, panel.column.id].append(point.scores[panel.column.id][0])
+            values[point.model_label, point.method, "loss"].append(point.loss)
+            experiments[point.model].add(point.experiment)
+    columns = ("loss", "gsm8k", "mmlu", "commonsenseqa", "pass@1", "pass@5", "pass@10")
+    for table in ("table2", "table_controls"):
+        for line in tiny.table(table):
+            for column in columns:
+                mean = np.mean(values[line["base_label"], line["method"], column])
+                assert float(line[column]) == pytest.approx(mean, abs=0.051 if column != "loss" else 0.000051)
+    assert experiments["gravel"] == {"multitask_llama3_2_3b", ""}
+
+
+def test_rank_correlation_and_slope_are_those_of_the_runs() -> None:
+    x, y = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5), (30.0, 31.0, 20.0, 22.0, 9.0, 10.0)
+    found = associated(x, y, tuple("abcdef"))
+    assert found.rho == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert found.slope == pytest.approx(stats.theilslopes(y, x).slope * 0.01)
+    assert found.rho_interval[0] <= found.rho <= found.rho_interval[1] < 0
+    assert found.slope_interval[0] < found.slope < found.slope_interval[1] < 0
+
+
+def test_more_seeds_of_the_same_methods_make_no_interval_narrower() -> None:
+    x, y = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5), (30.0, 31.0, 20.0, 22.0, 9.0, 19.0)
+    once, thrice = associated(x, y, METHODS), associated(x * 3, y * 3, METHODS * 3)
+    assert thrice.rho_interval == pytest.approx(once.rho_interval)
+    assert associated(x * 3, y * 3, tuple("abcdefghijklmnopqr")).rho_interval[1] < once.rho_interval[1] - 0.05
+
+
+def test_where_all_scores_are_the_same_or_methods_are_few_no_more_is_said_than_is_known() -> None:
+    x = tuple(np.linspace(1, 2, FEWEST).tolist())
+    flat = associated(x, (0.0,) * FEWEST, METHODS[:FEWEST])
+    assert (flat.rho, flat.slope, told(flat.rho, flat.rho_interval)) == (None, 0, "—")
+    few = associated(x, x, ("lora",) * 2 + METHODS[: FEWEST - 2])
+    assert (few.rho, few.rho_interval, few.slope_interval) == (pytest.approx(1), None, None)
+    assert associated((1.0,), (2.0,), ("lora",)).slope is None
+
+
+def test_a_panel_shows_every_run_and_an_untuned_base_far_off_at_its_edge(small: Sources) -> None:
+    axes, *rest = drawn(FIGURES["worth"](small)).axes
+    assert not [each for each in rest if each.get_visible()]
+    expected = {(round(loss_of("dora", seed), 9), round(score_of(loss_of("dora", seed)), 9)) for seed in (0, 1)}
+    assert marks(axes, "dora") == expected
+    ((x, y),) = marks(axes, "base", "*")
+    assert y == 3
+    assert max(map(loss_of, METHODS, (1,) * 6)) < x < axes.get_xlim()[1] < UNTUNED_LOSS
+    assert "4.00 →" in {text.get_text() for text in axes.texts}
+    assert "ρ = -1.00 [-1.00, -1.00], n = 12\n-1.00 [-1.00, -1.00] points per 0.01 nats" in axes.get_title("left")
+
+
+def test_an_interval_is_a_bar_and_chance_a_dashed_line_where_there_is_one(
+    small: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dashed(axes: Axes) -> list[float]:
+        return [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+
+    axes, *_ = drawn(FIGURES["worth"](small)).axes
+    bars = [
+        line.get_ydata() for line in axes.lines if line.get_color() == look("dora").colour and len(line.get_ydata()) > 2
+    ]
+    middle = score_of(loss_of("dora", 0))
+    assert bars[0][:2] == pytest.approx([middle - 1, middle + 1])
+    assert dashed(axes) == []
+    assert "chance" not in FIGURES["worth"](small).caption
+    (panel,) = find_panels(small)
+    object.__setattr__(panel.column, "chance", 0.25)
+    monkeypatch.setattr("idlora.report.figures.worth.find_panels", lambda sources: [panel])
+    assert dashed(drawn(FIGURES["worth"](small)).axes[0]) == [25]
+    assert "A dashed line is chance." in FIGURES["worth"](small).caption
+
+
+def test_models_have_panels_of_their_own_and_a_column_without_a_trained_run_none(small: Sources) -> None:
+    other = "big-multitask-lora-0", "big-multitask-lora-1"
+    big = [each for run in other for each in (*losses(run, 2.0), row(run, "mmlu", "own", "acc", 40))]
+    add(small, *big, row("smol--base", "mmlu", "own", "acc", 25))
+    assert [(panel.model, panel.column.id, len(panel.trained)) for panel in find_panels(small)] == [
+        ("big", "mmlu", 2), ("smol", "gsm8k", 12),
+    ]  # fmt: skip
+
+
+def test_the_tables_beside_the_figure_have_a_row_a_run_and_a_row_a_panel(small: Sources) -> None:
+    written, absent = draw_figures(small, "worth")
+    assert [path.name for path in written] == ["worth.png", "worth.pdf", "worth.csv", "worth.md"]
+    assert not absent
+    runs = list(csv.DictReader((small.own / "tables" / "worth.csv").open(encoding="utf-8")))
+    assert len(runs) == 13
+    own = next(each for each in runs if (each["method"], each["seed"]) == ("lora", "1"))
+    assert (float(own["loss"]), float(own["gsm8k"])) == pytest.approx((1.11, 89))
+    assert (float(own["gsm8k_ci_low"]), float(own["gsm8k_ci_high"])) == pytest.approx((88, 90))
+    line = "| Smol | GSM8K | 12 | 6 | -1.00 [-1.00, -1.00] | -1.00 [-1.00, -1.00] | 1.0000 to 1.5100 | 49.0 to 100.0 |"
+    assert line in (small.own / "tables" / "worth.md").read_text(encoding="utf-8")
+
+
+def test_a_page_has_the_figure_and_its_table_and_none_where_no_run_has_a_score(small: Sources) -> None:
+    draw_figures(small, "worth")
+    page = build_page(small)
+    assert page.index('<section id="worth"') < page.index('id="figure-worth"') < page.index('<section id="counts"')
+    assert "rank correlation with the loss" in page
+    write(small.own / "metrics.csv", [each for each in made_rows() if each["benchmark"] != "gsm8k"])
+    assert 'id="worth"' not in build_page(small)
+    with pytest.raises(
+        Absent, match=r"a score in results/small/metrics\.csv is not there; `make table2 SCALE=small` makes it"
+    ):
+        FIGURES["worth"](small)
