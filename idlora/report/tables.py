@@ -158,7 +158,7 @@ def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
 
 
 def _best(filled: Filled, base: str, column: Column) -> set[str]:
-    """The methods whose printed value is ahead, the untuned base among them; none where all tie, and where none may be."""
+    """The methods whose printed value is ahead, the untuned base among them; none where all tie or none may be."""
     printed = {
         method: column.measure.lead(column.measure.printed(filled.cells[base, method, column.id].mean))
         for method in filled.grid.methods
