@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from idlora.report.measures import Measure, measure_of
+from idlora.report.measures import PERCENT, Measure, measure_of
 
 PAPER, SMALL, EMBEDDED = KINDS = "paper", "small", "embedded"
 UNTUNED = "base"
@@ -44,7 +44,7 @@ class Column:
     of their means. A column ``beside`` is no column of the paper's table: it is tested outside the
     Holm family and takes neither bold nor †; ``note`` says what it is. ``flags`` are what the command that fills a cell
     needs beside the usual. ``scales`` are the kinds of scale (`kind_of`) that have the column. Columns of one measure
-    form a group, and a Holm family.
+    form a group, and a Holm family. ``chance`` is what guessing scores, a fraction: one over the number of choices.
     """
 
     id: str
@@ -57,10 +57,18 @@ class Column:
     note: str = ""
     flags: str = ""
     scales: tuple[str, ...] = (PAPER, SMALL, EMBEDDED)
+    chance: float | None = None
 
     @property
     def measure(self) -> Measure:
         return measure_of(self.metric if isinstance(self.metric, str) else self.metric[0])
+
+    @property
+    def floor(self) -> float | None:
+        """What takes no skill, a fraction: chance, or zero where nothing can be guessed. A loss has none, nor has a
+        column beside the table, on which nobody is called ahead anyway.
+        """
+        return None if self.beside or self.measure.lower_is_better else self.chance or 0.0
 
     def protocols_at(self, scale: str) -> list[str | None]:
         """The names of the protocols that the column shows at this scale; None is the benchmark's first default."""
@@ -140,6 +148,11 @@ class Grid:
                     )
             if without := [kind for kind in column.scales if tasks_of(kind) not in column.heading]:
                 raise GridError(f"column {column.id!r} has no heading for {without}")
+            if column.chance is not None and (column.measure is not PERCENT or not 0 < column.chance < 1):
+                raise GridError(
+                    f"column {column.id!r} has chance={column.chance}; of a score it is a fraction between 0 and 1, "
+                    "such as 0.25 with four choices, and a loss has none"
+                )
         for scale in (PAPER, EMBEDDED):
             for benchmark in {column.benchmark for column in self.columns_at(scale)}:
                 of_benchmark = [each for each in self.columns_at(scale) if each.benchmark == benchmark]
@@ -267,7 +280,7 @@ def load_grid(folder: Path) -> Grid:
     _only(plan, {field.name for field in fields(Grid)} - {"paper"}, path, optional={"subject", "notes"})
     columns = []
     for column in plan["columns"]:
-        optional = {"protocol", "beside", "note", "flags", "scales"}
+        optional = {"protocol", "beside", "note", "flags", "scales", "chance"}
         _only(column, {field.name for field in fields(Column)}, path, optional=optional)
         columns.append(Column(**column | {"scales": tuple(column.get("scales", Column.scales))}))
     lists = {name: tuple(plan.get(name, ())) for name in ("seeds", "experiments", "methods", "notes")}

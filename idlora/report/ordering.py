@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from idlora.report.cells import Cell, Filled, pair
+from idlora.report.floor import CHANCE, ZERO, floor_of
 
 SAME, OPPOSITE, TIE, NOISE, PAPER_TIE, MISSING = (
     "same", "opposite", "tie here", "within noise", "tie in the paper", "missing",
 )  # fmt: skip
-VERDICTS = (SAME, OPPOSITE, NOISE, TIE, PAPER_TIE, MISSING)
+AT_FLOOR = {CHANCE: "at chance", ZERO: "at zero"}
+VERDICTS = (SAME, OPPOSITE, NOISE, TIE, *AT_FLOOR.values(), PAPER_TIE, MISSING)
 PARAMS = "params_pct"
 
 
@@ -20,8 +22,10 @@ class Ordering:
     """One pair of methods on one column. ``ahead`` is the method that the paper has ahead (the first one in a tie).
 
     ``verdict``: "same" or "opposite" where our 95 % interval of the paired difference excludes zero, "within noise"
-    where it does not, "tie here" where ours is exactly zero. ``leaning`` is the sign of ours in the paper's direction
-    (+1 same, -1 opposite, 0 none), whatever the interval says. On `PARAMS` both are counts, without an interval.
+    where it does not, "tie here" where ours is exactly zero; whatever the difference, "at chance" or "at zero" where a
+    trained method of the base is there on this column (`idlora.report.floor`). ``leaning`` is the sign of ours in the
+    paper's direction (+1 same, -1 opposite, 0 none), whatever the interval says. On `PARAMS` both are counts, without
+    an interval.
     """
 
     base: str
@@ -71,6 +75,8 @@ def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str)
         return MISSING, 0
     difference, low, high = _difference(*cells)
     leaning = (difference > 0) - (difference < 0)
+    if floor := floor_of(filled, base, cells[0].column):
+        return AT_FLOOR[floor], leaning
     if not leaning:
         return TIE, 0
     if low <= 0 <= high:

@@ -6,6 +6,7 @@ from typing import Any
 from idlora.records import write_text
 from idlora.report import text
 from idlora.report.collect import write_csv
+from idlora.report.floor import SIGN
 from idlora.report.grid import PAPER, Column, PaperValue
 from idlora.report.intervals import CONFIDENCE
 from idlora.report.measures import PERCENT
@@ -61,7 +62,7 @@ def _markdown_entry(entry: Entry | None) -> str:
         return EMPTY
     value = f"**{shown(entry, entry.value)}**" if entry.best else shown(entry, entry.value)
     beside = beside_paper(entry, "; ") + beside_reference(entry, "; ")
-    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}{beside}"
+    return f"{value}{dagger(entry)}{spread(entry)} {brackets(entry)}{floor(entry)}{beside}"
 
 
 def _differences_markdown(table: Table) -> str:
@@ -114,6 +115,11 @@ def shown(entry: Entry, number: float) -> str:
 def brackets(entry: Entry) -> str:
     """The interval."""
     return f"[{shown(entry, entry.low)}, {shown(entry, entry.high)}]"
+
+
+def floor(entry: Entry) -> str:
+    """The sign of an interval that reaches down to chance or zero, or nothing."""
+    return SIGN if entry.floor else ""
 
 
 def spread(entry: Entry) -> str:
@@ -225,7 +231,7 @@ def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
 
 def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns of the CSV, and a row per method: value, spread, interval, marks; the paper's value at its scale."""
-    parts = ["", "_spread", "_ci_low", "_ci_high", "_best", "_dagger"]
+    parts = ["", "_spread", "_ci_low", "_ci_high", "_floor", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]
     columns = ["base", "base_label", "method", "method_label", "seeds"]
@@ -249,7 +255,7 @@ def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
                 own[column.id] = EMPTY
                 continue
             values = [shown(entry, entry.value), "" if entry.spread is None else shown(entry, entry.spread)]
-            values += [shown(entry, entry.low), shown(entry, entry.high)]
+            values += [shown(entry, entry.low), shown(entry, entry.high), entry.floor]
             values += ["yes" if entry.best else "", "yes" if entry.dagger else ""]
             if table.at_paper_scale:
                 paper = entry.paper
@@ -290,7 +296,7 @@ def escape(words: str) -> str:
     """Plain text for LaTeX: its special characters escaped, and the few others that we write spelled in its way."""
     special = {c: f"\\{c}" for c in "&%$#_{}"} | {
         "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
-        "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---", "±": "$\\pm$",
+        "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---", "±": "$\\pm$", SIGN: "$^\\circ$",
     }  # fmt: skip
     return words.translate(str.maketrans(special))
 
@@ -304,4 +310,4 @@ def _latex_entry(entry: Entry | None) -> str:
         return "---"
     value = f"\\textbf{{{shown(entry, entry.value)}}}" if entry.best else shown(entry, entry.value)
     marks = escape(dagger(entry) + spread(entry))
-    return f"{value}{marks} {{\\tiny {brackets(entry)}}}{escape(beside_paper(entry, '; '))}"
+    return f"{value}{marks} {{\\tiny {brackets(entry)}}}{escape(floor(entry) + beside_paper(entry, '; '))}"

@@ -4,8 +4,9 @@ Unit: an item (a question, a prompt, a problem's pass@k estimate, a row's loss),
 reference on item i, paired by item id and seed; several seeds are averaged within the item first. Beside it the unit
 "seed": the same signed-rank test on each seed's mean difference, which few seeds cannot bring below alpha.
 
-The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead. Everything else stands
-beside it: exact McNemar for 0/1 items, Holm over the table's family, rank-biserial correlation, bootstrap interval.
+The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead. A column at chance or
+zero (`idlora.report.floor`) has none. Everything else stands beside it: exact McNemar for 0/1 items, Holm over the
+table's family, rank-biserial correlation, bootstrap interval.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from idlora.report.cells import Cell, Filled, pair
+from idlora.report.floor import floor_of
 from idlora.report.measures import Measure, measure_of
 
 ZERO_METHOD = "wilcox"
@@ -35,6 +37,7 @@ class Comparison:
     ``seeds_p`` (the test with seeds as units) are None with one seed, ``mcnemar_p`` where items are not 0/1, ``holm_p``
     outside the family, ``detectable`` where these items cannot reach alpha at all; ``reach`` then says so, and is empty
     otherwise. ``scope`` says what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
+    ``floor`` is "chance" or "zero" where a trained method of the base is there on this column: then there is no †.
     """
 
     base: str
@@ -69,6 +72,7 @@ class Comparison:
     family_size: int
     smallest_p: float
     detectable: float | None
+    floor: str
     dagger: bool
     reach: str
     scope: str
@@ -88,6 +92,7 @@ def compare_all(filled: Filled) -> list[Comparison]:
     against = grid.reference if isinstance(grid.reference, str) else "each one's own reference"
     beside = {column.id for column in filled.columns if column.beside}
     for base in grid.bases:
+        floors = {column.id: floor_of(filled, base, column) for column in filled.columns}
         of_base = [
             compare(cell, reference, alpha=grid.alpha)
             for column in filled.columns
@@ -106,8 +111,10 @@ def compare_all(filled: Filled) -> list[Comparison]:
         }
         for each in of_base:
             holm_p, family, size = adjusted.get(id(each), (None, "beside the table", 0))
-            dagger = each.dagger and holm_p is not None
-            comparisons.append(replace(each, holm_p=holm_p, family=family, family_size=size, dagger=dagger))
+            floor = floors[each.column]
+            dagger = each.dagger and holm_p is not None and not floor
+            own = {"holm_p": holm_p, "family": family, "family_size": size, "floor": floor, "dagger": dagger}
+            comparisons.append(replace(each, **own))
     return comparisons
 
 
@@ -156,6 +163,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         family_size=0,
         smallest_p=smallest_p(nonzero),
         detectable=detectable_difference(differences, alpha=alpha),
+        floor="",
         dagger=p < alpha and lead(difference) > 0 and lead(rank_biserial(differences)) > 0,
         reach=_reach(nonzero, alpha=alpha),
         scope=_scope(len(by_seed) if several else 1, alpha=alpha),

@@ -6,6 +6,7 @@ from typing import Any
 
 from idlora.report.cells import Filled
 from idlora.report.collect import write_csv
+from idlora.report.ordering import AT_FLOOR
 from idlora.report.significance import EXACT_UP_TO, POWER, ZERO_METHOD, Comparison, compare_all, p_text
 
 COLUMNS = (
@@ -14,7 +15,7 @@ COLUMNS = (
     "value", "reference_value", "difference", "ci_low", "ci_high", "seeds_ci_low", "seeds_ci_high", "seeds_p",
     "seeds_ahead", "rank_biserial", "nonzero", "wins", "losses",
     "wilcoxon_statistic", "wilcoxon_p", "wilcoxon_method", "zero_method", "mcnemar_p", "holm_p", "family",
-    "family_size", "smallest_p", "detectable_difference", "dagger", "note",
+    "family_size", "smallest_p", "detectable_difference", "floor", "dagger", "note",
 )  # fmt: skip
 
 
@@ -58,13 +59,17 @@ def summary(filled: Filled, comparisons: Iterable[Comparison]) -> str:
                     "",
                     f"{filled.base_labels[base]} · {column.heading_at(filled.scale)} · n = {own[0].items} "
                     f"{own[0].unit}s{_samples(own[0])} · {labels[reference]} "
-                    f"{own[0].measure.text(own[0].reference_value)} {own[0].measure.unit}",
+                    f"{own[0].measure.text(own[0].reference_value)} {own[0].measure.unit}{_floor(own[0])}",
                 ]
                 lines += [f"  {line}" for each in own for line in _sentences(each, labels)]
     lines += ["", *(f"Note: {scope}." for scope in dict.fromkeys(each.scope for each in comparisons))]
     if filled.missing:
         lines += [f"Missing: {len(filled.missing)} cell(s) have no result, and no test."]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _floor(comparison: Comparison) -> str:
+    return f" · {AT_FLOOR[comparison.floor]}: no method is called ahead" if comparison.floor else ""
 
 
 def _samples(comparison: Comparison) -> str:

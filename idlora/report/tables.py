@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idlora.report.cells import Filled, Missing, gather
+from idlora.report.floor import at_floor, floor_of
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, PaperValue, kind_of
 from idlora.report.measures import Measure
 from idlora.report.ordering import PARAMS, Ordering, orderings
@@ -23,7 +24,8 @@ class Entry:
     """One printed value, in its column's measure, with its 95 % interval; ``digits`` stand after the point.
 
     ``spread`` is the standard deviation over seeds, None with one; ``paper`` is None at any scale but the paper's;
-    ``reference`` is what the committed reference prints there, None where that is of other runs or not there.
+    ``reference`` is what the committed reference prints there, None where that is of other runs or not there. ``floor``
+    is "chance" or "zero" where the interval reaches down to it (`idlora.report.floor`), else empty.
     """
 
     value: float
@@ -31,6 +33,7 @@ class Entry:
     high: float
     spread: float | None
     digits: int
+    floor: str
     best: bool
     dagger: bool
     paper: PaperValue | None
@@ -155,13 +158,13 @@ def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
 
 
 def _best(filled: Filled, base: str, column: Column) -> set[str]:
-    """The methods whose printed value is ahead, the untuned base among them; none where all tie, or beside."""
+    """The methods whose printed value is ahead, the untuned base among them; none where all tie or none may be."""
     printed = {
         method: column.measure.lead(column.measure.printed(filled.cells[base, method, column.id].mean))
         for method in filled.grid.methods
         if (base, method, column.id) in filled.cells
     }
-    if column.beside or len(set(printed.values())) < 2:
+    if column.beside or floor_of(filled, base, column) or len(set(printed.values())) < 2:
         return set()
     return {method for method, value in printed.items() if value == max(printed.values())}
 
@@ -180,6 +183,7 @@ def _entry(
         high=high,
         spread=None if cell.spread is None else printed(cell.spread),
         digits=cell.measure.digits,
+        floor=at_floor(cell),
         best=best,
         dagger=dagger,
         paper=filled.grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,

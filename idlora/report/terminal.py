@@ -15,6 +15,7 @@ from idlora.report.render import (
     beside_reference,
     brackets,
     dagger,
+    floor,
     params_text,
     shown,
     spread,
@@ -76,5 +77,5 @@ def _entry(entry: Entry | None) -> Text:
     if entry is None:
         return Text(EMPTY)
     value = Text(shown(entry, entry.value), style="bold" if entry.best else "")
-    below = f"{brackets(entry)}{beside_paper(entry, chr(10))}{beside_reference(entry, chr(10))}"
+    below = f"{brackets(entry)}{floor(entry)}{beside_paper(entry, chr(10))}{beside_reference(entry, chr(10))}"
     return value.append(f"{dagger(entry)}{spread(entry)}\n{below}", "dim")

@@ -1,11 +1,12 @@
 """The sentences around a table: what it shows, what its marks mean, what the scale cannot show."""
 
-from idlora.report.grid import PAPER, SMALL, kind_of
+from idlora.report.floor import CHANCE, SIGN, ZERO, floor_of
+from idlora.report.grid import PAPER, SMALL, Column, kind_of
 from idlora.report.intervals import CONFIDENCE, RESAMPLES
 from idlora.report.measures import PERCENT, Measure
-from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
+from idlora.report.ordering import AT_FLOOR, NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
 from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD, seeds_sentence
-from idlora.report.tables import Table
+from idlora.report.tables import Entry, Table
 
 SPREAD = (
     "Standard deviations: over the seeds of a method, pooled over the methods, and over the methods' means, the "
@@ -51,6 +52,7 @@ def notes(table: Table) -> list[str]:
         f"†: ahead of {reference} with p < {grid.alpha:g} in a Wilcoxon signed-rank test paired by item, two-sided, "
         f"raw, zero differences dropped ({ZERO_METHOD!r}), exact up to {EXACT_UP_TO} differing items. Holm's "
         "correction (scores and held-out losses apart), McNemar's test and effect sizes are in the significance file.",
+        _floor(table),
         "# trained: parameters that are trained; # params (%): trainable / (base + trainable + frozen copies of base "
         "rows), as the paper counts; without the copies in parentheses where that differs.",
         _seeds(table),
@@ -80,6 +82,35 @@ def _held_out(measure: Measure) -> str:
         "how well these rows tell the loss of such rows; how methods differ on the same rows, the differences below "
         "tell. Bits a byte are in metrics.csv."
     )
+
+
+def _floor(table: Table) -> str:
+    """What the sign behind an interval means, and where it leaves nobody ahead; empty where no value has it."""
+    bounds = {}
+    for kind in (CHANCE, ZERO):
+        if own := [each for each in table.columns if any(_at(row.entries[each.id], kind) for row in table.rows)]:
+            bounds[kind] = f"{kind} ({', '.join(map(_bound, own))})"
+    if not bounds:
+        return ""
+    decides = "; the held-out loss decides" if any(measure is not PERCENT for measure in table.groups) else ""
+    found = {
+        name: [column.id for column in table.columns if floor_of(table.filled, base, column)]
+        for base, name in table.filled.base_labels.items()
+    }
+    here = "; ".join(f"{name} ({', '.join(columns)})" for name, columns in found.items() if columns)
+    return (
+        f"{SIGN}: the interval reaches down to {' or '.join(bounds.values())}. On a column where that is so of a "
+        f"trained method no method of its model is called ahead, neither by bold nor by †{decides}. "
+        f"Such columns here: {here or 'none'}."
+    )
+
+
+def _at(entry: Entry | None, kind: str) -> bool:
+    return entry is not None and entry.floor == kind
+
+
+def _bound(column: Column) -> str:
+    return f"{column.id} {100 * column.chance:g} %" if column.chance else column.id
 
 
 def reference_name(table: Table) -> str:
@@ -141,8 +172,10 @@ def ordering_legend() -> str:
     return (
         f"**{SAME}** / **{OPPOSITE}**: ours goes the paper's way / the other way, and the {CONFIDENCE:.0%} interval of "
         "the paired difference leaves zero out (over few seeds it is somewhat too narrow); "
-        f"**{NOISE}**: it does not (+ leans the paper's way, - the other); **{TIE}**: equal here; **{PAPER_TIE}**: the "
-        "paper prints one number twice. Parameter counts have no noise."
+        f"**{NOISE}**: it does not (+ leans the paper's way, - the other); **{TIE}**: equal here; "
+        f"{' / '.join(f'**{verdict}**' for verdict in AT_FLOOR.values())}: on that column the interval of a trained "
+        f"method of the model reaches down to it, and nobody is called ahead; **{PAPER_TIE}**: the paper prints one "
+        "number twice. Parameter counts have no noise."
     )
 
 

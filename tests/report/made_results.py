@@ -20,7 +20,7 @@ TEST = {
     "samples": 1, "seeds": 3, "value": 50, "reference_value": 50, "rank_biserial": 0.1, "nonzero": 40, "wins": 22,
     "losses": 18, "wilcoxon_statistic": 9, "wilcoxon_p": 0.04, "wilcoxon_method": "exact", "zero_method": "wilcox",
     "mcnemar_p": 0.05, "holm_p": 0.4, "family": "of a table", "family_size": 25, "smallest_p": 1e-9,
-    "detectable_difference": 9.1, "dagger": "", "note": "",
+    "detectable_difference": 9.1, "floor": "", "dagger": "", "note": "",
 }  # fmt: skip
 REPORT = """# {title}
 

@@ -10,6 +10,8 @@ import yaml
 from idlora.report.audit import AuditError, judge_all, load_claims
 from idlora.report.audit.claims import COLUMNS, FAILS, HOLDS, KINDS, NOISE, NOT_YET, OPPOSITE, SAME, UNDECIDED, VERDICTS
 from idlora.report.collect import write_csv
+from idlora.report.floor import CHANCE, ZERO
+from idlora.report.ordering import AT_FLOOR
 from idlora.report.ordering import NOISE as PAIR_NOISE
 from idlora.report.ordering import OPPOSITE as PAIR_OPPOSITE
 from idlora.report.ordering import SAME as PAIR_SAME
@@ -166,7 +168,15 @@ def test_without_measurements_every_claim_with_a_counterpart_says_so(judged):
 
 
 @pytest.mark.parametrize(
-    ("pair", "says"), [(PAIR_SAME, SAME), (PAIR_OPPOSITE, OPPOSITE), (PAIR_NOISE, NOISE), (None, NOT_YET)]
+    ("pair", "says"),
+    [
+        (PAIR_SAME, SAME),
+        (PAIR_OPPOSITE, OPPOSITE),
+        (PAIR_NOISE, NOISE),
+        (AT_FLOOR[CHANCE], NOISE),
+        (AT_FLOOR[ZERO], NOISE),
+        (None, NOT_YET),
+    ],
 )
 @pytest.mark.parametrize(
     ("paper_ahead", "expression"),

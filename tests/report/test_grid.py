@@ -163,6 +163,12 @@ def test_a_table_of_our_own_has_no_numbers_of_the_papers(repository):
         ("subject: idlora", "", "subject is None"),
         ("reference: lora", "reference: {idlora: loar}", "reference is 'loar'"),
         ("    metric: pass@5", "    metric: pass@5\n    protocol: raw_t0.2", "some name a protocol and some do not"),
+        (
+            "metric: strict",
+            "metric: strict\n    chance: 25",
+            "column 'gsm8k' has chance=25; of a score it is a fraction",
+        ),
+        ("metric: nats_per_token", "metric: nats_per_token\n    chance: 0.25", "chance=0.25.* and a loss has none"),
         ("table: table1", "include: ../nowhere.yaml\ntable: table1", "nowhere.yaml, which cannot be read"),
     ],
 )

@@ -85,12 +85,12 @@ def test_equal_bests_are_all_bold_and_a_column_of_equals_has_none(small):
 
 
 def test_the_dagger_needs_a_small_p_and_to_be_ahead(small):
-    zeros = [0] * 20
-    six, five = [1] * 6 + [0] * 14, [1] * 5 + [0] * 15
+    few = [0] * 7 + [1] * 13
+    six, five = [1] * 6 + [0] + [1] * 13, [1] * 5 + [0] * 2 + [1] * 13
     daggers = {
-        "six ahead": entry(small("six", lora=zeros, idlora=six), "idlora", "gsm8k").dagger,
-        "five ahead": entry(small("five", lora=zeros, idlora=five), "idlora", "gsm8k").dagger,
-        "six behind": entry(small("behind", lora=six, idlora=zeros), "idlora", "gsm8k").dagger,
+        "six ahead": entry(small("six", lora=few, idlora=six), "idlora", "gsm8k").dagger,
+        "five ahead": entry(small("five", lora=few, idlora=five), "idlora", "gsm8k").dagger,
+        "six behind": entry(small("behind", lora=six, idlora=few), "idlora", "gsm8k").dagger,
     }
     assert daggers == {"six ahead": True, "five ahead": False, "six behind": False}
 

@@ -15,11 +15,14 @@ from typing import Any
 
 from idlora.report.audit.paper import RESULT_TABLES, Lookup, rows
 from idlora.report.audit.quantities import Cell, exact, printed
-from idlora.report.ordering import NOISE, OPPOSITE, PAPER_TIE, SAME, TIE
+from idlora.report.ordering import AT_FLOOR, NOISE, OPPOSITE, PAPER_TIE, SAME, TIE
 from idlora.report.reference import reference_folder
 
 COUNTED, SIMULATED = "exact counts", "simulation"
 _MAIN_KEYS = ("table", "base", "method")
+
+_SIGNS = {SAME: 1, OPPOSITE: -1} | dict.fromkeys((NOISE, TIE, PAPER_TIE, *AT_FLOOR.values()), 0)
+"""The paper's ties keep no verdict of ours; a missing cell is no measurement."""
 
 
 class NotMeasured(Exception):
@@ -30,14 +33,15 @@ class NotMeasured(Exception):
 class OurCell:
     """A cell of a table of ours, known by how it stands to the others of its base and column.
 
-    ``directions`` maps (base, column, left, right) → +1 where left is ahead beyond noise, -1 where right is, else 0.
+    ``directions`` maps (base, column, left, right) → +1 where left is ahead beyond noise, -1 where right is, else 0; 0
+    too on a column at chance or zero, where nobody is.
     """
 
     place: Cell
     directions: Mapping[tuple[str, str, str, str], int]
 
     def compare(self, symbol: str, other: Any) -> bool | None:
-        """``self symbol other``; None within noise. Raises `NotMeasured`, and TypeError for anything but a cell."""
+        """``self symbol other``; None where nobody is ahead. Raises `NotMeasured`, and TypeError for another thing."""
         mine = self.place
         if not isinstance(other, OurCell) or (mine.table, mine.base, mine.column) != _group(other.place):
             raise TypeError(f"{mine} is compared with a cell of its own table, base and column alone, not with {other}")
@@ -103,8 +107,7 @@ def theory_verdicts(results: Path) -> dict[str, list[dict[str, str]]]:
 def _directions(path: Path) -> dict[tuple[str, str, str, str], int]:
     found = {}
     for row in rows(path):
-        # The paper's ties keep no verdict of ours; a missing cell is no measurement.
-        sign = {SAME: 1, OPPOSITE: -1, NOISE: 0, TIE: 0, PAPER_TIE: 0}.get(row["verdict"])
+        sign = _SIGNS.get(row["verdict"])
         if sign is not None:
             found[row["base"], row["column"], row["ahead"], row["behind"]] = sign
             found[row["base"], row["column"], row["behind"], row["ahead"]] = -sign

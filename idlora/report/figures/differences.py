@@ -11,9 +11,11 @@ from idlora.report.figures.palette import look
 from idlora.report.figures.sources import Absent, Rows, Sources, number
 from idlora.report.figures.style import MUTED, PAPER, Plate, signed, wrapped
 from idlora.report.grid import UNTUNED, Column, Grid
+from idlora.report.ordering import AT_FLOOR
 
 ACROSS = 3  # panels side by side
-HEAD, LINE = 0.75, 0.19  # inches of a panel without its lines, and of each line
+HEAD, LINE, TITLE = 0.75, 0.19, 0.15  # inches of a panel without its lines, of each line, of a further line of title
+WIDE = 36  # characters of a panel's title on one line
 
 LABEL = 26
 """Characters of a method's name on one line of the axis."""
@@ -26,6 +28,17 @@ class Line:
     method: str
     label: str
     found: dict[str, str] | None
+
+    @property
+    def floor(self) -> str:
+        """Where a trained method of the base stands on this column, "chance" or "zero": nobody is ahead then."""
+        return self.found.get("floor", "") if self.found else ""
+
+    @property
+    def direction(self) -> int:
+        """+1 where the value is higher beyond noise, -1 where lower, 0 where neither can be said."""
+        low, high = self.widest
+        return 0 if self.floor else (low > 0) - (high < 0)
 
     @property
     def widest(self) -> tuple[float, float]:
@@ -43,7 +56,8 @@ def differences(sources: Sources, table: str) -> Plate:
     lines = {column.id: _lines(grid, rows, column, scale=sources.scale) for column in columns}
     deep = -(-len(columns) // ACROSS)
     across = min(ACROSS, len(columns))
-    height = deep * (HEAD + LINE * len(lines[columns[0].id]))
+    said = {column.id: _floor(lines[column.id]) for column in columns}
+    height = deep * (HEAD + LINE * len(lines[columns[0].id]) + TITLE * max(text.count("\n") for text in said.values()))
     return Plate(
         name=f"{table}_differences",
         title=f"{grid.title.split(':')[0]}: each method against {_reference(grid, sources.scale)}",
@@ -86,7 +100,7 @@ def _drawing(
             axes.set_visible(False)
         for axes, column in zip(panels.flat, columns, strict=False):
             _panel(axes, lines[column.id], column)
-            axes.set_title(wrapped(column.heading_at(scale), 36), fontweight="normal")
+            axes.set_title(wrapped(column.heading_at(scale), WIDE) + _floor(lines[column.id]), fontweight="normal")
             better = ", lower is better" if column.measure.lower_is_better else ""
             axes.set_xlabel(f"difference ({column.measure.points}{better})")
         of_panel = lines[columns[0].id]
@@ -101,6 +115,18 @@ def _drawing(
             axes.set_ylim(len(of_panel) - 0.4, -0.6)
 
     return draw
+
+
+def _floor(lines: list[Line | str]) -> str:
+    """The lines of a panel's title that say of which bases no method is called ahead, each on its own; else empty."""
+    of_base, base = {}, ""
+    for line in lines:
+        if isinstance(line, str):
+            base = f"{line} "
+        elif line.floor:
+            of_base[base] = AT_FLOOR[line.floor]
+    said = (f"{name}{where}: no method is called ahead" for name, where in of_base.items())
+    return "".join(f"\n{wrapped(each, WIDE)}" for each in said)
 
 
 def _panel(axes: Axes, lines: list[Line | str], column: Column) -> None:
@@ -118,8 +144,7 @@ def _panel(axes: Axes, lines: list[Line | str], column: Column) -> None:
         for part, width in (("seeds_ci", 1.0), ("ci", 2.2)):
             if ends := _ends(line.found, part):
                 axes.plot(ends, [height] * 2, color=own.colour, linewidth=width, solid_capstyle="butt")
-        low, high = line.widest
-        face = PAPER if low <= 0 <= high else own.colour
+        face = own.colour if line.direction else PAPER
         axes.plot(
             number(line.found, "difference"), height, color=own.colour, marker=own.marker, markersize=5.5,
             markerfacecolor=face, linestyle="",
@@ -150,21 +175,23 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     seeds = sorted({int(row["seeds"]) for row in rows})
     counted = " or ".join(map(str, seeds))
     several = any(row["seeds_ci_low"] for row in rows)
+    floor = ", or stands where a trained method is at chance or zero" if any(row.get("floor") for row in rows) else ""
     thin = " thin over seeds and items together;" if several else ""
+    plural = "" if counted == "1" else "s"
     return (
         f"Each method minus {_reference(grid, scale)} on the same items; right of zero the method has the higher "
         "value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,"
-        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}. An untuned base's loss is "
-        f"written and not drawn. n = {', '.join(sizes)}; {counted} seed{'' if counted == '1' else 's'} a method."
+        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}{floor}. An untuned base's "
+        f"loss is written and not drawn. n = {', '.join(sizes)}; {counted} seed{plural} a method."
     )
 
 
 def _alt(lines: dict[str, list[Line | str]], grid: Grid, *, scale: str) -> str:
-    above = below = neither = 0
-    for line in (each for of_column in lines.values() for each in of_column if isinstance(each, Line) and each.found):
-        low, high = line.widest
-        above, below, neither = above + (low > 0), below + (high < 0), neither + (low <= 0 <= high)
+    drawn = [each for of_column in lines.values() for each in of_column if isinstance(each, Line) and each.found]
+    floor = sum(bool(each.floor) for each in drawn)
+    above, below, neither = (sum(each.direction == sign for each in drawn) for sign in (1, -1, 0))
+    at_floor = f", {floor} where a trained method is at chance or zero" if floor else ""
     return (
-        f"Dot plot of {above + below + neither} differences from {_reference(grid, scale)}: {above} higher, {below} "
-        f"lower, {neither} with zero inside the interval. The numbers stand in the table of tests."
+        f"Dot plot of {len(drawn)} differences from {_reference(grid, scale)}: {above} higher, {below} lower, "
+        f"{neither - floor} with zero inside the interval{at_floor}. The numbers stand in the table of tests."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from idlora.report.figures import FIGURES, Absent, Rows, Sources, number
+from idlora.report.floor import SIGN
 from idlora.report.grid import PAPER, Column, Grid, PaperValue
 from idlora.report.measures import PERCENT, Measure, measure_of
 from idlora.report.ordering import PARAMS, VERDICTS
@@ -45,7 +46,7 @@ GAPS = "Missing"
 TESTS = (
     "base_label", "method", "reference", "column", "benchmark", "metric", "measure", "items", "samples", "seeds",
     "difference", "over items", "over seeds and items", "rank_biserial", "nonzero", "wins", "losses", "wilcoxon_p",
-    "seeds_p", "holm_p", "mcnemar_p", "detectable_difference", "dagger", "note",
+    "seeds_p", "holm_p", "mcnemar_p", "detectable_difference", "floor", "dagger", "note",
 )  # fmt: skip
 """What the page shows of a table of tests; the file has the rest. The two intervals are put together here."""
 
@@ -153,7 +154,7 @@ def _value(row: Mapping[str, str], of: Column) -> Value | None:
     return Value(
         text=row[column],
         spread=row.get(f"{column}_spread") or "",
-        interval="–".join(ends) if all(ends) else "",
+        interval="–".join(ends) + SIGN * bool(row.get(f"{column}_floor")) if all(ends) else "",
         low=number(row, f"{column}_ci_low") if strip else None,
         high=number(row, f"{column}_ci_high") if strip else None,
         best=row.get(f"{column}_best") == "yes",

@@ -1,0 +1,207 @@
+"""Columns at chance or zero: nobody is called ahead there, in that model's block, and every form of a table says so."""
+
+import csv
+import dataclasses
+import io
+import json
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from made_results import make_results, write
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from idlora.report import build_table, console, latex, load_grid, markdown, summary, write_significance, write_table
+from idlora.report.figures import FIGURES, Sources
+from idlora.report.figures.style import PAPER, RC
+from idlora.report.page.results import result_section
+from idlora.tinyworld.export import export
+
+ITEMS = 100
+BASES = {"llama3": "Pebble", "mistral": "Cobble"}
+
+
+@pytest.fixture
+def at(world, grid):
+    """The word problems as a column with this chance, from how many of `ITEMS` each method has right on each base."""
+
+    def make(chance, *, seeds=(0,), **right):
+        right = {base: right.get(base, right["llama3"]) for base in BASES}
+        narrow = dataclasses.replace(
+            grid,
+            experiments=("gsm8k_llama3", "gsm8k_mistral"),
+            columns=(dataclasses.replace(grid.columns[0], chance=chance),),
+            methods=("base", "lora", "dora", "idlora"),
+            seeds=seeds,
+        )
+        made = world(grid=narrow, name=f"runs of {chance} {right} {seeds}")
+        for base, methods in right.items():
+            for method, counts in methods.items():
+                for seed in seeds if method != "base" else seeds[:1]:
+                    own = counts[seed] if isinstance(counts, tuple) else counts
+                    outcomes = (np.arange(ITEMS) < own).astype(int)[:, None]
+                    made.evaluate(made.run(f"gsm8k_{base}", method, seed=seed, benchmarks=[]), "gsm8k", outcomes)
+        return build_table(narrow, made.root, scale="tiny")
+
+    return make
+
+
+def marks(table, base="llama3"):
+    """For each base's column: who is bold, who has a †, whose interval has the sign, and the column's floor."""
+    entries = {row.method: row.entries["gsm8k"] for row in table.rows if row.base == base}
+    (floor,) = {each.floor for each in table.comparisons if each.base == base}
+    return SimpleNamespace(
+        best=[method for method, each in entries.items() if each.best],
+        dagger=[method for method, each in entries.items() if each.dagger],
+        sign=[method for method, each in entries.items() if each.floor],
+        floor=floor,
+    )
+
+
+CLEAR = {"base": 24, "lora": 50, "dora": 60, "idlora": 90}
+ONE_LOW = CLEAR | {"dora": 30}
+
+
+def test_one_trained_method_at_chance_takes_bold_and_dagger_from_its_block_alone_and_p_stays(at):
+    table = at(0.25, llama3=ONE_LOW, mistral=CLEAR)
+    low, clear = marks(table), marks(table, "mistral")
+    assert (low.best, low.dagger, low.sign, low.floor) == ([], [], ["base", "dora"], "chance")
+    assert (clear.best, clear.dagger, clear.floor) == (["idlora"], ["dora", "idlora"], "")
+    assert clear.sign == ["base"]  # the untuned base alone holds nobody back
+    ps = {(each.base, each.method): each.wilcoxon_p for each in table.comparisons}
+    assert ps["llama3", "idlora"] == ps["mistral", "idlora"] < 1e-6
+    assert all(each.holm_p is not None for each in table.comparisons)
+
+
+def test_below_chance_altogether_is_no_skill_either(at):
+    assert marks(at(0.25, llama3=CLEAR | {"dora": 5})).floor == "chance"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "lora", "floor"),
+    [((0,), 0, "zero"), ((0,), 6, ""), ((0, 1, 2), (0, 1, 0), "zero"), ((0, 1, 2), (9, 9, 9), "")],
+)
+def test_without_chance_a_column_is_held_at_zero(at, seeds, lora, floor):
+    found = marks(at(None, seeds=seeds, llama3={"base": 0, "lora": lora, "dora": 60, "idlora": 90}))
+    assert found.floor == floor
+    assert (found.best, "idlora" in found.dagger) == (([], False) if floor else (["idlora"], True))
+
+
+def test_chance_is_one_over_the_number_of_choices_and_losses_and_columns_beside_have_no_floor(repository, tmp_path):
+    columns = {
+        column.id: column
+        for table in ("table1", "table2")
+        for column in load_grid(repository / "experiments" / table).columns
+    }
+    mmlu = next((export(tmp_path) / "mmlu" / "test").glob("*.csv")).read_text().splitlines()[0]
+    everyday = json.loads((tmp_path / "commonsenseqa" / "validation.jsonl").read_text().splitlines()[0])
+    assert columns["mmlu"].floor == 1 / mmlu.count("choice") == 0.25
+    assert columns["commonsenseqa"].floor == 1 / len(everyday["choices"]["text"]) == 0.2
+    assert {columns[each].floor for each in ("gsm8k", "pass@1", "pass@5", "pass@10", "hexphi")} == {0.0}
+    assert {columns[each].floor for each in ("loss", "loss_gsm8k", "over_refusal")} == {None}
+
+
+def test_every_form_signs_the_interval_and_a_note_says_what_it_means_where_it_occurs(at, tmp_path):
+    table = at(0.25, llama3=ONE_LOW, mistral=CLEAR)
+    out = io.StringIO()
+    Console(file=out, width=200).print(console(table))
+    note = (
+        "°: the interval reaches down to chance (gsm8k 25 %). On a column where that is so of a trained method no "
+        "method of its model is called ahead, neither by bold nor by †. Such columns here: Pebble (gsm8k)."
+    )
+    assert f"- {note}\n" in markdown(table)
+    assert "| 30.0 [21.9, 39.6]° |" in markdown(table)
+    assert "| 50.0 [40.4, 59.6] |" in markdown(table)
+    assert "30.0 {\\tiny [21.9, 39.6]}$^\\circ$ \\\\" in latex(table)
+    assert latex(table).isascii()
+    for shown in (markdown(table), out.getvalue()):
+        assert shown.count("]°") == 3
+    path = next(each for each in write_table(table, tmp_path) if each.name == "table1.csv")
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["gsm8k_floor"] for row in rows] == ["chance", "", "chance", "", "chance", "", "", ""]
+    clear = at(0.25, llama3=CLEAR | {"base": 80})
+    assert "°" not in markdown(clear) + latex(clear)
+    assert "(gsm8k)" not in markdown(at(0.25, llama3=CLEAR)).split("Such columns here: none.")[1].split("\n")[0]
+
+
+def test_the_note_leaves_the_decision_to_the_held_out_loss_where_the_table_has_one(full):
+    grid = dataclasses.replace(
+        full.grid,
+        columns=tuple(dataclasses.replace(each, chance=0.6) for each in full.grid.columns[:1]) + full.grid.columns[6:],
+    )
+    shown = markdown(build_table(grid, full.root, scale="tiny"))
+    assert "neither by bold nor by †; the held-out loss decides. Such columns here: Pebble (gsm8k); Cobble" in shown
+
+
+def test_the_file_of_tests_and_its_summary_name_the_floor(at, tmp_path):
+    table = at(0.25, llama3=ONE_LOW, mistral=CLEAR)
+    write_significance(table.filled, tmp_path / "t.csv", table.comparisons)
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert {(row["base"], row["floor"]) for row in rows} == {("llama3", "chance"), ("mistral", "")}
+    assert all(row["wilcoxon_p"] for row in rows)
+    told = summary(table.filled, table.comparisons)
+    (line,) = [each for each in told.splitlines() if "no method is called ahead" in each]
+    assert line.startswith("Pebble")
+    assert line.endswith("· at chance: no method is called ahead")
+
+
+def test_an_ordering_on_such_a_column_is_none_and_is_counted_apart(at):
+    table = at(0.25, llama3=ONE_LOW, mistral=CLEAR)
+    verdicts = {
+        base: {each.verdict for each in table.orderings if (each.base, each.column) == (base, "gsm8k")}
+        for base in BASES
+    }
+    assert verdicts["llama3"] == {"at chance", "tie in the paper"}
+    assert not {"at chance", "at zero"} & verdicts["mistral"]
+    shown = markdown(table)
+    assert "| paper: ahead; at chance |" in shown
+    told = shown.split("All ")[1].split("\n")[0]
+    assert ", 2 at chance, " in told
+    assert "**at chance** / **at zero**: on that column" in shown
+    zero = at(None, llama3={"base": 0, "lora": 0, "dora": 60, "idlora": 90})
+    assert {each.verdict for each in zero.orderings if each.column == "gsm8k"} == {"at zero", "tie in the paper"}
+
+
+def test_the_figure_of_differences_says_so_in_the_panel_and_fills_no_mark(repository, tmp_path):
+    sources = Sources(*make_results(repository, tmp_path), "tiny")
+    tests = sources.tests("table2")
+    cobble = 1 + len({row["method"] for row in tests})  # the height of its name, below the lines of the other base
+    title, filled = mmlu_panel(FIGURES["table2"](sources))
+    assert "ahead" not in title
+    assert max(filled) > cobble
+    held = [row | {"floor": "chance"} if (row["base"], row["column"]) == ("mistral", "mmlu") else row for row in tests]
+    write(sources.own / "significance" / "table2.csv", held)
+    plate = FIGURES["table2"](sources)
+    title, left = mmlu_panel(plate)
+    assert title.endswith("\nCobble at chance: no method is\ncalled ahead")
+    assert left == {height for height in filled if height < cobble}
+    assert f"{cobble - 1} where a trained method is at chance or zero" in plate.alt
+    assert "or stands where a trained method is at chance or zero" in plate.caption
+
+
+def test_the_page_signs_the_interval_too(repository, tmp_path):
+    sources = Sources(*make_results(repository, tmp_path), "tiny")
+    rows = [row | {"mmlu_floor": "chance" if row["method"] == "dora" else ""} for row in sources.table("table2")]
+    write(sources.own / "tables" / "table2.csv", rows)
+    tables = [each for each in result_section(sources, "table2").blocks[0].blocks if not each.printed]
+    lines = [line for table in tables for _, of_base in table.groups for line in of_base]
+    signed = [
+        (line.method.id, index) for line in lines for index, each in enumerate(line.values) if "°" in each.interval
+    ]
+    assert signed == [("dora", 1)] * 2
+
+
+def mmlu_panel(plate):
+    """The title of the panel, and the heights of its filled marks."""
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=plate.size)
+        FigureCanvasAgg(figure)
+        plate.draw(figure)
+    axes = next(each for each in figure.axes if "MMLU" in each.get_title(loc="left"))
+    marked = [line for line in axes.lines if line.get_marker() not in ("None", "")]
+    filled = [line for line in marked if to_hex(line.get_markerfacecolor()) != PAPER]
+    return axes.get_title(loc="left"), {float(np.ravel(line.get_ydata())[0]) for line in filled}
