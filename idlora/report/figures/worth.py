@@ -143,7 +143,7 @@ def _panel(axes: Axes, panel: Panel, *, losses: tuple[float, float]) -> None:
 
 def _chance(panel: Panel) -> float | None:
     """Percent correct of a guess; None where guessing is hopeless."""
-    chance = getattr(panel.column, "chance", None)
+    chance = panel.column.chance
     return None if chance is None else PERCENT.factor * chance
 
 
