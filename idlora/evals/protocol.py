@@ -26,7 +26,7 @@ class Protocol:
         name: what a person calls it, and no part of what is asked.
         file: of a benchmark of one's own.
         source: of the rows, where the benchmark has several.
-        share: of the source's rows that are asked, where others of them are trained on.
+        share: of the rows that are asked, where others of the source's are trained on, or where not all are asked.
         scoring: "generated" decodes an answer and reads it; "likelihood" takes the most probable of an item's choices,
             and "loss" measures that of its solution: neither decodes anything.
         max_new_tokens: most tokens of an answer; None where none is decoded.
@@ -99,7 +99,9 @@ class Protocol:
         """What scores depend on beside model, prompts and data, as plain values: everything but the name."""
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "file")}
         if self.source is None:
-            del own["source"], own["share"]
+            del own["source"]
+        if self.share is None and self.source is None:
+            del own["share"]
         return own if self.file is None else own | {"file": file_digest(self.file)}
 
     def refuse(self, **unused) -> None:

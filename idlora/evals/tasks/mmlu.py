@@ -1,7 +1,8 @@
 """MMLU: 57 subjects of school, study and trade, four choices each. See `idlora.evals.multiple_choice` for the scores.
 
 The benchmark's score is the mean over all items; each record names its subject for whoever wants the means of those.
-Worked examples are of the question's own subject.
+Worked examples are of the question's own subject. With a `share` only so large a part of the questions is asked, the same
+ones in every copy of the data: those whose text and choices fall lowest by a hash.
 
     <data_root>/mmlu/{dev,test}/SUBJECT_{dev,test}.csv      header question,choice0…choice3,answer (0 to 3)
 
@@ -9,10 +10,12 @@ Source: Hendrycks et al., Measuring Massive Multitask Language Understanding, 20
 (stem, humanities, …).
 """
 
+import copy
 from pathlib import Path
 
 from idlora.data.catalogue import DatasetSpec
 from idlora.data.files import read_table
+from idlora.data.splits import place
 from idlora.evals.multiple_choice import MultipleChoice, question
 
 
@@ -43,6 +46,26 @@ class Mmlu(MultipleChoice):
         grouped_by="subject",
     )
     shown = "dev"
+    share: float | None = None
+
+    def configured(self, protocol):
+        if protocol.share is None or protocol.source is not None:
+            return super().configured(protocol)
+        if not 0 < protocol.share < 1:
+            raise ValueError(f"share={protocol.share} is no part of the questions: give a number between 0 and 1, or null")
+        task = copy.copy(self)
+        task.share = protocol.share
+        return task
+
+    def rows(self, *, root, revisions=None):
+        rows = super().rows(root=root, revisions=revisions)
+        if self.share is None:
+            return rows
+        return [row for row in rows if place((row["question"], "\n".join(row["choices"])), "mmlu") < self.share]
+
+    @property
+    def published_rows(self):
+        return round(super().published_rows * (self.share or 1))
 
     def header(self, row):
         """Their own line, under which every published number was measured."""
