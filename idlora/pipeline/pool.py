@@ -76,8 +76,13 @@ def run_jobs(
                         waiting.appendleft(len(jobs))
                         jobs.append(job)
                         names.append(name)
-                if crew[slot].left or (crew[slot].job is None and not waiting):
+                if crew[slot].left:
                     crew.pop(slot).stop()
+            idle = [
+                slot for slot, worker in crew.items() if worker.job is None
+            ]  # of a round in which fewer jobs were left, too
+            for slot in [] if waiting else idle:
+                crew.pop(slot).stop()
     finally:
         _stop_all(crew)
 
