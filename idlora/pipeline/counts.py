@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, compose, method_spec, plain
+from idlora.pipeline.compose import EXPERIMENTS, compose, method_spec, plain
 from idlora.pipeline.places import locate_model
 from idlora.pipeline.shell import NotComplete
 from idlora.pipeline.typed import typed

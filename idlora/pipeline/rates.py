@@ -53,9 +53,12 @@ class TrialsPlan:
         """
         if not self.few or method in self.all_for:
             return self.learning_rates
-        if kind not in self.few:
-            raise ValueError(f"few has no learning rates for {method}, which is of the kind {kind}")
-        return self.few[kind]
+        if not (rates := self.few.get(kind)):
+            raise ValueError(
+                f"few has no learning rates for {method}, which is of the kind {kind}: add some in "
+                f"{TUNING / 'trials.yaml'}, or add {method} to all_for"
+            )
+        return rates
 
 
 def trials_plan(scale: str) -> TrialsPlan:

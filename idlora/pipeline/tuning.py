@@ -16,7 +16,6 @@ from idlora.pipeline.override import override
 from idlora.pipeline.rates import CHOOSING, setting, trials_plan
 from idlora.pipeline.request import chosen_names, chosen_tables
 from idlora.pipeline.trials import trials_of
-from idlora.pipeline.typed import ConfigError
 from idlora.report import load_grid
 from idlora.report.grid import UNTUNED
 
@@ -75,7 +74,8 @@ def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     none, they have what the tables pair them with; one that no table has, but a file of configs/ or --config-dir, has
     all that the tables have. Raises `ConfigError` for a name that is in neither.
     """
-    grids = [load_grid(EXPERIMENTS / table).at(values["scale"]) for table in chosen_tables(values["table"], values["scale"])]
+    scale = values["scale"]
+    grids = [load_grid(EXPERIMENTS / table).at(scale) for table in chosen_tables(values["table"], scale)]
     pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
     known = {"experiments": dict.fromkeys(e for e, _ in pairs), "methods": dict.fromkeys(m for _, m in pairs)}
     named = {

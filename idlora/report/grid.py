@@ -132,9 +132,10 @@ class Grid:
                 raise GridError(f"bases has a model or a label alone for {unnamed} ({kind})")
         if unnamed := [method for method in self.methods if not any(self._has(method, kind) for kind in KINDS)]:
             raise GridError(f"labels has no word for {unnamed}")
-        if unlike := [name for words in self.bases.values() if (name := words.get("like", "")) not in ("", *self.bases)]:
+        alike = [words["like"] for words in self.bases.values() if "like" in words]
+        if unlike := [base for base in alike if base not in self.bases]:
             raise GridError(f"bases has one that is like {unlike[0]!r}, which is none of {list(self.bases)}")
-        named_kinds = [("bases", words["model"]) for words in self.bases.values()]
+        named_kinds = [("bases", words.get(part, {})) for words in self.bases.values() for part in ("model", "block")]
         named_kinds += [("labels", words) for words in self.labels.values() if isinstance(words, Mapping)]
         for key, words in named_kinds:
             if unknown := sorted(words.keys() - set(KINDS)):
@@ -177,14 +178,18 @@ class Grid:
         kind = kind_of(scale)
         bases = {base: words for base, words in self.bases.items() if kind in words["model"]}
         if not self.is_at(scale):
-            raise GridError(f"{self.table} has no base at scale={scale}: its grid.yaml names no model of that kind")
+            others = " or ".join(each for each in KINDS if self.is_at(each))
+            raise GridError(
+                f"{self.table} has no cells at scale={scale}: the models in its grid.yaml are for the kind of scale "
+                f"{others}; ask for it at such a scale, or leave it out"
+            )
         lost = self._experiments(self.bases.keys() - bases.keys()) - self._experiments(bases.keys())
         methods = tuple(method for method in self.methods if self._has(method, kind))
         reference = self.reference
         if isinstance(reference, Mapping):
             reference = {method: its for method, its in reference.items() if method in methods}
-        alike = {base: words["like"] for base, words in bases.items() if "like" in words}
-        paper = {(base, *key[1:]): value for key, value in self.paper.items() for base in alike if alike[base] == key[0]}
+        alike = [(base, words["like"]) for base, words in bases.items() if "like" in words]
+        paper = {(base, *key[1:]): value for key, value in self.paper.items() for base, its in alike if its == key[0]}
         return replace(
             self,
             bases=bases,

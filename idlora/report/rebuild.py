@@ -14,7 +14,7 @@ from idlora.records.archive import unpack
 from idlora.report.audit import audit, write_audit
 from idlora.report.cells import gather
 from idlora.report.collect import collect_metrics
-from idlora.report.figures import FIGURES, Sources, draw_figures, folder_of, has_rates
+from idlora.report.figures import Sources, draw_figures, figures_of, folder_of, has_rates
 from idlora.report.grid import SMALL
 from idlora.report.page import write_page
 from idlora.report.page.provenance import write_provenance
@@ -81,7 +81,7 @@ def _build(sources: Sources, runs: Path) -> None:
         _write_table(sources, reference, table=table, runs=runs)
     collect_metrics(runs, folder / "metrics.csv", scale=sources.scale)
     write_provenance(runs, folder / "provenance.json", scale=sources.scale)
-    for name in FIGURES:
+    for name in figures_of(sources):
         if folder_of(name, sources) == folder / "figures" and (name != "rates" or has_rates(sources)):
             draw_figures(sources, name)
     write_audit(audit(sources.experiments, sources.results, scale=sources.scale), sources.results / "audit")

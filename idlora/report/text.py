@@ -16,7 +16,9 @@ SPREAD = (
 
 def caption(table: Table) -> str:
     """One paragraph: whose models and tasks these are, how many seeds, and what the scale can and cannot show."""
-    labels, seeds = list(table.filled.base_labels.values()), table.grid.seeds
+    blocks = {base: f", {table.grid.block(base, table.scale)}" for base in table.grid.bases}
+    labels = list(dict.fromkeys(name.removesuffix(blocks[base]) for base, name in table.filled.base_labels.items()))
+    seeds = table.grid.seeds
     names, several = " and ".join(labels), f" Means over {len(seeds)} seeds." if len(seeds) > 1 else ""
     if table.at_paper_scale:
         beside = " Each value stands beside the paper's, with the difference." if table.grid.paper else ""
@@ -27,8 +29,8 @@ def caption(table: Table) -> str:
         length = ", trained for a fraction of its steps" if theirs else ""
         return (
             f"The small scale: {names}{place}, on the paper's tasks{length}. It can show which method is ahead there "
-            "within the intervals. It cannot show what the paper's models do: no number here is to be set beside one of "
-            f"the paper's.{several}"
+            "within the intervals. It cannot show what the paper's models do: no number here is to be set beside one "
+            f"of the paper's.{several}"
         )
     are = "is a small model" if len(labels) == 1 else "are small models"
     return (

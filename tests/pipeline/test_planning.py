@@ -11,8 +11,10 @@ from rich.console import Console
 from idlora.pipeline.compose import cell_from_config, compose, compose_cell, plain
 from idlora.pipeline.listing import show, standings
 from idlora.pipeline.preflight import NotReady, require
-from idlora.pipeline.request import Request, chosen_names, chosen_tables, known_tables
+from idlora.pipeline.request import Request, chosen_names, chosen_tables, known_tables, plan_all
+from idlora.pipeline.shell import shows_traceback
 from idlora.pipeline.table import Plan, distinct, fill
+from idlora.pipeline.tuning import asked_pairs
 from idlora.pipeline.typed import ConfigError
 from idlora.report.grid import GridError
 
@@ -42,6 +44,22 @@ def test_all_is_every_table_with_a_grid_and_a_table_that_is_none_is_refused() ->
     assert chosen_tables(["table3", "table1", "table3"], "tiny") == ["table3", "table1"]
     with pytest.raises(ConfigError, match=r"no table=table9; the tables are table1, .*all"):
         chosen_tables(["table1", "table9"], "tiny")
+
+
+def test_a_table_without_cells_at_a_scale_is_refused_by_name_in_one_sentence_with_the_way_out(results: Path) -> None:
+    values = {"table": "table_longer", "scale": "tiny", "experiments": None, "methods": None}
+    for ask in (
+        lambda: plan_all(requests(results, "table=[table3,table_longer]", "scale=tiny")),
+        lambda: [request.plan() for request in requests(results, "table=table_longer", "scale=paper")],
+        lambda: asked_pairs(values),
+    ):
+        with pytest.raises(
+            GridError, match=r"table_longer has no cells at scale=\w+: .* kind of scale small;"
+        ) as refused:
+            ask()
+        assert not shows_traceback(refused.value)
+        assert "\n" not in str(refused.value)
+    assert requests(results, "table=table_longer", "scale=small")[0].grid().experiments == ("multitask_llama3_full",)
 
 
 def test_experiments_and_methods_are_whole_names_of_the_tables_asked_for() -> None:

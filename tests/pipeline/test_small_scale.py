@@ -34,6 +34,8 @@ RATE = "train.learning_rate=1.0e-3"
 
 GPU = 24e9
 
+LONGER, PAPER_RATE = "multitask_llama3_full", "multitask_llama3_paper_rate"
+
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cell]:
@@ -79,11 +81,16 @@ def test_every_cell_is_estimated_to_fit_a_gpu_of_24_gb(kinds) -> None:
             assert kind.fitting(GPU) is not None, kind.title
 
 
-def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate(cells) -> None:
+def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate_unless_its_table_is_of_longer_training(
+    cells,
+) -> None:
     for (experiment, _), cell in cells.items():
         assert cell.data_root is None
         assert cell.data.limit is None
-        assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
+        if experiment == LONGER:
+            assert (cell.train.max_steps, cell.train.epochs) == (None, 2)
+        else:
+            assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
         assert (cell.train.batch_size, cell.data.max_length) == (32, 512)
         assert all(protocol.limit == (400 if protocol.scoring == "loss" else None) for protocol in cell.protocols)
         assert "hexphi_benign" not in [protocol.benchmark for protocol in cell.protocols]
@@ -96,11 +103,23 @@ def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate(cells) -> 
         assert asked[experiment, "small"].train.learning_rate == asked[experiment, "paper"].train.learning_rate
 
 
-def test_every_table_has_one_block_and_the_experiments_of_one_base() -> None:
+def test_every_table_has_the_experiments_of_one_base_and_table_2_that_base_at_the_papers_rate_too() -> None:
     for grid in GRIDS:
-        (words,) = grid.bases.values()
-        assert (words["model"]["small"], words["label"]["small"]) == ("smollm2_135m", "SmolLM2-135M-Instruct")
-    assert {grid.table: grid.experiments for grid in GRIDS}["table2"] == ("multitask_llama3",)
+        for words in grid.bases.values():
+            assert (words["model"]["small"], words["label"]["small"]) == ("smollm2_135m", "SmolLM2-135M-Instruct")
+    assert {grid.table for grid in GRIDS if len(grid.bases) > 1} == {"table2"}
+    assert {grid.table: grid.experiments for grid in GRIDS}["table2"] == ("multitask_llama3", PAPER_RATE)
+
+
+def test_a_block_at_the_papers_rate_has_it_for_every_method_and_else_the_cells_of_the_other_block() -> None:
+    papers = compose_cell("multitask_llama3", "idlora", scale="paper", seed=0).train.learning_rate
+    for method in ("fft", "lora", "idlora"):
+        block, other = (
+            compose_cell(experiment, method, scale="small", seed=1, overrides=more)
+            for experiment, more in ((PAPER_RATE, []), ("multitask_llama3", [f"train.learning_rate={papers}"]))
+        )
+        assert block.train.learning_rate == papers
+        assert block.run.name == other.run.name
 
 
 def test_tables_on_different_bases_of_the_paper_share_their_runs() -> None:

@@ -15,6 +15,7 @@ from idlora.pipeline.progress import Silent
 from idlora.pipeline.rates import CHOOSING, trials_plan
 from idlora.pipeline.request import known_tables
 from idlora.pipeline.search import choose
+from idlora.pipeline.shell import shows_traceback
 from idlora.pipeline.trials import Chosen, Trial, heldout_loss, read_rows, run_trial, trials_of
 from idlora.pipeline.tuning import asked_pairs, asked_trials
 from idlora.pipeline.typed import ConfigError
@@ -75,14 +76,19 @@ def test_the_committed_choices_follow_from_the_committed_trials_and_lie_inside_t
 def test_the_small_tables_that_were_searched_take_their_rates_from_the_hubs_model_too() -> None:
     """Trials ran on the weights in 4 bits and on copies of the data; a user may have the hub's."""
     rates = {}
-    for table in ("table3", "table_controls"):
+    for table in ("table2", "table3", "table_controls", "table_longer"):
         grid = load_grid(EXPERIMENTS / table).at("small")
         for experiment, method, seed in grid.cells():
+            if experiment == "multitask_llama3_paper_rate":  # none of its rates is searched
+                continue
             cell = compose_cell(experiment, method, scale="small", seed=seed)
             assert cell.model.path_or_id == "HuggingFaceTB/SmolLM2-135M-Instruct"
-            rates[method] = cell.train.learning_rate
+            assert rates.setdefault(method, cell.train.learning_rate) == cell.train.learning_rate
     chosen = read_rows(EXPERIMENTS / "tuning/small/chosen.csv", Chosen)
     assert rates == {"base": None} | {each.method: each.learning_rate for each in chosen}
+
+
+PLACES = {"data_root": None, "results_dir": None, "overrides": []}
 
 
 def asked(**named) -> dict[str, object]:
@@ -130,6 +136,21 @@ def test_some_methods_have_all_rates_and_the_others_the_few_of_their_kind() -> N
     (longer,) = asked.longer.values()
     assert (longer.method.name, longer.train.learning_rate, longer.train.max_steps) == ("idlora", 5e-5, 1900)
     assert asked.trials[0].data.validation_rows == longer.data.validation_rows == plan.validation_rows
+
+
+def test_a_kind_of_method_without_learning_rates_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = trials_plan("small")
+    assert replace(plan, few={}, all_for=()).rates("fft", "full") == plan.rates("lora", "peft") == plan.learning_rates
+    for few in ({"peft": (1e-3,)}, {"peft": (1e-3,), "full": ()}):
+        monkeypatch.setattr("idlora.pipeline.tuning.trials_plan", lambda _, few=few: replace(plan, few=few))
+        with pytest.raises(
+            ValueError, match=r"few has no learning rates for fft, .* kind full: add some in"
+        ) as refused:
+            asked_trials(asked(scale="small", table="table2", methods=["fft"]) | PLACES)
+        assert not shows_traceback(refused.value)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="all_for \\(\\): give both or none"):
+        replace(plan, all_for=())
 
 
 def test_a_trial_has_the_held_out_loss_of_the_table(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from idlora.report.reference import RECORDS, Made, write_reference
 
 MODELS = {
     "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble"), "llama3_2_3b": ("gravel", "Gravel")},
-    "small": dict.fromkeys(("llama3", "llama3_2_3b"), ("smollm2_135m", "SmolLM2-135M-Instruct")),
+    "small": dict.fromkeys(
+        ("llama3", "llama3_paper_rate", "llama3_full", "llama3_2_3b"), ("smollm2_135m", "SmolLM2-135M-Instruct")
+    ),
     "paper": {
         "llama3": ("llama3_8b", "LLaMA-3-8B"),
         "mistral": ("mistral_7b", "Mistral-7B"),

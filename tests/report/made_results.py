@@ -13,7 +13,7 @@ from idlora.report.costs import write_costs
 from idlora.report.grid import Column, Grid, kind_of, load_grid
 from idlora.report.ordering import VERDICTS
 
-TABLES = ("table1", "table2", "table3", "table7", "table8", "table_controls")
+TABLES = ("table1", "table2", "table3", "table7", "table8", "table_controls", "table_longer")
 SIZES = {"LLaMA-3-8B": 8_030_261_248, "Mistral-7B": 7_241_732_096, "LLaMA-3.2-3B": 3_212_749_824}
 FACTORS = {"lora": 2.6e6, "dora": 2.7e6, "hydralora": 5.5e6, "moelora": 1.05e7, "idlora": 4e5}
 TEST = {
@@ -71,8 +71,9 @@ def make_results(repository: Path, root: Path, *, scale: str = "tiny") -> tuple[
     results, experiments = root / "results", root / "experiments"
     shutil.copytree(repository / "experiments", experiments)
     rng = np.random.default_rng(0)
-    for name in TABLES:
-        make_table(load_grid(experiments / name).at(scale), results / scale, scale=scale, rng=rng)
+    for grid in (load_grid(experiments / name) for name in TABLES):
+        if grid.is_at(scale):
+            make_table(grid.at(scale), results / scale, scale=scale, rng=rng)
     make_counts(results / "counts", load_grid(experiments / "table7"))
     make_audit(results / "audit")
     make_theory(results / "theory")
@@ -83,7 +84,8 @@ def make_results(repository: Path, root: Path, *, scale: str = "tiny") -> tuple[
 def make_table(grid: Grid, own: Path, *, scale: str, rng: np.random.Generator) -> None:
     rows, tests = [], []
     for (base, words), method in product(grid.bases.items(), grid.methods):
-        names = {"base": base, "base_label": words["label"][kind_of(scale)], "method": method}
+        label = ", ".join(filter(None, [words["label"][kind_of(scale)], grid.block(base, scale)]))
+        names = {"base": base, "base_label": label, "method": method}
         values = [_value(column, rng.uniform(20, 80), best=method == grid.subject) for column in grid.columns_at(scale)]
         facts = {
             "method_label": grid.label(method, scale), "seeds": 3, "params_pct_paper": 1.99, "params_pct_plain": 2.31,

@@ -67,7 +67,10 @@ def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows(reposito
             ("experiment", grid.experiments),
             ("method", grid.methods),
             ("eval", {column.benchmark for column in grid.columns}),
-            ("model", {base["model"]["paper"] for base in grid.bases.values()}),
+            (
+                "model",
+                {name for base in grid.bases.values() for kind, name in base["model"].items() if kind != "embedded"},
+            ),
         ):
             assert not [name for name in names if not (configs / kind / f"{name}.yaml").is_file()], folder
         assert {method for _, method, _ in grid.paper} <= set(grid.methods)
@@ -104,7 +107,7 @@ def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_exp
     mistrals = [dataclasses.replace(column, experiment="gsm8k_mistral") for column in grid.columns]
     assert dataclasses.replace(grid, columns=tuple(mistrals)).at("small").experiments == grid.experiments
     small = dataclasses.replace(own, bases={"llama3": {key: {"small": "its"} for key in ("model", "label")}})
-    with pytest.raises(GridError, match="table1 has no base at scale=tiny"):
+    with pytest.raises(GridError, match=r"table1 has no cells at scale=tiny: .* kind of scale small; ask"):
         small.at("tiny")
 
 
@@ -159,6 +162,12 @@ def test_a_table_of_our_own_has_no_numbers_of_the_papers(repository):
         ("scales: [embedded]", "scales: [embedded, paper]", "no heading for"),
         ("small: smollm2_135m, ", "", r"a model or a label alone for \['llama3'\] \(small\)"),
         ("fft: FFT", "fft: {smal: FFT, paper: FFT}", "labels has the unknown kind of scale 'smal'"),
+        (
+            "bases:\n  llama3:",
+            "bases:\n  llama3:\n    block: {smal: its}",
+            "bases has the unknown kind of scale 'smal'",
+        ),
+        ("bases:\n  llama3:", "bases:\n  llama3:\n    like: llama4", "one that is like 'llama4', which is none of"),
         ("seeds: [0]", "seeds: [0", "is not YAML"),
         ("subject: idlora", "", "subject is None"),
         ("reference: lora", "reference: {idlora: loar}", "reference is 'loar'"),

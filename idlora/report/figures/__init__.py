@@ -13,15 +13,15 @@ from idlora.report.figures.style import Plate
 from idlora.report.figures.sweeps import clusters, figure4
 from idlora.report.figures.worth import worth_figure, write_worth_tables
 
+DIFFERENCES = ("table1", "table2", "table3", "table_controls", "table_longer")
+"""Tables that are drawn as each method's difference from the reference."""
+
 FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "figure1": figure1c,
     "figure3": figure3,
     "figure4": figure4,
-    "table1": partial(differences, table="table1"),
-    "table2": partial(differences, table="table2"),
-    "table3": partial(differences, table="table3"),
+    **{table: partial(differences, table=table) for table in DIFFERENCES},
     "table8": clusters,
-    "table_controls": partial(differences, table="table_controls"),
     "rates": rates_figure,
     "worth": worth_figure,
 }
@@ -40,15 +40,20 @@ def folder_of(name: str, sources: Sources) -> Path:
     return elsewhere.get(name, sources.own) / "figures"
 
 
-def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
-    """Save one figure, or all, with its table where it has one: the paths written, and what is absent.
+def figures_of(sources: Sources) -> list[str]:
+    """The figures that a scale has: all but those of tables without a cell there."""
+    return [name for name in FIGURES if name not in DIFFERENCES or sources.has(name)]
 
-    Raises ValueError for a figure that is none.
+
+def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
+    """Save one figure, or all that the scale has, with its table where there is one: what is written, and what absent.
+
+    Raises ValueError for a figure that is none, `GridError` for that of a table without a cell at the scale.
     """
     if name != "all" and name not in FIGURES:
         raise ValueError(f"there is no figure={name}; the figures are {', '.join(FIGURES)}, or all")
     written, absent = [], []
-    for each in FIGURES if name == "all" else [name]:
+    for each in figures_of(sources) if name == "all" else [name]:
         try:
             written += FIGURES[each](sources).save(folder_of(each, sources))
             written += TABLES[each](sources) if each in TABLES else []
@@ -65,6 +70,7 @@ __all__ = [
     "Sources",
     "differences",
     "draw_figures",
+    "figures_of",
     "folder_of",
     "has_rates",
     "number",

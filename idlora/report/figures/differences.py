@@ -18,7 +18,7 @@ HEAD, LINE, TITLE = 0.75, 0.19, 0.15  # inches of a panel without its lines, of 
 WIDE = 36  # characters of a panel's title on one line
 
 LABEL = 26
-"""Characters of a method's name on one line of the axis."""
+"""Characters of a name on one line of the axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,10 @@ def differences(sources: Sources, table: str) -> Plate:
 
 
 def _lines(grid: Grid, rows: Rows, column: Column, *, scale: str) -> list[Line | str]:
-    """A base's name, then its methods: the same lines in every panel, so that they share an axis."""
+    """A base's name, then its methods: the same lines in every panel, so that they share an axis.
+
+    Empty lines make room for a name of several.
+    """
     of_column = {(row["base"], row["method"]): row for row in rows if _is_of(row, column)}
     names = {row["base"]: row["base_label"] for row in rows}
     lines: list[Line | str] = []
@@ -78,7 +81,7 @@ def _lines(grid: Grid, rows: Rows, column: Column, *, scale: str) -> list[Line |
             method for method in grid.methods if any((row["base"], row["method"]) == (base, method) for row in rows)
         ]
         if tested and len(grid.bases) > 1:
-            lines.append(names[base])
+            lines += [""] * (len(textwrap.wrap(names[base], LABEL)) - 1) + [names[base]]
         lines += [
             Line(method=method, label=grid.label(method, scale), found=of_column.get((base, method)))
             for method in tested
@@ -108,10 +111,12 @@ def _drawing(
         if longest > LABEL and (engine := figure.get_layout_engine()):
             engine.set(rect=(0.015, 0, 0.985, 1))  # else the long names touch the edge
         for axes in panels[:, 0]:
-            labels = [each if isinstance(each, str) else textwrap.fill(each.label, LABEL) for each in of_panel]
+            labels = [textwrap.fill(each if isinstance(each, str) else each.label, LABEL) for each in of_panel]
             axes.set_yticks(range(len(of_panel)), labels)
             for tick, each in zip(axes.get_yticklabels(), of_panel, strict=True):
                 tick.set_fontweight("bold" if isinstance(each, str) else "normal")
+                if isinstance(each, str) and "\n" in tick.get_text():
+                    tick.set_verticalalignment("bottom")  # up into the empty lines
             axes.set_ylim(len(of_panel) - 0.4, -0.6)
 
     return draw

@@ -65,6 +65,10 @@ class Sources:
         """A table's plan at this scale. Raises `GridError`."""
         return load_grid(self.experiments / table).at(self.scale)
 
+    def has(self, table: str) -> bool:
+        """Whether a table has any cell at this scale. Raises `GridError`."""
+        return load_grid(self.experiments / table).is_at(self.scale)
+
     def table(self, table: str) -> Rows:
         """tables/<table>.csv of this scale."""
         return self.rows(self.own / "tables" / f"{table}.csv", command=self.make(table))

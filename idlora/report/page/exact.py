@@ -28,6 +28,7 @@ CLAIM = {
 
 MAKES = (
     ("make table1 … table8, table_controls", "unfinished cells, table, tests", "results/{scale}/tables, significance"),
+    ("make table_longer", "the same of a longer training, at the small scale", "results/small/tables, significance"),
     ("make tables", "all of them", "results/{scale}"),
     ("make list", "each cell's status and time", "the terminal"),
     ("make table4, table5", "the experiments' hyperparameters beside the paper's", "results/counts"),

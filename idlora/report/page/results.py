@@ -29,6 +29,7 @@ TABLES = {
     "table7": ("figure4",),
     "table8": ("table8",),
     "table_controls": ("table_controls",),
+    "table_longer": ("table_longer",),
 }
 """The tables of results, and the figures that stand with each."""
 
@@ -52,9 +53,9 @@ TESTS = (
 
 
 def tables_of(sources: Sources) -> list[str]:
-    """The tables that a page shows: all, and of a reference those that it has."""
-    reference = read_reference(sources.results, sources.scale) if sources.reference else None
-    return [table for table in TABLES if reference is None or table in reference.tables]
+    """The tables that a page shows: all with cells at its scale, and of a reference those that it has."""
+    shown = read_reference(sources.results, sources.scale).tables if sources.reference else TABLES
+    return [table for table in TABLES if table in shown and sources.has(table)]
 
 
 def result_section(sources: Sources, table: str) -> Section:
