@@ -98,7 +98,7 @@ def _real_total(found: Audit) -> str:
     counted = Counter(each.real_verdict for each in found.judged if each.real_verdict not in ("", UNMEASURED))
     words = {HOLDS: "hold", FAILS: "do not hold", UNRESOLVED: "are not resolved"}
     told = ", ".join(f"{counted[verdict]} {word}" for verdict, word in words.items())
-    return f" On a real model, by held-out loss, for {counted.total()} of them: {told}." if counted else ""
+    return f" On a real model, for {counted.total()} of them: {told}." if counted else ""
 
 
 def markdown(found: Audit) -> str:

@@ -1,0 +1,327 @@
+"""What is said of a real model. Every number is a table's and every "ahead", "behind" and "level" that of an interval over seeds and
+items (over items where there is one seed), so each sentence can come out either way.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlora.records import write_text
+from idlora.report.grid import SMALL, UNTUNED
+from idlora.report.measures import measure_of
+from idlora.report.ordering import AT_FLOOR
+from idlora.report.rates import spelled
+from idlora.report.real.blocks import (
+    AHEAD,
+    BEHIND,
+    BEST_RATES,
+    LEVEL,
+    PAPER_RATE,
+    VERDICTS,
+    Block,
+    Pair,
+    Row,
+    read_block,
+    read_rows,
+)
+from idlora.report.reference import reference_folder
+from idlora.report.worth import NAMES as OF_A_RUN
+from idlora.report.worth import STEP, Association, associated, told
+
+COLUMN = "loss"
+"""The mean held-out loss over the sources."""
+
+SUBJECT, LORA, EQUAL = "idlora", "lora", "lora_equal"
+FROZEN = (
+    "idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
+    "idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm",
+)  # fmt: skip
+"""The controls that freeze something else: other rows, and no rows."""
+
+NAMES = {
+    "idlora": "ID-LoRA", "fft": "full fine-tuning",
+    "idlora_no_rb": "the same method without it at the same count",
+    "idlora_no_rb_same_rank": "the same method without it at the same rank",
+    "gsm8k": "GSM8K", "mmlu": "MMLU", "commonsenseqa": "CommonsenseQA", "pass": "HumanEval",
+}  # fmt: skip
+"""What the sentences call a method whose row of the table says something else, a column, and a benchmark."""
+
+LOSS = measure_of("nats_per_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Real:
+    """What the sentences are made of: Table 2 at the ``best`` rates and at the ``paper``'s one, its methods trained
+    ``longer``, the ``controls``; ``rates`` by method; ``worth``, a row a run; ``parameters`` of the model.
+    """
+
+    best: Block
+    paper: Block
+    longer: Block
+    controls: Block
+    rates: Mapping[str, Row]
+    worth: Sequence[Row]
+    parameters: int | None
+
+    @property
+    def at_best(self) -> Block:
+        """Table 2, or the controls where it was not run."""
+        return self.best if (SUBJECT, LORA, COLUMN) in self.best.pairs else self.controls
+
+    @property
+    def paper_rate(self) -> str:
+        rate = self.rates.get(SUBJECT, {}).get("paper_rate")
+        return f"the paper's {spelled(float(rate))}" if rate else "the paper's rate"
+
+
+def real_sentences(results: Path) -> list[str]:
+    """The sentences, as Markdown; none where there is no reference of the small scale with Table 2 or the controls.
+
+    One whose files or methods the reference lacks is left out. Raises `RecordError` where a file cannot be read.
+    """
+    folder = reference_folder(results, SMALL)
+    real = Real(
+        best=read_block(folder, "table2", BEST_RATES),
+        paper=read_block(folder, "table2", PAPER_RATE),
+        longer=read_block(folder, "table_longer"),
+        controls=read_block(folder, "table_controls"),
+        rates={row["method"]: row for row in read_rows(folder / "tables" / "rates.csv")},
+        worth=read_rows(folder / "tables" / "worth.csv"),
+        parameters=_parameters(read_rows(folder / "metrics.csv")),
+    )
+    if SUBJECT not in real.at_best.rows:
+        return []
+    say = (_who_is_ahead, _learning_rate, _longer, _benchmarks, _worth, _frozen, _limits)
+    return [f"**{title}.** {text}" for title, text in (each(real) for each in say) if text]
+
+
+def write_real(results: Path) -> Path | None:
+    """Write the sentences into the reference's README.md; returns its path, None where there is nothing to say."""
+    said = real_sentences(results)
+    if not said:
+        return None
+    path = reference_folder(results, SMALL) / "README.md"
+    pointer = "`report.html` has every table, figure and test; `tables/`, `significance/` and `records/` the numbers."
+    write_text(path, "\n\n".join(["# ID-LoRA on a real pre-trained model", listed(said), pointer]) + "\n")
+    return path
+
+
+def listed(sentences: Iterable[str]) -> str:
+    """The sentences as they stand in a Markdown file."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _who_is_ahead(real: Real) -> tuple[str, str]:
+    parts, rows = [], real.at_best.rows
+    if (stand := _losses(real.at_best)) and LORA in rows:
+        parts.append(f"At each method's own best learning rate {stand}.")
+        parts.append(f"LoRA trains {_millions(rows[LORA])} parameters and ID-LoRA {_millions(rows[SUBJECT])}.")
+    if pair := real.controls.pairs.get((EQUAL, SUBJECT, COLUMN)):
+        count = f"LoRA at an equal count ({_millions(real.controls.rows[EQUAL])})"
+        parts.append(f"{count} is {pair.verdict} ID-LoRA {pair.amount}.")
+    return "Who is ahead", " ".join(parts)
+
+
+def _learning_rate(real: Real) -> tuple[str, str]:
+    """At the paper's rate for all; where Table 2 has no such block, by the trials that chose the rates."""
+    parts = []
+    best = [real.rates.get(method, {}).get("best_rate") for method in (SUBJECT, LORA)]
+    if all(best):
+        parts.append(f"The best rates are {' for ID-LoRA and '.join(spelled(float(rate)) for rate in best)} for LoRA.")
+    if stand := _losses(real.paper):
+        ahead = {block.pairs[SUBJECT, LORA, COLUMN].verdict for block in (real.paper, real.at_best)}
+        decides = "does not decide" if len(ahead) == 1 else "has a say in" if LEVEL in ahead else "decides"
+        parts.append(
+            f"At {real.paper_rate} for all {stand}. The learning rate {decides} which of ID-LoRA and LoRA is ahead."
+        )
+    else:
+        trials = [(_trial(real, "loss_paper"), f"at {real.paper_rate}"), (_trial(real, "loss_best"), "at the best")]
+        if said := [f"{where} {difference}" for difference, where in trials if difference]:
+            parts.append(f"By the validation loss of one run a rate, {_and(said)}.")
+    rows = [real.rates.get(method, {}) for method in (SUBJECT, LORA)]
+    if all(row.get("largest_eigenvalue") and row.get("a_row_norm") for row in rows):
+        sharp, norms = ([f"{float(row[name]):.3g}" for row in rows] for name in ("largest_eigenvalue", "a_row_norm"))
+        parts.append(
+            f"Where training starts, the largest Hessian eigenvalue over what is trained is {sharp[0]} for ID-LoRA and "
+            f"{sharp[1]} for LoRA, whose rows of A are {norms[1]} long on average where the frozen ones are {norms[0]}."
+        )
+    return "The learning rate", " ".join(parts)
+
+
+def _longer(real: Real) -> tuple[str, str]:
+    """After the paper's two epochs: whose stand to LoRA is another than after the few steps of Table 2."""
+    if not (stand := _losses(real.longer)):
+        return "Longer training", ""
+    seeds = real.longer.rows[LORA]["seeds"]
+    once = " (one run each: the intervals are over items alone)" if seeds == "1" else f" ({seeds} seeds)"
+    parts = [f"After the paper's two epochs{once} {stand}."]
+    steps = real.rates.get(SUBJECT, {}).get("steps")
+    short = f"{steps} steps" if steps else "Table 2"
+    both = [
+        (before, pair)
+        for pair in _against_lora(real.longer)
+        if (before := real.best.pairs.get((pair.first, LORA, COLUMN)))
+    ]
+    changed = [
+        f"{_name(real.longer, pair.first)} (then {before.verdict} LoRA, now {pair.verdict} it)"
+        for before, pair in both
+        if before.verdict != pair.verdict
+    ]
+    if both:
+        stands = f"does not stand for {_and(changed)}" if changed else "stands"
+        parts.append(f"The order of {short} against LoRA {stands}.")
+    if difference := _trial(real, "longer_paper_heldout"):
+        parts.append(f"At {real.paper_rate}, one run each, {difference} after as long.")
+    return "Longer training", " ".join(parts)
+
+
+def _benchmarks(real: Real) -> tuple[str, str]:
+    stand = _scores(real.best, others=True)
+    at_paper = _scores(real.paper)
+    rate = real.paper_rate
+    return "Benchmarks", stand and f"At the best rates {stand}." + (f" At {rate} {at_paper}." if at_paper else "")
+
+
+def _scores(block: Block, *, others: bool = False) -> str:
+    """Who is ahead in the columns that are no losses; what is at chance or zero is named, and nothing said of it."""
+    against = [pair for (first, second, _), pair in block.pairs.items() if second == LORA and first != UNTUNED]
+    against = [pair for pair in against if not pair.measure.lower_is_better]
+    ours = [pair for pair in against if pair.first == SUBJECT]
+    if not ours:
+        return ""
+    values = [
+        f"{block.rows[LORA][pair.column]} and {block.rows[SUBJECT][pair.column]} % on {_column(pair)}" for pair in ours
+    ]
+    parts = [f"LoRA and ID-LoRA score {_and(values)}"]
+    if stand := _stand([(pair, f"on {_column(pair)}") for pair in ours if not pair.floor], of="LoRA"):
+        parts.append(f"ID-LoRA is {stand}")
+    rest = [pair for pair in against if pair.first != SUBJECT and not pair.floor]
+    apart = [pair for pair in rest if pair.verdict != LEVEL]
+    if others and rest:
+        named = [(pair, f"{_name(block, pair.first)} on {_column(pair)}") for pair in apart]
+        parts.append(f"of the others, {_stand(named, of='LoRA:') or 'all are level with LoRA there'}")
+    floors: dict[str, list[str]] = {}
+    for pair in ours:
+        if pair.floor:
+            floors.setdefault(AT_FLOOR[pair.floor], []).append(_column(pair))
+    if floors:
+        where = _and([f"{_and(columns)} ({floor})" for floor, columns in floors.items()])
+        parts.append(f"nobody can be called ahead on {where}, which the interval of a trained method reaches")
+    return "; ".join(parts)
+
+
+def _worth(real: Real) -> tuple[str, str]:
+    """How losses and scores go together over all trained runs, by the interval of the rank correlation."""
+    runs = [row for row in real.worth if row["method"] != UNTUNED]
+    columns = [name for name in (runs[0] if runs else ()) if name not in OF_A_RUN and "_ci_" not in name]
+    groups: dict[str, list[str]] = {"higher": [], "lower": [], "": []}
+    for column in columns:
+        own = [row for row in runs if row[column]]
+        losses, scores = (tuple(float(row[name]) for row in own) for name in (COLUMN, column))
+        found = associated(losses, scores, tuple(row["method"] for row in own))
+        slope = f", {told(found.slope, found.slope_interval)} points per {STEP:g} nats more"
+        rho = f"rank correlation {told(found.rho, found.rho_interval)} over {len(own)} runs"
+        way = _way(found)
+        groups[way].append(f"{NAMES.get(column, column)} ({rho}{slope if way else ''})")
+    parts = [
+        f"a lower held-out loss goes with a {way} score on {_and(groups[way])}"
+        for way in ("higher", "lower")
+        if groups[way]
+    ]
+    if groups[""]:
+        parts.append(f"whether it goes with either cannot be told on {_and(groups[''])}")
+    return "What a loss difference is worth", f"Over all trained runs {'; '.join(parts)}." if parts else ""
+
+
+def _way(found: Association) -> str:
+    """The score that goes with a lower loss: "higher", "lower", or nothing where the interval holds zero."""
+    low, high = found.rho_interval or (0, 0)
+    return "higher" if high < 0 else "lower" if low > 0 else ""
+
+
+def _frozen(real: Real) -> tuple[str, str]:
+    def stand(methods: Iterable[str]) -> str:
+        pairs = [pair for method in methods if (pair := real.controls.pairs.get((SUBJECT, method, COLUMN)))]
+        return _stand([(pair, _name(real.controls, pair.second)) for pair in pairs])
+
+    parts = []
+    if rows := stand(FROZEN):
+        parts.append(f"As frozen bases, the rows that PMRC picks are {rows}.")
+    if boosting := stand(("idlora_no_rb", "idlora_no_rb_same_rank")):
+        parts.append(f"With Rank Boosting ID-LoRA is {boosting}.")
+    return "Which rows, and whether rows", " ".join(parts)
+
+
+def _limits(real: Real) -> tuple[str, str]:
+    row, steps = real.at_best.rows[SUBJECT], real.rates.get(SUBJECT, {}).get("steps")
+    size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
+    seeds = "one seed" if row["seeds"] == "1" else f"{row['seeds']} seeds"
+    scored = [pair.column for pair in real.at_best.pairs.values() if not pair.measure.lower_is_better]
+    benchmarks = _and([NAMES.get(name, name) for name in dict.fromkeys(column.partition("@")[0] for column in scored)])
+    long = f"{steps} steps and " if steps else ""
+    by = f"by held-out loss and on {benchmarks}" if scored else "by held-out loss alone"
+    return "What it is not", (
+        f"All this is one model{size}, {row['base_label']}, {long}{seeds} where nothing else is said, {by}; the embedded "
+        "world of the other tables proves that the path works and is no evidence about the paper."
+    )
+
+
+def _losses(block: Block) -> str:
+    """The two losses, and where each method stands to LoRA; nothing where the two were not compared."""
+    against = _against_lora(block)
+    if SUBJECT not in [pair.first for pair in against]:
+        return ""
+    stand = _stand([(pair, _name(block, pair.first)) for pair in against], of="LoRA:")
+    values = [f"{_loss(block.rows[method])} for {_name(block, method)}" for method in (LORA, SUBJECT)]
+    return f"the held-out loss in nats a token is {_and(values)}; {stand}"
+
+
+def _against_lora(block: Block) -> list[Pair]:
+    found = (block.pairs.get((method, LORA, COLUMN)) for method in block.rows if method != UNTUNED)
+    return [pair for pair in found if pair]
+
+
+def _stand(told: Sequence[tuple[Pair, str]], *, of: str = "") -> str:
+    """ "ahead of A by …, and level with B (…)": pairs by verdict, each with how it is called."""
+    groups = {
+        verdict: [f"{name} {pair.amount}" for pair, name in told if pair.verdict == verdict] for verdict in VERDICTS
+    }
+    return "; ".join(" ".join(filter(None, [verdict, of, _and(own)])) for verdict, own in groups.items() if own)
+
+
+def _trial(real: Real, column: str) -> str:
+    """By how much ID-LoRA's loss of one trial is below or above LoRA's; nothing where one is missing or diverged."""
+    values = [float(real.rates.get(method, {}).get(column) or math.inf) for method in (SUBJECT, LORA)]
+    if not all(map(math.isfinite, values)):
+        return ""
+    difference = values[0] - values[1]
+    return f"ID-LoRA's is {LOSS.text(abs(difference))} {'below' if difference < 0 else 'above'} LoRA's"
+
+
+def _name(block: Block, method: str) -> str:
+    return NAMES.get(method) or block.rows[method]["method_label"]
+
+
+def _column(pair: Pair) -> str:
+    return NAMES.get(pair.column, pair.column)
+
+
+def _loss(row: Row) -> str:
+    """A mean loss, and its spread over the seeds where there are several."""
+    spread = row.get(f"{COLUMN}_spread")
+    return row[COLUMN] + (f" ± {spread}" if spread else "")
+
+
+def _millions(row: Row) -> str:
+    """Trained parameters."""
+    return f"{int(row['parameters_trainable']) / 1e6:.2f}M"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def _parameters(metrics: Iterable[Row]) -> int | None:
+    untuned = (row["parameters_total"] for row in metrics if row["method"] == UNTUNED)
+    return next((int(total) for total in untuned if total), None)
