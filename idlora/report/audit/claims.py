@@ -213,19 +213,21 @@ def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
 
     Readings after the first stand there with their own verdicts; of these, what has not been measured is left out.
     """
-    if not claim.real:
+    told = [(reading.reading, *_on_real_model(claim, reading, names)) for reading in claim.real]
+    if not told:
         return "", ""
-    (told, found), *others = [_real_reading(claim, reading, names) for reading in claim.real]
-    return "; ".join([told, *(f"{told}: {other}" for told, other in others if other != UNMEASURED)]), found
+    (reading, found, tally), *rest = told
+    others = [f"{reading}: {other} ({tally})" for reading, other, tally in rest if other != UNMEASURED]
+    return "; ".join([f"{reading} ({tally})" if tally else reading, *others]), found
 
 
-def _real_reading(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str]:
+def _on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str]:
+    """(verdict, what the pairs say)."""
     try:
         outcome = _outcome(claim, reading.expression, names)
     except NotMeasured:
-        return reading.reading, UNMEASURED
-    tally = _tally(outcome, none="not resolved")
-    return f"{reading.reading} ({tally})", {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
+        return UNMEASURED, ""
+    return {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth], _tally(outcome, none="not resolved")
 
 
 def _scale_name(scale: str) -> str:

@@ -140,7 +140,7 @@ def _ours(each: Judged) -> str:
 
 
 def _real(each: Judged) -> str:
-    return f"{each.real_verdict} ({each.real})" if each.real_verdict not in ("", UNMEASURED) else UNMEASURED
+    return f"{each.real_verdict}: {each.real}" if each.real_verdict not in ("", UNMEASURED) else UNMEASURED
 
 
 def _forensics_summary(found: Iterable[Finding]) -> str:

@@ -1,5 +1,5 @@
-"""What is said of a real model. Every number is a table's and every "ahead", "behind" and "level" that of an interval over seeds and
-items (over items where there is one seed), so each sentence can come out either way.
+"""What is said of a real model. Every number is a table's and every "ahead", "behind" and "level" that of an interval
+over seeds and items (over items where there is one seed), so each sentence can come out either way.
 """
 
 import math
@@ -13,8 +13,6 @@ from idlora.report.measures import measure_of
 from idlora.report.ordering import AT_FLOOR
 from idlora.report.rates import spelled
 from idlora.report.real.blocks import (
-    AHEAD,
-    BEHIND,
     BEST_RATES,
     LEVEL,
     PAPER_RATE,
@@ -114,8 +112,8 @@ def listed(sentences: Iterable[str]) -> str:
 
 def _who_is_ahead(real: Real) -> tuple[str, str]:
     parts, rows = [], real.at_best.rows
-    if (stand := _losses(real.at_best)) and LORA in rows:
-        parts.append(f"At each method's own best learning rate {stand}.")
+    if stand := _losses(real.at_best):
+        parts.append(f"At each method's own best learning rate the held-out loss in nats a token is {stand}.")
         parts.append(f"LoRA trains {_millions(rows[LORA])} parameters and ID-LoRA {_millions(rows[SUBJECT])}.")
     if pair := real.controls.pairs.get((EQUAL, SUBJECT, COLUMN)):
         count = f"LoRA at an equal count ({_millions(real.controls.rows[EQUAL])})"
@@ -132,9 +130,8 @@ def _learning_rate(real: Real) -> tuple[str, str]:
     if stand := _losses(real.paper):
         ahead = {block.pairs[SUBJECT, LORA, COLUMN].verdict for block in (real.paper, real.at_best)}
         decides = "does not decide" if len(ahead) == 1 else "has a say in" if LEVEL in ahead else "decides"
-        parts.append(
-            f"At {real.paper_rate} for all {stand}. The learning rate {decides} which of ID-LoRA and LoRA is ahead."
-        )
+        parts.append(f"At {real.paper_rate} for all the loss is {stand}.")
+        parts.append(f"The learning rate {decides} which of ID-LoRA and LoRA is ahead.")
     else:
         trials = [(_trial(real, "loss_paper"), f"at {real.paper_rate}"), (_trial(real, "loss_best"), "at the best")]
         if said := [f"{where} {difference}" for difference, where in trials if difference]:
@@ -154,8 +151,8 @@ def _longer(real: Real) -> tuple[str, str]:
     if not (stand := _losses(real.longer)):
         return "Longer training", ""
     seeds = real.longer.rows[LORA]["seeds"]
-    once = " (one run each: the intervals are over items alone)" if seeds == "1" else f" ({seeds} seeds)"
-    parts = [f"After the paper's two epochs{once} {stand}."]
+    once = " (one run each, intervals over items alone)" if seeds == "1" else f" ({seeds} seeds)"
+    parts = [f"After the paper's two epochs{once} the loss is {stand}."]
     steps = real.rates.get(SUBJECT, {}).get("steps")
     short = f"{steps} steps" if steps else "Table 2"
     both = [
@@ -172,43 +169,45 @@ def _longer(real: Real) -> tuple[str, str]:
         stands = f"does not stand for {_and(changed)}" if changed else "stands"
         parts.append(f"The order of {short} against LoRA {stands}.")
     if difference := _trial(real, "longer_paper_heldout"):
-        parts.append(f"At {real.paper_rate}, one run each, {difference} after as long.")
+        after = real.rates[SUBJECT]["longer_steps"]
+        parts.append(f"At {real.paper_rate}, one run each, {difference} after {after} steps.")
     return "Longer training", " ".join(parts)
 
 
 def _benchmarks(real: Real) -> tuple[str, str]:
-    stand = _scores(real.best, others=True)
-    at_paper = _scores(real.paper)
-    rate = real.paper_rate
-    return "Benchmarks", stand and f"At the best rates {stand}." + (f" At {rate} {at_paper}." if at_paper else "")
-
-
-def _scores(block: Block, *, others: bool = False) -> str:
     """Who is ahead in the columns that are no losses; what is at chance or zero is named, and nothing said of it."""
-    against = [pair for (first, second, _), pair in block.pairs.items() if second == LORA and first != UNTUNED]
-    against = [pair for pair in against if not pair.measure.lower_is_better]
+    against = _scored(real.best)
     ours = [pair for pair in against if pair.first == SUBJECT]
     if not ours:
-        return ""
-    values = [
-        f"{block.rows[LORA][pair.column]} and {block.rows[SUBJECT][pair.column]} % on {_column(pair)}" for pair in ours
-    ]
-    parts = [f"LoRA and ID-LoRA score {_and(values)}"]
-    if stand := _stand([(pair, f"on {_column(pair)}") for pair in ours if not pair.floor], of="LoRA"):
-        parts.append(f"ID-LoRA is {stand}")
-    rest = [pair for pair in against if pair.first != SUBJECT and not pair.floor]
-    apart = [pair for pair in rest if pair.verdict != LEVEL]
-    if others and rest:
-        named = [(pair, f"{_name(block, pair.first)} on {_column(pair)}") for pair in apart]
-        parts.append(f"of the others, {_stand(named, of='LoRA:') or 'all are level with LoRA there'}")
+        return "Benchmarks", ""
+    rows = [real.best.rows[method] for method in (LORA, SUBJECT)]
+    values = [f"{' and '.join(row[pair.column] for row in rows)} % on {_column(pair)}" for pair in ours]
+    parts = [f"At the best rates LoRA and ID-LoRA score {_and(values)}."]
     floors: dict[str, list[str]] = {}
     for pair in ours:
         if pair.floor:
             floors.setdefault(AT_FLOOR[pair.floor], []).append(_column(pair))
     if floors:
         where = _and([f"{_and(columns)} ({floor})" for floor, columns in floors.items()])
-        parts.append(f"nobody can be called ahead on {where}, which the interval of a trained method reaches")
-    return "; ".join(parts)
+        parts.append(f"Nobody can be called ahead on {where}: the interval of a trained method reaches down there.")
+    if stand := _on_columns(ours):
+        others = [pair for pair in against if pair.first != SUBJECT and not pair.floor and pair.verdict != LEVEL]
+        named = [(pair, f"{_name(real.best, pair.first)} on {_column(pair)}") for pair in others]
+        parts.append(f"ID-LoRA is {stand}; of the others, {_stand(named, of='LoRA:') or 'all are level with LoRA'}.")
+    if at_paper := [pair for pair in _scored(real.paper) if pair.first == SUBJECT]:
+        stand = _on_columns(at_paper)
+        parts.append(f"At {real.paper_rate} {f'it is {stand}' if stand else 'nobody can be called ahead on any'}.")
+    return "Benchmarks", " ".join(parts)
+
+
+def _scored(block: Block) -> list[Pair]:
+    """Every trained method against LoRA in every column that is no loss."""
+    trained = (pair for (first, second, _), pair in block.pairs.items() if second == LORA and first != UNTUNED)
+    return [pair for pair in trained if not pair.measure.lower_is_better]
+
+
+def _on_columns(pairs: Iterable[Pair]) -> str:
+    return _stand([(pair, f"on {_column(pair)}") for pair in pairs if not pair.floor], of="LoRA")
 
 
 def _worth(real: Real) -> tuple[str, str]:
@@ -262,19 +261,19 @@ def _limits(real: Real) -> tuple[str, str]:
     long = f"{steps} steps and " if steps else ""
     by = f"by held-out loss and on {benchmarks}" if scored else "by held-out loss alone"
     return "What it is not", (
-        f"All this is one model{size}, {row['base_label']}, {long}{seeds} where nothing else is said, {by}; the embedded "
-        "world of the other tables proves that the path works and is no evidence about the paper."
+        f"All this is one model{size}, {row['base_label']}, {long}{seeds} where nothing else is said, {by}; the "
+        "embedded world of the other tables proves that the path works and is no evidence about the paper."
     )
 
 
 def _losses(block: Block) -> str:
-    """The two losses, and where each method stands to LoRA; nothing where the two were not compared."""
+    """The losses of LoRA and ID-LoRA, and where each method stands to LoRA; nothing where the two were not compared."""
     against = _against_lora(block)
     if SUBJECT not in [pair.first for pair in against]:
         return ""
     stand = _stand([(pair, _name(block, pair.first)) for pair in against], of="LoRA:")
     values = [f"{_loss(block.rows[method])} for {_name(block, method)}" for method in (LORA, SUBJECT)]
-    return f"the held-out loss in nats a token is {_and(values)}; {stand}"
+    return f"{_and(values)}; {stand}"
 
 
 def _against_lora(block: Block) -> list[Pair]:
