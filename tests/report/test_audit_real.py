@@ -65,6 +65,14 @@ def test_the_best_rates_decide_and_the_papers_rate_and_longer_training_stand_bes
     assert longer == "in held-out loss after two epochs: does not hold (5 pairs: 5 the other way)"
 
 
+def test_a_reading_that_has_not_been_measured_stands_beside_nothing(experiments: Path) -> None:
+    results = make_real_beside(experiments)
+    (results / "reference" / "small" / "significance" / "table_longer.csv").unlink()
+    _, told = real_verdicts(experiments, results)["abstract-outperforms-all"]
+    assert "at the paper's one rate" in told
+    assert "two epochs" not in told
+
+
 def test_a_score_at_chance_or_zero_decides_nothing_however_far_it_is_ahead(experiments: Path) -> None:
     far = {"scores": {"llama3": {"pass@10": {"idlora": 99.0}}}}
     for floors, verdict in (({}, HOLDS), ({"pass@10": "zero"}, UNRESOLVED)):

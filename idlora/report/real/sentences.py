@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idlora.records import write_text
-from idlora.report.grid import SMALL, UNTUNED
+from idlora.report.grid import SMALL, UNTUNED, load_grid
 from idlora.report.measures import measure_of
 from idlora.report.ordering import AT_FLOOR
 from idlora.report.rates import spelled
@@ -41,9 +41,8 @@ NAMES = {
     "idlora": "ID-LoRA", "fft": "full fine-tuning",
     "idlora_no_rb": "the same method without it at the same count",
     "idlora_no_rb_same_rank": "the same method without it at the same rank",
-    "gsm8k": "GSM8K", "mmlu": "MMLU", "commonsenseqa": "CommonsenseQA", "pass": "HumanEval",
 }  # fmt: skip
-"""What the sentences call a method whose row of the table says something else, a column, and a benchmark."""
+"""What the sentences call a method whose row of the table says something else."""
 
 LOSS = measure_of("nats_per_token")
 
@@ -51,7 +50,8 @@ LOSS = measure_of("nats_per_token")
 @dataclass(frozen=True, kw_only=True)
 class Real:
     """What the sentences are made of: Table 2 at the ``best`` rates and at the ``paper``'s one, its methods trained
-    ``longer``, the ``controls``; ``rates`` by method; ``worth``, a row a run; ``parameters`` of the model.
+    ``longer``, the ``controls``; ``rates`` by method; ``worth``, a row a run; ``headings`` of Table 2's columns;
+    ``parameters`` of the model.
     """
 
     best: Block
@@ -60,6 +60,7 @@ class Real:
     controls: Block
     rates: Mapping[str, Row]
     worth: Sequence[Row]
+    headings: Mapping[str, str]
     parameters: int | None
 
     @property
@@ -73,12 +74,15 @@ class Real:
         return f"the paper's {spelled(float(rate))}" if rate else "the paper's rate"
 
 
-def real_sentences(results: Path) -> list[str]:
+def real_sentences(results: Path, experiments: Path) -> list[str]:
     """The sentences, as Markdown; none where there is no reference of the small scale with Table 2 or the controls.
 
-    One whose files or methods the reference lacks is left out. Raises `RecordError` where a file cannot be read.
+    One whose files or methods the reference lacks is left out. ``experiments`` has the columns' headings. Raises
+    `RecordError` where a file cannot be read, and `GridError`.
     """
     folder = reference_folder(results, SMALL)
+    if not folder.is_dir():
+        return []
     real = Real(
         best=read_block(folder, "table2", BEST_RATES),
         paper=read_block(folder, "table2", PAPER_RATE),
@@ -86,6 +90,9 @@ def real_sentences(results: Path) -> list[str]:
         controls=read_block(folder, "table_controls"),
         rates={row["method"]: row for row in read_rows(folder / "tables" / "rates.csv")},
         worth=read_rows(folder / "tables" / "worth.csv"),
+        headings={
+            column.id: column.heading_at(SMALL) for column in load_grid(experiments / "table2").columns_at(SMALL)
+        },
         parameters=_parameters(read_rows(folder / "metrics.csv")),
     )
     if SUBJECT not in real.at_best.rows:
@@ -94,9 +101,9 @@ def real_sentences(results: Path) -> list[str]:
     return [f"**{title}.** {text}" for title, text in (each(real) for each in say) if text]
 
 
-def write_real(results: Path) -> Path | None:
+def write_real(results: Path, experiments: Path) -> Path | None:
     """Write the sentences into the reference's README.md; returns its path, None where there is nothing to say."""
-    said = real_sentences(results)
+    said = real_sentences(results, experiments)
     if not said:
         return None
     path = reference_folder(results, SMALL) / "README.md"
@@ -181,21 +188,21 @@ def _benchmarks(real: Real) -> tuple[str, str]:
     if not ours:
         return "Benchmarks", ""
     rows = [real.best.rows[method] for method in (LORA, SUBJECT)]
-    values = [f"{' and '.join(row[pair.column] for row in rows)} % on {_column(pair)}" for pair in ours]
+    values = [f"{' and '.join(row[pair.column] for row in rows)} % on {real.headings[pair.column]}" for pair in ours]
     parts = [f"At the best rates LoRA and ID-LoRA score {_and(values)}."]
     floors: dict[str, list[str]] = {}
     for pair in ours:
         if pair.floor:
-            floors.setdefault(AT_FLOOR[pair.floor], []).append(_column(pair))
+            floors.setdefault(AT_FLOOR[pair.floor], []).append(real.headings[pair.column])
     if floors:
         where = _and([f"{_and(columns)} ({floor})" for floor, columns in floors.items()])
         parts.append(f"Nobody can be called ahead on {where}: the interval of a trained method reaches down there.")
-    if stand := _on_columns(ours):
-        others = [pair for pair in against if pair.first != SUBJECT and not pair.floor and pair.verdict != LEVEL]
-        named = [(pair, f"{_name(real.best, pair.first)} on {_column(pair)}") for pair in others]
+    if stand := _on_columns(real, ours):
+        others = [pair for pair in against if pair.first != SUBJECT and pair.verdict != LEVEL]
+        named = [(pair, f"{_name(real.best, pair.first)} on {real.headings[pair.column]}") for pair in others]
         parts.append(f"ID-LoRA is {stand}; of the others, {_stand(named, of='LoRA:') or 'all are level with LoRA'}.")
     if at_paper := [pair for pair in _scored(real.paper) if pair.first == SUBJECT]:
-        stand = _on_columns(at_paper)
+        stand = _on_columns(real, at_paper)
         parts.append(f"At {real.paper_rate} {f'it is {stand}' if stand else 'nobody can be called ahead on any'}.")
     return "Benchmarks", " ".join(parts)
 
@@ -206,8 +213,8 @@ def _scored(block: Block) -> list[Pair]:
     return [pair for pair in trained if not pair.measure.lower_is_better]
 
 
-def _on_columns(pairs: Iterable[Pair]) -> str:
-    return _stand([(pair, f"on {_column(pair)}") for pair in pairs if not pair.floor], of="LoRA")
+def _on_columns(real: Real, pairs: Iterable[Pair]) -> str:
+    return _stand([(pair, f"on {real.headings[pair.column]}") for pair in pairs if not pair.floor], of="LoRA")
 
 
 def _worth(real: Real) -> tuple[str, str]:
@@ -222,7 +229,7 @@ def _worth(real: Real) -> tuple[str, str]:
         slope = f", {told(found.slope, found.slope_interval)} points per {STEP:g} nats more"
         rho = f"rank correlation {told(found.rho, found.rho_interval)} over {len(own)} runs"
         way = _way(found)
-        groups[way].append(f"{NAMES.get(column, column)} ({rho}{slope if way else ''})")
+        groups[way].append(f"{real.headings[column]} ({rho}{slope if way else ''})")
     parts = [
         f"a lower held-out loss goes with a {way} score on {_and(groups[way])}"
         for way in ("higher", "lower")
@@ -256,10 +263,9 @@ def _limits(real: Real) -> tuple[str, str]:
     row, steps = real.at_best.rows[SUBJECT], real.rates.get(SUBJECT, {}).get("steps")
     size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
     seeds = "one seed" if row["seeds"] == "1" else f"{row['seeds']} seeds"
-    scored = [pair.column for pair in real.at_best.pairs.values() if not pair.measure.lower_is_better]
-    benchmarks = _and([NAMES.get(name, name) for name in dict.fromkeys(column.partition("@")[0] for column in scored)])
+    scored = dict.fromkeys(real.headings[pair.column] for pair in _scored(real.best))
     long = f"{steps} steps and " if steps else ""
-    by = f"by held-out loss and on {benchmarks}" if scored else "by held-out loss alone"
+    by = f"by held-out loss and on {_and(list(scored))}" if scored else "by held-out loss alone"
     return "What it is not", (
         f"All this is one model{size}, {row['base_label']}, {long}{seeds} where nothing else is said, {by}; the "
         "embedded world of the other tables proves that the path works and is no evidence about the paper."
@@ -300,10 +306,6 @@ def _trial(real: Real, column: str) -> str:
 
 def _name(block: Block, method: str) -> str:
     return NAMES.get(method) or block.rows[method]["method_label"]
-
-
-def _column(pair: Pair) -> str:
-    return NAMES.get(pair.column, pair.column)
 
 
 def _loss(row: Row) -> str:
