@@ -86,7 +86,7 @@ def _build(sources: Sources, runs: Path) -> None:
             draw_figures(sources, name)
     write_audit(audit(sources.experiments, sources.results, scale=sources.scale), sources.results / "audit")
     if sources.scale == SMALL:
-        write_real(sources.results)
+        write_real(sources.results, sources.experiments)
     write_page(sources, folder / "report.html")
 
 

@@ -1,9 +1,14 @@
 """Trials and a reference of the small scale as a GPU leaves them, with numbers made up after a plausible story."""
 
+import csv
 import math
+import shutil
+from itertools import product
 from pathlib import Path
 
 from made_results import write
+
+from idlora.report.figures import Sources, draw_figures
 
 EXPERIMENT = "multitask_llama3_2_3b"
 UNTUNED = 1.594
@@ -33,6 +38,7 @@ STORY = {
 GRID = [5e-5 * 2**step for step in range(11)]
 MAIN = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
 LABELS = {
+    "fft": "FFT", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA",
     "lora": "LoRA", "lora_equal": "LoRA at ID-LoRA's count", "idlora_gaussian": "frozen Gaussian A",
     "idlora_random": "rows at random", "idlora_serial": "rows in order", "idlora_orthonormal": "orthonormal rows",
 }  # fmt: skip
@@ -97,28 +103,117 @@ def make_sharpness(path: Path) -> None:
     write(path, rows)
 
 
-def make_real(results: Path, *, ahead: tuple[str, ...] = (), level: tuple[str, ...] = ()) -> Path:
-    """results/reference/small with the controls' table and tests of `STORY`; returns its folder.
+LOSSES = {
+    "llama3": {method: STORY[method][1] for method in MAIN} | {"dora": 1.0935, "base": UNTUNED},
+    "llama3_paper_rate": {method: STORY[method][2] for method in MAIN} | {"base": UNTUNED},
+    "llama3_full": {"fft": 1.066, "lora": 1.07, "dora": 1.072, "hydralora": 1.078, "moelora": 1.079, "idlora": 1.088},
+}
+"""Held-out losses of Table 2's blocks and of longer training."""
+SCORES = {
+    "gsm8k": dict.fromkeys(STORY, 4.5) | {"fft": 8.2, "lora": 6.0, "dora": 6.3, "hydralora": 4.0, "moelora": 5.5},
+    "mmlu": dict.fromkeys(STORY, 25.3),
+    "commonsenseqa": dict.fromkeys(STORY, 30.0) | {"idlora": 30.4},
+    **{f"pass@{k}": dict.fromkeys(STORY, 2.0 + 0.3 * k) | {"idlora": 2.0 + 0.2 * k} for k in (1, 5, 10)},
+}
+TABLES = {
+    "table2": ("lora", 3, ("llama3", "llama3_paper_rate")),
+    "table_longer": ("lora", 1, ("llama3_full",)),
+    "table_controls": ("idlora", 3, ("llama3_2_3b",)),
+}
+"""Each table's reference, seeds and bases."""
+FLOORS = {"mmlu": "chance", "pass@1": "zero"}
+LOSS_WIDTH, SCORE_WIDTH = 0.0008, 1.0
+"""Half of an interval of a difference, in nats and in points."""
 
-    A method of ``ahead`` is as far ahead of ID-LoRA as it was behind, or the other way; of ``level`` the interval
-    holds zero.
+
+def make_real(
+    results: Path,
+    *,
+    ahead: tuple[str, ...] = (),
+    level: tuple[str, ...] = (),
+    losses: dict[str, dict[str, float]] | None = None,
+    scores: dict[str, dict[str, dict[str, float]]] | None = None,
+    floors: dict[str, str] = FLOORS,
+    follows: dict[str, int] | None = None,
+) -> Path:
+    """results/reference/small with Table 2, longer training, the controls of `STORY` and worth.csv; returns its folder.
+
+    A control of ``ahead`` is as far ahead of ID-LoRA as it was behind, or the other way; of ``level`` the interval
+    holds zero. ``losses`` and ``scores`` by base change `LOSSES` and `SCORES`. ``follows`` maps a benchmark to the sign
+    with which its score follows the loss over the runs.
     """
-    folder, rows, tests = results / "reference" / "small", [], []
-    names = {"base": "llama3_2_3b", "base_label": "SmolLM2-135M-Instruct (from 4 bits)", "seeds": 3}
-    for method, (_, loss, _, trained, _) in STORY.items():
-        difference = (loss - STORY["idlora"][1]) * (-1 if method in ahead else 1)
-        value = STORY["idlora"][1] + difference
-        label = "ID-LoRA (PMRC, dense router, s=2)" if method == "idlora" else LABELS.get(method, method)
-        losses = {"loss": f"{value:.4f}", "loss_spread": "0.0005"}
-        rows.append(names | {"method": method, "method_label": label, "parameters_trainable": trained} | losses)
-        far = abs(difference) + 0.001 if method in level else 0.0008
-        for column in ("loss", *SOURCES):
-            ends = {"seeds_ci_low": f"{difference - far:.6f}", "seeds_ci_high": f"{difference + far:.6f}"}
-            tested = {"base": names["base"], "method": method, "reference": "idlora", "column": column}
-            tests.append(tested | {"difference": f"{difference:.6f}"} | ends | {"ci_low": "9", "ci_high": "9"})
-    rows.append(names | {"method": "base", "method_label": "Base", "parameters_trainable": 0, "loss": UNTUNED})
-    tests = [row for row in tests if row["method"] != "idlora"]
-    write(folder / "tables" / "table_controls.csv", rows)
-    write(folder / "significance" / "table_controls.csv", tests)
+    folder, subject = results / "reference" / "small", STORY["idlora"][1]
+    widths = {method: abs(STORY[method][1] - subject) + 0.001 for method in level}
+    controls = {method: subject + (story[1] - subject) * (1 - 2 * (method in ahead)) for method, story in STORY.items()}
+    of_base = {base: own | (losses or {}).get(base, {}) for base, own in LOSSES.items()}
+    of_base["llama3_2_3b"] = controls | {"base": UNTUNED}
+    for table, (reference, seeds, bases) in TABLES.items():
+        rows, tests = [], []
+        for base in bases:
+            own, changed = of_base[base], (scores or {}).get(base, {})
+            values = {column: every | changed.get(column, {}) for column, every in SCORES.items()}
+            values = {column: {m: every[m] for m in own if m in every} for column, every in values.items()}
+            labels = LABELS | ({"idlora": "ID-LoRA (PMRC, dense router, s=2)"} if table == "table_controls" else {})
+            names = {"base": base, "base_label": "SmolLM2-135M-Instruct (from 4 bits)", "seeds": seeds}
+            spread = {"loss_spread": "0.0005" if seeds > 1 else ""}
+            rows += [names | spread | row for row in _rows(own, values, labels)]
+            for column in ("loss", *SOURCES, *values):
+                metric, width = ("strict", SCORE_WIDTH) if column in values else ("nats_per_token", LOSS_WIDTH)
+                named = {"base": base, "reference": reference, "column": column, "metric": metric}
+                named |= {"floor": floors.get(column, "")}
+                tested = _tests(values.get(column, own), reference, widths={"": width} | widths, over_seeds=seeds > 1)
+                tests += [named | test for test in tested]
+        write(folder / "tables" / f"{table}.csv", rows)
+        write(folder / "significance" / f"{table}.csv", tests)
+    write(folder / "tables" / "worth.csv", _worth(controls, {"gsm8k": -1, "mmlu": 0} | (follows or {})))
     write(folder / "metrics.csv", [{"method": "base", "parameters_total": 134_515_008}])
     return folder
+
+
+def _rows(losses: dict[str, float], scores: dict[str, dict[str, float]], labels: dict[str, str]) -> list[dict]:
+    return [
+        {"method": method, "method_label": labels.get(method, method), "loss": f"{loss:.4f}"}
+        | {"parameters_trainable": STORY[method][3] if method in STORY else 0}
+        | {column: f"{own[method]:.1f}" if method in own else "" for column, own in scores.items()}
+        for method, loss in losses.items()
+    ]
+
+
+def _tests(values: dict[str, float], reference: str, *, widths: dict[str, float], over_seeds: bool) -> list[dict]:
+    """Each method against the reference; the interval over items alone is not to be read where there are seeds."""
+    rows = []
+    for method in (method for method in values if method != reference):
+        difference = values[method] - values[reference]
+        width = widths.get(method, widths[""])
+        ends = f"{difference - width:.6f}", f"{difference + width:.6f}"
+        (low, high), (seeds_low, seeds_high) = (("9", "9"), ends) if over_seeds else (ends, ("", ""))
+        row = {"method": method, "difference": f"{difference:.6f}", "ci_low": low, "ci_high": high}
+        rows.append(row | {"seeds_ci_low": seeds_low, "seeds_ci_high": seeds_high})
+    return rows
+
+
+def _worth(losses: dict[str, float], follows: dict[str, int]) -> list[dict]:
+    rows = [{"model": "m", "method": "base", "seed": "", "run": "base", "loss": UNTUNED} | dict.fromkeys(follows, 0)]
+    for at, (method, seed) in enumerate(product(losses, range(3))):
+        loss = losses[method] + seed / 1e4
+        scores = {column: 30 + sign * 100 * loss if sign else 25 + 7 * at % 5 for column, sign in follows.items()}
+        rows.append({"model": "m", "method": method, "seed": seed, "run": f"{method}-{seed}", "loss": loss} | scores)
+    return [row | {f"{column}_ci_{end}": 0 for column in follows for end in ("low", "high")} for row in rows]
+
+
+def make_real_beside(experiments: Path, **story) -> Path:
+    """results/ beside ``experiments``, with the reference of `make_real`, starts and rates."""
+    results = experiments.parent / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    make_real(results, **story)
+    sources = Sources(results, experiments, "small", reference=True)
+    make_sharpness(sources.sharpness)
+    draw_figures(sources, "rates")
+    return results
+
+
+def change_rates(results: Path, method: str, **values: str) -> None:
+    """Overwrite columns of one method in rates.csv."""
+    path = results / "reference" / "small" / "tables" / "rates.csv"
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    write(path, [row | values if row["method"] == method else row for row in rows])

@@ -42,7 +42,8 @@ class Claim:
 
     Exactly one of ``expression`` and ``reason`` is given: a claim that no table decides says why.
     ``ours`` has one key: `TABLES` or `COUNTS` with an expression, `THEORY` with claims of
-    results/theory/verdicts.csv; or none. ``real`` is a reading in held-out losses of the small scale; or none.
+    results/theory/verdicts.csv; or none. ``real`` are readings in losses and scores of the small scale, the first of
+    which decides.
     """
 
     id: str
@@ -55,7 +56,7 @@ class Claim:
     reason: str = ""
     readings: tuple[Reading, ...] = ()
     ours: Mapping[str, Any] = field(default_factory=dict)
-    real: Reading | None = None
+    real: tuple[Reading, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -120,9 +121,8 @@ def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
     claims = []
     for entry in data["claims"]:
         try:
-            readings = tuple(Reading(**reading) for reading in entry.get("readings", ()))
-            real = {"real": Reading(**entry["real"])} if "real" in entry else {}
-            claims.append(Claim(**entry | {"readings": readings} | real))
+            lists = {name: tuple(Reading(**each) for each in entry.get(name, ())) for name in ("readings", "real")}
+            claims.append(Claim(**entry | lists))
         except TypeError as error:
             raise AuditError(f"{path}, claim {entry.get('id')}: {error}") from error
     ids = [claim.id for claim in claims]
@@ -209,15 +209,25 @@ def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
 
 
 def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
-    """(how the claim is read in held-out losses and what they say, the verdict); nothing where it is not read so."""
-    if claim.real is None:
+    """(how the claim is read on a real model and what the pairs say, the verdict); nothing where it is not read so.
+
+    Readings after the first stand there with their own verdicts; of these, what has not been measured is left out.
+    """
+    told = [(reading.reading, *_on_real_model(claim, reading, names)) for reading in claim.real]
+    if not told:
         return "", ""
+    (reading, found, tally), *rest = told
+    others = [f"{reading}: {other} ({tally})" for reading, other, tally in rest if other != UNMEASURED]
+    return "; ".join([f"{reading} ({tally})" if tally else reading, *others]), found
+
+
+def _on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str]:
+    """(verdict, what the pairs say)."""
     try:
-        outcome = _outcome(claim, claim.real.expression, names)
+        outcome = _outcome(claim, reading.expression, names)
     except NotMeasured:
-        return claim.real.reading, UNMEASURED
-    told = _tally(outcome, none="not resolved")
-    return f"{claim.real.reading}; {told}", {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
+        return UNMEASURED, ""
+    return {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth], _tally(outcome, none="not resolved")
 
 
 def _scale_name(scale: str) -> str:

@@ -98,7 +98,7 @@ def _real_total(found: Audit) -> str:
     counted = Counter(each.real_verdict for each in found.judged if each.real_verdict not in ("", UNMEASURED))
     words = {HOLDS: "hold", FAILS: "do not hold", UNRESOLVED: "are not resolved"}
     told = ", ".join(f"{counted[verdict]} {word}" for verdict, word in words.items())
-    return f" On a real model, by held-out loss, for {counted.total()} of them: {told}." if counted else ""
+    return f" On a real model, for {counted.total()} of them: {told}." if counted else ""
 
 
 def markdown(found: Audit) -> str:
@@ -140,7 +140,7 @@ def _ours(each: Judged) -> str:
 
 
 def _real(each: Judged) -> str:
-    return f"{each.real_verdict} ({each.real})" if each.real_verdict not in ("", UNMEASURED) else UNMEASURED
+    return f"{each.real_verdict}: {each.real}" if each.real_verdict not in ("", UNMEASURED) else UNMEASURED
 
 
 def _forensics_summary(found: Iterable[Finding]) -> str:

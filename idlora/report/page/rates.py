@@ -20,5 +20,5 @@ def rates_sections(sources: Sources) -> list[Section]:
 
 def real_words(sources: Sources) -> Prose | None:
     """What the committed reference of the small scale says; None where there is none."""
-    said = real_sentences(sources.results)
+    said = real_sentences(sources.results, sources.experiments)
     return Prose(html=prose(listed(said))) if said else None

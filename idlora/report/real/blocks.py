@@ -1,0 +1,105 @@
+"""Who stands where on a real model: a block of a table, and the paired differences between its methods."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from idlora.records.files import one_sentence
+from idlora.report.measures import Measure, measure_of
+from idlora.report.reference import widest_interval
+
+BEST_RATES, PAPER_RATE = "llama3", "llama3_paper_rate"
+"""The bases of Table 2's two blocks: each method at its own best learning rate, all at the paper's."""
+
+AHEAD, LEVEL, BEHIND = "ahead of", "level with", "behind"
+VERDICTS = (AHEAD, LEVEL, BEHIND)
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two methods in one column: ``lead`` is how far the first is ahead, in the column's unit (percentage points, nats
+    a token), with the ends of its interval. ``floor`` is "chance" or "zero" where nobody is called ahead.
+    """
+
+    first: str
+    second: str
+    column: str
+    measure: Measure
+    lead: float
+    low: float
+    high: float
+    floor: str
+
+    @property
+    def verdict(self) -> str:
+        """Where the first stands: level wherever zero lies inside the interval, or the column is at chance or zero."""
+        return LEVEL if self.floor or self.low <= 0 <= self.high else AHEAD if self.low > 0 else BEHIND
+
+    @property
+    def reversed(self) -> "Pair":
+        """The second against the first."""
+        return replace(self, first=self.second, second=self.first, lead=-self.lead, low=-self.high, high=-self.low)
+
+    @property
+    def amount(self) -> str:
+        """How far, as a verdict wants it: a distance, or a signed difference where they are level."""
+        lead, low, high = self.lead, self.low, self.high
+        if self.verdict == LEVEL:
+            return f"({self._text(lead, '+')} [{self._text(low, '+')}, {self._text(high, '+')}])"
+        low, high = sorted((abs(low), abs(high)))
+        points = "" if self.measure.lower_is_better else " points"
+        return f"by {self._text(abs(lead))}{points} [{self._text(low)}, {self._text(high)}]"
+
+    def _text(self, value: float, sign: str = "") -> str:
+        return f"{round(value, self.measure.digits) + 0.0:{sign}.{self.measure.digits}f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One base of a table: its rows by method, and its tests by (first, second, column), either way round.
+
+    Methods are tested against the table's reference alone. Without its files it is empty.
+    """
+
+    rows: Mapping[str, Row]
+    pairs: Mapping[tuple[str, str, str], Pair]
+
+
+def read_block(folder: Path, table: str, base: str | None = None) -> Block:
+    """A block of tables/<table>.csv and significance/<table>.csv in a reference's folder; the first base without one.
+
+    Raises `RecordError` where a file cannot be read.
+    """
+    tests, rows = (read_rows(folder / place / f"{table}.csv") for place in ("significance", "tables"))
+    base = base or next((row["base"] for row in tests), None)
+    pairs = [_pair(test) for test in tests if test["base"] == base]
+    return Block(
+        rows={row["method"]: row for row in rows if row["base"] == base},
+        pairs={(each.first, each.second, each.column): each for pair in pairs for each in (pair, pair.reversed)},
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """A CSV file's rows, none where there is no file. Raises `RecordError` where it cannot be read."""
+    if not path.is_file():
+        return []
+    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _pair(test: Row) -> Pair:
+    measure = measure_of(test["metric"])
+    low, high = sorted(map(measure.lead, widest_interval(test)))
+    return Pair(
+        first=test["method"],
+        second=test["reference"],
+        column=test["column"],
+        measure=measure,
+        lead=measure.lead(float(test["difference"])),
+        low=low,
+        high=high,
+        floor=test.get("floor", ""),
+    )
