@@ -58,7 +58,13 @@ def keep_reference(planned: Planned) -> Path:
         )
     request = planned[0][0]
     tables = {
-        own.table: Made(seeds=own.grid().seeds, runs=plan.runs, evaluations=plan.evaluations, benchmarks=own.benchmarks)
+        own.table: Made(
+            seeds=own.grid().seeds,
+            runs=plan.runs,
+            evaluations=plan.evaluations,
+            benchmarks=own.benchmarks,
+            fewer=own.fewer,
+        )
         for own, plan in planned
     }
 

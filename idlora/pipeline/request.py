@@ -93,7 +93,8 @@ class Request:
     """A table at a scale, and what every cell of it is composed with.
 
     ``overrides`` are of configs/train.yaml, and ``changes`` those among them that change what is computed; ``seeds``
-    None takes the table's own, ``benchmarks`` None all of its columns, ``protocol`` is as in configs/eval.
+    None takes the table's own, ``benchmarks`` None all of its columns, ``fewer`` is as in `Grid`, ``protocol`` as in
+    configs/eval.
     """
 
     table: str
@@ -105,6 +106,7 @@ class Request:
     changes: tuple[str, ...]
     results_dir: Path
     allow_missing: bool
+    fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> list["Request"]:
@@ -126,6 +128,7 @@ class Request:
                 changes=tuple(config["overrides"]),
                 results_dir=Path(config["results_dir"]),
                 allow_missing=config["allow_missing"],
+                fewer={name: tuple(seeds) for name, seeds in config.get("fewer", {}).items()},
             )
             for table in chosen_tables(config["table"], config["scale"])
         ]
@@ -146,7 +149,8 @@ class Request:
         """
         grid = load_grid(EXPERIMENTS / self.table).at(self.scale).showing(self.benchmarks, self.scale)
         told = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
-        return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, notes=(*grid.notes, *told))
+        notes = (*grid.notes, *told)
+        return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, fewer=self.fewer, notes=notes)
 
     def plan(self) -> Plan:
         """Every cell composed, so that a bad config is refused before the first is run."""
@@ -155,14 +159,14 @@ class Request:
     def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
         """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
         grid = self.grid()
-        own = {name: self._evaluations(grid, name) for name in grid.experiments}
-        return {key: (key, self.scale, (*self.overrides, *own[key[0]])) for key in grid.cells()}
+        return {key: (key, self.scale, (*self.overrides, *self._evaluations(grid, key))) for key in grid.cells()}
 
-    def _evaluations(self, grid: Grid, experiment: str) -> list[str]:
-        """What the cells of an experiment are evaluated on, and how, as overrides."""
+    def _evaluations(self, grid: Grid, key: CellKey) -> list[str]:
+        """What a cell is evaluated on, and how, as overrides."""
+        experiment, _, seed = key
         asked = [override("protocol", self._protocols(grid, experiment))]
-        if self.benchmarks is not None:
-            asked.append(override("eval", grid.benchmarks(experiment, self.scale)))
+        if self.benchmarks is not None or self.fewer:
+            asked.append(override("eval", grid.benchmarks(experiment, self.scale, seed=seed)))
         return asked
 
     def _protocols(self, grid: Grid, experiment: str) -> list[str]:

@@ -145,7 +145,8 @@ def gather(
         for method in grid.methods:
             for column in filled.columns:
                 found = []
-                for seed in grid.seeds:
+                seeds = grid.seeds_of(base, method, column.benchmark)
+                for seed in seeds:
                     answer = finder.find(column, base=base, method=method, seed=seed)
                     if isinstance(answer, Missing):
                         # A cell is named once, with the first thing that it lacks: its command fills all of it.
@@ -162,7 +163,7 @@ def gather(
                     parts = {each.name: finder.scores(each, column.metric) for each in evaluations.values()}
                     scores = next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
                     found.append((run, list(evaluations.values()), scores))
-                if len(found) == len(grid.seeds):
+                if found and len(found) == len(seeds):
                     filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
     _own_names(filled)
     for base, name in filled.base_labels.items():

@@ -1,8 +1,9 @@
 """experiments/<table>/: which cells a table has, how its columns read at each scale, and the paper's numbers."""
 
 import csv
+import itertools
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Grid:
     method's label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks
     has no such rows, see `at`. Of a base that stands in several blocks, each trained in its way, ``block`` says by kind
     of scale how, and ``like`` names the base whose numbers the paper has. ``notes`` are sentences to print below the
-    table.
+    table. ``fewer`` maps a base, a benchmark or a method to the ``seeds`` that it has, where it has not all, or none.
     """
 
     table: str
@@ -116,6 +117,7 @@ class Grid:
     paper: dict[tuple[str, str, str], PaperValue]
     subject: str | None = None
     notes: tuple[str, ...] = ()
+    fewer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.reference, Mapping):
@@ -162,6 +164,11 @@ class Grid:
                     raise GridError(
                         f"of the {benchmark} columns some name a protocol and some do not ({scale}): name every one"
                     )
+        for name, some in self.fewer.items():
+            if name not in {*self.bases, *self.methods, *(column.benchmark for column in self.columns)}:
+                raise GridError(f"fewer names {name!r}, which is no base, method or benchmark of {self.table}")
+            if not set(some) < set(self.seeds):
+                raise GridError(f"fewer gives {name} the seeds {list(some)}: name some of {list(self.seeds)}, not all")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
 
@@ -229,15 +236,29 @@ class Grid:
 
     def cells(self) -> list[CellKey]:
         """Every (experiment, method, seed) that the table asks for, in the order of the file."""
-        return [(e, m, s) for e in self.experiments for m in self.methods for s in self.seeds]
+        asked = {
+            (self.experiment(column, base), method, seed)
+            for column in self.columns
+            for base in self.bases
+            for method in self.methods
+            for seed in self.seeds_of(base, method, column.benchmark)
+        }
+        keys = itertools.product(self.experiments, self.methods, self.seeds)
+        return [key for key in keys if key in asked]
 
-    def benchmarks(self, experiment: str, scale: str) -> list[str]:
-        """What a cell of this experiment is evaluated on at this scale, in the order of the columns."""
+    def seeds_of(self, base: str, method: str, benchmark: str) -> tuple[int, ...]:
+        """The seeds that a row has of a benchmark."""
+        limits = [self.fewer[name] for name in (base, method, benchmark) if name in self.fewer]
+        return tuple(seed for seed in self.seeds if all(seed in limit for limit in limits))
+
+    def benchmarks(self, experiment: str, scale: str, *, seed: int | None = None) -> list[str]:
+        """What a cell of this experiment (and seed) is evaluated on at this scale, in the order of the columns."""
         names = [
             column.benchmark
             for column in self.columns_at(scale)
             for base in self.bases
             if self.experiment(column, base) == experiment
+            and (seed is None or seed in self.fewer.get(column.benchmark, self.seeds))
         ]
         return list(dict.fromkeys(names))
 
@@ -282,11 +303,11 @@ def load_grid(folder: Path) -> Grid:
     if "include" in plan:
         plan = _yaml(path.parent / plan.pop("include")) | plan
     numbers = Path(folder) / "paper.csv"
-    _only(plan, {field.name for field in fields(Grid)} - {"paper"}, path, optional={"subject", "notes"})
+    _only(plan, {each.name for each in fields(Grid)} - {"paper", "fewer"}, path, optional={"subject", "notes"})
     columns = []
     for column in plan["columns"]:
         optional = {"protocol", "beside", "note", "flags", "scales", "chance"}
-        _only(column, {field.name for field in fields(Column)}, path, optional=optional)
+        _only(column, {each.name for each in fields(Column)}, path, optional=optional)
         columns.append(Column(**column | {"scales": tuple(column.get("scales", Column.scales))}))
     lists = {name: tuple(plan.get(name, ())) for name in ("seeds", "experiments", "methods", "notes")}
     paper = _paper(numbers.read_text(encoding="utf-8")) if numbers.is_file() else {}

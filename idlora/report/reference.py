@@ -29,17 +29,18 @@ Key = tuple[str, str, str]
 class Made:
     """What a table was made of: its ``seeds``, and ``runs`` and ``evaluations`` as `cells.gather` takes them.
 
-    ``benchmarks`` are those that were run, None for all of the grid's.
+    ``benchmarks`` are those that were run, None for all of the grid's; ``fewer`` as in `Grid`.
     """
 
     seeds: tuple[int, ...]
     runs: Mapping[CellKey, str]
     evaluations: Mapping[tuple[str, str], str]
     benchmarks: tuple[str, ...] | None = None
+    fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def cut(self, grid: Grid, *, scale: str) -> Grid:
         """The grid with these seeds, and of its columns those that were run; a note names what was not."""
-        return dataclasses.replace(grid.showing(self.benchmarks, scale), seeds=self.seeds)
+        return dataclasses.replace(grid.showing(self.benchmarks, scale), seeds=self.seeds, fewer=self.fewer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +130,8 @@ def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str]
 
 def _comparable(cell: Cell, filled: Filled, made: Made) -> bool:
     experiment = filled.grid.experiment(cell.column, cell.base)
-    own = dict(zip(filled.grid.seeds, cell.runs, strict=True))
-    theirs = {seed: made.runs.get((experiment, cell.method, seed)) for seed in made.seeds}
+    own = dict(zip(filled.grid.seeds_of(cell.base, cell.method, cell.column.benchmark), cell.runs, strict=True))
+    theirs = {seed: made.runs[key] for seed in made.seeds if (key := (experiment, cell.method, seed)) in made.runs}
     common = own.keys() & theirs.keys()
     asked = cell.column.protocols_at(filled.scale)
     evaluations = tuple(evaluation_under(cell.column.benchmark, each, made.evaluations) for each in asked)
@@ -143,12 +144,13 @@ def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _told(made: Made) -> dict[str, Any]:
-    runs: dict[str, dict[str, list[str]]] = {}
+    runs: dict[str, dict[str, list[str | None]]] = {}
     for experiment, method in dict.fromkeys(key[:2] for key in made.runs):
-        own = [made.runs[experiment, method, seed] for seed in made.seeds]
+        own = [made.runs.get((experiment, method, seed)) for seed in made.seeds]
         runs.setdefault(experiment, {})[method] = own
     evaluations = [[*asked, name] for asked, name in made.evaluations.items()]
     told = {"seeds": list(made.seeds), "runs": runs, "evaluations": evaluations}
+    told |= {"fewer": {name: list(seeds) for name, seeds in made.fewer.items()}} if made.fewer else {}
     return told | ({} if made.benchmarks is None else {"benchmarks": list(made.benchmarks)})
 
 
@@ -161,9 +163,11 @@ def _made(told: Mapping[str, Mapping]) -> Made:
             for experiment, methods in told["runs"].items()
             for method, runs in methods.items()
             for seed, run in zip(seeds, runs, strict=True)
+            if run is not None  # a block of fewer seeds
         },
         evaluations={(benchmark, protocol): name for benchmark, protocol, name in told["evaluations"]},
         benchmarks=tuple(told["benchmarks"]) if "benchmarks" in told else None,
+        fewer={name: tuple(own) for name, own in told.get("fewer", {}).items()},
     )
 
 

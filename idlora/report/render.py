@@ -244,7 +244,7 @@ def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
             "base_label": row.base_label,
             "method": row.method,
             "method_label": row.label,
-            "seeds": len(table.grid.seeds),
+            "seeds": max(len(table.grid.seeds_of(row.base, row.method, column.benchmark)) for column in table.columns),
             "parameters_trainable": row.trainable,
             "params_pct_paper": row.params,
             "params_pct_plain": row.params_plain,

@@ -124,17 +124,27 @@ def reference_name(table: Table) -> str:
     return f"its own reference ({', '.join(pairs)})"
 
 
+def _fewer(table: Table) -> str:
+    """What has not all seeds, as a sentence for each of them."""
+    grid, told = table.grid, ""
+    for name, own in grid.fewer.items():
+        named = grid.label(name, table.scale) if name in grid.methods else table.filled.base_labels.get(name, name)
+        has = f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))} alone" if own else "not run"
+        told += f" {named}: {has}."
+    return told
+
+
 def _seeds(table: Table) -> str:
     seeds, alpha = table.grid.seeds, table.grid.alpha
     if len(seeds) == 1:
         return (
             f"One run a cell (seed {seeds[0]}): a † says that two checkpoints differ on these items, not that two "
-            "methods do."
+            f"methods do.{_fewer(table)}"
         )
     return (
         f"Means ± standard deviations over {len(seeds)} seeds ({', '.join(map(str, seeds))}; an untuned base is one "
         "run). † is a test on items averaged over the seeds first, since a seed is no new item; "
-        f"{seeds_sentence(len(seeds), alpha=alpha)}."
+        f"{seeds_sentence(len(seeds), alpha=alpha)}.{_fewer(table)}"
     )
 
 

@@ -1,8 +1,8 @@
 """MMLU: 57 subjects of school, study and trade, four choices each. See `idlora.evals.multiple_choice` for the scores.
 
 The benchmark's score is the mean over all items; each record names its subject for whoever wants the means of those.
-Worked examples are of the question's own subject. With a `share` only so large a part of the questions is asked, the same
-ones in every copy of the data: those whose text and choices fall lowest by a hash.
+Worked examples are of the question's own subject. With a `share` only so large a part of the questions is asked, the
+same ones in every copy of the data: those whose text and choices fall lowest by a hash.
 
     <data_root>/mmlu/{dev,test}/SUBJECT_{dev,test}.csv      header question,choice0…choice3,answer (0 to 3)
 
@@ -52,7 +52,9 @@ class Mmlu(MultipleChoice):
         if protocol.share is None or protocol.source is not None:
             return super().configured(protocol)
         if not 0 < protocol.share < 1:
-            raise ValueError(f"share={protocol.share} is no part of the questions: give a number between 0 and 1, or null")
+            raise ValueError(
+                f"share={protocol.share} is no part of the questions: give a number between 0 and 1, or null"
+            )
         task = copy.copy(self)
         task.share = protocol.share
         return task
