@@ -123,14 +123,19 @@ def _drawing(
 
 
 def _floor(lines: list[Line | str]) -> str:
-    """The lines of a panel's title that say of which bases no method is called ahead, each on its own; else empty."""
+    """The lines of a panel's title that say of which bases no method is called ahead, each on its own where they
+    differ; else empty.
+    """
     of_base, base = {}, ""
     for line in lines:
         if isinstance(line, str):
             base = f"{line} "
+            of_base[base] = ""
         elif line.floor:
             of_base[base] = AT_FLOOR[line.floor]
-    said = (f"{name}{where}: no method is called ahead" for name, where in of_base.items())
+    if len(set(of_base.values())) == 1:
+        of_base = {"": next(iter(of_base.values()))}
+    said = (f"{name}{where}: no method is called ahead" for name, where in of_base.items() if where)
     return "".join(f"\n{wrapped(each, WIDE)}" for each in said)
 
 
