@@ -68,6 +68,8 @@ def run_jobs(
                 if waiting and crew[slot].job is None:
                     crew[slot].give(waiting.popleft(), jobs)
                     progress.cell(names[crew[slot].job], slot=slot)
+            for slot in [slot for slot, worker in crew.items() if worker.job is None]:  # no job is left for it
+                crew.pop(slot).stop()
             for slot in _ready(crew):
                 end = crew[slot].listen(lambda *step, slot=slot, **note: progress.step(*step, slot=slot, **note))
                 if end is not None:
@@ -78,11 +80,6 @@ def run_jobs(
                         names.append(name)
                 if crew[slot].left:
                     crew.pop(slot).stop()
-            idle = [
-                slot for slot, worker in crew.items() if worker.job is None
-            ]  # of a round in which fewer jobs were left, too
-            for slot in [] if waiting else idle:
-                crew.pop(slot).stop()
     finally:
         _stop_all(crew)
 
@@ -143,7 +140,7 @@ class _Worker:
 
 
 def _ready(crew: dict[int, _Worker]) -> list[int]:
-    readable = connection.wait([worker.pipe for worker in crew.values()])
+    readable = connection.wait([worker.pipe for worker in crew.values()]) if crew else []  # for none it would never end
     return [slot for slot, worker in crew.items() if worker.pipe in readable]
 
 

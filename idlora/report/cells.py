@@ -1,7 +1,7 @@
 """Grid + runs → filled cells: for each base, method and column every seed's per-unit values, or what is missing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,16 @@ def evaluation_under(benchmark: str, protocol: str | None, evaluations: Mapping[
     return next(fitting, None)
 
 
+def of_common_seeds(cell: Cell, other: Cell) -> tuple[Cell, Cell]:
+    """The two with the seeds alone that both have: the first ones, see `Grid`."""
+    common = min(len(cell.runs), len(other.runs))
+    first, second = (replace(each, runs=each.runs[:common], values=each.values[:common]) for each in (cell, other))
+    return first, second
+
+
 def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
-    """Differences cell - reference (seeds, n), matched by item id (both are in the order of the ids) and by seed.
+    """Differences cell - reference (seeds, n), matched by item id (both are in the order of the ids) and by seed: both
+    have the same ones, see `of_common_seeds`.
 
     Raises `GridError` where the two did not see the same items: an id that one lacks, or other content under an id.
     """

@@ -101,7 +101,8 @@ class Grid:
     method's label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks
     has no such rows, see `at`. Of a base that stands in several blocks, each trained in its way, ``block`` says by kind
     of scale how, and ``like`` names the base whose numbers the paper has. ``notes`` are sentences to print below the
-    table. ``fewer`` maps a base, a benchmark or a method to the ``seeds`` that it has, where it has not all, or none.
+    table. ``fewer`` maps a base, a benchmark or a method to those of the ``seeds`` that it has where it has not all:
+    the first ones, so that any two cells have some in common, or none.
     """
 
     table: str
@@ -167,8 +168,10 @@ class Grid:
         for name, some in self.fewer.items():
             if name not in {*self.bases, *self.methods, *(column.benchmark for column in self.columns)}:
                 raise GridError(f"fewer names {name!r}, which is no base, method or benchmark of {self.table}")
-            if not set(some) < set(self.seeds):
-                raise GridError(f"fewer gives {name} the seeds {list(some)}: name some of {list(self.seeds)}, not all")
+            if len(some) >= len(self.seeds) or tuple(some) != self.seeds[: len(some)]:
+                raise GridError(
+                    f"fewer gives {name} the seeds {list(some)}: name the first of {list(self.seeds)}, not all, or none"
+                )
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
 
@@ -248,8 +251,7 @@ class Grid:
 
     def seeds_of(self, base: str, method: str, benchmark: str) -> tuple[int, ...]:
         """The seeds that a row has of a benchmark."""
-        limits = [self.fewer[name] for name in (base, method, benchmark) if name in self.fewer]
-        return tuple(seed for seed in self.seeds if all(seed in limit for limit in limits))
+        return seeds_left(self.seeds, self.fewer, base, method, benchmark)
 
     def benchmarks(self, experiment: str, scale: str, *, seed: int | None = None) -> list[str]:
         """What a cell of this experiment (and seed) is evaluated on at this scale, in the order of the columns."""
@@ -258,7 +260,7 @@ class Grid:
             for column in self.columns_at(scale)
             for base in self.bases
             if self.experiment(column, base) == experiment
-            and (seed is None or seed in self.fewer.get(column.benchmark, self.seeds))
+            and (seed is None or seed in seeds_left(self.seeds, self.fewer, base, column.benchmark))
         ]
         return list(dict.fromkeys(names))
 
@@ -288,6 +290,11 @@ class Grid:
     @staticmethod
     def experiment(column: Column, base: str) -> str:
         return column.experiment.format(base=base)
+
+
+def seeds_left(seeds: tuple[int, ...], fewer: Mapping[str, tuple[int, ...]], *names: str) -> tuple[int, ...]:
+    """Those of the ``seeds`` that what has all these names has."""
+    return tuple(seed for seed in seeds if all(seed in fewer.get(name, seeds) for name in names))
 
 
 def load_grid(folder: Path) -> Grid:

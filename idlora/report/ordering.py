@@ -6,7 +6,7 @@ At any scale but the paper's this is the only comparison with its numbers: a dir
 from dataclasses import dataclass
 from itertools import combinations
 
-from idlora.report.cells import Cell, Filled, pair
+from idlora.report.cells import Cell, Filled, of_common_seeds, pair
 from idlora.report.floor import CHANCE, ZERO, floor_of
 
 SAME, OPPOSITE, TIE, NOISE, PAPER_TIE, MISSING = (
@@ -85,6 +85,7 @@ def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str)
 
 
 def _difference(cell: Cell, other: Cell) -> tuple[float, float, float]:
+    cell, other = of_common_seeds(cell, other)
     by_seed = pair(cell, other)
     several = max(cell.seeds, other.seeds) > 1
     low, high = cell.resampled(by_seed, over_seeds=several)

@@ -15,7 +15,7 @@ from typing import Any
 from idlora.records import RecordError, read_json, write_json
 from idlora.records.files import checksums, one_sentence
 from idlora.report.cells import Cell, Filled, evaluation_under
-from idlora.report.grid import CellKey, Grid
+from idlora.report.grid import CellKey, Grid, seeds_left
 
 RECORDS = "records"
 PIVOTS = Path(RECORDS) / "pivots.csv"
@@ -118,7 +118,11 @@ def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str]
                 others += 1
     told = []
     if shown:
-        seeds = ("seeds " if len(made.seeds) > 1 else "seed ") + ", ".join(map(str, made.seeds))
+        seeds = (
+            ("seeds " if len(made.seeds) > 1 else "seed ")
+            + ", ".join(map(str, made.seeds))
+            + ", some fewer" * bool(made.fewer)
+        )
         told.append(f"ref: what the committed reference prints there ({seeds}; `{reference.name}`).")
     if others:
         told.append(
@@ -131,7 +135,8 @@ def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str]
 def _comparable(cell: Cell, filled: Filled, made: Made) -> bool:
     experiment = filled.grid.experiment(cell.column, cell.base)
     own = dict(zip(filled.grid.seeds_of(cell.base, cell.method, cell.column.benchmark), cell.runs, strict=True))
-    theirs = {seed: made.runs[key] for seed in made.seeds if (key := (experiment, cell.method, seed)) in made.runs}
+    shown = seeds_left(made.seeds, made.fewer, cell.base, cell.method, cell.column.benchmark)
+    theirs = {seed: made.runs[key] for seed in shown if (key := (experiment, cell.method, seed)) in made.runs}
     common = own.keys() & theirs.keys()
     asked = cell.column.protocols_at(filled.scale)
     evaluations = tuple(evaluation_under(cell.column.benchmark, each, made.evaluations) for each in asked)

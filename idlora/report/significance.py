@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from idlora.report.cells import Cell, Filled, pair
+from idlora.report.cells import Cell, Filled, of_common_seeds, pair
 from idlora.report.floor import floor_of
 from idlora.report.measures import Measure, measure_of
 
@@ -119,7 +119,8 @@ def compare_all(filled: Filled) -> list[Comparison]:
 
 
 def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
-    """The tests of one cell against the reference's; `Comparison` says what each field is."""
+    """The tests of one cell against the reference's, over the seeds that both have; `Comparison` has the fields."""
+    cell, reference = of_common_seeds(cell, reference)
     by_seed = pair(cell, reference)
     several = max(cell.seeds, reference.seeds) > 1
     of_seeds = _clean(by_seed.mean(axis=1))

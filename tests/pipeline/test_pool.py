@@ -1,12 +1,28 @@
 """Jobs side by side: each ends by itself, and an interrupt ends all of them in good order."""
 
 import os
+import signal
 
 import pool_work
 import pytest
 
+from idlora.pipeline import pool
 from idlora.pipeline.pool import run_jobs
 from idlora.pipeline.progress import Silent
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    """A pool that waits for ever fails its test, and the others go on."""
+
+    def late(*_):
+        raise TimeoutError("the pool still waits")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 class Watching(Silent):
@@ -58,6 +74,23 @@ def test_what_follows_from_a_job_is_done_next():
     assert [(end.job, end.value) for end in ends] == [(0, 2), (2, 12), (1, 10)]
     assert [name for name, _ in watching.cells] == ["first", "ten more", "last"]
     assert jobs == [("add", 1, 1), ("add", 5, 5)]
+
+
+def test_where_fewer_jobs_are_left_than_workers_ended_at_once_the_idle_ones_go_and_the_pool_ends(monkeypatch):
+    ready, heard, ends = pool._ready, [], []
+
+    def all_at_once(crew):
+        for worker in crew.values():
+            if worker.job is not None:
+                worker.pipe.poll(None)
+        heard.append(sorted(worker.job is None for worker in crew.values()))
+        return ready(crew)
+
+    monkeypatch.setattr(pool, "_ready", all_at_once)
+    run([("who",)] * 4, ends.append, workers=3)
+    assert sorted(end.job for end in ends) == [0, 1, 2, 3]
+    assert [end.error for end in ends] == [None] * 4
+    assert [each for each in heard if each] == [[False] * 3, [False]], "an idle worker has nothing to say"
 
 
 def test_an_interrupt_reaches_the_jobs_at_work_and_waits_for_them(tmp_path):
