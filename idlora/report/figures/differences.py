@@ -16,6 +16,7 @@ from idlora.report.ordering import AT_FLOOR
 ACROSS = 3  # panels side by side
 HEAD, LINE, TITLE = 0.75, 0.19, 0.15  # inches of a panel without its lines, of each line, of a further line of title
 WIDE = 36  # characters of a panel's title on one line
+NARROW = 30  # of the sentence below, which panels side by side all may have
 
 LABEL = 26
 """Characters of a name on one line of the axis."""
@@ -128,6 +129,8 @@ def _floor(lines: list[Line | str]) -> str:
     """
     of_base, base = {}, ""
     for line in lines:
+        if line == "":  # room for a name
+            continue
         if isinstance(line, str):
             base = f"{line} "
             of_base[base] = ""
@@ -136,7 +139,7 @@ def _floor(lines: list[Line | str]) -> str:
     if len(set(of_base.values())) == 1:
         of_base = {"": next(iter(of_base.values()))}
     said = (f"{name}{where}: no method is called ahead" for name, where in of_base.items() if where)
-    return "".join(f"\n{wrapped(each, WIDE)}" for each in said)
+    return "".join(f"\n{wrapped(each, NARROW)}" for each in said)
 
 
 def _panel(axes: Axes, lines: list[Line | str], column: Column) -> None:
