@@ -119,7 +119,7 @@ def inventory() -> list[tuple[str, Count]]:
     grids = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
     counted = []
     for scale in SCALES:
-        own = [grid.at(scale) for grid in grids]
+        own = [grid.at(scale) for grid in grids if grid.is_at(scale)]
         pairs = sorted({(base, method) for grid in own for base in grid.bases for method in grid.methods})
         counted += [(scale, count(base, method, scale=scale)) for base, method in pairs]
     return list(dict.fromkeys(counted))  # at the small scale one model stands in for all bases

@@ -41,7 +41,7 @@ def markdown(table: Table) -> str:
     if table.grid.paper and not table.at_paper_scale:
         parts += ["## The paper's numbers", _paper_sentence(table), _paper_markdown(table)]
     if table.orderings:
-        parts += [_ordering_title(table), text.ordering_counts(table.orderings), _orderings_markdown(table)]
+        parts += [_ordering_title(table), text.ordering_counts(table), _orderings_markdown(table)]
         parts.append(text.ordering_legend())
     if table.missing:
         parts += ["## Missing", "\n".join(f"- {line}" for line in text.missing_lines(table))]
@@ -244,7 +244,7 @@ def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
             "base_label": row.base_label,
             "method": row.method,
             "method_label": row.label,
-            "seeds": max(len(table.grid.seeds_of(row.base, row.method, column.benchmark)) for column in table.columns),
+            "seeds": _seeds(table, row),
             "parameters_trainable": row.trainable,
             "params_pct_paper": row.params,
             "params_pct_plain": row.params_plain,
@@ -263,6 +263,12 @@ def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
             own |= dict(zip([f"{column.id}{part}" for part in parts], values, strict=True))
         rows.append(own)
     return columns, rows
+
+
+def _seeds(table: Table, row: Row) -> int | str:
+    """How many seeds a row has; empty where columns differ."""
+    found = {len(table.grid.seeds_of(row.base, row.method, column.benchmark)) for column in table.columns}
+    return found.pop() if len(found) == 1 else ""
 
 
 def latex(table: Table) -> str:

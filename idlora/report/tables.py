@@ -131,6 +131,8 @@ def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
     rows = []
     for base in filled.grid.bases:
         for method in filled.grid.methods:
+            if filled.grid.fewer.get(method) == ():  # told by a note
+                continue
             entries = {
                 column.id: _entry(
                     filled,

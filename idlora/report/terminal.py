@@ -41,7 +41,7 @@ class OnTerminal:
                 yield Text(text.group_title(measure), style="bold")
             for start in range(0, len(columns), fit):
                 yield _block(table, columns[start : start + fit])
-        said = filter(None, [table.beside, text.ordering_counts(table.orderings)])
+        said = filter(None, [table.beside, text.ordering_counts(table)])
         below = [text.caption(table), *text.notes(table), *said]
         if table.missing:
             below += ["Missing:", *text.missing_lines(table)]

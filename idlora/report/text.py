@@ -14,12 +14,16 @@ SPREAD = (
 )
 
 
+ONE_RUN = ": a † says that two checkpoints differ on these items, not that two methods do"
+
+
 def caption(table: Table) -> str:
     """One paragraph: whose models and tasks these are, how many seeds, and what the scale can and cannot show."""
     blocks = {base: f", {table.grid.block(base, table.scale)}" for base in table.grid.bases}
     labels = list(dict.fromkeys(name.removesuffix(blocks[base]) for base, name in table.filled.base_labels.items()))
     seeds = table.grid.seeds
-    names, several = " and ".join(labels), f" Means over {len(seeds)} seeds." if len(seeds) > 1 else ""
+    fewer = ", where no fewer are named below" if table.grid.fewer else ""
+    names, several = " and ".join(labels), f" Means over {len(seeds)} seeds{fewer}." if len(seeds) > 1 else ""
     if table.at_paper_scale:
         beside = " Each value stands beside the paper's, with the difference." if table.grid.paper else ""
         return f"{names}: the paper's models and data.{beside}{several}"
@@ -101,7 +105,7 @@ def _floor(table: Table) -> str:
     }
     here = "; ".join(f"{name} ({', '.join(columns)})" for name, columns in found.items() if columns)
     return (
-        f"{SIGN}: the interval reaches down to {' or '.join(bounds.values())}. On a column where that is so of a "
+        f"{SIGN}: the interval holds, or lies below, {' or '.join(bounds.values())}. On a column where that is so of a "
         f"trained method no method of its model is called ahead, neither by bold nor by †{decides}. "
         f"Such columns here: {here or 'none'}."
     )
@@ -128,19 +132,20 @@ def _fewer(table: Table) -> str:
     """What has not all seeds, as a sentence for each of them."""
     grid, told = table.grid, ""
     for name, own in grid.fewer.items():
-        named = grid.label(name, table.scale) if name in grid.methods else table.filled.base_labels.get(name, name)
+        if name in grid.methods:
+            named = grid.label(name, table.scale)
+        else:
+            headings = [table.heading(column) for column in table.columns if column.benchmark == name]
+            named = table.filled.base_labels.get(name) or ", ".join(headings)
         has = f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))} alone" if own else "not run"
-        told += f" {named}: {has}."
+        told += f" {named}: {has}{ONE_RUN if len(own) == 1 else ''}."
     return told
 
 
 def _seeds(table: Table) -> str:
     seeds, alpha = table.grid.seeds, table.grid.alpha
     if len(seeds) == 1:
-        return (
-            f"One run a cell (seed {seeds[0]}): a † says that two checkpoints differ on these items, not that two "
-            f"methods do.{_fewer(table)}"
-        )
+        return f"One run a cell (seed {seeds[0]}){ONE_RUN}.{_fewer(table)}"
     return (
         f"Means ± standard deviations over {len(seeds)} seeds ({', '.join(map(str, seeds))}; an untuned base is one "
         "run). † is a test on items averaged over the seeds first, since a seed is no new item; "
@@ -168,8 +173,18 @@ def items(table: Table) -> str:
     return "n = " + ", ".join(dict.fromkeys(sizes.values())) if sizes else "No cell has a value yet"
 
 
-def ordering_counts(orderings: list[Ordering]) -> str:
-    """How many pairs of methods stand here as in the paper, in one sentence; empty where the paper has none."""
+def ordering_counts(table: Table) -> str:
+    """How many pairs of methods stand here as in the paper, in a sentence for each block; empty where the paper has
+    none.
+    """
+    grid, labels = table.grid, table.filled.base_labels
+    if not any(grid.block(base, table.scale) for base in grid.bases):
+        return _counted(table.orderings)
+    blocks = {base: [each for each in table.orderings if each.base == base] for base in grid.bases}
+    return "\n\n".join(f"{labels[base]}: {_counted(own)}" for base, own in blocks.items() if own)
+
+
+def _counted(orderings: list[Ordering]) -> str:
     if not orderings:
         return ""
     counts = {verdict: sum(each.verdict == verdict for each in orderings) for verdict in VERDICTS}
@@ -186,8 +201,8 @@ def ordering_legend() -> str:
         "the paired difference leaves zero out (over few seeds it is somewhat too narrow); "
         f"**{NOISE}**: it does not (+ leans the paper's way, - the other); **{TIE}**: equal here; "
         f"{' / '.join(f'**{verdict}**' for verdict in AT_FLOOR.values())}: on that column the interval of a trained "
-        f"method of the model reaches down to it, and nobody is called ahead; **{PAPER_TIE}**: the paper prints one "
-        "number twice. Parameter counts have no noise."
+        f"method of the model holds it or lies below it, and nobody is called ahead; **{PAPER_TIE}**: the paper prints "
+        "one number twice. Parameter counts have no noise."
     )
 
 

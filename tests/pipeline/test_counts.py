@@ -26,6 +26,15 @@ from idlora.training import (
 
 OVERRIDES = ["train.learning_rate=0.001"]
 
+
+def test_the_inventory_has_what_every_scales_tables_pair_and_no_table_without_cells_there(monkeypatch) -> None:
+    monkeypatch.setattr(counts, "count", lambda base, method, *, scale: (base, method))
+    found = counts.inventory()
+    assert ("small", ("llama3_full", "lora")) in found
+    assert {("paper", ("llama3", "dora")), ("tiny", ("mistral", "fft"))} <= set(found)
+    assert not [pair for scale, pair in found if scale != "small" and pair[0] == "llama3_full"]
+
+
 # Sizes as the models' authors publish them.
 BASE_SIZES = {"llama3": 8_030_261_248, "mistral": 7_241_732_096, "llama3_2_3b": 3_212_749_824}
 

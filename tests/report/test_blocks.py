@@ -20,7 +20,7 @@ from idlora.report.page.results import result_section
 MODEL = "SmolLM2-135M-Instruct"
 NAMES = {
     "llama3": f"{MODEL}, each method at its best learning rate",
-    "llama3_paper_rate": f"{MODEL}, the paper's learning rate for every method",
+    "llama3_paper_rate": f"{MODEL}, every method at 5e-5, the paper's learning rate",
 }
 METHODS = ("base", "lora", "dora", "idlora")
 

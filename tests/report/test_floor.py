@@ -110,8 +110,8 @@ def test_every_form_signs_the_interval_and_a_note_says_what_it_means_where_it_oc
     out = io.StringIO()
     Console(file=out, width=200).print(console(table))
     note = (
-        "°: the interval reaches down to chance (gsm8k 25 %). On a column where that is so of a trained method no "
-        "method of its model is called ahead, neither by bold nor by †. Such columns here: Pebble (gsm8k)."
+        "°: the interval holds, or lies below, chance (gsm8k 25 %). On a column where that is so of a trained method "
+        "no method of its model is called ahead, neither by bold nor by †. Such columns here: Pebble (gsm8k)."
     )
     assert f"- {note}\n" in markdown(table)
     assert "| 30.0 [21.9, 39.6]° |" in markdown(table)
