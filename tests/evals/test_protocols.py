@@ -18,7 +18,7 @@ DEFAULTS = {
 }  # fmt: skip
 CHOICES = ["likelihood_0shot", "likelihood_5shot", "generated_0shot", "generated_5shot"]
 EVERY = DEFAULTS | {
-    "gsm8k": ["0shot", "5shot"], "mmlu": CHOICES, "commonsenseqa": CHOICES,
+    "gsm8k": ["0shot", "5shot"], "mmlu": [CHOICES[0], "likelihood_0shot_fifth", *CHOICES[1:]], "commonsenseqa": CHOICES,
     "humaneval": ["template_t0.6", "template_t0.2", "template_t0.8", "raw_t0.2", "raw_t0.8"],
 }  # fmt: skip
 
@@ -175,9 +175,9 @@ def test_one_pass_records_every_chosen_protocol(cell, tmp_path: Path) -> None:
     subject = dataclasses.replace(
         composed.subject, load=load, identity=lambda: "small", folder=tmp_path / "run", threads=1
     )
-    assert len(subject.waiting) == 10
+    assert len(subject.waiting) == 11
     folders = evaluate_all(subject)
-    assert len(set(folders)) == 2 + 4 + 4
+    assert len(set(folders)) == 2 + 5 + 4
     assert loads == [1]
     assert not subject.waiting
     assert evaluate_all(subject) == folders

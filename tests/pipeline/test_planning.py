@@ -168,7 +168,7 @@ def test_evaluations_are_named_by_benchmark_and_protocol_the_default_first(resul
     names = request.plan().evaluations
     mmlu = [protocol for benchmark, protocol in names if benchmark == "mmlu"]
     assert mmlu[0] == "likelihood_0shot"
-    assert len(mmlu) == 4
+    assert len(mmlu) == 5
     assert len(set(names.values())) == len(names)
     (usual,) = requests(results, "table=table7")
     assert usual.plan().evaluations.items() <= names.items()
@@ -179,7 +179,7 @@ def test_of_all_protocols_the_default_of_the_scale_stands_first(results: Path) -
     paper = compose_cell("multitask_llama3", "lora", scale="paper", seed=0, overrides=more)
     asked = [protocol.name for protocol in paper.protocols if protocol.benchmark == "mmlu"]
     assert asked[0] == "likelihood_5shot"
-    assert len(asked) == 4
+    assert len(asked) == 5
     sources = [protocol.source for protocol in paper.protocols if protocol.scoring == "loss"]
     assert sorted(sources) == [
         "codealpaca",

@@ -12,7 +12,8 @@ import yaml
 
 from idlora.pipeline import reference
 from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose, plain
+from idlora.pipeline.compose import compose, compose_cell, plain
+from idlora.pipeline.override import override
 from idlora.pipeline.pivots import Inspection
 from idlora.pipeline.reference import REFERENCES, keep_reference, reference_requests
 from idlora.pipeline.request import Request, known_tables, plan_all, report_statistics, report_tables
@@ -94,6 +95,40 @@ def test_the_reference_of_the_embedded_scale_has_every_table_with_three_seeds_at
     assert asked == {name: tuple(own["seeds"]) for name, own in yaml.safe_load(REFERENCES.read_text())["tiny"].items()}
     with pytest.raises(ConfigError, match=r"scale=paper has no reference; .*reference\.yaml has those of tiny, small"):
         requests(tmp_path, "reference", scale="paper")
+
+
+def test_a_cell_of_a_seed_that_lacks_benchmarks_is_planned_with_the_others_alone(tmp_path: Path) -> None:
+    (own,) = requests(tmp_path, seeds=[0, 1], fewer={"gsm8k": [0], "mmlu": [0]})
+    shown = own.grid().benchmarks("multitask_llama3_2_3b", "tiny")
+    evals = {key[2]: next(each for each in job[2] if each.startswith("eval=")) for key, job in own.jobs().items()}
+    assert evals == {
+        seed: override("eval", [name for name in shown if seed == 0 or name not in ("gsm8k", "mmlu")])
+        for seed in (0, 1)
+    }  # fmt: skip
+    (whole,) = requests(tmp_path, seeds=[0, 1])
+    assert not [each for job in whole.jobs().values() for each in job[2] if each.startswith("eval=")]
+
+
+def test_the_reference_of_the_small_scale_is_planned_with_fewer_seeds_where_it_says_so(tmp_path: Path) -> None:
+    asked = {request.table: request for request in requests(tmp_path, "reference", scale="small")}
+    assert {name: request.fewer for name, request in asked.items()} == {
+        name: {key: tuple(seeds) for key, seeds in own.get("fewer", {}).items()}
+        for name, own in yaml.safe_load(REFERENCES.read_text())["small"].items()
+    }
+    found = {}
+    for name, request in asked.items():
+        for key, (_, scale, overrides) in request.jobs().items():
+            if key[1] == "lora":
+                cell = compose_cell(*key[:2], scale=scale, seed=key[2], overrides=overrides)
+                found[name, key[0], key[2]] = {protocol.benchmark for protocol in cell.protocols}
+    assert {seed for _, experiment, seed in found if experiment == "multitask_llama3_paper_rate"} == {0}
+    short = {"gsm8k", "mmlu", "commonsenseqa", "heldout"}
+    controls = {seed: shown for (name, _, seed), shown in found.items() if name == "table_controls"}
+    assert controls == {0: short, 1: short, 2: {"heldout"}}
+    assert {seed: shown for (name, _, seed), shown in found.items() if name == "table3"} == dict.fromkeys(
+        range(3), short
+    )
+    assert not [key for key in asked["table_longer"].jobs() if key[1] in ("fft", "dora", "hydralora", "moelora")]
 
 
 def test_finished_cells_become_the_reference_and_its_records_alone_make_it_again(
