@@ -34,8 +34,8 @@ SAME, ALL = "same training", "all runs"
 """The two sets of runs that are told apart where some are trained otherwise."""
 
 _SETS = (
-    f"- {SAME.capitalize()}: without the runs at another learning rate, or longer. Those bring losses far from the rest, "
-    f"and a correlation over {ALL} may be theirs alone."
+    f"- {SAME.capitalize()}: without the runs at another learning rate, or longer. Those bring losses far from the "
+    f"rest, and a correlation over {ALL} may be theirs alone."
 )
 
 NAMES = ("model", "model_label", "method", "method_label", "seed", "experiment", "run", "loss")
