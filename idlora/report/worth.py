@@ -5,8 +5,8 @@ Losses of two models are not set against each other: a token is not the same for
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -30,6 +30,14 @@ RESAMPLES = 1_000
 FEWEST = 5
 """Methods below which there is no interval: it would come from a handful of different resamples."""
 
+SAME, ALL = "same training", "all runs"
+"""The two sets of runs that are told apart where some are trained otherwise."""
+
+_SETS = (
+    f"- {SAME.capitalize()}: without the runs at another learning rate, or longer. Those bring losses far from the "
+    f"rest, and a correlation over {ALL} may be theirs alone."
+)
+
 NAMES = ("model", "model_label", "method", "method_label", "seed", "experiment", "run", "loss")
 """The first columns of worth.csv; each score and the ends of its interval follow."""
 
@@ -40,7 +48,8 @@ Row = Mapping[str, str]
 class Point:
     """One run: its mean held-out loss in nats a token, and by column id (value, low, high) in percent.
 
-    Without a ``seed`` it is an untuned base. An ``experiment`` is empty where none is known.
+    Without a ``seed`` it is an untuned base. An ``experiment`` is empty where none is known. An ``otherwise`` run
+    was trained at another rate than the tables' usual one for its method, or longer.
     """
 
     run: str
@@ -52,6 +61,7 @@ class Point:
     experiment: str
     loss: float
     scores: Mapping[str, tuple[float, float, float]]
+    otherwise: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,16 @@ class Panel:
     def model_label(self) -> str:
         return self.points[0].model_label
 
+    @property
+    def mixed(self) -> bool:
+        """Whether some of the runs are trained otherwise than the rest."""
+        return any(point.otherwise for point in self.points)
+
+    @property
+    def alike(self) -> "Panel":
+        """The panel without the runs that are trained otherwise; there may be no trained run left."""
+        return replace(self, points=tuple(point for point in self.points if not point.otherwise))
+
     @cached_property
     def association(self) -> Association:
         """Over the trained runs."""
@@ -105,13 +125,14 @@ def points_of(
     scale: str,
     experiments: Mapping[str, str],
     evaluations: Sequence[Mapping[tuple[str, str], str]],
+    otherwise: Set[str] = frozenset(),
 ) -> list[Point]:
     """The runs of metrics.csv that have every source of the column ``loss``, with the scores of ``columns``, each of
     one protocol.
 
-    ``experiments`` maps a run to its experiment. ``evaluations`` are what tables are made of (see `cells.gather`): the
-    first that knows a column's protocol says which evaluation is shown. A protocol that none knows is that of the most
-    runs.
+    ``experiments`` maps a run to its experiment; ``otherwise`` are the experiments at another rate, or longer.
+    ``evaluations`` are what tables are made of (see `cells.gather`): the first that knows a column's protocol says
+    which evaluation is shown. A protocol that none knows is that of the most runs.
     """
     by_run: dict[str, list[Row]] = {}
     for row in rows:
@@ -132,10 +153,12 @@ def points_of(
             scores = {
                 column.id: _score(own, evaluation, column) for column, (evaluation,) in zip(columns, asked, strict=True)
             }
+            experiment = experiments.get(run, "") if first["method"] != UNTUNED else ""
             found.append(
                 Point(
                     run=run,
-                    experiment=experiments.get(run, "") if first["method"] != UNTUNED else "",
+                    experiment=experiment,
+                    otherwise=experiment in otherwise,
                     loss=sum(value for value, _, _ in losses) / len(losses),
                     scores={column: score for column, score in scores.items() if score},
                     **{name: first[name] for name in ("model", "model_label", "method", "method_label", "seed")},
@@ -194,22 +217,40 @@ def write_worth(panels: Sequence[Panel], folder: Path, *, scale: str) -> list[Pa
     return [folder / "worth.csv", folder / "worth.md"]
 
 
+def views_of(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
+    """The views of panels by name: the runs of the same training, then all runs.
+
+    Where no run is trained otherwise there is one view, and its name is empty.
+    """
+    if not any(panel.mixed for panel in panels):
+        return [("", list(panels))]
+    alike = [panel.alike for panel in panels]
+    return [(name, own) for name, own in ((SAME, [each for each in alike if each.trained]), (ALL, list(panels))) if own]
+
+
 def markdown(panels: Sequence[Panel], *, scale: str) -> str:
     """worth.md: the table for reading, with what its columns mean."""
+    mixed = any(panel.mixed for panel in panels)
+    rows = [
+        [panel.model_label, panel.column.heading_at(scale), *([name or SAME] if mixed else []), *_told(panel)]
+        for each in panels
+        for name, (panel,) in views_of([each])
+    ]
     headings = [
-        "Model", "Benchmark", "runs", "methods", "rank correlation with the loss", f"points per {STEP:g} nats more",
-        "losses", "scores (%)",
+        "Model", "Benchmark", *(["runs", "n"] if mixed else ["runs"]), "methods", "rank correlation with the loss",
+        f"points per {STEP:g} nats more", "losses", "scores (%)",
     ]  # fmt: skip
     return document(
         "What a difference of losses is worth",
         "Held-out loss (mean of the sources, nats a token, lower is better) and scores in percent over all trained "
-        "runs, one row a model and benchmark. Where a lower loss goes with a higher score both numbers are negative.",
-        pipes(headings, [_line(panel, scale=scale) for panel in panels], left=2),
+        f"runs, one row a model{', benchmark and set of runs' if mixed else ' and benchmark'}. Where a lower loss goes "
+        "with a higher score both numbers are negative.",
+        pipes(headings, rows, left=3 if mixed else 2),
         f"- Rank correlation: Spearman's, over the runs; the slope is Theil-Sen's, the median over pairs of runs. The "
         f"untuned base is in neither.\n"
         f"- In brackets 95 % bootstrap intervals over methods, each with all its runs; none below {FEWEST} methods. "
         "They say how these methods' runs lie, and not that the one brings about the other.\n"
-        "- —: all losses or all scores are the same.",
+        "- —: all losses or all scores are the same." + (f"\n{_SETS}" if mixed else ""),
     )
 
 
@@ -272,12 +313,10 @@ def _row(point: Point) -> dict[str, object]:
     return row
 
 
-def _line(panel: Panel, *, scale: str) -> list[str]:
+def _told(panel: Panel) -> list[str]:
     found, losses = panel.association, [point.loss for point in panel.trained]
     scores = [point.scores[panel.column.id][0] for point in panel.trained]
     return [
-        panel.model_label,
-        panel.column.heading_at(scale),
         str(len(panel.trained)),
         str(len({point.method for point in panel.trained})),
         told(found.rho, found.rho_interval),

@@ -191,6 +191,42 @@ def test_an_interval_is_a_bar_and_chance_a_dashed_line_where_there_is_one(
     assert "A dashed line is chance." in FIGURES["worth"](small).caption
 
 
+def test_runs_at_another_rate_or_longer_are_told_and_shown_apart(small: Sources) -> None:
+    """The usual runs' scores rise with the loss; two others are so far off that over all runs they fall."""
+    usual = [f"smol-multitask-{method}-0" for method in METHODS]
+    others = {"multitask_llama3_paper_rate": "smol-multitask-dora-8", "multitask_llama3_full": "smol-multitask-lora-8"}
+    experiments = dict.fromkeys(usual, "multitask_llama3") | {run: name for name, run in others.items()}
+    at = {run: (1 + step / 100, 40 + step) for step, run in enumerate(usual)}
+    at |= {others["multitask_llama3_paper_rate"]: (3.0, 5.0), others["multitask_llama3_full"]: (0.5, 80.0)}
+    rows = [[*losses(run, loss), row(run, "gsm8k", "0shot", "strict", score)] for run, (loss, score) in at.items()]
+    write(small.own / "metrics.csv", [each for own in rows for each in own])
+    for run, experiment in experiments.items():
+        folder = small.own / "runs" / run
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"experiment": experiment, "scale": "small"}))
+
+    draw_figures(small, "worth")
+    lines = (small.own / "tables" / "worth.md").read_text(encoding="utf-8").splitlines()
+    told_in = [[cell.strip() for cell in line.split("|")[2:7]] for line in lines if line.startswith("| Smol |")]
+    pooled = stats.spearmanr(*zip(*at.values(), strict=True)).statistic
+    assert [cells[:4] for cells in told_in] == [
+        ["GSM8K", "same training", "6", "6"], ["GSM8K", "all runs", "8", "6"],
+    ]  # fmt: skip
+    assert (told_in[0][4][:5], told_in[1][4][:5]) == ("+1.00", f"{pooled:+.2f}")
+    assert pooled < 0
+
+    own, everything = [each for each in drawn(FIGURES["worth"](small)).axes if each.get_visible()]
+    assert "ρ = +1.00" in own.get_title("left")
+    assert f"ρ = {pooled:+.2f}" in everything.get_title("left")
+    assert own.get_xlim()[1] - own.get_xlim()[0] < 0.1 < 2 < everything.get_xlim()[1]
+    hollow = [line for line in everything.lines if line.get_markerfacecolor() == "none"]
+    found = sorted((float(*line.get_xdata()), float(*line.get_ydata())) for line in hollow)
+    assert found == [pytest.approx(at[run]) for run in sorted(others.values(), key=lambda run: at[run])]
+    assert not [line for line in own.lines if line.get_markerfacecolor() == "none"]
+    (legend,) = own.figure.figure.subfigs[-1].legends
+    assert legend.get_texts()[-1].get_text() == "hollow: at another rate, or longer"
+
+
 def test_models_have_panels_of_their_own_and_a_column_without_a_trained_run_none(small: Sources) -> None:
     other = "big-multitask-lora-0", "big-multitask-lora-1"
     big = [each for run in other for each in (*losses(run, 2.0), row(run, "mmlu", "own", "acc", 40))]

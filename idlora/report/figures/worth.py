@@ -15,7 +15,7 @@ from idlora.report.figures.style import MUTED, Plate, wrapped
 from idlora.report.grid import UNTUNED
 from idlora.report.measures import PERCENT
 from idlora.report.reference import read_reference
-from idlora.report.worth import STEP, Panel, panels_of, points_of, told, write_worth
+from idlora.report.worth import SAME, STEP, Panel, panels_of, points_of, told, views_of, write_worth
 
 TABLE = "table2"
 """Its columns are the panels, those that all tables on several tasks have; the runs are any table's."""
@@ -23,7 +23,17 @@ TABLE = "table2"
 LOSS = "loss"
 """The column whose sources the mean is over."""
 
+LONGER = "table_longer"
+"""The table whose runs are trained longer than those of the others."""
+
 BASE_MARKER = "*"
+HOLLOW = "hollow: at another rate, or longer"
+
+_EMPTY = {"markerfacecolor": "none", "markeredgewidth": 0.9}
+_OTHERWISE = (
+    f"The panels under {SAME!r} have the runs of the tables' usual training, on an axis of their own; "
+    "below them the runs at another rate, or longer, are added, hollow. "
+)
 
 ACROSS = 3  # panels side by side
 HIGH, HEAD, LINE = 2.5, 0.35, 0.2  # inches of a row of panels, of a model's name, and of a line of the legend
@@ -33,8 +43,7 @@ KEYS = 4  # names of methods side by side
 def worth_figure(sources: Sources) -> Plate:
     """The panels. Raises `Absent` where no trained run has both the loss and a score, `GridError` for a broken grid."""
     panels = find_panels(sources)
-    models = list(dict.fromkeys(panel.model for panel in panels))
-    rows = [-(-sum(panel.model == model for panel in panels) // ACROSS) for model in models]
+    rows = [-(-len(own) // ACROSS) for _, own in _parts(panels)]
     legend = LINE * (1 + len(_keys(panels)) // KEYS)
     return Plate(
         name="worth",
@@ -45,11 +54,12 @@ def worth_figure(sources: Sources) -> Plate:
             "nats a token, lower is better; vertical: percent correct, bars are 95 % intervals over items. "
             f"ρ is Spearman's rank correlation over the trained runs, and below it stand the points that {STEP:g} nats "
             "more go with (Theil-Sen); in brackets 95 % bootstrap intervals over methods, each with all its runs. "
+            + (_OTHERWISE if any(panel.mixed for panel in panels) else "")
             + ("A dashed line is chance. " if any(map(_chance, panels)) else "")
             + "Each model has panels of its own, since a loss a token of one is not that of another."
         ),
         alt=_alt(panels, sources.scale),
-        size=(9.2, HIGH * sum(rows) + HEAD * len(models) + legend),
+        size=(9.2, HIGH * sum(rows) + HEAD * len(rows) + legend),
         draw=_drawing(panels, heights=[*(HIGH * deep + HEAD for deep in rows), legend], scale=sources.scale),
     )
 
@@ -69,12 +79,17 @@ def find_panels(sources: Sources) -> list[Panel]:
     if reference is None:
         runs = find_runs(sources.own / "runs", scale=sources.scale)
         experiments = {run.name: run.config["experiment"] for run in runs}
+    loss = next(each for each in grid.columns_at(sources.scale) if each.id == LOSS)
+    otherwise = {grid.experiment(loss, base) for base, words in grid.bases.items() if "like" in words}
+    if sources.has(LONGER):
+        otherwise |= set(sources.grid(LONGER).experiments)
     points = points_of(
         sources.rows(path, command=command),
         columns,
-        next(each for each in grid.columns_at(sources.scale) if each.id == LOSS),
+        loss,
         scale=sources.scale,
         experiments=experiments,
+        otherwise=otherwise,
         evaluations=[own.evaluations for own in made],
     )
     if not (panels := panels_of(points, columns)):
@@ -85,9 +100,8 @@ def find_panels(sources: Sources) -> list[Panel]:
 def _drawing(panels: Sequence[Panel], *, heights: list[float], scale: str) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
         *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
-        for part, model in zip(parts, dict.fromkeys(panel.model for panel in panels), strict=True):
-            own = [panel for panel in panels if panel.model == model]
-            part.suptitle(own[0].model_label, fontweight="bold", x=0.01, ha="left")
+        for part, (name, own) in zip(parts, _parts(panels), strict=True):
+            part.suptitle(": ".join(filter(None, (own[0].model_label, name))), fontweight="bold", x=0.01, ha="left")
             axes = part.subplots(-(-len(own) // ACROSS), ACROSS, squeeze=False)
             for each in axes.flat[len(own) :]:
                 each.set_visible(False)
@@ -102,8 +116,14 @@ def _drawing(panels: Sequence[Panel], *, heights: list[float], scale: str) -> Ca
     return draw
 
 
+def _parts(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
+    """The views of every model, each of which has an axis of losses of its own."""
+    models = dict.fromkeys(panel.model for panel in panels)
+    return [view for model in models for view in views_of([panel for panel in panels if panel.model == model])]
+
+
 def _losses(panels: Sequence[Panel]) -> tuple[float, float]:
-    """The lowest and the highest loss of trained runs in any panel of a model, which share an axis."""
+    """The lowest and the highest loss of trained runs in any of the panels, which share an axis."""
     losses = [point.loss for panel in panels for point in panel.trained]
     return min(losses), max(losses)
 
@@ -120,16 +140,17 @@ def _panel(axes: Axes, panel: Panel, *, losses: tuple[float, float]) -> None:
     lowest, highest = losses
     slack = 0.06 * (highest - lowest) or STEP
     edge = highest + 2 * slack
-    for method in dict.fromkeys(point.method for point in panel.points):
+    for method, hollow in dict.fromkeys((point.method, point.otherwise) for point in panel.points):
         own, base = look(method), method == UNTUNED
-        points = [point for point in panel.points if point.method == method]
+        points = [point for point in panel.points if (point.method, point.otherwise) == (method, hollow)]
         scores = [point.scores[panel.column.id] for point in points]
         places = [min(max(point.loss, lowest - slack), edge) for point in points]
         bars = [(x, y) for x, (_, low, high) in zip(places, scores, strict=True) for y in (low, high, math.nan)]
         axes.plot(*zip(*bars, strict=True), color=own.colour, linewidth=0.7, alpha=0.3, zorder=1)
         axes.plot(
             places, [value for value, _, _ in scores], color=own.colour, marker=BASE_MARKER if base else own.marker,
-            markersize=8 if base else 3.8, markeredgewidth=0.3, linestyle="", alpha=0.85, zorder=3 if base else 2,
+            markersize=8 if base else 3.8, linestyle="", alpha=0.85, zorder=3 if base else 2,
+            **(_EMPTY if hollow else {"markeredgewidth": 0.3}),
         )  # fmt: skip
         for point, x, (value, _, _) in zip(points, places, scores, strict=True):
             if x != point.loss:
@@ -161,6 +182,8 @@ def _keys(panels: Sequence[Panel]) -> list[Line2D]:
         steps = " and steps of its sweeps" if len(set(entries)) > 1 else ""
         marker = BASE_MARKER if method == UNTUNED else own.marker
         keys.append(Line2D([], [], color=own.colour, marker=marker, linestyle="", label=label + steps))
+    if any(panel.mixed for panel in panels):
+        keys.append(Line2D([], [], color=MUTED, marker="o", linestyle="", label=HOLLOW, **_EMPTY))
     return keys
 
 
@@ -168,6 +191,8 @@ def _alt(panels: Sequence[Panel], scale: str) -> str:
     said = "; ".join(
         f"{panel.model_label}, {panel.column.heading_at(scale)}: "
         f"{told(panel.association.rho, panel.association.rho_interval)} over {len(panel.trained)} runs"
-        for panel in panels
+        + (f" of the {SAME}" if name == SAME else "")
+        for name, own in _parts(panels)
+        for panel in own
     )
     return f"Scatter plots of scores against held-out loss. Rank correlations: {said}."
