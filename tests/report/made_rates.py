@@ -116,11 +116,11 @@ SCORES = {
     **{f"pass@{k}": dict.fromkeys(STORY, 2.0 + 0.3 * k) | {"idlora": 2.0 + 0.2 * k} for k in (1, 5, 10)},
 }
 TABLES = {
-    "table2": ("lora", 3, ("llama3", "llama3_paper_rate")),
-    "table_longer": ("lora", 1, ("llama3_full",)),
-    "table_controls": ("idlora", 3, ("llama3_2_3b",)),
+    "table2": ("lora", {"llama3": 3, "llama3_paper_rate": 1}),
+    "table_longer": ("lora", {"llama3_full": 1}),
+    "table_controls": ("idlora", {"llama3_2_3b": 3}),
 }
-"""Each table's reference, seeds and bases."""
+"""Each table's reference, and its bases with their seeds."""
 FLOORS = {"mmlu": "chance", "pass@1": "zero"}
 LOSS_WIDTH, SCORE_WIDTH = 0.0008, 1.0
 """Half of an interval of a difference, in nats and in points."""
@@ -135,6 +135,7 @@ def make_real(
     scores: dict[str, dict[str, dict[str, float]]] | None = None,
     floors: dict[str, str] = FLOORS,
     follows: dict[str, int] | None = None,
+    fewer: dict[str, dict[str, int]] | None = None,
 ) -> Path:
     """results/reference/small with Table 2, longer training, the controls of `STORY` and worth.csv; returns its folder.
 
@@ -147,9 +148,9 @@ def make_real(
     controls = {method: subject + (story[1] - subject) * (1 - 2 * (method in ahead)) for method, story in STORY.items()}
     of_base = {base: own | (losses or {}).get(base, {}) for base, own in LOSSES.items()}
     of_base["llama3_2_3b"] = controls | {"base": UNTUNED}
-    for table, (reference, seeds, bases) in TABLES.items():
+    for table, (reference, bases) in TABLES.items():
         rows, tests = [], []
-        for base in bases:
+        for base, seeds in (bases | (fewer or {}).get(table, {})).items():
             own, changed = of_base[base], (scores or {}).get(base, {})
             values = {column: every | changed.get(column, {}) for column, every in SCORES.items()}
             values = {column: {m: every[m] for m in own if m in every} for column, every in values.items()}
@@ -160,7 +161,7 @@ def make_real(
             for column in ("loss", *SOURCES, *values):
                 metric, width = ("strict", SCORE_WIDTH) if column in values else ("nats_per_token", LOSS_WIDTH)
                 named = {"base": base, "reference": reference, "column": column, "metric": metric}
-                named |= {"floor": floors.get(column, "")}
+                named |= {"floor": floors.get(column, ""), "seeds": seeds}
                 tested = _tests(values.get(column, own), reference, widths={"": width} | widths, over_seeds=seeds > 1)
                 tests += [named | test for test in tested]
         write(folder / "tables" / f"{table}.csv", rows)
