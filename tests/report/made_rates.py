@@ -116,11 +116,11 @@ SCORES = {
     **{f"pass@{k}": dict.fromkeys(STORY, 2.0 + 0.3 * k) | {"idlora": 2.0 + 0.2 * k} for k in (1, 5, 10)},
 }
 TABLES = {
-    "table2": ("lora", 3, ("llama3", "llama3_paper_rate")),
-    "table_longer": ("lora", 1, ("llama3_full",)),
-    "table_controls": ("idlora", 3, ("llama3_2_3b",)),
+    "table2": ("lora", {"llama3": 3, "llama3_paper_rate": 1}),
+    "table_longer": ("lora", {"llama3_full": 1}),
+    "table_controls": ("idlora", {"llama3_2_3b": 3}),
 }
-"""Each table's reference, seeds and bases."""
+"""Each table's reference, and its bases with their seeds."""
 FLOORS = {"mmlu": "chance", "pass@1": "zero"}
 LOSS_WIDTH, SCORE_WIDTH = 0.0008, 1.0
 """Half of an interval of a difference, in nats and in points."""
@@ -135,21 +135,25 @@ def make_real(
     scores: dict[str, dict[str, dict[str, float]]] | None = None,
     floors: dict[str, str] = FLOORS,
     follows: dict[str, int] | None = None,
+    runs: dict[str, int] | None = None,
+    sources: dict[tuple[str, str], dict[str, float]] | None = None,
 ) -> Path:
     """results/reference/small with Table 2, longer training, the controls of `STORY` and worth.csv; returns its folder.
 
     A control of ``ahead`` is as far ahead of ID-LoRA as it was behind, or the other way; of ``level`` the interval
     holds zero. ``losses`` and ``scores`` by base change `LOSSES` and `SCORES`. ``follows`` maps a benchmark to the sign
-    with which its score follows the loss over the runs.
+    with which its score follows the loss over the controls' runs; those at the paper's rate have both a higher loss
+    and lower scores. ``runs`` by base are seeds, ``sources`` by base and column change a source's losses.
     """
     folder, subject = results / "reference" / "small", STORY["idlora"][1]
     widths = {method: abs(STORY[method][1] - subject) + 0.001 for method in level}
     controls = {method: subject + (story[1] - subject) * (1 - 2 * (method in ahead)) for method, story in STORY.items()}
     of_base = {base: own | (losses or {}).get(base, {}) for base, own in LOSSES.items()}
     of_base["llama3_2_3b"] = controls | {"base": UNTUNED}
-    for table, (reference, seeds, bases) in TABLES.items():
+    for table, (reference, bases) in TABLES.items():
         rows, tests = [], []
-        for base in bases:
+        for base, seeds in bases.items():
+            seeds = (runs or {}).get(base, seeds)
             own, changed = of_base[base], (scores or {}).get(base, {})
             values = {column: every | changed.get(column, {}) for column, every in SCORES.items()}
             values = {column: {m: every[m] for m in own if m in every} for column, every in values.items()}
@@ -160,8 +164,9 @@ def make_real(
             for column in ("loss", *SOURCES, *values):
                 metric, width = ("strict", SCORE_WIDTH) if column in values else ("nats_per_token", LOSS_WIDTH)
                 named = {"base": base, "reference": reference, "column": column, "metric": metric}
-                named |= {"floor": floors.get(column, "")}
-                tested = _tests(values.get(column, own), reference, widths={"": width} | widths, over_seeds=seeds > 1)
+                named |= {"floor": floors.get(column, ""), "seeds": seeds}
+                tested = values.get(column, own | (sources or {}).get((base, column), {}))
+                tested = _tests(tested, reference, widths={"": width} | widths, over_seeds=seeds > 1)
                 tests += [named | test for test in tested]
         write(folder / "tables" / f"{table}.csv", rows)
         write(folder / "significance" / f"{table}.csv", tests)
@@ -193,11 +198,17 @@ def _tests(values: dict[str, float], reference: str, *, widths: dict[str, float]
 
 
 def _worth(losses: dict[str, float], follows: dict[str, int]) -> list[dict]:
-    rows = [{"model": "m", "method": "base", "seed": "", "run": "base", "loss": UNTUNED} | dict.fromkeys(follows, 0)]
+    rows = [
+        {"model": "m", "method": "base", "seed": "", "run": "base", "loss": UNTUNED, "experiment": ""}
+        | dict.fromkeys(follows, 0)
+    ]
     for at, (method, seed) in enumerate(product(losses, range(3))):
         loss = losses[method] + seed / 1e4
         scores = {column: 30 + sign * 100 * loss if sign else 25 + 7 * at % 5 for column, sign in follows.items()}
-        rows.append({"model": "m", "method": method, "seed": seed, "run": f"{method}-{seed}", "loss": loss} | scores)
+        named = {"model": "m", "method": method, "seed": seed, "run": f"{method}-{seed}", "loss": loss}
+        rows.append(named | scores | {"experiment": EXPERIMENT})
+        worse = {column: score - 40 for column, score in scores.items()}
+        rows.append(named | worse | {"experiment": "multitask_llama3_paper_rate", "loss": loss + 0.2})
     return [row | {f"{column}_ci_{end}": 0 for column in follows for end in ("low", "high")} for row in rows]
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_rates import change_rates, make_real_beside, make_trials
+from made_rates import STORY, change_rates, make_real_beside, make_trials
 from made_results import make_results, write
 
 from idlora.report.figures import Sources
@@ -45,6 +45,8 @@ def test_seven_sentences_say_with_the_tables_numbers_who_is_ahead(experiments: P
     said = said_by(make_real_beside(experiments))
     assert tuple(said) == TITLES
     best, rate, longer, benchmarks, worth, rows, limits = said.values()
+    assert "go by 95 % intervals over seeds and items (the tables' † by items alone); signed numbers" in best
+    assert "rate (3 seeds) the held-out loss in nats a token is 1.0940 ± 0.0005 for LoRA and 1.1080" in best
     assert (
         "is 1.0940 ± 0.0005 for LoRA and 1.1080 ± 0.0005 for ID-LoRA; ahead of LoRA: full fine-tuning by 0.0090" in best
     )
@@ -54,32 +56,40 @@ def test_seven_sentences_say_with_the_tables_numbers_who_is_ahead(experiments: P
     assert "MoELoRA by 0.0070 [0.0062, 0.0078] and ID-LoRA by 0.0140 [0.0132, 0.0148]. LoRA trains 3.05M" in best
     assert "LoRA at an equal count (1.83M) is ahead of ID-LoRA by 0.0114 [0.0106, 0.0122]." in best
     assert (
-        "The best rates are 1.6e-3 for ID-LoRA and 4e-3 for LoRA. At the paper's 5e-5 for all the loss is 1.2500"
+        "The best rates are 1.6e-3 for ID-LoRA and 4e-3 for LoRA. At the paper's 5e-5 for all (one run each, intervals"
         in rate
     )
     assert "and ID-LoRA by 0.0500 [0.0492, 0.0508]; behind LoRA: MoELoRA by 0.0200" in rate
-    assert "The learning rate decides which of ID-LoRA and LoRA is ahead." in rate
+    assert "items alone) the loss is 1.2500 for LoRA" in rate
+    assert "decides which of ID-LoRA and LoRA is ahead (one run each at the paper's rate)." in rate
     assert "eigenvalue over what is trained is 270 for ID-LoRA and 3.36 for LoRA, whose rows of A are 0.58 long" in rate
     assert "where the frozen ones are 5.2." in rate
-    assert (
-        "epochs (one run each, intervals over items alone) the loss is 1.0700 for LoRA and 1.0880 for ID-LoRA;"
-        in longer
-    )
-    assert "does not stand for DoRA (then level with LoRA, now behind it)." in longer
+    assert "All methods were trained for the paper's two epochs (one run each, intervals over items alone)." in longer
+    assert "The loss is 1.0700 for LoRA and 1.0880 for ID-LoRA; ahead of LoRA: full fine-tuning" in longer
+    assert "GSM8K 6.0 and 4.5, behind by 1.5 points [0.5, 2.5]; CommonsenseQA 30.0 and 30.4, level (+0.4 [" in longer
+    assert "MMLU" not in longer
     assert "At the paper's 5e-5, one run each, ID-LoRA's is 0.0120 below LoRA's after 1,900 steps." in longer
-    assert "score 6.0 and 4.5 % on GSM8K" in benchmarks
-    assert "ID-LoRA is level with LoRA on CommonsenseQA (+0.4 [-0.6, +1.4])" in benchmarks
-    assert (
-        "behind LoRA on GSM8K by 1.5 points [0.5, 2.5]; of the others, ahead of LoRA: full fine-tuning on GSM8K"
-        in benchmarks
+    assert "Nobody is called ahead on MMLU (at chance) and HumanEval pass@1 (at zero)." in benchmarks
+    assert "LoRA and ID-LoRA score in %: GSM8K 6.0 and 4.5, behind by 1.5 points [0.5, 2.5]; Com" in benchmarks
+    assert "HumanEval pass@5 3.5 and 3.0, level (-0.5 [-1.5, +0.5]); pass@10" in benchmarks
+    others = "Of the others, full fine-tuning is ahead on GSM8K; HydraLoRA is behind on GSM8K."
+    assert benchmarks.count(others) == 2
+    at_paper = (
+        "At the paper's 5e-5 (one run each, intervals over items alone) ID-LoRA is level on CommonsenseQA (+0.4 ["
     )
-    assert "with a higher score on GSM8K (rank correlation -1.00 [-1.00, -1.00] over 60 runs, -1.00 [-1.00" in worth
-    assert "cannot be told on MMLU (rank correlation +" in worth
+    assert at_paper in benchmarks
+    alike, pooled = worth.split(" Over all runs, of any rate and length ")
+    assert "alone (60 runs), a lower loss goes with a higher score on GSM8K (-1.00 [-1.00, -1.00]); nothing" in alike
+    assert "nothing can be told on MMLU (+" in alike
+    assert ", at chance)." in alike
+    assert pooled.startswith(
+        "(120 runs), a lower loss goes with a higher score on GSM8K (-1.00 [-1.00, -1.00]) and MMLU"
+    )
     assert "picks are ahead of rows at random by 0.0042 [0.0034, 0.0050]" in rows
     assert "behind frozen Gaussian A by 0.0043" in rows
     assert "it at the same count by 0.0016 [0.0008, 0.0024]" in rows
-    assert "model of 135M parameters, SmolLM2-135M-Instruct (from 4 bits), 200 steps and 3 seeds where" in limits
-    assert "by held-out loss and on GSM8K, MMLU, CommonsenseQA, HumanEval pass@1, " in limits
+    assert "135M parameters, SmolLM2-135M-Instruct (from 4 bits), trained for 200 steps with 3 seeds unless" in limits
+    assert "judged by held-out loss, GSM8K, MMLU, CommonsenseQA, HumanEval pass@1, pass@5 and pass@10." in limits
     assert "no evidence about the paper" in limits
 
 
@@ -101,21 +111,21 @@ def test_with_other_numbers_each_sentence_comes_out_the_other_way(experiments: P
     assert "LoRA at an equal count (1.83M) is behind ID-LoRA by 0.0114" in best
     assert "The learning rate does not decide" in rate
     assert "Where training starts" not in rate
-    assert "does not stand for full fine-tuning (then ahead of LoRA, now level with it)." in longer
+    assert "level with LoRA: full fine-tuning (-0.0005 [" in longer
     assert "ID-LoRA's is 0.0350 above LoRA's" in longer
-    assert "ahead of LoRA on GSM8K by 2.0 points [1.0, 3.0]" in benchmarks
-    assert "of the others, all are level with LoRA." in benchmarks
-    assert "At the paper's 5e-5 it is level with LoRA on CommonsenseQA" in benchmarks
-    assert "behind LoRA on GSM8K by 1.5 points [0.5, 2.5]." in benchmarks
-    assert "with a lower score on MMLU (rank correlation +1.00" in worth
-    assert "cannot be told on GSM8K" in worth
+    assert "GSM8K 6.0 and 8.0, ahead by 2.0 points [1.0, 3.0];" in benchmarks
+    assert "Of the others, all are level with LoRA on each. At the paper's" in benchmarks
+    assert "behind on GSM8K by 1.5 points [0.5, 2.5]. Of the others, full fine-tuning is ahead" in benchmarks
+    alike = worth.split(" Over all runs")[0]
+    assert "a lower loss goes with a lower score on MMLU (+1.00 [+1.00, +1.00], at chance); nothing" in alike
+    assert "nothing can be told on GSM8K (" in alike
     assert f"rows that PMRC picks are {AHEAD} frozen Gaussian A by 0.0043" in rows
     assert f"{LEVEL} rows at random (-0.0042 [-0.0094, +0.0010]); {BEHIND} rows in order by" in rows
     assert f"{LEVEL} the same method without it at the same count (-0.0016 [" in rows
 
 
 @pytest.mark.parametrize(
-    ("at_paper", "says"), [(1.2, "decides which"), (1.2501, "has a say in which"), (1.3, "does not decide which")]
+    ("at_paper", "says"), [(1.2, "decides which"), (1.2501, "decides whether one of"), (1.3, "does not decide which")]
 )
 def test_the_learning_rate_decides_where_the_two_blocks_have_another_one_ahead(
     at_paper: float, says: str, experiments: Path
@@ -124,24 +134,59 @@ def test_the_learning_rate_decides_where_the_two_blocks_have_another_one_ahead(
     assert f"The learning rate {says}" in said_by(results)["The learning rate"]
 
 
-def test_an_order_that_stands_is_said_to_stand(experiments: Path) -> None:
-    results = make_real_beside(experiments, losses={"llama3_full": {"dora": 1.0705}})
-    assert "The order of 200 steps against LoRA stands." in said_by(results)["Longer training"]
+def test_each_source_stands_where_its_own_interval_puts_it(experiments: Path) -> None:
+    sources = {
+        ("llama3_full", "loss_alpaca"): {"idlora": 1.0695},
+        ("llama3_full", "loss_gsm8k"): {"idlora": 1.06},
+        ("llama3_2_3b", "loss_gsm8k"): {"idlora_random": 1.0, "idlora_no_rb": 2.0},
+        ("llama3_2_3b", "loss_gsm8k_test"): {"idlora_no_rb": STORY["idlora"][1]},
+    }
+    said = said_by(make_real_beside(experiments, sources=sources))
+    ahead = (
+        "By source ID-LoRA is ahead on GSM8K rows held out by 0.0100 [0.0092, 0.0108]; level on Alpaca rows held out; "
+    )
+    assert f"{ahead}behind on GSM8K test answers by 0.0180 [0.0172, 0.0188], CodeAlpaca" in said["Longer training"]
+    rows = said["Which rows, and whether rows"]
+    assert "By source, against rows at random: ahead on GSM8K test answers, CodeAlpaca rows held out" in rows
+    assert "and Alpaca rows held out; behind on GSM8K rows held out. With Rank Boosting" in rows
+    assert "By source, at the same count: ahead on GSM8K rows held out; level on GSM8K test answers; behind on" in rows
+
+
+def test_methods_that_were_not_trained_longer_are_not_counted(experiments: Path) -> None:
+    results = make_real_beside(experiments)
+    path = results / "reference" / "small" / "significance" / "table_longer.csv"
+    for method in ("fft", "dora", "hydralora", "moelora"):
+        keep(path, method=method)
+    told = said_by(results)["Longer training"]
+    assert "Only LoRA and ID-LoRA were trained for the paper's two epochs" in told
+    assert "; behind LoRA: ID-LoRA by 0.0180 [0.0172, 0.0188]." in told
+
+
+def test_a_block_of_other_seeds_than_the_rest_says_so_and_one_of_as_many_does_not(experiments: Path) -> None:
+    said = said_by(make_real_beside(experiments, runs={"llama3_paper_rate": 3, "llama3_full": 2, "llama3_2_3b": 1}))
+    assert "one run each" not in said["The learning rate"] + said["Benchmarks"]
+    assert "two epochs (2 seeds)." in said["Longer training"]
+    assert said["Who is ahead"].endswith(" (one run each, intervals over items alone).")
+    assert (
+        "As frozen bases (one run each, intervals over items alone), the rows" in said["Which rows, and whether rows"]
+    )
 
 
 def test_nothing_is_claimed_on_a_column_at_chance_or_zero(experiments: Path) -> None:
     far = {column: {"idlora": 99.0, "fft": 1.0} for column in ("mmlu", "pass@1", "gsm8k")}
     scores = {"llama3": far, "llama3_paper_rate": far}
     told = said_by(make_real_beside(experiments, scores=scores))["Benchmarks"]
-    assert "Nobody can be called ahead on MMLU (at chance) and HumanEval pass@1 (at zero): the interval" in told
-    ahead = told.split("reaches down there.")[1]
-    assert "ahead of LoRA on GSM8K" in ahead
+    nobody = "Nobody is called ahead on MMLU (at chance) and HumanEval pass@1 (at zero)."
+    assert nobody in told
+    ahead = told.split(nobody)[1]
+    assert "GSM8K 6.0 and 99.0, ahead by 93.0 points" in ahead
     assert "MMLU" not in ahead
     assert "pass@1 " not in ahead
     every = dict.fromkeys(("gsm8k", "mmlu", "commonsenseqa", "pass@1", "pass@5", "pass@10"), "zero")
     told = said_by(make_real_beside(experiments, scores=scores, floors=every))["Benchmarks"]
-    assert not re.search("ahead of|level with|behind", told)
-    assert "At the paper's 5e-5 nobody can be called ahead on any." in told
+    assert told.endswith(
+        "Nobody is called ahead on GSM8K, MMLU, CommonsenseQA, HumanEval pass@1, pass@5 and pass@10 (at zero)."
+    )
 
 
 def test_what_was_not_measured_is_not_said(experiments: Path) -> None:
@@ -173,6 +218,6 @@ def test_the_sentences_are_the_first_words_of_a_page_and_of_the_references_folde
     shutil.copytree(make_real_beside(experiments) / "reference", results / "reference")
     page = build_page(sources)
     assert page.index("On a real model") < page.index("The audit</h3>")
-    assert "<strong>Who is ahead.</strong> At each method" in page
+    assert "<strong>Who is ahead.</strong> Here and below" in page
     written = write_real(results, experiments).read_text(encoding="utf-8")
     assert all(f"- {sentence}\n" in written for sentence in real_sentences(results, results.parent / "experiments"))

@@ -12,6 +12,7 @@ from idlora.report.audit.expressions import Comparison, ExpressionError, Outcome
 from idlora.report.audit.ours import COUNTED, SIMULATED, NotMeasured
 from idlora.report.audit.paper import AuditError
 from idlora.report.audit.quantities import Quantity, exact
+from idlora.report.audit.real import with_runs
 from idlora.report.grid import EMBEDDED, SMALL, kind_of
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided from the tables"
@@ -213,7 +214,7 @@ def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
 
     Readings after the first stand there with their own verdicts; of these, what has not been measured is left out.
     """
-    told = [(reading.reading, *_on_real_model(claim, reading, names)) for reading in claim.real]
+    told = [_on_real_model(claim, reading, names) for reading in claim.real]
     if not told:
         return "", ""
     (reading, found, tally), *rest = told
@@ -221,13 +222,14 @@ def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
     return "; ".join([f"{reading} ({tally})" if tally else reading, *others]), found
 
 
-def _on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str]:
-    """(verdict, what the pairs say)."""
+def _on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(how the claim is read, verdict, what the pairs say)."""
     try:
         outcome = _outcome(claim, reading.expression, names)
     except NotMeasured:
-        return UNMEASURED, ""
-    return {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth], _tally(outcome, none="not resolved")
+        return reading.reading, UNMEASURED, ""
+    found = {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
+    return with_runs(reading.reading, outcome.comparisons), found, _tally(outcome, none="not resolved")
 
 
 def _scale_name(scale: str) -> str:

@@ -9,25 +9,41 @@ Both are compared by the interval of the paired difference over seeds and items.
 from its table's reference alone, so that every comparison has an interval.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idlora.report.audit.expressions import Comparison
 from idlora.report.audit.ours import Absent, NotMeasured
-from idlora.report.audit.paper import RESULT_TABLES, Lookup, rows
+from idlora.report.audit.paper import Lookup, rows
 from idlora.report.audit.quantities import exact
 from idlora.report.grid import SMALL
-from idlora.report.real import AHEAD, BEHIND, BEST_RATES, PAPER_RATE, Block, read_block
+from idlora.report.real import (
+    AHEAD,
+    BEHIND,
+    BEST_RATES,
+    CONTROLS,
+    LONGER,
+    ONE_RUN,
+    PAPER_RATE,
+    Block,
+    Pair,
+    read_block,
+)
 from idlora.report.reference import reference_folder
 
-TABLES: dict[str, tuple[str, str | None]] = {
-    **{str(number): (f"table{number}", None) for number in RESULT_TABLES},
+TABLES = {
+    "1": ("table1", BEST_RATES),
     "2": ("table2", BEST_RATES),
     "2p": ("table2", PAPER_RATE),
-    "l": ("table_longer", None),
-    "c": ("table_controls", None),
+    "3": ("table3", CONTROLS),
+    "7": ("table7", BEST_RATES),
+    "8": ("table8", CONTROLS),
+    "l": ("table_longer", LONGER),
+    "c": ("table_controls", CONTROLS),
 }
-"""What follows the l or s of a name, and the table and base behind it (None for its only one)."""
+"""What follows the l or s of a name, and the table and base behind it."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +61,21 @@ class Value:
 
         Raises `NotMeasured`, and TypeError for anything but a value of the same block and column.
         """
-        if not isinstance(other, Value) or (self.name, self.column) != (other.name, other.column):
-            raise TypeError(f"{self} is compared with a value of its own table and column alone, not with {other}")
-        pair = self.block.pairs.get((self.method, other.method, self.column))
-        if pair is None:
-            raise NotMeasured(f"{self} against {other.method}")
+        pair = self.pair(other)
         sign = pair.measure.lead({AHEAD: 1, BEHIND: -1}.get(pair.verdict, 0))
         if symbol == "==":
             return False if sign else None
         wanted = 1 if symbol.startswith(">") else -1
         return {wanted: True, -wanted: False, 0: None}[sign]
+
+    def pair(self, other: Any) -> Pair:
+        """The two as they were tested. Raises as `compare` does."""
+        if not isinstance(other, Value) or (self.name, self.column) != (other.name, other.column):
+            raise TypeError(f"{self} is compared with a value of its own table and column alone, not with {other}")
+        pair = self.block.pairs.get((self.method, other.method, self.column))
+        if pair is None:
+            raise NotMeasured(f"{self} against {other.method}")
+        return pair
 
     def __str__(self) -> str:
         return f"{self.name} {self.column}: {self.method}"
@@ -89,6 +110,12 @@ def real_names(results: Path) -> dict[str, Any]:
         names |= {f"l{name}": values, f"s{name}": values}
     path = folder / "tables" / "rates.csv"
     return names | {"rate": RateTable(path.name, _rates(path)) if path.is_file() else Absent(path)}
+
+
+def with_runs(reading: str, comparisons: Iterable[Comparison]) -> str:
+    """The reading, and that it is of one run each where every loss and score that it compares is."""
+    seeds = {each.left.pair(each.right).seeds for each in comparisons if isinstance(each.left, Value)}
+    return f"{reading} ({ONE_RUN})" if seeds == {1} else reading
 
 
 def _rates(path: Path) -> dict[tuple[str, str], Any]:

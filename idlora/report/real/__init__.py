@@ -3,14 +3,29 @@
 `real_sentences` says it in at most seven sentences; `read_block` has who stands where, for the audit's claims too.
 """
 
-from idlora.report.real.blocks import AHEAD, BEHIND, BEST_RATES, LEVEL, PAPER_RATE, Block, Pair, read_block
+from idlora.report.real.blocks import (
+    AHEAD,
+    BEHIND,
+    BEST_RATES,
+    CONTROLS,
+    LEVEL,
+    LONGER,
+    ONE_RUN,
+    PAPER_RATE,
+    Block,
+    Pair,
+    read_block,
+)
 from idlora.report.real.sentences import listed, real_sentences, write_real
 
 __all__ = [
     "AHEAD",
     "BEHIND",
     "BEST_RATES",
+    "CONTROLS",
     "LEVEL",
+    "LONGER",
+    "ONE_RUN",
     "PAPER_RATE",
     "Block",
     "Pair",

@@ -1,7 +1,7 @@
 """Who stands where on a real model: a block of a table, and the paired differences between its methods."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,11 @@ from idlora.report.reference import widest_interval
 BEST_RATES, PAPER_RATE = "llama3", "llama3_paper_rate"
 """The bases of Table 2's two blocks: each method at its own best learning rate, all at the paper's."""
 
+LONGER, CONTROLS = "llama3_full", "llama3_2_3b"
+"""The bases of longer training, and of the controls and Table 3."""
+
+ONE_RUN = "one run each"
+
 AHEAD, LEVEL, BEHIND = "ahead of", "level with", "behind"
 VERDICTS = (AHEAD, LEVEL, BEHIND)
 
@@ -21,7 +26,8 @@ Row = Mapping[str, str]
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two methods in one column: ``lead`` is how far the first is ahead, in the column's unit (percentage points, nats
-    a token), with the ends of its interval. ``floor`` is "chance" or "zero" where nobody is called ahead.
+    a token), with the ends of its interval. ``seeds`` are those that both have. ``floor`` is "chance" or "zero" where
+    nobody is called ahead.
     """
 
     first: str
@@ -31,6 +37,7 @@ class Pair:
     lead: float
     low: float
     high: float
+    seeds: int
     floor: str
 
     @property
@@ -68,18 +75,25 @@ class Block:
     pairs: Mapping[tuple[str, str, str], Pair]
 
 
-def read_block(folder: Path, table: str, base: str | None = None) -> Block:
-    """A block of tables/<table>.csv and significance/<table>.csv in a reference's folder; the first base without one.
+def read_block(folder: Path, table: str, base: str) -> Block:
+    """The block of a base in tables/<table>.csv and significance/<table>.csv of a reference's folder.
 
     Raises `RecordError` where a file cannot be read.
     """
     tests, rows = (read_rows(folder / place / f"{table}.csv") for place in ("significance", "tables"))
-    base = base or next((row["base"] for row in tests), None)
     pairs = [_pair(test) for test in tests if test["base"] == base]
     return Block(
         rows={row["method"]: row for row in rows if row["base"] == base},
         pairs={(each.first, each.second, each.column): each for pair in pairs for each in (pair, pair.reversed)},
     )
+
+
+def runs(pairs: Iterable[Pair]) -> str:
+    """How many runs a method has in these pairs: "one run each …", "3 seeds", "2 to 3 seeds"."""
+    seeds = sorted({pair.seeds for pair in pairs})
+    if seeds == [1]:
+        return f"{ONE_RUN}, intervals over items alone"
+    return f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -101,5 +115,6 @@ def _pair(test: Row) -> Pair:
         lead=measure.lead(float(test["difference"])),
         low=low,
         high=high,
+        seeds=int(test["seeds"]),
         floor=test.get("floor", ""),
     )

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from idlora.records import write_text
 from idlora.report.grid import SMALL, UNTUNED, load_grid
+from idlora.report.intervals import CONFIDENCE
 from idlora.report.measures import measure_of
 from idlora.report.ordering import AT_FLOOR
 from idlora.report.rates import spelled
 from idlora.report.real.blocks import (
+    AHEAD,
+    BEHIND,
     BEST_RATES,
+    CONTROLS,
     LEVEL,
+    LONGER,
     PAPER_RATE,
     VERDICTS,
     Block,
@@ -22,17 +27,18 @@ from idlora.report.real.blocks import (
     Row,
     read_block,
     read_rows,
+    runs,
 )
+from idlora.report.real.words import joined, short, stand
+from idlora.report.real.worth import go_together
 from idlora.report.reference import reference_folder
-from idlora.report.worth import NAMES as OF_A_RUN
-from idlora.report.worth import STEP, Association, associated, told
 
 COLUMN = "loss"
 """The mean held-out loss over the sources."""
 
-SUBJECT, LORA, EQUAL = "idlora", "lora", "lora_equal"
+SUBJECT, LORA, EQUAL, UNBOOSTED, RANDOM = "idlora", "lora", "lora_equal", "idlora_no_rb", "idlora_random"
 FROZEN = (
-    "idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
+    RANDOM, "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
     "idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm",
 )  # fmt: skip
 """The controls that freeze something else: other rows, and no rows."""
@@ -44,14 +50,17 @@ NAMES = {
 }  # fmt: skip
 """What the sentences call a method whose row of the table says something else."""
 
+ALIKE = {BEST_RATES: "table2", CONTROLS: "table_controls"}
+"""Bases and tables whose runs differ by method alone: as long, each method at its best rate."""
+
 LOSS = measure_of("nats_per_token")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Real:
     """What the sentences are made of: Table 2 at the ``best`` rates and at the ``paper``'s one, its methods trained
-    ``longer``, the ``controls``; ``rates`` by method; ``worth``, a row a run; ``headings`` of Table 2's columns;
-    ``parameters`` of the model.
+    ``longer``, the ``controls``; ``rates`` by method; ``worth``, a row a run; ``alike``, the experiments whose
+    runs differ by method alone; ``headings`` of Table 2's columns; ``parameters`` of the model.
     """
 
     best: Block
@@ -60,6 +69,7 @@ class Real:
     controls: Block
     rates: Mapping[str, Row]
     worth: Sequence[Row]
+    alike: frozenset[str]
     headings: Mapping[str, str]
     parameters: int | None
 
@@ -67,6 +77,16 @@ class Real:
     def at_best(self) -> Block:
         """Table 2, or the controls where it was not run."""
         return self.best if (SUBJECT, LORA, COLUMN) in self.best.pairs else self.controls
+
+    def note(self, pairs: Iterable[Pair]) -> str:
+        """ " (one run each …)" where the pairs have another number of runs than the losses at the best rates."""
+        told = runs(pairs)
+        return "" if told == runs(_against_lora(self.at_best)) else f" ({told})"
+
+    def sources(self, block: Block, second: str) -> list[Pair]:
+        """ID-LoRA against another method in the losses by source."""
+        columns = (column for column in self.headings if column.startswith(f"{COLUMN}_"))
+        return [pair for column in columns if (pair := block.pairs.get((SUBJECT, second, column)))]
 
     @property
     def paper_rate(self) -> str:
@@ -83,16 +103,19 @@ def real_sentences(results: Path, experiments: Path) -> list[str]:
     folder = reference_folder(results, SMALL)
     if not folder.is_dir():
         return []
+    grids = {base: load_grid(experiments / table) for base, table in ALIKE.items()}
+    table2 = grids[BEST_RATES].columns_at(SMALL)
     real = Real(
         best=read_block(folder, "table2", BEST_RATES),
         paper=read_block(folder, "table2", PAPER_RATE),
-        longer=read_block(folder, "table_longer"),
-        controls=read_block(folder, "table_controls"),
+        longer=read_block(folder, "table_longer", LONGER),
+        controls=read_block(folder, "table_controls", CONTROLS),
         rates={row["method"]: row for row in read_rows(folder / "tables" / "rates.csv")},
         worth=read_rows(folder / "tables" / "worth.csv"),
-        headings={
-            column.id: column.heading_at(SMALL) for column in load_grid(experiments / "table2").columns_at(SMALL)
-        },
+        alike=frozenset(
+            grid.experiment(column, base) for base, grid in grids.items() for column in grid.columns_at(SMALL)
+        ),
+        headings={column.id: column.heading_at(SMALL).replace(",", "") for column in table2},
         parameters=_parameters(read_rows(folder / "metrics.csv")),
     )
     if SUBJECT not in real.at_best.rows:
@@ -118,13 +141,19 @@ def listed(sentences: Iterable[str]) -> str:
 
 
 def _who_is_ahead(real: Real) -> tuple[str, str]:
-    parts, rows = [], real.at_best.rows
-    if stand := _losses(real.at_best):
-        parts.append(f"At each method's own best learning rate the held-out loss in nats a token is {stand}.")
-        parts.append(f"LoRA trains {_millions(rows[LORA])} parameters and ID-LoRA {_millions(rows[SUBJECT])}.")
+    rows = real.at_best.rows
+    parts = [
+        f'Here and below "ahead", "level" and "behind" go by {100 * CONFIDENCE:.0f} % intervals over seeds and items '
+        "(the tables' † by items alone); signed numbers in parentheses are leads, positive for a lower loss or a "
+        "higher score."
+    ]
+    if told := _losses(real.at_best):
+        seeds = runs(_against_lora(real.at_best))
+        parts.append(f"At each method's best learning rate ({seeds}) the held-out loss in nats a token is {told}.")
+        parts.append(f"LoRA trains {_millions(rows[LORA])} parameters, ID-LoRA {_millions(rows[SUBJECT])}.")
     if pair := real.controls.pairs.get((EQUAL, SUBJECT, COLUMN)):
         count = f"LoRA at an equal count ({_millions(real.controls.rows[EQUAL])})"
-        parts.append(f"{count} is {pair.verdict} ID-LoRA {pair.amount}.")
+        parts.append(f"{count} is {pair.verdict} ID-LoRA {pair.amount}{real.note([pair])}.")
     return "Who is ahead", " ".join(parts)
 
 
@@ -134,15 +163,19 @@ def _learning_rate(real: Real) -> tuple[str, str]:
     best = [real.rates.get(method, {}).get("best_rate") for method in (SUBJECT, LORA)]
     if all(best):
         parts.append(f"The best rates are {' for ID-LoRA and '.join(spelled(float(rate)) for rate in best)} for LoRA.")
-    if stand := _losses(real.paper):
+    if told := _losses(real.paper):
+        against = _against_lora(real.paper)
         ahead = {block.pairs[SUBJECT, LORA, COLUMN].verdict for block in (real.paper, real.at_best)}
-        decides = "does not decide" if len(ahead) == 1 else "has a say in" if LEVEL in ahead else "decides"
-        parts.append(f"At {real.paper_rate} for all the loss is {stand}.")
-        parts.append(f"The learning rate {decides} which of ID-LoRA and LoRA is ahead.")
+        decides = (
+            "does not decide which" if len(ahead) == 1 else "decides whether one" if LEVEL in ahead else "decides which"
+        )
+        few = f" ({runs(against).partition(',')[0]} at the paper's rate)" if real.note(against) else ""
+        parts.append(f"At {real.paper_rate} for all{real.note(against)} the loss is {told}.")
+        parts.append(f"The learning rate {decides} of ID-LoRA and LoRA is ahead{few}.")
     else:
         trials = [(_trial(real, "loss_paper"), f"at {real.paper_rate}"), (_trial(real, "loss_best"), "at the best")]
         if said := [f"{where} {difference}" for difference, where in trials if difference]:
-            parts.append(f"By the validation loss of one run a rate, {_and(said)}.")
+            parts.append(f"By the validation loss of one run a rate, {joined(said)}.")
     rows = [real.rates.get(method, {}) for method in (SUBJECT, LORA)]
     if all(row.get("largest_eigenvalue") and row.get("a_row_norm") for row in rows):
         sharp, norms = ([f"{float(row[name]):.3g}" for row in rows] for name in ("largest_eigenvalue", "a_row_norm"))
@@ -154,27 +187,18 @@ def _learning_rate(real: Real) -> tuple[str, str]:
 
 
 def _longer(real: Real) -> tuple[str, str]:
-    """After the paper's two epochs: whose stand to LoRA is another than after the few steps of Table 2."""
-    if not (stand := _losses(real.longer)):
+    """After the paper's two epochs: who was trained so long, and where ID-LoRA stands, by source and by benchmark."""
+    if not (told := _losses(real.longer)):
         return "Longer training", ""
-    seeds = real.longer.rows[LORA]["seeds"]
-    once = " (one run each, intervals over items alone)" if seeds == "1" else f" ({seeds} seeds)"
-    parts = [f"After the paper's two epochs{once} the loss is {stand}."]
-    steps = real.rates.get(SUBJECT, {}).get("steps")
-    short = f"{steps} steps" if steps else "Table 2"
-    both = [
-        (before, pair)
-        for pair in _against_lora(real.longer)
-        if (before := real.best.pairs.get((pair.first, LORA, COLUMN)))
-    ]
-    changed = [
-        f"{_name(real.longer, pair.first)} (then {before.verdict} LoRA, now {pair.verdict} it)"
-        for before, pair in both
-        if before.verdict != pair.verdict
-    ]
-    if both:
-        stands = f"does not stand for {_and(changed)}" if changed else "stands"
-        parts.append(f"The order of {short} against LoRA {stands}.")
+    against = _against_lora(real.longer)
+    trained = [LORA, *(pair.first for pair in against)]
+    left_out = real.longer.rows.keys() - {UNTUNED, *trained}
+    who = f"Only {joined([_name(real.longer, method) for method in trained])}" if left_out else "All methods"
+    parts = [f"{who} were trained for the paper's two epochs{real.note(against)}. The loss is {told}."]
+    if sources := real.sources(real.longer, LORA):
+        parts.append(f"By source ID-LoRA is {_where(real, sources, amounts=(AHEAD, BEHIND))}.")
+    if ours := [pair for pair in _scored(real.longer) if pair.first == SUBJECT and not pair.floor]:
+        parts.append(f"Scores in % of LoRA and ID-LoRA: {_scores(real, real.longer, ours)}.")
     if difference := _trial(real, "longer_paper_heldout"):
         after = real.rates[SUBJECT]["longer_steps"]
         parts.append(f"At {real.paper_rate}, one run each, {difference} after {after} steps.")
@@ -183,28 +207,39 @@ def _longer(real: Real) -> tuple[str, str]:
 
 def _benchmarks(real: Real) -> tuple[str, str]:
     """Who is ahead in the columns that are no losses; what is at chance or zero is named, and nothing said of it."""
-    against = _scored(real.best)
-    ours = [pair for pair in against if pair.first == SUBJECT]
-    if not ours:
-        return "Benchmarks", ""
-    rows = [real.best.rows[method] for method in (LORA, SUBJECT)]
-    values = [f"{' and '.join(row[pair.column] for row in rows)} % on {real.headings[pair.column]}" for pair in ours]
-    parts = [f"At the best rates LoRA and ID-LoRA score {_and(values)}."]
-    floors: dict[str, list[str]] = {}
-    for pair in ours:
-        if pair.floor:
-            floors.setdefault(AT_FLOOR[pair.floor], []).append(real.headings[pair.column])
-    if floors:
-        where = _and([f"{_and(columns)} ({floor})" for floor, columns in floors.items()])
-        parts.append(f"Nobody can be called ahead on {where}: the interval of a trained method reaches down there.")
-    if stand := _on_columns(real, ours):
-        others = [pair for pair in against if pair.first != SUBJECT and pair.verdict != LEVEL]
-        named = [(pair, f"{_name(real.best, pair.first)} on {real.headings[pair.column]}") for pair in others]
-        parts.append(f"ID-LoRA is {stand}; of the others, {_stand(named, of='LoRA:') or 'all are level with LoRA'}.")
-    if at_paper := [pair for pair in _scored(real.paper) if pair.first == SUBJECT]:
-        stand = _on_columns(real, at_paper)
-        parts.append(f"At {real.paper_rate} {f'it is {stand}' if stand else 'nobody can be called ahead on any'}.")
+    parts = []
+    blocks = ((real.best, "the best rates"), (real.paper, real.paper_rate))
+    floors = [_floors(real, _scored(block)) for block, _ in blocks]
+    if floors[0] == floors[1] != "":
+        parts.append(f"Nobody is called ahead on {floors[0]}.")
+    for (block, rate), own in zip(blocks, floors, strict=True):
+        against = _scored(block)
+        ours = [pair for pair in against if pair.first == SUBJECT]
+        at = f"At {rate}{real.note(against)}" if ours else ""
+        if own and floors[0] != floors[1]:
+            parts.append(f"{at} nobody is called ahead on {own}.")
+        if not (shown := [pair for pair in ours if not pair.floor]):
+            continue
+        if block is real.best:
+            parts.append(f"{at}, LoRA and ID-LoRA score in %: {_scores(real, block, shown)}.")
+        else:
+            parts.append(f"{at} ID-LoRA is {_where(real, shown, amounts=VERDICTS)}.")
+        others: dict[str, list[Pair]] = {}
+        for pair in against:
+            if pair.first != SUBJECT and pair.verdict != LEVEL:
+                others.setdefault(pair.first, []).append(pair)
+        named = [f"{_name(block, method)} is {_where(real, pairs)}" for method, pairs in others.items()]
+        parts.append(f"Of the others, {'; '.join(named) or 'all are level with LoRA on each'}.")
     return "Benchmarks", " ".join(parts)
+
+
+def _floors(real: Real, pairs: Iterable[Pair]) -> str:
+    """The columns at chance or zero, and at which: "MMLU (at chance)"."""
+    floors: dict[str, dict[str, None]] = {}
+    for pair in pairs:
+        if pair.floor:
+            floors.setdefault(AT_FLOOR[pair.floor], {})[real.headings[pair.column]] = None
+    return joined([f"{joined(short(columns))} ({floor})" for floor, columns in floors.items()])
 
 
 def _scored(block: Block) -> list[Pair]:
@@ -213,62 +248,66 @@ def _scored(block: Block) -> list[Pair]:
     return [pair for pair in trained if not pair.measure.lower_is_better]
 
 
-def _on_columns(real: Real, pairs: Iterable[Pair]) -> str:
-    return _stand([(pair, f"on {real.headings[pair.column]}") for pair in pairs if not pair.floor], of="LoRA")
+def _scores(real: Real, block: Block, pairs: Sequence[Pair]) -> str:
+    """ "GSM8K 2.5 and 2.8, level (+0.3 [-0.8, +1.4])": LoRA's score, ID-LoRA's, and where ID-LoRA stands."""
+    names = short([real.headings[pair.column] for pair in pairs])
+    values = [" and ".join(block.rows[method][pair.column] for method in (LORA, SUBJECT)) for pair in pairs]
+    stands = [f"{pair.verdict.split()[0]} {pair.amount}" for pair in pairs]
+    return "; ".join(map("{} {}, {}".format, names, values, stands))
+
+
+def _where(real: Real, pairs: Iterable[Pair], *, amounts: Iterable[str] = ()) -> str:
+    """ "ahead on A and B; level on C": columns by verdict, with how far for the verdicts of ``amounts``."""
+    groups: dict[str, list[Pair]] = {verdict: [] for verdict in VERDICTS}
+    for pair in pairs:
+        groups[pair.verdict].append(pair)
+    told = []
+    for verdict, own in groups.items():
+        names = short([real.headings[pair.column] for pair in own])
+        if verdict in amounts:
+            names = [f"{name} {pair.amount}" for name, pair in zip(names, own, strict=True)]
+        if own:
+            told.append(f"{verdict.split()[0]} on {joined(names)}")
+    return "; ".join(told)
 
 
 def _worth(real: Real) -> tuple[str, str]:
-    """How losses and scores go together over all trained runs, by the interval of the rank correlation."""
-    runs = [row for row in real.worth if row["method"] != UNTUNED]
-    columns = [name for name in (runs[0] if runs else ()) if name not in OF_A_RUN and "_ci_" not in name]
-    groups: dict[str, list[str]] = {"higher": [], "lower": [], "": []}
-    for column in columns:
-        own = [row for row in runs if row[column]]
-        losses, scores = (tuple(float(row[name]) for row in own) for name in (COLUMN, column))
-        found = associated(losses, scores, tuple(row["method"] for row in own))
-        slope = f", {told(found.slope, found.slope_interval)} points per {STEP:g} nats more"
-        rho = f"rank correlation {told(found.rho, found.rho_interval)} over {len(own)} runs"
-        way = _way(found)
-        groups[way].append(f"{real.headings[column]} ({rho}{slope if way else ''})")
-    parts = [
-        f"a lower held-out loss goes with a {way} score on {_and(groups[way])}"
-        for way in ("higher", "lower")
-        if groups[way]
-    ]
-    if groups[""]:
-        parts.append(f"whether it goes with either cannot be told on {_and(groups[''])}")
-    return "What a loss difference is worth", f"Over all trained runs {'; '.join(parts)}." if parts else ""
-
-
-def _way(found: Association) -> str:
-    """The score that goes with a lower loss: "higher", "lower", or nothing where the interval holds zero."""
-    low, high = found.rho_interval or (0, 0)
-    return "higher" if high < 0 else "lower" if low > 0 else ""
+    floors = {pair.column: AT_FLOOR[pair.floor] for pair in _scored(real.best) if pair.floor}
+    return "What a loss difference is worth", go_together(real.worth, real.alike, real.headings, notes=floors)
 
 
 def _frozen(real: Real) -> tuple[str, str]:
-    def stand(methods: Iterable[str]) -> str:
-        pairs = [pair for method in methods if (pair := real.controls.pairs.get((SUBJECT, method, COLUMN)))]
-        return _stand([(pair, _name(real.controls, pair.second)) for pair in pairs])
+    def against(methods: Iterable[str]) -> list[tuple[Pair, str]]:
+        pairs = (real.controls.pairs.get((SUBJECT, method, COLUMN)) for method in methods)
+        return [(pair, _name(real.controls, pair.second)) for pair in pairs if pair]
+
+    def by_source(method: str, title: str) -> str:
+        sources = real.sources(real.controls, method)
+        return f" By source{title}: {_where(real, sources)}." if sources else ""
 
     parts = []
-    if rows := stand(FROZEN):
-        parts.append(f"As frozen bases, the rows that PMRC picks are {rows}.")
-    if boosting := stand(("idlora_no_rb", "idlora_no_rb_same_rank")):
-        parts.append(f"With Rank Boosting ID-LoRA is {boosting}.")
+    if rows := against(FROZEN):
+        note = real.note(pair for pair, _ in rows)
+        random = by_source(RANDOM, ", against rows at random")
+        parts.append(f"As frozen bases{note}, the rows that PMRC picks are {stand(rows)}.{random}")
+    if boosting := against((UNBOOSTED, "idlora_no_rb_same_rank")):
+        note = real.note(pair for pair, _ in boosting)
+        same = ", at the same count" if len(boosting) > 1 else ""
+        parts.append(f"With Rank Boosting{note} ID-LoRA is {stand(boosting)}.{by_source(UNBOOSTED, same)}")
     return "Which rows, and whether rows", " ".join(parts)
 
 
 def _limits(real: Real) -> tuple[str, str]:
     row, steps = real.at_best.rows[SUBJECT], real.rates.get(SUBJECT, {}).get("steps")
     size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
-    seeds = "one seed" if row["seeds"] == "1" else f"{row['seeds']} seeds"
-    scored = dict.fromkeys(real.headings[pair.column] for pair in _scored(real.best))
-    long = f"{steps} steps and " if steps else ""
-    by = f"by held-out loss and on {_and(list(scored))}" if scored else "by held-out loss alone"
+    against = _against_lora(real.at_best)
+    seeds = f" with {runs(against).partition(',')[0]}" if against else ""
+    long = f", trained for {steps} steps{seeds} unless it says otherwise" if steps else ""
+    scored = short(dict.fromkeys(real.headings[pair.column] for pair in _scored(real.best)))
+    by = f"held-out loss, {joined(scored)}" if scored else "held-out loss alone"
     return "What it is not", (
-        f"All this is one model{size}, {row['base_label']}, {long}{seeds} where nothing else is said, {by}; the "
-        "embedded world of the other tables proves that the path works and is no evidence about the paper."
+        f"Everything above is one model{size}, {row['base_label']}{long}, judged by {by}. The embedded world of the "
+        "other tables shows that the path works; it is no evidence about the paper."
     )
 
 
@@ -277,22 +316,14 @@ def _losses(block: Block) -> str:
     against = _against_lora(block)
     if SUBJECT not in [pair.first for pair in against]:
         return ""
-    stand = _stand([(pair, _name(block, pair.first)) for pair in against], of="LoRA:")
+    against_lora = stand([(pair, _name(block, pair.first)) for pair in against], of="LoRA:")
     values = [f"{_loss(block.rows[method])} for {_name(block, method)}" for method in (LORA, SUBJECT)]
-    return f"{_and(values)}; {stand}"
+    return f"{joined(values)}; {against_lora}"
 
 
 def _against_lora(block: Block) -> list[Pair]:
     found = (block.pairs.get((method, LORA, COLUMN)) for method in block.rows if method != UNTUNED)
     return [pair for pair in found if pair]
-
-
-def _stand(told: Sequence[tuple[Pair, str]], *, of: str = "") -> str:
-    """ "ahead of A by …, and level with B (…)": pairs by verdict, each with how it is called."""
-    groups = {
-        verdict: [f"{name} {pair.amount}" for pair, name in told if pair.verdict == verdict] for verdict in VERDICTS
-    }
-    return "; ".join(" ".join(filter(None, [verdict, of, _and(own)])) for verdict, own in groups.items() if own)
 
 
 def _trial(real: Real, column: str) -> str:
@@ -317,10 +348,6 @@ def _loss(row: Row) -> str:
 def _millions(row: Row) -> str:
     """Trained parameters."""
     return f"{int(row['parameters_trainable']) / 1e6:.2f}M"
-
-
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def _parameters(metrics: Iterable[Row]) -> int | None:
