@@ -65,9 +65,7 @@ def test_no_cell_is_asked_for_that_no_column_needs_and_none_is_evaluated_on_more
     assert [key[2] for key in fewer(gsm8k=(0,), mmlu=(0, 1)).cells() if key[:2] == (first, "lora")] == [0, 1]
 
 
-def test_a_value_is_the_mean_over_its_own_seeds_and_a_method_without_any_has_no_row(
-    filled, tmp_path
-):
+def test_a_value_is_the_mean_over_its_own_seeds_and_a_method_without_any_has_no_row(filled, tmp_path):
     made, found = filled(**{BLOCK: (0,), "dora": (), "gsm8k": (0, 1)})
     assert found.missing == []
     seeds = {key: cell.seeds for key, cell in found.cells.items() if key[1] == "lora"}
