@@ -229,7 +229,7 @@ def _benchmarks(real: Real) -> tuple[str, str]:
             if pair.first != SUBJECT and pair.verdict != LEVEL:
                 others.setdefault(pair.first, []).append(pair)
         named = [f"{_name(block, method)} is {_where(real, pairs)}" for method, pairs in others.items()]
-        parts.append(f"Of the others, {'; '.join(named) or 'all are level with LoRA on each'}.")
+        parts.append(f"Of the others, {'; '.join(named)}." if named else "All others are level with LoRA.")
     return "Benchmarks", " ".join(parts)
 
 
@@ -332,7 +332,7 @@ def _trial(real: Real, column: str) -> str:
     if not all(map(math.isfinite, values)):
         return ""
     difference = values[0] - values[1]
-    return f"ID-LoRA's is {LOSS.text(abs(difference))} {'below' if difference < 0 else 'above'} LoRA's"
+    return f"ID-LoRA's loss is {LOSS.text(abs(difference))} {'below' if difference < 0 else 'above'} LoRA's"
 
 
 def _name(block: Block, method: str) -> str:
