@@ -192,7 +192,7 @@ def _longer(real: Real) -> tuple[str, str]:
         return "Longer training", ""
     against = _against_lora(real.longer)
     trained = [LORA, *(pair.first for pair in against)]
-    left_out = real.longer.rows.keys() - {UNTUNED, *trained}
+    left_out = (real.best.rows.keys() | real.longer.rows.keys()) - {UNTUNED, *trained}  # no row: not run
     who = f"Only {joined([_name(real.longer, method) for method in trained])}" if left_out else "All methods"
     parts = [f"{who} were trained for the paper's two epochs{real.note(against)}. The loss is {told}."]
     if sources := real.sources(real.longer, LORA):
