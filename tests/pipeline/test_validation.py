@@ -6,6 +6,7 @@ from pathlib import Path
 import forks
 import pytest
 
+from idlora.pipeline import validation
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.typed import ConfigError
 from idlora.pipeline.validation import (
@@ -21,6 +22,8 @@ from idlora.pipeline.validation import (
     published_at,
     summary,
 )
+from idlora.report.collect import write_csv
+from idlora.report.reference import reference_folder
 
 
 def row(**changes) -> Published:
@@ -58,8 +61,16 @@ def test_a_scale_without_published_scores_has_its_committed_reference() -> None:
         published_at("huge", tolerance=1)
 
 
-def test_a_reference_of_losses_alone_has_no_scores_to_be_held_against() -> None:
+def test_a_reference_of_losses_alone_has_no_scores_to_be_held_against(tmp_path: Path, monkeypatch) -> None:
     assert "heldout" not in {each.benchmark for each in published_at("tiny", tolerance=1.5)}
+    committed = reference_folder(validation.REPOSITORY / "results", "small") / "metrics.csv"
+    with committed.open(newline="") as file:
+        losses = [row for row in csv.DictReader(file) if row["benchmark"] in ("", "heldout")]
+    assert any(row["method"] == "base" and row["benchmark"] for row in losses)
+    own = reference_folder(tmp_path / "results", "small") / "metrics.csv"
+    own.parent.mkdir(parents=True)
+    write_csv(own, list(losses[0]), losses)
+    monkeypatch.setattr(validation, "REPOSITORY", tmp_path)
     with pytest.raises(
         ConfigError, match=r"nothing is published of the bases at scale=small: .* has no scores of them"
     ):
