@@ -19,7 +19,7 @@ from idlora.report.audit.ours import Absent, NotMeasured
 from idlora.report.audit.paper import Lookup, rows
 from idlora.report.audit.quantities import exact
 from idlora.report.grid import SMALL
-from idlora.report.real import (
+from idlora.report.real.blocks import (
     AHEAD,
     BEHIND,
     BEST_RATES,
