@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from idlora.palette import HUES, NIGHT, PAPER, look
 from idlora.report.figures import FIGURES, Absent, Plate, Sources, draw_figures, figures_of
 from idlora.report.figures.counts import printed_count
-from idlora.report.figures.palette import HUES, NIGHT, PAPER, look
 from idlora.report.figures.style import INK, PANEL, RC, inline_svg, thousands
 from idlora.report.figures.sweeps import CLUSTERS
 

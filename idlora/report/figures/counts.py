@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from idlora.report.figures.palette import look
+from idlora.palette import look
 from idlora.report.figures.sources import Absent, Rows, Sources
 from idlora.report.figures.style import INK, Plate, thousands
 

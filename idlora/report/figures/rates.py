@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from idlora.report.figures.palette import look
+from idlora.palette import look
 from idlora.report.figures.sources import Absent, Rows, Sources
 from idlora.report.figures.style import MUTED, PAPER, Plate
 from idlora.report.grid import UNTUNED, kind_of
