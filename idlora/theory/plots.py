@@ -33,27 +33,29 @@ WEIGHT = "weight of the rare direction"
 
 def draw(points: Sequence[Point], folder: Path) -> list[Path]:
     """Draw every figure into ``folder`` and return the files; without dates inside, so that the bytes repeat."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
     with plt.rc_context(STYLE):
-        figures = {
-            "theorem1": errors_and_delta(points),
-            "theorem1_proof": proof(points),
-            **{
-                f"theorem2_{number}": worst_errors(points, world)
-                for number, world in enumerate(_settings(points, theorem2.STUDY), start=1)
-            },
-            "rank": ranks(points),
-            "rows": row_clusters(points),
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name, figure in figures.items():
+        for name, figure in figures(points).items():
             figure.get_layout_engine().execute(figure)  # once for both files: it takes as long as drawing one
             figure.set_layout_engine("none")
             for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
                 written.append(folder / f"{name}.{suffix}")
                 figure.savefig(written[-1], metadata=metadata)
             plt.close(figure)
-        return written
+    return written
+
+
+def figures(points: Sequence[Point]) -> dict[str, Figure]:
+    """Every figure by the name of its files, not laid out yet."""
+    worlds = enumerate(_settings(points, theorem2.STUDY), start=1)
+    return {
+        "theorem1": errors_and_delta(points),
+        "theorem1_proof": proof(points),
+        **{f"theorem2_{number}": worst_errors(points, world) for number, world in worlds},
+        "rank": ranks(points),
+        "rows": row_clusters(points),
+    }
 
 
 def errors_and_delta(points: Sequence[Point], setting: str = "independent noise") -> Figure:
@@ -61,13 +63,13 @@ def errors_and_delta(points: Sequence[Point], setting: str = "independent noise"
     figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.6), sharex=True, sharey="row", layout="constrained")
     for column, reading in zip(axes.T, theorem1.READINGS, strict=True):
         here = _pick(points, study=theorem1.STUDY, setting=setting, series=reading, x_name="separation")
-        _curve(column[0], here, "global", GLOBAL, label="global")
-        _curve(column[0], here, "clustered", IDLORA, label="clustered")
+        _curve(column[0], here, "global", style=GLOBAL, label="global")
+        _curve(column[0], here, "clustered", style=IDLORA, label="clustered")
         if reading == "definition4":
             hollow = {"linestyle": "--", "markerfacecolor": PAPER}
-            _curve(column[0], here, "best_signs", IDLORA, label="clustered, best signs", **hollow)
-        _curve(column[1], here, "gap", NEUTRAL[1], label="global - clustered")
-        _curve(column[1], here, "delta", (INK, "x"), label="Δ", linestyle="--")
+            _curve(column[0], here, "best_signs", style=IDLORA, label="clustered, best signs", **hollow)
+        _curve(column[1], here, "gap", style=NEUTRAL[1], label="global - clustered")
+        _curve(column[1], here, "delta", style=(INK, "x"), label="Δ", linestyle="--")
         column[1].axhline(0, color=INK, linewidth=0.6)
         column[0].set_title(TITLES[reading])
         column[1].set_xlabel(SEPARATION)
@@ -86,21 +88,21 @@ def proof(points: Sequence[Point]) -> Figure:
     settings = _settings(_pick(points, x_name="separation"), theorem1.STUDY)
     for setting, style in zip(settings, NEUTRAL, strict=False):
         here = _pick(points, study=theorem1.STUDY, setting=setting, series="assumed", x_name="separation")
-        _curve(tasks, here, "tasks_violating_21", style, label=setting)
+        _curve(tasks, here, "tasks_violating_21", style=style, label=setting)
     _near_zero_log(tasks)
     tasks.set(xlabel=SEPARATION, ylabel="share of tasks", title="Tasks nearer to A_global than to A_l (against Eq. 21)")
     settings = _settings(_pick(points, x_name="correlation"), theorem1.STUDY)
     for setting, style in zip(settings, NEUTRAL, strict=False):
         here = _pick(points, study=theorem1.STUDY, setting=setting)
-        _curve(cross, here, "gap_minus_delta", style, label=setting.replace("correlation at noise", "‖E_i‖ ="))
+        _curve(cross, here, "gap_minus_delta", style=style, label=setting.replace("correlation at noise", "‖E_i‖ ="))
     cross.axhline(0, color=INK, linewidth=0.6)
     cross.set(xlabel="cosine of E_i with the cluster's shift", ylabel="gap - Δ, share of Σ‖W*‖²")
     cross.set_title("The dropped cross terms (above 0: Eq. 18 holds)")
-    _curve(none, _pick(points, setting="no clusters"), "delta", (INK, "x"), label="Δ")
+    _curve(none, _pick(points, setting="no clusters"), "delta", style=(INK, "x"), label="Δ")
     none.set(xlabel="clusters asked of k-means", ylabel="Δ, share of Σ‖W*‖²", title="Δ where there are no clusters")
     here = _pick(points, setting="rank of centroids")
-    _curve(ranks_, here, "difference_rank", NEUTRAL[0], label="r_l: largest rank of a difference")
-    _curve(ranks_, here, "centroid_rank", NEUTRAL[1], label="rank of M_l")
+    _curve(ranks_, here, "difference_rank", style=NEUTRAL[0], label="r_l: largest rank of a difference")
+    _curve(ranks_, here, "centroid_rank", style=NEUTRAL[1], label="rank of M_l")
     ranks_.set(xlabel="rank of the within-cluster part", ylabel="rank", title="Ranks within clusters, and of centroids")
     ranks_.locator_params(integer=True)
     for axis in (tasks, cross, none, ranks_):
@@ -116,8 +118,8 @@ def worst_errors(points: Sequence[Point], world: str) -> Figure:
     figure, axes = plt.subplots(rows_, 4, figsize=(11, 2.9 * rows_), sharex=True, sharey=True, layout="constrained")
     for axis, contest in zip(axes.flat, contests, strict=False):
         mine = _pick(here, series=contest)
-        _curve(axis, mine, "global", GLOBAL, label="global pivots")
-        _curve(axis, mine, "local", IDLORA, label="cluster-local pivots")
+        _curve(axis, mine, "global", style=GLOBAL, label="global pivots")
+        _curve(axis, mine, "local", style=IDLORA, label="cluster-local pivots")
         axis.set(xscale="log", title=contest.replace(", ", "\n", 1), xlabel=WEIGHT)
         axis.set_yscale("symlog", linthresh=0.01)
         axis.set_ylim(0, 1.3 * max(p.high for p in here if p.quantity in ("global", "local")))
@@ -155,7 +157,7 @@ def ranks(points: Sequence[Point]) -> Figure:
         mine = _pick(here, series=alike[0])
         for quantity, (label, style, size) in shown.items():
             face = style[0] if size < 10 else PAPER  # hollow around what lies on it
-            _curve(axis, mine, quantity, style, label=label, markersize=size, markerfacecolor=face)
+            _curve(axis, mine, quantity, style=style, label=label, markersize=size, markerfacecolor=face)
         ks = sorted({p.x for p in mine})
         axis.plot(ks, [k * r for k in ks], color=INK, linestyle=":", label="k·r (§4.2)")
         axis.set_xscale("log", base=2)
@@ -202,7 +204,7 @@ def _settings(points: Sequence[Point], study: str) -> list[str]:
     return list(dict.fromkeys(p.setting for p in points if p.study == study))
 
 
-def _curve(axis: Axes, points: Sequence[Point], quantity: str, style: Style, **line: str | float) -> None:
+def _curve(axis: Axes, points: Sequence[Point], quantity: str, *, style: Style, **line: str | float) -> None:
     colour, marker = style
     curve = sorted((p for p in points if p.quantity == quantity), key=lambda p: p.x)
     xs = [p.x for p in curve]

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from idlora.palette import look
+from idlora.palette import INK, MUTED, PANEL, PAPER, look
 from idlora.report.costs import COMMAND, is_done, newest, setting, variant_label
 from idlora.report.figures.sources import Absent, Rows, Sources, number
-from idlora.report.figures.style import INK, MUTED, PANEL, PAPER, Plate, wrapped
+from idlora.report.figures.style import Plate, wrapped
 
 PHASES = ("prefill", "decode")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from idlora.palette import look
+from idlora.palette import MUTED, PAPER, look
 from idlora.report.figures.sources import Absent, Rows, Sources, number
-from idlora.report.figures.style import MUTED, PAPER, Plate, signed, wrapped
+from idlora.report.figures.style import Plate, signed, wrapped
 from idlora.report.grid import UNTUNED, Column, Grid
 from idlora.report.ordering import AT_FLOOR
 

@@ -53,7 +53,7 @@ class Plate:
         kinds = {"png": {"metadata": {"Software": None}}}
         kinds["pdf"] = {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}
         paths = []
-        with one_sentence("write", folder), self._drawn() as figure:
+        with one_sentence("write", folder), self.drawn() as figure:
             folder.mkdir(parents=True, exist_ok=True)
             for kind, options in kinds.items():
                 paths.append(folder / f"{self.name}.{kind}")
@@ -63,12 +63,13 @@ class Plate:
     def svg(self) -> str:
         """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids that begin with the name."""
         text = io.StringIO()
-        with self._drawn() as figure:
+        with self.drawn() as figure:
             figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         return inline_svg(text.getvalue(), name=self.name, alt=self.alt)
 
     @contextmanager
-    def _drawn(self) -> Iterator[Figure]:
+    def drawn(self) -> Iterator[Figure]:
+        """The figure, laid out at the resolution of its PNG."""
         with matplotlib.rc_context(RC):
             figure = Figure(figsize=self.size, layout="constrained")
             figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN)

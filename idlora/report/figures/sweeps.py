@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from idlora.palette import look
+from idlora.palette import INK, PANEL, look
 from idlora.report.figures.sources import Absent, Sources, number
-from idlora.report.figures.style import PANEL, Plate, thousands, wrapped
+from idlora.report.figures.style import Plate, thousands, wrapped
 from idlora.report.grid import PAPER, SMALL, Column, Grid, kind_of
 from idlora.report.measures import PERCENT
 
@@ -241,15 +241,19 @@ def _steps(axes: Axes, band: Band) -> None:
 
 def _budgets(axes: Axes, band: Band) -> None:
     """Ticks at the counts of parameters, each in its method's colour. Labels of close neighbours lean apart."""
-    owners = {point.x: method for (_, method), points in band.series.items() for point in points}
-    xs = sorted(owners)
+    colours: dict[float, set[str]] = {}
+    for (_, method), points in band.series.items():
+        for point in points:
+            colours.setdefault(point.x, set()).add(look(method).colour)
+    xs = sorted(colours)
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(xs, map(thousands, xs), rotation=90, fontsize=7)
     close = [math.log(b / a) < CLOSE * math.log(xs[-1] / xs[0]) for a, b in pairwise(xs)]
     lean = {(False, True): "right", (True, False): "left"}
     for x, tick, before, after in zip(xs, axes.xaxis.get_major_ticks(), [False, *close], [*close, False], strict=True):
-        tick.label1.set(color=look(owners[x]).colour, ha=lean.get((before, after), "center"))
+        colour = INK if len(colours[x]) > 1 else min(colours[x])
+        tick.label1.set(color=colour, ha=lean.get((before, after), "center"))
 
 
 def _alt(band: Band, *, unit: str) -> str:

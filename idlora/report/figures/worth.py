@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from idlora.palette import LOOKS, Look, look
+from idlora.palette import LOOKS, MUTED, Look, look
 from idlora.records import find_runs
 from idlora.report.figures.sources import Absent, Sources
-from idlora.report.figures.style import MUTED, Plate, wrapped
+from idlora.report.figures.style import Plate, wrapped
 from idlora.report.grid import UNTUNED
 from idlora.report.measures import PERCENT
 from idlora.report.reference import read_reference
