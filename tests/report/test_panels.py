@@ -5,13 +5,15 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_results import make_results, write
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from PIL import Image
 
-from idlora.palette import INK, look
+from idlora.palette import INK, PANEL, PAPER, look
 from idlora.report.figures import FIGURES, Absent, Plate, Sources, figures_of, number
 from idlora.report.grid import UNTUNED, Column
 from idlora.report.page.results import TABLES, tables_of
@@ -82,6 +84,16 @@ def test_no_text_lies_beyond_a_figures_edge(figures: Drawn) -> None:
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert 0 <= drawn.x0 < drawn.x1 <= width, name
         assert 0 <= drawn.y0 < drawn.y1 <= height, name
+
+
+def test_no_ink_touches_the_edge_of_a_committed_picture(repository: Path) -> None:
+    folders = [f"{folder}/figures" for folder in ("reference/tiny", "reference/small", "counts", "h200", "theory")]
+    pictures = [path for folder in folders for path in sorted((repository / "results" / folder).glob("*.png"))]
+    assert len(pictures) > 15
+    for path in pictures:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert {to_hex(colour / 255) for colour in np.unique(edges, axis=0)} <= {PAPER, PANEL}, path
 
 
 def test_the_untuned_base_is_in_no_figure_of_differences(committed: Sources, figures: Drawn) -> None:
