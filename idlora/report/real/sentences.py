@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idlora.records import write_text
+from idlora.records import read_json, write_text
 from idlora.report.grid import SMALL, UNTUNED, load_grid
 from idlora.report.intervals import CONFIDENCE
 from idlora.report.measures import measure_of
@@ -32,6 +32,7 @@ from idlora.report.real.blocks import (
 from idlora.report.real.words import joined, short, stand
 from idlora.report.real.worth import go_together
 from idlora.report.reference import reference_folder
+from idlora.report.walltime import sentence
 
 COLUMN = "loss"
 """The mean held-out loss over the sources."""
@@ -125,13 +126,19 @@ def real_sentences(results: Path, experiments: Path) -> list[str]:
 
 
 def write_real(results: Path, experiments: Path) -> Path | None:
-    """Write the sentences into the reference's README.md; returns its path, None where there is nothing to say."""
+    """Write the sentences, and how long the runs took, into the reference's README.md.
+
+    Returns its path, None where there is nothing to say.
+    """
     said = real_sentences(results, experiments)
     if not said:
         return None
     path = reference_folder(results, SMALL) / "README.md"
     pointer = "`report.html` has every table, figure and test; `tables/`, `significance/` and `records/` the numbers."
-    write_text(path, "\n\n".join(["# ID-LoRA on a real pre-trained model", listed(said), pointer]) + "\n")
+    provenance = path.with_name("provenance.json")
+    took = sentence(read_json(provenance).get("time", [])) if provenance.is_file() else ""
+    parts = ["# ID-LoRA on a real pre-trained model", listed(said), took, pointer]
+    write_text(path, "\n\n".join(filter(None, parts)) + "\n")
     return path
 
 
