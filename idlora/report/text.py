@@ -123,7 +123,11 @@ def reference_name(table: Table) -> str:
     """What † is against, in words."""
     grid = table.grid
     if isinstance(grid.reference, str):
-        return grid.label(grid.reference, table.scale)
+        instead = [
+            f"{grid.label(one, table.scale)} against {grid.label(other, table.scale)}"
+            for one, other in grid.reference_instead.items()
+        ]
+        return grid.label(grid.reference, table.scale) + (f" ({', '.join(instead)})" if instead else "")
     pairs = (f"{grid.label(one, table.scale)} of {grid.label(other, table.scale)}" for one, other in grid.pairs())
     return f"its own reference ({', '.join(pairs)})"
 

@@ -11,7 +11,7 @@ from idlora.report.measures import PERCENT
 
 
 def test_table_1_asks_for_two_bases_and_six_methods_on_three_tasks(grid):
-    assert len(grid.cells()) == 6 * 6
+    assert len(grid.at("tiny").cells()) == 6 * 6
     assert grid.benchmarks("gsm8k_llama3", "tiny") == ["gsm8k", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "tiny") == ["hexphi", "hexphi_benign", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "paper") == ["hexphi"]
@@ -52,7 +52,7 @@ def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, 
     for method in grid.methods:
         label = yaml.safe_load((configs / "method" / f"{method}.yaml").read_text())["label"]
         assert label == grid.label(method, "tiny") == grid.label(method, "paper")
-    for base in grid.bases.values():
+    for base in grid.at("paper").bases.values():
         for kind, folder in (("paper", "model"), ("embedded", "stand_in/tiny")):
             model = yaml.safe_load((configs / folder / f"{base['model']['paper']}.yaml").read_text())
             assert (model["name"], model["label"]) == (base["model"][kind], base["label"][kind])
@@ -97,10 +97,11 @@ def test_a_label_and_a_protocol_may_differ_by_kind_of_scale(repository, grid):
 
 
 def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_experiments_that_these_need(grid):
-    assert grid.at("tiny") == grid.at("paper") == grid
+    assert grid.at("tiny") == grid.at("paper") == grid.at("paper").at("tiny")
+    assert grid.at("paper").experiments == tuple(name for name in grid.experiments if "paper_rate" not in name)
     own = dataclasses.replace(grid, labels=grid.labels | {"dora": {"paper": "DoRA"}}).at("small")
-    assert list(own.bases) == ["llama3"]
-    assert own.experiments == ("gsm8k_llama3", "codealpaca_llama3", "saferpaca_llama3")
+    assert list(own.bases) == ["llama3", "llama3_paper_rate"]
+    assert own.experiments == tuple(name for name in grid.experiments if "mistral" not in name)
     assert own.methods == tuple(method for method in grid.methods if method != "dora")
     assert own.pairs() == [pair for pair in grid.pairs() if "dora" not in pair]
     assert own.at("small") == own
@@ -122,7 +123,19 @@ def test_a_method_leaves_a_scale_with_its_pair_and_neither_reference_nor_subject
         dataclasses.replace(grid, labels=grid.labels | {"idlora": {"embedded": "its"}}).at("small")
 
 
+def test_a_method_may_have_another_reference_than_the_others_where_the_scale_has_both(repository):
+    table8 = load_grid(repository / "experiments" / "table8")
+    own = table8.at("small")
+    assert own.reference_of("idlora_half_k2") == "idlora_half"
+    assert own.reference_of("idlora_half") == own.reference_of("idlora_k2") == table8.reference
+    assert table8.at("paper").reference_instead == {}
+    labels = table8.labels | {"idlora_half": {"paper": "its"}}
+    with pytest.raises(GridError, match="reference_instead is 'idlora_half', which is none of the methods"):
+        dataclasses.replace(table8, labels=labels).at("small")
+
+
 def test_a_grid_of_some_benchmarks_has_their_columns_and_experiments_and_names_the_others_of_its_scale(grid):
+    grid = grid.at("tiny")
     assert grid.showing(None, "tiny") is grid
     own = grid.showing(["gsm8k", "humaneval"], "tiny")
     assert {column.benchmark for column in own.columns} == {"gsm8k", "humaneval"}
@@ -162,11 +175,7 @@ def test_a_table_of_our_own_has_no_numbers_of_the_papers(repository):
         ("scales: [embedded]", "scales: [embedded, paper]", "no heading for"),
         ("small: smollm2_135m, ", "", r"a model or a label alone for \['llama3'\] \(small\)"),
         ("fft: FFT", "fft: {smal: FFT, paper: FFT}", "labels has the unknown kind of scale 'smal'"),
-        (
-            "bases:\n  llama3:",
-            "bases:\n  llama3:\n    block: {smal: its}",
-            "bases has the unknown kind of scale 'smal'",
-        ),
+        ("block: {small: each", "block: {smal: each", "bases has the unknown kind of scale 'smal'"),
         ("bases:\n  llama3:", "bases:\n  llama3:\n    like: llama4", "one that is like 'llama4', which is none of"),
         ("seeds: [0]", "seeds: [0", "is not YAML"),
         ("subject: idlora", "", "subject is None"),
