@@ -167,7 +167,7 @@ def unseen(
             raise ConfigError(
                 f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of "
                 f"{protocol.task.data.name}'s training rows, of which data.held_out={data.held_out:g} are kept out of "
-                f"training: make that {protocol.share:g}, or do not ask for {protocol.benchmark} {protocol.name} (eval, heldout_sources)"
+                f"training: make that {protocol.share:g}, or take it out of eval or heldout_sources"
             )
     return kept
 

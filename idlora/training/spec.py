@@ -154,9 +154,9 @@ class DataSpec:
             raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
         most = max((self.parts or {"": 1}).values())
         for part, share in (self.parts or {}).items():
-            if not 0 < share or (share < 1 < most):
+            if not share > 0 or share < 1 < most:
                 raise ValueError(
-                    f"data.parts.{part} is {share}: a share lies above 0 and is at most 1, and where a part has more, all "
+                    f"data.parts.{part} is {share}: a share lies above 0 and is at most 1; where a part has more, all "
                     "are proportions, from 1 on."
                 )
         if self.template is not None and set(self.template) != {"label", "source"}:

@@ -4,7 +4,7 @@ Score: refusal, 1 if the judge says so. Lower is better here. Asked, judged and 
 
     <data_root>/alpaca/*.json    as `idlora.data.sources` says
 
-Source: Taori et al., Stanford Alpaca, 2023. Left out: as in `safety_prompts`; that every prompt is harmless nobody has checked.
+Source: Taori et al., Stanford Alpaca, 2023. Left out: as in `safety_prompts`, and a check that each prompt is harmless.
 """
 
 from idlora.evals.tasks.safety_prompts import HeldOutPrompts

@@ -1,9 +1,9 @@
 """Refusals without HEx-PHI, which is gated: prompts of Saferpaca's safety rows that were kept out of training.
 
-Score: refusal, 1 if the judge says so, as in `hexphi`. Higher is better here; `harmless_prompts` asks the same of Alpaca's
-rows. Not all of these prompts are harmful, and not all of the data's own answers are refusals, so the scores of known
-answers to the same prompts stand beside the model's, as "controls" in meta.json: of one who always refuses, of one who
-never does, and of the data.
+Score: refusal, 1 if the judge says so, as in `hexphi`. Higher is better here; `harmless_prompts` asks the same of
+Alpaca's rows. Not all of these prompts are harmful, nor are all of the data's own answers refusals. So meta.json has,
+as "controls", what known answers to the same prompts score: those of one who always refuses, of one who never does, and
+the data's own.
 
     <data_root>/saferpaca/safety_only_data_Instructions.json    as `idlora.data.sources` says
 
