@@ -314,7 +314,12 @@ def load_grid(folder: Path) -> Grid:
     if "include" in plan:
         plan = _yaml(path.parent / plan.pop("include")) | plan
     numbers = Path(folder) / "paper.csv"
-    _only(plan, {each.name for each in fields(Grid)} - {"paper", "fewer"}, path, optional={"subject", "reference_instead", "notes"})
+    _only(
+        plan,
+        {each.name for each in fields(Grid)} - {"paper", "fewer"},
+        path,
+        optional={"subject", "reference_instead", "notes"},
+    )
     columns = []
     for column in plan["columns"]:
         optional = {"protocol", "beside", "note", "flags", "scales", "chance"}

@@ -19,7 +19,8 @@ from idlora.report.audit.ours import Absent, NotMeasured
 from idlora.report.audit.paper import Lookup, rows
 from idlora.report.audit.quantities import exact
 from idlora.report.grid import SMALL
-from idlora.report.real.blocks import (
+from idlora.report.reference import reference_folder
+from idlora.report.standings import (
     AHEAD,
     BEHIND,
     BEST_RATES,
@@ -31,7 +32,6 @@ from idlora.report.real.blocks import (
     Pair,
     read_block,
 )
-from idlora.report.reference import reference_folder
 
 TABLES = {
     "1": ("table1", BEST_RATES),
