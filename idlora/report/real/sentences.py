@@ -2,13 +2,12 @@
 over seeds and items (over items where there is one seed), so each sentence can come out either way.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from idlora.records import read_json, write_text
-from idlora.report.audit import judge_all
-from idlora.report.audit.claims import FAILS, HOLDS, UNMEASURED, UNRESOLVED
+from idlora.report.audit import real_verdicts
+from idlora.report.audit.claims import FAILS, HOLDS, UNRESOLVED
 from idlora.report.grid import SMALL
 from idlora.report.ordering import AT_FLOOR
 from idlora.report.real import several
@@ -69,8 +68,7 @@ def _worth(real: Real) -> tuple[str, str]:
 
 def _claims(results: Path, experiments: Path) -> tuple[str, str]:
     """How many of the paper's claims the audit finds to hold here, of those that it has a measured reading for."""
-    judged = judge_all(experiments, results, scale=SMALL)
-    found = Counter(each.real_verdict for each in judged if each.real_verdict not in ("", UNMEASURED))
+    found = real_verdicts(experiments, results)
     if not found:
         return "The paper's claims", ""
     told = f"{found[HOLDS]} hold, {found[FAILS]} do not and {found[UNRESOLVED]} are not resolved here"

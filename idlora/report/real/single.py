@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from idlora.report.grid import UNTUNED
 from idlora.report.real.facts import LORA, SUBJECT, Real, called, others_told, scores_told, standing
-from idlora.report.real.words import joined
-from idlora.report.standings import VERDICTS, Block, Pair
+from idlora.report.standings import AHEAD, BEHIND, VERDICTS, Block, Pair
 
 REFUSAL, HARMLESS = "refusal", "harmless"
 """The columns of safety prompts, and of harmless ones, where a lower share of refusals is better."""
@@ -20,9 +19,10 @@ def single_tasks(real: Real) -> tuple[str, str]:
             continue
         losses = [pair for pair in ours if pair.measure.lower_is_better]
         shown = [pair for pair in ours if not (pair.measure.lower_is_better or pair.floor)]
-        said = [f"in held-out loss {standing(real, losses, amounts=VERDICTS)}"] if losses else []
+        amounts = VERDICTS if block is real.single else ()
+        said = [f"in held-out loss {standing(real, losses, amounts=amounts)}"] if losses else []
         if shown and block is not real.single:
-            said.append(f"in scores {standing(real, shown, amounts=VERDICTS)}")
+            said.append(f"in scores {standing(real, shown, amounts=(AHEAD, BEHIND))}")
         if said:
             parts.append(f"Trained on one task at {rate}{real.note(ours)}, ID-LoRA is {'; '.join(said)}.")
         if shown and block is real.single:
@@ -64,5 +64,5 @@ def _refusals(real: Real, block: Block) -> list[str]:
         known[called(block, UNTUNED)] = [value for value in untuned if value]
     if block is real.single and known:
         controls = [f"{name} {' and '.join(values)}" for name, values in known.items() if values]
-        parts.append(f"For comparison: {joined(controls)}.")
+        parts.append(f"For comparison, of both: {'; '.join(controls)}.")
     return parts

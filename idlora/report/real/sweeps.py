@@ -38,7 +38,7 @@ def _counts(real: Real) -> list[str]:
             if others
         ]
         said.append(f"ID-LoRA of {millions(rows[method])} ({rows[method][LOSS]}) is {', '.join(stands)}")
-    parts = [f"By how many numbers are trained{note}, with the held-out loss: {'; '.join(said)}."]
+    parts = [f"By trained numbers, with the held-out loss{note}: {'; '.join(said)}."]
     best = min(against, key=lambda method: float(rows[method][LOSS]))
     as_good = [pair.second for pair in against[best] if pair.reversed.verdict != BEHIND]
     fewest = f"are {millions(rows[as_good[0]])} ({rows[as_good[0]][LOSS]})" if as_good else "are more than any here"
