@@ -73,8 +73,8 @@ def _claims(results: Path, experiments: Path) -> tuple[str, str]:
         return "The paper's claims", ""
     told = f"{found[HOLDS]} hold, {found[FAILS]} do not and {found[UNRESOLVED]} are not resolved here"
     return "The paper's claims", (
-        f"Of the paper's {found.total()} claims that this model can speak to, {told}. Each is read as the audit in "
-        "`report.html` says, mostly in held-out loss and against LoRA alone."
+        f"Of the paper's {found.total()} claims that this model can speak to, {told}. How each is read, "
+        "mostly in held-out loss and against LoRA alone, and its verdict stand in `results/audit/audit.md`."
     )
 
 
