@@ -99,6 +99,7 @@ def test_clusters_stand_by_their_rank_against_four(results: Path) -> None:
     make_clusters(results)
     told = said(results, "Counts and clusters")
     assert "By clusters, k = 4 at r=32 (1.12M) is ahead of k = 2 at r=32 (1.10M) by 0.0010 [0.0002, 0.0018]" in told
+    assert "(1.10M) by 0.0010 [0.0002, 0.0018]; level with k = 3 at r=32 (1.11M) (+0.0003 [" in told
     assert "level with k = 3 at r=32 (1.11M) (+0.0003 [-0.0005, +0.0011]). k = 4 at r=16" in told
     assert "ahead of k = 2 at r=16 (1.13M) by 0.0030 [0.0022, 0.0038] and k = 8 at r=16 (1.16M) by 0.0040" in told
     assert "level with k = 6 at r=16" in told
