@@ -11,7 +11,7 @@ from idlora.report.measures import PERCENT
 
 
 def test_table_1_asks_for_two_bases_and_six_methods_on_three_tasks(grid):
-    assert len(grid.at("tiny").cells()) == 6 * 6
+    assert len(grid.cells()) == 6 * 6
     assert grid.benchmarks("gsm8k_llama3", "tiny") == ["gsm8k", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "tiny") == ["hexphi", "hexphi_benign", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "paper") == ["hexphi"]
@@ -52,7 +52,7 @@ def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, 
     for method in grid.methods:
         label = yaml.safe_load((configs / "method" / f"{method}.yaml").read_text())["label"]
         assert label == grid.label(method, "tiny") == grid.label(method, "paper")
-    for base in grid.at("paper").bases.values():
+    for base in grid.bases.values():
         for kind, folder in (("paper", "model"), ("embedded", "stand_in/tiny")):
             model = yaml.safe_load((configs / folder / f"{base['model']['paper']}.yaml").read_text())
             assert (model["name"], model["label"]) == (base["model"][kind], base["label"][kind])
@@ -96,7 +96,8 @@ def test_a_label_and_a_protocol_may_differ_by_kind_of_scale(repository, grid):
     assert dataclasses.replace(column, protocol="0shot").protocols_at("tiny") == ["0shot"]
 
 
-def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_experiments_that_these_need(grid):
+def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_experiments_that_these_need(whole):
+    grid = whole
     assert grid.at("tiny") == grid.at("paper") == grid.at("paper").at("tiny")
     assert grid.at("paper").experiments == tuple(name for name in grid.experiments if "paper_rate" not in name)
     own = dataclasses.replace(grid, labels=grid.labels | {"dora": {"paper": "DoRA"}}).at("small")
@@ -135,7 +136,6 @@ def test_a_method_may_have_another_reference_than_the_others_where_the_scale_has
 
 
 def test_a_grid_of_some_benchmarks_has_their_columns_and_experiments_and_names_the_others_of_its_scale(grid):
-    grid = grid.at("tiny")
     assert grid.showing(None, "tiny") is grid
     own = grid.showing(["gsm8k", "humaneval"], "tiny")
     assert {column.benchmark for column in own.columns} == {"gsm8k", "humaneval"}

@@ -214,7 +214,7 @@ def test_at_the_small_scale_other_models_do_the_papers_tasks_and_only_orderings_
     assert table.missing == []
     shown = markdown(table)
     above, below = shown.split("## The paper's numbers")
-    assert "| SmolLM2-135M-Instruct | ID-LoRA |" in above
+    assert "| SmolLM2-135M-Instruct, each method at its best learning rate | ID-LoRA |" in above
     assert "| LLaMA-3-8B | ID-LoRA |" in below
     assert "SmolLM2-135M-Instruct in place of LLaMA-3-8B" in above
     assert "trained for a fraction of its steps. It can show" in above
