@@ -87,7 +87,8 @@ def test_a_missing_part_is_one_sentence_that_names_its_folder(root: Path) -> Non
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("parts", "word"), [({}, "empty"), ({"gsm8k": 0.0}, "gsm8k is 0"), ({"gsm8k": 1.5}, "1.5")])
+@pytest.mark.parametrize(("parts", "word"), [({}, "empty"), ({"gsm8k": 0.0}, "gsm8k is 0"), ({"gsm8k": 1.5}, "1.5"),
+                                             ({"gsm8k": 2.0, "alpaca": 0.5}, "alpaca is 0.5")])  # fmt: skip
 def test_shares_outside_zero_and_one_are_refused(parts: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         DataSpec(name="mine", max_length=9, parts=parts)
