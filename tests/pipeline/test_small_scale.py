@@ -93,8 +93,9 @@ def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate_unless_its
         else:
             assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
         assert (cell.train.batch_size, cell.data.max_length) == (32, 512)
-        assert all(protocol.limit == (400 if protocol.scoring == "loss" else None) for protocol in cell.protocols)
-        assert "hexphi_benign" not in [protocol.benchmark for protocol in cell.protocols]
+        limits = {"heldout": 400, "safety_prompts": 200, "harmless_prompts": 200}
+        assert all(protocol.limit == limits.get(protocol.benchmark) for protocol in cell.protocols)
+        assert not {"hexphi", "hexphi_benign"} & {protocol.benchmark for protocol in cell.protocols}
     assert plain(compose("train", ["experiment=saferpaca_llama3", "scale=small"]).train)["learning_rate"] == "tuned"
     asked = {
         (experiment, scale): compose_cell(experiment, "fft", scale=scale, seed=0, overrides=["hparams=paper"])

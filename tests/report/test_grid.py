@@ -26,6 +26,8 @@ def test_every_table_has_columns_of_held_out_loss_at_every_scale_and_of_all_sour
                     for name in each.protocols_at(scale)}
             for scale in ("paper", "small", "tiny")
         }  # fmt: skip
+        if folder.name == "table1":  # the parts of the stand-in there
+            sources["small"] = sources["small"] - {"alpaca", "safety"} | {"saferpaca"}
         assert sources["small"] == sources["tiny"] > sources["paper"] >= {"gsm8k_test", "humaneval"}, folder
         assert ("codealpaca" in sources["paper"]) == (folder.name != "table1")  # half of it is trained on there
 
@@ -41,8 +43,8 @@ def test_the_papers_numbers_are_all_there_with_their_daggers(grid):
         ("mistral", "idlora", "hexphi"),
     }
     assert grid.paper["mistral", "hydralora", "pass@1"].value == 33.5
-    columns = {column.id for column in grid.columns if not column.beside and column.measure is PERCENT} | {"params_pct"}
-    assert {column for _, _, column in grid.paper} == columns
+    columns = {column.id for column in grid.columns_at("paper") if not column.beside and column.measure is PERCENT}
+    assert {column for _, _, column in grid.paper} == columns | {"params_pct"}
 
 
 def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, repository):
@@ -75,7 +77,7 @@ def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows(reposito
             assert not [name for name in names if not (configs / kind / f"{name}.yaml").is_file()], folder
         assert {method for _, method, _ in grid.paper} <= set(grid.methods)
         assert {base for base, _, _ in grid.paper} <= set(grid.bases)
-        shown = {column.id for column in grid.columns if not column.beside and column.measure is PERCENT}
+        shown = {each.id for each in grid.columns_at("paper") if not each.beside and each.measure is PERCENT}
         assert not grid.paper or shown == {column for _, _, column in grid.paper} - {"params_pct"}
         assert "base" in grid.methods
         assert (folder / "README.md").is_file()
