@@ -6,9 +6,9 @@ One layout serves both scales: a folder with the real files, or the one that the
     <root>/codealpaca/*.json                instruction, input, output        (one file)
     <root>/alpaca/*.json                    instruction, input, output        (one file)
     <root>/alpaca_cleaned/*.json            instruction, input, output        (one file)
-    <root>/saferpaca/*.json                 instruction, input, output        (one file: its authors' assembled one, or
-                                            their safety_only… one, which alpaca_cleaned then completes, and which is
-                                            the set "safety" by itself)
+    <root>/saferpaca/*.json                 instruction, input, output        (its authors' assembled file; their
+                                            safety_only… one, the set "safety", is completed by alpaca_cleaned where it
+                                            is alone)
     <root>/<benchmark>/                     as its file in idlora/evals/tasks says
 
 Left out: downloading to a folder (the hub's own cache does that), and any filtering of the text.
@@ -96,8 +96,10 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
         raise DataError(f"No folder {folder}: put {spec.name} there, or set data_root to null for the hub.")
     if spec.read is not None:
         return _rows(spec, split, spec.read(folder, own), source=folder)
-    alone = spec.columns == INSTRUCTION_COLUMNS and spec.file is None
-    path = only_json(folder) if alone else folder / (spec.file or f"{own}.jsonl")
+    if spec.columns == INSTRUCTION_COLUMNS and spec.file is None:
+        path = only_json(folder, beside=SAFETY_ALONE if spec.assembled_from else None)
+    else:
+        path = folder / (spec.file or f"{own}.jsonl")
     rows = _rows(spec, split, read_jsonl(path) if path.suffix == ".jsonl" else read_json(path), source=path)
     return _assembled(rows, path, root) if spec.assembled_from and path.name.startswith(SAFETY_ALONE) else rows
 
@@ -106,7 +108,8 @@ def files_in_folder(spec: DatasetSpec, root: Path) -> list[Path]:
     """The files under a data root that a data set is read from: its own folder's, and those that complete it there."""
     if spec.folder is not None:
         return [path for path in [root / spec.folder / spec.file] if path.is_file()]
-    alone = spec.assembled_from and any((root / spec.name).glob(f"{SAFETY_ALONE}*.json"))
+    found = [path.name.startswith(SAFETY_ALONE) for path in (root / spec.name).glob("*.json")]
+    alone = spec.assembled_from and found and all(found)
     folders = [root / name for name in ((spec.name, *spec.assembled_from) if alone else (spec.name,))]
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
 

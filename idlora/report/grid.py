@@ -97,12 +97,13 @@ class Grid:
     """A table's plan, as grid.yaml and paper.csv say it. ``paper`` maps (base, method, column id) → `PaperValue`.
 
     ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
-    not tested); ``reference_instead`` maps a method to another than the one that all have. ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
-    method's label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks
-    has no such rows, see `at`. Of a base that stands in several blocks, each trained in its way, ``block`` says by kind
-    of scale how, and ``like`` names the base whose numbers the paper has. ``notes`` are sentences to print below the
-    table. ``fewer`` maps a base, a benchmark or a method to those of the ``seeds`` that it has where it has not all:
-    the first ones, so that any two cells have some in common, or none.
+    not tested); ``reference_instead`` maps a method to another than the one that all have. ``subject``, given where
+    there is one reference for all, is the method whose orderings are shown. A method's label is for all scales or by
+    kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks has no such rows, see `at`. Of a base
+    that stands in several blocks, each trained in its way, ``block`` says by kind of scale how, and ``like`` names the
+    base whose numbers the paper has. ``notes`` are sentences to print below the table. ``fewer`` maps a base, a
+    benchmark or a method to those of the ``seeds`` that it has where it has not all: the first ones, so that any two
+    cells have some in common, or none.
     """
 
     table: str

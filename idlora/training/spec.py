@@ -152,12 +152,12 @@ class DataSpec:
             raise ValueError(f"data.held_out is {self.held_out}: a share that leaves rows to train on lies in [0, 1).")
         if self.parts is not None and not self.parts:
             raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
-        most = max((self.parts or {"": 1}).values())
-        for part, share in (self.parts or {}).items():
-            if not share > 0 or share < 1 < most:
+        if self.parts is not None:
+            least, most = (of(self.parts, key=self.parts.get) for of in (min, max))
+            if not self.parts[least] > 0 or self.parts[most] > 1 != self.parts[least]:
                 raise ValueError(
-                    f"data.parts.{part} is {share}: a share lies above 0 and is at most 1; where a part has more, all "
-                    "are proportions, from 1 on."
+                    f"data.parts.{least} is {self.parts[least]}: a share lies above 0 and is at most 1; where a part "
+                    "has more, all are proportions, and the least of them is 1."
                 )
         if self.template is not None and set(self.template) != {"label", "source"}:
             raise ValueError(f"data.template has {sorted(self.template)}: it needs label and source, and no more.")

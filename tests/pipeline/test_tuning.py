@@ -153,7 +153,7 @@ def test_a_kind_of_method_without_learning_rates_is_refused_with_the_way_out(mon
             asked_trials(asked(scale="small", table="table2", methods=["fft"]) | PLACES)
         assert not shows_traceback(refused.value)
         assert "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="all_for {}: give both or none"):
+    with pytest.raises(ValueError, match=r"all_for \{\}: give both or none"):
         replace(plan, all_for={})
 
 

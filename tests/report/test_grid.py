@@ -11,7 +11,7 @@ from idlora.report.measures import PERCENT
 
 
 def test_table_1_asks_for_two_bases_and_six_methods_on_three_tasks(grid):
-    assert len(grid.at("tiny").cells()) == 6 * 6
+    assert len(grid.cells()) == 6 * 6
     assert grid.benchmarks("gsm8k_llama3", "tiny") == ["gsm8k", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "tiny") == ["hexphi", "hexphi_benign", "heldout"]
     assert grid.benchmarks("saferpaca_mistral", "paper") == ["hexphi"]
@@ -26,6 +26,8 @@ def test_every_table_has_columns_of_held_out_loss_at_every_scale_and_of_all_sour
                     for name in each.protocols_at(scale)}
             for scale in ("paper", "small", "tiny")
         }  # fmt: skip
+        if folder.name == "table1":  # the parts of the stand-in there
+            sources["small"] = sources["small"] - {"alpaca", "safety"} | {"saferpaca"}
         assert sources["small"] == sources["tiny"] > sources["paper"] >= {"gsm8k_test", "humaneval"}, folder
         assert ("codealpaca" in sources["paper"]) == (folder.name != "table1")  # half of it is trained on there
 
@@ -41,8 +43,8 @@ def test_the_papers_numbers_are_all_there_with_their_daggers(grid):
         ("mistral", "idlora", "hexphi"),
     }
     assert grid.paper["mistral", "hydralora", "pass@1"].value == 33.5
-    columns = {column.id for column in grid.columns if not column.beside and column.measure is PERCENT} | {"params_pct"}
-    assert {column for _, _, column in grid.paper} == columns
+    columns = {column.id for column in grid.columns_at("paper") if not column.beside and column.measure is PERCENT}
+    assert {column for _, _, column in grid.paper} == columns | {"params_pct"}
 
 
 def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, repository):
@@ -52,7 +54,7 @@ def test_the_grid_names_the_experiments_methods_and_models_of_the_configs(grid, 
     for method in grid.methods:
         label = yaml.safe_load((configs / "method" / f"{method}.yaml").read_text())["label"]
         assert label == grid.label(method, "tiny") == grid.label(method, "paper")
-    for base in grid.at("paper").bases.values():
+    for base in grid.bases.values():
         for kind, folder in (("paper", "model"), ("embedded", "stand_in/tiny")):
             model = yaml.safe_load((configs / folder / f"{base['model']['paper']}.yaml").read_text())
             assert (model["name"], model["label"]) == (base["model"][kind], base["label"][kind])
@@ -75,7 +77,7 @@ def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows(reposito
             assert not [name for name in names if not (configs / kind / f"{name}.yaml").is_file()], folder
         assert {method for _, method, _ in grid.paper} <= set(grid.methods)
         assert {base for base, _, _ in grid.paper} <= set(grid.bases)
-        shown = {column.id for column in grid.columns if not column.beside and column.measure is PERCENT}
+        shown = {each.id for each in grid.columns_at("paper") if not each.beside and each.measure is PERCENT}
         assert not grid.paper or shown == {column for _, _, column in grid.paper} - {"params_pct"}
         assert "base" in grid.methods
         assert (folder / "README.md").is_file()
@@ -96,7 +98,8 @@ def test_a_label_and_a_protocol_may_differ_by_kind_of_scale(repository, grid):
     assert dataclasses.replace(column, protocol="0shot").protocols_at("tiny") == ["0shot"]
 
 
-def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_experiments_that_these_need(grid):
+def test_a_scale_has_the_bases_with_a_model_the_methods_with_a_label_and_the_experiments_that_these_need(whole):
+    grid = whole
     assert grid.at("tiny") == grid.at("paper") == grid.at("paper").at("tiny")
     assert grid.at("paper").experiments == tuple(name for name in grid.experiments if "paper_rate" not in name)
     own = dataclasses.replace(grid, labels=grid.labels | {"dora": {"paper": "DoRA"}}).at("small")
@@ -135,7 +138,6 @@ def test_a_method_may_have_another_reference_than_the_others_where_the_scale_has
 
 
 def test_a_grid_of_some_benchmarks_has_their_columns_and_experiments_and_names_the_others_of_its_scale(grid):
-    grid = grid.at("tiny")
     assert grid.showing(None, "tiny") is grid
     own = grid.showing(["gsm8k", "humaneval"], "tiny")
     assert {column.benchmark for column in own.columns} == {"gsm8k", "humaneval"}
