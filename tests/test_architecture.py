@@ -37,9 +37,12 @@ FORBIDDEN = {
     | {"torch", "transformers", "peft", "datasets", "lm_eval"}
     | _ours(*PARTS - {"theory", "records"}),
     "pipeline": {"scripts"} | _ours("tuners"),
-    # The one module that every part may import, tuners too (the sandbox alone may not): it says where caches lie and
-    # knows nothing of what is in them.
-    "cache.py": CONFIGS | {"torch", "transformers", "peft", "datasets"} | _ours(*PARTS),
+    # The modules that every part may import, tuners too (the sandbox alone may not): where caches lie, with nothing of
+    # what is in them, and what figures look like.
+    **{
+        module: CONFIGS | {"torch", "transformers", "peft", "datasets"} | _ours(*PARTS)
+        for module in ("cache.py", "palette.py")
+    },
 }
 
 

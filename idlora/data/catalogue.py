@@ -119,7 +119,7 @@ DATASETS = {
             "safety",
             url=f"{SAFER}{SAFETY_ALONE}_data_Instructions.json",
             rows={"train": 2_483},
-            characters=464,
+            characters=513,
             akin=("saferpaca",),
             folder="saferpaca",
             file=f"{SAFETY_ALONE}_data_Instructions.json",

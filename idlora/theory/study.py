@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idlora.records import write_text
-from idlora.theory import plots, rank, rows, theorem1, theorem2
+from idlora.theory import assumptions, plots, rank, rows, theorem1, theorem2
 from idlora.theory.estimates import Point, csv_text
 from idlora.theory.verdicts import Claim, Verdict, decide
 from idlora.theory.words import report
@@ -34,7 +34,8 @@ def measure(settings: Theory, bases: Path) -> dict[str, list[Point]]:
 
 
 def write(settings: Theory, claims: Sequence[Claim], *, bases: Path, out: Path) -> list[Verdict]:
-    """Measure, decide ``claims``, and write <study>.csv, verdicts.csv, theory.md and figures/*.{png,pdf} to ``out``.
+    """Measure, decide ``claims``, and write to ``out``: <study>.csv, verdicts.csv, theory.md, the table
+    theorem1_assumptions.csv and figures/*.{png,pdf}.
 
     The same settings and weights give the same bytes on one machine; six digits hide most of what BLAS differs in
     between machines. Raises `RecordError` or OSError where ``out`` cannot be written.
@@ -45,6 +46,9 @@ def write(settings: Theory, claims: Sequence[Claim], *, bases: Path, out: Path) 
     for study, curve in measured.items():
         write_text(out / f"{study}.csv", csv_text(curve, Point))
     write_text(out / "verdicts.csv", csv_text(verdicts, Verdict))
-    write_text(out / "theory.md", report(claims, verdicts))
+    shares = assumptions.shares(measured[theorem1.STUDY])
+    write_text(out / "theorem1_assumptions.csv", assumptions.as_csv(shares))
+    tables = {theorem1.STUDY: assumptions.as_markdown(shares)}
+    write_text(out / "theory.md", report(claims, verdicts, tables))
     plots.draw(everything, out / "figures")
     return verdicts

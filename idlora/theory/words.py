@@ -1,6 +1,6 @@
 """theory.md: the verdicts in words and tables, all of it from the verdicts' own counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from idlora.theory import rank, rows, theorem1, theorem2
@@ -23,8 +23,10 @@ statement about all cases is a refutation; **undecided**: no interval leaves out
 """
 
 
-def report(claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> str:
-    """The Markdown report: for each study its claims, and for the theorems what the other settings change."""
+def report(claims: Sequence[Claim], verdicts: Sequence[Verdict], tables: Mapping[str, str]) -> str:
+    """The Markdown report: for each study its claims and its table of ``tables`` where it has one, and for the theorems
+    what the other settings change.
+    """
     parts = [INTRODUCTION]
     by_claim = {name: list(group) for name, group in groupby(verdicts, key=lambda each: each.claim)}
     for study, heading in HEADINGS.items():
@@ -33,6 +35,8 @@ def report(claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> str:
         parts.append(
             "\n".join(f"- {claim.statement} ({claim.source}): {summary(by_claim[claim.name])}" for claim in mine)
         )
+        if study in tables:
+            parts += ["\n### Where it holds\n", tables[study].rstrip()]
         if study in (theorem1.STUDY, theorem2.STUDY):
             changes = [line for claim in mine for line in _changes(by_claim[claim.name])]
             parts.append("\n### What changes beside the first setting\n")

@@ -309,9 +309,11 @@ def test_safety_rows_alone_are_never_the_whole_training_set(safety_alone):
 def test_the_assembled_file_and_the_safety_rows_stand_beside_each_other_as_two_sets(root):
     assert [row["instruction"] for row in load_rows("saferpaca", "train", root=root)] == ["Sort it.", "Add.", "Greet."]
     assert [row["instruction"] for row in load_rows("safety", "train", root=root)] == ["Greet.", "Add.", "Sort it."]
-    safety, cleaned = (data_digest(name, root) for name in ("safety", "alpaca_cleaned"))
+    safety, assembled = (data_digest(name, root) for name in ("safety", "saferpaca"))
+    write(root / "alpaca_cleaned" / "alpaca_data_cleaned.json", instructions("other", 3))
+    assert data_digest("saferpaca", root) == assembled
     write(root / "saferpaca" / "saferpaca_Instructions_2000.json", instructions("other", 3))
-    assert (data_digest("safety", root), data_digest("alpaca_cleaned", root)) == (safety, cleaned)
+    assert data_digest("safety", root) == safety
     (root / "saferpaca" / "safety_only_data_Instructions.json").unlink()
     assert data_digest("safety", root) == "absent"
     with pytest.raises(DataError, match=r"No file .*saferpaca/safety_only_data_Instructions\.json"):

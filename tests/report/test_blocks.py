@@ -10,9 +10,9 @@ from made_results import make_results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from idlora.palette import RC
 from idlora.report import build_table, load_grid, markdown, summary, write_significance, write_table
 from idlora.report.figures import FIGURES, Absent, Sources, draw_figures
-from idlora.report.figures.style import RC
 from idlora.report.grid import GridError
 from idlora.report.page import build_page
 from idlora.report.page.results import result_section
@@ -82,7 +82,7 @@ def test_on_the_page_and_in_the_figure_two_blocks_of_one_model_stay_apart(reposi
     assert sum(map(len, dict(paper.groups).values())) == 6
     labels = axis(FIGURES["table2"](sources))
     assert [label.replace("\n", " ") for label in labels if MODEL in label] == list(NAMES.values())
-    assert max(len(line) for label in labels for line in label.split("\n")) <= 26
+    assert max(len(line) for label in labels for line in label.split("\n")) <= 28
     assert labels[:3] == ["", "", labels[2]], "room for the first name's other lines"
 
 

@@ -9,11 +9,10 @@ from matplotlib.colors import to_hex
 from test_figures import drawn
 
 from idlora.benchmark.record import COLUMNS
+from idlora.palette import PANEL, PAPER, look
 from idlora.report.costs import costs_markdown, newest, read_costs, short_table, words
 from idlora.report.figures import Absent, Sources, draw_figures
 from idlora.report.figures.costs import FARTHEST, figure3
-from idlora.report.figures.palette import PAPER, look
-from idlora.report.figures.style import PANEL
 
 PREFILL_16, DECODE_1 = SITUATIONS[3], SITUATIONS[5]
 YARDSTICK = "moelora"

@@ -14,10 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from idlora.palette import HUES, INK, NEUTRAL, NIGHT, PANEL, PAPER, RC, look
 from idlora.report.figures import FIGURES, Absent, Plate, Sources, draw_figures, figures_of
 from idlora.report.figures.counts import printed_count
-from idlora.report.figures.palette import HUES, NIGHT, PAPER, look
-from idlora.report.figures.style import INK, PANEL, RC, inline_svg, thousands
+from idlora.report.figures.style import inline_svg, thousands
 from idlora.report.figures.sweeps import CLUSTERS
 
 RATES = ("rates.png", "rates.pdf", "rates.csv", "rates.md")
@@ -90,6 +90,15 @@ def test_the_methods_of_tables_1_and_2_are_told_apart_by_every_reader(vision: st
     seen = {name: oklab(np.array(VISION[vision]) @ linear(getattr(HUES[name], shade))) for name in MAIN}
     apart = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(MAIN, 2)}
     assert min(apart.values()) > 9, min(apart, key=apart.get)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_curves_that_are_no_method_are_told_apart_and_have_no_methods_colour(vision: str) -> None:
+    seen = {colour: oklab(np.array(VISION[vision]) @ linear(colour)) for colour, _ in NEUTRAL}
+    assert min(np.linalg.norm(seen[one] - seen[other]) for one, other in itertools.combinations(seen, 2)) > 9
+    assert len({marker for _, marker in NEUTRAL}) == len(NEUTRAL)
+    assert all(contrast(colour, PAPER) > 3 for colour in seen)
+    assert not seen.keys() & {hue.light for hue in HUES.values()}
 
 
 def test_every_method_of_the_project_has_a_look_and_only_steps_of_a_sweep_share_one(repository: Path) -> None:
@@ -176,7 +185,7 @@ def test_a_count_that_cannot_be_read_is_refused_in_words() -> None:
 
 def test_a_mark_is_hollow_exactly_where_zero_lies_inside_its_widest_interval(made: Sources) -> None:
     axes = drawn(FIGURES["table3"](made)).axes[0]
-    tests = [row for row in made.tests("table3") if (row["benchmark"], row["metric"]) == ("gsm8k", "strict")]
+    tests = [row for row in made.tests("table3") if row["column"] == "gsm8k" and row["method"] != "base"]
     hollow = {float(row["difference"]): float(row["seeds_ci_low"]) <= 0 <= float(row["seeds_ci_high"]) for row in tests}
     found = {
         float(np.ravel(line.get_xdata())[0]): to_hex(line.get_markerfacecolor()) == PAPER

@@ -15,9 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from idlora.palette import PAPER, RC
 from idlora.report import build_table, console, latex, load_grid, markdown, summary, write_significance, write_table
 from idlora.report.figures import FIGURES, Sources
-from idlora.report.figures.style import PAPER, RC
 from idlora.report.page.results import result_section
 from idlora.tinyworld.export import export
 
@@ -169,7 +169,7 @@ def test_an_ordering_on_such_a_column_is_none_and_is_counted_apart(at):
 def test_the_figure_of_differences_says_so_in_the_panel_and_fills_no_mark(repository, tmp_path):
     sources = Sources(*make_results(repository, tmp_path), "tiny")
     tests = sources.tests("table2")
-    cobble = 1 + len({row["method"] for row in tests})  # the height of its name, below the lines of the other base
+    cobble = len({row["method"] for row in tests})  # the height of its name, below the other base's and its methods
     title, filled = mmlu_panel(FIGURES["table2"](sources))
     assert "ahead" not in title
     assert max(filled) > cobble

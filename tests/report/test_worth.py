@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from scipy import stats
 from test_figures import drawn
 
+from idlora.palette import look
 from idlora.report.collect import COLUMNS
 from idlora.report.figures import FIGURES, Absent, Sources, draw_figures
-from idlora.report.figures.palette import look
 from idlora.report.figures.worth import find_panels
 from idlora.report.page import build_page
 from idlora.report.worth import FEWEST, associated, points_of, told

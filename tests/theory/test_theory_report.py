@@ -4,13 +4,18 @@ import csv
 import dataclasses
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
+from matplotlib.colors import to_hex
 
+from idlora.palette import MUTED, look
 from idlora.pipeline.typed import ConfigError, typed
 from idlora.theory import Claim, Theory, measure, summary, write
+from idlora.theory.assumptions import as_csv, as_markdown, shares
 from idlora.theory.estimates import Point, csv_text, estimate
+from idlora.theory.plots import STYLE, figures, ranks
 from idlora.theory.rank import run as run_rank
 from idlora.theory.tasks import draw_tasks
 from idlora.theory.theorem1 import difference_rank
@@ -102,7 +107,7 @@ def test_words_say_where_a_claim_changes_and_only_there() -> None:
     assert summary(verdicts) == "*b* holds with base, same; does not hold with other."
     assert summary(verdicts[:2]) == "holds in all 2 settings."
     assert summary(verdicts[2:]) == "does not hold in the one setting."
-    changes = [line for line in report([the_claim], verdicts).splitlines() if line.startswith("- It is., *b*")]
+    changes = [line for line in report([the_claim], verdicts, {}).splitlines() if line.startswith("- It is., *b*")]
     assert changes == ["- It is., *b*: holds with base (10 of 10), does not hold with other (0 of 10)."]
 
 
@@ -131,10 +136,12 @@ def test_every_claim_gets_a_verdict_and_the_same_settings_the_same_bytes(
     assert {each.claim for each in verdicts} == {each.name for each in claims}
     words = (tmp_path / "theory.md").read_text()
     assert all(each.statement in words for each in claims)
-    for study, again in measure(small, bases).items():
+    measured = measure(small, bases)
+    for study, again in measured.items():
         assert (tmp_path / f"{study}.csv").read_text() == csv_text(again, Point), study
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert {"theorem1.png", "theorem1.pdf", "theorem2_1.png", "rank.pdf", "rows.png"} <= set(figures)
+    assert as_csv(shares(measured["theorem1"])) == (tmp_path / "theorem1_assumptions.csv").read_text()
     assert len({Path(name).stem for name in figures}) * 2 == len(figures)
 
 
@@ -148,6 +155,62 @@ def test_the_committed_verdicts_are_about_the_committed_claims(claims: list[Clai
     with open(repository / "results/theory/verdicts.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["claim"], row["statement"]) for row in rows} == {(each.name, each.statement) for each in claims}
+
+
+def committed(repository: Path, study: str) -> list[Point]:
+    with open(repository / "results/theory" / f"{study}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = {"x": float, "mean": float, "low": float, "high": float, "draws": int}
+    return [Point(**row | {name: kind(row[name]) for name, kind in numbers.items()}) for row in rows]
+
+
+def test_the_committed_table_of_theorem_1_counts_the_draws_of_the_committed_curves(repository: Path) -> None:
+    rows = shares(committed(repository, "theorem1"))
+    folder = repository / "results/theory"
+    assert as_csv(rows) == (folder / "theorem1_assumptions.csv").read_text()
+    assert as_markdown(rows).strip() in (folder / "theory.md").read_text()
+    assert rows[0] == {
+        "statement": "Clustered ≤ global - Δ (Eq. 18)", "reading": "assumed", "setting": "no noise", "draws": "25",
+        **dict.fromkeys(("0", "0.25", "0.5", "1", "2", "4", "8"), "25"),
+    }  # fmt: skip
+    assert len(rows) == 2 * 3 * 5
+
+
+def test_settings_that_are_alike_share_a_line_of_the_table_and_the_others_do_not() -> None:
+    where = {"study": "theorem1", "series": "joint", "x_name": "separation", "quantity": "clustered_not_worse"}
+    curve = [point(mean, setting=setting, **where) for setting, mean in (("a", 1.0), ("b", 1.0), ("c", 0.4))]
+    lines = [line for line in as_markdown(shares(curve)).splitlines() if "joint" in line]
+    assert lines == ["| joint | a, b | 10 |", "| joint | c | 4 |"]
+    assert "| joint | all | 10 |" in as_markdown(shares(curve[:2]))
+
+
+def test_ranks_have_one_panel_for_all_s_that_are_alike(repository: Path) -> None:
+    curves = committed(repository, "rank")
+    other = [
+        dataclasses.replace(each, mean=each.mean / 2) if (each.series, each.quantity) == ("s=2", "update") else each
+        for each in curves
+    ]
+    titles = [[axes.get_title() for axes in ranks(found).axes] for found in (curves, other)]
+    assert titles == [["r=8, s=1, s=2, s=4 alike"], ["r=8, s=1, s=4 alike", "r=8, s=2"]]
+    plt.close("all")
+
+
+def test_what_the_paper_proposes_has_the_colour_of_id_lora_and_no_text_lies_beyond_a_figures_edge(
+    repository: Path,
+) -> None:
+    curves = [each for study in ("theorem1", "theorem2", "rank", "rows") for each in committed(repository, study)]
+    proposed = {"theorem1": ("clustered", "global"), "theorem2": ("cluster-local pivots", "global pivots")}
+    with plt.rc_context(STYLE):
+        for name, figure in figures(curves).items():
+            figure.draw_without_rendering()
+            drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+            assert 0 <= drawn.x0 < drawn.x1 <= width, name
+            assert 0 <= drawn.y0 < drawn.y1 <= height, name
+            colours = {line.get_label(): to_hex(line.get_color()) for line in figure.axes[0].lines}
+            if name == "theorem1" or name.startswith("theorem2"):
+                ours, other = proposed[name.split("_")[0]]
+                assert (colours[ours], colours[other]) == (look("idlora").colour, MUTED)
+            plt.close(figure)
 
 
 def test_the_committed_ranks_are_what_the_settings_give(settings: Theory, repository: Path) -> None:

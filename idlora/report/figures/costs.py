@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from idlora.palette import INK, MUTED, PANEL, PAPER, look
 from idlora.report.costs import COMMAND, is_done, newest, setting, variant_label
-from idlora.report.figures.palette import look
 from idlora.report.figures.sources import Absent, Rows, Sources, number
-from idlora.report.figures.style import INK, MUTED, PANEL, PAPER, Plate, wrapped
+from idlora.report.figures.style import Plate, wrapped
 
 PHASES = ("prefill", "decode")
 
@@ -158,8 +158,6 @@ def _drawing(bands: dict[str, list[Panel]], labels: dict[Line, str], whose: str)
             for face, label in ((INK, "compiled"), (PAPER, "not compiled"))
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
-        if engine := figure.get_layout_engine():
-            engine.set(rect=(0.015, 0, 0.985, 1))  # else the long names touch the edge
 
     return draw
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from idlora.report.figures.palette import look
+from idlora.palette import INK, look
 from idlora.report.figures.sources import Absent, Rows, Sources
-from idlora.report.figures.style import INK, Plate, thousands
+from idlora.report.figures.style import Plate, thousands
 
 COMMAND = "make table6"
 NAMES = {"lora": "LoRA", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA", "idlora": "ID-LoRA"}

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from idlora.report.figures.palette import look
+from idlora.palette import MUTED, PAPER, look
 from idlora.report.figures.sources import Absent, Rows, Sources, number
-from idlora.report.figures.style import MUTED, PAPER, Plate, signed, wrapped
+from idlora.report.figures.style import Plate, signed, wrapped
 from idlora.report.grid import UNTUNED, Column, Grid
 from idlora.report.ordering import AT_FLOOR
 
 ACROSS = 3  # panels side by side
-HEAD, LINE, TITLE = 0.75, 0.19, 0.15  # inches of a panel without its lines, of each line, of a further line of title
-WIDE = 36  # characters of a panel's title on one line
-NARROW = 30  # of the sentence below, which panels side by side all may have
-
-LABEL = 26
-"""Characters of a name on one line of the axis."""
+HEAD, LINE, TITLE = 0.85, 0.19, 0.15  # inches of a panel without its lines, of each line, of a further line of title
+ROOM, LETTER = 2.65, 0.07  # inches of a panel from side to side, and of a letter of a name on the axis
+WIDE, LABEL = 36, 28  # characters of a panel's title on one line, and of a name on the axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +45,12 @@ class Line:
 
 
 def differences(sources: Sources, table: str) -> Plate:
-    """The dot plot of one table. Raises `Absent` where its tests were not made, `GridError` for a broken grid."""
-    grid = sources.grid(table)
-    rows = sources.tests(table)
+    """The dot plot of one table. Raises `Absent` where its tests were not made, `GridError` for a broken grid.
+
+    Leaves out the untuned base: it lies so far off that on one axis with it all methods would be one point.
+    """
+    grid, tests = sources.grid(table), sources.tests(table)
+    rows = [row for row in tests if row["method"] != UNTUNED]
     columns = [each for each in grid.columns_at(sources.scale) if any(_is_of(row, each) for row in rows)]
     if not columns:
         raise Absent(f"a test of any column of {table}", sources.make(table))
@@ -59,12 +59,14 @@ def differences(sources: Sources, table: str) -> Plate:
     across = min(ACROSS, len(columns))
     said = {column.id: _floor(lines[column.id]) for column in columns}
     height = deep * (HEAD + LINE * len(lines[columns[0].id]) + TITLE * max(text.count("\n") for text in said.values()))
+    names = "\n".join(map(_name, lines[columns[0].id]))
+    longest = max(map(len, names.split("\n")))
     return Plate(
         name=f"{table}_differences",
         title=f"{grid.title.split(':')[0]}: each method against {_reference(grid, sources.scale)}",
-        caption=_caption(grid, rows, scale=sources.scale),
+        caption=_caption(grid, rows, scale=sources.scale, base=len(tests) > len(rows)),
         alt=_alt(lines, grid, scale=sources.scale),
-        size=(1.2 + 2.5 * across, height),
+        size=(0.3 + LETTER * longest + ROOM * across, height),
         draw=_drawing(grid, columns, lines, shape=(deep, across), scale=sources.scale),
     )
 
@@ -82,7 +84,7 @@ def _lines(grid: Grid, rows: Rows, column: Column, *, scale: str) -> list[Line |
             method for method in grid.methods if any((row["base"], row["method"]) == (base, method) for row in rows)
         ]
         if tested and len(grid.bases) > 1:
-            lines += [""] * (len(textwrap.wrap(names[base], LABEL)) - 1) + [names[base]]
+            lines += [""] * _name(names[base]).count("\n") + [names[base]]
         lines += [
             Line(method=method, label=grid.label(method, scale), found=of_column.get((base, method)))
             for method in tested
@@ -103,17 +105,13 @@ def _drawing(
         for axes in panels.flat[len(columns) :]:
             axes.set_visible(False)
         for axes, column in zip(panels.flat, columns, strict=False):
-            _panel(axes, lines[column.id], column)
+            _panel(axes, lines[column.id])
             axes.set_title(wrapped(column.heading_at(scale), WIDE) + _floor(lines[column.id]), fontweight="normal")
-            better = ", lower is better" if column.measure.lower_is_better else ""
+            better = "; ← better" if column.measure.lower_is_better else ""
             axes.set_xlabel(f"difference ({column.measure.points}{better})")
         of_panel = lines[columns[0].id]
-        longest = max(len(each if isinstance(each, str) else each.label) for each in of_panel)
-        if longest > LABEL and (engine := figure.get_layout_engine()):
-            engine.set(rect=(0.015, 0, 0.985, 1))  # else the long names touch the edge
         for axes in panels[:, 0]:
-            labels = [textwrap.fill(each if isinstance(each, str) else each.label, LABEL) for each in of_panel]
-            axes.set_yticks(range(len(of_panel)), labels)
+            axes.set_yticks(range(len(of_panel)), map(_name, of_panel))
             for tick, each in zip(axes.get_yticklabels(), of_panel, strict=True):
                 tick.set_fontweight("bold" if isinstance(each, str) else "normal")
                 if isinstance(each, str) and "\n" in tick.get_text():
@@ -139,21 +137,15 @@ def _floor(lines: list[Line | str]) -> str:
     if len(set(of_base.values())) == 1:
         of_base = {"": next(iter(of_base.values()))}
     said = (f"{name}{where}: no method is called ahead" for name, where in of_base.items() if where)
-    return "".join(f"\n{wrapped(each, NARROW)}" for each in said)
+    return "".join(f"\n{wrapped(each, WIDE)}" for each in said)
 
 
-def _panel(axes: Axes, lines: list[Line | str], column: Column) -> None:
+def _panel(axes: Axes, lines: list[Line | str]) -> None:
     axes.axvline(0, color=MUTED, linewidth=0.9)
     for height, line in enumerate(lines):
         if isinstance(line, str) or line.found is None:
             continue
         own = look(line.method)
-        if column.measure.lower_is_better and line.method == UNTUNED:
-            # Its loss lies so far off that on one axis with it all others would be one point.
-            far = f"{number(line.found, 'difference'):+.2f}"
-            axes.text(0.99, height, f"{far} →", transform=axes.get_yaxis_transform(), ha="right", va="center",
-                      color=own.colour)  # fmt: skip
-            continue
         for part, width in (("seeds_ci", 1.0), ("ci", 2.2)):
             if ends := _ends(line.found, part):
                 axes.plot(ends, [height] * 2, color=own.colour, linewidth=width, solid_capstyle="butt")
@@ -170,6 +162,11 @@ def _panel(axes: Axes, lines: list[Line | str], column: Column) -> None:
     signed(axes)
 
 
+def _name(line: Line | str) -> str:
+    """What stands on the axis beside a line, a base's name or a method's, over as many lines of text as it needs."""
+    return textwrap.fill(line if isinstance(line, str) else line.label, LABEL, break_on_hyphens=False)
+
+
 def _ends(row: dict[str, str], name: str) -> tuple[float, float] | None:
     low, high = number(row, f"{name}_low"), number(row, f"{name}_high")
     return None if low is None or high is None else (low, high)
@@ -183,7 +180,7 @@ def _reference(grid: Grid, scale: str) -> str:
     return grid.label(grid.reference, scale) if isinstance(grid.reference, str) else "its partner"
 
 
-def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
+def _caption(grid: Grid, rows: Rows, *, scale: str, base: bool) -> str:
     sizes = list(dict.fromkeys(f"{row['items']} {row['unit']}s ({row['benchmark']})" for row in rows))
     seeds = sorted({int(row["seeds"]) for row in rows})
     counted = " or ".join(map(str, seeds))
@@ -194,8 +191,9 @@ def _caption(grid: Grid, rows: Rows, *, scale: str) -> str:
     return (
         f"Each method minus {_reference(grid, scale)} on the same items; right of zero the method has the higher "
         "value, which is better for scores and worse for losses. Bars are 95 % bootstrap intervals: thick over items,"
-        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}{floor}. An untuned base's "
-        f"loss is written and not drawn. n = {', '.join(sizes)}; {counted} seed{plural} a method."
+        f"{thin} a hollow mark has zero inside {'the thin bar' if several else 'its bar'}{floor}. "
+        f"{'The untuned base is tested and not drawn. ' if base else ''}n = {', '.join(sizes)}; {counted} "
+        f"seed{plural} a method."
     )
 
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from idlora.report.figures.palette import look
+from idlora.palette import MUTED, PAPER, look
 from idlora.report.figures.sources import Absent, Rows, Sources
-from idlora.report.figures.style import MUTED, PAPER, Plate
+from idlora.report.figures.style import Plate
 from idlora.report.grid import UNTUNED, kind_of
 from idlora.report.rates import Curve, Rates, Trial, curves, spelled, starts, write_rates
 

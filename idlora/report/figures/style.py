@@ -1,4 +1,4 @@
-"""How a figure looks, and its three forms: PNG and PDF files, and SVG inside the page that follows light and dark.
+"""A figure and its three forms: PNG and PDF files, and SVG inside the page that follows light and dark.
 
 Figures are drawn in the colours of white paper. In the page each of these few colours becomes a CSS variable
 (`VARIABLES`), so that one drawing serves both grounds. The same input gives the same bytes: no dates, no random ids.
@@ -18,11 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from idlora.palette import HUES, INK, MUTED, PANEL, PAPER, RC, RULE
 from idlora.records.files import one_sentence
-from idlora.report.figures.palette import HUES, PAPER
-
-INK, MUTED, RULE, PANEL = "#1c1e22", "#5b6067", "#dfe1e4", "#f4f2ec"
-"""Text and axes, secondary text, grid lines, and the ground behind numbers that are the paper's."""
 
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", PAPER: "--paper"} | {
     hue.light: f"--hue-{name}" for name, hue in HUES.items()
@@ -30,41 +27,6 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", P
 """The colours that may be drawn with → the CSS variables that the page defines."""
 
 MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the one that was measured
-RESOLUTION = 200  # dots per inch of a PNG
-
-RC = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 8,
-    "figure.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 5,
-    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
-    "svg.hashsalt": "idlora",
-    "pdf.fonttype": 42,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "axes.facecolor": "none",
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -88,10 +50,10 @@ class Plate:
     def save(self, folder: Path) -> list[Path]:
         """Write ``folder``/<name>.png and .pdf; returns their paths. Raises `RecordError` where the disk refuses."""
         folder = Path(folder)
-        kinds = {"png": {"dpi": RESOLUTION, "metadata": {"Software": None}}}
+        kinds = {"png": {"metadata": {"Software": None}}}
         kinds["pdf"] = {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}
         paths = []
-        with one_sentence("write", folder), self._drawn() as figure:
+        with one_sentence("write", folder), self.drawn() as figure:
             folder.mkdir(parents=True, exist_ok=True)
             for kind, options in kinds.items():
                 paths.append(folder / f"{self.name}.{kind}")
@@ -101,15 +63,16 @@ class Plate:
     def svg(self) -> str:
         """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids that begin with the name."""
         text = io.StringIO()
-        with self._drawn() as figure:
+        with self.drawn() as figure:
             figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         return inline_svg(text.getvalue(), name=self.name, alt=self.alt)
 
     @contextmanager
-    def _drawn(self) -> Iterator[Figure]:
+    def drawn(self) -> Iterator[Figure]:
+        """The figure, laid out at the resolution of its PNG."""
         with matplotlib.rc_context(RC):
             figure = Figure(figsize=self.size, layout="constrained")
-            figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN / 2)
+            figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN)
             FigureCanvasAgg(figure)
             self.draw(figure)
             figure.draw_without_rendering()  # lays out once, for all forms

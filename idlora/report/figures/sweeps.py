@@ -1,24 +1,23 @@
-"""One number swept, one panel a benchmark: Figure 4 (trainable parameters) and Table 8 (clusters).
+"""One number swept, one panel a column: Figure 4 (Table 7 by trainable parameters) and Table 8 (clusters).
 
 Ours stand in one band of panels, the paper's in another with its own axes and a tinted ground: never on one axis.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
 
-from idlora.report.figures.palette import look
+from idlora.palette import INK, PANEL, look
 from idlora.report.figures.sources import Absent, Sources, number
-from idlora.report.figures.style import PANEL, Plate, thousands, wrapped
-from idlora.report.grid import PAPER, SMALL, Grid, kind_of
-
-FOUR = ("gsm8k", "mmlu", "commonsenseqa", "pass@1")
-"""The benchmarks of Figure 4; pass@5 and pass@10 stand in Table 7."""
+from idlora.report.figures.style import Plate, thousands, wrapped
+from idlora.report.grid import PAPER, SMALL, Column, Grid, kind_of
+from idlora.report.measures import PERCENT
 
 FAMILIES = {"lora": "LoRA", "idlora": "ID-LoRA"}
 """What is swept; a table's other rows, such as the untuned base, are no part of the figure."""
@@ -29,10 +28,15 @@ CLUSTERS = 4
 SPAN = 10
 """Percentage points that a vertical axis shows at least: less would magnify what a handful of items decides."""
 
+ACROSS = 3  # panels side by side
+HIGH, HEAD = 1.7, 0.75  # inches of a row of panels, and of a band's title and horizontal axis
+CLOSE = 0.055
+"""Share of the horizontal axis below which the labels of two budgets would lie on each other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One mark: ``x`` in the sweep's unit, percent correct, and its 95 % interval (None where none is known)."""
+    """One mark: ``x`` in the sweep's unit, the column's value, and its 95 % interval (None where none is known)."""
 
     x: float
     value: float
@@ -41,48 +45,74 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """One row of panels: whose numbers, and per benchmark and method the points in the order of x."""
+    """Panels of one source: whose numbers, a panel for each of the ``columns``, which have their headings at ``scale``,
+    and per column's id and method the points in the order of x.
+    """
 
     title: str
-    headings: dict[str, str]
+    columns: list[Column]
+    scale: str
     series: dict[tuple[str, str], list[Point]]
     tinted: bool
 
+    @property
     def methods(self) -> list[str]:
         return list(dict.fromkeys(method for _, method in self.series))
+
+    @property
+    def rows(self) -> int:
+        return -(-len(self.columns) // ACROSS)
+
+    @property
+    def height(self) -> float:
+        return HEAD + HIGH * self.rows
+
+
+Ticks = Callable[[Axes, Band], None]
+"""Puts the ticks of a horizontal axis where the band has points."""
 
 
 def figure4(sources: Sources) -> Plate:
     """LoRA's and ID-LoRA's sweeps of Table 7 against their trainable counts. Raises `Absent`, `GridError`."""
-    ours, paper = _bands(sources, "table7", ours=_counts(sources), theirs=_paper_counts(sources))
-    return Plate(
+    return _plate(
+        _bands(sources, "table7", ours=_counts(sources), theirs=_paper_counts(sources)),
         name="figure4",
-        title="Figure 4: LoRA and ID-LoRA at four parameter budgets each",
-        caption=(
-            f"{_whose(ours)} Horizontal: trainable parameters, counted, on a logarithmic axis; vertical: percent "
-            "correct. Bars are 95 % intervals over items (over seeds and items where there are several seeds). "
-            "The tinted panels are the paper's Table 7 on its own axes, which prints no intervals."
-        ),
-        alt=_alt(ours, unit="trainable parameters", spell=thousands),
-        size=(8.8, 5.2),
-        draw=_drawing([ours, paper], x_label="trainable parameters", counts=True),
+        title="Figure 4: LoRA and ID-LoRA by trainable parameters",
+        axis="trainable parameters, counted, on a logarithmic axis with a tick at each budget, in its method's colour",
+        note="",
+        unit="trainable parameters",
+        ticks=_budgets,
     )
 
 
 def clusters(sources: Sources) -> Plate:
     """Table 8: ID-LoRA with k = 2, 4, 6, 8. Raises `Absent`, `GridError`."""
-    ours, paper = _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters)
-    return Plate(
+    return _plate(
+        _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters),
         name="table8",
         title="Table 8: ID-LoRA by the number of clusters",
+        axis="clusters k",
+        note="More clusters also mean a larger router. ",
+        unit="clusters k",
+        ticks=_steps,
+    )
+
+
+def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, note: str, unit: str, ticks: Ticks) -> Plate:
+    ours, paper = bands
+    losses = any(each.measure.lower_is_better for each in ours.columns)
+    return Plate(
+        name=name,
+        title=title,
         caption=(
-            f"{_whose(ours)} Horizontal: clusters k; vertical: percent correct, with 95 % intervals over items (over "
-            "seeds and items where there are several seeds). More clusters also mean a larger router. The tinted "
-            "panels are the paper's Table 8 on its own axes, without intervals."
+            f"Upper panels: {ours.title.removeprefix('Ours · ')}, one for each column. Horizontal: {axis}; "
+            f"vertical: percent correct{', or held-out loss, lower is better' if losses else ''}. Bars are 95 % "
+            f"intervals over items (over seeds and items where there are several seeds). {note}The tinted panels are "
+            "the paper's table on its own axes, which prints no intervals."
         ),
-        alt=_alt(ours, unit="clusters", spell=lambda value: f"{value:g}"),
-        size=(8.8, 4.8),
-        draw=_drawing([ours, paper], x_label="clusters k", counts=False),
+        alt=_alt(ours, unit=unit),
+        size=(8.8, ours.height + paper.height),
+        draw=_drawing(bands, unit=unit, ticks=ticks),
     )
 
 
@@ -93,15 +123,19 @@ Locate = Callable[[str, str], float | None]
 def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
     grid = sources.grid(table)
     scale, rows = sources.scale, sources.table(table)
-    if not any(number(row, column) is not None for row in rows for column in FOUR):
-        raise Absent(f"any value of {table}", sources.make(table))
     own = {
-        (row["base"], row["method"], column): (number(row, column), *_ends(row, column))
+        (row["base"], row["method"], each.id): (
+            value,
+            number(row, f"{each.id}_ci_low"),
+            number(row, f"{each.id}_ci_high"),
+        )
         for row in rows
-        for column in FOUR
-        if number(row, column) is not None
+        for each in grid.columns_at(scale)
+        if (value := number(row, each.id)) is not None
     }
-    paper = {key: (value.value, None, None) for key, value in grid.paper.items() if key[2] in FOUR}
+    if not own:
+        raise Absent(f"any value of {table}", sources.make(table))
+    paper = {key: (value.value, None, None) for key, value in grid.paper.items()}
     labels = ", ".join(dict.fromkeys(row["base_label"] for row in rows))
     words = {PAPER: "the paper's scale", SMALL: "the small scale"}
     scale_words = words.get(kind_of(scale), f"embedded scale “{scale}”")
@@ -127,13 +161,9 @@ def _band(
             interval = None if low is None or high is None else (low, high)
             point = Point(x=x, value=value, interval=interval)
             series.setdefault((column, family), []).append(point)
-    headings = {each.id: each.heading_at(scale) for each in grid.columns_at(scale) if each.id in FOUR}
+    columns = [each for each in grid.columns_at(scale) if any(column == each.id for column, _ in series)]
     ordered = {key: sorted(points, key=lambda point: point.x) for key, points in series.items()}
-    return Band(title=title, headings=headings, series=ordered, tinted=tinted)
-
-
-def _ends(row: dict[str, str], column: str) -> tuple[float | None, float | None]:
-    return number(row, f"{column}_ci_low"), number(row, f"{column}_ci_high")
+    return Band(title=title, columns=columns, scale=scale, series=ordered, tinted=tinted)
 
 
 def _paper_labels(grid: Grid) -> str:
@@ -160,21 +190,26 @@ def _number_of_clusters(base: str, method: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def _drawing(bands: list[Band], *, x_label: str, counts: bool) -> Callable[[Figure], None]:
+def _drawing(bands: tuple[Band, Band], *, unit: str, ticks: Ticks) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
-        methods = list(dict.fromkeys(method for band in bands for method in band.methods()))
-        parts = figure.subfigures(len(bands), 1, hspace=0.04)
+        methods = list(dict.fromkeys(method for band in bands for method in band.methods))
+        parts = figure.subfigures(len(bands), 1, hspace=0.01, height_ratios=[band.height for band in bands])
         for part, band in zip(parts, bands, strict=True):
             part.suptitle(band.title, x=0.008, ha="left", fontweight="bold")
             if band.tinted:
                 part.set_facecolor(PANEL)
-            for axes, (column, heading) in zip(
-                part.subplots(1, len(band.headings)), band.headings.items(), strict=True
-            ):
-                _panel(axes, band, column, counts=counts)
-                axes.set_title(wrapped(heading, 26), fontweight="normal")
-                axes.set_xlabel(x_label)
-            part.axes[0].set_ylabel("correct (%)")
+            panels = part.subplots(band.rows, ACROSS, squeeze=False, sharex=True).flat
+            for place, (axes, column) in enumerate(zip(panels, band.columns, strict=False)):
+                _panel(axes, band, column)
+                axes.set_title(wrapped(column.heading_at(band.scale), 40), fontweight="normal")
+                if place % ACROSS == 0 or column.measure != band.columns[place - 1].measure:
+                    axes.set_ylabel("nats a token" if column.measure.lower_is_better else "correct (%)")
+                if place + ACROSS >= len(band.columns):
+                    axes.set_xlabel(unit)
+                    axes.tick_params(labelbottom=True)
+                ticks(axes, band)
+            for axes in panels[len(band.columns) :]:
+                axes.remove()
         if len(methods) > 1:
             handles = [
                 Line2D([], [], color=look(each).colour, marker=look(each).marker, label=FAMILIES[each])
@@ -185,41 +220,46 @@ def _drawing(bands: list[Band], *, x_label: str, counts: bool) -> Callable[[Figu
     return draw
 
 
-def _panel(axes: Axes, band: Band, column: str, *, counts: bool) -> None:
-    xs = set()
-    for method in band.methods():
-        points = band.series.get((column, method), [])
-        xs |= {point.x for point in points}
+def _panel(axes: Axes, band: Band, column: Column) -> None:
+    for method in band.methods:
+        points = band.series.get((column.id, method), [])
         colour, marker = look(method).colour, look(method).marker
         axes.plot([p.x for p in points], [p.value for p in points], color=colour, marker=marker)
         for point in points:
             if point.interval:
                 axes.plot([point.x] * 2, point.interval, color=colour, linewidth=0.9, alpha=0.75)
     axes.margins(x=0.12, y=0.12)
-    low, high = axes.get_ylim()
-    slack = max(0.0, SPAN - (high - low)) / 2
-    axes.set_ylim(low - slack, high + slack)
-    if counts:
-        axes.set_xscale("log")
-        ends = sorted(xs)
-        ticks = [ends[0], (ends[0] * ends[-1]) ** 0.5, ends[-1]] if len(ends) > 1 else ends
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(lambda value, _: thousands(value))
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        axes.set_xticks(sorted(xs))
+    if column.measure is PERCENT:
+        low, high = axes.get_ylim()
+        slack = max(0.0, SPAN - (high - low)) / 2
+        axes.set_ylim(low - slack, high + slack)
 
 
-def _whose(band: Band) -> str:
-    return f"Upper panels: {band.title.removeprefix('Ours · ')}."
+def _steps(axes: Axes, band: Band) -> None:
+    axes.set_xticks(sorted({point.x for points in band.series.values() for point in points}))
 
 
-def _alt(band: Band, *, unit: str, spell: Callable[[float], str]) -> str:
+def _budgets(axes: Axes, band: Band) -> None:
+    """Ticks at the counts of parameters, each in its method's colour. Labels of close neighbours lean apart."""
+    colours: dict[float, set[str]] = {}
+    for (_, method), points in band.series.items():
+        for point in points:
+            colours.setdefault(point.x, set()).add(look(method).colour)
+    xs = sorted(colours)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(xs, map(thousands, xs), rotation=90, fontsize=7)
+    close = [math.log(b / a) < CLOSE * math.log(xs[-1] / xs[0]) for a, b in pairwise(xs)]
+    lean = {(False, True): "right", (True, False): "left"}
+    for x, tick, before, after in zip(xs, axes.xaxis.get_major_ticks(), [False, *close], [*close, False], strict=True):
+        colour = INK if len(colours[x]) > 1 else min(colours[x])
+        tick.label1.set(color=colour, ha=lean.get((before, after), "center"))
+
+
+def _alt(band: Band, *, unit: str) -> str:
+    ids = {column.id: column.measure for column in band.columns}
     said = []
     for (column, method), points in band.series.items():
-        first, last = points[0], points[-1]
-        said.append(
-            f"{FAMILIES[method]} on {column}: {first.value:.1f} % at {spell(first.x)} {unit}, "
-            f"{last.value:.1f} % at {spell(last.x)}"
-        )
+        first, last = (f"{p.value:.{ids[column].digits}f} at {thousands(p.x)}" for p in (points[0], points[-1]))
+        said.append(f"{FAMILIES[method]} on {column}, {ids[column].unit}: {first} {unit}, {last}")
     return f"Line charts, {band.title}. " + "; ".join(said) + ". Below, in panels of their own, the paper's numbers."

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from idlora.palette import LOOKS, MUTED, Look, look
 from idlora.records import find_runs
-from idlora.report.figures.palette import LOOKS, Look, look
 from idlora.report.figures.sources import Absent, Sources
-from idlora.report.figures.style import MUTED, Plate, wrapped
+from idlora.report.figures.style import Plate, wrapped
 from idlora.report.grid import UNTUNED
 from idlora.report.measures import PERCENT
 from idlora.report.reference import read_reference
@@ -36,7 +36,7 @@ _OTHERWISE = (
 )
 
 ACROSS = 3  # panels side by side
-HIGH, HEAD, LINE = 2.5, 0.35, 0.2  # inches of a row of panels, of a model's name, and of a line of the legend
+HIGH, HEAD, LINE = 2.6, 0.4, 0.2  # inches of a row of panels, of a model's name, and of a line of the legend
 KEYS = 4  # names of methods side by side
 
 

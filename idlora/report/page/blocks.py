@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from idlora.report.figures.palette import look
+from idlora.palette import look
 
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "v": "▼", "<": "◀", ">": "▶", "D": "◆", "P": "✚", "X": "✖", "h": "⬢", "*": "★"}
 """matplotlib's markers as characters: a method's mark beside its name is the one that it has in the figures."""

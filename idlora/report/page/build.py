@@ -6,10 +6,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from idlora.palette import HUES, INK, MUTED, NIGHT, PANEL, PAPER, RULE
 from idlora.records import write_text
 from idlora.report.figures import Sources
-from idlora.report.figures.palette import HUES, NIGHT, PAPER
-from idlora.report.figures.style import INK, MUTED, PANEL, RULE
 from idlora.report.page.blocks import Section
 from idlora.report.page.exact import (
     audit_section,

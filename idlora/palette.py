@@ -1,4 +1,4 @@
-"""Which colour and mark a method has, in every figure and beside its name on the page: the one place that says so.
+"""How every figure looks: which colour and mark a method has, there and beside its name on the page; type and lines.
 
 A hue is a pair: one for white paper, one for dark. Each keeps 3:1 against its ground, and the methods of Tables 1 and
 2 stay apart for readers with protanopia, deuteranopia and tritanopia. A control has the hue of the part that it
@@ -10,6 +10,45 @@ from dataclasses import dataclass
 
 PAPER, NIGHT = "#ffffff", "#15181c"
 """The grounds that the hues are chosen against."""
+
+INK, MUTED, RULE, PANEL = "#1c1e22", "#5b6067", "#dfe1e4", "#f4f2ec"
+"""Text and axes, secondary text, grid lines, and the ground behind numbers that are the paper's."""
+
+RC = {
+    "figure.dpi": 200,  # of a PNG, and of what is laid out: letters are not equally wide at all resolutions
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 8,
+    "figure.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "svg.hashsalt": "idlora",
+    "pdf.fonttype": 42,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+"""Type, lines and ground of every figure, for matplotlib."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +115,10 @@ LOOKS = {
     "idlora_no_rb_same_rank": Look("split", "s"),
     "idlora_s4": Look("split", "^"),
 }
+
+
+NEUTRAL = (("#272a4a", "o"), ("#9e6f60", "s"), ("#968eb5", "D"), ("#606399", "^"), ("#57402e", "v"))
+"""Colour and marker of curves that are no method, such as the settings of a simulation; on white paper alone."""
 
 
 def look(method: str) -> Look:

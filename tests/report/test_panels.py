@@ -1,0 +1,122 @@
+"""Figures of the committed tables: each column has its panel, each budget its tick, and no text leaves the frame."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from made_results import make_results, write
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from idlora.palette import INK, look
+from idlora.report.figures import FIGURES, Absent, Plate, Sources, figures_of, number
+from idlora.report.grid import UNTUNED, Column
+from idlora.report.page.results import TABLES, tables_of
+
+BUDGETS = (
+    "lora_eighth", "idlora_quarter", "lora_quarter", "idlora_half", "lora_half", "idlora", "lora", "idlora_double",
+)  # fmt: skip
+
+Drawn = dict[str, tuple[Plate, Figure]]
+
+
+@pytest.fixture(scope="module", params=["tiny", "small"])
+def committed(request: pytest.FixtureRequest, repository: Path) -> Sources:
+    return Sources(repository / "results", repository / "experiments", request.param, reference=True)
+
+
+@pytest.fixture(scope="module")
+def figures(committed: Sources) -> Iterator[Drawn]:
+    """Every figure of the scale, laid out."""
+    with ExitStack() as stack:
+        found = {}
+        for name in figures_of(committed):
+            try:
+                plate = FIGURES[name](committed)
+            except Absent:
+                continue
+            found[name] = plate, stack.enter_context(plate.drawn())
+        yield found
+
+
+def panels(figure: Figure) -> list[Axes]:
+    """The axes with our numbers: of a sweep those of the upper part."""
+    return [axes for axes in (figure.subfigs or [figure])[0].axes if axes.get_visible()]
+
+
+def columns_of(sources: Sources, table: str) -> list[Column]:
+    """The columns in which the table has a number of a trained method."""
+    rows = [row for row in sources.table(table) if row["method"] != UNTUNED]
+    columns = sources.grid(table).columns_at(sources.scale)
+    return [each for each in columns if any(number(row, each.id) is not None for row in rows)]
+
+
+def overlapping(axes: Axes) -> list[tuple[str, str]]:
+    """Neighbours among the labels of a horizontal axis whose letters lie on each other."""
+    labels = [label for label in axes.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    return [
+        (one.get_text(), other.get_text())
+        for (one, box), (other, next_box) in pairwise(zip(labels, boxes, strict=True))
+        if box.x1 > next_box.x0
+    ]
+
+
+def test_every_column_of_a_table_has_its_panel(committed: Sources, figures: Drawn) -> None:
+    for table, names in TABLES.items():
+        if table not in tables_of(committed):
+            assert not figures.keys() & set(names)
+            continue
+        columns = columns_of(committed, table)
+        shown = [axes.get_title(loc="left").replace("\n", " ") for axes in panels(figures[names[0]][1])]
+        headings = [column.heading_at(committed.scale) for column in columns]
+        assert len(shown) == len(headings) > 5
+        assert all(title.startswith(heading) for title, heading in zip(shown, headings, strict=True)), table
+
+
+def test_no_text_lies_beyond_a_figures_edge(figures: Drawn) -> None:
+    for name, (_, figure) in figures.items():
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert 0 <= drawn.x0 < drawn.x1 <= width, name
+        assert 0 <= drawn.y0 < drawn.y1 <= height, name
+
+
+def test_the_untuned_base_is_in_no_figure_of_differences(committed: Sources, figures: Drawn) -> None:
+    for name, (plate, figure) in figures.items():
+        if plate.name.endswith("_differences"):
+            lines = [line for axes in panels(figure) for line in axes.lines]
+            assert look("base").colour not in {to_hex(line.get_color()) for line in lines}
+            assert not [label for label in panels(figure)[0].get_yticklabels() if "untuned" in label.get_text()]
+            tested = any(row["method"] == UNTUNED for row in committed.tests(name))
+            assert ("The untuned base is tested and not drawn." in plate.caption) == tested
+
+
+@pytest.mark.parametrize(
+    ("scale", "counts"),
+    [
+        ("tiny", [12_288, 30_720, 24_576, 33_792, 36_864, 43_008, 73_728, 61_440]),
+        ("small", [610_560, 910_080, 1_221_120, 1_221_120, 1_831_680, 1_843_200, 3_052_800, 2_465_280]),
+    ],
+)
+def test_figure_4_has_a_tick_at_every_budget_and_no_label_lies_on_another(
+    scale: str, counts: list[int], repository: Path, tmp_path: Path
+) -> None:
+    sources = Sources(*make_results(repository, tmp_path, scale=scale), scale)
+    rows = {row["method"]: row for row in sources.table("table7")}
+    budgets = dict(zip(BUDGETS, counts, strict=True))
+    made = [rows[method] | {"parameters_trainable": count} for method, count in budgets.items()]
+    write(sources.own / "tables" / "table7.csv", made)
+    with FIGURES["figure4"](sources).drawn() as figure:
+        for axes in panels(figure):
+            assert sorted(axes.get_xticks()) == sorted(set(counts))
+        for axes in panels(figure)[-3:]:
+            colours = [label.get_color() for label in axes.get_xticklabels()]
+            assert colours == [
+                look(methods.pop().split("_")[0]).colour if len(methods) == 1 else INK
+                for count in sorted(set(counts))
+                if (methods := {method for method, own in budgets.items() if own == count})
+            ]
+        assert not [pair for part in figure.subfigs for axes in part.axes for pair in overlapping(axes)]
