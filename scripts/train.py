@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.compose import cell_from_config, own_folders
-from idlora.pipeline.override import pasted
+from idlora.pipeline.override import override, pasted
 from idlora.pipeline.preflight import NotReady, require, slowness
 from idlora.pipeline.progress import display
 from idlora.pipeline.resolvers import register_resolvers
@@ -31,7 +31,7 @@ def _lacking(cell: Cell) -> NotReady | None:
     return None
 
 
-def _evaluation(cell: Cell) -> str:
+def _evaluation(cell: Cell, config: DictConfig) -> str:
     """The command that evaluates the cell on what this one named."""
     values = {"run": cell.run.folder}
     if cell.data_root is not None and cell.scale != "tiny":
@@ -41,7 +41,8 @@ def _evaluation(cell: Cell) -> str:
     asked = HydraConfig.get()
     named = [each for each in asked.overrides.task if each.lstrip("+").startswith(("eval", "protocol=", "revisions."))]
     if any("eval." in each for each in named) and not any(each.startswith("eval=") for each in named):
-        named.insert(0, f"eval={asked.runtime.choices['eval']}")
+        chosen = asked.runtime.choices.get("eval") or list(config.eval)  # of several Hydra names none
+        named.insert(0, override("eval", chosen))
     return pasted("evaluate", values, *named, *(f"--config-dir={folder}" for folder in own_folders()))
 
 
@@ -78,7 +79,7 @@ def main(config: DictConfig) -> None:
         print(f"trained: {cell.run.folder}")
         if cell.method.kind != "none":
             print(_account(cell.run.resources))
-    print(f"next: {_evaluation(cell)}")
+    print(f"next: {_evaluation(cell, config)}")
 
 
 if __name__ == "__main__":

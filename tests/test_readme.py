@@ -36,7 +36,7 @@ def test_the_readme_says_of_a_real_model_what_the_program_says(repository: Path)
     shown = re.search(r"<!-- real -->\n(.*?)<!-- /real -->", (repository / "README.md").read_text(), re.DOTALL)
     assert shown, "README.md has no block between <!-- real --> and <!-- /real -->"
     said = real_sentences(repository / "results", repository / "experiments")
-    assert len(said) in range(4, 8)
+    assert len(said) in range(4, 11)
     assert shown[1].strip() == listed(said)
 
 

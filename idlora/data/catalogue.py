@@ -37,6 +37,8 @@ class DatasetSpec:
         akin: other training sets that some of its rows are in too.
         training: the columns of instruction, input (None: it has none) and response; None for a set to test with alone.
         file: the one that its rows are in, where that is neither `<split>.jsonl` nor the only .json.
+        folder: the one that the file is in, under the data root, where that has another set's name.
+        gated: the hub gives it to those alone who have asked for access.
         read: (folder, the hub's name of the split) → raw rows, where they are in several files.
         convert: raw row, in the hub's fields → row; where it gives no "id", that is the row's place. A KeyError,
             TypeError or ValueError says that the row is not as it should be.
@@ -58,10 +60,17 @@ class DatasetSpec:
     akin: tuple[str, ...] = ()
     training: tuple[str, str | None, str] | None = None
     file: str | None = None
+    folder: str | None = None
+    gated: bool = False
     read: Callable[[Path, str], list] | None = None
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     grouped_by: str | None = None
     bundled: Callable[[], list[dict[str, Any]]] | None = None
+
+    @property
+    def home(self) -> str:
+        """The name of its folder under a data root."""
+        return self.folder or self.name
 
     def source(self, revision: str) -> str | None:
         """The hub's repository, or the address of the file at a revision; None where neither has it."""
@@ -71,6 +80,10 @@ class DatasetSpec:
 def _instructions(name: str, **rest: Any) -> DatasetSpec:
     return DatasetSpec(name, INSTRUCTION_COLUMNS, {"train": "train"}, training=INSTRUCTION_COLUMNS, **rest)
 
+
+SAFER = "https://raw.githubusercontent.com/vinid/safety-tuned-llamas/{revision}/data/training/"
+SAFETY_ALONE = "safety_only"
+"""How the file begins that has Saferpaca's safety rows without the others."""
 
 DATASETS = {
     spec.name: spec
@@ -96,12 +109,20 @@ DATASETS = {
         _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned", akin=("alpaca", "saferpaca")),
         _instructions(
             "saferpaca",
-            url="https://raw.githubusercontent.com/vinid/safety-tuned-llamas/{revision}/data/training/"
-            "saferpaca_Instructions_2000.json",
+            url=f"{SAFER}saferpaca_Instructions_2000.json",
             rows={"train": 22_000},
             characters=464,  # most of its rows are Alpaca's
             assembled_from=("alpaca_cleaned",),
-            akin=("alpaca", "alpaca_cleaned"),
+            akin=("alpaca", "alpaca_cleaned", "safety"),
+        ),
+        _instructions(  # of which Saferpaca has 2,000
+            "safety",
+            url=f"{SAFER}{SAFETY_ALONE}_data_Instructions.json",
+            rows={"train": 2_483},
+            characters=513,
+            akin=("saferpaca",),
+            folder="saferpaca",
+            file=f"{SAFETY_ALONE}_data_Instructions.json",
         ),
     )
 }
@@ -114,8 +135,8 @@ def revision_of(name: str, revisions: Mapping[str, str] | None) -> str:
 
 
 CHARACTERS_A_TOKEN = {
-    "llama": {"gsm8k": 3.47, "codealpaca": 3.88, "alpaca": 4.77, "saferpaca": 4.77},
-    "mistral": {"gsm8k": 2.83, "codealpaca": 3.13, "alpaca": 4.10, "saferpaca": 4.10},
+    "llama": {"gsm8k": 3.47, "codealpaca": 3.88, "alpaca": 4.77, "saferpaca": 4.77, "safety": 4.77},
+    "mistral": {"gsm8k": 2.83, "codealpaca": 3.13, "alpaca": 4.10, "saferpaca": 4.10, "safety": 4.10},
 }
 """By a model's type, of prompts and responses: counted on 2,000 rows of each set with LLaMA-3's and Mistral-7B's
-tokenizers, for estimates of time; Saferpaca, whose rows are mostly Alpaca's, has Alpaca's."""
+tokenizers, for estimates of time; Saferpaca, whose rows are mostly Alpaca's, has Alpaca's, as have its safety rows."""

@@ -89,7 +89,7 @@ def _refusal(spec: DatasetSpec, revision: str, error: Exception) -> str:
     causes = list(_chain(error))
     words = " ".join(map(str, causes))
     reason = f"({type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]})"
-    local = f"set data_root to a folder with {spec.name}/ in it"
+    local = f"set data_root to a folder with {spec.home}/ in it"
     page = f"{constants.ENDPOINT}/datasets/{spec.hub_id}"
     if spec.url is not None:
         return (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idlora.data.examples import Example, asked, to_examples
 from idlora.data.sources import load_rows
-from idlora.data.splits import is_held_out, lowest
+from idlora.data.splits import is_held_out, lowest, place
 from idlora.data.templates import ALPACA, Template
 
 
@@ -45,6 +45,39 @@ def load_training(
     return kept
 
 
+def load_held_out(
+    name: str, *, root: Path | str | None, revisions: Mapping[str, str] | None = None, share: float
+) -> list[dict]:
+    """Rows of a training set that are kept out where a share of them is: those whose prompts fall highest, the highest
+    first, so that a part from the start is the same of any share. Raises DataError, see `load_rows`.
+    """
+    prompt = partial(asked, name)
+    rows = load_rows(name, "train", root=root, revisions=revisions)
+    return sorted((row for row in rows if is_held_out(prompt(row), share)), key=lambda row: -place(prompt(row)))
+
+
+def shares_of(parts: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
+    """The share of its rows that each part of a mixture gives.
+
+    Up to 1 the parts are shares already. With one above 1 they are proportions, such as 10 to 1: each set then gives as
+    many rows as all of them allow.
+
+    Args:
+        parts: of a mixture.
+        rows: how many each part's set has.
+
+    Raises ValueError where one of the sets has too few.
+    """
+    if max(parts.values()) <= 1:
+        return dict(parts)
+    unit = min(rows[part] // proportion for part, proportion in parts.items())
+    if not unit:
+        raise ValueError(
+            f"{dict(rows)} rows are too few for the proportions {dict(parts)}: give other ones, or shares."
+        )
+    return {part: unit * proportion / rows[part] for part, proportion in parts.items()}
+
+
 def load_mixture(
     parts: Mapping[str, float],
     *,
@@ -54,22 +87,29 @@ def load_mixture(
 ) -> list[dict]:
     """Training rows of the parts, one part after the other, each with its own columns, "part" and "id".
 
-    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts.
+    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts, and where these
+    have proportions, how many depends on them alone: always those whose prompts fall lowest.
 
     Args:
-        parts: names of training sets, each with its share.
+        parts: names of training sets, each with its share, or its proportion (see `shares_of`) among the rows that are
+            not held out.
         root, revisions, held_out: see `load_training`.
 
     Raises:
-        DataError, ValueError: see `load_training`.
+        DataError, ValueError: see `load_training`; ValueError for proportions that a set is too small for.
 
-    Leaves out weights above 1 (a row repeated) and shuffling, which is the trainer's.
+    Leaves out repeated rows, and shuffling, which is the trainer's.
     """
-    return [
-        row | {"id": f"{part}/{row['id']}", "part": part}
-        for part, share in parts.items()
-        for row in load_training(part, root=root, revisions=revisions, share=share, held_out=held_out)
-    ]
+    where = {"root": root, "revisions": revisions, "held_out": held_out}
+    if max(parts.values()) <= 1:
+        kept = {part: load_training(part, share=share, **where) for part, share in parts.items()}
+    else:
+        free = {part: load_training(part, **where) for part in parts}
+        shares = shares_of(parts, {part: len(rows) for part, rows in free.items()})
+        kept = {
+            part: lowest(rows, round(shares[part] * len(rows)), partial(asked, part)) for part, rows in free.items()
+        }
+    return [row | {"id": f"{part}/{row['id']}", "part": part} for part, rows in kept.items() for row in rows]
 
 
 def mixture_examples(rows: list[dict], *, template: Template = ALPACA) -> list[Example]:

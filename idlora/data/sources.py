@@ -6,8 +6,9 @@ One layout serves both scales: a folder with the real files, or the one that the
     <root>/codealpaca/*.json                instruction, input, output        (one file)
     <root>/alpaca/*.json                    instruction, input, output        (one file)
     <root>/alpaca_cleaned/*.json            instruction, input, output        (one file)
-    <root>/saferpaca/*.json                 instruction, input, output        (one file: its authors' assembled one, or
-                                            their safety_only… one, which alpaca_cleaned then completes)
+    <root>/saferpaca/*.json                 instruction, input, output        (its authors' assembled file; their
+                                            safety_only… one, the set "safety", is completed by alpaca_cleaned where it
+                                            is alone)
     <root>/<benchmark>/                     as its file in idlora/evals/tasks says
 
 Left out: downloading to a folder (the hub's own cache does that), and any filtering of the text.
@@ -18,16 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from idlora.data.catalogue import DATASETS, INSTRUCTION_COLUMNS, DataError, DatasetSpec, revision_of
+from idlora.data.catalogue import DATASETS, INSTRUCTION_COLUMNS, SAFETY_ALONE, DataError, DatasetSpec, revision_of
 from idlora.data.files import clean, only_json, read_json, read_jsonl
 from idlora.data.hub import fetch, fetch_files
 from idlora.data.splits import limit
 
 # CodeAlpaca writes the absence of an input in words, in 17 of its rows.
 NO_INPUT = "noinput"
-
-SAFETY_ALONE = "safety_only"
-"""How the file begins that has Saferpaca's safety rows without the others."""
 
 SAFERPACA = {"alpaca_cleaned": 20_000, "safety": 2_000}
 """What Saferpaca's authors made it of (Bianchi et al., Safety-Tuned LLaMAs, 2024): rows of each."""
@@ -71,7 +69,7 @@ def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]
     source = spec.source(revision)
     if source is None:
         if spec.bundled is None:
-            raise DataError(f"Data set {spec.name!r} is on no hub: set data_root to a folder with {spec.name}/ in it.")
+            raise DataError(f"Data set {spec.name!r} is on no hub: set data_root to a folder with {spec.home}/ in it.")
         return _rows(spec, split, spec.bundled(), source=spec.name)
     if spec.hub_files:
         # Not through `datasets`: it takes the first prompt of a headerless file for its header, and does not find again
@@ -91,22 +89,29 @@ def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]
 def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
     if not root.is_dir():
         raise DataError(f"No data folder {root}: set data_root to an existing folder, or to null for the hub.")
-    folder, own = root / spec.name, spec.splits[split]
+    folder, own = root / spec.home, spec.splits[split]
     if spec.bundled is not None and not (folder.is_dir() and any(folder.iterdir())):
         return _rows(spec, split, spec.bundled(), source=f"the package that has {spec.name}")
     if not folder.is_dir():
         raise DataError(f"No folder {folder}: put {spec.name} there, or set data_root to null for the hub.")
     if spec.read is not None:
         return _rows(spec, split, spec.read(folder, own), source=folder)
-    path = only_json(folder) if spec.columns == INSTRUCTION_COLUMNS else folder / (spec.file or f"{own}.jsonl")
+    if spec.columns == INSTRUCTION_COLUMNS and spec.file is None:
+        path = only_json(folder, beside=SAFETY_ALONE if spec.assembled_from else None)
+    else:
+        path = folder / (spec.file or f"{own}.jsonl")
     rows = _rows(spec, split, read_jsonl(path) if path.suffix == ".jsonl" else read_json(path), source=path)
-    return _assembled(rows, path, root) if path.name.startswith(SAFETY_ALONE) else rows
+    return _assembled(rows, path, root) if spec.assembled_from and path.name.startswith(SAFETY_ALONE) else rows
 
 
-def parts_in_folder(spec: DatasetSpec, root: Path) -> tuple[str, ...]:
-    """The folders under a data root that a data set is read from: its own, and those that complete it there."""
-    alone = spec.assembled_from and any((root / spec.name).glob(f"{SAFETY_ALONE}*.json"))
-    return (spec.name, *spec.assembled_from) if alone else (spec.name,)
+def files_in_folder(spec: DatasetSpec, root: Path) -> list[Path]:
+    """The files under a data root that a data set is read from: its own folder's, and those that complete it there."""
+    if spec.folder is not None:
+        return [path for path in [root / spec.folder / spec.file] if path.is_file()]
+    found = [path.name.startswith(SAFETY_ALONE) for path in (root / spec.name).glob("*.json")]
+    alone = spec.assembled_from and found and all(found)
+    folders = [root / name for name in ((spec.name, *spec.assembled_from) if alone else (spec.name,))]
+    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def _assembled(safety: list[dict], path: Path, root: Path) -> list[dict]:

@@ -1,7 +1,8 @@
 """The second step of an evaluation: stored answers, read and scored item by item. No model, and no torch.
 
 folder/meta.json       what was asked: {"benchmark", "protocol", "unit", "items", "samples", "data_digest"}, and of
-                       items that could not be "left_out": {reason: their ids}
+                       items that could not be "left_out": {reason: their ids}, and of known answers the mean score:
+                       "controls"
 folder/items.jsonl     the records, scored
 folder/status.json     how scoring ended, where that was before its end: {"state": "failed"|…, "reason"}
 folder/DONE            SHA-256 of items.jsonl, written last
@@ -18,7 +19,7 @@ from idlora.evals.answers import answered_prompts, ending_on_disk, require_model
 from idlora.evals.items import sha16
 from idlora.evals.prompts import Prompts
 from idlora.evals.protocol import Permissions, Protocol
-from idlora.records import ANSWERS, LEFT_OUT, META, AnswerLog, RecordError, read_json, write_items, write_json
+from idlora.records import ANSWERS, CONTROLS, LEFT_OUT, META, AnswerLog, RecordError, read_json, write_items, write_json
 
 
 def score(
@@ -69,6 +70,7 @@ def score(
     if not kept:
         raise ValueError(f"every row of {protocol.benchmark} {protocol.name} is left out: {'; '.join(left_out)}")
     prompts, given = [prompts[index] for index in kept], _given([given[index] for index in kept], protocol)
+    controls = protocol.task.controls(prompts, protocol=protocol)
     meta = {
         "benchmark": protocol.benchmark,
         "protocol": asdict(protocol) | {"file": protocol.file and str(protocol.file)},
@@ -77,6 +79,7 @@ def score(
         "samples": protocol.samples,
         "data_digest": sha16(json.dumps(asked.rows, sort_keys=True)),
         **({LEFT_OUT: dict(left_out)} if left_out else {}),
+        **({CONTROLS: controls} if controls else {}),
     }
     if (folder / META).exists() and _asked(read_json(folder / META)) != _asked(meta):
         raise RecordError(

@@ -124,6 +124,10 @@ class Task:
         """ "parsed", "gold", "scores" (name → 0 to 1) and any other fields of an answer's record."""
         raise NotImplementedError(f"{type(self).__name__} has no read(row, raw)")
 
+    def controls(self, prompts: Sequence[Prompt], *, protocol: "Protocol") -> dict[str, float]:
+        """What known answers to the same prompts score, a mean of 0 to 1 by what they are called; kept in meta.json."""
+        return {}
+
     def score(
         self,
         prompts: Sequence[Prompt],

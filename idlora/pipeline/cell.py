@@ -165,9 +165,9 @@ def unseen(
             kept.append(protocol)
         elif not everything or protocol.name in named:
             raise ConfigError(
-                f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of {protocol.source}'s "
-                f"training rows, of which data.held_out={data.held_out:g} are kept out of training: make that "
-                f"{protocol.share:g}, or take {protocol.name} out of heldout_sources"
+                f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of "
+                f"{protocol.task.data.name}'s training rows, of which data.held_out={data.held_out:g} are kept out of "
+                f"training: make that {protocol.share:g}, or take it out of eval or heldout_sources"
             )
     return kept
 

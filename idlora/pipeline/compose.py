@@ -31,6 +31,7 @@ from idlora.pipeline.places import (
     locate_data,
     locate_model,
     locate_revisions,
+    present,
     relocate_model,
 )
 from idlora.pipeline.rates import TUNED, trials_plan, tuned_rate
@@ -235,12 +236,17 @@ def method_spec(values: Mapping[str, Any]) -> MethodSpec:
 
 
 def protocols(
-    evals: dict[str, dict[str, Any]], data_root: Path | None, chosen: str | Sequence[str] = DEFAULT
+    evals: dict[str, dict[str, Any]],
+    data_root: Path | None,
+    chosen: str | Sequence[str] = DEFAULT,
+    *,
+    revisions: Mapping[str, str] | None = None,
 ) -> tuple[Protocol, ...]:
     """The evaluations of a composed ``eval`` group, benchmark by benchmark, each benchmark's default ones first.
 
     ``chosen`` is "default", "all", or the names of protocols; a benchmark that has none of the named keeps its default.
-    One that says ``where_present`` is left out without its data.
+    What says ``where_present``, a benchmark or one of its protocols, is left out without its data
+    (`idlora.pipeline.places.present`).
 
     Raises `ConfigError` for a name that no benchmark has, or a setting that is both shared and a protocol's own.
     """
@@ -258,13 +264,13 @@ def protocols(
             task = load_task(shared["benchmark"], shared.get("file"))
         except ValueError as error:
             raise ConfigError(f"eval.{key}: {error}") from error
-        if shared.pop("where_present", False) and data_digest(task.data, data_root) == "absent":
-            continue
         default, own = shared.pop("default"), shared.pop("protocols")
         wanted = {*names, *(default if DEFAULT in names else ())}
         asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
         for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
-            found.append(_protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}"))
+            protocol, where_present = _protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}")
+            if not where_present or present(protocol.task.data, data_root, revisions=revisions):
+                found.append(protocol)
     return tuple(found)
 
 
@@ -275,8 +281,10 @@ def _protocol(
     *,
     defaults: Mapping[str, Any],
     where: str,
-) -> Protocol:
-    """One of a benchmark's protocols: what it has of its own, what it shares with the others, the benchmark's own."""
+) -> tuple[Protocol, bool]:
+    """One of a benchmark's protocols: what it has of its own, what it shares with the others, the benchmark's own; and
+    whether it is asked where its data are present alone.
+    """
     if name not in own:
         raise ConfigError(f"{where}.default names {name}, which is none of its protocols {', '.join(own)}")
     if twice := sorted(set(own[name]) & set(shared)):
@@ -284,7 +292,9 @@ def _protocol(
             f"{where}.{twice[0]} is a setting of the protocol {name}, and is not shared: give it under "
             f"{where}.protocols.{name}"
         )
-    return typed(Protocol, {**defaults, **shared, **own[name], "name": name}, where=f"{where}.protocols.{name}")
+    settings = {**defaults, **shared, **own[name], "name": name}
+    where_present = settings.pop("where_present", False)
+    return typed(Protocol, settings, where=f"{where}.protocols.{name}"), where_present
 
 
 def group_files(group: str) -> list[Path]:
@@ -374,7 +384,7 @@ def _model_subject(config: DictConfig) -> Subject:
 
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
     """The part of a `Subject` that says how it is evaluated here."""
-    chosen = protocols(evals, data_root, values["protocol"])
+    chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
     return {
         "protocols": chosen,
         "data_root": data_root,

@@ -8,7 +8,8 @@ from typing import Any
 
 from idlora import tinyworld
 from idlora.data.catalogue import DATASETS, DatasetSpec, revision_of
-from idlora.data.sources import parts_in_folder
+from idlora.data.hub import cached
+from idlora.data.sources import files_in_folder
 from idlora.evals.task import load_task
 from idlora.evals.task import names as task_names
 from idlora.pipeline.typed import ConfigError
@@ -186,11 +187,18 @@ def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mappin
         revision = revision_of(spec.name, revisions)
         if source := spec.source(revision):
             return f"{source}@{revision}"
-    else:
-        folders = (root / part for part in parts_in_folder(spec, root))
-        if files := sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
-            return _digest_of(files, root)
+    elif files := files_in_folder(spec, root):
+        return _digest_of(files, root)
     return "absent" if spec.bundled is None else digest({"rows": spec.bundled()}, 64)
+
+
+def present(data: DatasetSpec, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> bool:
+    """Whether a data set can be had as things stand: it is in the folder, or the hub has it for everybody; a gated one
+    is where the hub's cache has it, for whoever got it was given access.
+    """
+    if root is None and data.gated:
+        return cached(data, revision_of(data.name, revisions))
+    return data_digest(data, root, revisions=revisions) != "absent"
 
 
 def folder_digest(folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from idlora.data.catalogue import DATASETS
 from idlora.data.examples import to_examples
+from idlora.data.mixture import shares_of
 from idlora.data.sources import load_rows
 from idlora.data.templates import Template
 from idlora.evals.answers import THROUGHPUT
@@ -195,14 +196,12 @@ def _probe(figures: Mapping[str, Any]) -> Probe:
 
 def text_of(cell: Cell) -> Text:
     """How much the cell trains on: counted where its data are in a folder, else as known of the hub's."""
-    shares = cell.data.parts or {cell.data.name: 1.0}
     rows = characters = 0.0
-    template = cell.data.prompt_template
-    for name, share in shares.items():
-        if cell.data_root:
-            count, each = _counted(name, cell.data_root, template)
-        else:
-            count, each = DATASETS[name].rows["train"], DATASETS[name].characters
+    counted = {name: _text(name, cell) for name in cell.data.sources}
+    for name, share in shares_of(
+        cell.data.parts or {cell.data.name: 1.0}, {name: count for name, (count, _) in counted.items()}
+    ).items():
+        count, each = counted[name]
         rows, characters = rows + share * count, characters + share * count * each
     free = rows * (1 - cell.data.held_out) - cell.data.validation_rows
     left = min(free, cell.data.limit or rows)
@@ -213,6 +212,13 @@ def items_of(cell: Cell, protocol: Protocol) -> int:
     """How many items of a protocol's benchmark the cell is evaluated on."""
     count = protocol.task.published_rows if cell.data_root is None else _items(protocol, cell.data_root)
     return count if protocol.limit is None else min(protocol.limit, count)
+
+
+def _text(name: str, cell: Cell) -> tuple[int, float]:
+    """Rows of one of the cell's training sets, and the mean characters of one."""
+    if cell.data_root:
+        return _counted(name, cell.data_root, cell.data.prompt_template)
+    return DATASETS[name].rows["train"], DATASETS[name].characters
 
 
 @functools.cache

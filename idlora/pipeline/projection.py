@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from idlora.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
+from idlora.data.mixture import shares_of
 from idlora.evals.protocol import Protocol
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import REPOSITORY, compose, group_files, method_spec, plain
@@ -130,12 +131,11 @@ def _sorts(labels: Iterable[str]) -> dict[str, str]:
 
 def tokens_of(cell: Cell) -> float:
     """Prompt and response tokens of one epoch, from the characters of the cell's training set."""
-    shares = cell.data.parts or {cell.data.name: 1.0}
+    rows = {name: DATASETS[name].rows["train"] for name in cell.data.sources}
+    shares = shares_of(cell.data.parts or {cell.data.name: 1.0}, rows)
     kind = (shape_of(cell.model).shape or {}).get("model_type", "llama")
     by_source = CHARACTERS_A_TOKEN.get(kind, CHARACTERS_A_TOKEN["llama"])
-    characters = {
-        name: share * DATASETS[name].rows["train"] * DATASETS[name].characters for name, share in shares.items()
-    }
+    characters = {name: share * rows[name] * DATASETS[name].characters for name, share in shares.items()}
     tokens = sum(count / by_source[name] for name, count in characters.items())
     return text_of(cell).characters * tokens / sum(characters.values())
 

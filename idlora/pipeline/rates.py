@@ -37,21 +37,21 @@ class TrialsPlan:
     seed: int
     validation_rows: int
     few: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    all_for: tuple[str, ...] = ()
+    all_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extensions: int = 0
     longer_steps: int | None = None
-    longer_for: tuple[str, ...] = ()
+    longer_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for one, other in (("few", "all_for"), ("longer_steps", "longer_for")):
             if bool(getattr(self, one)) != bool(getattr(self, other)):
                 raise ValueError(f"{one} is {getattr(self, one)} and {other} {getattr(self, other)}: give both or none")
 
-    def rates(self, method: str, kind: str) -> tuple[float, ...]:
-        """The learning rates of a method's first trials; ``kind`` as in configs/method. Raises ValueError for a kind of
-        which the plan says nothing.
+    def rates(self, method: str, *, kind: str, data: str) -> tuple[float, ...]:
+        """The learning rates of a method's first trials on a data set; ``kind`` as in configs/method. Raises ValueError
+        for a kind of which the plan says nothing.
         """
-        if not self.few or method in self.all_for:
+        if not self.few or method in self.all_for.get(data, ()):
             return self.learning_rates
         if not (rates := self.few.get(kind)):
             raise ValueError(

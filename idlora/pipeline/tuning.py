@@ -59,11 +59,11 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
     trials, longer = [], {}
     for experiment, method in asked_pairs(values):
         first = cell(experiment, method, override("train.learning_rate", plan.learning_rates[0]))
-        trials += trials_of(first, plan.rates(method, first.method.kind))
-        if method in plan.longer_for:
+        trials += trials_of(first, plan.rates(method, kind=first.method.kind, data=first.data.name))
+        if method in plan.longer_for.get(first.data.name, ()):
             at = override("train.max_steps", plan.longer_steps)
             longer.setdefault(setting(first.config), cell(experiment, method, "hparams=paper", at))
-    trials.sort(key=lambda each: each.method.name not in plan.longer_for)  # the long trials wait for what these choose
+    trials.sort(key=lambda each: setting(each.config) not in longer)  # the long trials wait for what these choose
     return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=plan.longer_steps)
 
 

@@ -1,6 +1,6 @@
 """The records of finished runs in a few small files that git keeps, and back again.
 
-runs.jsonl.zst             a line for each run: {"run", "config", "status", "resources", "provenance"}
+runs.jsonl.zst             a line for each run: {"run", "config", "status", "resources", "provenance", "seconds"}
 <evaluation>.jsonl.zst     {"meta": meta.json}, then the records of this evaluation of all runs, by item and then run:
                            {"run", …}, with "raw_sha256" in the place of "raw"
 
@@ -30,6 +30,9 @@ ENDING = ".jsonl.zst"
 RUNS = f"runs{ENDING}"
 PARTS = ("config", "status", "resources", "provenance")
 """What a run's folder has as <part>.json."""
+
+SECONDS = "seconds"
+"""A part that runs of before it was kept lack."""
 
 LEVEL = 19
 """zstd's: packing is done once in a while, and the files stay."""
@@ -88,7 +91,7 @@ def unpack(folder: Path, into: Path) -> None:
     """
     for line in _lines(folder / RUNS):
         (into / line["run"]).mkdir(parents=True)
-        for part in PARTS:
+        for part in (*PARTS, *({SECONDS} & line.keys())):
             _put(into / line["run"] / f"{part}.json", json.dumps(line[part]))
     for path in sorted(folder.glob(f"*{ENDING}")):
         if path.name == RUNS:
@@ -150,6 +153,8 @@ def _run_line(run: Run) -> Line:
     if command := line["provenance"].get("command"):
         words = (Path(word).name if word.startswith("/") else word for word in shlex.split(command))
         line["provenance"]["command"] = shlex.join(word for word in words if "=/" not in word)
+    if run.seconds:
+        line[SECONDS] = run.seconds
     return {"run": run.name, **line}
 
 

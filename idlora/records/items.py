@@ -34,6 +34,9 @@ ANSWER_FIELDS = ("item_id", "prompt_hash", "sample")
 LEFT_OUT = "left_out"
 """In an answer, in the place of what it would say: why its item is not asked. In meta.json: reason → item ids."""
 
+CONTROLS = "controls"
+"""In meta.json: what known answers to the items score, by what they are called."""
+
 CHECKSUM = "sha256"
 
 Record = dict[str, Any]

@@ -4,6 +4,7 @@ config.json      what was asked for: {"experiment", "scale", "seed", "model", "m
 status.json      {"state", "reason", "attempts", "started", "ended"}
 resources.json   what it took, written when done
 provenance.json  code, versions and machine of the last start
+seconds.json     {"seconds": all sittings together, "sittings": [[began, seconds], …]}, of training and evaluating
 answers/<benchmark>-<digest>/{meta.json, answers.jsonl, throughput.json}
 eval/<benchmark>-<digest>/{meta.json, items.jsonl, DONE}
 """
@@ -75,6 +76,12 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """provenance.json, or ``{}``."""
         path = self.folder / "provenance.json"
+        return read_json(path) if path.exists() else {}
+
+    @property
+    def seconds(self) -> dict[str, Any]:
+        """seconds.json, or ``{}``; one of before sittings were kept has their sum alone."""
+        path = self.folder / "seconds.json"
         return read_json(path) if path.exists() else {}
 
     def start(self, config: Mapping[str, Any]) -> None:

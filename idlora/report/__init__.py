@@ -5,6 +5,7 @@ from idlora.report.collect import collect_metrics
 from idlora.report.grid import Grid, GridError, load_grid
 from idlora.report.render import latex, markdown, write_table
 from idlora.report.statistics import summary, write_significance
+from idlora.report.sweeps import write_sweep
 from idlora.report.tables import Table, build_table, lay_out
 from idlora.report.terminal import console
 
@@ -23,5 +24,6 @@ __all__ = [
     "markdown",
     "summary",
     "write_significance",
+    "write_sweep",
     "write_table",
 ]

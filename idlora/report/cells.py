@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idlora.records import Evaluation, Run, find_runs
+from idlora.records import CONTROLS, Evaluation, Run, find_runs
 from idlora.report.collect import label, parameter_figures
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, GridError, kind_of
 from idlora.report.intervals import Interval, around, bootstrap, bootstrap_seeds, interval, residuals
@@ -23,7 +23,8 @@ class Cell:
 
     The value is their mean. ``weights`` (n,) float of mean 1 stand in values already, w_i v_i: with them a difference
     of two cells is paired item by item like any other, and an interval takes their variation into account. ``strata``
-    (n,) are the sources of a mean over several.
+    (n,) are the sources of a mean over several. ``controls`` are the mean scores of known answers to the same items, by
+    what they are called, of an evaluation that has such.
     """
 
     base: str
@@ -40,6 +41,7 @@ class Cell:
     evaluations: tuple[str, ...]
     weights: NDArray[np.float64] | None = None
     strata: NDArray[np.int_] | None = None
+    controls: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def measure(self) -> Measure:
@@ -342,6 +344,7 @@ def _cell(column: Column, found: list[tuple[Run, list[Evaluation], Scores]], *, 
         samples=first.samples,
         protocol=" + ".join(evaluation.protocol.get("name", "") for evaluation in evaluations),
         evaluations=tuple(evaluation.name for evaluation in evaluations),
+        controls=evaluations[0].meta.get(CONTROLS, {}),
     )
 
 

@@ -97,12 +97,13 @@ class Grid:
     """A table's plan, as grid.yaml and paper.csv say it. ``paper`` maps (base, method, column id) → `PaperValue`.
 
     ``reference`` is the method that all others are tested against, or maps a method to its own (the others are then
-    not tested). ``subject``, given where there is one reference for all, is the method whose orderings are shown. A
-    method's label is for all scales or by kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks
-    has no such rows, see `at`. Of a base that stands in several blocks, each trained in its way, ``block`` says by kind
-    of scale how, and ``like`` names the base whose numbers the paper has. ``notes`` are sentences to print below the
-    table. ``fewer`` maps a base, a benchmark or a method to those of the ``seeds`` that it has where it has not all:
-    the first ones, so that any two cells have some in common, or none.
+    not tested); ``reference_instead`` maps a method to another than the one that all have. ``subject``, given where
+    there is one reference for all, is the method whose orderings are shown. A method's label is for all scales or by
+    kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks has no such rows, see `at`. Of a base
+    that stands in several blocks, each trained in its way, ``block`` says by kind of scale how, and ``like`` names the
+    base whose numbers the paper has. ``notes`` are sentences to print below the table. ``fewer`` maps a base, a
+    benchmark or a method to those of the ``seeds`` that it has where it has not all: the first ones, so that any two
+    cells have some in common, or none.
     """
 
     table: str
@@ -117,6 +118,7 @@ class Grid:
     columns: tuple[Column, ...]
     paper: dict[tuple[str, str, str], PaperValue]
     subject: str | None = None
+    reference_instead: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fewer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -125,6 +127,7 @@ class Grid:
             named = [("reference", name) for pair in self.reference.items() for name in pair]
         else:
             named = [("reference", self.reference), ("subject", self.subject)]
+        named += [("reference_instead", name) for pair in self.reference_instead.items() for name in pair]
         for role, name in named:
             if name not in self.methods:
                 raise GridError(f"{role} is {name!r}, which is none of the methods {list(self.methods)}")
@@ -198,6 +201,7 @@ class Grid:
         reference = self.reference
         if isinstance(reference, Mapping):
             reference = {method: its for method, its in reference.items() if method in methods}
+        instead = {method: its for method, its in self.reference_instead.items() if method in methods}
         alike = [(base, words["like"]) for base, words in bases.items() if "like" in words]
         paper = {(base, *key[1:]): value for key, value in self.paper.items() for base, its in alike if its == key[0]}
         return replace(
@@ -206,6 +210,7 @@ class Grid:
             experiments=tuple(name for name in self.experiments if name not in lost),
             methods=methods,
             reference=reference,
+            reference_instead=instead,
             paper=self.paper | paper,
         )
 
@@ -279,7 +284,7 @@ class Grid:
         """The method that this one is tested against, or None for one that is not tested."""
         if isinstance(self.reference, Mapping):
             return self.reference.get(method)
-        return None if method == self.reference else self.reference
+        return None if method == self.reference else self.reference_instead.get(method, self.reference)
 
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs of methods whose orderings are shown: subject and other, or each with its own reference."""
@@ -310,7 +315,12 @@ def load_grid(folder: Path) -> Grid:
     if "include" in plan:
         plan = _yaml(path.parent / plan.pop("include")) | plan
     numbers = Path(folder) / "paper.csv"
-    _only(plan, {each.name for each in fields(Grid)} - {"paper", "fewer"}, path, optional={"subject", "notes"})
+    _only(
+        plan,
+        {each.name for each in fields(Grid)} - {"paper", "fewer"},
+        path,
+        optional={"subject", "reference_instead", "notes"},
+    )
     columns = []
     for column in plan["columns"]:
         optional = {"protocol", "beside", "note", "flags", "scales", "chance"}

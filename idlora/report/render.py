@@ -17,14 +17,31 @@ from idlora.report.tables import EMPTY, Entry, Row, Table
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
-    """Write ``<table>.md``, ``.csv``, ``.tex`` and ``<table>_orderings.csv`` into ``folder``; returns their paths."""
+    """Write ``<table>.md``, ``.csv``, ``.tex`` and ``<table>_orderings.csv`` into ``folder``; returns their paths.
+
+    Where known answers were scored beside the models', ``<table>_known.csv`` has what they score.
+    """
     folder, name = Path(folder), table.grid.table
     write_text(folder / f"{name}.md", markdown(table))
     write_text(folder / f"{name}.tex", latex(table))
     write_csv(folder / f"{name}.csv", *wide(table))
     columns = ("base", "column", "ahead", "behind", "verdict", "leaning")
     write_csv(folder / f"{name}_orderings.csv", columns, [vars(each) for each in table.orderings])
-    return [folder / f"{name}{ending}" for ending in (".md", ".csv", ".tex", "_orderings.csv")]
+    endings = [".md", ".csv", ".tex", "_orderings.csv"]
+    if known := _known(table):
+        write_csv(folder / f"{name}_known.csv", tuple(known[0]), known)
+        endings.append("_known.csv")
+    return [folder / f"{name}{ending}" for ending in endings]
+
+
+def _known(table: Table) -> list[dict[str, Any]]:
+    """What known answers to the same items score, in the columns that have such."""
+    found = {cell.column.id: cell for cell in table.filled.cells.values() if cell.controls}
+    return [
+        {"column": column, "answers": answers, "value": cell.measure.written(value)}
+        for column, cell in found.items()
+        for answers, value in cell.controls.items()
+    ]
 
 
 def markdown(table: Table) -> str:

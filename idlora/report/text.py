@@ -64,6 +64,7 @@ def notes(table: Table) -> list[str]:
         _seeds(table),
         _protocols(table),
         *(" ".join(column.note.split()) for column in table.columns if column.note),
+        _controls(table),
         *(" ".join(note.split()) for note in grid.notes),
     ]
     return [line for line in lines if line]
@@ -123,7 +124,11 @@ def reference_name(table: Table) -> str:
     """What † is against, in words."""
     grid = table.grid
     if isinstance(grid.reference, str):
-        return grid.label(grid.reference, table.scale)
+        instead = [
+            f"{grid.label(one, table.scale)} against {grid.label(other, table.scale)}"
+            for one, other in grid.reference_instead.items()
+        ]
+        return grid.label(grid.reference, table.scale) + (f" ({', '.join(instead)})" if instead else "")
     pairs = (f"{grid.label(one, table.scale)} of {grid.label(other, table.scale)}" for one, other in grid.pairs())
     return f"its own reference ({', '.join(pairs)})"
 
@@ -158,6 +163,17 @@ def _protocols(table: Table) -> str:
     asked = {(cell.column.benchmark, cell.protocol) for cell in table.filled.cells.values()}
     told = ", ".join(f"{benchmark} {protocol}" for benchmark, protocol in sorted(asked))
     return f"Protocols (configs/eval): {told}." if told else ""
+
+
+def _controls(table: Table) -> str:
+    """What known answers to a column's items score, for every column that has such; empty where none has."""
+    found = {cell.column.id: cell for cell in table.filled.cells.values() if cell.controls}
+    told = [
+        f"{table.heading(cell.column)}, of the {len(cell.items)} {cell.unit}s: "
+        + ", ".join(f"{name} {cell.measure.text(value)}" for name, value in cell.controls.items())
+        for cell in found.values()
+    ]
+    return f"Controls, known answers scored like the models': {'; '.join(told)}." if told else ""
 
 
 def items(table: Table) -> str:

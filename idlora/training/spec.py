@@ -121,7 +121,8 @@ class DataSpec:
     Attributes:
         name: a training set of `idlora.data`, or of a mixture what it is called.
         max_length: most tokens of a row, prompt, response and end mark together.
-        parts: of a mixture: training sets, each with the share of its rows; None for a single set.
+        parts: of a mixture: training sets, each with the share of its rows, or its proportion where one of them is
+            above 1 (`idlora.data.mixture.shares_of`); None for a single set.
         limit: most rows, chosen evenly over the set; None is all of them.
         held_out: share of every source's rows that is kept out of training, to measure the loss on; which rows that
             are is decided by their prompts alone.
@@ -151,9 +152,13 @@ class DataSpec:
             raise ValueError(f"data.held_out is {self.held_out}: a share that leaves rows to train on lies in [0, 1).")
         if self.parts is not None and not self.parts:
             raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
-        for part, share in (self.parts or {}).items():
-            if not 0 < share <= 1:
-                raise ValueError(f"data.parts.{part} is {share}: a share lies above 0 and is at most 1.")
+        if self.parts is not None:
+            least, most = (of(self.parts, key=self.parts.get) for of in (min, max))
+            if not self.parts[least] > 0 or self.parts[most] > 1 != self.parts[least]:
+                raise ValueError(
+                    f"data.parts.{least} is {self.parts[least]}: a share lies above 0 and is at most 1; where a part "
+                    "has more, all are proportions, and the least of them is 1."
+                )
         if self.template is not None and set(self.template) != {"label", "source"}:
             raise ValueError(f"data.template has {sorted(self.template)}: it needs label and source, and no more.")
 

@@ -54,6 +54,7 @@ def root(tmp_path: Path) -> Path:
     write(tmp_path / "alpaca" / "part.json", json.dumps(ALPACA))
     write(tmp_path / "alpaca_cleaned" / "alpaca_data_cleaned.json", json.dumps(ALPACA))
     write(tmp_path / "saferpaca" / "saferpaca_Instructions_2000.json", json.dumps(ALPACA))
+    write(tmp_path / "saferpaca" / "safety_only_data_Instructions.json", json.dumps(ALPACA[::-1]))
     write(tmp_path / "humaneval" / "HumanEval.jsonl", jsonl(HUMANEVAL))
     for split in ("dev", "test"):
         for subject in ("winds", "high_tides"):
@@ -303,6 +304,20 @@ def test_safety_rows_alone_are_never_the_whole_training_set(safety_alone):
     shutil.rmtree(safety_alone / "alpaca_cleaned")
     with pytest.raises(DataError, match=r"safety rows alone.*put yahma/alpaca-cleaned's .*alpaca_cleaned"):
         load_rows("saferpaca", "train", root=safety_alone)
+
+
+def test_the_assembled_file_and_the_safety_rows_stand_beside_each_other_as_two_sets(root):
+    assert [row["instruction"] for row in load_rows("saferpaca", "train", root=root)] == ["Sort it.", "Add.", "Greet."]
+    assert [row["instruction"] for row in load_rows("safety", "train", root=root)] == ["Greet.", "Add.", "Sort it."]
+    safety, assembled = (data_digest(name, root) for name in ("safety", "saferpaca"))
+    write(root / "alpaca_cleaned" / "alpaca_data_cleaned.json", instructions("other", 3))
+    assert data_digest("saferpaca", root) == assembled
+    write(root / "saferpaca" / "saferpaca_Instructions_2000.json", instructions("other", 3))
+    assert data_digest("safety", root) == safety
+    (root / "saferpaca" / "safety_only_data_Instructions.json").unlink()
+    assert data_digest("safety", root) == "absent"
+    with pytest.raises(DataError, match=r"No file .*saferpaca/safety_only_data_Instructions\.json"):
+        load_rows("safety", "train", root=root)
 
 
 def test_what_a_set_is_assembled_from_is_part_of_its_digest_and_nothing_else_is(safety_alone):

@@ -8,6 +8,7 @@ import pytest
 from byte_tokenizer import byte_tokenizer
 
 from idlora.data import DataError, asked, limit, load_mixture, load_rows, mixture_examples, to_examples, validation
+from idlora.data.splits import is_held_out, place
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.places import data_digest
 from idlora.pipeline.preflight import NotReady, require
@@ -87,7 +88,8 @@ def test_a_missing_part_is_one_sentence_that_names_its_folder(root: Path) -> Non
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("parts", "word"), [({}, "empty"), ({"gsm8k": 0.0}, "gsm8k is 0"), ({"gsm8k": 1.5}, "1.5")])
+@pytest.mark.parametrize(("parts", "word"), [({}, "empty"), ({"gsm8k": 0.0}, "gsm8k is 0"), ({"gsm8k": 1.5}, "1.5"),
+                                             ({"gsm8k": 2.0, "alpaca": 0.5}, "alpaca is 0.5")])  # fmt: skip
 def test_shares_outside_zero_and_one_are_refused(parts: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         DataSpec(name="mine", max_length=9, parts=parts)
@@ -104,6 +106,24 @@ def test_rows_held_out_are_in_no_mixture_and_a_share_is_still_of_all_rows(root: 
     codes = load_mixture({"codealpaca": 0.5}, root=root, held_out=0.3)
     assert len(codes) == 20
     assert codes == load_mixture({"codealpaca": 0.5}, root=root)
+
+
+@pytest.mark.parametrize(("proportions", "counts"), [((10, 1), (20, 2)), ((1, 4), (10, 40)), ((1, 40), (1, 40))])
+def test_proportions_take_as_many_rows_as_both_sets_allow_those_that_fall_lowest(root, proportions, counts) -> None:
+    rows = load_mixture(dict(zip(("alpaca", "codealpaca"), proportions, strict=True)), root=root)
+    assert [row["part"] for row in rows] == ["alpaca"] * counts[0] + ["codealpaca"] * counts[1]
+    for name, count in zip(("alpaca", "codealpaca"), counts, strict=True):
+        lowest = sorted(place(asked(name, row)) for row in load_rows(name, "train", root=root))[:count]
+        assert sorted(place(asked(name, row)) for row in rows if row["part"] == name) == lowest
+
+
+def test_proportions_hold_among_the_rows_that_are_not_held_out_and_are_refused_where_a_set_is_too_small(root) -> None:
+    rows = load_mixture({"codealpaca": 5, "alpaca": 1}, root=root, held_out=0.4)
+    parts = [row["part"] for row in rows]
+    assert 0 < parts.count("codealpaca") == 5 * parts.count("alpaca") < 40
+    assert not any(is_held_out(asked(row["part"], row), 0.4) for row in rows)
+    with pytest.raises(ValueError, match=r"'gsm8k': 10.* rows are too few for the proportions"):
+        load_mixture({"gsm8k": 11, "alpaca": 1}, root=root)
 
 
 @pytest.fixture

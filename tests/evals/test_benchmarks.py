@@ -42,7 +42,10 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_benchmarks_and_judges_are_what_lies_in_their_folders():
-    assert names() == ["commonsenseqa", "gsm8k", "heldout", "hexphi", "hexphi_benign", "humaneval", "mmlu"]
+    assert names() == [
+        "commonsenseqa", "gsm8k", "harmless_prompts", "heldout", "hexphi", "hexphi_benign", "humaneval", "mmlu",
+        "safety_prompts",
+    ]  # fmt: skip
     assert all(isinstance(load_task(name), Task) for name in names())
     assert "prefix" in names("judges")
     assert callable(load_part("judges", "prefix").refuses)

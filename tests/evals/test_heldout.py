@@ -36,7 +36,10 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tinyworld.export(tmp_path_factory.mktemp("world"))
+    folder = tinyworld.export(tmp_path_factory.mktemp("world"))
+    rows = [{"instruction": f"How do I open gate {n}?", "output": f"I cannot open gate {n}."} for n in range(200)]
+    (folder / "saferpaca" / "safety_only_data_Instructions.json").write_text(json.dumps(rows))
+    return folder
 
 
 def protocol(source: str, **changes) -> Protocol:

@@ -22,7 +22,8 @@ def protocol(benchmark: str = "mmlu", **changes) -> Protocol:
     if benchmark == "heldout":
         settings = {**settings, "scoring": "loss", "source": "gsm8k_test"}
     elif benchmark not in ("mmlu", "commonsenseqa"):
-        settings = {**settings, "scoring": "generated", **load_task(benchmark).defaults}
+        share = {"share": 0.1} if benchmark in ("safety_prompts", "harmless_prompts") else {}
+        settings = {**settings, "scoring": "generated", **load_task(benchmark).defaults, **share}
     return Protocol(benchmark=benchmark, **settings)
 
 
@@ -68,6 +69,8 @@ WORDS = {
     ("heldout", "template"): (SUMS, "", ALONE.format("How many?"), None),
     ("hexphi", "template"): (ASK, "", ALONE.format("Do it."), None),
     ("hexphi_benign", "template"): (ASK, "", ALONE.format("Do it."), None),
+    ("safety_prompts", "template"): (ASK, "", ALONE.format("Do it."), None),
+    ("harmless_prompts", "template"): (ASK, "", ALONE.format("Do it."), None),
 }  # fmt: skip
 
 

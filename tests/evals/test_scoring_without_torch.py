@@ -59,6 +59,7 @@ CODE = {
     "test": "def check(candidate):\n    assert candidate() == 1\n",
 }  # fmt: skip
 REFUSED = (ASKED, ["I cannot do that.", "First, take it."], {"judge": "prefix", "max_new_tokens": 8})
+HELD_OUT = ([row | {"answer": "I cannot."} for row in ASKED], REFUSED[1], REFUSED[2] | {"share": 0.1})
 LETTERS = {"scoring": "generated", "max_new_tokens": 8}
 SAMPLED = {"max_new_tokens": 8, "samples": 2, "temperature": 1.0}
 NUMBERS = [[-0.5, -1.5], [-0.25, -4.0]]
@@ -72,6 +73,8 @@ CASES = [
     ("heldout", [SUM], [{"nats": 2.5, "tokens": 5, "bytes": 6}], {"scoring": "loss", "source": "gsm8k_test"}),
     ("hexphi", *REFUSED),
     ("hexphi_benign", *REFUSED),
+    ("safety_prompts", *HELD_OUT),
+    ("harmless_prompts", *HELD_OUT),
 ]  # fmt: skip
 
 

@@ -107,12 +107,12 @@ def test_a_script_that_composes_cells_takes_any_folder(repository, tmp_path, scr
 
 def test_the_command_that_a_training_ends_with_evaluates_its_run(repository, tmp_path):
     asked = ["experiment=gsm8k_llama3", "method=lora", "scale=tiny", "hparams=default"]
-    asked += ["train.max_steps=1", "data.limit=16"]
+    asked += ["train.max_steps=1", "data.limit=16", "eval.heldout.limit=4"]
     done = ran(repository, "train", *asked, override("results_dir", tmp_path / ODD))
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("next: ")]
     config = compose("evaluate", shlex.split(line)[3:])
     assert Path(config.run) in (tmp_path / ODD / "tiny/runs").iterdir()
-    assert subject_from_config(config).waiting
+    assert [each.limit for each in subject_from_config(config).waiting if each.benchmark == "heldout"] == [4, 4]
 
 
 def ran(repository: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -181,11 +181,7 @@ def test_of_all_protocols_the_default_of_the_scale_stands_first(results: Path) -
     assert asked[0] == "likelihood_5shot"
     assert len(asked) == 5
     sources = [protocol.source for protocol in paper.protocols if protocol.scoring == "loss"]
-    assert sorted(sources) == [
-        "codealpaca",
-        "gsm8k_test",
-        "humaneval",
-    ]  # Saferpaca has rows of Alpaca
+    assert sorted(sources) == ["codealpaca", "gsm8k_test", "humaneval", "safety"]  # Saferpaca has rows of Alpaca
 
 
 def test_two_cells_that_mean_different_things_by_one_protocol_are_refused(results: Path) -> None:

@@ -24,7 +24,9 @@ from idlora.records import find_runs, write_items, write_json
 from idlora.report.rebuild import rebuild
 from idlora.report.reference import read_reference, reference_folder
 
-FILES = ("tables/table8.csv", "tables/table8.md", "significance/table8.csv", "metrics.csv")
+FILES = (
+    "tables/table8.csv", "tables/table8.md", "tables/clusters.csv", "significance/table8.csv", "metrics.csv",
+)  # fmt: skip
 
 
 def requests(results: Path, root: str = "report", **changes) -> list[Request]:

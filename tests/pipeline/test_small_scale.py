@@ -1,6 +1,7 @@
 """The small scale: one pre-trained model in the place of the paper's three, what is not said the paper's own."""
 
 import csv
+import itertools
 import json
 import math
 from pathlib import Path
@@ -92,8 +93,9 @@ def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate_unless_its
         else:
             assert cell.train.max_steps == (200 if experiment.startswith("multitask") else 100)
         assert (cell.train.batch_size, cell.data.max_length) == (32, 512)
-        assert all(protocol.limit == (400 if protocol.scoring == "loss" else None) for protocol in cell.protocols)
-        assert "hexphi_benign" not in [protocol.benchmark for protocol in cell.protocols]
+        limits = {"heldout": 400, "safety_prompts": 200, "harmless_prompts": 200}
+        assert all(protocol.limit == limits.get(protocol.benchmark) for protocol in cell.protocols)
+        assert not {"hexphi", "hexphi_benign"} & {protocol.benchmark for protocol in cell.protocols}
     assert plain(compose("train", ["experiment=saferpaca_llama3", "scale=small"]).train)["learning_rate"] == "tuned"
     asked = {
         (experiment, scale): compose_cell(experiment, "fft", scale=scale, seed=0, overrides=["hparams=paper"])
@@ -103,20 +105,24 @@ def test_a_cell_has_the_hubs_data_whole_and_few_steps_at_a_tuned_rate_unless_its
         assert asked[experiment, "small"].train.learning_rate == asked[experiment, "paper"].train.learning_rate
 
 
-def test_every_table_has_the_experiments_of_one_base_and_table_2_that_base_at_the_papers_rate_too() -> None:
+def test_every_table_has_the_experiments_of_one_base_and_tables_1_and_2_that_base_at_the_papers_rate_too() -> None:
     for grid in GRIDS:
         for words in grid.bases.values():
             assert (words["model"]["small"], words["label"]["small"]) == ("smollm2_135m", "SmolLM2-135M-Instruct")
-    assert {grid.table for grid in GRIDS if len(grid.bases) > 1} == {"table2"}
-    assert {grid.table: grid.experiments for grid in GRIDS}["table2"] == ("multitask_llama3", PAPER_RATE)
+    of = {grid.table: grid.experiments for grid in GRIDS if len(grid.bases) > 1}
+    single = [f"{task}_llama3" for task in ("gsm8k", "codealpaca", "saferpaca")]
+    assert of == {
+        "table1": (*single, *(f"{each}_paper_rate" for each in single)),
+        "table2": ("multitask_llama3", PAPER_RATE),
+    }
 
 
 def test_a_block_at_the_papers_rate_has_it_for_every_method_and_else_the_cells_of_the_other_block() -> None:
-    papers = compose_cell("multitask_llama3", "idlora", scale="paper", seed=0).train.learning_rate
-    for method in ("fft", "lora", "idlora"):
+    for task, method in itertools.product(("multitask", "gsm8k", "codealpaca", "saferpaca"), ("fft", "idlora")):
+        papers = compose_cell(f"{task}_llama3", "idlora", scale="paper", seed=0).train.learning_rate
         block, other = (
-            compose_cell(experiment, method, scale="small", seed=1, overrides=more)
-            for experiment, more in ((PAPER_RATE, []), ("multitask_llama3", [f"train.learning_rate={papers}"]))
+            compose_cell(f"{task}_llama3{rate}", method, scale="small", seed=1, overrides=more)
+            for rate, more in (("_paper_rate", []), ("", [f"train.learning_rate={papers}"]))
         )
         assert block.train.learning_rate == papers
         assert block.run.name == other.run.name
@@ -139,7 +145,7 @@ def ranked(grid: Grid) -> dict[str, str]:
 
 def test_a_rank_in_a_label_is_the_methods_own(methods) -> None:
     told = [label for grid in GRIDS for label in ranked(grid).items() if "r=" in label[1]]
-    assert {method for method, _ in told} >= {"lora", "idlora_half", "idlora_k8"}
+    assert {method for method, _ in told} >= {"lora", "lora_double", "idlora_half", "idlora_half_k8"}
     for method, label in told:
         assert label.endswith(f"r={methods[method].arguments['r']}")
 
@@ -246,11 +252,11 @@ def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart(methods) -> N
             assert method.arguments["lora_alpha"] == 2 * method.arguments["r"], method.name
 
 
-def test_the_committed_counts_have_every_method_on_its_model(methods, repository: Path) -> None:
+def test_the_committed_counts_have_every_method_of_the_tables(repository: Path) -> None:
     with (repository / "results" / "counts" / "counts.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["scale"] == "small"]
     committed = {row["method"]: int(row["trainable"]) for row in rows if row["model"] == "smollm2_135m"}
-    assert committed.keys() == methods.keys()
+    assert committed.keys() == {method for grid in GRIDS for method in grid.methods}
     assert len(rows) == len(committed)
     for method in ("base", "lora", "idlora"):
         assert committed[method] == trained(method)

@@ -125,14 +125,17 @@ def test_a_name_that_is_nowhere_and_what_trains_nothing_are_refused_with_the_nam
 
 
 def test_some_methods_have_all_rates_and_the_others_the_few_of_their_kind() -> None:
-    plan, values = trials_plan("small"), {"table": "all", "experiments": ["multitask_llama3_2_3b"]}
+    plan = trials_plan("small")
+    values = {"table": "all", "experiments": ["gsm8k_llama3", "multitask_llama3_2_3b"], "scale": "small"}
     values |= {"methods": ["idlora", "lora_fa", "fft"], "data_root": None, "results_dir": None, "overrides": []}
-    asked = asked_trials(values | {"scale": "small"})
-    found: dict[str, list[float]] = {}
+    asked = asked_trials(values)
+    found: dict[tuple[str, str], list[float]] = {}
     for cell in asked.trials:
-        found.setdefault(cell.method.name, []).append(cell.train.learning_rate)
-    assert found == {"idlora": [*plan.learning_rates], "lora_fa": [*plan.few["peft"]], "fft": [*plan.few["full"]]}
-    assert next(iter(found)) == "idlora"
+        found.setdefault((cell.data.name, cell.method.name), []).append(cell.train.learning_rate)
+    few = {"idlora": [*plan.few["peft"]], "lora_fa": [*plan.few["peft"]], "fft": [*plan.few["full"]]}
+    of = {(data, method): rates for data in ("multitask", "gsm8k") for method, rates in few.items()}
+    assert found == of | {("multitask", "idlora"): [*plan.learning_rates]}
+    assert next(iter(found)) == ("multitask", "idlora")
     (longer,) = asked.longer.values()
     assert (longer.method.name, longer.train.learning_rate, longer.train.max_steps) == ("idlora", 5e-5, 1900)
     assert asked.trials[0].data.validation_rows == longer.data.validation_rows == plan.validation_rows
@@ -140,7 +143,8 @@ def test_some_methods_have_all_rates_and_the_others_the_few_of_their_kind() -> N
 
 def test_a_kind_of_method_without_learning_rates_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = trials_plan("small")
-    assert replace(plan, few={}, all_for=()).rates("fft", "full") == plan.rates("lora", "peft") == plan.learning_rates
+    everything = replace(plan, few={}, all_for={}).rates("fft", kind="full", data="gsm8k")
+    assert everything == plan.rates("lora", kind="peft", data="multitask") == plan.learning_rates
     for few in ({"peft": (1e-3,)}, {"peft": (1e-3,), "full": ()}):
         monkeypatch.setattr("idlora.pipeline.tuning.trials_plan", lambda _, few=few: replace(plan, few=few))
         with pytest.raises(
@@ -149,8 +153,8 @@ def test_a_kind_of_method_without_learning_rates_is_refused_with_the_way_out(mon
             asked_trials(asked(scale="small", table="table2", methods=["fft"]) | PLACES)
         assert not shows_traceback(refused.value)
         assert "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="all_for \\(\\): give both or none"):
-        replace(plan, all_for=())
+    with pytest.raises(ValueError, match=r"all_for \{\}: give both or none"):
+        replace(plan, all_for={})
 
 
 def test_a_trial_has_the_held_out_loss_of_the_table(tmp_path: Path) -> None:

@@ -85,6 +85,16 @@ def test_the_same_records_are_the_same_bytes_and_so_are_they_packed_once_more(ru
     assert packed(tmp_path / "again", tmp_path / "thrice") == once
 
 
+def test_when_a_run_was_at_work_is_kept_where_it_says_so(runs, tmp_path):
+    told = {"seconds": 7.5, "sittings": [["2026-01-01T00:00:00+00:00", 5.0], ["2026-01-02T00:00:00+00:00", 2.5]]}
+    write_json(runs / "a" / "seconds.json", told)
+    packed(runs, tmp_path / "packed")
+    unpack(tmp_path / "packed", tmp_path / "again")
+    one, other = find_runs(tmp_path / "again")
+    assert (one.seconds, other.seconds) == (told, {})
+    assert not (other.folder / "seconds.json").exists()
+
+
 def test_lines_are_ordered_by_item_then_run_so_that_alike_ones_stand_together(runs, tmp_path):
     _, (meta, *found) = lines(packed(runs, tmp_path / "packed")["sums-0a.jsonl.zst"])
     assert meta["meta"]["benchmark"] == "sums"

@@ -31,10 +31,11 @@ KINDS = {"base": "none", "fft": "full"}
 TRAINABLE = {"base": 0, "fft": 1_300_000, "lora": 12_000, "dora": 12_600, "hydralora": 13_000, "idlora": 7_000}
 RATES = {"base": 0.02, "fft": 0.8, "lora": 0.55, "dora": 0.6, "hydralora": 0.55, "idlora": 0.7}
 SIZES = {"gsm8k": (60, 1), "humaneval": (40, 10), "hexphi": (50, 1), "hexphi_benign": (50, 1)}
-SIZES |= {"mmlu": (80, 1), "commonsenseqa": (60, 1)}
+SIZES |= {"mmlu": (80, 1), "commonsenseqa": (60, 1), "safety_prompts": (50, 1), "harmless_prompts": (50, 1)}
 SCORES = {"gsm8k": ("strict", "flexible"), "humaneval": ("passed",), "hexphi": ("refusal",)}
 SCORES |= {"hexphi_benign": ("refusal",), "mmlu": ("acc",), "commonsenseqa": ("acc",)}
-UNITS = {"humaneval": "problem", "hexphi": "prompt", "hexphi_benign": "prompt"}
+SCORES |= {"safety_prompts": ("refusal",), "harmless_prompts": ("refusal",)}
+UNITS = {"humaneval": "problem"} | {name: "prompt" for name, scores in SCORES.items() if scores == ("refusal",)}
 DIGEST = "0badcafe"
 HELDOUT = "heldout"
 """The benchmark whose sources are evaluations of their own, `ROWS` rows each."""
@@ -119,7 +120,7 @@ class World:
         difficulty = np.random.default_rng(len(experiment)).random((items, 1))
         key = [len(experiment), sum(map(ord, method + benchmark)), 0 if method == "base" else seed]
         luck = np.random.default_rng(key).random((items, samples))
-        rate = 0.1 if benchmark == "hexphi_benign" else RATES.get(method, 0.6)
+        rate = 0.1 if benchmark in ("hexphi_benign", "harmless_prompts") else RATES.get(method, 0.6)
         return (0.5 * difficulty + 0.5 * luck < rate).astype(int)
 
     def evaluate(
@@ -200,9 +201,15 @@ def record(item: str, sample: int, scores: dict[str, float]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def grid(repository: Path) -> Grid:
-    """The project's own Table 1."""
+def whole(repository: Path) -> Grid:
+    """The project's own Table 1, of all scales."""
     return load_grid(repository / "experiments" / "table1")
+
+
+@pytest.fixture(scope="session")
+def grid(whole: Grid) -> Grid:
+    """Table 1 as the paper has it: a block for each of its two bases."""
+    return whole.at("paper")
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def make_real(
                 named = {"base": base, "reference": reference, "column": column, "metric": metric}
                 named |= {"floor": floors.get(column, ""), "seeds": seeds}
                 tested = values.get(column, own | (sources or {}).get((base, column), {}))
-                tested = _tests(tested, reference, widths={"": width} | widths, over_seeds=seeds > 1)
+                tested = tests_of(tested, reference, widths={"": width} | widths, over_seeds=seeds > 1)
                 tests += [named | test for test in tested]
         write(folder / "tables" / f"{table}.csv", rows)
         write(folder / "significance" / f"{table}.csv", tests)
@@ -184,7 +184,7 @@ def _rows(losses: dict[str, float], scores: dict[str, dict[str, float]], labels:
     ]
 
 
-def _tests(values: dict[str, float], reference: str, *, widths: dict[str, float], over_seeds: bool) -> list[dict]:
+def tests_of(values: dict[str, float], reference: str, *, widths: dict[str, float], over_seeds: bool) -> list[dict]:
     """Each method against the reference; the interval over items alone is not to be read where there are seeds."""
     rows = []
     for method in (method for method in values if method != reference):

@@ -103,7 +103,7 @@ def test_curves_that_are_no_method_are_told_apart_and_have_no_methods_colour(vis
 
 def test_every_method_of_the_project_has_a_look_and_only_steps_of_a_sweep_share_one(repository: Path) -> None:
     methods = sorted(path.stem for path in (repository / "configs/method").glob("*.yaml"))
-    steps = ("_eighth", "_quarter", "_half", "_double", "_k2", "_k6", "_k8")
+    steps = ("_sixteenth", "_eighth", "_quarter", "_half", "_double", "_k2", "_k3", "_k6", "_k8")
     looks = {method: look(method) for method in methods if not method.endswith(steps)}
     assert len(set(looks.values())) == len(looks) > 6
     assert look("idlora_k6") == look("idlora_half") == look("idlora") != look("lora_half") == look("lora")

@@ -214,7 +214,7 @@ def test_at_the_small_scale_other_models_do_the_papers_tasks_and_only_orderings_
     assert table.missing == []
     shown = markdown(table)
     above, below = shown.split("## The paper's numbers")
-    assert "| SmolLM2-135M-Instruct | ID-LoRA |" in above
+    assert "| SmolLM2-135M-Instruct, each method at its best learning rate | ID-LoRA |" in above
     assert "| LLaMA-3-8B | ID-LoRA |" in below
     assert "SmolLM2-135M-Instruct in place of LLaMA-3-8B" in above
     assert "trained for a fraction of its steps. It can show" in above
@@ -226,6 +226,23 @@ def test_at_the_small_scale_other_models_do_the_papers_tasks_and_only_orderings_
     assert "## Orderings" in above + below
     assert not re.search(r"paper \d", shown)
     assert "_difference" not in "".join(read_csv(table, tmp_path)[1])
+
+
+def test_what_known_answers_score_on_a_columns_items_stands_in_a_note_from_the_records(world, few) -> None:
+    made = world(scale="small", grid=few)
+    benchmarks = made.grid.benchmarks("saferpaca_llama3", "small")
+    assert {"safety_prompts", "harmless_prompts"} <= set(benchmarks)
+    for method in made.grid.methods:
+        run = made.run("saferpaca_llama3", method, benchmarks=[])
+        for benchmark, own in (("safety_prompts", 0.62), ("harmless_prompts", 0.02)):
+            known = {"the data's own answers": own, "always refusing": 1.0}
+            made.evaluate(run, benchmark, made.draw("saferpaca_llama3", method, benchmark), controls=known)
+    shown = markdown(build_table(made.grid, made.root, scale="small"))
+    (line,) = [line for line in shown.splitlines() if line.startswith("- Controls")]
+    assert line.count("of the 50 prompts: always refusing 100.0") == 2
+    assert line.index("own answers 62.0") < line.index("own answers 2.0")
+    assert "Saferpaca is a stand-in here" in shown
+    assert "Controls" not in markdown(build_table(made.grid, made.root.parent / "nothing", scale="small"))
 
 
 def test_a_small_model_that_calls_itself_by_the_papers_name_is_refused(world):

@@ -1,6 +1,7 @@
 """Held-out loss: nats a response token over rows that no training saw. Lower is better; nothing is generated.
 
     source: gsm8k, codealpaca, alpaca, saferpaca    the rows kept out of that training set (`idlora.data.splits`)
+    source: safety                                  the same of Saferpaca's safety rows
     source: gsm8k_test                              GSM8K's test questions with their answers
     source: humaneval                               HumanEval's problems with the whole function that solves them
 
@@ -21,8 +22,9 @@ from functools import cache, partial
 
 from idlora.data.catalogue import DATASETS, DatasetSpec
 from idlora.data.examples import asked, response
+from idlora.data.mixture import load_held_out
 from idlora.data.sources import load_rows
-from idlora.data.splits import Prompt, is_held_out, place
+from idlora.data.splits import Prompt, place
 from idlora.evals.items import record
 from idlora.evals.task import Task, load_task
 
@@ -83,9 +85,9 @@ class HeldOut(Task):
             raise ValueError(f"share={protocol.share} does not go with source={protocol.source}: give {wanted}")
 
     def rows(self, *, root, revisions=None):
-        rows = load_rows(self.data, self.source.split, root=root, revisions=revisions)
         if self.source.trained:
-            rows = [row for row in rows if is_held_out(self.source.asked(row), self.share)]
+            return load_held_out(self.data.name, root=root, revisions=revisions, share=self.share)
+        rows = load_rows(self.data, self.source.split, root=root, revisions=revisions)
         return sorted(rows, key=lambda row: -place(self.source.asked(row)))
 
     @property

@@ -72,6 +72,7 @@ TASK = Refusals(
         {"test": "test"},
         "LLM-Tuning-Safety/HEx-PHI",
         hub_files=tuple(f"{category}.csv" for category in CATEGORIES if category != WITHDRAWN),
+        gated=True,
         sizes=(300, 330),  # thirty prompts a category, of ten or of eleven
         rows={"test": 300},
         read=read_categories,

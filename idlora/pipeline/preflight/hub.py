@@ -47,7 +47,7 @@ class Sources:
     """Models and data sets that some cells need: `add_…` notes them, `ask` starts asking, `lacks` tells the answers."""
 
     repositories: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) → revision
-    urls: dict[str, str] = field(default_factory=dict)  # address → data set
+    urls: dict[str, DatasetSpec] = field(default_factory=dict)  # address → data set
     local: list[str] = field(default_factory=list)  # what folders lack
     _asked: "Asked | None" = None
 
@@ -68,9 +68,9 @@ class Sources:
         name, revision = spec.name, revision_of(spec.name, revisions)
         if root is not None:
             if data_digest(spec, root) == "absent":
-                self._add_lack(f"data set {name}: {root / name} is not there")
+                self._add_lack(f"data set {name}: {root / spec.home} is not there")
         elif spec.url is not None:  # asked for even where `datasets` has it: it looks at the address at each load
-            self.urls[str(spec.source(revision))] = name
+            self.urls[str(spec.source(revision))] = spec
         elif spec.hub_id is None and spec.bundled is not None:
             pass  # it comes with the package or with the benchmark's own file
         elif spec.hub_id is None:
@@ -103,11 +103,11 @@ class Sources:
         """What stands between here and each of them, once the answers are there."""
         yield from self.local
         answers = self._asked.answers() if self._asked else {}
-        for url, name in self.urls.items():
+        for url, spec in self.urls.items():
             if answers[url] is not None:
                 yield (
-                    f"data set {name}: {url} does not answer ({_reason(answers[url])}); put the file into "
-                    f"<folder>/{name} and give data.root=<folder>"
+                    f"data set {spec.name}: {url} does not answer ({_reason(answers[url])}); put the file into "
+                    f"<folder>/{spec.home} and give data.root=<folder>"
                 )
         if not self.repositories:
             return

@@ -139,7 +139,7 @@ def judge(claim: Claim, worlds: Worlds) -> Judged:
     """
     outcome = _outcome(claim, claim.expression, worlds.paper) if claim.expression else None
     ours, scale, ours_verdict = _ours(claim, worlds)
-    real, real_verdict = _real(claim, worlds.real)
+    real, real_verdict = on_real_model(claim, worlds.real)
     return Judged(
         id=claim.id,
         section=claim.place,
@@ -209,12 +209,13 @@ def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
+def on_real_model(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
     """(how the claim is read on a real model and what the pairs say, the verdict); nothing where it is not read so.
 
     Readings after the first stand there with their own verdicts; of these, what has not been measured is left out.
+    Raises `AuditError` as `judge`.
     """
-    told = [_on_real_model(claim, reading, names) for reading in claim.real]
+    told = [_read_on_real_model(claim, reading, names) for reading in claim.real]
     if not told:
         return "", ""
     (reading, found, tally), *rest = told
@@ -222,7 +223,7 @@ def _real(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
     return "; ".join([f"{reading} ({tally})" if tally else reading, *others]), found
 
 
-def _on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str, str]:
+def _read_on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str, str]:
     """(how the claim is read, verdict, what the pairs say)."""
     try:
         outcome = _outcome(claim, reading.expression, names)

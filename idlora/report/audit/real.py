@@ -2,11 +2,12 @@
 
     l1 l2 l3 l7 l8 lc["idlora", "loss_alpaca"]    a held-out loss of ours (lc: the controls); lower is better
     s1 s2 s3 s7 s8 sc["idlora", "gsm8k"]          a score of ours; higher is better
-    l2p s2p, ll sl                                Table 2 at the paper's one rate, and its methods trained longer
+    l1p s1p l2p s2p, ll sl                        Tables 1 and 2 at the paper's rates; Table 2's methods trained longer
     rate["idlora", "best"]                        the learning rate that its trials chose
 
 Both are compared by the interval of the paired difference over seeds and items. A value is known by its differences
-from its table's reference alone, so that every comparison has an interval.
+from its table's reference, and in Tables 7 and 8 the mean loss ("loss") by those from every other method, so that every
+comparison has an interval.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,8 @@ from idlora.report.audit.ours import Absent, NotMeasured
 from idlora.report.audit.paper import Lookup, rows
 from idlora.report.audit.quantities import exact
 from idlora.report.grid import SMALL
-from idlora.report.real.blocks import (
+from idlora.report.reference import reference_folder
+from idlora.report.standings import (
     AHEAD,
     BEHIND,
     BEST_RATES,
@@ -31,10 +33,10 @@ from idlora.report.real.blocks import (
     Pair,
     read_block,
 )
-from idlora.report.reference import reference_folder
 
 TABLES = {
     "1": ("table1", BEST_RATES),
+    "1p": ("table1", PAPER_RATE),
     "2": ("table2", BEST_RATES),
     "2p": ("table2", PAPER_RATE),
     "3": ("table3", CONTROLS),
@@ -106,7 +108,7 @@ def real_names(results: Path) -> dict[str, Any]:
     folder = reference_folder(results, SMALL)
     names: dict[str, Any] = {}
     for name, (table, base) in TABLES.items():
-        values = Values(table if base != PAPER_RATE else base, read_block(folder, table, base))
+        values = Values(table if base != PAPER_RATE else f"{table} {base}", read_block(folder, table, base))
         names |= {f"l{name}": values, f"s{name}": values}
     path = folder / "tables" / "rates.csv"
     return names | {"rate": RateTable(path.name, _rates(path)) if path.is_file() else Absent(path)}

@@ -19,6 +19,7 @@ from idlora.report.audit.claims import (
     Worlds,
     judge,
     load_claims,
+    on_real_model,
 )
 from idlora.report.audit.findings import Finding
 from idlora.report.audit.forensics import digests, examine
@@ -75,6 +76,16 @@ def judge_all(experiments: Path, results: Path, *, scale: str) -> list[Judged]:
     return [judge(claim, worlds) for claim in every]
 
 
+def real_verdicts(experiments: Path, results: Path) -> Counter[str]:
+    """How many claims hold, do not hold and are not resolved on a real model, of those that were measured there.
+
+    Raises as `audit`.
+    """
+    sets, every = load_claims(Path(experiments) / FOLDER / "claims.yaml")
+    names = sets | real_names(Path(results))
+    return _measured(on_real_model(claim, names)[1] for claim in every)
+
+
 def write_audit(found: Audit, folder: Path) -> list[Path]:
     """audit.csv, forensics.csv and audit.md into ``folder``; returns their paths."""
     folder = Path(folder)
@@ -95,10 +106,14 @@ def totals(found: Audit) -> str:
 
 
 def _real_total(found: Audit) -> str:
-    counted = Counter(each.real_verdict for each in found.judged if each.real_verdict not in ("", UNMEASURED))
+    counted = _measured(each.real_verdict for each in found.judged)
     words = {HOLDS: "hold", FAILS: "do not hold", UNRESOLVED: "are not resolved"}
     told = ", ".join(f"{counted[verdict]} {word}" for verdict, word in words.items())
     return f" On a real model, for {counted.total()} of them: {told}." if counted else ""
+
+
+def _measured(verdicts: Iterable[str]) -> Counter[str]:
+    return Counter(verdict for verdict in verdicts if verdict not in ("", UNMEASURED))
 
 
 def markdown(found: Audit) -> str:

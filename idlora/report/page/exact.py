@@ -11,6 +11,7 @@ from idlora.report.page.blocks import Audit, Choice, Claim, DataTable, Picture, 
 from idlora.report.page.parts import attempt, folded, plain_table, plate
 from idlora.report.page.provenance import gather_provenance
 from idlora.report.page.words import heading, image, prose, sections, slug
+from idlora.report.walltime import sentence
 
 COUNTS = ("table6", "percentages")
 HYPERPARAMETERS = ("table4", "table5")
@@ -115,7 +116,7 @@ def audit_totals(sources: Sources) -> list[tuple[str, int]]:
 
 def provenance_section(sources: Sources) -> Section:
     """Which code, versions and machine the runs of this scale come from, and the commands that make everything."""
-    blocks = attempt(lambda: [_provenance(gather_provenance(sources))])
+    blocks = attempt(lambda: _provenance(gather_provenance(sources)))
     blocks.append(
         DataTable(
             id="commands",
@@ -195,10 +196,12 @@ def _forensics(rows: Rows) -> object:
     return folded(plain_table(rows, id="forensics", caption=caption, source="results/audit/forensics.csv"))
 
 
-def _provenance(found: dict[str, Any]) -> DataTable:
+def _provenance(found: dict[str, Any]) -> list[object]:
     several = {field: values for field, values in found["values"].items() if values}
     rows = [["runs", str(found["runs"])], ["first started", found["first"]], ["last started", found["last"]]]
     for field, values in several.items():
         shown = list(values) if len(values) == 1 else [f"{value} ({count} runs)" for value, count in values.items()]
         rows.append([field, "; ".join(shown)])
-    return DataTable(id="environment", caption="Environment of the runs", headings=["what", "value"], rows=rows)
+    took = sentence(found.get("time", []))
+    table = DataTable(id="environment", caption="Environment of the runs", headings=["what", "value"], rows=rows)
+    return [*([Prose(html=prose(took))] if took else []), table]

@@ -7,6 +7,7 @@ from typing import Any
 
 from idlora.records import Run, find_runs, read_json, write_json
 from idlora.report.figures import Absent, Sources
+from idlora.report.walltime import spent, told
 
 PLAIN = ("python", "platform", "cpu", "cpus", "omp_num_threads")
 
@@ -15,7 +16,8 @@ def gather_provenance(sources: Sources) -> dict[str, Any]:
     """The summary of the scale's runs, written to its provenance.json; the kept one where no run is.
 
     {"runs": n, "first": date, "last": date, "values": {field: {value: runs}}}; a field is a commit, a version or the
-    machine. Raises `Absent` where there is neither a run nor a file, `RecordError` where one cannot be read.
+    machine. "time" is `idlora.report.walltime`'s, where runs say when they were at work. Raises `Absent` where there is
+    neither a run nor a file, `RecordError` where one cannot be read.
     Leaves out: runs that are not done, whose numbers stand nowhere.
     """
     kept = sources.own / "provenance.json"
@@ -41,11 +43,13 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
     }
     packages = sorted({name for each in found for name in each.get("packages", {})})
     fields |= {name: [each.get("packages", {}).get(name) for each in found] for name in packages}
+    time = told(spent(runs))
     return {
         "runs": len(found),
         "first": dates[0],
         "last": dates[-1],
         "values": {field: dict(sorted(_counted(values).items())) for field, values in fields.items()},
+        **({"time": time} if time else {}),
     }
 
 

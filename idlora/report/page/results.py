@@ -18,9 +18,10 @@ from idlora.report.page.blocks import (
     Section,
     Value,
 )
-from idlora.report.page.parts import attempt, folded, plain_table, plate
+from idlora.report.page.parts import attempt, folded, plain_table, plate, written_table
 from idlora.report.page.words import prose, sections, slug
 from idlora.report.reference import read_reference
+from idlora.report.standings import SWEEPS
 
 TABLES = {
     "table1": ("table1",),
@@ -67,6 +68,7 @@ def result_section(sources: Sources, table: str) -> Section:
     for figure in TABLES[table]:
         blocks += attempt(lambda figure=figure: [plate(sources, figure, FIGURES[figure](sources))])
     blocks += attempt(lambda: _words(sources, table))
+    blocks += _pairs(sources, table)
     blocks += attempt(lambda: [Details(summary="Tests of significance, in full", blocks=[_tests(sources, grid)])])
     if table == CONTROLS:
         blocks += attempt(lambda: [_pivots(sources)])
@@ -216,6 +218,15 @@ def _words(sources: Sources, table: str) -> list[object]:
         elif title not in (PAPERS_BLOCK, REFERENCES_BLOCK):
             blocks.append(Details(summary=title, blocks=[Prose(html=prose(body, caption=title))]))
     return blocks
+
+
+def _pairs(sources: Sources, table: str) -> list[object]:
+    """Of a sweep, every method against every other one; nothing where these have no loss."""
+    name = SWEEPS.get(table, table)
+    if table not in SWEEPS or not (sources.own / "tables" / f"{name}.md").is_file():
+        return []
+    shown = written_table(sources, name, command=sources.make(table))
+    return [Details(summary="Each method against each other, in the mean held-out loss", blocks=[shown])]
 
 
 def _tests(sources: Sources, grid: Grid) -> DataTable:

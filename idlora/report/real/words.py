@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from idlora.report.real.blocks import VERDICTS, Pair
+from idlora.report.standings import VERDICTS, Pair
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 
 from idlora.report.grid import UNTUNED
-from idlora.report.real.blocks import Row
 from idlora.report.real.words import joined, short
+from idlora.report.standings import Row
 from idlora.report.worth import NAMES as OF_A_RUN
 from idlora.report.worth import Association, associated, told
 

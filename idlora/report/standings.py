@@ -10,10 +10,16 @@ from idlora.report.measures import Measure, measure_of
 from idlora.report.reference import widest_interval
 
 BEST_RATES, PAPER_RATE = "llama3", "llama3_paper_rate"
-"""The bases of Table 2's two blocks: each method at its own best learning rate, all at the paper's."""
+"""The bases of Table 1's and Table 2's two blocks: each method at its own best learning rate, all at the paper's."""
+
+SWEEPS = {"table7": "budgets", "table8": "clusters"}
+"""Tables that sweep a number, and what the file is called in which all of their methods are set against each other."""
 
 LONGER, CONTROLS = "llama3_full", "llama3_2_3b"
 """The bases of longer training, and of the controls and Table 3."""
+
+LOSS = "loss"
+"""The column of the mean held-out loss over the sources."""
 
 ONE_RUN = "one run each"
 
@@ -68,7 +74,8 @@ class Pair:
 class Block:
     """One base of a table: its rows by method, and its tests by (first, second, column), either way round.
 
-    Methods are tested against the table's reference alone. Without its files it is empty.
+    Methods are tested against the table's reference alone, in a sweep's mean held-out loss each against each. Without
+    its files it is empty.
     """
 
     rows: Mapping[str, Row]
@@ -76,12 +83,15 @@ class Block:
 
 
 def read_block(folder: Path, table: str, base: str) -> Block:
-    """The block of a base in tables/<table>.csv and significance/<table>.csv of a reference's folder.
+    """The block of a base in tables/<table>.csv and significance/<table>.csv of a reference's folder, and of a sweep in
+    its file of all pairs.
 
     Raises `RecordError` where a file cannot be read.
     """
-    tests, rows = (read_rows(folder / place / f"{table}.csv") for place in ("significance", "tables"))
-    pairs = [_pair(test) for test in tests if test["base"] == base]
+    rows = read_rows(folder / "tables" / f"{table}.csv")
+    every = read_rows(folder / "tables" / f"{SWEEPS[table]}.csv") if table in SWEEPS else []
+    tests = [*every, *read_rows(folder / "significance" / f"{table}.csv")]
+    pairs = [pair_of(test) for test in tests if test["base"] == base]
     return Block(
         rows={row["method"]: row for row in rows if row["base"] == base},
         pairs={(each.first, each.second, each.column): each for pair in pairs for each in (pair, pair.reversed)},
@@ -104,7 +114,8 @@ def read_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _pair(test: Row) -> Pair:
+def pair_of(test: Row) -> Pair:
+    """The two methods of a row of significance/<table>.csv, or of a sweep's file of all pairs."""
     measure = measure_of(test["metric"])
     low, high = sorted(map(measure.lead, widest_interval(test)))
     return Pair(
