@@ -102,8 +102,8 @@ class Grid:
     kind of scale, as a base's ``model`` and ``label`` are: a kind that it lacks has no such rows, see `at`. Of a base
     that stands in several blocks, each trained in its way, ``block`` says by kind of scale how, and ``like`` names the
     base whose numbers the paper has. ``notes`` are sentences to print below the table. ``fewer`` maps a base, a
-    benchmark or a method to those of the ``seeds`` that it has where it has not all: the first ones, so that any two
-    cells have some in common, or none.
+    method or a benchmark, or two of them in this order as "<base>/<method>", to those of the ``seeds`` that it has
+    where it has not all: the first ones, so that any two cells have some in common, or none.
     """
 
     table: str
@@ -168,9 +168,14 @@ class Grid:
                     raise GridError(
                         f"of the {benchmark} columns some name a protocol and some do not ({scale}): name every one"
                     )
+        groups = [self.bases, self.methods, dict.fromkeys(column.benchmark for column in self.columns)]
+        pairs = {"/".join(pair) for two in itertools.combinations(groups, 2) for pair in itertools.product(*two)}
         for name, some in self.fewer.items():
-            if name not in {*self.bases, *self.methods, *(column.benchmark for column in self.columns)}:
-                raise GridError(f"fewer names {name!r}, which is no base, method or benchmark of {self.table}")
+            if name not in pairs.union(*groups):
+                raise GridError(
+                    f"fewer names {name!r}, which is no base, method or benchmark of {self.table}, nor two of them as "
+                    "<base>/<method>"
+                )
             if len(some) >= len(self.seeds) or tuple(some) != self.seeds[: len(some)]:
                 raise GridError(
                     f"fewer gives {name} the seeds {list(some)}: name the first of {list(self.seeds)}, not all, or none"
@@ -298,8 +303,9 @@ class Grid:
 
 
 def seeds_left(seeds: tuple[int, ...], fewer: Mapping[str, tuple[int, ...]], *names: str) -> tuple[int, ...]:
-    """Those of the ``seeds`` that what has all these names has."""
-    return tuple(seed for seed in seeds if all(seed in fewer.get(name, seeds) for name in names))
+    """Those of the ``seeds`` that what has all these names, a base's before a method's before a benchmark's, has."""
+    told = [*names, *map("/".join, itertools.combinations(names, 2))]
+    return tuple(seed for seed in seeds if all(seed in fewer.get(name, seeds) for name in told))
 
 
 def load_grid(folder: Path) -> Grid:

@@ -131,8 +131,8 @@ def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
     rows = []
     for base in filled.grid.bases:
         for method in filled.grid.methods:
-            if filled.grid.fewer.get(method) == ():  # told by a note
-                continue
+            if not any(filled.grid.seeds_of(base, method, column.benchmark) for column in filled.columns):
+                continue  # told by a note
             entries = {
                 column.id: _entry(
                     filled,

@@ -136,12 +136,12 @@ def reference_name(table: Table) -> str:
 def _fewer(table: Table) -> str:
     """What has not all seeds, as a sentence for each of them."""
     grid, told = table.grid, ""
+    labels = {method: grid.label(method, table.scale) for method in grid.methods} | table.filled.base_labels
     for name, own in grid.fewer.items():
-        if name in grid.methods:
-            named = grid.label(name, table.scale)
-        else:
-            headings = [table.heading(column) for column in table.columns if column.benchmark == name]
-            named = table.filled.base_labels.get(name) or ", ".join(headings)
+        named = ", ".join(
+            labels.get(part) or ", ".join(table.heading(column) for column in table.columns if column.benchmark == part)
+            for part in name.split("/")
+        )
         has = f"seed{'s' * (len(own) > 1)} {', '.join(map(str, own))} alone" if own else "not run"
         told += f" {named}: {has}{ONE_RUN if len(own) == 1 else ''}."
     return told

@@ -89,6 +89,16 @@ def test_a_value_is_the_mean_over_its_own_seeds_and_a_method_without_any_has_no_
     assert not [key for key in rows if key[1] == "dora"]
 
 
+def test_a_method_may_be_left_out_of_one_block_alone(filled):
+    made, found = filled(**{BLOCK: (0,), f"{BLOCK}/dora": ()})
+    first, second = made.grid.experiments
+    assert {e for e, m, _ in made.grid.cells() if m == "dora"} == {first}
+    assert {e for e, m, _ in made.grid.cells() if m == "lora"} == {first, second}
+    table = lay_out(found)
+    assert [row.base for row in table.rows if row.method == "dora"] == ["llama3"]
+    assert f"{found.base_labels[BLOCK]}, DoRA: not run." in markdown(table)
+
+
 @pytest.mark.parametrize("method", ["idlora", "lora"])
 def test_two_methods_are_compared_on_the_seeds_that_both_have(filled, method):
     def difference(found):
@@ -119,6 +129,7 @@ def test_below_the_table_stands_what_has_fewer_seeds_with_one_seed_and_with_seve
     ("own", "said"),
     [
         ({"qlora": (0,)}, "fewer names 'qlora', which is no base, method or benchmark of table2"),
+        ({"dora/" + BLOCK: ()}, "fewer names 'dora/llama3_paper_rate', .* nor two of them as <base>/<method>"),
         ({"heldout": ()}, "fewer names 'heldout', which is no base"),
         ({"dora": (3,)}, r"fewer gives dora the seeds \[3\]: name the first of \[0, 1, 2\], not all, or none"),
         ({"dora": (1,)}, r"fewer gives dora the seeds \[1\]: name the first"),
