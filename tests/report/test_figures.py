@@ -249,6 +249,16 @@ def test_in_the_page_ids_do_not_depend_on_what_matplotlib_calls_them() -> None:
     assert 'href="#x-1"' in shown
 
 
+def test_in_the_page_the_last_bits_of_a_place_do_not_show() -> None:
+    def document(place: str) -> str:
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"><text x="{place}">1</text></svg>'
+
+    shown = {inline_svg(document(place), name="x", alt="") for place in ("741.993499", "741.993500", "741.993501")}
+    assert len(shown) == 1
+    assert 'x="741.994"' in shown.pop()
+    assert 'x="7.25"' in inline_svg(document("7.25"), name="x", alt="")
+
+
 def test_counts_are_spelled_as_they_are_read() -> None:
     assert [thousands(value) for value in (43_008, 49_020_928, 335_544_320, 1.3e9, 12)] == [
         "43K", "49M", "336M", "1.3B", "12",

@@ -28,6 +28,9 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", P
 
 MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the one that was measured
 
+OFF_MIDWAY = 1.37e-4
+"""Added to a place before it is rounded: many are exact decimals, midway between two that they can be rounded to."""
+
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
@@ -83,7 +86,8 @@ class Plate:
 def inline_svg(document: str, *, name: str, alt: str) -> str:
     """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
 
-    Ids are numbers: matplotlib's are hashes of unrounded places, whose last bits differ from process to process.
+    Ids are numbers: matplotlib's are hashes of unrounded places, whose last bits differ from process to process. Places
+    have three decimals, so that these bits do not show.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -99,6 +103,7 @@ def inline_svg(document: str, *, name: str, alt: str) -> str:
             element.set(XLINK, f"#{ids[element.get(XLINK)[1:]]}")
         for attribute, value in element.attrib.items():
             value = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", value)
+            value = re.sub(r"\d+\.\d{4,}", lambda found: f"{float(found[0]) + OFF_MIDWAY:.3f}", value)
             if attribute == "style":
                 value = re.sub(r"#[0-9a-f]{6}\b", _variable, value)
                 value = re.sub(r"(font:[^;]*?)'[^;]+", r"\1var(--sans)", value)
