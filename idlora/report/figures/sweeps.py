@@ -5,7 +5,7 @@ Ours stand in one band of panels, the paper's in another with its own axes and a
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,16 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from idlora.palette import INK, PANEL, look
+from idlora.palette import PAPER as WHITE
 from idlora.report.figures.sources import Absent, Sources, number
 from idlora.report.figures.style import Plate, thousands, wrapped
 from idlora.report.grid import PAPER, SMALL, Column, Grid, kind_of
 from idlora.report.measures import PERCENT
+from idlora.report.standings import SWEEPS
 
-FAMILIES = {"lora": "LoRA", "idlora": "ID-LoRA"}
+CURVES = {"lora": "LoRA", "idlora": "ID-LoRA", "idlora_half": "ID-LoRA at half the rank"}
 """What is swept; a table's other rows, such as the untuned base, are no part of the figure."""
 
 CLUSTERS = 4
-"""k of the method ``idlora`` itself; its variants idlora_k2 … carry theirs in their names."""
+"""k of ``idlora`` and ``idlora_half`` themselves; their variants idlora_k2 … carry theirs in their names."""
 
 SPAN = 10
 """Percentage points that a vertical axis shows at least: less would magnify what a handful of items decides."""
@@ -46,7 +48,7 @@ class Point:
 @dataclass(frozen=True, kw_only=True)
 class Band:
     """Panels of one source: whose numbers, a panel for each of the ``columns``, which have their headings at ``scale``,
-    and per column's id and method the points in the order of x.
+    and per column's id and curve the points in the order of x.
     """
 
     title: str
@@ -56,8 +58,8 @@ class Band:
     tinted: bool
 
     @property
-    def methods(self) -> list[str]:
-        return list(dict.fromkeys(method for _, method in self.series))
+    def curves(self) -> list[str]:
+        return list(dict.fromkeys(curve for _, curve in self.series))
 
     @property
     def rows(self) -> int:
@@ -80,25 +82,29 @@ def figure4(sources: Sources) -> Plate:
         title="Figure 4: LoRA and ID-LoRA by trainable parameters",
         axis="trainable parameters, counted, on a logarithmic axis with a tick at each budget, in its method's colour",
         note="",
+        pairs=SWEEPS["table7"],
         unit="trainable parameters",
         ticks=_budgets,
     )
 
 
 def clusters(sources: Sources) -> Plate:
-    """Table 8: ID-LoRA with k = 2, 4, 6, 8. Raises `Absent`, `GridError`."""
+    """Table 8: ID-LoRA by k, at half of its rank too where the table has that. Raises `Absent`, `GridError`."""
     return _plate(
         _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters),
         name="table8",
         title="Table 8: ID-LoRA by the number of clusters",
         axis="clusters k",
         note="More clusters also mean a larger router. ",
+        pairs=SWEEPS["table8"],
         unit="clusters k",
         ticks=_steps,
     )
 
 
-def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, note: str, unit: str, ticks: Ticks) -> Plate:
+def _plate(
+    bands: tuple[Band, Band], *, name: str, title: str, axis: str, note: str, pairs: str, unit: str, ticks: Ticks
+) -> Plate:
     ours, paper = bands
     losses = any(each.measure.lower_is_better for each in ours.columns)
     return Plate(
@@ -107,7 +113,8 @@ def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, note: 
         caption=(
             f"Upper panels: {ours.title.removeprefix('Ours · ')}, one for each column. Horizontal: {axis}; "
             f"vertical: percent correct{', or held-out loss, lower is better' if losses else ''}. Bars are 95 % "
-            f"intervals over items (over seeds and items where there are several seeds). {note}The tinted panels are "
+            "intervals over items (over seeds and items where there are several seeds), which is how well these items "
+            f"tell a value; how values differ on the same items, tables/{pairs}.md tells. {note}The tinted panels are "
             "the paper's table on its own axes, which prints no intervals."
         ),
         alt=_alt(ours, unit=unit),
@@ -116,8 +123,8 @@ def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, note: 
     )
 
 
-Locate = Callable[[str, str], float | None]
-"""(base key, method) → x, or None for a row that is no part of the sweep."""
+Locate = Callable[[str, str], tuple[str, float] | None]
+"""(base key, method) → which of `CURVES` and x there, or None for a row that is no part of the sweep."""
 
 
 def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
@@ -156,11 +163,11 @@ def _band(
 ) -> Band:
     series: dict[tuple[str, str], list[Point]] = {}
     for (base, method, column), (value, low, high) in values.items():
-        x, family = locate(base, method), method.split("_")[0]
-        if x is not None and family in FAMILIES:
+        if found := locate(base, method):
+            curve, x = found
             interval = None if low is None or high is None else (low, high)
             point = Point(x=x, value=value, interval=interval)
-            series.setdefault((column, family), []).append(point)
+            series.setdefault((column, curve), []).append(point)
     columns = [each for each in grid.columns_at(scale) if any(column == each.id for column, _ in series)]
     ordered = {key: sorted(points, key=lambda point: point.x) for key, points in series.items()}
     return Band(title=title, columns=columns, scale=scale, series=ordered, tinted=tinted)
@@ -173,26 +180,32 @@ def _paper_labels(grid: Grid) -> str:
 def _counts(sources: Sources) -> Locate:
     """Trainable parameters of our runs, as their table has them."""
     counted = {(row["base"], row["method"]): number(row, "parameters_trainable") for row in sources.table("table7")}
-    return lambda base, method: counted.get((base, method))
+    return _counted(counted)
 
 
 def _paper_counts(sources: Sources) -> Locate:
     """Trainable parameters at the paper's scale: counted from the models' shapes, not read off the paper."""
     rows = sources.rows(sources.results / "counts" / "percentages.csv", command="make table6")
     counted = {(row["base"], row["method"]): number(row, "trainable") for row in rows if row["table"] == "table7"}
-    return lambda base, method: counted.get((base, method))
+    return _counted(counted)
 
 
-def _number_of_clusters(base: str, method: str) -> float | None:
-    if method == "idlora":
-        return CLUSTERS
-    found = re.fullmatch(r"idlora_k(\d+)", method)
-    return float(found[1]) if found else None
+def _counted(counts: Mapping[tuple[str, str], float | None]) -> Locate:
+    def locate(base: str, method: str) -> tuple[str, float] | None:
+        curve, count = method.split("_")[0], counts.get((base, method))
+        return (curve, count) if curve in CURVES and count is not None else None
+
+    return locate
+
+
+def _number_of_clusters(base: str, method: str) -> tuple[str, float] | None:
+    found = re.fullmatch(r"(idlora(?:_half)?)(?:_k(\d+))?", method)
+    return (found[1], float(found[2] or CLUSTERS)) if found else None
 
 
 def _drawing(bands: tuple[Band, Band], *, unit: str, ticks: Ticks) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
-        methods = list(dict.fromkeys(method for band in bands for method in band.methods))
+        curves = list(dict.fromkeys(curve for band in bands for curve in band.curves))
         parts = figure.subfigures(len(bands), 1, hspace=0.01, height_ratios=[band.height for band in bands])
         for part, band in zip(parts, bands, strict=True):
             part.suptitle(band.title, x=0.008, ha="left", fontweight="bold")
@@ -210,24 +223,26 @@ def _drawing(bands: tuple[Band, Band], *, unit: str, ticks: Ticks) -> Callable[[
                 ticks(axes, band)
             for axes in panels[len(band.columns) :]:
                 axes.remove()
-        if len(methods) > 1:
-            handles = [
-                Line2D([], [], color=look(each).colour, marker=look(each).marker, label=FAMILIES[each])
-                for each in methods
-            ]
+        if len(curves) > 1:
+            handles = [Line2D([], [], **_style(each), label=CURVES[each]) for each in curves]
             figure.legend(handles=handles, loc="upper right", ncols=len(handles), borderaxespad=0.2)
 
     return draw
 
 
+def _style(curve: str) -> dict[str, str]:
+    own = look(curve)
+    half = {"linestyle": "--", "markerfacecolor": WHITE} if curve == "idlora_half" else {}
+    return {"color": own.colour, "marker": own.marker, **half}
+
+
 def _panel(axes: Axes, band: Band, column: Column) -> None:
-    for method in band.methods:
-        points = band.series.get((column.id, method), [])
-        colour, marker = look(method).colour, look(method).marker
-        axes.plot([p.x for p in points], [p.value for p in points], color=colour, marker=marker)
+    for curve in band.curves:
+        points = band.series.get((column.id, curve), [])
+        axes.plot([p.x for p in points], [p.value for p in points], **_style(curve))
         for point in points:
             if point.interval:
-                axes.plot([point.x] * 2, point.interval, color=colour, linewidth=0.9, alpha=0.75)
+                axes.plot([point.x] * 2, point.interval, color=look(curve).colour, linewidth=0.9, alpha=0.75)
     axes.margins(x=0.12, y=0.12)
     if column.measure is PERCENT:
         low, high = axes.get_ylim()
@@ -242,9 +257,9 @@ def _steps(axes: Axes, band: Band) -> None:
 def _budgets(axes: Axes, band: Band) -> None:
     """Ticks at the counts of parameters, each in its method's colour. Labels of close neighbours lean apart."""
     colours: dict[float, set[str]] = {}
-    for (_, method), points in band.series.items():
+    for (_, curve), points in band.series.items():
         for point in points:
-            colours.setdefault(point.x, set()).add(look(method).colour)
+            colours.setdefault(point.x, set()).add(look(curve).colour)
     xs = sorted(colours)
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -259,7 +274,7 @@ def _budgets(axes: Axes, band: Band) -> None:
 def _alt(band: Band, *, unit: str) -> str:
     ids = {column.id: column.measure for column in band.columns}
     said = []
-    for (column, method), points in band.series.items():
+    for (column, curve), points in band.series.items():
         first, last = (f"{p.value:.{ids[column].digits}f} at {thousands(p.x)}" for p in (points[0], points[-1]))
-        said.append(f"{FAMILIES[method]} on {column}, {ids[column].unit}: {first} {unit}, {last}")
+        said.append(f"{CURVES[curve]} on {column}, {ids[column].unit}: {first} {unit}, {last}")
     return f"Line charts, {band.title}. " + "; ".join(said) + ". Below, in panels of their own, the paper's numbers."
