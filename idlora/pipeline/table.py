@@ -58,15 +58,22 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def fill(cells: Iterable[Cell], *, folder: Path, workers: int) -> Outcome:
+SHARE = 24e9
+"""Bytes of a GPU's memory for each of several cells of the small scale: what the scale asks of a GPU. Most cells of
+SmolLM2-135M then have their 32 rows in one pass, and on an H200 more of them side by side were no faster."""
+
+
+def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome:
     """Run every cell that is not complete, ``workers`` side by side; a cell that fails is told and the others go on.
 
-    Cells of one run are one: tables share them, and an untuned base serves all its tasks. ``folder`` is the scale's
-    results folder, locked meanwhile, so that two commands never fill at once. An interrupt leaves at once, with the
-    cells at work marked; after any other end, kill -9 too, the same call goes on.
+    None is `as_many_as_fit`. Cells of one run are one: tables share them, and an untuned base serves all its tasks.
+    ``folder`` is the scale's results folder, locked meanwhile, so that two commands never fill at once. An interrupt
+    leaves at once, with the cells at work marked; after any other end, kill -9 too, the same call goes on.
 
     Raises `ConfigError` where another process holds the lock, or ``workers`` is no number of processes.
     """
+    if workers is None:
+        workers = as_many_as_fit()
     if workers < 1:
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
@@ -106,6 +113,15 @@ def distinct(cells: Iterable[Cell]) -> list[Cell]:
         protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
         runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
     return list(runs.values())
+
+
+def as_many_as_fit() -> int:
+    """Cells side by side with a `SHARE` of a GPU each, one at least for every GPU; one where there is none."""
+    if not visible_gpus():
+        return 1
+    from idlora.pipeline.preflight import gpus
+
+    return sum(max(1, int(gpu.memory // SHARE)) for gpu in gpus())
 
 
 def sharers(workers: int, *, waiting: int, gpus: int) -> int:

@@ -10,7 +10,7 @@ from idlora.pipeline.cell import Cell, in_smaller_passes
 from idlora.pipeline.preflight import fitted, fitted_now, kinds_of
 from idlora.pipeline.preflight.machine import estimated_bytes, fitted_to_the_papers, room_on, slow_on_cpu
 from idlora.pipeline.progress import Silent
-from idlora.pipeline.table import on_part_of_a_gpu, sharers
+from idlora.pipeline.table import as_many_as_fit, on_part_of_a_gpu, sharers
 from idlora.training import OutOfMemory
 from idlora.training.batches import Packing
 from idlora.training.launching import Launch
@@ -134,3 +134,12 @@ def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypat
         sharers(workers, waiting=waiting, gpus=gpus) for workers, waiting, gpus in ((4, 9, 1), (4, 1, 1), (3, 9, 2))
     ]
     assert shared == [4, 1, 2]
+
+
+def test_as_many_cells_go_side_by_side_as_have_24_gb_of_a_gpu_each_and_one_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for found, workers in (((), 1), ((gpu(16),), 1), ((gpu(24),), 1), ((gpu(80),), 3), ((gpu(150), gpu(150)), 12)):
+        monkeypatch.setattr("idlora.pipeline.table.visible_gpus", lambda found=found: len(found))
+        monkeypatch.setattr("idlora.pipeline.preflight.gpus", lambda found=found: found)
+        assert as_many_as_fit() == workers
