@@ -8,7 +8,15 @@ from idlora.report.audit.claims import Claim, Judged, Reading, judge, load_claim
 from idlora.report.audit.expressions import ExpressionError, evaluate
 from idlora.report.audit.findings import Finding
 from idlora.report.audit.paper import AuditError
-from idlora.report.audit.run import Audit, audit, judge_all, real_verdicts, totals, write_audit
+from idlora.report.audit.run import (
+    Audit,
+    audit,
+    judge_all,
+    read_on_real_model,
+    real_markdown,
+    totals,
+    write_audit,
+)
 
 __all__ = [
     "Audit",
@@ -23,7 +31,8 @@ __all__ = [
     "judge",
     "judge_all",
     "load_claims",
-    "real_verdicts",
+    "read_on_real_model",
+    "real_markdown",
     "totals",
     "write_audit",
 ]

@@ -15,6 +15,7 @@ from idlora.report.audit.claims import (
     UNMEASURED,
     UNRESOLVED,
     VERDICTS,
+    Claim,
     Judged,
     Worlds,
     judge,
@@ -76,14 +77,20 @@ def judge_all(experiments: Path, results: Path, *, scale: str) -> list[Judged]:
     return [judge(claim, worlds) for claim in every]
 
 
-def real_verdicts(experiments: Path, results: Path) -> Counter[str]:
-    """How many claims hold, do not hold and are not resolved on a real model, of those that were measured there.
-
-    Raises as `audit`.
+def read_on_real_model(experiments: Path, results: Path) -> list[tuple[Claim, str, str]]:
+    """The claims that were measured on a real model, in the order of the file: each with its verdict there, and how it
+    is read and what the pairs say. Raises as `audit`.
     """
     sets, every = load_claims(Path(experiments) / FOLDER / "claims.yaml")
     names = sets | real_names(Path(results))
-    return _measured(on_real_model(claim, names)[1] for claim in every)
+    found = ((claim, *reversed(on_real_model(claim, names))) for claim in every)
+    return [each for each in found if each[1] not in ("", UNMEASURED)]
+
+
+def real_markdown(found: Iterable[tuple[Claim, str, str]]) -> str:
+    """A table of what `read_on_real_model` found."""
+    rows = [[f"“{claim.quote}” ({claim.place})", f"**{verdict}**", reading] for claim, verdict, reading in found]
+    return _prose(["The paper's claim", "Here", "How it is read, and what else"], rows)
 
 
 def write_audit(found: Audit, folder: Path) -> list[Path]:

@@ -2,11 +2,12 @@
 over seeds and items (over items where there is one seed), so each sentence can come out either way.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from idlora.records import read_json, write_text
-from idlora.report.audit import real_verdicts
+from idlora.report.audit import read_on_real_model, real_markdown
 from idlora.report.audit.claims import FAILS, HOLDS, UNRESOLVED
 from idlora.report.grid import SMALL
 from idlora.report.ordering import AT_FLOOR
@@ -40,7 +41,7 @@ def real_sentences(results: Path, experiments: Path) -> list[str]:
 
 
 def write_real(results: Path, experiments: Path) -> Path | None:
-    """Write the sentences, and how long the runs took, into the reference's README.md.
+    """Write the sentences, how long the runs took, and the paper's claims into the reference's README.md.
 
     Returns its path, None where there is nothing to say.
     """
@@ -52,6 +53,8 @@ def write_real(results: Path, experiments: Path) -> Path | None:
     provenance = path.with_name("provenance.json")
     took = sentence(read_json(provenance).get("time", [])) if provenance.is_file() else ""
     parts = ["# ID-LoRA on a real pre-trained model", listed(said), took, pointer]
+    if found := read_on_real_model(experiments, results):
+        parts += ["## The paper's claims, one by one", real_markdown(found)]
     write_text(path, "\n\n".join(filter(None, parts)) + "\n")
     return path
 
@@ -68,13 +71,13 @@ def _worth(real: Real) -> tuple[str, str]:
 
 def _claims(results: Path, experiments: Path) -> tuple[str, str]:
     """How many of the paper's claims the audit finds to hold here, of those that it has a measured reading for."""
-    found = real_verdicts(experiments, results)
+    found = Counter(verdict for _, verdict, _ in read_on_real_model(experiments, results))
     if not found:
         return "The paper's claims", ""
     told = f"{found[HOLDS]} hold, {found[FAILS]} do not and {found[UNRESOLVED]} are not resolved here"
     return "The paper's claims", (
         f"Of the paper's {found.total()} claims that this model can speak to, {told}. How each is read, "
-        "mostly in held-out loss and against LoRA alone, and its verdict stand in `results/audit/audit.md`."
+        "mostly in held-out loss and against LoRA alone, and its verdict stand in `results/reference/small/README.md`."
     )
 
 
