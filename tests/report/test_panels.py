@@ -79,6 +79,13 @@ def test_every_column_of_a_table_has_its_panel(committed: Sources, figures: Draw
         assert all(title.startswith(heading) for title, heading in zip(shown, headings, strict=True)), table
 
 
+def test_every_trained_method_of_a_sweep_is_a_point_of_each_panel(committed: Sources, figures: Drawn) -> None:
+    for table, name in (("table7", "figure4"), ("table8", "table8")):
+        trained = [row["method"] for row in committed.table(table) if row["method"] != UNTUNED]
+        for axes in panels(figures[name][1]):
+            assert sum(len(line.get_xdata()) for line in axes.lines if line.get_marker() != "None") == len(trained)
+
+
 def test_no_text_lies_beyond_a_figures_edge(figures: Drawn) -> None:
     for name, (_, figure) in figures.items():
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
