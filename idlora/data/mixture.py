@@ -49,7 +49,7 @@ def load_held_out(
     name: str, *, root: Path | str | None, revisions: Mapping[str, str] | None = None, share: float
 ) -> list[dict]:
     """Rows of a training set that are kept out where a share of them is: those whose prompts fall highest, the highest
-    first, so that a part from the start is the same of any share. Raises DataError, see `load_rows`.
+    first, so that the first n rows are the same for every share. Raises DataError, see `load_rows`.
     """
     prompt = partial(asked, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)

@@ -194,7 +194,7 @@ def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mappin
 
 def present(data: DatasetSpec, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> bool:
     """Whether a data set can be had as things stand: it is in the folder, or the hub has it for everybody; a gated one
-    is where the hub's cache has it, for whoever got it was given access.
+    counts as present where the hub's cache has it.
     """
     if root is None and data.gated:
         return cached(data, revision_of(data.name, revisions))

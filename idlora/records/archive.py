@@ -32,7 +32,7 @@ PARTS = ("config", "status", "resources", "provenance")
 """What a run's folder has as <part>.json."""
 
 SECONDS = "seconds"
-"""A part that runs of before it was kept lack."""
+"""A part that older runs lack."""
 
 LEVEL = 19
 """zstd's: packing is done once in a while, and the files stay."""

@@ -80,7 +80,7 @@ class Run:
 
     @property
     def seconds(self) -> dict[str, Any]:
-        """seconds.json, or ``{}``; one of before sittings were kept has their sum alone."""
+        """seconds.json, or ``{}``; an older run has the sum alone."""
         path = self.folder / "seconds.json"
         return read_json(path) if path.exists() else {}
 

@@ -15,11 +15,13 @@ UNKNOWN = "an unknown device"
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """``runs`` on one device, of which ``timed`` say when they were at work; their ``work_seconds`` all together, and
-    ``wall_seconds``, the length of the union of their sittings: gaps do not count, cells side by side count once.
+    """``runs`` on one kind of device in machines of so many ``cores``, of which ``timed`` say when they were at work;
+    their ``work_seconds`` all together, and ``wall_seconds``, the length of the union of their sittings: gaps do not
+    count, cells side by side count once.
     """
 
     device: str
+    cores: int | None
     runs: int
     timed: int
     work_seconds: float
@@ -32,22 +34,26 @@ class Spent:
 
 
 def spent(runs: Iterable[Run]) -> list[Spent]:
-    """By device; none where no run says when it was at work. Raises `RecordError` where a record cannot be read.
+    """By device and cores; none where no run says when it was at work. Raises `RecordError` where a record cannot be
+    read.
 
-    An untuned base names no device, and counts for the one that all others name.
+    An untuned base names no device, and counts for the one that others with so many cores name, if it is one.
     """
-    by_device: dict[str, list[list[Sitting]]] = {}
+    by_machine: dict[tuple[str, int | None], list[list[Sitting]]] = {}
     for run in runs:
-        by_device.setdefault(run.resources.get("device") or UNKNOWN, []).append(sittings(run))
-    if len(by_device) == 2 and UNKNOWN in by_device:
-        nameless = by_device.pop(UNKNOWN)
-        next(iter(by_device.values())).extend(nameless)
+        machine = run.resources.get("device") or UNKNOWN, run.provenance.get("cpus")
+        by_machine.setdefault(machine, []).append(sittings(run))
+    for nameless in [machine for machine in by_machine if machine[0] == UNKNOWN]:
+        named = [machine for machine in by_machine if machine[1] == nameless[1] and machine != nameless]
+        if len(named) == 1:
+            by_machine[named[0]] += by_machine.pop(nameless)
     found = []
-    for device, own in sorted(by_device.items()):
+    for (device, cores), own in sorted(by_machine.items(), key=str):
         every = [sitting for of_run in own for sitting in of_run]
         found.append(
             Spent(
                 device=device,
+                cores=cores,
                 runs=len(own),
                 timed=sum(map(bool, own)),
                 work_seconds=round(sum(end - begin for begin, end in every), 1),
@@ -60,7 +66,7 @@ def spent(runs: Iterable[Run]) -> list[Spent]:
 def sittings(run: Run) -> list[Sitting]:
     """When training and evaluating a run were at work; nothing where it does not say.
 
-    Seconds of before sittings were kept count as one sitting, from the start in status.json.
+    Seconds without their sittings, as older runs have them, count as one sitting from the start in status.json.
     """
     kept = [(datetime.fromisoformat(began).timestamp(), length) for began, length in run.seconds.get("sittings", [])]
     before = run.seconds.get("seconds", 0.0) - sum(length for _, length in kept)
@@ -92,12 +98,19 @@ def sentence(kept: Sequence[dict[str, Any]]) -> str:
     if timed < runs:
         return f"{timed} of the {runs} runs say when they were at work, so that their wall time is not known."
     parts = [
-        f"{each.runs} runs on {each.device} took {_minutes(each.wall_seconds)} minutes of wall time, in which "
-        f"{each.side_by_side:.1f} cells were at work side by side on average ({_minutes(each.work_seconds)} minutes of "
-        "work)"
+        f"{each.runs} runs on {each.device}{_cores(each)} took {_minutes(each.wall_seconds)} minutes of wall time, in "
+        f"which {each.side_by_side:.1f} cells were at work side by side on average "
+        f"({_minutes(each.work_seconds)} minutes of work)"
         for each in found
     ]
-    return f"{'; '.join(parts)}. Gaps between sittings are left out."
+    return (
+        f"{'; '.join(parts)}. Gaps between sittings are left out, and so are the trials that chose the learning rates; "
+        "a run that kept its seconds alone counts as one sitting from its start."
+    )
+
+
+def _cores(each: Spent) -> str:
+    return f" ({each.cores} CPU cores)" if each.cores else ""
 
 
 def _minutes(seconds: float) -> str:

@@ -29,19 +29,20 @@ def at(seconds: int) -> str:
     return f"2026-01-01T00:{seconds // 60:02}:{seconds % 60:02}+00:00"
 
 
-def make_run(folder: Path, *, device: str | None, seconds: dict | None, started: int = 0) -> Run:
+def make_run(folder: Path, *, device: str | None, seconds: dict | None, started: int = 0, cores: int = 8) -> Run:
     """A finished run as its folder says it."""
     run = Run(folder)
     run.start({"experiment": "sums", "scale": "small", "model": {}, "method": {}})
     run.finish({} if device is None else {"device": device})
     status = run.status | {"started": at(started)}
     write_json(folder / "status.json", status)
+    write_json(folder / "provenance.json", run.provenance | {"cpus": cores})
     if seconds:
         write_json(folder / "seconds.json", seconds)
     return run
 
 
-def test_work_and_wall_time_are_told_by_device_and_an_untuned_base_counts_for_the_one_that_there_is(
+def test_work_and_wall_time_are_told_by_machine_and_an_untuned_base_counts_for_the_one_that_there_is(
     tmp_path: Path,
 ) -> None:
     runs = [
@@ -59,6 +60,8 @@ def test_work_and_wall_time_are_told_by_device_and_an_untuned_base_counts_for_th
         ("gpu", 2, 120),
         ("other", 1, 5),
     ]
+    runs += [make_run(tmp_path / "d", device="gpu", seconds={"seconds": 7}, cores=16)]
+    assert [(each.device, each.cores, each.runs) for each in spent(runs)] == [("gpu", 16, 1), ("gpu", 8, 3)]
 
 
 def test_seconds_of_before_sittings_were_kept_are_one_sitting_from_the_runs_start(tmp_path: Path) -> None:
@@ -84,7 +87,10 @@ def test_a_reference_says_what_it_took_where_every_run_does_and_else_how_many_do
     assert "1 of the 2 runs say when they were at work" in said()[0]
     write_json(runs / "a" / "seconds.json", {"seconds": 60})
     words, kept = said()
-    assert "2 runs on gpu took 1.5 minutes of wall time, in which 1.7 cells were at work side by side on" in words
-    assert "(2.5 minutes of work). Gaps between sittings are left out." in words
+    assert (
+        "2 runs on gpu (8 CPU cores) took 1.5 minutes of wall time, in which 1.7 cells were at work side by side on"
+        in words
+    )
+    assert "(2.5 minutes of work). Gaps between sittings are left out" in words
     assert kept["time"] == told(spent([Run(runs / name) for name in "ab"]))
     assert sentence(kept["time"]) in words
