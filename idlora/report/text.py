@@ -4,7 +4,7 @@ from idlora.report.floor import CHANCE, SIGN, ZERO, floor_of
 from idlora.report.grid import PAPER, SMALL, Column, kind_of
 from idlora.report.intervals import CONFIDENCE, RESAMPLES
 from idlora.report.measures import PERCENT, Measure
-from idlora.report.ordering import AT_FLOOR, NOISE, OPPOSITE, PAPER_TIE, SAME, TIE, VERDICTS, Ordering
+from idlora.report.ordering import AT_FLOOR, NOISE, OPPOSITE, PAPER_TIE, PARAMS, SAME, TIE, VERDICTS, Ordering
 from idlora.report.significance import EXACT_UP_TO, ZERO_METHOD, seeds_sentence
 from idlora.report.tables import Entry, Table
 
@@ -207,7 +207,8 @@ def _counted(orderings: list[Ordering]) -> str:
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     leaning = sum(each.leaning > 0 for each in orderings if each.verdict == NOISE)
     noise = f"; of those within noise, {leaning} lean the paper's way" if counts[NOISE] else ""
-    return f"All {len(orderings)} pairs of methods: {told}{noise}."
+    alone = " in # params alone" * all(each.column == PARAMS for each in orderings)
+    return f"All {len(orderings)} pairs of methods{alone}: {told}{noise}."
 
 
 def ordering_legend() -> str:
