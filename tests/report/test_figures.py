@@ -156,6 +156,16 @@ def test_figure_4_is_plotted_against_counts_with_the_intervals_of_the_table(made
     assert {line.get_color() for line in marks} == {look("lora").colour, look("idlora").colour}
 
 
+def test_a_sweep_draws_its_unpaired_bars_pale_and_sends_to_the_paired_differences(made: Sources) -> None:
+    for name, file in (("figure4", "budgets"), ("table8", "clusters")):
+        ours, paper = drawn(FIGURES[name](made)).subfigs
+        bars = [line for axes in ours.axes for line in axes.lines if line.get_marker() == "None"]
+        assert bars
+        assert all(bar.get_alpha() < 0.5 and bar.get_linewidth() < 1 for bar in bars)
+        assert ours.get_supxlabel().endswith(f"one value; differences on the same items: tables/{file}.md")
+        assert not paper.get_supxlabel()
+
+
 def test_the_sweep_over_clusters_puts_the_default_at_the_number_of_its_config(made: Sources, repository: Path) -> None:
     method = yaml.safe_load((repository / "configs/method/idlora.yaml").read_text())
     assert method["arguments"]["num_clusters"] == CLUSTERS
@@ -201,6 +211,8 @@ def test_with_one_seed_the_interval_over_items_decides_and_the_caption_says_so(o
     write(own.own / "significance" / "table3.csv", rows)
     plate = FIGURES["table3"](own)
     assert "thin over seeds" not in plate.caption
+    (key,) = drawn(plate).subfigs[0].legends
+    assert [text.get_text() for text in key.get_texts()] == ["95 % interval over items", "hollow: zero inside the bar"]
     assert "1 seed a method" in plate.caption
 
 

@@ -22,6 +22,8 @@ BUDGETS = (
     "lora_eighth", "idlora_quarter", "lora_quarter", "idlora_half", "lora_half", "idlora", "lora", "idlora_double",
 )  # fmt: skip
 
+CI = ("ci", "seeds_ci")
+
 Drawn = dict[str, tuple[Plate, Figure]]
 
 
@@ -45,13 +47,14 @@ def figures(committed: Sources) -> Iterator[Drawn]:
 
 
 def panels(figure: Figure) -> list[Axes]:
-    """The axes with our numbers: of a sweep those of the upper part."""
-    return [axes for axes in (figure.subfigs or [figure])[0].axes if axes.get_visible()]
+    """The axes with our numbers: of a sweep those of the upper part, which has no tint."""
+    parts = [part for part in figure.subfigs or [figure] if to_hex(part.get_facecolor()) != PANEL]
+    return [axes for part in parts for axes in part.axes if axes.get_visible()]
 
 
-def columns_of(sources: Sources, table: str) -> list[Column]:
-    """The columns in which the table has a number of a trained method."""
-    rows = [row for row in sources.table(table) if row["method"] != UNTUNED]
+def columns_of(sources: Sources, table: str, base: str | None = None) -> list[Column]:
+    """The columns in which the table has a number of a trained method, on this base or on any."""
+    rows = [row for row in sources.table(table) if row["method"] != UNTUNED and base in (None, row["base"])]
     columns = sources.grid(table).columns_at(sources.scale)
     return [each for each in columns if any(number(row, each.id) is not None for row in rows)]
 
@@ -67,16 +70,60 @@ def overlapping(axes: Axes) -> list[tuple[str, str]]:
     ]
 
 
-def test_every_column_of_a_table_has_its_panel(committed: Sources, figures: Drawn) -> None:
+def test_every_column_of_a_table_has_its_panel_on_each_base(committed: Sources, figures: Drawn) -> None:
     for table, names in TABLES.items():
         if table not in tables_of(committed):
             assert not figures.keys() & set(names)
             continue
-        columns = columns_of(committed, table)
-        shown = [axes.get_title(loc="left").replace("\n", " ") for axes in panels(figures[names[0]][1])]
+        plate, figure = figures[names[0]]
+        bases = committed.grid(table).bases if plate.name.endswith("_differences") else [None]
+        columns = [column for base in bases for column in columns_of(committed, table, base)]
+        shown = [axes.get_title(loc="left").replace("\n", " ") for axes in panels(figure)]
         headings = [column.heading_at(committed.scale) for column in columns]
-        assert len(shown) == len(headings) > 5
+        assert len(shown) == len(headings) > 5 * len(bases)
         assert all(title.startswith(heading) for title, heading in zip(shown, headings, strict=True)), table
+
+
+def test_the_panels_of_a_base_stand_below_its_name_on_axes_that_span_its_own_differences_alone(
+    committed: Sources, figures: Drawn
+) -> None:
+    for name, (plate, figure) in figures.items():
+        if not plate.name.endswith("_differences"):
+            continue
+        rows = [row for row in committed.tests(name) if row["method"] != UNTUNED]
+        bases = [base for base in committed.grid(name).bases if any(row["base"] == base for row in rows)]
+        _, *parts = figure.subfigs
+        for base, part in zip(bases, parts, strict=True):
+            (label,) = {row["base_label"] for row in rows if row["base"] == base}
+            assert part.get_suptitle().replace("\n", " ") == label
+            shown = [axes for axes in part.axes if axes.get_visible()]
+            for column, axes in zip(columns_of(committed, name, base), shown, strict=True):
+                of_panel = [row for row in rows if (row["base"], row["column"]) == (base, column.id)]
+                ends = [number(row, f"{which}_{end}") for row in of_panel for which in CI for end in ("low", "high")]
+                found = [0.0, *(end for end in ends if end is not None)]
+                low, high = axes.get_xlim()
+                assert low <= min(found) <= max(found) <= high
+                assert high - low < 1.2 * (max(found) - min(found)), (name, base, column.id)
+
+
+def test_a_figure_of_differences_says_from_what_and_which_way_is_better_and_what_its_marks_mean(
+    committed: Sources, figures: Drawn
+) -> None:
+    for name, reference in (("table1", "LoRA"), ("table_controls", "ID-LoRA")):
+        _, figure = figures[name]
+        losses = [each.measure.lower_is_better for each in columns_of(committed, name)]
+        said = [axes.get_xlabel().split("\n") for axes in panels(figure)]
+        assert {first for first, _ in said} == {f"difference from {reference}"}
+        assert [second for _, second in said[: len(losses)]] == [
+            "(nats a token; ← better)" if loss else "(percentage points)" for loss in losses
+        ]
+        (legend,) = figure.subfigs[0].legends
+        items, seeds, hollow = legend.get_lines()
+        assert items.get_linewidth() > seeds.get_linewidth()
+        assert to_hex(hollow.get_markerfacecolor()) == PAPER
+        labels = [text.get_text() for text in legend.get_texts()]
+        assert labels[:2] == ["95 % interval over items", "over seeds and items"]
+        assert labels[2].startswith("hollow: zero inside the thin bar")
 
 
 def test_every_trained_method_of_a_sweep_is_a_point_of_each_panel(committed: Sources, figures: Drawn) -> None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from idlora.palette import INK, PANEL, look
+from idlora.palette import INK, MUTED, PANEL, look
 from idlora.palette import PAPER as WHITE
 from idlora.report.figures.sources import Absent, Sources, number
 from idlora.report.figures.style import Plate, thousands, wrapped
@@ -31,7 +31,7 @@ SPAN = 10
 """Percentage points that a vertical axis shows at least: less would magnify what a handful of items decides."""
 
 ACROSS = 3  # panels side by side
-HIGH, HEAD = 1.7, 0.75  # inches of a row of panels, and of a band's title and horizontal axis
+HIGH, HEAD, NOTE = 1.7, 0.75, 0.2  # inches of a row of panels, of a band's title and horizontal axis, of a note
 CLOSE = 0.055
 """Share of the horizontal axis below which the labels of two budgets would lie on each other."""
 
@@ -67,7 +67,7 @@ class Band:
 
     @property
     def height(self) -> float:
-        return HEAD + HIGH * self.rows
+        return HEAD + HIGH * self.rows + (0 if self.tinted else NOTE)
 
 
 Ticks = Callable[[Axes, Band], None]
@@ -119,7 +119,7 @@ def _plate(
         ),
         alt=_alt(ours, unit=unit),
         size=(8.8, ours.height + paper.height),
-        draw=_drawing(bands, unit=unit, ticks=ticks),
+        draw=_drawing(bands, pairs=pairs, unit=unit, ticks=ticks),
     )
 
 
@@ -203,7 +203,7 @@ def _number_of_clusters(base: str, method: str) -> tuple[str, float] | None:
     return (found[1], float(found[2] or CLUSTERS)) if found else None
 
 
-def _drawing(bands: tuple[Band, Band], *, unit: str, ticks: Ticks) -> Callable[[Figure], None]:
+def _drawing(bands: tuple[Band, Band], *, pairs: str, unit: str, ticks: Ticks) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
         curves = list(dict.fromkeys(curve for band in bands for curve in band.curves))
         parts = figure.subfigures(len(bands), 1, hspace=0.01, height_ratios=[band.height for band in bands])
@@ -211,6 +211,11 @@ def _drawing(bands: tuple[Band, Band], *, unit: str, ticks: Ticks) -> Callable[[
             part.suptitle(band.title, x=0.008, ha="left", fontweight="bold")
             if band.tinted:
                 part.set_facecolor(PANEL)
+            else:
+                part.supxlabel(
+                    "bars: how well these items tell one value; differences on the same items: "
+                    f"tables/{pairs}.md", x=0.008, ha="left", fontsize=8, color=MUTED,
+                )  # fmt: skip
             panels = part.subplots(band.rows, ACROSS, squeeze=False, sharex=True).flat
             for place, (axes, column) in enumerate(zip(panels, band.columns, strict=False)):
                 _panel(axes, band, column)
@@ -242,7 +247,7 @@ def _panel(axes: Axes, band: Band, column: Column) -> None:
         axes.plot([p.x for p in points], [p.value for p in points], **_style(curve))
         for point in points:
             if point.interval:
-                axes.plot([point.x] * 2, point.interval, color=look(curve).colour, linewidth=0.9, alpha=0.75)
+                axes.plot([point.x] * 2, point.interval, color=look(curve).colour, linewidth=0.7, alpha=0.35)
     axes.margins(x=0.12, y=0.12)
     if column.measure is PERCENT:
         low, high = axes.get_ylim()
