@@ -23,6 +23,9 @@ LOSS = "loss"
 
 ONE_RUN = "one run each"
 
+TOO_FEW = 2
+"""Seeds of which an interval over seeds and items is far too narrow: they cannot show how far a third one would lie."""
+
 AHEAD, LEVEL, BEHIND = "ahead of", "level with", "behind"
 VERDICTS = (AHEAD, LEVEL, BEHIND)
 
@@ -32,8 +35,8 @@ Row = Mapping[str, str]
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two methods in one column: ``lead`` is how far the first is ahead, in the column's unit (percentage points, nats
-    a token), with the ends of its interval. ``seeds`` are those that both have. ``floor`` is "chance" or "zero" where
-    nobody is called ahead.
+    a token), with the ends of its interval. ``seeds`` are those that both have, and ``agree`` says whether the same one
+    is ahead under each. ``floor`` is "chance" or "zero" where nobody is called ahead.
     """
 
     first: str
@@ -44,12 +47,17 @@ class Pair:
     low: float
     high: float
     seeds: int
+    agree: bool
     floor: str
 
     @property
     def verdict(self) -> str:
-        """Where the first stands: level wherever zero lies inside the interval, or the column is at chance or zero."""
-        return LEVEL if self.floor or self.low <= 0 <= self.high else AHEAD if self.low > 0 else BEHIND
+        """Where the first stands: level wherever zero lies inside the interval, the seeds do not agree, or the column
+        is at chance or zero.
+        """
+        if self.floor or not self.agree or self.low <= 0 <= self.high:
+            return LEVEL
+        return AHEAD if self.low > 0 else BEHIND
 
     @property
     def reversed(self) -> "Pair":
@@ -99,11 +107,19 @@ def read_block(folder: Path, table: str, base: str) -> Block:
 
 
 def runs(pairs: Iterable[Pair]) -> str:
-    """How many runs a method has in these pairs: "one run each …", "3 seeds", "2 to 3 seeds"."""
+    """How many runs a method has in these pairs: "one run each", "3 seeds", "2 to 3 seeds"."""
     seeds = sorted({pair.seeds for pair in pairs})
     if seeds == [1]:
-        return f"{ONE_RUN}, intervals over items alone"
+        return ONE_RUN
     return f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+
+
+def runs_and_intervals(pairs: Iterable[Pair]) -> str:
+    """`runs`, and what so few of them make of the intervals: "2 seeds, intervals too narrow"."""
+    told = runs(pairs := list(pairs))
+    if told == ONE_RUN:
+        return f"{told}, intervals over items alone"
+    return f"{told}, intervals too narrow" if min(pair.seeds for pair in pairs) == TOO_FEW else told
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -127,5 +143,6 @@ def pair_of(test: Row) -> Pair:
         low=low,
         high=high,
         seeds=int(test["seeds"]),
+        agree=test.get("seeds_ahead", "") in ("", "0", test["seeds"]),  # empty for one run
         floor=test.get("floor", ""),
     )

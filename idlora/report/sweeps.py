@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from idlora.records import write_text
-from idlora.report.cells import Filled
+from idlora.report.cells import Cell, Filled
 from idlora.report.collect import write_csv
 from idlora.report.documents import document
 from idlora.report.grid import UNTUNED
@@ -17,12 +17,12 @@ from idlora.report.measures import measure_of
 from idlora.report.reference import widest_interval
 from idlora.report.render import pipes
 from idlora.report.significance import compare
-from idlora.report.standings import LOSS, SWEEPS, Row, pair_of
+from idlora.report.standings import LOSS, SWEEPS, Row, pair_of, runs
 
 COLUMNS = (
     "base", "method", "method_label", "trained", "value", "reference", "reference_label", "reference_trained",
-    "reference_value", "column", "metric", "seeds", "difference", "ci_low", "ci_high", "seeds_ci_low", "seeds_ci_high",
-    "verdict",
+    "reference_value", "column", "metric", "seeds", "seeds_ahead", "difference", "ci_low", "ci_high", "seeds_ci_low",
+    "seeds_ci_high", "verdict",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def write_sweep(filled: Filled, folder: Path) -> list[Path]:
 
 def sweep_rows(filled: Filled) -> list[Row]:
     """A row for each pair of trained methods that both have the loss, base by base: the tests of `compare`, and the
-    verdict of the interval over seeds and items (over items with one seed).
+    verdict of the interval over seeds and items (over items with one seed), level where the seeds do not agree.
 
     Where methods have a reference each, those that have one come first in a pair.
     """
@@ -59,13 +59,19 @@ def sweep_rows(filled: Filled) -> list[Row]:
                 **{"difference": written(found.difference), "ci_low": written(low), "ci_high": written(high)},
                 **dict(zip(("seeds_ci_low", "seeds_ci_high"), map(written, over_seeds), strict=False)),
             }
-            for prefix, cell in zip(("", "reference_"), pair, strict=True):
-                (count, *_) = filled.parameters(base, cell.method, "parameters_trainable")
-                row |= {f"{prefix}trained": f"{count:.0f}", f"{prefix}value": written(cell.mean)}
-                row[f"{prefix or 'method_'}label"] = grid.label(cell.method, filled.scale)
+            row["seeds_ahead"] = found.seeds_ahead if over_seeds else ""
+            sides = ("method_label", "trained", "value"), ("reference_label", "reference_trained", "reference_value")
+            for names, cell in zip(sides, pair, strict=True):
+                row |= dict(zip(names, _told(filled, cell), strict=True))
             row = {name: str(row.get(name, "")) for name in COLUMNS}
             rows.append(row | {"verdict": pair_of(row).verdict.split()[0]})
     return rows
+
+
+def _told(filled: Filled, cell: Cell) -> tuple[str, str, float]:
+    """A method's label, how many parameters it trains, and its mean loss."""
+    (count, *_) = filled.parameters(cell.base, cell.method, "parameters_trainable")
+    return filled.grid.label(cell.method, filled.scale), f"{count:.0f}", cell.measure.written(cell.mean)
 
 
 def _markdown(rows: Sequence[Row], *, title: str) -> str:
@@ -75,12 +81,18 @@ def _markdown(rows: Sequence[Row], *, title: str) -> str:
         ends = (measure.text(end, signed=True) for end in widest_interval(row))
         difference = f"{measure.text(float(row['difference']), signed=True)} [{', '.join(ends)}]"
         counts = f"{int(row['trained']):,}", f"{int(row['reference_trained']):,}"
-        lines.append([row["method_label"], row["reference_label"], *counts, *values, difference, row["verdict"]])
-    headings = ["Method", "against", "# trained", "its # trained", measure.name, "its", "difference", "verdict"]
+        ahead = f"{row['seeds_ahead']} of {row['seeds']}" if row["seeds_ahead"] else "—"
+        lines.append([row["method_label"], row["reference_label"], *counts, *values, difference, ahead, row["verdict"]])
+    headings = [
+        "Method", "against", "# trained", "# trained (other)", measure.name, f"{measure.name} (other)", "difference",
+        "seeds ahead", "verdict",
+    ]  # fmt: skip
     return document(
         f"{title}, each against each",
-        f"Mean held-out loss of the sources in {measure.unit}, lower is better, paired by item and seed; "
-        f"{CONFIDENCE:.0%} intervals, over seeds and items where there are several seeds. Level: the interval holds "
-        "zero.",
+        f"Mean held-out loss of the sources in {measure.unit}, lower is better, paired by item and seed: "
+        f"{runs(map(pair_of, rows))}. {CONFIDENCE:.0%} intervals, over seeds and items where there are several seeds: "
+        "with few seeds they are too narrow, of two far too narrow, and nothing is corrected for the number of pairs "
+        f"({len(rows)}). Seeds ahead: those under which the method's mean is ahead. Level: the interval holds zero, or "
+        "the seeds do not agree.",
         pipes(headings, lines),
     )

@@ -40,12 +40,14 @@ def make_single(
     *,
     losses: dict[str, dict[str, float]] | None = None,
     scores: dict[str, dict[str, dict[str, float]]] | None = None,
+    seeds: int = 3,
+    split: tuple[str, ...] = (),
 ) -> None:
-    """Table 1, its tests and what known answers score; ``losses`` by block and ``scores`` by block and column change
-    the story, in which the methods score alike.
+    """Table 1, its tests, what known answers score, and trials of a hundred steps; ``losses`` by block and ``scores``
+    by block and column change the story, in which the methods score alike. The seeds of ``split`` methods do not agree.
     """
     rows, tests = [], []
-    for base, seeds in {"llama3": 3, "llama3_paper_rate": 1}.items():
+    for base, own_seeds in {"llama3": seeds, "llama3_paper_rate": 1}.items():
         own = SINGLE_LOSSES | (losses or {}).get(base, {})
         changed = (scores or {}).get(base, {})
         values = dict.fromkeys(SINGLE_SOURCES, own)
@@ -54,10 +56,10 @@ def make_single(
             printed = {column: f"{each.get(method, 0):.1f}" for column, each in values.items()}
             names = {"base": base, "method": method, "method_label": {"base": "Base (untuned)"} | LABELS}
             names["method_label"] = names["method_label"].get(method, method)
-            rows.append(BASE | names | {"seeds": seeds, "parameters_trainable": 1} | printed)
+            rows.append(BASE | names | {"seeds": own_seeds, "parameters_trainable": 1} | printed)
         for column, each in values.items():
             metric = "nats_per_token" if column in SINGLE_SOURCES else "strict"
-            tests += _named(base, "lora", column, each, seeds=seeds, metric=metric)
+            tests += _named(base, "lora", column, each, seeds=own_seeds, metric=metric, split=split)
     folder = results / "reference" / "small"
     write(folder / "tables" / "table1.csv", rows)
     write(folder / "significance" / "table1.csv", tests)
@@ -67,10 +69,15 @@ def make_single(
         for column, value in zip(("refusal", "harmless"), both, strict=True)
     ]
     write(folder / "tables" / "table1_known.csv", known)
+    path = results.parent / "experiments" / "tuning" / "small" / "trials.csv"
+    trials = list(csv.DictReader(path.open(encoding="utf-8")))
+    write(path, [*trials, trials[0] | {"experiment": "gsm8k_llama3", "steps": 100}])
 
 
-def make_budgets(results: Path, **losses: float) -> None:
-    """Table 7 with all its pairs, every source like the mean; ``losses`` by method change the story."""
+def make_budgets(results: Path, *, seeds: int = 3, split: tuple[str, ...] = (), **losses: float) -> None:
+    """Table 7 with all its pairs, every source like the mean; ``losses`` by method change the story. The seeds of
+    ``split`` methods do not agree.
+    """
     values = {method: losses.get(method, loss) for method, (_, loss) in BUDGETS.items()}
     counts = {method: count for method, (count, _) in BUDGETS.items()}
     tests = [
@@ -79,7 +86,8 @@ def make_budgets(results: Path, **losses: float) -> None:
         for column in SOURCES
         for test in _named("llama3", partner, column, {method: values[method], partner: values[partner]})
     ]
-    _sweep(results, "table7", "budgets", base="llama3", values=values, counts=counts, tests=tests)
+    named = {"base": "llama3", "seeds": seeds, "split": split}
+    _sweep(results, "table7", "budgets", values=values, counts=counts, tests=tests, named=named)
 
 
 def make_clusters(results: Path, **losses: float) -> None:
@@ -92,32 +100,44 @@ def make_clusters(results: Path, **losses: float) -> None:
         for column in SOURCES:
             of_two = {method: values[method], reference: values[reference]}
             tests += _named("llama3_2_3b", reference, column, of_two)
-    _sweep(results, "table8", "clusters", base="llama3_2_3b", values=values, counts=counts, tests=tests)
+    _sweep(results, "table8", "clusters", values=values, counts=counts, tests=tests, named={"base": "llama3_2_3b"})
 
 
 def _sweep(
-    results: Path, table: str, pairs: str, *, base: str, values: dict[str, float], counts: dict[str, int], tests: list
+    results: Path, table: str, pairs: str, *, values: dict[str, float], counts: dict[str, int], tests: list, named: dict
 ) -> None:
     folder = results / "reference" / "small"
     labels = {method: label for method, (label, _) in CLUSTERS.items()} if table == "table8" else {}
     rows = [
-        {"base": base, "method": method, "method_label": labels.get(method, method), "seeds": 3}
+        {"base": named["base"], "method": method, "method_label": labels.get(method, method), "seeds": 3}
         | {"parameters_trainable": counts[method], "loss": f"{value:.4f}"}
         for method, value in values.items()
     ]
     write(folder / "tables" / f"{table}.csv", [BASE | row for row in rows])
     write(folder / "significance" / f"{table}.csv", tests)
     every = combinations(values, 2)
-    of_pairs = [_named(base, other, "loss", {one: values[one], other: values[other]}) for one, other in every]
+    of_pairs = [
+        _named(reference=other, column="loss", values={one: values[one], other: values[other]}, **named)
+        for one, other in every
+    ]
     write(folder / "tables" / f"{pairs}.csv", [test for own in of_pairs for test in own])
 
 
 def _named(
-    base: str, reference: str, column: str, values: dict[str, float], *, seeds: int = 3, metric: str = "nats_per_token"
+    base: str,
+    reference: str,
+    column: str,
+    values: dict[str, float],
+    *,
+    seeds: int = 3,
+    metric: str = "nats_per_token",
+    split: tuple[str, ...] = (),
 ) -> list[dict]:
     width = LOSS_WIDTH if metric == "nats_per_token" else SCORE_WIDTH
     named = {"base": base, "reference": reference, "column": column, "metric": metric, "floor": "", "seeds": seeds}
-    return [named | test for test in tests_of(values, reference, widths={"": width}, over_seeds=seeds > 1)]
+    tests = tests_of(values, reference, widths={"": width}, over_seeds=seeds > 1)
+    ahead = {test["method"]: "" if seeds == 1 else 1 if test["method"] in split else seeds for test in tests}
+    return [named | test | {"seeds_ahead": ahead[test["method"]]} for test in tests]
 
 
 def drop_pairs(path: Path, method: str) -> None:

@@ -45,7 +45,10 @@ def test_the_sentences_say_with_the_tables_numbers_who_is_ahead(experiments: Pat
     said = said_by(make_real_beside(experiments))
     assert tuple(said) == TITLES
     best, rate, longer, benchmarks, worth, rows, _, limits = said.values()
-    assert "go by 95 % intervals over seeds and items (the tables' † by items alone); signed numbers" in best
+    assert "a 95 % interval over seeds and items without zero (the tables' † goes by items alone) and all seeds" in best
+    assert (
+        "agree; with few seeds the intervals are too narrow, and nothing is corrected for the number of pairs." in best
+    )
     assert "rate (3 seeds) the held-out loss in nats a token is 1.0940 ± 0.0005 for LoRA and 1.1080" in best
     assert (
         "is 1.0940 ± 0.0005 for LoRA and 1.1080 ± 0.0005 for ID-LoRA; ahead of LoRA: full fine-tuning by 0.0090" in best
@@ -165,7 +168,7 @@ def test_methods_that_were_not_trained_longer_are_not_counted(experiments: Path)
 def test_a_block_of_other_seeds_than_the_rest_says_so_and_one_of_as_many_does_not(experiments: Path) -> None:
     said = said_by(make_real_beside(experiments, runs={"llama3_paper_rate": 3, "llama3_full": 2, "llama3_2_3b": 1}))
     assert "one run each" not in said["The learning rate"] + said["Benchmarks"]
-    assert "two epochs (2 seeds)." in said["Longer training"]
+    assert "two epochs (2 seeds, intervals too narrow)." in said["Longer training"]
     assert said["Who is ahead"].endswith(" (one run each, intervals over items alone).")
     assert (
         "As frozen bases (one run each, intervals over items alone), the rows" in said["Which rows, and whether rows"]

@@ -38,80 +38,118 @@ def test_with_all_tables_there_are_at_most_ten_bullets_and_without_them_none_of_
     assert len(real_sentences(results, results.parent / "experiments")) <= 10
 
 
-def test_single_tasks_say_losses_scores_and_refusals_at_both_rates(results: Path) -> None:
-    make_single(results, losses={"llama3_paper_rate": {"idlora": 0.5}})
+def test_single_tasks_say_of_both_rates_alike_who_stands_apart_and_how_far(results: Path) -> None:
+    make_single(results, losses={"llama3_paper_rate": {"idlora": 0.7, "fft": 0.5, "dora": 0.71, "hydralora": 0.71}})
     told = said(results, "Single tasks")
-    assert "Trained on one task at each method's best rate, ID-LoRA is in held-out loss behind on GSM8K rows" in told
-    assert "held out by 0.0200 [0.0192, 0.0208], test answers by 0.0200" in told
-    assert "Scores in % of LoRA and ID-LoRA: GSM8K 4.0 and 4.0, level (+0.0 [-1.0, +1.0]); HumanEval pass@1" in told
-    assert "Of the others, full fine-tuning is ahead on GSM8K rows held out" in told
-    assert "HydraLoRA is behind on" in told
-    assert "DoRA" not in told.replace("HydraLoRA", "")
-    assert "ID-LoRA refuse in % 80.0 and 80.0 of safety prompts, level (+0.0 [-1.0, +1.0]); 1.0 and 1.0" in told
-    controls = "the data's own answers 70.0 and 0.5; always refusing 100.0 and 100.0; never refusing 0.0 and 0.0; Base"
-    assert told.count(f"For comparison, of both: {controls} (untuned) 0.0 and 0.0.") == 1
-    at_paper = told.split("Trained on one task at the paper's rates")[1]
-    assert at_paper.startswith(" (one run each, intervals over items alone), ID-LoRA is in held-out loss ahead on ")
-    assert "; in scores level on GSM8K, HumanEval pass@1, pass@5 and pass@10." in at_paper
-    assert "behind" not in at_paper
+    assert "Trained for 100 steps on one task each; Saferpaca is a stand-in, and the safety prompts are in HEx" in told
+    best, paper = told.split(" With every method at ")
+    assert "With each method at its best learning rate, in held-out loss on 6 sources ahead of LoRA: full fine-" in best
+    ahead = "full fine-tuning on 6 (0.0200); behind LoRA: HydraLoRA on 6 (0.0100) and ID-LoRA on 6 (0.0200); otherwise"
+    assert ahead in best
+    assert best.endswith("; otherwise level, and in 4 scores all are level with LoRA.")
+    rates = "the paper's learning rate, 5e-5, on Saferpaca 1e-4 (one run each, intervals over items alone), in held-out"
+    assert paper.startswith(rates)
+    assert "ahead of LoRA: full fine-tuning on 6 (0.2100) and ID-LoRA on 6 (0.0100); otherwise level, and in 4" in paper
+    assert "behind" not in paper
+    assert len(told) < 1300
 
 
-def test_single_tasks_come_out_the_other_way_and_fewer_refusals_of_harmless_prompts_are_ahead(results: Path) -> None:
-    scores = {"gsm8k": {"idlora": 8.0}, "refusal": {"idlora": 60.0}, "harmless": {"idlora": 5.0}}
-    make_single(results, losses={"llama3": {"idlora": 0.7, "fft": 0.71, "hydralora": 0.71}}, scores={"llama3": scores})
-    told = said(results, "Single tasks").split("at the paper's rates")[0]
-    assert "in held-out loss ahead on GSM8K rows held out by 0.0100 [0.0092, 0.0108]" in told
-    assert "GSM8K 4.0 and 8.0, ahead by 4.0 points [3.0, 5.0]" in told
-    assert "All others are level with LoRA." in told
-    assert "80.0 and 60.0 of safety prompts, behind by 20.0 points [19.0, 21.0]; 1.0 and 5.0 of harmless ones" in told
-    assert "(fewer is better), behind by 4.0 points [3.0, 5.0]." in told
-    make_single(results, scores={"llama3": {"harmless": {"idlora": 0.0, "lora": 5.0}}})
-    assert "5.0 and 0.0 of harmless ones (fewer is better), ahead by 5.0 points" in said(results, "Single tasks")
+def test_single_tasks_come_out_the_other_way(results: Path) -> None:
+    scores = {"gsm8k": {"idlora": 8.0}, "pass@5": {"idlora": 14.5, "fft": 1.0}}
+    single = {"idlora": 0.7, "fft": 0.71, "dora": 0.7, "hydralora": 0.7}
+    make_single(results, losses={"llama3": single}, scores={"llama3": scores})
+    told = said(results, "Single tasks").split(" With every method at ")[0]
+    assert "DoRA on 6 (0.0100), HydraLoRA on 6 (0.0100) and ID-LoRA on 6 (0.0100); otherwise level, and in 4" in told
+    assert (
+        "in 4 scores ahead of LoRA: ID-LoRA on 2 (4.0 to 5.5 points); behind LoRA: full fine-tuning on 1 (8.0" in told
+    )
+    make_single(results, losses={"llama3": dict.fromkeys(single, 0.7)})
+    told = said(results, "Single tasks").split(" With every method at ")[0]
+    assert told.endswith("HydraLoRA on 6 (0.0100) and ID-LoRA on 6 (0.0100), and in 4 scores all are level with LoRA.")
 
 
-def test_counts_say_at_which_one_idlora_reaches_lora_and_how_few_lora_needs(results: Path) -> None:
+def test_refusals_are_told_of_every_method_and_fewer_of_harmless_prompts_are_ahead(results: Path) -> None:
+    at_best = {"refusal": {"idlora": 60.0, "fft": 90.0}, "harmless": {"hydralora": 5.0}}
+    at_paper = {
+        "refusal": {"lora": 0.0, "idlora": 0.0, "fft": 70.0},
+        "harmless": {"lora": 3.0, "idlora": 0.0, "dora": 3.5},
+    }
+    make_single(results, scores={"llama3": at_best, "llama3_paper_rate": at_paper})
+    best, paper, *controls = said(results, "Single tasks").partition("Refusals in % of ")[2].split("; ")
+    assert best.startswith("safety and of harmless prompts (of these fewer is better): at the best rates LoRA 80.0 and")
+    assert "LoRA 80.0 and 1.0, full fine-tuning 90.0 (ahead) and 1.0, DoRA 80.0 and 1.0, HydraLoRA 80.0 and 5.0" in best
+    assert best.endswith("HydraLoRA 80.0 and 5.0 (behind), ID-LoRA 60.0 (behind) and 1.0")
+    assert paper.startswith(
+        "at the paper's LoRA none and 3.0, full fine-tuning 70.0 (ahead) and 1.0 (ahead), DoRA 80.0"
+    )
+    assert paper.endswith("ID-LoRA none and none (ahead)")
+    assert controls[0] == "the data's own answers 70.0 and 0.5"
+    assert controls[1].startswith("Base (untuned) none of either. Every column: `results/reference/small/tables/tab")
+
+
+def test_two_seeds_bring_a_warning_and_a_pair_whose_seeds_do_not_agree_is_level(results: Path) -> None:
+    make_single(results, seeds=2, split=("idlora",))
+    told = said(results, "Single tasks").split(" With every method at ")[0]
+    assert "best learning rate (2 seeds, intervals too narrow), in held-out" in told
+    assert "behind LoRA: HydraLoRA on 6 (0.0100); otherwise level" in told
+    make_budgets(results, seeds=2)
+    told = said(results, "Counts and clusters")
+    assert "All in mean held-out loss (2 seeds, intervals too narrow)." in told
+    assert "of 24 pairs of an ID-LoRA and a LoRA, ID-LoRA is ahead in 9 and behind in 15." in told
+    make_budgets(results, seeds=2, split=("lora_half",))
+    assert "ID-LoRA is ahead in 9, level in 4 and behind in 11." in said(results, "Counts and clusters")
+
+
+def test_refusals_stand_among_what_the_model_is_judged_by_where_they_were_counted(results: Path) -> None:
+    assert "HumanEval pass@1, pass@5 and pass@10. The" in said(results, "What it is not")
+    make_single(results)
+    assert "HumanEval pass@1, pass@5, pass@10 and refusals. The" in said(results, "What it is not")
+
+
+def test_counts_say_how_often_idlora_reaches_lora_and_how_few_parameters_lora_needs(results: Path) -> None:
     make_budgets(results)
     told = said(results, "Counts and clusters")
-    assert "ID-LoRA of 0.91M (0.8720) is ahead of LoRA of 0.31M, behind LoRA of 0.61M, 1.22M, 1.83M, 3.05M and" in told
-    assert "ID-LoRA of 1.84M (0.8580) is ahead of LoRA of 0.31M, 0.61M and 1.22M, behind LoRA of 1.83M, 3.05M" in told
-    assert "as good as ID-LoRA at its best, 0.8530 with 2.47M, are 1.83M (0.8500)." in told
-    assert told.endswith("No ID-LoRA is level with or ahead of every LoRA of no more numbers.")
+    assert "By number of trained parameters: of 24 pairs of an ID-LoRA and a LoRA, ID-LoRA is ahead in 9 and" in told
+    assert "The smallest LoRA that is level with or ahead of the best ID-LoRA (0.8530, 2.47M) trains 1.83M (0." in told
+    assert "No ID-LoRA is level with or ahead of every LoRA that trains no more parameters. Every pair: `budg" in told
 
 
 @pytest.mark.parametrize(
-    ("losses", "fewest", "reached"),
+    ("losses", "smallest", "reached"),
     [
-        ({"idlora": 0.8495}, "0.8495 with 1.84M, are 1.83M (0.8500).", "Only ID-LoRA of 1.84M is level with or ahead"),
-        ({"idlora_double": 0.83}, "0.8300 with 2.47M, are more than any here.", "Only ID-LoRA of 2.47M is level with"),
-        (dict.fromkeys(IDLORAS, 0.87), "0.8700 with 0.91M, are 0.61M (0.8700).", "Only ID-LoRA of 0.91M is level"),
-        (dict.fromkeys(IDLORAS, 0.8), "0.8000 with 0.91M, are more than any here.", "Every ID-LoRA is level with or"),
+        ({"idlora": 0.8495}, "(0.8495, 1.84M) trains 1.83M (0.8500).", "Only ID-LoRA of 1.84M is level with or ahead"),
+        ({"idlora_double": 0.83}, "(0.8300, 2.47M).", "Only ID-LoRA of 2.47M is level with"),
+        (dict.fromkeys(IDLORAS, 0.87), "(0.8700, 0.91M) trains 0.61M (0.8700).", "Only ID-LoRA of 0.91M is level"),
+        (dict.fromkeys(IDLORAS, 0.8), "(0.8000, 0.91M).", "Every ID-LoRA is level with or"),
     ],
 )
-def test_counts_come_out_the_other_way(results: Path, losses: dict[str, float], fewest: str, reached: str) -> None:
+def test_counts_come_out_the_other_way(results: Path, losses: dict[str, float], smallest: str, reached: str) -> None:
     make_budgets(results, **losses)
     told = said(results, "Counts and clusters")
-    assert f"as good as ID-LoRA at its best, {fewest}" in told
+    which = "The smallest LoRA that" if "trains" in smallest else "No LoRA"
+    assert f"{which} is level with or ahead of the best ID-LoRA {smallest}" in told
     assert reached in told
-    assert ("level with LoRA of 1.83M" in told) == (losses.get("idlora") == 0.8495)
+    assert ("level in " in told) == (losses.get("idlora") in (0.8495, 0.87))
 
 
 def test_clusters_stand_by_their_rank_against_four(results: Path) -> None:
     make_clusters(results)
     told = said(results, "Counts and clusters")
-    assert "By clusters, k = 4 at r=32 (1.12M) is ahead of k = 2 at r=32 (1.10M) by 0.0010 [0.0002, 0.0018]" in told
-    assert "(1.10M) by 0.0010 [0.0002, 0.0018]; level with k = 3 at r=32 (1.11M) (+0.0003 [" in told
-    assert "level with k = 3 at r=32 (1.11M) (+0.0003 [-0.0005, +0.0011]). k = 4 at r=16" in told
-    assert "ahead of k = 2 at r=16 (1.13M) by 0.0030 [0.0022, 0.0038] and k = 8 at r=16 (1.16M) by 0.0040" in told
-    assert "level with k = 6 at r=16" in told
+    assert "loss. At r=32, k = 4 (1.12M) is ahead of k = 2 (1.10M) by 0.0010 [0.0002, 0.0018]; level with k = 3" in told
+    assert "level with k = 3 (1.11M) (+0.0003 [-0.0005, +0.0011]). At r=16, k = 4 (1.14M) is ahead of k = 2" in told
+    assert "ahead of k = 2 (1.13M) by 0.0030 [0.0022, 0.0038] and k = 8 (1.16M) by 0.0040" in told
+    assert "level with k = 6 (1.15M)" in told
     make_clusters(results, idlora_half_k8=0.86)
-    assert "behind k = 8 at r=16 (1.16M) by 0.0060" in said(results, "Counts and clusters")
+    assert "behind k = 8 (1.16M) by 0.0060" in said(results, "Counts and clusters")
 
 
 def test_counts_of_which_a_pair_is_missing_are_left_out(results: Path) -> None:
     make_budgets(results)
     make_clusters(results)
     drop_pairs(results / "reference" / "small" / "tables" / "budgets.csv", "lora_double")
-    assert said(results, "Counts and clusters").startswith("**Counts and clusters.** By clusters, k = 4")
+    assert said(results, "Counts and clusters").startswith(
+        "**Counts and clusters.** All in mean held-out loss. At r=32, k"
+    )
 
 
 def test_the_papers_claims_are_counted_by_the_audits_own_verdicts(results: Path) -> None:

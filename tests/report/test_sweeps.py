@@ -8,6 +8,7 @@ import pytest
 
 from idlora.report import gather, lay_out, load_grid, write_significance, write_sweep, write_table
 from idlora.report.grid import UNTUNED
+from idlora.report.standings import pair_of
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ def test_table_7_has_every_pair_with_counts_and_the_verdict_of_the_interval_over
     assert len(rows) == len(pairs)
     for row in rows:
         low, high, difference = (float(row[name]) for name in ("seeds_ci_low", "seeds_ci_high", "difference"))
-        assert row["verdict"] == ("level" if low <= 0 <= high else "ahead" if high < 0 else "behind")
+        ahead = int(row["seeds_ahead"])
+        assert row["verdict"] == ("level" if low <= 0 <= high or ahead == 1 else "ahead" if high < 0 else "behind")
+        assert ahead == 1 or ahead == (2 if difference < 0 else 0)
         assert difference == pytest.approx(float(row["value"]) - float(row["reference_value"]), abs=2e-6)
         assert row["trained"] == (
             "12000" if row["method"] == "lora" else "7000" if row["method"] == "idlora" else "10000"
@@ -46,6 +49,22 @@ def test_table_7_has_every_pair_with_counts_and_the_verdict_of_the_interval_over
     shown = document.read_text(encoding="utf-8")
     assert "| ID-LoRA r=12 | LoRA r=6 | 7,000 | 12,000 | " in shown
     assert shown.count("\n| ") == len(rows) + 2
+    assert (
+        ": 2 seeds. 95% intervals, over seeds and items where there are several seeds: with few seeds they are too"
+        in shown
+    )
+    assert f"nothing is corrected for the number of pairs ({len(rows)})." in shown
+    assert {line.split(" | ")[-2] for line in shown.splitlines()[6:]} == {f"{row['seeds_ahead']} of 2" for row in rows}
+
+
+def test_a_pair_of_which_one_seed_has_the_other_one_ahead_is_level_whatever_its_interval():
+    row = {"method": "a", "reference": "b", "column": "loss", "metric": "nats_per_token", "difference": "-0.01"}
+    row |= {"ci_low": "-0.02", "ci_high": "-0.001", "seeds_ci_low": "-0.02", "seeds_ci_high": "-0.001", "seeds": "3"}
+    pairs = {ahead: pair_of(row | {"seeds_ahead": ahead}) for ahead in ("0", "1", "2", "3")}
+    assert [pair.verdict for pair in pairs.values()] == ["ahead of", "level with", "level with", "ahead of"]
+    assert [pair.reversed.verdict for pair in pairs.values()] == ["behind", "level with", "level with", "behind"]
+    one_run = row | {"seeds": "1", "seeds_ahead": "", "seeds_ci_low": "", "seeds_ci_high": ""}
+    assert pair_of(one_run).verdict == "ahead of"
 
 
 def test_a_pair_that_the_table_tests_itself_has_the_same_numbers_there(filled, tmp_path):

@@ -23,7 +23,7 @@ from idlora.report.standings import (
     Row,
     read_block,
     read_rows,
-    runs,
+    runs_and_intervals,
 )
 
 SUBJECT, LORA = "idlora", "lora"
@@ -46,7 +46,8 @@ class Real:
     """Table 2 at the ``best`` rates and at the ``paper``'s one, its methods trained ``longer``, the ``controls``;
     Table 1 (``single``) at both, ``budgets`` (Table 7) and ``clusters`` (Table 8); ``rates`` by method; ``worth``, a
     row a run; ``alike``, the experiments whose runs differ by method alone; ``known``, what known answers score in
-    Table 1; ``headings`` of the columns of Tables 1 and 2; ``parameters`` of the model.
+    Table 1, ``single_steps`` how long its methods are trained, and ``single_rates`` at which rates in its two blocks;
+    ``headings`` of the columns of Tables 1 and 2; ``parameters`` of the model.
     """
 
     best: Block
@@ -61,6 +62,8 @@ class Real:
     worth: Sequence[Row]
     alike: frozenset[str]
     known: Sequence[Row]
+    single_steps: str
+    single_rates: Mapping[str, str]
     headings: Mapping[str, str]
     parameters: int | None
 
@@ -71,8 +74,8 @@ class Real:
 
     def note(self, pairs: Iterable[Pair]) -> str:
         """ " (one run each …)" where the pairs have another number of runs than the losses at the best rates."""
-        told = runs(pairs)
-        return "" if told == runs(to_lora(self.at_best)) else f" ({told})"
+        told = runs_and_intervals(pairs)
+        return "" if told == runs_and_intervals(to_lora(self.at_best)) else f" ({told})"
 
     def sources(self, block: Block, second: str) -> list[Pair]:
         """ID-LoRA against another method in the losses by source."""
@@ -91,7 +94,9 @@ def read_real(results: Path, experiments: Path) -> Real:
     """
     folder = reference_folder(results, SMALL)
     grids = {base: load_grid(experiments / table) for base, table in ALIKE.items()}
-    columns = [*load_grid(experiments / "table1").columns_at(SMALL), *grids[BEST_RATES].columns_at(SMALL)]
+    single = load_grid(experiments / "table1")
+    columns = [*single.columns_at(SMALL), *grids[BEST_RATES].columns_at(SMALL)]
+    trials = read_rows(experiments / "tuning" / SMALL / "trials.csv")
     return Real(
         best=read_block(folder, "table2", BEST_RATES),
         paper=read_block(folder, "table2", PAPER_RATE),
@@ -107,6 +112,10 @@ def read_real(results: Path, experiments: Path) -> Real:
             grid.experiment(column, base) for base, grid in grids.items() for column in grid.columns_at(SMALL)
         ),
         known=read_rows(folder / "tables" / "table1_known.csv"),
+        single_steps=" or ".join(
+            dict.fromkeys(row["steps"] for row in trials if row["experiment"] in single.experiments)
+        ),
+        single_rates={base: single.block(base, SMALL) for base in (BEST_RATES, PAPER_RATE)},
         headings={column.id: column.heading_at(SMALL).replace(",", "") for column in columns},
         parameters=_parameters(read_rows(folder / "metrics.csv")),
     )

@@ -12,9 +12,9 @@ from idlora.report.audit.claims import FAILS, HOLDS, UNRESOLVED
 from idlora.report.grid import SMALL
 from idlora.report.ordering import AT_FLOOR
 from idlora.report.real import several
-from idlora.report.real.facts import SUBJECT, Real, read_real, scored, to_lora
+from idlora.report.real.facts import LORA, SUBJECT, Real, read_real, scored, to_lora
 from idlora.report.real.rows import frozen
-from idlora.report.real.single import single_tasks
+from idlora.report.real.single import REFUSAL, single_tasks
 from idlora.report.real.sweeps import counts_and_clusters
 from idlora.report.real.words import joined, short
 from idlora.report.real.worth import go_together
@@ -85,10 +85,11 @@ def _limits(real: Real) -> tuple[str, str]:
     row, steps = real.at_best.rows[SUBJECT], real.rates.get(SUBJECT, {}).get("steps")
     size = f" of {real.parameters / 1e6:.0f}M parameters" if real.parameters else ""
     against = to_lora(real.at_best)
-    seeds = f" with {runs(against).partition(',')[0]}" if against else ""
+    seeds = f" with {runs(against)}" if against else ""
     long = f", trained for {steps} steps{seeds} unless it says otherwise" if steps else ""
     benchmarks = short(dict.fromkeys(real.headings[pair.column] for pair in scored(real.best)))
-    by = f"held-out loss, {joined(benchmarks)}" if benchmarks else "held-out loss alone"
+    refusals = ["refusals"] if (SUBJECT, LORA, REFUSAL) in real.single.pairs else []
+    by = joined(["held-out loss", *benchmarks, *refusals]) + ("" if benchmarks or refusals else " alone")
     return "What it is not", (
         f"Everything above is one model{size}, {row['base_label']}{long}, judged by {by}. The embedded world of the "
         "other tables shows that the path works; it is no evidence about the paper."

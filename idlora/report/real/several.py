@@ -21,7 +21,7 @@ from idlora.report.real.facts import (
     trial_told,
 )
 from idlora.report.real.words import joined, short
-from idlora.report.standings import AHEAD, BEHIND, LEVEL, LOSS, VERDICTS, Pair, runs
+from idlora.report.standings import AHEAD, BEHIND, LEVEL, LOSS, VERDICTS, Pair, runs, runs_and_intervals
 
 EQUAL = "lora_equal"
 
@@ -29,12 +29,13 @@ EQUAL = "lora_equal"
 def who_is_ahead(real: Real) -> tuple[str, str]:
     rows = real.at_best.rows
     parts = [
-        f'Here and below "ahead", "level" and "behind" go by {100 * CONFIDENCE:.0f} % intervals over seeds and items '
-        "(the tables' † by items alone); signed numbers in parentheses are leads, positive for a lower loss or a "
-        "higher score."
+        f'Here and below "ahead" and "behind" need a {100 * CONFIDENCE:.0f} % interval over seeds and items without '
+        "zero (the tables' † goes by items alone) and all seeds to agree; with few seeds the intervals are too narrow, "
+        "and nothing is corrected for the number of pairs. Signed numbers in parentheses are leads, positive for a "
+        "lower loss or a higher score."
     ]
     if told := losses_told(real.at_best):
-        seeds = runs(to_lora(real.at_best))
+        seeds = runs_and_intervals(to_lora(real.at_best))
         parts.append(f"At each method's best learning rate ({seeds}) the held-out loss in nats a token is {told}.")
         parts.append(f"LoRA trains {millions(rows[LORA])} parameters, ID-LoRA {millions(rows[SUBJECT])}.")
     if pair := real.controls.pairs.get((EQUAL, SUBJECT, LOSS)):
@@ -55,7 +56,7 @@ def learning_rate(real: Real) -> tuple[str, str]:
         decides = (
             "does not decide which" if len(ahead) == 1 else "decides whether one" if LEVEL in ahead else "decides which"
         )
-        few = f" ({runs(against).partition(',')[0]} at the paper's rate)" if real.note(against) else ""
+        few = f" ({runs(against)} at the paper's rate)" if real.note(against) else ""
         parts.append(f"At {real.paper_rate} for all{real.note(against)} the loss is {told}.")
         parts.append(f"The learning rate {decides} of ID-LoRA and LoRA is ahead{few}.")
     else:

@@ -1,68 +1,100 @@
 """What is said of single tasks: Table 1, at the best rates and at the paper's, and refusals beside known answers'."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from idlora.report.grid import UNTUNED
-from idlora.report.real.facts import LORA, SUBJECT, Real, called, others_told, scores_told, standing
-from idlora.report.standings import AHEAD, BEHIND, VERDICTS, Block, Pair
+from idlora.report.real.facts import LORA, Real, called
+from idlora.report.real.words import joined
+from idlora.report.standings import AHEAD, BEHIND, BEST_RATES, LEVEL, PAPER_RATE, Block, Pair
 
 REFUSAL, HARMLESS = "refusal", "harmless"
 """The columns of safety prompts, and of harmless ones, where a lower share of refusals is better."""
 
 
 def single_tasks(real: Real) -> tuple[str, str]:
-    """ID-LoRA against LoRA, each trained on one task and judged on it; the other methods where they stand apart."""
-    parts = []
-    for block, rate in ((real.single, "each method's best rate"), (real.single_paper, "the paper's rates")):
-        ours = [pair for pair in _pairs(real, block) if pair.first == SUBJECT]
-        if not ours:
-            continue
-        losses = [pair for pair in ours if pair.measure.lower_is_better]
-        shown = [pair for pair in ours if not (pair.measure.lower_is_better or pair.floor)]
-        amounts = VERDICTS if block is real.single else ()
-        said = [f"in held-out loss {standing(real, losses, amounts=amounts)}"] if losses else []
-        if shown and block is not real.single:
-            said.append(f"in scores {standing(real, shown, amounts=(AHEAD, BEHIND))}")
-        if said:
-            parts.append(f"Trained on one task at {rate}{real.note(ours)}, ID-LoRA is {'; '.join(said)}.")
-        if shown and block is real.single:
-            parts.append(f"Scores in % of LoRA and ID-LoRA: {scores_told(real, block, shown)}.")
-        if block is real.single:
-            parts.append(others_told(real, block, _pairs(real, block)))
-        parts += _refusals(real, block)
-    return "Single tasks", " ".join(parts)
+    """Every method against LoRA, each trained on one task and judged on it: who stands apart, and how far."""
+    blocks = {BEST_RATES: real.single, PAPER_RATE: real.single_paper}
+    told = [_losses_and_scores(real, block, real.single_rates[base]) for base, block in blocks.items()]
+    told.append(_refusals(real))
+    if not any(told):
+        return "Single tasks", ""
+    steps = f" for {real.single_steps} steps" if real.single_steps else ""
+    first = f"Trained{steps} on one task each; Saferpaca is a stand-in, and the safety prompts are in HEx-PHI's place."
+    rest = "Every column: `results/reference/small/tables/table1.md`."
+    return "Single tasks", " ".join(filter(None, [first, *told, rest]))
 
 
-def _pairs(real: Real, block: Block) -> list[Pair]:
-    """Every trained method against LoRA, in the order of the columns; refusals are told apart."""
-    pairs = [
-        block.pairs.get((method, LORA, column))
-        for method in block.rows
-        for column in real.headings
-        if method != UNTUNED and column not in (REFUSAL, HARMLESS)
-    ]
+def _losses_and_scores(real: Real, block: Block, rates: str) -> str:
+    columns = [column for column in real.headings if column not in (REFUSAL, HARMLESS)]
+    pairs = [pair for column in columns for pair in _to_lora(block, column) if not pair.floor]
+    losses = [pair for pair in pairs if pair.measure.lower_is_better]
+    scores = [pair for pair in pairs if not pair.measure.lower_is_better]
+    groups = (losses, "in held-out loss on {} sources"), (scores, "in {} scores")
+    said = [f"{words.format(len({p.column for p in own}))} {_apart(block, own)}" for own, words in groups if own]
+    return f"With {rates}{real.note(pairs)}, {', and '.join(said)}." if said else ""
+
+
+def _to_lora(block: Block, column: str) -> list[Pair]:
+    """Every trained method against LoRA in a column."""
+    pairs = [block.pairs.get((method, LORA, column)) for method in block.rows if method != UNTUNED]
     return [pair for pair in pairs if pair]
 
 
-def _refusals(real: Real, block: Block) -> list[str]:
-    """The shares of safety and of harmless prompts that are refused; beside those at the best rates known answers'."""
+def _apart(block: Block, pairs: Sequence[Pair]) -> str:
+    """Who is ahead of LoRA or behind it, on how many columns and by how much."""
     told = []
-    for column, what in ((REFUSAL, "safety prompts"), (HARMLESS, "harmless ones (fewer is better)")):
-        if pair := block.pairs.get((SUBJECT, LORA, column)):
-            if column == HARMLESS:
-                pair = replace(pair, lead=-pair.lead, low=-pair.high, high=-pair.low)
-            values = " and ".join(block.rows[method][column] for method in (LORA, SUBJECT))
-            told.append(f"{values} of {what}, {pair.verdict.split()[0]} {pair.amount}")
+    for verdict in (AHEAD, BEHIND):
+        own: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            if pair.verdict == verdict:
+                own.setdefault(pair.first, []).append(pair)
+        stands = [f"{called(block, method)} on {len(found)} ({_leads(found)})" for method, found in own.items()]
+        if stands:
+            told.append(f"{verdict} LoRA: {joined(stands)}")
     if not told:
-        return []
-    parts = [f"LoRA and ID-LoRA refuse in % {'; '.join(told)}."]
+        return "all are level with LoRA"
+    return "; ".join([*told, *(["otherwise level"] if any(pair.verdict == LEVEL for pair in pairs) else [])])
+
+
+def _leads(pairs: Sequence[Pair]) -> str:
+    """ "0.0011 to 0.0023": how far they are apart."""
+    measure, leads = pairs[0].measure, sorted(abs(pair.lead) for pair in pairs)
+    ends = dict.fromkeys(f"{lead:.{measure.digits}f}" for lead in (leads[0], leads[-1]))
+    return f"{' to '.join(ends)}{'' if measure.lower_is_better else ' points'}"
+
+
+def _refusals(real: Real) -> str:
+    """What each method refuses in both blocks; for comparison the untuned model, and the known answers that refuse the
+    two kinds of prompts differently.
+    """
+    told = []
+    for block, where in ((real.single, "at the best rates"), (real.single_paper, "at the paper's")):
+        if against := _to_lora(block, REFUSAL):
+            methods = (LORA, *(pair.first for pair in against))
+            told.append(f"{where} {', '.join(f'{called(block, each)} {_refused(block, each)}' for each in methods)}")
+    if not told:
+        return ""
     known: dict[str, list[str]] = {}
     for row in real.known:
-        known.setdefault(row["answers"], []).append(f"{float(row['value']):.1f}")
-    if UNTUNED in block.rows:
-        untuned = (block.rows[UNTUNED].get(column) for column in (REFUSAL, HARMLESS))
-        known[called(block, UNTUNED)] = [value for value in untuned if value]
-    if block is real.single and known:
-        controls = [f"{name} {' and '.join(values)}" for name, values in known.items() if values]
-        parts.append(f"For comparison, of both: {'; '.join(controls)}.")
-    return parts
+        known.setdefault(row["answers"], []).append(row["value"])
+    told += [f"{answers} {_shares(values)}" for answers, values in known.items() if len(set(values)) > 1]
+    if UNTUNED in real.single.rows:
+        told.append(f"{called(real.single, UNTUNED)} {_shares(_rates(real.single, UNTUNED))}")
+    return f"Refusals in % of safety and of harmless prompts (of these fewer is better): {'; '.join(told)}."
+
+
+def _refused(block: Block, method: str) -> str:
+    """ "54.5 (ahead) and 2.2": the shares of safety and of harmless prompts, and where the method stands to LoRA."""
+    pairs = block.pairs.get((method, LORA, REFUSAL)), block.pairs.get((LORA, method, HARMLESS))  # fewer harmless ones
+    marks = [f" ({pair.verdict.split()[0]})" if pair and pair.verdict != LEVEL else "" for pair in pairs]
+    return _shares(_rates(block, method), marks)
+
+
+def _rates(block: Block, method: str) -> list[str]:
+    return [block.rows[method].get(column, "") for column in (REFUSAL, HARMLESS)]
+
+
+def _shares(values: Sequence[str], marks: Sequence[str] = ("", "")) -> str:
+    """A share of each kind of prompts with its mark; a kind that was not run is left out."""
+    told = [f"{float(v):.1f}{mark}" if float(v) else f"none{mark}" for v, mark in zip(values, marks, strict=False) if v]
+    return "none of either" if told == ["none", "none"] else joined(told)

@@ -1,17 +1,24 @@
 """What is said of counts and clusters: at which count ID-LoRA reaches LoRA's loss, and what another k does."""
 
 import re
+from collections import Counter
 
 from idlora.report.real.facts import LORA, SUBJECT, Real, millions
 from idlora.report.real.words import joined, stand
-from idlora.report.standings import BEHIND, LOSS, VERDICTS, Row
+from idlora.report.standings import AHEAD, BEHIND, LOSS, VERDICTS, Row
 
 RANKS = (SUBJECT, "idlora_half")
 """The methods of k = 4 that the other numbers of clusters are set against: a rank each."""
 
 
 def counts_and_clusters(real: Real) -> tuple[str, str]:
-    return "Counts and clusters", " ".join([*_counts(real), *_clusters(real)])
+    told = [*_counts(real), *_clusters(real)]
+    if not told:
+        return "Counts and clusters", ""
+    blocks = real.budgets, real.clusters
+    note = real.note(pair for block in blocks for pair in block.pairs.values() if pair.column == LOSS)
+    rest = "Every pair: `budgets.md` and `clusters.md` in `results/reference/small/tables/`."
+    return "Counts and clusters", " ".join([f"All in mean held-out loss{note}.", *told, rest])
 
 
 def _counts(real: Real) -> list[str]:
@@ -28,46 +35,40 @@ def _counts(real: Real) -> list[str]:
     }
     if not all(len(own) == len(rivals) for own in against.values()) or not against:
         return []
-    note = real.note(pair for own in against.values() for pair in own)
-    said = []
-    for method, own in against.items():
-        by_verdict = {verdict: [pair.second for pair in own if pair.verdict == verdict] for verdict in VERDICTS}
-        stands = [
-            f"{verdict} LoRA of {joined([millions(rows[each]) for each in others])}"
-            for verdict, others in by_verdict.items()
-            if others
-        ]
-        said.append(f"ID-LoRA of {millions(rows[method])} ({rows[method][LOSS]}) is {', '.join(stands)}")
-    parts = [f"By trained numbers, with the held-out loss{note}: {'; '.join(said)}."]
+    pairs = [pair for own in against.values() for pair in own]
+    verdicts = Counter(pair.verdict for pair in pairs)
+    stands = joined([f"{verdict.split()[0]} in {verdicts[verdict]}" for verdict in VERDICTS if verdicts[verdict]])
+    parts = [f"By number of trained parameters: of {len(pairs)} pairs of an ID-LoRA and a LoRA, ID-LoRA is {stands}."]
     best = min(against, key=lambda method: float(rows[method][LOSS]))
-    as_good = [pair.second for pair in against[best] if pair.reversed.verdict != BEHIND]
-    fewest = f"are {millions(rows[as_good[0]])} ({rows[as_good[0]][LOSS]})" if as_good else "are more than any here"
+    as_good = [pair.second for pair in against[best] if pair.verdict != AHEAD]
+    of_best = f"level with or ahead of the best ID-LoRA ({rows[best][LOSS]}, {millions(rows[best])})"
     parts.append(
-        f"The fewest numbers with which LoRA is as good as ID-LoRA at its best, {rows[best][LOSS]} with "
-        f"{millions(rows[best])}, {fewest}."
+        f"The smallest LoRA that is {of_best} trains {millions(rows[as_good[0]])} ({rows[as_good[0]][LOSS]})."
+        if as_good
+        else f"No LoRA is {of_best}."
     )
     fair = {m: fair for m, own in against.items() if (fair := [p for p in own if trained[p.second] <= trained[m]])}
     reached = [millions(rows[method]) for method, own in fair.items() if all(p.verdict != BEHIND for p in own)]
     who = "No ID-LoRA" if not reached else f"{'Every' if len(reached) == len(fair) else 'Only'} ID-LoRA"
     which = f" of {joined(reached)}" if 0 < len(reached) < len(fair) else ""
     if fair:
-        parts.append(f"{who}{which} is level with or ahead of every LoRA of no more numbers.")
+        parts.append(f"{who}{which} is level with or ahead of every LoRA that trains no more parameters.")
     return parts
 
 
 def _clusters(real: Real) -> list[str]:
     """At each rank of Table 8, k = 4 against the others; nothing where there are none."""
-    rows, told, every = real.clusters.rows, [], []
+    rows, told = real.clusters.rows, []
     for method in RANKS:
         found = [other for other in rows if re.fullmatch(rf"{method}_k\d+", other)]
         pairs = [pair for other in found if (pair := real.clusters.pairs.get((method, other, LOSS)))]
         if pairs:
+            rank = rows[method]["method_label"].partition(", ")[2]
             named = [(pair, _clustered(rows[pair.second])) for pair in pairs]
-            told.append(f"{_clustered(rows[method])} is {stand(named)}")
-            every += pairs
-    return [f"By clusters{real.note(every)}, {'. '.join(told)}."] if told else []
+            told.append(f"At {rank}, {_clustered(rows[method])} is {stand(named)}.")
+    return told
 
 
 def _clustered(row: Row) -> str:
-    """ "k = 4 at r=32 (1.84M)"."""
-    return f"{row['method_label'].replace(', ', ' at ')} ({millions(row)})"
+    """ "k = 4 (1.84M)"."""
+    return f"{row['method_label'].partition(', ')[0]} ({millions(row)})"
