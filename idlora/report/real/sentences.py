@@ -86,11 +86,11 @@ def _claims(results: Path, experiments: Path) -> tuple[str, str]:
     in_loss = sum(any(t.in_loss and not t.at_paper_rate and t.found == FAILS for t in each.told) for each in unresolved)
     return "The paper's claims", (
         f"Of the paper's {len(found)} claims that this model can speak to, {len(held)} hold, {len(failed)} do not and "
-        f"{len(unresolved)} are not resolved here; of the {len(subject)} about ID-LoRA {len(own)} hold, {level} of "
-        "these as parity rather than a lead. At the methods' best rates held-out loss decides "
-        f"{by_loss} and benchmark scores {len(found) - by_loss}; of those that do not hold, {at_paper} have a reading at "
-        f"the paper's own rates that holds against LoRA, and of those not resolved, {in_loss} have one in held-out "
-        "loss that fails. How each is read stands in `results/reference/small/README.md`."
+        f"{len(unresolved)} are not resolved here; of the {len(subject)} about ID-LoRA {len(own)} hold ({level} of "
+        f"them as parity, not as a lead). At the methods' best rates held-out loss decides {by_loss} and benchmark "
+        f"scores {len(found) - by_loss}; of those that do not hold, {at_paper} have a reading at the paper's own rates "
+        f"that holds against LoRA, and of those not resolved, {in_loss} have one in held-out loss that fails. "
+        "How each is read stands in `results/reference/small/README.md`."
     )
 
 
