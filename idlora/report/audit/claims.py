@@ -1,7 +1,7 @@
 """Claims of the paper as data, and what the tables say to each. Verdicts are computed; nobody types one."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from idlora.report.audit.expressions import Comparison, ExpressionError, Outcome
 from idlora.report.audit.ours import COUNTED, SIMULATED, NotMeasured
 from idlora.report.audit.paper import AuditError
 from idlora.report.audit.quantities import Quantity, exact
-from idlora.report.audit.real import with_runs
+from idlora.report.audit.real import OVER, Value, with_runs
 from idlora.report.grid import EMBEDDED, SMALL, kind_of
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided from the tables"
 VERDICTS = (HOLDS, FAILS, UNDECIDED)
 NUMBER, ORDERING, SETTING, THEOREM = "number", "ordering", "setting", "theorem"
 KINDS = (NUMBER, ORDERING, SETTING, THEOREM)
-UNRESOLVED, UNMEASURED = "not resolved here", "—"
+UNRESOLVED, UNMEASURED, NOT_RUN = "not resolved here", "—", "not run"
 SAME, OPPOSITE, NOISE, NOT_YET = "same", "opposite", "within noise", "not measured yet"
 IN_PART = "holds in part"
 TABLES, COUNTS, THEORY = "tables", "counts", "theory"
@@ -31,10 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Another way to take the sentence, and its expression."""
+    """Another way to take the sentence, and its expression.
+
+    ``over`` is a key of `OVER` where the reading is put to several blocks of the small scale, one after the other.
+    """
 
     reading: str
     expression: str
+    over: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,8 @@ class Claim:
     Exactly one of ``expression`` and ``reason`` is given: a claim that no table decides says why.
     ``ours`` has one key: `TABLES` or `COUNTS` with an expression, `THEORY` with claims of
     results/theory/verdicts.csv; or none. ``real`` are readings in losses and scores of the small scale, the first of
-    which decides.
+    which decides. ``real_only`` says of how much of the sentence a reading that comes out true speaks ("against LoRA
+    alone"), where that is not all of it.
     """
 
     id: str
@@ -58,6 +63,7 @@ class Claim:
     readings: tuple[Reading, ...] = ()
     ours: Mapping[str, Any] = field(default_factory=dict)
     real: tuple[Reading, ...] = ()
+    real_only: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -66,6 +72,8 @@ class Claim:
             raise AuditError(f"claim {self.id} needs an expression or the reason why no table decides it, not both")
         if len(self.ours) > 1 or set(self.ours) - {TABLES, COUNTS, THEORY}:
             raise AuditError(f"claim {self.id}: ours is {dict(self.ours)}; give one of {TABLES}, {COUNTS}, {THEORY}")
+        if unknown := {each.over for each in self.real} - {"", *OVER}:
+            raise AuditError(f"claim {self.id}: over is {', '.join(sorted(unknown))}; it is one of {', '.join(OVER)}")
 
     @property
     def place(self) -> str:
@@ -94,6 +102,83 @@ class Judged:
 
 
 COLUMNS = tuple(Judged.__annotations__)
+
+
+@dataclass(frozen=True)
+class Told:
+    """One reading on a real model: how the claim is read, what is found (`HOLDS`, `FAILS`, `UNRESOLVED`, or
+    `UNMEASURED`), and what the pairs say.
+    """
+
+    text: str
+    found: str
+    tally: str = ""
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def values(self) -> list[Value]:
+        """Every loss or score that is compared."""
+        sides = (side for each in self.comparisons for side in (each.left, each.right))
+        return [side for side in sides if isinstance(side, Value)]
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether held-out losses are compared, and no scores."""
+        return bool(self.values) and all(value.is_loss for value in self.values)
+
+    @property
+    def is_parity(self) -> bool:
+        """Whether a score is asked to be no more than a margin behind another."""
+        return any(each.symbol == "within" for each in self.comparisons)
+
+    @property
+    def at_paper_rate(self) -> bool:
+        """Whether the methods were trained at the paper's rates."""
+        return any(value.at_paper_rate for value in self.values)
+
+
+@dataclass(frozen=True)
+class OnReal:
+    """A claim and what a real model says to each of its readings."""
+
+    claim: Claim
+    told: tuple[Told, ...]
+
+    @property
+    def found(self) -> str:
+        """What the first reading finds. Where it was not run and another was, nothing is resolved; "" without any."""
+        found = [each.found for each in self.told]
+        if not found:
+            return ""
+        return UNRESOLVED if found[0] == UNMEASURED and set(found) != {UNMEASURED} else found[0]
+
+    @property
+    def verdict(self) -> str:
+        """`found`, and of how much of the sentence it speaks."""
+        return self._word(self.found)
+
+    @property
+    def text(self) -> str:
+        """How the claim is read and what the pairs say; readings after the first with their own verdicts."""
+        if not self.told:
+            return ""
+        first, *rest = self.told
+        if self.found == UNMEASURED:
+            return first.text
+        return "; ".join([f"{first.text} ({first.tally or NOT_RUN})", *map(self._beside, rest)])
+
+    @property
+    def values(self) -> list[Value]:
+        """Every loss or score that a reading compares."""
+        return [value for each in self.told for value in each.values]
+
+    def _beside(self, told: Told) -> str:
+        if told.found == UNMEASURED:
+            return f"{told.text}: {NOT_RUN}"
+        return f"{told.text}: {self._word(told.found)} ({told.tally})"
+
+    def _word(self, found: str) -> str:
+        return f"{found} {self.claim.real_only}".rstrip() if found == HOLDS else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +224,7 @@ def judge(claim: Claim, worlds: Worlds) -> Judged:
     """
     outcome = _outcome(claim, claim.expression, worlds.paper) if claim.expression else None
     ours, scale, ours_verdict = _ours(claim, worlds)
-    real, real_verdict = on_real_model(claim, worlds.real)
+    real = on_real_model(claim, worlds.real)
     return Judged(
         id=claim.id,
         section=claim.place,
@@ -152,8 +237,8 @@ def judge(claim: Claim, worlds: Worlds) -> Judged:
         ours=ours,
         ours_scale=scale,
         ours_verdict=ours_verdict,
-        real=real,
-        real_verdict=real_verdict,
+        real=real.text,
+        real_verdict=real.verdict,
     )
 
 
@@ -209,28 +294,25 @@ def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def on_real_model(claim: Claim, names: Mapping[str, Any]) -> tuple[str, str]:
-    """(how the claim is read on a real model and what the pairs say, the verdict); nothing where it is not read so.
-
-    Readings after the first stand there with their own verdicts; of these, what has not been measured is left out.
-    Raises `AuditError` as `judge`.
-    """
-    told = [_read_on_real_model(claim, reading, names) for reading in claim.real]
-    if not told:
-        return "", ""
-    (reading, found, tally), *rest = told
-    others = [f"{reading}: {other} ({tally})" for reading, other, tally in rest if other != UNMEASURED]
-    return "; ".join([f"{reading} ({tally})" if tally else reading, *others]), found
+def on_real_model(claim: Claim, names: Mapping[str, Any]) -> OnReal:
+    """What the small scale's model says of a claim, reading by reading. Raises `AuditError` as `judge`."""
+    return OnReal(claim, tuple(each for reading in claim.real for each in _told(claim, reading, names)))
 
 
-def _read_on_real_model(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> tuple[str, str, str]:
-    """(how the claim is read, verdict, what the pairs say)."""
-    try:
-        outcome = _outcome(claim, reading.expression, names)
-    except NotMeasured:
-        return reading.reading, UNMEASURED, ""
-    found = {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
-    return with_runs(reading.reading, outcome.comparisons), found, _tally(outcome, none="not resolved")
+def _told(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> Iterator[Told]:
+    """The reading, in each of the blocks that it is put to."""
+    text = reading.reading
+    for when, block in OVER.get(reading.over, {"": ""}).items():
+        own = {letter: names[f"{letter}{block}"] for letter in "sl"} if block else {}
+        text = when if text != reading.reading else f"{text}, {when}" if when else text
+        try:
+            outcome = _outcome(claim, reading.expression, names | own)
+        except NotMeasured:
+            yield Told(text, UNMEASURED)
+            continue
+        found = {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
+        tally = _tally(outcome, none="not resolved")
+        yield Told(with_runs(text, outcome.comparisons), found, tally, outcome.comparisons)
 
 
 def _scale_name(scale: str) -> str:

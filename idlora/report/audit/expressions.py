@@ -103,10 +103,18 @@ def quoted(text: str) -> Quantity:
     return quantities.printed(text)
 
 
+def within(left: Any, right: Any, margin: Quantity) -> Truth:
+    """Whether a score of a real model is less than ``margin`` points behind another; TypeError for anything else."""
+    if not hasattr(left, "within"):
+        raise TypeError(f"within() is about scores of a real model, not about {left}")
+    return left.within(right, margin)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "all": all_of,
     "any": any_of,
     "count": count,
+    "within": within,
     "quoted": quoted,
     "abs": abs,
     "mean": quantities.mean,
@@ -195,7 +203,11 @@ class _Evaluator:
         if name in ("all", "any") and len(arguments) == 1:
             truths = arguments[0]
             self.shown[id(node)] = f"{truths.count(True)} of {len(truths)}"
-        return FUNCTIONS[name](*arguments)
+        found = FUNCTIONS[name](*arguments)
+        if name == "within":
+            left, right, _ = arguments
+            self.comparisons.append(Comparison(left, name, right, found))
+        return found
 
     def visit_GeneratorExp(self, node: ast.GeneratorExp) -> list[Any]:
         outer = dict(self.names)

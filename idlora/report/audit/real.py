@@ -3,7 +3,7 @@
     l1 l2 l3 l7 l8 lc["idlora", "loss_alpaca"]    a held-out loss of ours (lc: the controls); lower is better
     s1 s2 s3 s7 s8 sc["idlora", "gsm8k"]          a score of ours; higher is better
     l1p s1p l2p s2p, ll sl                        Tables 1 and 2 at the paper's rates; Table 2's methods trained longer
-    rate["idlora", "best"]                        the learning rate that its trials chose
+    s l["idlora", …]                              in each block of a reading that is put `OVER` several
 
 Both are compared by the interval of the paired difference over seeds and items. A value is known by its differences
 from its table's reference, and in Tables 7 and 8 the mean loss ("loss") by those from every other method, so that every
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from idlora.report.audit.expressions import Comparison
-from idlora.report.audit.ours import Absent, NotMeasured
-from idlora.report.audit.paper import Lookup, rows
-from idlora.report.audit.quantities import exact
+from idlora.report.audit.ours import NotMeasured
+from idlora.report.audit.quantities import Quantity
 from idlora.report.grid import SMALL
 from idlora.report.reference import reference_folder
 from idlora.report.standings import (
@@ -27,6 +26,7 @@ from idlora.report.standings import (
     BEST_RATES,
     CONTROLS,
     LONGER,
+    LOSS,
     ONE_RUN,
     PAPER_RATE,
     Block,
@@ -46,6 +46,14 @@ TABLES = {
     "c": ("table_controls", CONTROLS),
 }
 """What follows the l or s of a name, and the table and base behind it."""
+
+OVER = {
+    "several": {"at each method's best rate": "2", "at the paper's rate": "2p", "after two epochs": "l"},
+    "single": {"at each method's best rate": "1", "at the paper's rates": "1p"},
+}
+"""Methods trained on several tasks and on single ones: the blocks that a reading is put to, each in words. The first
+decides.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,30 @@ class Value:
             return False if sign else None
         wanted = 1 if symbol.startswith(">") else -1
         return {wanted: True, -wanted: False, 0: None}[sign]
+
+    def within(self, other: Any, margin: Quantity) -> bool | None:
+        """Whether a score is less than ``margin`` points behind another: True where the whole interval of the
+        difference says so, False where the whole interval says the opposite, None where it holds both or the column is
+        at chance or zero.
+
+        Raises as `compare` does, and TypeError for a loss, which has no margin.
+        """
+        pair = self.pair(other)
+        if pair.measure.lower_is_better:
+            raise TypeError(f"{self} is a loss; within() has a margin for scores alone")
+        if pair.floor or pair.low <= -margin.value <= pair.high:
+            return None
+        return pair.low > -margin.value
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is a held-out loss. The column says so."""
+        return self.column.split("_")[0] == LOSS
+
+    @property
+    def at_paper_rate(self) -> bool:
+        """Whether the block was trained at the paper's rates."""
+        return self.name.endswith(PAPER_RATE)
 
     def pair(self, other: Any) -> Pair:
         """The two as they were tested. Raises as `compare` does."""
@@ -94,31 +126,17 @@ class Values:
         return Value(self.name, self.block, *key)
 
 
-class RateTable(Lookup):
-    """Learning rates by (method, "best"); a method without trials has not been measured."""
-
-    def __getitem__(self, key: tuple[Any, ...]) -> Any:
-        if key not in self.cells:
-            raise NotMeasured(f"{self.name} has no {', '.join(map(str, key))}")
-        return super().__getitem__(key)
-
-
 def real_names(results: Path) -> dict[str, Any]:
-    """The names above, from results/reference/small: significance/<table>.csv and tables/rates.csv."""
+    """The names above, from results/reference/small: significance/<table>.csv and the sweeps' files of all pairs."""
     folder = reference_folder(results, SMALL)
     names: dict[str, Any] = {}
     for name, (table, base) in TABLES.items():
         values = Values(table if base != PAPER_RATE else f"{table} {base}", read_block(folder, table, base))
         names |= {f"l{name}": values, f"s{name}": values}
-    path = folder / "tables" / "rates.csv"
-    return names | {"rate": RateTable(path.name, _rates(path)) if path.is_file() else Absent(path)}
+    return names
 
 
 def with_runs(reading: str, comparisons: Iterable[Comparison]) -> str:
     """The reading, and that it is of one run each where every loss and score that it compares is."""
     seeds = {each.left.pair(each.right).seeds for each in comparisons if isinstance(each.left, Value)}
     return f"{reading} ({ONE_RUN})" if seeds == {1} else reading
-
-
-def _rates(path: Path) -> dict[tuple[str, str], Any]:
-    return {(row["method"], "best"): exact(float(row["best_rate"])) for row in rows(path) if row["best_rate"]}

@@ -15,8 +15,8 @@ from idlora.report.audit.claims import (
     UNMEASURED,
     UNRESOLVED,
     VERDICTS,
-    Claim,
     Judged,
+    OnReal,
     Worlds,
     judge,
     load_claims,
@@ -77,19 +77,19 @@ def judge_all(experiments: Path, results: Path, *, scale: str) -> list[Judged]:
     return [judge(claim, worlds) for claim in every]
 
 
-def read_on_real_model(experiments: Path, results: Path) -> list[tuple[Claim, str, str]]:
-    """The claims that were measured on a real model, in the order of the file: each with its verdict there, and how it
-    is read and what the pairs say. Raises as `audit`.
+def read_on_real_model(experiments: Path, results: Path) -> list[OnReal]:
+    """The claims that were measured on a real model, in the order of the file: what it says to each. Raises as
+    `audit`.
     """
     sets, every = load_claims(Path(experiments) / FOLDER / "claims.yaml")
     names = sets | real_names(Path(results))
-    found = ((claim, *reversed(on_real_model(claim, names))) for claim in every)
-    return [each for each in found if each[1] not in ("", UNMEASURED)]
+    found = (on_real_model(claim, names) for claim in every)
+    return [each for each in found if each.found not in ("", UNMEASURED)]
 
 
-def real_markdown(found: Iterable[tuple[Claim, str, str]]) -> str:
+def real_markdown(found: Iterable[OnReal]) -> str:
     """A table of what `read_on_real_model` found."""
-    rows = [[f"“{claim.quote}” ({claim.place})", f"**{verdict}**", reading] for claim, verdict, reading in found]
+    rows = [[f"“{each.claim.quote}” ({each.claim.place})", f"**{each.verdict}**", each.text] for each in found]
     return _prose(["The paper's claim", "Here", "How it is read, and what else"], rows)
 
 
@@ -114,7 +114,9 @@ def totals(found: Audit) -> str:
 
 def _real_total(found: Audit) -> str:
     counted = _measured(each.real_verdict for each in found.judged)
-    words = {HOLDS: "hold", FAILS: "do not hold", UNRESOLVED: "are not resolved"}
+    in_part = sorted(verdict for verdict in counted if verdict.startswith(f"{HOLDS} "))
+    words = {HOLDS: "hold"} | {verdict: verdict.replace(HOLDS, "hold", 1) for verdict in in_part}
+    words |= {FAILS: "do not hold", UNRESOLVED: "are not resolved"}
     told = ", ".join(f"{counted[verdict]} {word}" for verdict, word in words.items())
     return f" On a real model, for {counted.total()} of them: {told}." if counted else ""
 
