@@ -75,17 +75,25 @@ def test_the_committed_choices_follow_from_the_committed_trials_and_lie_inside_t
 
 def test_the_small_tables_that_were_searched_take_their_rates_from_the_hubs_model_too() -> None:
     """Trials ran on the weights in 4 bits and on copies of the data; a user may have the hub's."""
-    rates = {}
-    for table in ("table2", "table3", "table_controls", "table_longer"):
-        grid = load_grid(EXPERIMENTS / table).at("small")
-        for experiment, method, seed in grid.cells():
-            if experiment == "multitask_llama3_paper_rate":  # none of its rates is searched
+    rates: dict[tuple[str, str], float] = {}
+    for table in known_tables("small"):
+        for experiment, method, seed in load_grid(EXPERIMENTS / table).at("small").cells():
+            if experiment.endswith("paper_rate") or method == "base":  # no rate of theirs is searched
                 continue
             cell = compose_cell(experiment, method, scale="small", seed=seed)
             assert cell.model.path_or_id == "HuggingFaceTB/SmolLM2-135M-Instruct"
-            assert rates.setdefault(method, cell.train.learning_rate) == cell.train.learning_rate
+            key = cell.data.name, method
+            assert rates.setdefault(key, cell.train.learning_rate) == cell.train.learning_rate
     chosen = read_rows(EXPERIMENTS / "tuning/small/chosen.csv", Chosen)
-    assert rates == {"base": None} | {each.method: each.learning_rate for each in chosen}
+    assert sorted(rates.items()) == sorted(
+        ((data_of(each.experiment), each.method), each.learning_rate) for each in chosen
+    )
+
+
+def data_of(experiment: str) -> str:
+    """The data set of an experiment at the small scale, by its name."""
+    task = experiment.split("_")[0]
+    return {"saferpaca": "saferpaca_stand_in"}.get(task, task)
 
 
 PLACES = {"data_root": None, "results_dir": None, "overrides": []}
