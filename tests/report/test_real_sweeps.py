@@ -179,7 +179,7 @@ def test_the_papers_claims_are_counted_by_the_audits_own_verdicts(results: Path)
 def test_the_references_own_words_say_what_the_runs_took(results: Path) -> None:
     experiments, folder = results.parent / "experiments", results / "reference" / "small"
     assert "wall time" not in write_real(results, experiments).read_text(encoding="utf-8")
-    spent = {"device": "gpu", "runs": 4, "timed": 4, "work_seconds": 360.0, "wall_seconds": 120.0}
+    spent = {"device": "gpu", "cores": None, "runs": 4, "timed": 4, "work_seconds": 360.0, "wall_seconds": 120.0}
     write_json(folder / "provenance.json", {"time": [spent]})
     words = write_real(results, experiments).read_text(encoding="utf-8")
     assert "\n\n4 runs on gpu took 2.0 minutes of wall time, in which 3.0 cells were at work side by side" in words
