@@ -80,6 +80,8 @@ class Plate:
             self.draw(figure)
             figure.draw_without_rendering()  # lays out once, for all forms
             figure.set_layout_engine("none")
+            for axes in figure.axes:  # the last bits of what the layout's solver finds are not always the same
+                axes.set_position([round(each, 6) for each in axes.get_position().bounds])
             yield figure
 
 
