@@ -81,7 +81,6 @@ def figure4(sources: Sources) -> Plate:
         name="figure4",
         title="Figure 4: LoRA and ID-LoRA by trainable parameters",
         axis="trainable parameters, counted, on a logarithmic axis with a tick at each budget, in its method's colour",
-        note="",
         pairs=SWEEPS["table7"],
         unit="trainable parameters",
         ticks=_budgets,
@@ -94,17 +93,14 @@ def clusters(sources: Sources) -> Plate:
         _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters),
         name="table8",
         title="Table 8: ID-LoRA by the number of clusters",
-        axis="clusters k",
-        note="More clusters also mean a larger router. ",
+        axis="clusters k (more of them also mean a larger router)",
         pairs=SWEEPS["table8"],
         unit="clusters k",
         ticks=_steps,
     )
 
 
-def _plate(
-    bands: tuple[Band, Band], *, name: str, title: str, axis: str, note: str, pairs: str, unit: str, ticks: Ticks
-) -> Plate:
+def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, pairs: str, unit: str, ticks: Ticks) -> Plate:
     ours, paper = bands
     losses = any(each.measure.lower_is_better for each in ours.columns)
     return Plate(
@@ -113,8 +109,7 @@ def _plate(
         caption=(
             f"Upper panels: {ours.title.removeprefix('Ours · ')}, one for each column. Horizontal: {axis}; "
             f"vertical: percent correct{', or held-out loss, lower is better' if losses else ''}. Bars are 95 % "
-            "intervals over items (over seeds and items where there are several seeds), which is how well these items "
-            f"tell a value; how values differ on the same items, tables/{pairs}.md tells. {note}The tinted panels are "
+            "intervals over items (over seeds and items where there are several seeds). The tinted panels are "
             "the paper's table on its own axes, which prints no intervals."
         ),
         alt=_alt(ours, unit=unit),
