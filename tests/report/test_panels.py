@@ -46,6 +46,16 @@ def figures(committed: Sources) -> Iterator[Drawn]:
         yield found
 
 
+def test_no_place_keeps_the_last_bits_of_the_layouts_solver(figures: Drawn) -> None:
+    for _, figure in figures.values():
+        parts = (figure, *figure.subfigs)
+        places = [axes.get_position().get_points() for axes in figure.axes]
+        places += [part.bbox_relative.get_points() for part in figure.subfigs]
+        places += [np.array(part._suptitle.get_position()) for part in parts if part._suptitle]
+        for place in places:
+            np.testing.assert_allclose(place, place.round(6), rtol=0, atol=1e-12)
+
+
 def panels(figure: Figure) -> list[Axes]:
     """The axes with our numbers: of a sweep those of the upper part, which has no tint."""
     parts = [part for part in figure.subfigs or [figure] if to_hex(part.get_facecolor()) != PANEL]

@@ -80,9 +80,19 @@ class Plate:
             self.draw(figure)
             figure.draw_without_rendering()  # lays out once, for all forms
             figure.set_layout_engine("none")
-            for axes in figure.axes:  # the last bits of what the layout's solver finds are not always the same
-                axes.set_position([round(each, 6) for each in axes.get_position().bounds])
+            _round_places(figure)
             yield figure
+
+
+def _round_places(figure: Figure) -> None:
+    """Round where the layout's solver has put things: its last bits differ from one drawing to the next."""
+    for axes in figure.axes:
+        axes.set_position([round(each, 6) for each in axes.get_position().bounds])
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(6))
+    for part in (figure, *figure.subfigs):
+        if (title := part._suptitle) is not None:
+            title.set_position([round(each, 6) for each in title.get_position()])
 
 
 def inline_svg(document: str, *, name: str, alt: str) -> str:
