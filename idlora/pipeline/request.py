@@ -26,7 +26,6 @@ from idlora.report import (
     load_grid,
     summary,
     write_significance,
-    write_sweep,
     write_table,
 )
 from idlora.report.cells import Filled
@@ -251,8 +250,7 @@ def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = 
         gaps = gaps or bool(table.missing)
         if not (table.missing and _stay(_files(request, table))):
             write_significance(filled, request.tests, comparisons=table.comparisons)
-            folder = request.results / "tables"
-            print("written: " + ", ".join(map(str, [*write_table(table, folder), *write_sweep(filled, folder)])))
+            print("written: " + ", ".join(map(str, write_table(table, request.results / "tables"))))
     metrics, rows = first.results / "metrics.csv", metric_rows(first.results / "runs", scale=first.scale)
     if not (gaps and _stay({metrics: rows})):
         write_csv(metrics, COLUMNS, rows)

@@ -10,8 +10,7 @@ from pathlib import Path
 from idlora.records import write_text
 from idlora.records.costs import BUSY, DONE, FAILED, KEY, OOM, SETTING
 from idlora.records.files import one_sentence
-from idlora.report.documents import document
-from idlora.report.render import pipes
+from idlora.report.documents import document, pipes
 
 Row = Mapping[str, str]
 Rows = list[dict[str, str]]

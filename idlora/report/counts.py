@@ -8,9 +8,8 @@ from typing import Any
 
 from idlora.records import write_text
 from idlora.report.collect import params_percentages, write_csv
-from idlora.report.documents import booktabs, document
+from idlora.report.documents import booktabs, document, pipes
 from idlora.report.printed import DIFFERS, ROUNDS, TRUNCATES, agreement
-from idlora.report.render import pipes
 from idlora.report.tables import EMPTY
 
 TITLE_6 = "Table 6: trainable parameters by rank, LLaMA-3-8B"

@@ -7,8 +7,7 @@ from typing import Any
 
 from idlora.records import write_text
 from idlora.report.collect import write_csv
-from idlora.report.documents import booktabs, document
-from idlora.report.render import pipes
+from idlora.report.documents import booktabs, document, pipes
 
 SAME, DIFFERS = "same", "differs"
 SPELLING = {"AdamW": "adamw_torch"}

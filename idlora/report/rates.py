@@ -11,8 +11,7 @@ from pathlib import Path
 
 from idlora.records import write_text
 from idlora.report.collect import write_csv
-from idlora.report.documents import document
-from idlora.report.render import pipes
+from idlora.report.documents import document, pipes
 
 NEAR = 0.01
 """Nats a token above the loss at the best rate within which another rate counts as about as good."""

@@ -22,7 +22,6 @@ from idlora.report.real import write_real
 from idlora.report.reference import RECORDS, Reference, read_reference, reference_folder, require_records
 from idlora.report.render import write_table
 from idlora.report.statistics import write_significance
-from idlora.report.sweeps import write_sweep
 from idlora.report.tables import lay_out
 
 OF_NO_SCALE = ("counts", "theory")
@@ -105,7 +104,6 @@ def _write_table(sources: Sources, reference: Reference, *, table: str, runs: Pa
     path = reference.folder / "significance" / f"{table}.csv"
     write_significance(filled, path, comparisons=laid.comparisons)
     write_table(laid, reference.folder / "tables")
-    write_sweep(filled, reference.folder / "tables")
 
 
 def _install(new: Path, place: Path) -> Path:

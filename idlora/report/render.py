@@ -6,6 +6,7 @@ from typing import Any
 from idlora.records import write_text
 from idlora.report import text
 from idlora.report.collect import write_csv
+from idlora.report.documents import escape, pipes
 from idlora.report.floor import SIGN
 from idlora.report.grid import PAPER, Column, PaperValue
 from idlora.report.intervals import CONFIDENCE
@@ -13,13 +14,15 @@ from idlora.report.measures import PERCENT
 from idlora.report.ordering import MISSING, NOISE, PAPER_TIE, PARAMS, Ordering
 from idlora.report.significance import Comparison, p_text
 from idlora.report.spread import Spread, spreads
+from idlora.report.sweeps import write_sweep
 from idlora.report.tables import EMPTY, Entry, Row, Table
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
     """Write ``<table>.md``, ``.csv``, ``.tex`` and ``<table>_orderings.csv`` into ``folder``; returns their paths.
 
-    Where known answers were scored beside the models', ``<table>_known.csv`` has what they score.
+    A sweep has the files of `write_sweep` too, and where known answers were scored beside the models',
+    ``<table>_known.csv`` has what they score.
     """
     folder, name = Path(folder), table.grid.table
     write_text(folder / f"{name}.md", markdown(table))
@@ -27,11 +30,12 @@ def write_table(table: Table, folder: Path) -> list[Path]:
     write_csv(folder / f"{name}.csv", *wide(table))
     columns = ("base", "column", "ahead", "behind", "verdict", "leaning")
     write_csv(folder / f"{name}_orderings.csv", columns, [vars(each) for each in table.orderings])
-    endings = [".md", ".csv", ".tex", "_orderings.csv"]
+    paths = [folder / f"{name}{ending}" for ending in (".md", ".csv", ".tex", "_orderings.csv")]
+    paths += write_sweep(table.filled, folder)
     if known := _known(table):
-        write_csv(folder / f"{name}_known.csv", tuple(known[0]), known)
-        endings.append("_known.csv")
-    return [folder / f"{name}{ending}" for ending in endings]
+        paths.append(folder / f"{name}_known.csv")
+        write_csv(paths[-1], tuple(known[0]), known)
+    return paths
 
 
 def _known(table: Table) -> list[dict[str, Any]]:
@@ -240,12 +244,6 @@ def _ordering(each: Ordering | None, subject: str) -> str:
     return f"paper: {direction}; {each.verdict}{leaning}"
 
 
-def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
-    """A Markdown table whose columns after the first ``left`` stand to the right."""
-    lines = [headings, ["---"] * left + ["---:"] * (len(headings) - left), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns of the CSV, and a row per method: value, spread, interval, marks; the paper's value at its scale."""
     parts = ["", "_spread", "_ci_low", "_ci_high", "_floor", "_best", "_dagger"]
@@ -313,15 +311,6 @@ def _latex_group(table: Table, columns: list[Column]) -> list[str]:
             cells += [_latex_entry(row.entries[column.id]) for column in columns]
             lines.append("    " + " & ".join(cells) + " \\\\")
     return [*lines, "    \\bottomrule", "  \\end{tabular}", "  \\par\\medskip"]
-
-
-def escape(words: str) -> str:
-    """Plain text for LaTeX: its special characters escaped, and the few others that we write spelled in its way."""
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
-        "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
-        "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---", "±": "$\\pm$", SIGN: "$^\\circ$",
-    }  # fmt: skip
-    return words.translate(str.maketrans(special))
 
 
 def _latex_line(cells: list[str]) -> str:

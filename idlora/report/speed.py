@@ -13,8 +13,7 @@ from typing import Any
 
 from idlora.records import write_text
 from idlora.records.files import one_sentence
-from idlora.report.documents import document
-from idlora.report.render import pipes
+from idlora.report.documents import document, pipes
 
 FILE = "evaluation.csv"
 KEY = ("model", "benchmark", "protocol")

@@ -10,12 +10,11 @@ from pathlib import Path
 from idlora.records import write_text
 from idlora.report.cells import Cell, Filled
 from idlora.report.collect import write_csv
-from idlora.report.documents import document
+from idlora.report.documents import document, pipes
 from idlora.report.grid import UNTUNED
 from idlora.report.intervals import CONFIDENCE
 from idlora.report.measures import measure_of
 from idlora.report.reference import widest_interval
-from idlora.report.render import pipes
 from idlora.report.significance import compare
 from idlora.report.standings import LOSS, SWEEPS, Row, pair_of, runs
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idlora.records import write_json, write_text
-from idlora.report.documents import document
-from idlora.report.render import pipes
+from idlora.report.documents import document, pipes
 
 LEGEND = (
     "Random weights, examples of random tokens with the lengths of the multi-task mixture. The plain loop pads the "

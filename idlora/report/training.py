@@ -16,8 +16,7 @@ from typing import Any
 
 from idlora.records import Run, write_text
 from idlora.records.files import RecordError
-from idlora.report.documents import document
-from idlora.report.render import pipes
+from idlora.report.documents import document, pipes
 
 COLUMNS = (
     "model", "method", "launch", "processes", "scaling", "step_seconds_median", "step_seconds_iqr",

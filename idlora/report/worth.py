@@ -17,10 +17,9 @@ from scipy import stats
 from idlora.records import write_text
 from idlora.report.cells import evaluation_under
 from idlora.report.collect import write_csv
-from idlora.report.documents import document
+from idlora.report.documents import document, pipes
 from idlora.report.grid import UNTUNED, Column
 from idlora.report.intervals import CONFIDENCE, SEED, Interval
-from idlora.report.render import pipes
 
 STEP = 0.01
 """Nats a token, the difference of losses whose worth is told."""

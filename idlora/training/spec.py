@@ -153,8 +153,8 @@ class DataSpec:
         if self.parts is not None and not self.parts:
             raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
         if self.parts is not None:
-            least, most = (of(self.parts, key=self.parts.get) for of in (min, max))
-            if not self.parts[least] > 0 or self.parts[most] > 1 != self.parts[least]:
+            least, proportions = min(self.parts, key=self.parts.get), max(self.parts.values()) > 1
+            if not self.parts[least] > 0 or (proportions and self.parts[least] != 1):
                 raise ValueError(
                     f"data.parts.{least} is {self.parts[least]}: a share lies above 0 and is at most 1; where a part "
                     "has more, all are proportions, and the least of them is 1."

@@ -301,10 +301,10 @@ def on_real_model(claim: Claim, names: Mapping[str, Any]) -> OnReal:
 
 def _told(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> Iterator[Told]:
     """The reading, in each of the blocks that it is put to."""
-    text = reading.reading
-    for when, block in OVER.get(reading.over, {"": ""}).items():
+    blocks = OVER[reading.over] if reading.over else {"": ""}
+    for place, (when, block) in enumerate(blocks.items()):
         own = {letter: names[f"{letter}{block}"] for letter in "sl"} if block else {}
-        text = when if text != reading.reading else f"{text}, {when}" if when else text
+        text = when if place else ", ".join(filter(None, [reading.reading, when]))
         try:
             outcome = _outcome(claim, reading.expression, names | own)
         except NotMeasured:

@@ -30,7 +30,7 @@ from idlora.report.audit.pairings import WILCOXON
 from idlora.report.audit.paper import paper_names
 from idlora.report.audit.real import real_names
 from idlora.report.collect import write_csv
-from idlora.report.render import pipes
+from idlora.report.documents import pipes
 
 FOLDER = "audit"
 HOW = (
