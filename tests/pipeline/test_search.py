@@ -10,7 +10,7 @@ import pytest
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import compose_cell
 from idlora.pipeline.pool import Ended
-from idlora.pipeline.rates import CHOOSING, chosen_csv, setting
+from idlora.pipeline.rates import CHOOSING, setting
 from idlora.pipeline.search import choose, search
 from idlora.pipeline.trials import Chosen, Trial, read_rows, trials_of
 from idlora.pipeline.tuning import Asked
@@ -198,13 +198,3 @@ def test_what_was_found_for_another_model_in_its_place_is_kept(tmp_path: Path, c
     for name, row in others.items():
         assert row in (tmp_path / f"{name}.csv").read_text()
         assert "pebble" in (tmp_path / f"{name}.csv").read_text()
-
-
-@pytest.mark.parametrize("scale", ["tiny", "small"])
-def test_the_committed_rates_are_what_the_committed_trials_choose_and_none_lies_at_the_edge(scale: str) -> None:
-    folder = chosen_csv(scale).parent
-    committed = read_rows(folder / "chosen.csv", Chosen)
-    found = {each.setting: each for each in choose(read_rows(folder / "trials.csv", Trial))}
-    assert committed
-    assert [found[each.setting] for each in committed] == committed
-    assert not any(each.at_edge for each in committed)
