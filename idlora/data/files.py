@@ -22,11 +22,10 @@ _WIDE_MARKS = {  # UTF-32's first, since UTF-16's begins it
 }
 
 
-def only_json(folder: Path, *, beside: str | None = None) -> Path:
+def only_json(folder: Path, *, beside: str) -> Path:
     """The one .json file of a folder; one whose name begins with ``beside`` may stand beside it, or in its place."""
     found = sorted(folder.glob("*.json"))
-    if beside is not None:
-        found = [path for path in found if not path.name.startswith(beside)] or found
+    found = [path for path in found if not path.name.startswith(beside)] or found
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise DataError(f"{folder} must hold exactly one .json file, and holds {names}: leave the one to train on.")

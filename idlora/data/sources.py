@@ -97,7 +97,7 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
     if spec.read is not None:
         return _rows(spec, split, spec.read(folder, own), source=folder)
     if spec.columns == INSTRUCTION_COLUMNS and spec.file is None:
-        path = only_json(folder, beside=SAFETY_ALONE if spec.assembled_from else None)
+        path = only_json(folder, beside=SAFETY_ALONE)
     else:
         path = folder / (spec.file or f"{own}.jsonl")
     rows = _rows(spec, split, read_jsonl(path) if path.suffix == ".jsonl" else read_json(path), source=path)
