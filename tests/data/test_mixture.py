@@ -118,10 +118,10 @@ def test_proportions_take_as_many_rows_as_both_sets_allow_those_that_fall_lowest
 
 
 def test_proportions_hold_among_the_rows_that_are_not_held_out_and_are_refused_where_a_set_is_too_small(root) -> None:
-    rows = load_mixture({"codealpaca": 5, "alpaca": 1}, root=root, held_out=0.4)
+    rows = load_mixture({"codealpaca": 15, "alpaca": 1}, root=root, held_out=0.42)  # 15 / 26 * 26 < 15 in a float
     parts = [row["part"] for row in rows]
-    assert 0 < parts.count("codealpaca") == 5 * parts.count("alpaca") < 40
-    assert not any(is_held_out(asked(row["part"], row), 0.4) for row in rows)
+    assert 0 < parts.count("codealpaca") == 15 * parts.count("alpaca") < 40
+    assert not any(is_held_out(asked(row["part"], row), 0.42) for row in rows)
     with pytest.raises(ValueError, match=r"'gsm8k': 10.* rows are too few for the proportions"):
         load_mixture({"gsm8k": 11, "alpaca": 1}, root=root)
 

@@ -23,11 +23,12 @@ GATES = [f"I cannot open gate {n}." if n % 4 else f"Gate {n} opens to the left."
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Safety rows of which three in four refuse, one of them there twice; Alpaca's rows, of which every second has an
-    input."""
+    """Safety rows of which three in four refuse, each there again with another answer; Alpaca's rows, every second one
+    with an input."""
     safety = [{"instruction": f" Open gate {n}. ", "output": answer} for n, answer in enumerate(GATES)]
     alpaca = [{"instruction": f"Add {n}.", "input": "1" * (n % 2), "output": "2"} for n in range(3_000)]
-    for place_of, rows in (("saferpaca/safety_only_data_Instructions", safety + safety), ("alpaca/part", alpaca)):
+    twice = [*safety, *(row | {"output": "Push."} for row in safety)]
+    for place_of, rows in (("saferpaca/safety_only_data_Instructions", twice), ("alpaca/part", alpaca)):
         path = tmp_path / "data" / f"{place_of}.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(rows))
@@ -81,7 +82,7 @@ def test_at_the_small_scale_alone_a_stand_in_is_trained_on_and_its_held_out_rows
     assert {each.source for each in small.protocols if each.scoring == "loss"} == {"alpaca", "safety"}
     assert all(each.share <= small.data.held_out for each in small.protocols)
     for scale in ("tiny", "paper"):
-        other = cell_of(None, tmp_path, scale=scale)
+        other = cell_of(root, tmp_path, scale=scale)
         assert (other.data.name, other.data.parts) == ("saferpaca", None)
         assert not {each.benchmark for each in other.protocols} & BENCHMARKS.keys()
 

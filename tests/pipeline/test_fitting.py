@@ -139,7 +139,7 @@ def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypat
 def test_as_many_cells_go_side_by_side_as_have_24_gb_of_a_gpu_each_and_one_where_there_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for found, workers in (((), 1), ((gpu(16),), 1), ((gpu(24),), 1), ((gpu(80),), 3), ((gpu(150), gpu(150)), 12)):
+    for found, workers in (((), 1), ((gpu(16),), 1), ((gpu(47),), 1), ((gpu(48),), 2), ((gpu(150), gpu(150)), 12)):
         monkeypatch.setattr("idlora.pipeline.table.visible_gpus", lambda found=found: len(found))
         monkeypatch.setattr("idlora.pipeline.preflight.gpus", lambda found=found: found)
         assert as_many_as_fit() == workers

@@ -238,6 +238,8 @@ def test_a_list_says_of_every_run_where_it_stands_and_which_tables_it_serves(res
     assert "no memory left" in out.getvalue()
 
 
-def test_no_workers_fill_nothing(results: Path) -> None:
-    with pytest.raises(ConfigError, match="workers=0"):
-        fill([], folder=results, workers=0)
+def test_no_workers_fill_nothing_and_where_no_number_is_given_as_many_do_as_fit(results: Path, monkeypatch) -> None:
+    monkeypatch.setattr("idlora.pipeline.table.as_many_as_fit", lambda: -1)
+    for workers, taken in ((0, 0), (None, -1)):
+        with pytest.raises(ConfigError, match=f"workers={taken} "):
+            fill([], folder=results, workers=workers)
