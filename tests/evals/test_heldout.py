@@ -242,9 +242,14 @@ def test_a_run_is_not_scored_on_rows_that_it_trains_on(world: Path, tmp_path: Pa
 
 def test_rows_of_a_set_that_shares_them_count_as_trained_on_and_all_leaves_them_out(world, tmp_path) -> None:
     given = [f"data_root={world}", f"results_dir={tmp_path}", "train.learning_rate=0.001", "data.held_out=0"]
-    for named in ("heldout_sources=[alpaca]", "protocol=[all,alpaca]"):
-        with pytest.raises(ConfigError, match=r"asks 0\.1 of alpaca's training rows"):
-            compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*given, named])
+    mine = ["data.name=mine", "data.parts={safety: 1}", "heldout_sources=[saferpaca]"]
+    for source, *named in (
+        ("alpaca", "heldout_sources=[alpaca]"),
+        ("alpaca", "protocol=[all,alpaca]"),
+        ("saferpaca", *mine),
+    ):
+        with pytest.raises(ConfigError, match=rf"asks 0\.1 of {source}'s training rows"):
+            compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*given, *named])
     every = compose_cell("saferpaca_llama3", "lora", scale="tiny", seed=0, overrides=[*given, "protocol=all"])
     asked_of = {each.source for each in every.protocols if each.scoring == "loss"}
     assert asked_of == {"gsm8k", "codealpaca", "gsm8k_test", "humaneval"}
