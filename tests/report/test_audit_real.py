@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -267,18 +268,22 @@ def test_two_methods_that_no_file_compares_have_not_been_measured(experiments: P
     assert found == (UNMEASURED, "as a test reads it")
 
 
-def test_the_sentence_counts_what_holds_of_id_lora_and_what_the_papers_rates_and_the_losses_say(
+def test_the_sentence_counts_the_audits_own_verdicts_and_what_the_papers_rates_and_the_losses_say(
     experiments: Path,
 ) -> None:
     numbers = (
-        r"claims that this model can speak to, (\d+) hold, (\d+) do not and (\d+) .* of the (\d+) about ID-LoRA "
+        r"the paper's (\d+) claims that .*, (\d+) hold, (\d+) do not and (\d+) .* of the (\d+) about ID-LoRA "
         r"(\d+) hold \((\d+) of them as parity.* loss decides (\d+) and benchmark scores (\d+); .* not hold, (\d+) "
         r"have a reading at the paper's own rates .* not resolved, (\d+) have one"
     )
 
     def counted(results: Path) -> list[int]:
         said = next(each for each in real_sentences(results, experiments) if "The paper's claims" in each)
-        return list(map(int, re.search(numbers, said).groups()))
+        total, *counts = map(int, re.search(numbers, said).groups())
+        found = Counter(each.found for each in read_on_real_model(experiments, results))
+        assert counts[:3] == [found[HOLDS], found[FAILS], found[UNRESOLVED]]
+        assert total == sum(counts[:3])
+        return counts
 
     results = make_real_beside(experiments, scores={"llama3": {"gsm8k": {"idlora": 6.0}}})
     held, failed, unresolved, own, own_held, parity, by_loss, by_score, at_paper, in_loss = counted(results)
