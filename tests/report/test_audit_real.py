@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,22 @@ from made_rates import make_real_beside, make_trials
 from made_results import write
 from made_sweeps import BUDGETS, make_budgets, make_clusters, make_single
 
-from idlora.report.audit import AuditError, audit, judge_all, totals, write_audit
+from idlora.report.audit import (
+    AuditError,
+    audit,
+    judge_all,
+    load_claims,
+    read_on_real_model,
+    totals,
+    write_audit,
+)
 from idlora.report.audit.claims import FAILS, HOLDS, UNMEASURED, UNRESOLVED
 from idlora.report.figures import Sources
 from idlora.report.page import build_page
 from idlora.report.real import real_sentences
 
 MULTI = ("gsm8k", "mmlu", "commonsenseqa", "pass@1", "pass@5", "pass@10")
-LORA, GAIN = "against LoRA alone", "as a gain at all"
+LORA = "against LoRA alone"
 BLOCKS = ("llama3", "llama3_paper_rate", "llama3_full", "llama3_2_3b")
 
 
@@ -77,20 +86,22 @@ def put(experiments: Path, claim: str, expression: str) -> None:
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
 
 
-def test_every_claim_that_is_read_on_a_real_model_can_hold_and_can_fail(experiments: Path) -> None:
+def test_every_reading_of_a_claim_on_a_real_model_can_hold_and_can_fail(experiments: Path) -> None:
     controls, rows = ("lora_equal", "idlora_no_rb"), ("idlora_random", "idlora_serial")
     good = sweeping(make_real_beside(experiments, ahead=controls, **scoring(99), **losing(0.9)), well=True)
     score_largest_rank(good, 99)
-    wins = real_verdicts(experiments, good)
+    wins = read_on_real_model(experiments, good)
     bad = make_real_beside(experiments, ahead=rows, **scoring(0), **losing(1.5))
     score_largest_rank(sweeping(bad, well=False), -99)
-    loses = real_verdicts(experiments, bad)
-    assert len(wins) == len(loses) > 25
-    for claim in wins:
-        one, other = (loses, wins) if claim == "rb-not-on-math" else (wins, loses)
-        assert one[claim][0] in (HOLDS, f"{HOLDS} {LORA}", f"{HOLDS} {GAIN}"), claim
-        assert other[claim][0] == FAILS, claim
-        assert "(" in wins[claim][1], f"{claim} has a reading without pairs"
+    loses = read_on_real_model(experiments, bad)
+    read = [claim for claim in load_claims(experiments / "audit" / "claims.yaml")[1] if claim.real]
+    assert read == [each.claim for each in wins] == [each.claim for each in loses]
+    assert len(read) > 25
+    for claim, win, lose in zip(read, wins, loses, strict=True):
+        one, other = (lose, win) if claim.id == "rb-not-on-math" else (win, lose)
+        assert {told.found for told in one.told} == {HOLDS}, claim.id
+        assert {told.found for told in other.told} == {FAILS}, claim.id
+        assert all(told.comparisons for told in win.told), f"{claim.id} has a reading without pairs"
 
 
 def test_what_holds_of_less_than_the_sentence_says_so(experiments: Path) -> None:
@@ -257,28 +268,33 @@ def test_two_methods_that_no_file_compares_have_not_been_measured(experiments: P
     assert found == (UNMEASURED, "as a test reads it")
 
 
-def test_the_sentence_counts_what_holds_of_id_lora_and_what_the_papers_rates_and_the_losses_say(
+def test_the_sentence_counts_the_audits_own_verdicts_and_what_the_papers_rates_and_the_losses_say(
     experiments: Path,
 ) -> None:
     numbers = (
-        r"claims that this model can speak to, (\d+) hold, (\d+) do not and (\d+) .* of the (\d+) about ID-LoRA "
+        r"the paper's (\d+) claims that .*, (\d+) hold, (\d+) do not and (\d+) .* of the (\d+) about ID-LoRA "
         r"(\d+) hold \((\d+) of them as parity.* loss decides (\d+) and benchmark scores (\d+); .* not hold, (\d+) "
         r"have a reading at the paper's own rates .* not resolved, (\d+) have one"
     )
 
     def counted(results: Path) -> list[int]:
         said = next(each for each in real_sentences(results, experiments) if "The paper's claims" in each)
-        return list(map(int, re.search(numbers, said).groups()))
+        total, *counts = map(int, re.search(numbers, said).groups())
+        found = Counter(each.found for each in read_on_real_model(experiments, results))
+        assert counts[:3] == [found[HOLDS], found[FAILS], found[UNRESOLVED]]
+        assert total == sum(counts[:3])
+        return counts
 
     results = make_real_beside(experiments, scores={"llama3": {"gsm8k": {"idlora": 6.0}}})
     held, failed, unresolved, own, own_held, parity, by_loss, by_score, at_paper, in_loss = counted(results)
     assert held + failed + unresolved == own == by_loss + by_score
     assert (held, own_held, parity) == (4, 4, 3), "on par on GSM8K, and PMRC's rows ahead of others"
+    assert by_loss == 2, "ahead of all others, and PMRC's rows"
     make_budgets(results)
     more = counted(results)
     assert (more[0] - held, more[4]) == (3, own_held + 1), "two claims about LoRA's ranks hold, and one about both's"
-    worse = make_real_beside(experiments, losses={"llama3_paper_rate": {"idlora": 1.5}})
-    assert counted(worse)[-2] < at_paper, "no reading holds at the paper's rate any more"
+    worse = make_real_beside(experiments, losses={BLOCKS[1]: {"idlora": 1.5}, BLOCKS[2]: {"idlora": 0.9}})
+    assert counted(worse)[-2] == 0 < at_paper, "what holds after two epochs alone is not counted"
     losses = {base: {"idlora": loss} for base, loss in zip(BLOCKS[:3], (0.9, 1.5, 0.9), strict=True)}
     better = make_real_beside(experiments, losses=losses)
     assert counted(better)[-1] < in_loss, "what fails at the paper's rate alone is not counted"

@@ -63,6 +63,7 @@ def test_parameter_shares_are_ordered_without_noise(full):
     table = build_table(full.grid, full.root, scale="tiny")
     shares = [each for each in table.orderings if each.column == "params_pct"]
     assert {each.verdict for each in shares} == {"same"}  # the synthetic counts have the paper's order
+    assert "in # params alone" not in markdown(table)
     losses = build_table(full.grid.showing(["heldout"], "tiny"), full.root, scale="tiny")
     assert f"All {len(shares)} pairs of methods in # params alone: {len(shares)} same." in markdown(losses)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from made_results import make_results, write
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from idlora.palette import INK, PANEL, PAPER, look
@@ -143,11 +144,13 @@ def test_every_trained_method_of_a_sweep_is_a_point_of_each_panel(committed: Sou
             assert sum(len(line.get_xdata()) for line in axes.lines if line.get_marker() != "None") == len(trained)
 
 
-def test_no_text_lies_beyond_a_figures_edge(figures: Drawn) -> None:
+def test_no_text_lies_beyond_a_figures_edge_and_no_panels_title_on_another(figures: Drawn) -> None:
     for name, (_, figure) in figures.items():
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert 0 <= drawn.x0 < drawn.x1 <= width, name
         assert 0 <= drawn.y0 < drawn.y1 <= height, name
+        titles = [axes._left_title.get_window_extent() for axes in figure.axes if axes.get_title(loc="left")]
+        assert not [pair for pair in combinations(titles, 2) if Bbox.intersection(*pair)], name
 
 
 def test_no_ink_touches_the_edge_of_a_committed_picture(repository: Path) -> None:

@@ -237,9 +237,10 @@ def test_what_known_answers_score_on_a_columns_items_stands_in_a_note_from_the_r
         for benchmark, own in (("safety_prompts", 0.62), ("harmless_prompts", 0.02)):
             known = {"the data's own answers": own, "always refusing": 1.0}
             made.evaluate(run, benchmark, made.draw("saferpaca_llama3", method, benchmark), controls=known)
+    made.run("gsm8k_llama3", "lora")  # its items have no known answers
     shown = markdown(build_table(made.grid, made.root, scale="small"))
     (line,) = [line for line in shown.splitlines() if line.startswith("- Controls")]
-    assert line.count("of the 50 prompts: always refusing 100.0") == 2
+    assert line.count(", of the ") == line.count("of the 50 prompts: always refusing 100.0") == 2
     assert line.index("own answers 62.0") < line.index("own answers 2.0")
     assert "Saferpaca is a stand-in here" in shown
     assert "Controls" not in markdown(build_table(made.grid, made.root.parent / "nothing", scale="small"))

@@ -141,7 +141,9 @@ def test_every_claim_gets_a_verdict_and_the_same_settings_the_same_bytes(
         assert (tmp_path / f"{study}.csv").read_text() == csv_text(again, Point), study
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert {"theorem1.png", "theorem1.pdf", "theorem2_1.png", "rank.pdf", "rows.png"} <= set(figures)
-    assert as_csv(shares(measured["theorem1"])) == (tmp_path / "theorem1_assumptions.csv").read_text()
+    rows = shares(measured["theorem1"])
+    assert as_csv(rows) == (tmp_path / "theorem1_assumptions.csv").read_text()
+    assert as_markdown(rows).strip() in words
     assert len({Path(name).stem for name in figures}) * 2 == len(figures)
 
 
