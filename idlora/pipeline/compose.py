@@ -374,7 +374,7 @@ def _model_subject(config: DictConfig) -> Subject:
             logger.warning("%s lies in no run: whether it was trained on the rows held out is not checked.", adapter)
     return Subject(
         folder=folder,
-        load=functools.partial(load_model, model, adapter),
+        load=functools.partial(load_model, model, adapter, allow_unknown_base=values["allow_unknown_base"]),
         identity=functools.partial(model_identity, model, adapter),
         template=template_of(values),
         dtype=model.dtype,

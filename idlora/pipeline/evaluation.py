@@ -225,16 +225,22 @@ def load_run(folder: Path, model: ModelSpec, method: MethodSpec) -> tuple[Any, A
 
 def run_identity(folder: Path, model: ModelSpec, method: MethodSpec) -> str:
     """`Subject.identity` of a finished run: its base, and the content of what it saved."""
-    saved = {"none": None, "full": folder / "model", "peft": folder / "adapter"}[method.kind]
-    return model_identity(model, saved)
+    from idlora.training import require_saved
+
+    if method.kind == "none":
+        return model_identity(model, None)
+    require_saved(folder, method)
+    return model_identity(model, folder / ("model" if method.kind == "full" else "adapter"))
 
 
-def load_model(model: ModelSpec, adapter: Path | str | None) -> tuple[Any, Any]:
-    """`Subject.load` of a base model, with an adapter or without."""
+def load_model(model: ModelSpec, adapter: Path | str | None, *, allow_unknown_base: bool) -> tuple[Any, Any]:
+    """`Subject.load` of a base model, with an adapter or without; see `idlora.training.load_adapter`."""
     from idlora.training import load_adapter, shared_base
 
     base, tokenizer = shared_base.take(model)
-    return (base if adapter is None else load_adapter(base, adapter, model)), tokenizer
+    if adapter is None:
+        return base, tokenizer
+    return load_adapter(base, adapter, model, allow_unknown_base=allow_unknown_base), tokenizer
 
 
 def model_identity(model: ModelSpec, saved: Path | str | None) -> str:

@@ -1,7 +1,6 @@
 """Small files written whole or not at all, and operating-system errors told in one sentence."""
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -79,12 +78,3 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(value).__name__}, not an object; delete its folder and run the cell again"
         )
     return value
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """Name → SHA-256 of every file right under a folder, none where it is not there. Raises `RecordError`."""
-    found = {}
-    for path in sorted(path for path in Path(folder).glob("*") if path.is_file()):
-        with one_sentence("read", path):
-            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found

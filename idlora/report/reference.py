@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from idlora.records import RecordError, read_json, write_json
-from idlora.records.files import checksums, one_sentence
+from idlora.records.checksums import checksums
+from idlora.records.files import one_sentence
 from idlora.report.cells import Cell, Filled, evaluation_under
 from idlora.report.grid import CellKey, Grid, seeds_left
 

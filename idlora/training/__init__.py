@@ -24,6 +24,7 @@ _HOME = {
     "build_tokenizer": "build",
     "load_adapter": "adapters",
     "load_finished": "adapters",
+    "require_saved": "adapters",
     "NonFiniteLoss": "trainer",
     "OutOfMemory": "trainer",
     "TrainingFailed": "trainer",

@@ -1,14 +1,14 @@
 """From a finished run's folder, or an adapter's from elsewhere, back to the model to evaluate.
 
-PEFT draws anew what a file of weights lacks and passes over what it does not know, with a warning. Here that is a
-refusal, and so is whatever else is wrong with a saved file, in one sentence that names it. Left out: numbers that
-changed in a file that is whole otherwise.
+A run records the SHA-256 of each file that it saved, and its method, in saved.json; a file that changed since, is gone
+or has come is refused. Of an adapter from elsewhere nothing of the kind is known: what PEFT would draw anew or pass
+over with a warning is a refusal here, and so is whatever else is wrong with a file, in one sentence that names it. Left
+out: numbers that changed there in a file that is whole otherwise.
 """
 
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import typing
 import warnings
@@ -30,14 +30,20 @@ from peft.utils import (
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from idlora.records import write_json
+from idlora.records.checksums import checksums, difference
 from idlora.training.build import base_identity, build_base, build_model, build_tokenizer, home, listed
 from idlora.training.checkpoints import first_line
 from idlora.training.spec import MethodSpec, ModelSpec
 
-logger = logging.getLogger(__name__)
-
 BASE_FILE = "base.json"
 """Beside an adapter's weights: the base model that it was trained on."""
+
+SAVED_FILE = "saved.json"
+"""Of a run's folder: {"method": a type of PEFT's or "full", "folder", "files": name → SHA-256} of what it saved."""
+
+FULL = "full"
+"""The method of a run that trained every weight."""
 
 WAY_OUT = "put it back as it was saved, or delete the run's folder and train it again"
 
@@ -47,7 +53,7 @@ class WrongBase(ValueError):
 
 
 class UnfitAdapter(ValueError):
-    """A saved adapter that cannot be used as it lies there; the sentence names the file and the ways out."""
+    """A saved adapter or model that cannot be used as it lies there; the sentence names the file and the ways out."""
 
 
 def record_base(adapter: Path, base: ModelSpec) -> None:
@@ -56,8 +62,41 @@ def record_base(adapter: Path, base: ModelSpec) -> None:
     (adapter / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: PreTrainedModel, adapter: Path | str, base: ModelSpec) -> PeftModel:
+def record_saved(saved: Path, method: str) -> None:
+    """Writes into a run's folder what it saved, for `require_saved` to compare.
+
+    Args:
+        saved: the folder of the adapter or model, right under the run's.
+        method: the type of the adapter's config, or `FULL`.
+    """
+    write_json(saved.parent / SAVED_FILE, {"method": method, "folder": saved.name, "files": checksums(saved)})
+
+
+def require_saved(folder: Path, method: MethodSpec | None = None) -> None:
+    """Raises UnfitAdapter unless what a run saved is there as it was saved, and is of the method; None is any."""
+    record = folder / SAVED_FILE
+    with _told(record):
+        values = _object(record)
+        found, saved, files = (values.get(key) for key in ("method", "folder", "files"))
+        if saved not in ("adapter", "model") or not isinstance(files, dict):
+            raise ValueError(f"folder is {saved!r} and files are {files!r}")
+    if changed := difference(folder / saved, files):
+        raise UnfitAdapter(f"{changed} since the run saved it ({record}): {WAY_OUT}.")
+    if method is not None and found != (wanted := method.peft_type or FULL):
+        raise UnfitAdapter(f"{folder / saved} is of {found} ({record}), and the run is of {wanted}: {WAY_OUT}.")
+
+
+def load_adapter(
+    model: PreTrainedModel, adapter: Path | str, base: ModelSpec, *, allow_unknown_base: bool = False
+) -> PeftModel:
     """Puts a saved adapter on the base model that it was trained on, frozen, for evaluation.
+
+    Args:
+        model: built from `base`.
+        adapter: its folder; in a run's folder its files are held against what the run recorded.
+        base: the model's spec.
+        allow_unknown_base: take an adapter that does not say on which base model it was trained, as plain PEFT saves
+            it.
 
     Raises:
         WrongBase: `base` is another model; nothing was injected into it.
@@ -67,8 +106,15 @@ def load_adapter(model: PreTrainedModel, adapter: Path | str, base: ModelSpec) -
     adapter = Path(adapter)
     if not os.path.lexists(adapter / CONFIG_NAME):
         raise FileNotFoundError(f"No adapter in {adapter}: it has no {CONFIG_NAME}; {WAY_OUT}.")
+    if os.path.lexists(adapter.parent / SAVED_FILE):
+        require_saved(adapter.parent)
+    if not allow_unknown_base or os.path.lexists(adapter / BASE_FILE):
+        _require_base(adapter / BASE_FILE, base)
+    return _put_on(model, adapter, base)
+
+
+def _put_on(model: PreTrainedModel, adapter: Path, base: ModelSpec) -> PeftModel:
     config = _config(adapter / CONFIG_NAME)
-    _require_base(adapter / BASE_FILE, base)
     safe, pickled = adapter / SAFETENSORS_WEIGHTS_NAME, adapter / WEIGHTS_NAME
     file = pickled if os.path.lexists(pickled) and not os.path.lexists(safe) else safe
     with _told(file):
@@ -93,27 +139,20 @@ def load_finished(
     An adapter is put on the base that `take` gives, such as `idlora.training.bases.SharedBase.take`.
 
     Raises:
-        FileNotFoundError: the run has not saved its model.
-        WrongBase, UnfitAdapter, UnfitBase: see `load_adapter`, `build_base`; of an adapter also where it is of another
-            method than the run.
+        WrongBase, UnfitAdapter, UnfitBase: see `require_saved`, `load_adapter`, `build_base`.
     """
+    if method.kind == "none":
+        return take(base)
     folder = Path(folder)
+    require_saved(folder, method)
     if method.kind == "full":
-        if not (folder / "model" / "config.json").is_file():
-            raise FileNotFoundError(f"No trained model in {folder / 'model'}: it has no config.json; {WAY_OUT}.")
         own = dataclasses.replace(
             base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None, tokenizer=None
         )
-        return build_model(own, home(), exact=True), build_tokenizer(base)
+        return build_model(own, home()), build_tokenizer(base)
+    _require_base(folder / "adapter" / BASE_FILE, base)
     model, tokenizer = take(base)
-    if method.kind != "peft":
-        return model, tokenizer
-    adapted = load_adapter(model, folder / "adapter", base)
-    if (found := adapted.active_peft_config.peft_type.value) != method.peft_type:
-        raise UnfitAdapter(
-            f"{folder / 'adapter' / CONFIG_NAME} is of {found}, and the run is of {method.peft_type}: {WAY_OUT}."
-        )
-    return adapted, tokenizer
+    return _put_on(model, folder / "adapter", base), tokenizer
 
 
 @contextlib.contextmanager
@@ -158,8 +197,10 @@ def _config(file: Path) -> PeftConfig:
 
 def _require_base(file: Path, base: ModelSpec) -> None:
     if not os.path.lexists(file):
-        logger.warning("%s has no %s: whether it belongs on %s was not checked.", file.parent, BASE_FILE, base.name)
-        return
+        raise UnfitAdapter(
+            f"{file} is gone, which says what base model the adapter was trained on: {WAY_OUT}, or say "
+            f"allow_unknown_base=true of an adapter that something else than this project saved for {base.name}."
+        )
     with _told(file):
         record = _object(file)
         for key in ("name", "identity", "path_or_id"):

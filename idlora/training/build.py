@@ -114,7 +114,7 @@ def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     return build_model(spec, home()), build_tokenizer(spec)
 
 
-def build_model(spec: ModelSpec, device: torch.device | str | None = None, *, exact: bool = False) -> PreTrainedModel:
+def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
     """The base model, in evaluation mode with no parameter frozen.
 
     Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
@@ -125,7 +125,6 @@ def build_model(spec: ModelSpec, device: torch.device | str | None = None, *, ex
         device: where it is loaded to, or its random weights are drawn: on a GPU, where eight billion take seconds,
             those are other numbers than on the CPU, and another base for a recorded adapter. None is the default
             device.
-        exact: refuse a file of weights with more than the model, such as other heads that a hub's model may come with.
 
     Raises:
         UnfitBase: the folder or hub id cannot be loaded or lacks some of the weights, or no model has the spec's shape.
@@ -146,7 +145,7 @@ def build_model(spec: ModelSpec, device: torch.device | str | None = None, *, ex
             **kernel,
             **at,
         )
-        _require_all(spec, found, exact=exact)
+        _require_all(spec, found)
     else:
         config = _config(spec)
         with (
@@ -189,6 +188,8 @@ def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 def _load(auto_class: type, spec: ModelSpec, **options):
     here = Path(spec.path_or_id).is_dir()
+    if auto_class is not GenerationConfig:  # a file of settings alone: it knows no such option
+        options["trust_remote_code"] = False  # unsaid, transformers asks on standard input
     try:
         return auto_class.from_pretrained(
             spec.path_or_id, revision=spec.revision or "main", local_files_only=here, **options
@@ -203,15 +204,17 @@ def _load(auto_class: type, spec: ModelSpec, **options):
         raise _unfit(spec, reason) from error
 
 
-def _require_all(spec: ModelSpec, found: Mapping[str, Iterable[Any]], *, exact: bool) -> None:
-    """Raises `UnfitBase` where the weights lack a tensor, which transformers draws anew and warns."""
+def _require_all(spec: ModelSpec, found: Mapping[str, Iterable[Any]]) -> None:
+    """Raises `UnfitBase` where the weights lack a tensor, which transformers draws anew and warns.
+
+    Left out: tensors that the model has no place for, such as other heads that a hub's model may come with.
+    """
     for key, wrong in (
         ("missing_keys", "the weights (model.safetensors) lack, of what config.json asks for,"),
         ("mismatched_keys", "the weights (model.safetensors) and config.json have different shapes of"),
-        ("unexpected_keys", "config.json has no place in the model for the weights' (model.safetensors)"),
     ):
         names = sorted(name if isinstance(name, str) else name[0] for name in found[key])
-        if names and (exact or key != "unexpected_keys"):
+        if names:
             raise _unfit(spec, f"{wrong} {listed(names)}")
 
 

@@ -1,16 +1,17 @@
 """Checkpoints that are known to be whole: written aside, renamed when complete, the last two kept.
 
     checkpoints/.aside/checkpoint-N    while every process writes its part; nothing reads it from there
-    checkpoints/checkpoint-N           afterwards, with a list of its files and their sizes
+    checkpoints/checkpoint-N           afterwards
+    checkpoints/checkpoint-N.json      its files and their SHA-256
 
-A file that was cut short later, or is gone, is found by that list: the checkpoint is passed over with the name of the
-file, and the one before it is used. Left out: a file damaged without a change of its size.
+A checkpoint of which a file changed, is gone or has come since it was recorded is passed over, and the one before it is
+used. So is one that the run did not write: reading a checkpoint can execute code (DeepSpeed unpickles).
 """
 
 import contextlib
-import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,16 @@ import torch
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from idlora.records import RecordError, read_json, write_json
+from idlora.records.checksums import checksums, difference
+from idlora.training import launching
 from idlora.training.spec import CHECKPOINTS_KEPT
 
 logger = logging.getLogger(__name__)
 
-WHOLE = "whole.json"
 ASIDE = ".aside"
+NO_STEP = 2**62
+"""More steps than any run has."""
 
 
 class CheckpointFailed(OSError):
@@ -53,12 +58,13 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
     _wait_for_all()
     if first:
         with _disk_told(folder, name):
-            mark_whole(aside / name)
-            shutil.rmtree(folder / name, ignore_errors=True)  # a torn one that was passed over
+            write_json(_record_of(folder / name), checksums(aside / name))
+            shutil.rmtree(folder / name, ignore_errors=True)  # a damaged one that was passed over
             os.replace(aside / name, folder / name)
         drop_unfinished(folder)
         for old in sorted(_by_step(folder).items(), reverse=True)[CHECKPOINTS_KEPT:]:
             shutil.rmtree(old[1], ignore_errors=True)
+            _record_of(old[1]).unlink(missing_ok=True)
     _wait_for_all()
 
 
@@ -68,7 +74,8 @@ def _disk_told(folder: Path, name: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells of a full disk by a RuntimeError
+    # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError, SafetensorError, RecordError) as error:
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         drop_unfinished(folder)
         raise CheckpointFailed(
@@ -83,41 +90,42 @@ def drop_unfinished(folder: Path) -> None:
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
-def mark_whole(checkpoint: Path) -> None:
-    """Write the list of the checkpoint's files with their sizes."""
-    (checkpoint / WHOLE).write_text(json.dumps(_sizes(checkpoint)), encoding="utf-8")
-
-
-def torn_file(checkpoint: Path) -> str | None:
-    """The first file that is not as the checkpoint's list has it, and how; None where all are."""
-    try:
-        listed = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{checkpoint / WHOLE} is missing or unreadable"
-    there = _sizes(checkpoint)
-    for name, size in listed.items():
-        if there.get(name) != size:
-            return f"{checkpoint / name} has {there.get(name, 'no')} bytes of {size}"
-    return None
-
-
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the most steps, or None; of each torn one passed over, the file is told."""
-    for _, checkpoint in sorted(_by_step(folder).items(), reverse=True):
-        torn = torn_file(checkpoint)
-        if torn is None:
-            return checkpoint
-        logger.error("The checkpoint %s is torn and is passed over: %s.", checkpoint.name, torn)
-    return None
+    """The whole checkpoint of the most steps, or None; of each one passed over, what is wrong with it is told.
+
+    In a launch that was joined the first process looks, and the others hear from it.
+    """
+    step = launching.least(_last_whole_step(folder) if launching.rank() == 0 else NO_STEP)
+    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" if step else None
+
+
+def _last_whole_step(folder: Path) -> int:
+    for step, checkpoint in sorted(_by_step(folder).items(), reverse=True):
+        wrong = _wrong(checkpoint)
+        if wrong is None:
+            return step
+        logger.error("The checkpoint %s is damaged and is passed over: %s.", checkpoint.name, wrong)
+    return 0
+
+
+def _wrong(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None where it is as it was written."""
+    record = _record_of(checkpoint)
+    if not record.exists():
+        return f"{record} is gone, or this run did not write it"
+    try:
+        return difference(checkpoint, read_json(record))
+    except RecordError as error:
+        return str(error)
+
+
+def _record_of(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.json")
 
 
 def _by_step(folder: Path) -> dict[int, Path]:
-    return {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
-
-
-def _sizes(checkpoint: Path) -> dict[str, int]:
-    files = (path for path in checkpoint.rglob("*") if path.is_file() and path.name != WHOLE)
-    return {str(path.relative_to(checkpoint)): path.stat().st_size for path in sorted(files)}
+    named = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*"))
+    return {int(name[1]): folder / name[0] for name in named if name}
 
 
 def _wait_for_all() -> None:

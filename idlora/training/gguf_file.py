@@ -100,6 +100,7 @@ def _read(path: Path) -> tuple:
     from idlora.training.checkpoints import first_line
 
     where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    where["trust_remote_code"] = False  # unsaid, transformers asks on standard input
     try:
         bits = _bits(path)
         model, found = AutoModelForCausalLM.from_pretrained(

@@ -3,6 +3,7 @@
 folder/checkpoints/     while it runs, where the schedule asks for checkpoints: the last two
 folder/train_log.jsonl  one line a step: step, epoch, loss, grad_norm, learning_rate
 folder/adapter|model/   the outcome
+folder/saved.json       the SHA-256 of its files
 """
 
 import copy
@@ -27,7 +28,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from idlora.data import TokenizedSet
 from idlora.training import launching, telemetry
-from idlora.training.adapters import record_base
+from idlora.training.adapters import FULL, record_base, record_saved
 from idlora.training.batches import Collator, Packing, sampler
 from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
 from idlora.training.passes import Passes, count_tokens, is_out_of_memory
@@ -358,5 +359,6 @@ def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
         (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
         if is_adapter:
             record_base(saved, base)
+        record_saved(saved, trainer.model.active_peft_config.peft_type.value if is_adapter else FULL)
     trainer.accelerator.wait_for_everyone()
     return saved

@@ -19,6 +19,7 @@ from idlora.pipeline.compose import compose, compose_cell, plain, subject_from_c
 from idlora.pipeline.request import Request
 from idlora.pipeline.typed import ConfigError
 from idlora.pipeline.work import seconds_at_work
+from idlora.training import UnfitAdapter
 
 OVERRIDES = ["train.max_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 CELLS = ["experiments=[codealpaca_llama3]", "methods=[base,lora,idlora]"]
@@ -162,6 +163,10 @@ def test_a_record_cut_off_is_noticed_and_made_again_from_the_answers(filled, wor
     assert seconds_at_work(run_folder) > before > 0
     assert items.read_bytes() == whole
     assert (adapter.stat().st_mtime_ns, answers.stat().st_mtime_ns) == (trained, answered)
+    items.write_bytes(whole[: len(whole) // 2])
+    adapter.write_bytes(adapter.read_bytes()[:-1] + b"\0")
+    with pytest.raises(UnfitAdapter, match=rf"{adapter} has changed since the run saved it"):
+        run_cell(cell)  # not even the answers are scored, which are the adapter's as it was
 
 
 def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_answers(

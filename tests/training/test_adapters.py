@@ -1,4 +1,4 @@
-"""What is wrong with a saved adapter, a fully tuned model or a base is one sentence that names the file."""
+"""What is evaluated is what was trained: any change of a saved file is refused, in one sentence that names the file."""
 
 import json
 import pickle
@@ -14,7 +14,15 @@ from cells import METHODS, probe, run, schedule
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from idlora.training import UnfitAdapter, UnfitBase, build_base, load_adapter, load_finished
+from idlora.training import (
+    UnfitAdapter,
+    UnfitBase,
+    build_base,
+    build_model,
+    build_tokenizer,
+    load_adapter,
+    load_finished,
+)
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 Change = Callable[[Path], object]
@@ -104,32 +112,98 @@ BROKEN = [
 
 @pytest.mark.parametrize("name", ["idlora", "lora"])
 @pytest.mark.parametrize(("file", "change", "reason"), BROKEN)
-def test_a_broken_file_of_an_adapter_is_named_with_the_reason_and_the_way_out(
+def test_a_broken_file_of_an_adapter_from_elsewhere_is_named_with_the_reason_and_the_way_out(
     base, trained, tmp_path, monkeypatch, name, file, change, reason
 ):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the network would be asked, and is not
     monkeypatch.setattr("peft.utils.save_and_load.file_exists", lambda **_: pytest.fail("asks the hub"))
-    shutil.copytree(trained[name], tmp_path / name)
-    load_finished(tmp_path / name, base, METHODS[name])
-    change(tmp_path / name / "adapter" / file)
+    shutil.copytree(trained[name] / "adapter", adapter := tmp_path / name)
+    load_adapter(build_base(base)[0], adapter, base)
+    change(adapter / file)
     with pytest.raises(UnfitAdapter, match=rf"(?s){file}.*{reason}.*train it again") as told:
-        load_finished(tmp_path / name, base, METHODS[name])
-    assert str(tmp_path) in str(told.value)
+        load_adapter(build_base(base)[0], adapter, base)
+    assert str(adapter) in str(told.value)
     assert "\n" not in str(told.value)
     assert isinstance(told.value, ValueError), "a script ends with exit code 2 for those"
 
 
 def test_pivots_that_a_file_lacks_are_not_made_up(base, trained, tmp_path):
-    shutil.copytree(trained["idlora"], tmp_path / "run")
-    without("up_proj.idlora_pivots")(tmp_path / "run/adapter" / WEIGHTS)
+    shutil.copytree(trained["idlora"] / "adapter", tmp_path / "adapter")
+    without("up_proj.idlora_pivots")(tmp_path / "adapter" / WEIGHTS)
     with pytest.raises(UnfitAdapter, match=r"up_proj\.idlora_pivots"):
+        load_adapter(build_base(base)[0], tmp_path / "adapter", base)
+
+
+def flipped(part: float) -> Change:
+    """16 bytes of the file, which keeps its size, from this part of it on."""
+
+    def change(path: Path) -> None:
+        held = bytearray(path.read_bytes())
+        at = int(part * (len(held) - 16))
+        held[at : at + 16] = bytes(255 - byte for byte in held[at : at + 16])
+        path.write_bytes(held)
+
+    return change
+
+
+def beside(path: Path) -> None:
+    shutil.copy(path, path.with_name("adapter_model.bin"))
+
+
+CHANGED = [
+    *((name, WEIGHTS, flipped(part), "has changed") for name in ("idlora", "lora") for part in (0, 0.4, 0.7, 1)),
+    ("idlora", CONFIG, keys(lora_alpha=1), "has changed"),
+    ("idlora", CONFIG, keys(router="inner"), "has changed"),
+    ("lora", BASE, Path.unlink, "is gone"),
+    ("lora", WEIGHTS, beside, "adapter_model.bin was not there"),
+    *(("full", "model.safetensors", flipped(part), "has changed") for part in (0, 0.5, 1)),
+    ("full", "config.json", keys(rope_theta=1e6), "has changed"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "change", "how"), CHANGED)
+def test_a_file_that_is_not_as_the_run_saved_it_is_refused(base, trained, tmp_path, name, file, change, how):
+    shutil.copytree(trained[name], tmp_path / "run")
+    load_finished(tmp_path / "run", base, METHODS[name])
+    saved = tmp_path / "run" / ("model" if name == "full" else "adapter")
+    change(saved / file)
+    ways = [lambda: load_finished(tmp_path / "run", base, METHODS[name])]
+    if name != "full":
+        ways.append(lambda: load_adapter(build_base(base)[0], saved, base, allow_unknown_base=True))
+    for load in ways:
+        with pytest.raises(UnfitAdapter, match=rf"{saved}.*{how} since the run saved it .*train it again"):
+            load()
+
+
+@pytest.mark.parametrize("change", [Path.unlink, cut, a_list, keys(files=...), keys(folder=".."), keys(files=[])])
+def test_a_run_whose_record_of_what_it_saved_is_damaged_is_refused(base, trained, tmp_path, change):
+    shutil.copytree(trained["lora"], tmp_path / "run")
+    change(tmp_path / "run/saved.json")
+    with pytest.raises(UnfitAdapter, match=r"saved\.json cannot be used .*train it again"):
+        load_finished(tmp_path / "run", base, METHODS["lora"])
+
+
+def test_an_adapter_of_another_method_than_the_run_s_is_refused(base, trained, tmp_path):
+    with pytest.raises(UnfitAdapter, match=r"is of LORA .*, and the run is of IDLORA"):
+        load_finished(trained["lora"], base, METHODS["idlora"])
+    shutil.copytree(trained["idlora"], tmp_path / "run")
+    shutil.copytree(trained["lora"] / "adapter", tmp_path / "run/adapter", dirs_exist_ok=True)
+    with pytest.raises(UnfitAdapter, match="has changed since the run saved it"):
         load_finished(tmp_path / "run", base, METHODS["idlora"])
 
 
-def test_an_adapter_of_another_method_than_the_run_s_is_refused(base, trained):
-    load_adapter(build_base(base)[0], trained["lora"] / "adapter", base)
-    with pytest.raises(UnfitAdapter, match=rf"{CONFIG} is of LORA, and the run is of IDLORA"):
-        load_finished(trained["lora"], base, METHODS["idlora"])
+def test_a_model_s_own_code_is_not_executed_and_nobody_is_asked(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asks on standard input"))
+    shutil.copytree(base.path_or_id, tmp_path / "base")
+    (tmp_path / "base/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    own = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own", "AutoTokenizer": ["own.Own", None]}
+    keys(auto_map=own, model_type="poem")(tmp_path / "base/config.json")
+    keys(auto_map=own, tokenizer_class="Own")(tmp_path / "base/tokenizer_config.json")
+    moved = replace(base, path_or_id=str(tmp_path / "base"))
+    for build in (build_model, build_tokenizer):
+        with pytest.raises(UnfitBase, match="contains custom code"):
+            build(moved)
+    assert not (tmp_path / "ran").exists()
 
 
 def logits(model) -> torch.Tensor:
@@ -143,14 +217,20 @@ def test_an_adapter_that_plain_peft_has_saved_loads_from_either_kind_of_file(bas
     model = get_peft_model(build_base(base)[0], config).eval()
     model.save_pretrained(tmp_path)
     assert not torch.equal(logits(model), logits(build_base(base)[0]))
-    assert torch.equal(logits(load_adapter(build_base(base)[0], tmp_path, base)), logits(model))
+    with pytest.raises(UnfitAdapter, match=r"base\.json is gone.*allow_unknown_base=true"):
+        load_adapter(build_base(base)[0], tmp_path, base)
+
+    def loaded():
+        return load_adapter(build_base(base)[0], tmp_path, base, allow_unknown_base=True)
+
+    assert torch.equal(logits(loaded()), logits(model))
     torch.save(load_file(tmp_path / WEIGHTS), tmp_path / "adapter_model.bin")
     (tmp_path / WEIGHTS).unlink()
-    assert torch.equal(logits(load_adapter(build_base(base)[0], tmp_path, base)), logits(model))
+    assert torch.equal(logits(loaded()), logits(model))
     for broken in (b"", (tmp_path / "adapter_model.bin").read_bytes()[:500], pickle.dumps([1])):
         (tmp_path / "adapter_model.bin").write_bytes(broken)
         with pytest.raises(UnfitAdapter, match=r"adapter_model\.bin cannot be used"):
-            load_adapter(build_base(base)[0], tmp_path, base)
+            loaded()
 
 
 def test_biases_that_a_file_lacks_are_not_taken_from_the_base(base, tmp_path):
@@ -159,10 +239,10 @@ def test_biases_that_a_file_lacks_are_not_taken_from_the_base(base, tmp_path):
     biased = replace(base, init="random", shape={size: shape[size] for size in sizes}, tokenizer=base.path_or_id)
     config = LoraConfig(r=2, target_modules=["q_proj"], bias="lora_only", task_type="CAUSAL_LM")
     get_peft_model(build_base(biased)[0], config).save_pretrained(tmp_path)
-    load_adapter(build_base(biased)[0], tmp_path, biased)
+    load_adapter(build_base(biased)[0], tmp_path, biased, allow_unknown_base=True)
     without("bias")(tmp_path / WEIGHTS)
     with pytest.raises(UnfitAdapter, match=r"it lacks .*q_proj.*\.bias and 1 more"):
-        load_adapter(build_base(biased)[0], tmp_path, biased)
+        load_adapter(build_base(biased)[0], tmp_path, biased, allow_unknown_base=True)
 
 
 MODEL = "model.safetensors"
@@ -183,16 +263,12 @@ BROKEN_MODEL = [
 
 
 @pytest.mark.parametrize(("file", "change"), BROKEN_MODEL)
-def test_a_broken_file_of_a_base_or_of_a_fully_tuned_model_is_named(base, trained, tmp_path, file, change):
-    shutil.copytree(trained["full"], tmp_path / "run")
-    folder = tmp_path / "run/model"
-    load_finished(tmp_path / "run", base, METHODS["full"])
+def test_a_broken_file_of_a_base_is_named(base, trained, tmp_path, file, change):
+    shutil.copytree(trained["full"] / "model", folder := tmp_path / "base")
     change(folder / file)
     with pytest.raises(UnfitBase, match=rf"{folder}.*{file}.*check the path and its files") as told:
-        load_finished(tmp_path / "run", base, METHODS["full"])
+        build_model(replace(base, path_or_id=str(folder)))
     assert "\n" not in str(told.value)
-    with pytest.raises(UnfitBase, match=rf"{folder}.*{file}"):
-        build_base(replace(base, path_or_id=str(folder)))
 
 
 @pytest.mark.parametrize("change", [cut, emptied, a_list])
@@ -203,13 +279,8 @@ def test_a_broken_file_of_a_tokenizer_is_named(base, tmp_path, change):
         build_base(replace(base, path_or_id=str(tmp_path / "base")))
 
 
-def test_weights_that_the_model_has_no_place_for_are_refused_in_a_run_and_passed_over_in_a_base(
-    base, trained, tmp_path
-):
-    shutil.copytree(trained["full"], tmp_path / "run")
+def test_weights_of_a_base_that_the_model_has_no_place_for_are_passed_over(base, tmp_path):
     shutil.copytree(base.path_or_id, tmp_path / "base")
-    for folder in ("run/model", "base"):
-        having(vision__weight=torch.zeros(1))(tmp_path / folder / MODEL)
-    build_base(replace(base, path_or_id=str(tmp_path / "base")))
-    with pytest.raises(UnfitBase, match=r"no place in the model for .*vision\.weight"):
-        load_finished(tmp_path / "run", base, METHODS["full"])
+    having(vision__weight=torch.zeros(1))(tmp_path / "base" / MODEL)
+    other = build_model(replace(base, path_or_id=str(tmp_path / "base")))
+    assert torch.equal(logits(other), logits(build_model(base)))

@@ -3,6 +3,7 @@ import math
 import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,26 +63,37 @@ def test_an_interrupted_run_resumes_to_the_weights_of_one_that_never_stopped(bas
     assert furthest(saved_weights(tmp_path / "shorter"), saved_weights(tmp_path / "whole")) > 0
 
 
+def flip(path: Path) -> None:
+    """Change a byte in the middle; the file keeps its size."""
+    held = bytearray(path.read_bytes())
+    held[len(held) // 2] ^= 1
+    path.write_bytes(held)
+
+
 @pytest.mark.parametrize(
-    "tear",
+    "damage",
     [
-        lambda checkpoint: (checkpoint / "whole.json").unlink(),
-        lambda checkpoint: (checkpoint / "whole.json").write_text('{"opt'),
-        lambda checkpoint: (checkpoint / "optimizer.pt").write_bytes(b"cut short"),
+        lambda checkpoint: checkpoint.with_name("checkpoint-4.json").unlink(),
+        lambda checkpoint: checkpoint.with_name("checkpoint-4.json").write_text('{"opt'),
+        lambda checkpoint: (checkpoint / "trainer_state.json").write_text('{"global_step"'),
         lambda checkpoint: (checkpoint / "adapter_model.safetensors").unlink(),
+        lambda checkpoint: (checkpoint / "rng_state_1.pth").write_bytes(b"a stranger's"),
+        lambda checkpoint: flip(checkpoint / "optimizer.pt"),
+        lambda checkpoint: flip(checkpoint / "adapter_model.safetensors"),
     ],
-    ids=["unmarked", "half a mark", "a file cut short", "a file gone"],
+    ids=["not recorded", "half a record", "a file cut", "a file gone", "another file", "moments", "weights"],
 )
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tear, base, tokenized, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, base, tokenized, tmp_path, caplog):
     spec = schedule(**RESUMABLE)
     run(tmp_path / "whole", base, METHODS["lora"], tokenized, spec)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", base, METHODS["lora"], tokenized, spec, on_step=stop_after(5))
-    tear(tmp_path / "cut" / "checkpoints" / "checkpoint-4")
+    damage(tmp_path / "cut" / "checkpoints" / "checkpoint-4")
+    (tmp_path / "cut" / "checkpoints" / "checkpoint-4.bak").mkdir()  # a copy that someone made: no checkpoint
     steps = []
     run(tmp_path / "cut", base, METHODS["lora"], tokenized, spec, on_step=lambda step, *_: steps.append(step))
     assert steps == [3, 4, 5, 6]
-    assert "checkpoint-4 is torn and is passed over" in caplog.text
+    assert "checkpoint-4 is damaged and is passed over" in caplog.text
     assert furthest(saved_weights(tmp_path / "cut"), saved_weights(tmp_path / "whole")) == 0
 
 
