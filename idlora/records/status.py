@@ -3,6 +3,7 @@
 config.json      what was asked for: {"experiment", "scale", "seed", "model", "method", "data", "train"}
 status.json      {"state", "reason", "attempts", "started", "ended"}
 resources.json   what it took, written when done
+saved.json       what training saved, adapter/ or model/, with the SHA-256 of each file
 provenance.json  code, versions and machine of the last start
 seconds.json     {"seconds": all sittings together, "sittings": [[began, seconds], …]}, of training and evaluating
 answers/<benchmark>-<digest>/{meta.json, answers.jsonl, throughput.json}
