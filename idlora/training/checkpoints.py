@@ -2,7 +2,7 @@
 
     checkpoints/.aside/checkpoint-N    while every process writes its part; nothing reads it from there
     checkpoints/checkpoint-N           afterwards
-    checkpoints/checkpoint-N.json      its files and their SHA-256
+    checkpoints/checksums-N.json       its files and their SHA-256
 
 A checkpoint of which a file changed, is gone or has come since it was recorded is passed over, and the one before it is
 used. So is one that the run did not write: reading a checkpoint can execute code (DeepSpeed unpickles).
@@ -120,7 +120,7 @@ def _wrong(checkpoint: Path) -> str | None:
 
 
 def _record_of(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f"{checkpoint.name}.json")
+    return checkpoint.with_name(checkpoint.name.replace(PREFIX_CHECKPOINT_DIR, "checksums") + ".json")
 
 
 def _by_step(folder: Path) -> dict[int, Path]:

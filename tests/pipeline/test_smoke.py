@@ -164,7 +164,8 @@ def test_a_record_cut_off_is_noticed_and_made_again_from_the_answers(filled, wor
     assert items.read_bytes() == whole
     assert (adapter.stat().st_mtime_ns, answers.stat().st_mtime_ns) == (trained, answered)
     items.write_bytes(whole[: len(whole) // 2])
-    adapter.write_bytes(adapter.read_bytes()[:-1] + b"\0")
+    saved = adapter.read_bytes()
+    adapter.write_bytes(saved[:-1] + bytes([saved[-1] ^ 1]))
     with pytest.raises(UnfitAdapter, match=rf"{adapter} has changed since the run saved it"):
         run_cell(cell)  # not even the answers are scored, which are the adapter's as it was
 

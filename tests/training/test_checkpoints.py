@@ -44,6 +44,6 @@ def test_a_checkpoint_that_the_run_did_not_write_is_not_read(base, tokenized, tm
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as DeepSpeed reads
     run(tmp_path / "run", base, METHODS["lora"], tokenized, schedule(max_steps=2))
     assert not (tmp_path / "told").exists()
-    assert "checkpoint-2.json is gone, or this run did not write it" in caplog.text
+    assert "checksums-2.json is gone, or this run did not write it" in caplog.text
     torch.load(stranger / "optimizer.pt", weights_only=False)
     assert (tmp_path / "told").exists()

@@ -73,8 +73,8 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda checkpoint: checkpoint.with_name("checkpoint-4.json").unlink(),
-        lambda checkpoint: checkpoint.with_name("checkpoint-4.json").write_text('{"opt'),
+        lambda checkpoint: checkpoint.with_name("checksums-4.json").unlink(),
+        lambda checkpoint: checkpoint.with_name("checksums-4.json").write_text('{"opt'),
         lambda checkpoint: (checkpoint / "trainer_state.json").write_text('{"global_step"'),
         lambda checkpoint: (checkpoint / "adapter_model.safetensors").unlink(),
         lambda checkpoint: (checkpoint / "rng_state_1.pth").write_bytes(b"a stranger's"),
