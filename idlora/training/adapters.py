@@ -198,8 +198,8 @@ def _config(file: Path) -> PeftConfig:
 def _require_base(file: Path, base: ModelSpec) -> None:
     if not os.path.lexists(file):
         raise UnfitAdapter(
-            f"{file} is gone, which says what base model the adapter was trained on: {WAY_OUT}, or say "
-            f"allow_unknown_base=true of an adapter that something else than this project saved for {base.name}."
+            f"{file.parent} has no {BASE_FILE}, which says what base model the adapter was trained on: {WAY_OUT}; of "
+            f"an adapter that was saved elsewhere and belongs on {base.name} say allow_unknown_base=true."
         )
     with _told(file):
         record = _object(file)
