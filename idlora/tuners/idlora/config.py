@@ -40,6 +40,8 @@ class IdLoraConfig(RoutedConfig):
     adapter is put on a model.
     """
 
+    computed_with = (*RoutedConfig.computed_with, "num_clusters", "rank_boost", "router", "bases")
+
     num_clusters: int = field(default=4, metadata={"help": "k, the number of clusters of rows, one A_i each."})
     rank_boost: int = field(default=2, metadata={"help": "s, the number of chunks that share B; 1 is Eq. 3."})
     router: str = field(default="dense", metadata={"help": f"How α_i is found: one of {', '.join(ROUTERS)}."})
