@@ -53,12 +53,12 @@ def llama(**shape):
     return LlamaForCausalLM(LlamaConfig(**shape))
 
 
-def gpt2():
-    """One layer, its linear layers `Conv1D`s, whose weights lie transposed."""
+def gpt2(**shape):
+    """One layer, its linear layers `Conv1D`s, whose weights lie transposed; no dropout of its own."""
     shape = {
         "vocab_size": TOKENS, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "initializer_range": 0.2,
-        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-    }  # fmt: skip
+        "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    } | shape  # fmt: skip
     return GPT2LMHeadModel(GPT2Config(**shape))
 
 

@@ -3,7 +3,7 @@
     A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
     x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
     α   = softmax(T h)                  T (k, in), the dense router     or
-    α_i = T · x_i                       T (r,), the inner product       or
+    α_i = T · x_i                       T (r,), the inner product       or (quadratic in h: see IdLoraConfig)
     α_i = 1/k                           no T, the uniform mixture
     u   = W h + b + (α/r) Σ_i α_i [B x_i^1, …, B x_i^s]      B (out/s, r/s)
 
