@@ -30,6 +30,7 @@ TARGETS = {
     "the default of the architecture": {"target_modules": None},
     "all linear layers": {"target_modules": "all-linear"},
     "a regular expression": {"target_modules": r".*(attn|mlp)\.(c_)?(q_proj|down_proj|proj|attn)"},
+    "one that the insides of an adapter match": {"target_modules": r".*(down_proj|c_fc).*"},
     "whole names": {"target_modules": ["model.layers.0.self_attn.q_proj", "transformer.h.0.mlp.c_fc"]},
     "excluded names": {"target_modules": "all-linear", "exclude_modules": ["q_proj", "c_fc"]},
     "excluded by an expression": {"target_modules": "all-linear", "exclude_modules": r".*mlp.*"},
@@ -215,7 +216,7 @@ REFUSED = {
 @pytest.mark.filterwarnings("ignore:Already unmerged")
 def test_what_no_router_can_do_is_refused_with_the_reason_and_leaves_the_model_as_it_was(ours_or_lora, use, tmp_path):
     act, error, reason = REFUSED[use]
-    settings = {"modules_to_save": ["lm_head"]} if ours_or_lora in OURS else {}  # LoRA cannot sum those
+    settings = {"modules_to_save": ["embed_tokens"]} if ours_or_lora in OURS else {}  # LoRA cannot sum those
     model = small_adapted(ours_or_lora, **settings)
     model.add_adapter("second", small_config(ours_or_lora, **settings))
     expected, before = outputs(model), set(model.state_dict())
