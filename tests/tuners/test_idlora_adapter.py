@@ -237,12 +237,32 @@ def test_an_adapter_of_a_half_precision_base_fits_the_full_one(tmp_path):
 def test_one_config_on_two_bases_saves_the_fingerprint_of_each(tmp_path):
     config = make_config("idlora")
     models = [get_peft_model(make_base(seed), config) for seed in (0, 1)]
+    assert all(model.peft_config["default"] is config for model in models)
     folders = [save(model, tmp_path / str(seed)) for seed, model in enumerate(models)]
-    assert config.base_fingerprint is None
     for seed, folder in enumerate(folders):
         PeftModel.from_pretrained(make_base(seed), folder)
         with pytest.raises(BaseMismatchError):
             PeftModel.from_pretrained(make_base(1 - seed), folder)
+
+
+def test_a_config_given_in_place_of_the_saved_one_does_not_open_another_base(tmp_path):
+    config = make_config("idlora")
+    model = excite(get_peft_model(make_base(), config).eval())
+    expected, folder = logits(model), save(model, tmp_path)
+    loaded = PeftModel.from_pretrained(make_base(), folder, config=config)
+    assert loaded.peft_config["default"] is config
+    assert torch.equal(logits(loaded), expected)
+    with pytest.raises(BaseMismatchError):
+        PeftModel.from_pretrained(make_base(1), folder, config=config)
+
+
+def test_pivots_that_replace_others_without_a_look_at_the_base_are_remarked_upon(tmp_path, recwarn):
+    folder = save(excite(make_adapted("idlora")), tmp_path)
+    remark = "gets other pivots than it had"
+    make_adapted("idlora").load_adapter(folder, "default")  # as the Trainer does when it resumes
+    assert not any(remark in str(warning.message) for warning in recwarn)
+    with pytest.warns(UserWarning, match=remark):
+        make_adapted("idlora", seed=1).load_adapter(folder, "default")
 
 
 def test_a_saved_adapter_keeps_its_fingerprint_through_loading_and_saving(tmp_path):

@@ -1,6 +1,7 @@
 """The half of a config that every method here has in common with `peft.LoraConfig`."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from peft import PeftConfig
 
@@ -16,6 +17,9 @@ class RoutedConfig(PeftConfig):
     Raises ValueError for values out of range. Leaves out LoRA's variants (rsLoRA, DoRA, rank and alpha patterns,
     tied embeddings, targeted parameters) and `fan_in_fan_out`, which the layer itself tells.
     """
+
+    # What a layer computes with: fixed when the adapter is made, and saved only as long as the config still says it.
+    computed_with: ClassVar[tuple[str, ...]] = ("r", "lora_alpha")
 
     r: int = field(default=8, metadata=_help("Rank."))
     target_modules: list[str] | str | None = field(

@@ -22,6 +22,8 @@ from idlora.tuners.common.layer import RoutedLayer, softmax_route
 class ExpertsConfig(RoutedConfig):
     """Settings of n experts. Raises ValueError for values out of range. Leaves out a sparse choice among them."""
 
+    computed_with = (*RoutedConfig.computed_with, "num_experts")
+
     num_experts: int = field(default=4, metadata={"help": "n, the number of experts that the router mixes."})
 
     def __post_init__(self):

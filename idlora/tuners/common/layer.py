@@ -6,7 +6,7 @@ What Δ is, the method says; this file owns the rest: several adapters, switchin
 """
 
 from contextlib import nullcontext
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +24,10 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     `init_adapter`, `update` and `mixture`.
     """
 
-    other_param_names = ("r", "scaling", "dropout")
+    other_param_names = ("r", "scaling", "dropout", "made_with")
     fusing = True  # False: the way of plain PyTorch, to measure a quicker one against
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None):
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **prepared: Any):
         super().__init__()
         self.base_layer = base_layer
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
@@ -35,17 +35,18 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         self.r: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.dropout = nn.ModuleDict()
+        self.made_with: dict[str, dict[str, Any]] = {}
         self.merged_adapters: list[str] = []  # the class attribute of the mixin is shared by all layers
         self.create_containers()
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config, **tensors)
+        self.update_layer(adapter_name, config, **prepared)
 
     def create_containers(self) -> None:
         """Create the empty dictionaries, by adapter name, of the method's own parameters."""
         raise NotImplementedError
 
-    def init_adapter(self, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None) -> None:
-        """Create the parameters of one adapter; `tensors` is what the method's model prepared for this layer."""
+    def init_adapter(self, adapter_name: str, config: RoutedConfig, **prepared: Any) -> None:
+        """Create the parameters of one adapter; `prepared` is what the method's model has for this layer."""
         raise NotImplementedError
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
@@ -60,11 +61,12 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         """Whether α are shares: none negative, and one in sum."""
         return True
 
-    def update_layer(self, adapter_name: str, config: RoutedConfig, **tensors: torch.Tensor | None) -> None:
+    def update_layer(self, adapter_name: str, config: RoutedConfig, **prepared: Any) -> None:
+        self.made_with[adapter_name] = {name: getattr(config, name) for name in config.computed_with}
         self.r[adapter_name] = config.r
         self.scaling[adapter_name] = config.lora_alpha / config.r
         self.dropout[adapter_name] = nn.Dropout(config.lora_dropout)
-        self.init_adapter(adapter_name, config, **tensors)
+        self.init_adapter(adapter_name, config, **prepared)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 

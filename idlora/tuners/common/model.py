@@ -3,10 +3,15 @@
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, resolve_quantization_backend
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    AuxiliaryTrainingWrapper,
+    resolve_quantization_backend,
+)
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -27,10 +32,33 @@ class RoutedModel(BaseTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         try:
+            self.check_name(adapter_name, model)
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except Exception:
             self.peft_config.pop(adapter_name, None)  # refused, so there is no such adapter
             raise
+
+    def check_name(self, adapter_name: str, model: nn.Module) -> None:
+        """Raise ValueError for a name that torch's dictionaries refuse, or that parts of the model have.
+
+        PEFT leaves out of an adapter's file whatever has another adapter's name among its own, parted by dots: of
+        adapters 'a' and '1', that of 'a' would lack all of layers.1.
+        """
+        if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict(), adapter_name):
+            raise ValueError(f"{adapter_name!r} cannot be an adapter's name: no module could be called that")
+        layer_cls = self.tuner_layer_cls
+        parts = {"base_layer", "weight", "bias", *layer_cls.adapter_layer_names, *layer_cls.other_param_names}
+        inner: list[str] = []
+        for name, module in model.named_modules():
+            if not name.startswith(tuple(inner)):
+                parts.update(name.split("."))
+                if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+                    inner.append(f"{name}.")
+        if adapter_name in parts:
+            raise ValueError(
+                f"{adapter_name!r} cannot be an adapter's name: parts of the model are called that, and PEFT would not "
+                "tell them apart when it saves"
+            )
 
     def targets(self, config: RoutedConfig, model: nn.Module) -> dict[str, nn.Module]:
         """The modules of the model that the config targets, by name; layers adapted already count as one module."""
@@ -82,7 +110,7 @@ class RoutedModel(BaseTuner):
 
             yield evenness
 
-    def layer_tensors(self, current_key: str) -> dict[str, torch.Tensor | None]:
+    def prepared_for(self, current_key: str) -> dict[str, Any]:
         """What the layer at this key needs besides the config."""
         return {}
 
@@ -96,15 +124,42 @@ class RoutedModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        tensors = self.layer_tensors(current_key)
+        prepared = self.prepared_for(current_key)
         if isinstance(target, self.tuner_layer_cls):
-            target.update_layer(adapter_name, config, **tensors)
+            target.update_layer(adapter_name, config, **prepared)
         else:
-            layer = self.tuner_layer_cls(target, adapter_name, config, **tensors)
+            layer = self.tuner_layer_cls(target, adapter_name, config, **prepared)
             self._replace_module(parent, target_name, layer, target)
 
     def _check_merge_allowed(self) -> None:
         raise_unmergeable(self.tuner_layer_cls)
+
+    def add_weighted_adapter(self, *args, **kwargs) -> NoReturn:
+        """Raise NotImplementedError: LoRA's weighted sums of adapters are no adapters of these methods."""
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot combine adapters into one: each has a router of its own, and no single "
+            "router mixes as two do. Activate them together: model.base_model.set_adapter([…]) adds their updates"
+        )
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: RoutedConfig,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, torch.Tensor]:
+        # The config is the caller's own object, and is about to be saved beside these tensors.
+        layers = (module for module in model.modules() if isinstance(module, cls.tuner_layer_cls))
+        made_with = next((layer.made_with[adapter_name] for layer in layers if adapter_name in layer.made_with), {})
+        for name, value in made_with.items():
+            if (found := getattr(config, name)) != value:
+                raise ValueError(
+                    f"cannot save the adapter {adapter_name!r}: it was made with {name}={value!r}, and its config says "
+                    f"{found!r} now. Change it back; to vary a config, give each adapter a copy of it"
+                )
+        return super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, **kwargs):

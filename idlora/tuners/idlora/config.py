@@ -21,6 +21,21 @@ class IdLoraConfig(RoutedConfig):
     inner product, out·r/s² with the uniform mixture, where s is `rank_boost`. The paper's tables need the dense router,
     its Eq. 4 writes the inner product; the uniform mixture, α_i = 1/num_clusters, is a control of ours.
 
+    The inner product makes the update quadratic in h: α_i = T · A_i h multiplies x_i = A_i h, so Δ(c h) = c² Δ(h), and
+    c⁴ after two adapted layers in a row. The other routers' α_i sum to one, and Δ(c h) grows as c does. Eq. 4 does not
+    bound α_i, and nothing is added to it here; what keeps it stable is a bounded step (AdamW, or gradients clipped to a
+    norm) or an input of bounded size (the normalisation before q, k, v, gate and up in a Llama; o and down have none).
+    Measured: the highest learning rate, of powers of two up to 4, with which no loss of 20 seeds becomes infinite in
+    40 steps (SGD unless said otherwise; linear layers 16 → 32 → 16, both adapted, r = 4, α/r = 2, four clusters; mean
+    squared error of random goals; inputs with a standard deviation of σ):
+
+                                       inner product   dense   uniform   LoRA
+        σ = 1                               1/2          4        4        1
+        σ = 2                               1/16         2        4       1/2
+        σ = 2, LayerNorm in between          1           4        4        1
+        σ = 2, gradients clipped to 1        4           4        4        4
+        σ = 2, AdamW                         4           4        4        4
+
     The other `bases` are controls too, in which A_i are no rows of W but made from the pivots P_i = W[S_i] (r, in):
 
         gaussian      each row of A_i is drawn from torch's generator and scaled to the norm of the pivot in its place
@@ -39,6 +54,8 @@ class IdLoraConfig(RoutedConfig):
     Raises ValueError for values out of range; sizes that do not fit a module are reported, with its name, when the
     adapter is put on a model.
     """
+
+    computed_with = (*RoutedConfig.computed_with, "num_clusters", "rank_boost", "router", "bases")
 
     num_clusters: int = field(default=4, metadata={"help": "k, the number of clusters of rows, one A_i each."})
     rank_boost: int = field(default=2, metadata={"help": "s, the number of chunks that share B; 1 is Eq. 3."})

@@ -3,7 +3,7 @@
     A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
     x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
     α   = softmax(T h)                  T (k, in), the dense router     or
-    α_i = T · x_i                       T (r,), the inner product       or
+    α_i = T · x_i                       T (r,), the inner product       or (quadratic in h: see IdLoraConfig)
     α_i = 1/k                           no T, the uniform mixture
     u   = W h + b + (α/r) Σ_i α_i [B x_i^1, …, B x_i^s]      B (out/s, r/s)
 
@@ -18,6 +18,8 @@ applied once. The first fact is lost to the controls whose A_i are matrices of t
 """
 
 import math
+import warnings
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +60,7 @@ class IdLoraLinear(RoutedLayer):
     adapter_layer_names = ("idlora_B", "idlora_router")
     other_param_names = (
         *RoutedLayer.other_param_names, "idlora_pivots", "idlora_A", "idlora_drops_input", "idlora_checked",
-        "idlora_order",
+        "idlora_order", "idlora_fingerprint",
     )  # fmt: skip
 
     def create_containers(self) -> None:
@@ -69,11 +71,20 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_drops_input: dict[str, bool] = {}
         self.idlora_checked: dict[str, tuple[torch.Tensor, int]] = {}
         self.idlora_order: dict[str, torch.Tensor] = {}
+        self.idlora_fingerprint: dict[str, dict[str, str]] = {}
+        self.register_load_state_dict_pre_hook(notice_other_pivots)
         self.register_load_state_dict_post_hook(look_at_pivots)
 
-    def init_adapter(self, adapter_name: str, config: IdLoraConfig, pivots: torch.Tensor | None = None) -> None:
+    def init_adapter(
+        self,
+        adapter_name: str,
+        config: IdLoraConfig,
+        pivots: torch.Tensor | None = None,
+        fingerprint: dict[str, str] | None = None,
+    ) -> None:
         k, r, s = config.num_clusters, config.r, config.rank_boost
         self.idlora_pivots[adapter_name] = torch.full((k, r), UNSET, dtype=torch.int32) if pivots is None else pivots
+        self.idlora_fingerprint[adapter_name] = fingerprint or {}
         self.idlora_drops_input[adapter_name] = config.dropout_position == "input"
         self.idlora_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features // s, r // s))
         if config.bases != "rows":
@@ -84,8 +95,8 @@ class IdLoraLinear(RoutedLayer):
             bound = 1 / math.sqrt(r)
             self.idlora_router[adapter_name] = nn.Parameter(torch.empty(r).uniform_(-bound, bound))
 
-    def update_layer(self, adapter_name: str, config: IdLoraConfig, **tensors: torch.Tensor | None) -> None:
-        super().update_layer(adapter_name, config, **tensors)
+    def update_layer(self, adapter_name: str, config: IdLoraConfig, **prepared: Any) -> None:
+        super().update_layer(adapter_name, config, **prepared)
         look_at_pivots(self)
 
     def _apply(self, fn, recurse=True):
@@ -271,6 +282,23 @@ def look_at_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> Non
     for adapter_name, pivots in layer.idlora_pivots.items():
         if not is_unset(pivots):
             layer.pivots(adapter_name)
+
+
+def notice_other_pivots(layer: IdLoraLinear, state_dict: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+    """Warn where an adapter that has pivots is about to get others: no loader compares the base with those.
+
+    The hook before `load_state_dict`. PEFT's `load_adapter` reads no config for a name that is there already, so the
+    fingerprint beside the weights stays unread.
+    """
+    for adapter_name, pivots in layer.idlora_pivots.items():
+        loaded = state_dict.get(f"{prefix}idlora_pivots.{adapter_name}")
+        if loaded is None or is_unset(loaded) or is_unset(pivots) or torch.equal(loaded.cpu(), pivots.cpu()):
+            continue
+        warnings.warn(
+            f"the adapter {adapter_name!r} gets other pivots than it had, and nothing has shown that they were chosen "
+            "from this base model: load it under a new name to have that checked",
+            stacklevel=2,
+        )
 
 
 def ascending(pivots: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """ID-LoRA as a PEFT model: selects the pivots, guards against the wrong base, counts as the paper counts."""
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from peft import PeftConfig
@@ -40,21 +40,22 @@ class IdLoraModel(RoutedModel):
     cluster_sizes: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
-        # The config is about to carry the fingerprint of this base; the caller may use it again on another.
-        self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
         self._selected: dict[str, Selection] = {}
+        self._fingerprint: dict[str, str] = {}
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         sizes = {name: found.sizes for name, found in self._selected.items() if found.sizes is not None}
         self.cluster_sizes = {**self.cluster_sizes, adapter_name: sizes}
-        self._selected = {}
+        self._selected, self._fingerprint = {}, {}
 
     def _prepare_model(self, config: IdLoraConfig, model: nn.Module) -> None:
         super()._prepare_model(config, model)
         layers = {name: _base_layer(target) for name, target in self.targets(config, model).items()}
+        # A saved adapter's config, or one that `from_pretrained(config=…)` was given in its place and put in inference.
+        if config.base_fingerprint is not None and (config.inference_mode or not config.init_weights):
+            self._check_base(config, layers)
         if config.init_weights:
             self._select(config, layers)
-        elif config.base_fingerprint is not None:
-            self._check_base(config, layers)
+        self._fingerprint = config.base_fingerprint or {}
 
     def check_target(self, config: IdLoraConfig, name: str, target: nn.Module) -> None:
         super().check_target(config, name, target)
@@ -101,9 +102,14 @@ class IdLoraModel(RoutedModel):
         quantized = any(is_quantized(layer) for layer in layers.values())
         judge(distances, quantized=quantized, made_for=config.base_model_name_or_path)
 
-    def layer_tensors(self, current_key: str) -> dict[str, torch.Tensor | None]:
+    def prepared_for(self, current_key: str) -> dict[str, Any]:
         found = self._selected.get(current_key)
-        return {"pivots": None if found is None else found.pivots}
+        # The layers keep the fingerprint too: the config is the caller's own, who may use it again on another base.
+        fingerprint = self._fingerprint.get(current_key)
+        return {
+            "pivots": None if found is None else found.pivots,
+            "fingerprint": None if fingerprint is None else {current_key: fingerprint},
+        }
 
     def pivot_layers(self, adapter_name: str) -> dict[str, IdLoraLinear]:
         """The layers that an adapter sits in, by name."""
@@ -171,6 +177,11 @@ class IdLoraModel(RoutedModel):
         for key, tensor in selected.items():
             if key.endswith(f".idlora_pivots.{adapter_name}") and is_unset(tensor):
                 raise UnsetPivotsError(f"cannot save the adapter {adapter_name!r}: {key}")
+        fingerprint = {}
+        for module in model.modules():
+            if isinstance(module, IdLoraLinear):
+                fingerprint |= module.idlora_fingerprint.get(adapter_name, {})
+        config.base_fingerprint = fingerprint or None  # this model's, whichever model the config was last put on
         return selected
 
 
