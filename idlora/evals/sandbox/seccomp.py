@@ -17,7 +17,6 @@ Left out: filtering by path or by process id, which a filter cannot see.
 
 import ctypes
 import errno
-import functools
 import os
 import struct
 import sys
@@ -127,7 +126,10 @@ def prepare(*, unix_sockets):
     return install
 
 
-@functools.cache
+def of_here(numbers):
+    """The one that holds on this machine, of a call's numbers on those that are listed."""
+    return numbers[list(AUDIT_ARCHITECTURES).index(os.uname().machine)]
+
+
 def number(name):
-    """The number of a call on this machine, one of those that have a list."""
-    return NUMBERS[name][list(AUDIT_ARCHITECTURES).index(os.uname().machine)]
+    return of_here(NUMBERS[name])
