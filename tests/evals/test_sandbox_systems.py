@@ -1,9 +1,11 @@
 """The sandbox where the system is not so kind: no privileges, no namespaces, a kill in the middle."""
 
+import contextlib
 import gzip
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -168,19 +170,55 @@ def test_as_many_programs_run_at_once_as_there_are_cpus_that_we_may_use(usable, 
     assert len(started) == pairs
 
 
-def test_a_kill_of_the_whole_evaluation_leaves_nothing_running():
-    script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True), limits=LIMITS")
-    script = script.replace("{before}", "LIMITS = sandbox.Limits(seconds=60)")
-    script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), programs=["while True: pass"] * 2)
-    with subprocess.Popen([sys.executable, "-B", "-c", script]) as process:
-        try:
-            deadline = time.monotonic() + 10
-            while len(family := descendants(process.pid)) < 6 and time.monotonic() < deadline:
-                time.sleep(0.05)  # ourselves, judge, its test, the zygote's two, the candidate
-            assert len(family) >= 6
-        finally:
-            process.kill()
-    deadline = time.monotonic() + 5
-    while left := {pid for pid in family if Path(f"/proc/{pid}").exists()}:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+DAEMON = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(600)
+    os._exit(0)
+while True: pass
+"""
+# A process that holds all that the pool holds, as the workers of a data loader do: no pipe closes with the pool.
+HOLDER = """
+LIMITS = sandbox.Limits(seconds=60)
+import os, threading, time
+def hold():
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(pid, flush=True)
+threading.Timer(1, hold).start()
+"""
+
+
+def _folder(pid: int) -> str:
+    """Where a process works; one that has ended and was not waited for works nowhere."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
+
+
+@pytest.mark.parametrize(("way", "size"), [("full", 7), ("unconfined", 6)])
+def test_a_kill_of_the_whole_evaluation_leaves_nothing_running(way, size):
+    script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True, True), limits=LIMITS")
+    before = HOLDER + f"sandbox.pool.CONFINEMENTS = ({way!r},)\n"
+    script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=[DAEMON])
+    python = sys.executable if way == "full" else python_for_everyone() or sys.executable
+    with subprocess.Popen([python, "-B", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        holder = int(process.stdout.readline())
+        deadline = time.monotonic() + 10
+        while len(family := descendants(process.pid)) <= size and time.monotonic() < deadline:
+            time.sleep(0.05)  # ourselves and the holder, judge, its test, the zygote's two, the candidate, its daemon
+        scratch = {folder for pid in family if "sandbox-" in (folder := _folder(pid))}
+        process.kill()
+    try:
+        deadline = time.monotonic() + 5
+        while left := {pid for pid in family - {holder} if Path(f"/proc/{pid}").exists()}:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    finally:
+        for pid in left | {holder}:
+            os.kill(pid, signal.SIGKILL)
+    assert len(family) > size
+    assert (len(scratch), [*filter(os.path.exists, scratch)]) == (int(way == "unconfined"), [])
