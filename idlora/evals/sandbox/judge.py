@@ -158,7 +158,7 @@ def main():
     isolation.die_with_parent(setting["parent"])  # and the zygote, and what it runs, with us
     control, theirs = socket.socketpair()
     zygote = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
-    subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
+    below = subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
     theirs.close()
     control.sendall(wire.pack(setting | {"parent": os.getpid()}))
     with control.makefile("rb") as hello:
@@ -168,6 +168,8 @@ def main():
         try:
             job = wire.unpack(wire.reader(jobs))
         except EOFError:
+            control.close()
+            below.wait()  # not to leave it to whoever takes orphans
             return
         ours, theirs = socket.socketpair()
         socket.send_fds(control, [b"+"], [theirs.fileno()])

@@ -16,6 +16,8 @@ OUTCOMES = ("passed", "failed", "error", "timeout", "memory", "exited", "not_pla
 CONFINEMENTS = ("full", "unconfined")  # in the order in which they are tried
 _PATIENCE = 15.0  # seconds beyond a program's own limit after which the pair of processes is replaced
 
+_GOODBYE = 2.0  # seconds that a pair of processes has to end by itself
+
 
 class ExecutionRefused(RuntimeError):
     """Model-written code was to be run and may not be: by permission, or since it could not be confined."""
@@ -246,7 +248,11 @@ class _Pair:
         return wire.unpack(wire.reader(self._process.stdout))
 
     def close(self):
-        self._process.kill()
-        self._process.wait()
+        """Ends both processes: they end by themselves when nothing more can come, and at once if they are busy."""
         self._process.stdin.close()
+        try:
+            self._process.wait(_GOODBYE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
