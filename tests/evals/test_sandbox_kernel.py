@@ -14,6 +14,7 @@ from sandbox_jobs import ALLOWED, PACKAGE, elsewhere, job, python_for_everyone, 
 from idlora.evals.sandbox import ExecutionRefused, pool, run_jobs
 
 sys.path.insert(0, str(PACKAGE))
+import landlock
 import seccomp
 
 del sys.path[0]
@@ -123,7 +124,7 @@ CALLS = """
         for make in (
             lambda: mmap.mmap(-1, 4096),
             lambda: os.memfd_create("x"),
-            lambda: open("/dev/shm/idlora-test", "w"),
+            *((lambda: open("/dev/shm/idlora-test", "w"),) if FILES else ()),
             lambda: socket.socketpair(type=socket.SOCK_DGRAM),
             *(lambda family=family: socket.socket(family) for family in FAMILIES),
         ):
@@ -143,10 +144,61 @@ FAMILIES = [socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET
 def test_what_no_solution_needs_of_the_kernel_is_refused(way):
     numbers = {name: seccomp.number(name) for name in seccomp.NUMBERS if seccomp.number(name) is not None}
     families = [*map(int, FAMILIES), *([] if way.startswith("full") else [int(socket.AF_UNIX)])]
-    names = f"NUMBERS, CLONE, FAMILIES = {numbers}, {seccomp.of_here(seccomp.CLONE)}, {families}\n"
+    files = way.startswith("full") or landlock.version() > 0
+    names = f"NUMBERS, CLONE, FAMILIES, FILES = {numbers}, {seccomp.of_here(seccomp.CLONE)}, {families}, {files}\n"
     other = "exited" if os.uname().machine == "x86_64" else "passed"  # killed, or there is no such architecture
     printed = in_way(way, names + textwrap.dedent(CALLS), X32)
     assert printed == f"['passed', '{other}'] {way.split(',')[0]}\n"
+
+
+OUTSIDE = """
+    import os
+
+    def f():
+        found = []
+        for attempt in (
+            lambda: os.listdir("/"),
+            lambda: open("/etc/passwd"),
+            lambda: open("/proc/self/environ"),
+            lambda: open("/tmp/idlora-test", "w"),
+            lambda: os.kill(os.getppid(), 0) if SIGNALS else open("/nowhere"),
+        ):
+            try: found.append(repr(attempt()))
+            except OSError: pass
+        assert not found, found
+        return 42
+"""
+
+
+@pytest.mark.skipif(landlock.version() == 0, reason="a kernel without Landlock, or with it switched off")
+@pytest.mark.parametrize("way", ["unconfined", "unconfined, of another user"])
+def test_without_namespaces_no_file_and_no_process_of_others_is_reached(way):
+    program = f"SIGNALS = {landlock.version() >= 6}\n" + textwrap.dedent(OUTSIDE)
+    assert in_way(way, program) == "['passed'] unconfined\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="whose a file is can be told where candidates have a uid of their own")
+def test_without_namespaces_and_landlock_no_shared_memory_stays_behind():
+    script = """
+        import isolation, os, time
+        isolation.landlock.version = lambda: 0
+        unconfined = isolation.Unconfined()
+        unconfined.enter(os.getppid())
+        ready, tell = os.pipe()
+        pid = unconfined.fork()
+        if pid == 0:
+            unconfined.settle(dict(memory_mb=512, file_mb=16, processes=8, seconds=1))
+            open("/dev/shm/idlora-test-left", "w").close()
+            os.write(tell, b"x")
+            time.sleep(60)
+        os.read(ready, 1)
+        print(os.path.exists("/dev/shm/idlora-test-left"), end=" ")
+        unconfined.end(pid)
+        print(os.path.exists("/dev/shm/idlora-test-left"))
+    """
+    script = f"import sys\nsys.path.insert(0, {str(PACKAGE)!r})\n{textwrap.dedent(script)}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout == "True False\n"
 
 
 def action(machine: str, number: int, *arguments: int, unix_sockets: bool = True) -> int:

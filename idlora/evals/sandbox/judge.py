@@ -170,7 +170,7 @@ def main():
         except EOFError:
             control.close()
             below.wait()  # not to leave it to whoever takes orphans
-            return
+            os._exit(0)  # there is nothing to tidy, and the pool waits
         ours, theirs = socket.socketpair()
         socket.send_fds(control, [b"+"], [theirs.fileno()])
         theirs.close()
