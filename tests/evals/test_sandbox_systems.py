@@ -180,7 +180,7 @@ while True: pass
 """
 # A process that holds all that the pool holds, as the workers of a data loader do: no pipe closes with the pool.
 HOLDER = """
-LIMITS = sandbox.Limits(seconds=60)
+LIMITS = sandbox.Limits(seconds=60, processes=10_000)
 import os, threading, time
 def hold():
     pid = os.fork()

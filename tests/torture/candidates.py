@@ -62,7 +62,7 @@ KINDS: dict[str, tuple[set[str], str]] = {
         """
         import os, time
         def f():
-            for _ in range(6):
+            for _ in range(4):
                 if os.fork() == 0:
                     x = b"x" * (240 << 20)
                     time.sleep(60)
