@@ -17,6 +17,7 @@ from idlora.evals.sandbox import ExecutionRefused, pool, run_jobs
 sys.path.insert(0, str(PACKAGE))
 import cgroup
 import landlock
+import memory
 import seccomp
 
 del sys.path[0]
@@ -102,9 +103,23 @@ SHARERS = 'x = b"x" * (200 << 20)\n' + textwrap.dedent(FAMILY).format(children=3
 def test_honest_programs_run_and_a_family_that_holds_too_much_does_not(way):
     programs = [HONEST, CONCURRENT, HOARDERS, SHARERS]
     expected = ["passed", "passed", "memory", "passed"]
-    if way.startswith("unconfined") and (os.geteuid() != 0 or "user" in WAYS[way]):  # the limit counts all of the user's
+    if way.startswith("unconfined") and (
+        os.geteuid() != 0 or "user" in WAYS[way]
+    ):  # the limit counts all of the user's
         programs, expected = programs[:1], expected[:1]
     assert in_way(way, *programs) == f"{expected} {way.split(',')[0]}\n"
+
+
+def test_children_are_found_without_the_kernels_lists_of_them_too():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        proc = memory.open_proc()
+        try:
+            assert (
+                memory.children(proc, "self") == memory._children_by_search(proc, str(os.getpid())) == [str(child.pid)]
+            )
+        finally:
+            os.close(proc)
+            child.kill()
 
 
 def test_a_control_group_is_made_where_the_memory_controller_is_given_and_abandoned_ones_go(tmp_path):

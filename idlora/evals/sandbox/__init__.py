@@ -19,7 +19,8 @@ enforced from outside.
 
 Memory that no limit of a process counts cannot be had: shared memory, memfds and mappings shared without a file are
 refused, scratch has its size. What a candidate and all that it starts hold together is looked at every hundredth of a
-second (`memory`), and they are ended, as "memory", when it is more than one process may have.
+second (`memory`), and they are ended, as "memory", when it is more than one process may have; where we may make a
+control group the kernel sees to it as well, and exactly (`cgroup`).
 
 Where the system refuses any of this nothing is run, unless `allow_network_unconfined` is given too. Then what needs no
 namespace is left: the filter, which lets no socket but pairs be made there, the keyring, the limits, another uid (as
@@ -38,10 +39,10 @@ to start with subprocess.
 
 What the sandbox does not cover:
 - Holes of the kernel in the calls that are left. Against code written to attack, use a virtual machine.
-- The machine as a whole: a candidate may hold its limit of memory, and until somebody looks at most `processes` times
-  as much, in each of as many sandboxes as we may use CPUs; the kernel's buffers of its pipes and socket pairs
-  (64 descriptors per process) come on top; CPU time is shared fairly, not reserved; the page cache and side channels
-  between processes stay.
+- The machine as a whole: a candidate may hold its limit of memory and, without a control group, until somebody looks,
+  `processes` times as much at most, in each of as many sandboxes as we may use CPUs. Without one the kernel's buffers
+  of its pipes and socket pairs (64 descriptors per process) come on top. CPU time is shared fairly, not reserved; the
+  page cache and side channels between processes stay.
 - System libraries and the standard library can be read.
 - Where we are not root, a candidate has our own uid inside its namespaces, and our supplementary groups.
 - The judge trusts the benchmark: prompts and tests run in it with our rights. A test that catches every Exception, or

@@ -1,7 +1,7 @@
 """Who descends from a process and how much memory they hold together, from /proc.
 
 A limit of the kernel's binds the address space of one process and not what all that it starts hold. A control group
-would, but a user is seldom given one, and in a container never; so somebody has to look.
+does (`cgroup`), but few users are given one, and in a container mostly nobody; so somebody has to look.
 """
 
 import contextlib
