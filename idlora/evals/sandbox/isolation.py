@@ -1,8 +1,8 @@
 """What the kernel is asked for: namespaces, a root of its own, limits, and the loss of every privilege.
 
-`Confined` needs CAP_SYS_ADMIN or unprivileged user namespaces, and Linux 5.12. `Unconfined` asks for nothing beyond
-limits and, for root, another uid; it cuts neither the network nor the reading of files. Both have one interface, used
-by the zygote: `enter()` once, `fork()` per candidate (0 in the child), `settle()` in the child, `end(pid)` in the
+`Confined` needs CAP_SYS_ADMIN or unprivileged user namespaces, and Linux 5.12. `Unconfined` needs neither: limits, the
+filter of system calls, for root another uid, and Landlock where the kernel has it. Both have one interface, used by
+the zygote: `enter()` once, `fork()` per candidate (0 in the child), `settle()` in the child, `end(pid)` in the
 parent.
 """
 
@@ -11,10 +11,16 @@ import ctypes
 import glob
 import os
 import resource
+import select
 import shutil
 import signal
 import sys
 import tempfile
+
+import landlock
+import memory
+import seccomp
+from kernel import Refused, call, succeeds
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -29,30 +35,35 @@ TO_CHANGE_UID = (CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID)
 # Between the ranges that systemd's "Users, Groups, UIDs and GIDs" gives away: nobody logs in with these.
 UIDS = range(60706, 61184)
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+DEVICES = ("/dev/null", "/dev/urandom")  # not zero: a shared mapping of it is memory that nobody counts
 SCRATCH = "/scratch"
 SCRATCH_BYTES = 16 << 20
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Refused(Exception):
-    """The system does not give what is asked of it; the message says what."""
-
-
-def _call(name, *arguments):
-    if getattr(_libc, name)(*arguments) != 0:
-        code = ctypes.get_errno()
-        raise Refused(f"{name} failed: {os.strerror(code)}")
+POSIX_SHARED_MEMORY = "/dev/shm"
+JOIN_SESSION_KEYRING = 1
 
 
 def _mount(source, target, kind=None, *, flags=0, options=None):
     encoded = [x if x is None else x.encode() for x in (source, target, kind)]
-    _call("mount", *encoded, ctypes.c_ulong(flags), None if options is None else options.encode())
+    call("mount", *encoded, ctypes.c_ulong(flags), None if options is None else options.encode())
 
 
-def die_with_parent():
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(parent, by=signal.SIGKILL):
+    """The caller gets the signal when its parent ends, and ends here if it has: `parent` is not our parent any more.
+
+    To the kernel the parent is the thread that forked us, so that one has to live as long as we shall. A change of
+    user or of capabilities takes this back: it comes last.
+    """
+    call("prctl", PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def leave_keys():
+    """A session keyring of our own, with no key of the caller's in it.
+
+    It may be refused (a system without keys, or one that denies them to us too): candidates may not ask for keys.
+    """
+    succeeds("syscall", seccomp.number("keyctl"), JOIN_SESSION_KEYRING, None)
 
 
 def limit(limits):
@@ -72,15 +83,15 @@ def limit(limits):
 def drop_privileges(uid):
     """No capability, none to be had again, and `uid` in place of root. For anyone but root the uid stays."""
     capability = 0
-    while _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+    while succeeds("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0):
         capability += 1
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
-    _call("capset", header, (ctypes.c_uint32 * 6)())
-    _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call("capset", header, (ctypes.c_uint32 * 6)())
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _have(capabilities):
@@ -96,31 +107,44 @@ def _spare_uid():
 
 class Confined:
     """Namespaces for user (where we lack capabilities), network, processes, mounts, IPC and host name; a read-only root
-    that holds the standard library, the system's libraries and three devices; a scratch tmpfs per candidate."""
+    that holds the standard library, the system's libraries and two devices; a scratch tmpfs per candidate."""
 
-    def enter(self):
+    def enter(self, parent):
         """Moves the caller into the namespaces (it returns in a child that dies with the caller) or raises Refused."""
+        self._filter = seccomp.prepare(unix_sockets=True)  # there is nobody to reach
+        leave_keys()
         flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
         if _have((*TO_CHANGE_UID, CAP_SYS_CHROOT, CAP_SYS_ADMIN)):
             self.uid = _spare_uid()
-            _call("unshare", flags)
+            call("unshare", flags)
         else:
             self.uid, user, group = None, os.geteuid(), os.getegid()
-            _call("unshare", flags | CLONE_NEWUSER)
+            call("unshare", flags | CLONE_NEWUSER)
             for name, line in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
                 _write(f"/proc/self/{name}", line)
-        pid = os.fork()  # a process namespace holds the children of its maker only
-        if pid:
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
-        die_with_parent()
+        die_with_parent(parent)
         try:
-            self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            outside = os.pidfd_open(os.getpid())
+            self._own_processes = self._enter_processes(outside)
+            os.close(outside)
+            self.proc = memory.open_proc()
             self._build_root()
         except OSError as error:
             raise Refused(f"building the sandbox's root failed: {error}") from None
 
+    @staticmethod
+    def _enter_processes(outside):
+        """The process namespace, of which a child of ours is the first process: it goes on, we wait for its end."""
+        pid = os.fork()
+        if pid:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+        die_with_parent(0)  # no process in here has a parent: whether it lives, its descriptor tells
+        if select.select([outside], [], [], 0)[0]:
+            os._exit(1)
+        return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
     def _build_root(self):
-        visible = _without_nested({os.path.realpath(p) for p in (*LIBRARIES, *sys.path, f"{sys.base_prefix}/lib")})
+        visible = _libraries()
         links = {p: os.path.realpath(p) for p in LIBRARIES if os.path.islink(p)}
         devices = [d for d in DEVICES if os.path.exists(d)]
         _mount(None, "/", flags=MS_REC | MS_PRIVATE)
@@ -141,27 +165,26 @@ class Confined:
                 os.symlink(target, root + path)
         os.mkdir(root + SCRATCH)
         attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
-        _call(
-            "syscall", SYS_MOUNT_SETATTR, AT_FDCWD, root.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes)
-        )
+        call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, root.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
         os.chroot(root)  # and a process in a chroot may not make a user namespace, so no capability comes back
         os.chdir("/")
 
     def fork(self):
-        _call("unshare", CLONE_NEWPID)
+        call("unshare", CLONE_NEWPID)
         pid = os.fork()
         if pid:  # back to our own namespace: the next candidate gets another one
-            _call("setns", self._own_processes, CLONE_NEWPID)
+            call("setns", self._own_processes, CLONE_NEWPID)
         return pid
 
     def settle(self, limits):
-        _call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
+        call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
         owner = 0 if self.uid is None else self.uid
         options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=700,uid={owner},gid={owner}"
         _mount("scratch", SCRATCH, "tmpfs", flags=MS_NOSUID | MS_NODEV, options=options)
         os.chdir(SCRATCH)
         limit(limits)
         drop_privileges(self.uid)
+        self._filter()
 
     def end(self, pid):
         """Kills the candidate; it is the init of its process namespace, so whatever it started dies too."""
@@ -170,34 +193,65 @@ class Confined:
 
 
 class Unconfined:
-    """Limits, another uid where we are root, no new privileges. The network and readable files stay open."""
+    """Limits, another uid where we are root, no new privileges, no socket but pairs, and what Landlock takes away."""
 
-    def enter(self):
+    def enter(self, parent):
+        self._filter = seccomp.prepare(unix_sockets=False)
         self.uid = _spare_uid() if os.geteuid() == 0 else None
         if self.uid is not None and not _have(TO_CHANGE_UID):
             raise Refused("root without the capabilities to run a program under another uid and to end it")
-        _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that daemons become our children and can be ended
+        leave_keys()
+        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that daemons become our children and can be ended
+        self.proc = memory.open_proc()
+        self._readable = _libraries()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        die_with_parent(parent, signal.SIGTERM)
 
     def fork(self):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `end` is called: who else finds the daemons?
         self._scratch = tempfile.mkdtemp(prefix="sandbox-")
         if self.uid is not None:
             os.chown(self._scratch, self.uid, self.uid)
-        return os.fork()
+        parent, pid = os.getpid(), os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._parent = parent
+        return pid
 
     def settle(self, limits):
         os.chdir(self._scratch)
         limit(limits)
+        restrict = landlock.prepare(readable=self._readable, devices=DEVICES, writable=self._scratch)
         drop_privileges(self.uid)
+        restrict()
+        die_with_parent(self._parent)
+        self._filter()
 
     def end(self, pid):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while True:
-                for child in _children():
+                for child in memory.children(self.proc, "self"):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
+                        os.kill(int(child), signal.SIGKILL)
                 os.waitpid(-1, 0)
         shutil.rmtree(self._scratch, ignore_errors=True)
+        if self.uid is not None:
+            _remove_files_of(self.uid, POSIX_SHARED_MEMORY)
+
+
+def _remove_files_of(uid, folder):
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_uid == uid:
+                    os.unlink(entry.path)
+
+
+def _libraries():
+    """The folders that hold the standard library and the libraries of the system that it needs."""
+    return _without_nested({os.path.realpath(p) for p in (*LIBRARIES, *sys.path, f"{sys.base_prefix}/lib")})
 
 
 def _write(path, text):
@@ -219,12 +273,3 @@ def _without_nested(paths):
 
 def _installed_packages(visible):
     return [p for top in visible for p in glob.glob(f"{top}/python3*/*-packages") if os.path.isdir(p)]
-
-
-def _children():
-    """Process ids whose parent is the caller."""
-    for entry in glob.glob("/proc/[0-9]*/stat"):
-        with contextlib.suppress(OSError), open(entry) as file:
-            head, _, tail = file.read().rpartition(")")
-            if int(tail.split()[1]) == os.getpid():
-                yield int(head.split()[0])

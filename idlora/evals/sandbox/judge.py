@@ -22,6 +22,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cgroup
 import isolation
 import preload
 import wire
@@ -126,10 +127,10 @@ def verdict(job, candidate):
 def judge(job, connection, limits):
     """Runs one test in a child and waits for its verdict, no longer than the limit and a grace."""
     receive, send = os.pipe()
-    pid = os.fork()
+    ourselves, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
-            isolation.die_with_parent()
+            isolation.die_with_parent(ourselves)
             memory = 2 * limits["memory_mb"] << 20  # what a candidate returns must not exhaust us
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
             os.write(send, wire.pack(verdict(job, Candidate(connection, limits["seconds"]))))
@@ -150,32 +151,44 @@ def judge(job, connection, limits):
 
 
 def main():
-    isolation.die_with_parent()  # and the zygote, and what it runs, with us
     jobs, outcomes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", 0)
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):  # tests print, and their prints are no outcomes
         os.dup2(null, standard)
     setting = wire.unpack(wire.reader(jobs))
+    isolation.die_with_parent(setting["parent"])  # and the zygote, and what it runs, with us
     control, theirs = socket.socketpair()
     zygote = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
-    subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
+    below = subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
     theirs.close()
-    control.sendall(wire.pack(setting))
+    group = cgroup.make(setting["limits"]["memory_mb"] << 20)
+    if group:
+        cgroup.put(group, below.pid)
+    control.sendall(wire.pack(setting | {"parent": os.getpid()}))
     with control.makefile("rb") as hello:
         outcomes.write(wire.pack(wire.unpack(wire.reader(hello))))
     preload.settle()
+    kills = 0
     while True:
         try:
             job = wire.unpack(wire.reader(jobs))
         except EOFError:
-            return
+            control.close()
+            below.wait()  # not to leave it to whoever takes orphans
+            if group:
+                cgroup.remove(group)
+            os._exit(0)  # there is nothing to tidy, and the pool waits
         ours, theirs = socket.socketpair()
         socket.send_fds(control, [b"+"], [theirs.fileno()])
         theirs.close()
         outcome = judge(job, ours, setting["limits"])
-        control.sendall(b".")
-        if not control.recv(1):
+        control.sendall(wire.OK)
+        answer = control.recv(1)
+        if not answer:
             return  # the zygote is gone; the pool starts another pair
+        before, kills = kills, cgroup.kills(group) if group else 0
+        if answer == wire.TOO_MUCH_MEMORY or kills > before:
+            outcome = ["memory", "its processes held more than the limit together"]
         outcomes.write(wire.pack(outcome))
 
 

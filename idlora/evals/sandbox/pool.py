@@ -16,6 +16,8 @@ OUTCOMES = ("passed", "failed", "error", "timeout", "memory", "exited", "not_pla
 CONFINEMENTS = ("full", "unconfined")  # in the order in which they are tried
 _PATIENCE = 15.0  # seconds beyond a program's own limit after which the pair of processes is replaced
 
+_GOODBYE = 2.0  # seconds that a pair of processes has to end by itself
+
 
 class ExecutionRefused(RuntimeError):
     """Model-written code was to be run and may not be: by permission, or since it could not be confined."""
@@ -31,7 +33,10 @@ class Permissions:
 
 @dataclass(frozen=True)
 class Limits:
-    """Per program: wall-clock seconds (CPU seconds: 2 more), MiB of memory per process, MiB per file, processes."""
+    """Per program: wall-clock seconds (CPU seconds: 2 more), MiB of memory, MiB per file, processes.
+
+    Memory is the address space of each process, and what a program's processes hold together.
+    """
 
     seconds: float = 3.0
     memory_mb: int = 512
@@ -131,7 +136,13 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_HONEST = Job("", "def check(candidate):\n    assert candidate() == 1", "f", "def f(): return 1")
+# Modules of the standard library that every Python has and that no process of ours has loaded before.
+_HONEST = Job(
+    "",
+    "def check(candidate):\n    assert candidate() == 1",
+    "f",
+    "import calendar, queue, threading\ndef f(): return 1",
+)
 
 
 class _Unfit(Exception):
@@ -139,7 +150,10 @@ class _Unfit(Exception):
 
 
 class _Pair:
-    """A judge and, below it, a zygote: started on making, and again if they are lost. `confinement`: as they stand."""
+    """A judge and, below it, a zygote: started on making, and again if they are lost. `confinement`: as they stand.
+
+    They die with the thread that starts them, so a pair may not be used when that thread has ended.
+    """
 
     def __init__(self, permissions: Permissions, limits: Limits):
         self._permissions, self._limits = permissions, limits
@@ -152,6 +166,10 @@ class _Pair:
             refusal = self._launch()
             if not refusal:
                 return
+        if self._permissions.allow_network_unconfined:
+            raise ExecutionRefused(
+                f"this system cannot confine model-written code at all ({refusal}); run it elsewhere"
+            )
         raise ExecutionRefused(
             f"this system cannot cut model-written code off from the network and the files ({refusal}); run it as "
             "root or where unprivileged user namespaces are allowed (Linux 5.12 or later), or, in a container "
@@ -188,10 +206,20 @@ class _Pair:
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         try:
-            setting = {"confined": self.confinement == "full", "limits": asdict(self._limits)}
+            setting = {
+                "confined": self.confinement == "full",
+                "limits": asdict(self._limits),
+                "parent": os.getpid(),
+            }
             answer, reason = self._exchange(setting)
             if answer == "ready":
                 outcome, detail = self._exchange(asdict(_HONEST))  # a sandbox that fails everyone must not score 0
+                if outcome == "error":
+                    raise ExecutionRefused(
+                        f"programs in the sandbox cannot import the standard library ({detail}), most likely since "
+                        f"the user that they run as may not read {os.path.dirname(os.__file__)}: use a Python that "
+                        "every user can read (below /usr or /opt, not in a home folder), or do not run this as root"
+                    )
                 if outcome != "passed":
                     raise _Unfit(f"a program that only returns 1 came to {outcome!r} {detail}")
                 return ""
@@ -220,7 +248,11 @@ class _Pair:
         return wire.unpack(wire.reader(self._process.stdout))
 
     def close(self):
-        self._process.kill()
-        self._process.wait()
+        """Ends both processes: they end by themselves when nothing more can come, and at once if they are busy."""
         self._process.stdin.close()
+        try:
+            self._process.wait(_GOODBYE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()

@@ -20,6 +20,8 @@ Left out: complex numbers, iterators and every other object: they do not cross, 
 import json
 import struct
 
+OK, TOO_MUCH_MEMORY = b".", b"m"  # the zygote's answers when a candidate has been ended
+
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 _LENGTH = struct.Struct(">I")

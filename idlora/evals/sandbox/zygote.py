@@ -2,21 +2,25 @@
 
 Started by the judge as a script in a fresh interpreter, with one end of a Unix socket as standard input. Over it come
 the setting (once), then per program a socket of its own, on which the child finds the program and, afterwards, calls
-to answer; another byte kills the child and all that it started.
+to answer; another byte kills the child and all that it started, and is answered with OK or TOO_MUCH_MEMORY.
 """
 
 import contextlib
 import os
 import random
+import select
 import socket
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import isolation
+import memory
 import preload
 import wire
 
 del sys.path[0]
+
+TICK = 0.01  # seconds between two looks at what a candidate and all that it started hold
 
 
 def serve(connection):
@@ -77,13 +81,21 @@ def candidate(connection, isolated, limits):
         os._exit(1)
 
 
+def attend(control, isolated, limit):
+    """Until the judge says or is gone, or the candidate's processes hold more than `limit` bytes: True if they do."""
+    while not select.select([control], [], [], TICK)[0]:
+        if memory.exceeds(isolated.proc, limit):
+            return True
+    return False
+
+
 def main():
     control = socket.socket(fileno=0)
     setting = wire.unpack(wire.reader(control.makefile("rb")))
     os.umask(0o022)
     isolated = isolation.Confined() if setting["confined"] else isolation.Unconfined()
     try:
-        isolated.enter()
+        isolated.enter(setting["parent"])
     except isolation.Refused as error:
         control.sendall(wire.pack(["refused", str(error)]))
         return
@@ -92,15 +104,18 @@ def main():
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not message:
-            return
+            os._exit(0)  # there is nothing to tidy, and the judge waits
         connection = socket.socket(fileno=descriptors[0])
         pid = isolated.fork()
         if pid == 0:
             candidate(connection, isolated, setting["limits"])
         connection.close()
+        try:
+            too_much = attend(control, isolated, setting["limits"]["memory_mb"] << 20)
+        finally:
+            isolated.end(pid)  # also when we are told to go
         control.recv(1)
-        isolated.end(pid)
-        control.sendall(b".")
+        control.sendall(wire.TOO_MUCH_MEMORY if too_much else wire.OK)
 
 
 if __name__ == "__main__":

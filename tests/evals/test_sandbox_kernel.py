@@ -1,0 +1,305 @@
+"""What a candidate asks of the kernel and does not get, and what its processes may hold together, however confined."""
+
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from sandbox_jobs import ALLOWED, PACKAGE, elsewhere, job, python_for_everyone, returned
+
+from idlora.evals.sandbox import ExecutionRefused, pool, run_jobs
+
+sys.path.insert(0, str(PACKAGE))
+import cgroup
+import landlock
+import memory
+import seccomp
+
+del sys.path[0]
+
+WITHOUT_NAMESPACES = "sandbox.pool.CONFINEMENTS = ('unconfined',)\n"
+WAYS = {
+    "full": {},
+    "full, of another user": {"user": 65534, "group": 65534, "extra_groups": []},
+    "unconfined": {"before": WITHOUT_NAMESPACES, "unconfined": True},
+    "unconfined, of another user": {
+        **{"user": 65534, "group": 65534, "extra_groups": []},
+        **{"before": WITHOUT_NAMESPACES, "unconfined": True},
+    },
+}
+
+
+def in_way(way: str, *bodies: str, before: str = "") -> str:
+    options = dict(WAYS[way])
+    python = python_for_everyone()
+    if way == "full" or os.geteuid() != 0:
+        python = sys.executable
+    if python is None or ("user" in options and os.geteuid() != 0):
+        pytest.skip("another user takes root, and an interpreter that everyone may run")
+    options["before"] = options.get("before", "") + textwrap.dedent(before)
+    return elsewhere([textwrap.dedent(body) for body in bodies], python=python, **options)
+
+
+HONEST = """
+    import array, asyncio, calendar, concurrent.futures, csv, ctypes, dataclasses, decimal, difflib, email, enum
+    import fractions, glob, html, io, locale, logging, multiprocessing, numbers, os, pathlib, pickle, pprint, queue
+    import secrets, shutil, signal, socket, subprocess, tempfile, threading, time, unittest, urllib.parse, uuid, zlib
+
+    async def half(x):
+        await asyncio.sleep(0)
+        return x // 2
+
+    def f():
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            path = pathlib.Path(folder, "file")
+            path.write_text(str(calendar.monthrange(2024, 2)[1]))
+            days = int(path.read_text())
+        ours, theirs = socket.socketpair()
+        ours.send(b"x")
+        waiting = queue.Queue()
+        waiting.put(asyncio.run(half(2)))
+        assert theirs.recv(1) == b"x" and os.cpu_count() >= 1
+        return days + waiting.get() + int(decimal.Decimal("12"))
+"""
+CONCURRENT = """
+    import concurrent.futures, multiprocessing, os, threading
+
+    def child(connection):
+        connection.send(threading.active_count())
+
+    def f():
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            total = sum(threads.map(abs, [-20, -20]))
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(target=child, args=(theirs,))
+        process.start()
+        total += ours.recv()
+        process.join()
+        if os.fork() == 0: os._exit(1)
+        return total + os.waitstatus_to_exitcode(os.wait()[1])
+"""
+FAMILY = """
+    import os, time
+
+    def f():
+        for _ in range({children}):
+            if os.fork() == 0:
+                {shared}
+                time.sleep({seconds})
+                os._exit(0)
+        time.sleep({seconds})
+        return 42
+"""
+HOARDERS = FAMILY.format(children=4, shared='x = b"x" * (180 << 20)', seconds=2)
+SHARERS = 'x = b"x" * (200 << 20)\n' + textwrap.dedent(FAMILY).format(children=3, shared="", seconds=0.3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_honest_programs_run_and_a_family_that_holds_too_much_does_not(way):
+    programs = [HONEST, CONCURRENT, HOARDERS, SHARERS]
+    expected = ["passed", "passed", "memory", "passed"]
+    if way.startswith("unconfined") and (
+        os.geteuid() != 0 or "user" in WAYS[way]
+    ):  # the limit counts all of the user's
+        programs, expected = programs[:1], expected[:1]
+    assert in_way(way, *programs) == f"{expected} {way.split(',')[0]}\n"
+
+
+def test_children_are_found_without_the_kernels_lists_of_them_too():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        proc = memory.open_proc()
+        try:
+            assert (
+                memory.children(proc, "self") == memory._children_by_search(proc, str(os.getpid())) == [str(child.pid)]
+            )
+        finally:
+            os.close(proc)
+            child.kill()
+
+
+def test_a_control_group_is_made_where_the_memory_controller_is_given_and_abandoned_ones_go(tmp_path):
+    own = tmp_path / "user.slice" / "session.scope"
+    own.mkdir(parents=True)
+    for folder, controllers in ((tmp_path, "cpu memory pids"), (own.parent, "cpu"), (own, "memory")):
+        (folder / "cgroup.subtree_control").write_text(controllers + "\n")
+    (tmp_path / "sandbox-999999999").mkdir()
+    group = Path(cgroup.make(512 << 20, str(tmp_path), "/user.slice/session.scope"))
+    assert group == tmp_path / f"sandbox-{os.getpid()}"  # where `own` has processes, and its parent no memory to give
+    assert (group / "memory.max").read_text() == str((512 << 20) + cgroup.ROOM)
+    assert (group / "memory.swap.max").read_text() == "0"
+    assert not (tmp_path / "sandbox-999999999").exists()
+    (group / "memory.events").write_text("oom 4\noom_kill 3\n")
+    assert cgroup.kills(group) == 3
+    (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
+    assert cgroup.make(512 << 20, str(tmp_path), "/user.slice/session.scope") is None
+
+
+CALLS = """
+    import ctypes, errno, mmap, os, socket
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def given():
+        for name, number in NUMBERS.items():
+            if (libc.syscall(number, 0, 0, 0, 0, 0, 0), ctypes.get_errno()) != (-1, errno.EPERM):
+                yield name
+        for name, number in (("clone3", 435), ("one that is not known yet", 470)):
+            if (libc.syscall(number, 0, 0), ctypes.get_errno()) != (-1, errno.ENOSYS):
+                yield name
+        for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+            if (libc.syscall(CLONE, flag, 0, 0, 0, 0), ctypes.get_errno()) != (-1, errno.EPERM):
+                yield f"clone with flag {flag:x}"
+        if libc.prctl(1, 0, 0, 0, 0) != -1:
+            yield "to outlive the parent"
+        for make in (
+            lambda: mmap.mmap(-1, 4096),
+            lambda: os.memfd_create("x"),
+            *((lambda: open("/dev/shm/idlora-test", "w"),) if FILES else ()),
+            lambda: socket.socketpair(type=socket.SOCK_DGRAM),
+            *(lambda family=family: socket.socket(family) for family in FAMILIES),
+        ):
+            try: yield repr(make())
+            except OSError: pass
+
+    def f():
+        found = list(given())
+        assert not found, found
+        return 42
+"""
+X32 = "import ctypes\ndef f():\n    ctypes.CDLL(None).syscall(0x40000000 + 39)\n    return 42"
+FAMILIES = [socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET, socket.AF_ALG, socket.AF_VSOCK]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_no_solution_needs_of_the_kernel_is_refused(way):
+    numbers = {name: seccomp.number(name) for name in seccomp.NUMBERS if seccomp.number(name) is not None}
+    families = [*map(int, FAMILIES), *([] if way.startswith("full") else [int(socket.AF_UNIX)])]
+    files = way.startswith("full") or landlock.version() > 0
+    names = f"NUMBERS, CLONE, FAMILIES, FILES = {numbers}, {seccomp.of_here(seccomp.CLONE)}, {families}, {files}\n"
+    other = "exited" if os.uname().machine == "x86_64" else "passed"  # killed, or there is no such architecture
+    printed = in_way(way, names + textwrap.dedent(CALLS), X32)
+    assert printed == f"['passed', '{other}'] {way.split(',')[0]}\n"
+
+
+OUTSIDE = """
+    import os
+
+    def f():
+        found = []
+        for attempt in (
+            lambda: os.listdir("/"),
+            lambda: open("/etc/passwd"),
+            lambda: open("/proc/self/environ"),
+            lambda: open("/tmp/idlora-test", "w"),
+            lambda: os.kill(os.getppid(), 0) if SIGNALS else open("/nowhere"),
+        ):
+            try: found.append(repr(attempt()))
+            except OSError: pass
+        assert not found, found
+        return 42
+"""
+
+
+@pytest.mark.skipif(landlock.version() == 0, reason="a kernel without Landlock, or with it switched off")
+@pytest.mark.parametrize("way", ["unconfined", "unconfined, of another user"])
+def test_without_namespaces_no_file_and_no_process_of_others_is_reached(way):
+    program = f"SIGNALS = {landlock.version() >= 6}\n" + textwrap.dedent(OUTSIDE)
+    assert in_way(way, program) == "['passed'] unconfined\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="whose a file is can be told where candidates have a uid of their own")
+def test_without_namespaces_and_landlock_no_shared_memory_stays_behind():
+    script = """
+        import isolation, os, time
+        isolation.landlock.version = lambda: 0
+        unconfined = isolation.Unconfined()
+        unconfined.enter(os.getppid())
+        ready, tell = os.pipe()
+        pid = unconfined.fork()
+        if pid == 0:
+            unconfined.settle(dict(memory_mb=512, file_mb=16, processes=8, seconds=1))
+            open("/dev/shm/idlora-test-left", "w").close()
+            os.write(tell, b"x")
+            time.sleep(60)
+        os.read(ready, 1)
+        print(os.path.exists("/dev/shm/idlora-test-left"), end=" ")
+        unconfined.end(pid)
+        print(os.path.exists("/dev/shm/idlora-test-left"))
+    """
+    script = f"import sys\nsys.path.insert(0, {str(PACKAGE)!r})\n{textwrap.dedent(script)}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout == "True False\n"
+
+
+def action(machine: str, number: int, *arguments: int, unix_sockets: bool = True) -> int:
+    """What the filter for a machine answers: its instructions, carried out here."""
+    words = {0: number, 4: seccomp.AUDIT_ARCHITECTURES[machine], **{16 + 8 * n: x for n, x in enumerate(arguments)}}
+    steps, at, held = seccomp.program(machine, unix_sockets=unix_sockets), 0, 0
+    while True:
+        code, if_true, if_false, constant = steps[at]
+        at += 1
+        if code == seccomp.RETURN:
+            return constant
+        if code == seccomp.LOAD:
+            held = words.get(constant, 0)
+        elif code == seccomp.AND:
+            held &= constant
+        else:
+            holds = {seccomp.EQUAL: held == constant, seccomp.AT_LEAST: held >= constant}
+            at += if_true if holds.get(code, bool(held & constant)) else if_false
+
+
+def test_the_filter_of_the_other_machine_refuses_by_its_own_numbers():
+    refused = 0x50000 + errno.EPERM
+    for machine, keyctl, read, mmap in (("x86_64", 250, 0, 9), ("aarch64", 219, 63, 222)):
+        assert action(machine, keyctl) == refused
+        assert action(machine, read) == seccomp.ALLOW
+        assert action(machine, mmap, 0, 0, 0, 0x22) == seccomp.ALLOW  # private, of no file
+        assert action(machine, mmap, 0, 0, 0, 0x01) == seccomp.ALLOW  # shared, of a file
+        assert action(machine, mmap, 0, 0, 0, 0x21) == refused  # shared, of no file
+    assert action("aarch64", 250) == seccomp.ALLOW
+    with pytest.raises(seccomp.Refused, match="on riscv64"):
+        seccomp.program("riscv64", unix_sockets=True)
+
+
+SECRET = """
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(KEYCTL, 1, None)
+    assert libc.syscall(ADD_KEY, b"user", b"idlora-secret", b"hunter2", 7, -3) > 0
+"""
+FIND = 'libc.syscall(KEYCTL, 10, RING, b"user", b"idlora-secret", 0) > 0'
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_key_of_the_callers_is_found(way):
+    names = f"KEYCTL, ADD_KEY = {seccomp.number('keyctl')}, {seccomp.number('add_key')}\n"
+    secret = names + textwrap.dedent(SECRET)
+    if subprocess.run([sys.executable, "-c", secret], check=False).returncode:
+        pytest.skip("a system without keys")
+    look = "import ctypes\nlibc = ctypes.CDLL(None)\ndef f(): return 42 + any(" + FIND + " for RING in (-3, -4))"
+    before = secret + f"assert {FIND.replace('RING', '-3')}"
+    assert in_way(way, names + look, before=before) == f"['passed'] {way.split(',')[0]}\n"
+    own = f"import sys\nsys.path.insert(0, {str(PACKAGE)!r})\nimport isolation\nisolation.leave_keys()\n"
+    found = subprocess.run([sys.executable, "-c", before + "\n" + own + before.splitlines()[-1]], capture_output=True)
+    assert b"AssertionError" in found.stderr  # with no filter either
+
+
+def test_the_start_up_check_imports_what_was_not_loaded_before_and_a_failure_is_told_with_the_way_out(monkeypatch):
+    names = [name for line in pool._HONEST.program.splitlines() for name in re.findall(r"^import (.*)", line)]
+    names = names[0].split(", ")
+    assert returned(f"import sys\ndef f(): return [name for name in {names} if name in sys.modules]") == "[]"
+    monkeypatch.setattr(pool, "_HONEST", job("import no_such_module\ndef f(): return 42"))
+    with pytest.raises(ExecutionRefused, match=r"No module named 'no_such_module'.* use a Python that every user can"):
+        run_jobs([job("def f(): return 42")], permissions=ALLOWED)
+
+
+def test_a_helper_whose_parent_has_ended_ends_too():
+    script = f"import os, sys\nsys.path.insert(0, {str(PACKAGE)!r})\nimport isolation\n"
+    for parent, code in (("os.getppid()", 0), ("os.getppid() + 1", 1)):
+        done = subprocess.run([sys.executable, "-c", f"{script}isolation.die_with_parent({parent})"], check=False)
+        assert done.returncode == code

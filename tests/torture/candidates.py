@@ -1,0 +1,258 @@
+"""A thousand candidates of many kinds through the sandbox at once: all graded as they should be, nothing is left."""
+
+import os
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+from idlora.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "evals"))
+from sandbox_jobs import descendants
+
+del sys.path[0]
+
+WORKERS = 8
+LIMITS = Limits(seconds=2.0)
+TEST = "def check(candidate):\n    assert candidate() == 42"
+
+# What each kind does, and the outcomes that it may come to: several where the kernel decides which limit it meets.
+KINDS: dict[str, tuple[set[str], str]] = {
+    "honest": ({"passed"}, "def f(): return sum(range(9)) + 6"),
+    "honest with imports": (
+        {"passed"},
+        "import asyncio, calendar, queue\nasync def g(): return 42\ndef f(): return asyncio.run(g())",
+    ),
+    "honest with threads": (
+        {"passed"},
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        def f():
+            with ThreadPoolExecutor(3) as threads: return sum(threads.map(abs, [-40, -1, -1]))
+        """,
+    ),
+    "wrong": ({"failed"}, "def f(): return 41"),
+    "not Python": ({"error"}, "def f(: return 42"),
+    "an object equal to all": (
+        {"not_plain"},
+        "class Yes:\n    def __eq__(self, other): return True\ndef f(): return Yes()",
+    ),
+    "answers on every descriptor": (
+        {"failed", "exited", "not_plain"},
+        r"""
+        import os
+        for fd in range(64):
+            for text in (b'["passed", ""]', b'["return", ["int", "29"]]'):
+                try: os.write(fd, len(text).to_bytes(4, "big") + text)
+                except OSError: pass
+        def f(): return 41
+        """,
+    ),
+    "an early exit": ({"exited"}, "import os\ndef f(): os._exit(0)"),
+    "a polite exit": ({"error"}, "def f(): raise SystemExit(0)"),
+    "a fork bomb": (
+        {"error", "exited", "memory", "not_plain", "timeout"},
+        "import os\ndef f():\n    while True: os.fork()",
+    ),
+    "a hoard": ({"memory"}, "def f():\n    x = []\n    while True: x.append(b'x' * 10**7)"),
+    "a family's hoard": (
+        {"memory"},
+        """
+        import os, time
+        def f():
+            for _ in range(4):
+                if os.fork() == 0:
+                    x = b"x" * (240 << 20)
+                    time.sleep(60)
+            time.sleep(60)
+        """,
+    ),
+    "shared memory": (
+        {"passed"},
+        """
+        import ctypes, mmap, os
+        libc = ctypes.CDLL(None)
+        SHMGET = {"x86_64": 29, "aarch64": 194}[os.uname().machine]
+        def f():
+            for make in (
+                lambda: mmap.mmap(-1, 256 << 20),
+                lambda: os.ftruncate(os.memfd_create("idlora-torture"), 256 << 20),
+                lambda: open("/dev/shm/idlora-torture", "w"),
+            ):
+                try: make()
+                except OSError: continue
+                return 41
+            return 42 if libc.syscall(SHMGET, 0, 256 << 20, 0o1600) == -1 else 41
+        """,
+    ),
+    "an endless loop": ({"timeout"}, "def f():\n    while True: pass"),
+    "a sleep that ignores signals": (
+        {"timeout"},
+        """
+        import signal, time
+        for number in range(1, 65):
+            try: signal.signal(number, signal.SIG_IGN)
+            except (OSError, ValueError): pass
+        def f():
+            while True: time.sleep(60)
+        """,
+    ),
+    "a flood of output": ({"passed"}, "import os\ndef f():\n    print('y' * 10**7)\n    return 42"),
+    "a huge answer": ({"not_plain"}, "def f(): return 'x' * 2**22"),
+    "a daemon": (
+        {"passed"},
+        """
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0: time.sleep(600)
+            os._exit(0)
+        def f(): return 42
+        """,
+    ),
+    "signals for everybody": (
+        {"passed"},
+        """
+        import os
+        def f():
+            for pid in (os.getppid(), -1, *range(2, 4000)):
+                try: os.kill(pid, 9)
+                except OSError: pass
+            return 42
+        """,
+    ),
+    "a full disk": (
+        {"passed"},
+        """
+        def f():
+            try:
+                for number in range(40):
+                    with open(str(number), "wb") as file: file.write(b"x" * (1 << 20))
+            except OSError: return 42
+        """,
+    ),
+    "sockets": (
+        {"passed"},
+        """
+        import socket
+        def f():
+            for family in (2, 10, 16, 17, 38, 40):
+                try: socket.socket(family)
+                except OSError: continue
+                return 41
+            return 42
+        """,
+    ),
+    "keys": (
+        {"passed"},
+        """
+        import ctypes, os
+        KEYCTL = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+        def f(): return 41 - ctypes.CDLL(None).syscall(KEYCTL, 0, -3, 0)
+        """,
+    ),
+    "threads without end": (
+        {"error"},
+        """
+        import threading, time
+        def f():
+            while True: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        """,
+    ),
+    "recursion": ({"error"}, "def f(): return f()"),
+}
+
+
+class Watch(threading.Thread):
+    """Looks at all that descends from this process: who was seen, and the most memory that they held together."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.before = set(map(_identity, self.others()))
+        self.seen: set[tuple[int, str]] = set()
+        self.peak_bytes = self.most_processes = 0
+        self.over = threading.Event()
+
+    def others(self) -> set[int]:
+        return descendants(os.getpid()) - {os.getpid()}
+
+    def run(self) -> None:
+        while not self.over.wait(0.1):
+            family = set(map(_identity, self.others())) - self.before
+            self.seen |= family
+            self.most_processes = max(self.most_processes, len(family))
+            self.peak_bytes = max(self.peak_bytes, sum(_held(pid) for pid, _ in family))
+
+
+def _identity(pid: int) -> tuple[int, str]:
+    """A process and when it started, since numbers come again."""
+    return pid, _text(f"/proc/{pid}/stat").rpartition(")")[2].split(" ", 21)[-1].split(" ")[0]
+
+
+def _held(pid: int) -> int:
+    """Bytes; pages that several processes share count once."""
+    lines = _text(f"/proc/{pid}/smaps_rollup").splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Pss:", "SwapPss:")))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _places() -> dict[str, set[str]]:
+    """What a candidate could leave: segments, queues, semaphores, files in memory, mounts, scratch folders."""
+    tables = {f"/proc/sysvipc/{kind}" for kind in ("shm", "msg", "sem")} | {"/proc/self/mounts"}
+    found = {table: {" ".join(line.split()[:2]) for line in _text(table).splitlines()} for table in tables}
+    found |= {"/dev/shm": {path.name for path in Path("/dev/shm").glob("idlora-torture*")}}
+    return found | {"/tmp": {path.name for path in Path("/tmp").glob("sandbox-*")}}
+
+
+def candidates(count: int = 1000) -> dict[str, object]:
+    """Runs `count` programs of all kinds at once, and returns the figures. Raises AssertionError with what is wrong."""
+    kinds = [list(KINDS)[number % len(KINDS)] for number in range(count)]
+    jobs = [
+        Job(prompt="", test=TEST, entry_point="f", program=f"{textwrap.dedent(KINDS[kind][1])}\n# {number}\n")
+        for number, kind in enumerate(kinds)
+    ]
+    places, watch, start = _places(), Watch(), time.monotonic()
+    watch.start()
+    outcomes = run_jobs(jobs, permissions=Permissions(True), limits=LIMITS, workers=WORKERS)
+    seconds = time.monotonic() - start
+    watch.over.set()
+    watch.join()
+    _check_verdicts(kinds, outcomes)
+    _check_nothing_left(watch, places)
+    return {
+        "candidates": count,
+        "kinds": len(set(kinds)),
+        "workers": WORKERS,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(watch.peak_bytes / 2**20),
+        "most_processes": watch.most_processes,
+        "processes_seen": len(watch.seen),
+        "outcomes": {name: sum(o.outcome == name for o in outcomes) for name in sorted({o.outcome for o in outcomes})},
+    }
+
+
+def _check_verdicts(kinds: list[str], outcomes: list[Outcome]) -> None:
+    assert len(outcomes) == len(kinds), f"{len(kinds) - len(outcomes)} of {len(kinds)} candidates were not graded"
+    wrong = [(kind, o) for kind, o in zip(kinds, outcomes, strict=True) if o.outcome not in KINDS[kind][0]]
+    first = f", the first: {wrong[0][0]} → {wrong[0][1]}" if wrong else ""
+    assert not wrong, f"{len(wrong)} of {len(kinds)} candidates came to another outcome than they should{first}"
+
+
+def _check_nothing_left(watch: Watch, places: dict[str, set[str]]) -> None:
+    left = {pid for pid, started in watch.seen if started and _identity(pid) == (pid, started)}
+    assert not left, f"{len(left)} processes of {len(watch.seen)} that were seen are left: {sorted(left)[:5]}"
+    for place, found in _places().items():
+        more = found - places[place]
+        assert not more, f"{place} has what was not there before: {sorted(more)[:5]}"
+
+
+if __name__ == "__main__":
+    print(candidates(*map(int, sys.argv[1:])))
