@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from idlora import orphans
+
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
@@ -140,6 +142,8 @@ def _run(command: list[str]) -> None:
         sys.modules.pop(command[1], None)
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:
+        if command[0] == orphans.__file__:  # the ranks' module is imported here already
+            sys.modules.pop(command[2], None)
         sys.argv = command
         sys.path.insert(0, str(Path(command[0]).parent))
         runpy.run_path(command[0], run_name="__main__")
