@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,25 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, fault: Callab
     process = _FORKS.Process(target=_run_script, args=([str(script), *arguments], folder, fault), name=script.name)
     _start(process)
     return Started(process, folder)
+
+
+def at_work_in(folder: Path) -> list[int]:
+    """The processes whose working folder it is: a command and its ranks."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if path.readlink() == folder:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # gone since, or not ours to look at
+    return found
+
+
+def all_ended(folder: Path, *, within: float = 10) -> None:
+    deadline = time.monotonic() + within
+    while left := at_work_in(folder):
+        assert time.monotonic() < deadline, f"{left} outlived the command"
+        time.sleep(0.05)
 
 
 def together(function: Callable[..., None], *arguments: Any, folder: Path, processes: int = 2) -> tuple[str, str]:
