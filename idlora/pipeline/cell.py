@@ -17,8 +17,8 @@ from idlora.pipeline.evaluation import Subject, evaluate_all, load_run, run_iden
 from idlora.pipeline.places import embedded_tokenizer
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.typed import ConfigError
-from idlora.pipeline.work import at_work
-from idlora.records import Run, run_name
+from idlora.pipeline.work import at_work, give_room
+from idlora.records import RecordError, Run, run_name
 from idlora.training import launching
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
@@ -297,7 +297,8 @@ def _status_on_disk(cell: Cell) -> Iterator[Any]:
             yield finish
         except BaseException as error:
             if finish is not None:
-                _mark(cell.run, error)
+                with contextlib.suppress(RecordError):  # a disk that cannot be written must not hide what went wrong
+                    _mark(cell.run, error)
             raise
 
 
@@ -321,6 +322,7 @@ def _mark(run: Run, error: BaseException) -> None:
     rank = f"rank {launching.rank()}: " if launching.inside() else ""
     if run.state != "running":
         return
+    give_room(run.folder)
     if isinstance(error, OutOfMemory):
         run.fail("oom", f"{rank}{error}")
     elif isinstance(error, Exception):
