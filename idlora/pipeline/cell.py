@@ -128,6 +128,15 @@ class Cell:
         return self.run.done and not self.subject.waiting
 
     @property
+    def damage(self) -> str | None:
+        """Why what its folder holds cannot be read, as a sentence; None where it can."""
+        try:
+            self.complete  # noqa: B018
+        except RecordError as error:
+            return str(error)
+        return None
+
+    @property
     def title(self) -> str:
         """How a person names the cell: ``experiment/method``, with the seed where it is not 0; ``model/base``."""
         if self.method.kind == "none":
@@ -141,6 +150,16 @@ class Cell:
             status = self.run.status
             return [": ".join(filter(None, [status.get("state", "never run"), status.get("reason")]))]
         return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.subject.waiting]
+
+
+def unfinished(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that are not complete; one that is damaged is nothing to work on before its folder is seen to."""
+    found = []
+    for cell in cells:
+        with contextlib.suppress(RecordError):
+            if not cell.complete:
+                found.append(cell)
+    return found
 
 
 def trains_on(data: DataSpec, protocol: Protocol) -> bool:

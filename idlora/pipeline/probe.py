@@ -20,7 +20,7 @@ from idlora.data.templates import Template
 from idlora.evals.answers import THROUGHPUT
 from idlora.evals.protocol import Protocol
 from idlora.leftovers import scratch_folder
-from idlora.pipeline.cell import Cell
+from idlora.pipeline.cell import Cell, unfinished
 from idlora.pipeline.preflight.kinds import shape_of, sort_of
 from idlora.pipeline.preflight.machine import gpus
 from idlora.pipeline.table import fill
@@ -119,8 +119,8 @@ def probes(cells: Iterable[Cell], *, results: Path, mode: str) -> dict[str, Prob
     kept = read_json(results / FILE) if (results / FILE).is_file() and mode == "kept" else {}
     known = kept.get("sorts", {}) if kept.get("device") == device else {}
     sorts: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if measurable(cell) and not cell.complete:
+    for cell in unfinished(cells):
+        if measurable(cell):
             sorts.setdefault(sort_of(cell), []).append(cell)
     lacking = {name: alike for name, alike in sorts.items() if not _covers(known.get(name), alike)}
     if lacking:
