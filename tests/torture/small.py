@@ -46,7 +46,9 @@ class Place:
     def table(self, *, workers: int = 2) -> list[str]:
         """The command that fills the table."""
         chosen = [f"experiments=[{EXPERIMENT}]", f"methods=[{','.join(METHODS)}]", "allow_missing=true"]
-        return self._command("table", "table=table1", *chosen, f"overrides={json.dumps(OVERRIDES)}", f"workers={workers}")
+        return self._command(
+            "table", "table=table1", *chosen, f"overrides={json.dumps(OVERRIDES)}", f"workers={workers}"
+        )
 
     def train(self, method: str) -> list[str]:
         """The command that trains one of its cells."""
