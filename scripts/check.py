@@ -8,6 +8,7 @@ Downloads nothing, and takes seconds whatever the network does. Exit code 1 wher
 import hydra
 from omegaconf import DictConfig
 
+from idlora.pipeline.cell import unfinished
 from idlora.pipeline.compose import plain
 from idlora.pipeline.preflight import estimates, missing
 from idlora.pipeline.request import Request, chosen_cells, plan_all
@@ -22,12 +23,15 @@ def main(config: DictConfig) -> None:
     values = plain(config)
     planned = plan_all(Request.from_config(values))
     cells = distinct(cell for cells in chosen_cells(planned, values).values() for cell in cells)
-    waiting = [cell for cell in cells if not cell.complete]
+    waiting = unfinished(cells)
     print("\n".join(estimates(waiting)))
-    lacks = missing(waiting, results_dir=planned[0][0].results_dir)
+    damaged = [cell.damage for cell in cells if cell.damage]
+    lacks = [*missing(waiting, results_dir=planned[0][0].results_dir), *damaged]
     if lacks:
         listed = "\n".join(f"  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
-        raise NotComplete(f"{len(waiting)} of {len(cells)} cells are not finished; missing for them here:\n{listed}")
+        raise NotComplete(
+            f"{len(waiting) + len(damaged)} of {len(cells)} cells are not finished; missing for them here:\n{listed}"
+        )
     print(f"nothing is missing: {len(waiting)} cells can run, {len(cells) - len(waiting)} are finished")
 
 

@@ -13,11 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from idlora import orphans
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -64,6 +67,25 @@ def start(script: Path, arguments: Sequence[str], *, folder: Path, fault: Callab
     process = _FORKS.Process(target=_run_script, args=([str(script), *arguments], folder, fault), name=script.name)
     _start(process)
     return Started(process, folder)
+
+
+def at_work_in(folder: Path) -> list[int]:
+    """The processes whose working folder it is: a command and its ranks."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if path.readlink() == folder:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # gone since, or not ours to look at
+    return found
+
+
+def all_ended(folder: Path, *, within: float = 10) -> None:
+    deadline = time.monotonic() + within
+    while left := at_work_in(folder):
+        assert time.monotonic() < deadline, f"{left} outlived the command"
+        time.sleep(0.05)
 
 
 def together(function: Callable[..., None], *arguments: Any, folder: Path, processes: int = 2) -> tuple[str, str]:
@@ -140,6 +162,8 @@ def _run(command: list[str]) -> None:
         sys.modules.pop(command[1], None)
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:
+        if command[0] == orphans.__file__:  # the ranks' module is imported here already
+            sys.modules.pop(command[2], None)
         sys.argv = command
         sys.path.insert(0, str(Path(command[0]).parent))
         runpy.run_path(command[0], run_name="__main__")

@@ -38,10 +38,10 @@ FORBIDDEN = {
     | _ours(*PARTS - {"theory", "records"}),
     "pipeline": {"scripts"} | _ours("tuners"),
     # The modules that every part may import, tuners too (the sandbox alone may not): where caches lie, with nothing of
-    # what is in them, and what figures look like.
+    # what is in them, how a file is written whole, how a process ends with another, and what figures look like.
     **{
         module: CONFIGS | {"torch", "transformers", "peft", "datasets"} | _ours(*PARTS)
-        for module in ("cache.py", "palette.py")
+        for module in ("cache.py", "leftovers.py", "orphans.py", "palette.py")
     },
 }
 

@@ -1,7 +1,6 @@
 """A base with random weights, a variant put on it for a while, and what the variant weighs."""
 
 import gc
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from idlora.benchmark.spec import Plan, Variant
+from idlora.leftovers import scratch_folder
 from idlora.training import build_adapted, build_model, count_parameters
 from idlora.training.telemetry import selection_seconds, weight_bytes
 
@@ -108,11 +108,11 @@ def _facts(adapted: torch.nn.Module, trained: list[torch.nn.Parameter]) -> dict[
         "pivot_seconds": selection_seconds(adapted) or None,
     }
     if isinstance(adapted, PeftModel):
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             # "auto" would ask the hub whether the base's vocabulary has grown.
             adapted.save_pretrained(folder, save_embedding_layers=False)
-            facts["adapter_file_bytes"] = weight_bytes(Path(folder))
-            facts["index_bytes"] = _integer_bytes(Path(folder) / "adapter_model.safetensors")
+            facts["adapter_file_bytes"] = weight_bytes(folder)
+            facts["index_bytes"] = _integer_bytes(folder / "adapter_model.safetensors")
     return facts
 
 

@@ -10,12 +10,10 @@ import itertools
 import math
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from idlora.data import TokenizedSet
 from idlora.data.tokenization import IGNORED
+from idlora.leftovers import scratch_folder
 from idlora.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_model, train
 from idlora.training.telemetry import WARMUP_STEPS
 
@@ -162,14 +161,14 @@ def measured(
     with _model(scenario, method, device) as model:
         if loop == OURS:
             ends = []
-            with tempfile.TemporaryDirectory() as folder:
+            with scratch_folder() as folder:
                 resources = train(
                     model=model,
                     tokenizer=tokenizer,
                     tokenized=tokenized,
                     spec=spec,
                     base=scenario.model,
-                    folder=Path(folder),
+                    folder=folder,
                     on_step=lambda *_: ends.append(time.perf_counter()),
                 )
             seconds = [after - before for before, after in itertools.pairwise(ends)]

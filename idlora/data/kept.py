@@ -12,8 +12,6 @@ Left out: removing what is no longer asked for. The folder may be deleted at any
 import hashlib
 import json
 import logging
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import tokenizers
 from idlora.cache import cache_folder
 from idlora.data.examples import Example
 from idlora.data.tokenization import IGNORED, TokenizedSet, tokenize
+from idlora.leftovers import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def tokenize_once(examples: list[Example], tokenizer, *, max_length: int) -> Tok
     try:
         _write(path, tokenized)
     except OSError as error:
-        logger.warning("The tokenized set could not be kept in %s: %s.", path, error)
+        logger.warning("The tokenized set could not be kept in %s: %s.", path, error.strerror)
     return tokenized
 
 
@@ -69,7 +68,6 @@ def _key(examples: list[Example], tokenizer, max_length: int) -> str:
 
 
 def _write(path: Path, tokenized: TokenizedSet) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = tokenized.rows
     arrays = {
         "input_ids": np.array([token for row in rows for token in row["input_ids"]], dtype=np.int32),
@@ -78,14 +76,8 @@ def _write(path: Path, tokenized: TokenizedSet) -> None:
         "ids": np.frombuffer(json.dumps(tokenized.ids).encode(), dtype=np.uint8),
         "counts": np.array([tokenized.truncated, tokenized.dropped_empty, tokenized.dropped_long], dtype=np.int64),
     }
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as file:
+        np.savez(file, **arrays)
 
 
 def _read(path: Path) -> TokenizedSet:

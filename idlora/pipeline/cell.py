@@ -17,8 +17,8 @@ from idlora.pipeline.evaluation import Subject, evaluate_all, load_run, run_iden
 from idlora.pipeline.places import embedded_tokenizer
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.typed import ConfigError
-from idlora.pipeline.work import at_work
-from idlora.records import Run, run_name
+from idlora.pipeline.work import at_work, give_room
+from idlora.records import RecordError, Run, run_name
 from idlora.training import launching
 from idlora.training.launching import Launch
 from idlora.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
@@ -128,6 +128,15 @@ class Cell:
         return self.run.done and not self.subject.waiting
 
     @property
+    def damage(self) -> str | None:
+        """Why what its folder holds cannot be read, as a sentence; None where it can."""
+        try:
+            self.complete  # noqa: B018
+        except RecordError as error:
+            return str(error)
+        return None
+
+    @property
     def title(self) -> str:
         """How a person names the cell: ``experiment/method``, with the seed where it is not 0; ``model/base``."""
         if self.method.kind == "none":
@@ -141,6 +150,16 @@ class Cell:
             status = self.run.status
             return [": ".join(filter(None, [status.get("state", "never run"), status.get("reason")]))]
         return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.subject.waiting]
+
+
+def unfinished(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that are not complete; one that is damaged is nothing to work on before its folder is seen to."""
+    found = []
+    for cell in cells:
+        with contextlib.suppress(RecordError):
+            if not cell.complete:
+                found.append(cell)
+    return found
 
 
 def trains_on(data: DataSpec, protocol: Protocol) -> bool:
@@ -297,7 +316,8 @@ def _status_on_disk(cell: Cell) -> Iterator[Any]:
             yield finish
         except BaseException as error:
             if finish is not None:
-                _mark(cell.run, error)
+                with contextlib.suppress(RecordError):  # a disk that cannot be written must not hide what went wrong
+                    _mark(cell.run, error)
             raise
 
 
@@ -321,6 +341,7 @@ def _mark(run: Run, error: BaseException) -> None:
     rank = f"rank {launching.rank()}: " if launching.inside() else ""
     if run.state != "running":
         return
+    give_room(run.folder)
     if isinstance(error, OutOfMemory):
         run.fail("oom", f"{rank}{error}")
     elif isinstance(error, Exception):

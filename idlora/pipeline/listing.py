@@ -10,6 +10,8 @@ from rich.text import Text
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.table import distinct
 from idlora.pipeline.work import seconds_at_work
+from idlora.records import RecordError
+from idlora.report.collect import DAMAGED
 
 DONE = "done"
 
@@ -29,7 +31,8 @@ def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
     """The runs behind (table, its cells) pairs, each once, in the order of the tables.
 
     ``state`` is "done" where everything that the tables ask of the run is there, "to evaluate" where it is trained
-    and an evaluation lacks, else the training's own state ("never run" where there is none).
+    and an evaluation lacks, "damaged" where its records cannot be read, else the training's own state ("never run"
+    where there is none).
     """
     tables: dict[str, list[str]] = {}
     for table, cells in planned:
@@ -37,18 +40,20 @@ def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
             tables.setdefault(cell.run.name, []).append(table)
     found = []
     for cell in distinct(cell for _, cells in planned for cell in cells):
-        run, missing = cell.run, cell.missing
-        trained = "to evaluate" if missing else DONE
-        found.append(
-            Standing(
-                title=cell.title,
-                tables=tuple(dict.fromkeys(tables[run.name])),
-                state=trained if run.done else run.state or "never run",
-                seconds=seconds_at_work(run.folder),
-                missing=tuple(missing),
-            )
-        )
+        state, seconds, missing = _read(cell)
+        own = tuple(dict.fromkeys(tables[cell.run.name]))
+        found.append(Standing(title=cell.title, tables=own, state=state, seconds=seconds, missing=tuple(missing)))
     return found
+
+
+def _read(cell: Cell) -> tuple[str, float | None, list[str]]:
+    run = cell.run
+    try:
+        missing = cell.missing
+        trained = "to evaluate" if missing else DONE
+        return trained if run.done else run.state or "never run", seconds_at_work(run.folder), missing
+    except RecordError as error:
+        return DAMAGED, None, [str(error)]
 
 
 def show(found: Sequence[Standing], console: Console) -> None:

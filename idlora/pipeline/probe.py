@@ -7,7 +7,6 @@ Kept are the figures, in results/<scale>/probe.json, with the device that they w
 
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from idlora.data.sources import load_rows
 from idlora.data.templates import Template
 from idlora.evals.answers import THROUGHPUT
 from idlora.evals.protocol import Protocol
-from idlora.pipeline.cell import Cell
+from idlora.leftovers import scratch_folder
+from idlora.pipeline.cell import Cell, unfinished
 from idlora.pipeline.preflight.kinds import shape_of, sort_of
 from idlora.pipeline.preflight.machine import gpus
 from idlora.pipeline.table import fill
@@ -119,8 +119,8 @@ def probes(cells: Iterable[Cell], *, results: Path, mode: str) -> dict[str, Prob
     kept = read_json(results / FILE) if (results / FILE).is_file() and mode == "kept" else {}
     known = kept.get("sorts", {}) if kept.get("device") == device else {}
     sorts: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if measurable(cell) and not cell.complete:
+    for cell in unfinished(cells):
+        if measurable(cell):
             sorts.setdefault(sort_of(cell), []).append(cell)
     lacking = {name: alike for name, alike in sorts.items() if not _covers(known.get(name), alike)}
     if lacking:
@@ -138,9 +138,9 @@ def _covers(known: Mapping[str, Any] | None, cells: Sequence[Cell]) -> bool:
 
 def _measure(sorts: Mapping[str, Sequence[Cell]], results: Path) -> dict[str, dict[str, Any]]:
     results.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=results) as folder:
-        probing = {name: _short(cells, Path(folder)) for name, cells in sorts.items()}
-        outcome = fill(probing.values(), folder=Path(folder), workers=1)
+    with scratch_folder(results, ".probe-") as folder:
+        probing = {name: _short(cells, folder) for name, cells in sorts.items()}
+        outcome = fill(probing.values(), folder=folder, workers=1)
         return {name: _figures(cell, outcome.failed.get(cell.title)) for name, cell in probing.items()}
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from idlora.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
 from idlora.data.mixture import shares_of
 from idlora.evals.protocol import Protocol
-from idlora.pipeline.cell import Cell
+from idlora.pipeline.cell import Cell, unfinished
 from idlora.pipeline.compose import REPOSITORY, compose, group_files, method_spec, plain
 from idlora.pipeline.plan import TOTAL
 from idlora.pipeline.preflight.kinds import shape_of, tuning_of
@@ -160,7 +160,7 @@ def project(tables: Mapping[str, Sequence[Cell]], measured: Measured) -> list[Sh
 
 
 def _share(name: str, cells: Sequence[Cell], measured: Measured) -> Share:
-    waiting = [cell for cell in distinct(cells) if not cell.complete]
+    waiting = unfinished(distinct(cells))
     training = evaluation = 0.0
     missing: dict[str, int] = {}
     for cell in waiting:
@@ -195,7 +195,7 @@ def show(found: Sequence[Share], measured: Measured, console: Console) -> None:
 
 def sources(cells: Sequence[Cell], found: Sequence[Share], measured: Measured) -> list[str]:
     """Which measurement each figure comes from, what has none, and what the hours assume; one line each."""
-    waiting = [cell for cell in distinct(cells) if not cell.complete]
+    waiting = unfinished(distinct(cells))
     trained = {
         f"  training {row['model']} with {row['method']}: {float(row['tokens_per_second']):,.0f} tokens/s on "
         f"{row['processes']} × {row['device']} ({row['launch']}; {row['source']})": None

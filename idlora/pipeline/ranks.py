@@ -11,6 +11,7 @@ affair: it outlives the ranks, and marks what became of them. Left out: ranks on
 import contextlib
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import threading
@@ -20,10 +21,11 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idlora.leftovers import scratch_folder
 from idlora.pipeline.progress import STEP_SECONDS, Silent, Telling
 from idlora.pipeline.shell import is_input_error, quiet, shows_traceback
 from idlora.training.checkpoints import drop_unfinished
-from idlora.training.launching import RanksFailed, end_with_launcher, giving_way, rank, run_ranks
+from idlora.training.launching import RanksFailed, giving_way, rank, run_ranks
 
 if TYPE_CHECKING:
     from idlora.pipeline.cell import Cell
@@ -40,12 +42,11 @@ def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
     or a signal killed it.
     """
     usual = tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(prefix="idlora-", dir=usual if len(usual) < LONGEST else "/tmp") as place:
-        folder = Path(place)
+    with scratch_folder(Path(usual if len(usual) < LONGEST else "/tmp")) as folder:
         (folder / CELL).write_bytes(pickle.dumps(cell))
         try:
             with _steps_shown(folder / SOCKET, progress):
-                run_ranks(__name__, [place], processes=cell.launch.processes, threads=cell.threads)
+                run_ranks(__name__, [str(folder)], processes=cell.launch.processes, threads=cell.threads)
         except RanksFailed:
             if not (folder / OUTCOME).exists():
                 raise
@@ -83,7 +84,7 @@ def _main(folder: Path) -> None:
         pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
 
         def send(*step: object) -> None:
-            with contextlib.suppress(OSError):  # the parent is gone: `end_with_launcher` sees to it
+            with contextlib.suppress(OSError):  # the parent is gone, and this rank about to be
                 pipe.send(step)
 
         progress = Telling(send)
@@ -111,7 +112,7 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    end_with_launcher()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, also where it waits in a library that answers no signal
     quiet()
     place = Path(sys.argv[1])
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import multiprocessing
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from idlora import orphans
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.compose import ALL, DEFAULT, EXPERIMENTS, REPOSITORY, compose_cell
 from idlora.pipeline.override import override
@@ -214,11 +216,16 @@ def plan_all(requests: Sequence[Request]) -> list[tuple[Request, Plan]]:
     """
     jobs = [request.jobs() for request in requests]
     different = list(dict.fromkeys(job for each in jobs for job in each.values()))
-    # A collector would walk through every imported module each time: such a process is gone in seconds.
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork"), initializer=gc.disable) as pool:
+    forks = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(mp_context=forks, initializer=_composes, initargs=(os.getpid(),)) as pool:
         cells = dict(zip(different, pool.map(_compose, different), strict=True))
     plans = (Plan({key: cells[job] for key, job in each.items()}) for each in jobs)
     return list(zip(requests, plans, strict=True))
+
+
+def _composes(parent: int) -> None:
+    orphans.end_with(parent)
+    gc.disable()  # it would walk through every imported module each time, and such a process is gone in seconds
 
 
 def chosen_cells(planned: Sequence[tuple[Request, Plan]], config: Mapping[str, Any]) -> dict[str, list[Cell]]:

@@ -57,7 +57,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _end(str(error), 1)
         except Exception as error:
             if not shows_traceback(error):
-                _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
+                _end(f"error: {sentence(error)} ({TRACEBACK}=1 shows the traceback)", 2)
             if _one_of_several():
                 traceback.print_exc()  # perhaps in another process, which passes on the exception without its traceback
             raise
@@ -105,6 +105,14 @@ def _spelt(sign: str) -> str:
         return {"<super>": "^", "<sub>": "_"}[how] + "".join(each if each.isascii() else _spelt(each) for each in plain)
     greek = re.match(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(sign, ""))
     return "?" if greek is None else greek[2].lower() if greek[1] == "SMALL" else greek[2].capitalize()
+
+
+def sentence(error: Exception) -> str:
+    """What an error says; of what the operating system denied, the file, why, and the way out."""
+    if isinstance(error, OSError) and error.errno and type(error).__str__ is OSError.__str__:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return f"{place}{error.strerror}; put that right and run the same command again"
+    return str(error)
 
 
 def shows_traceback(error: Exception) -> bool:

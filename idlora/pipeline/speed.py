@@ -10,10 +10,8 @@ scores, and the programs that it runs. Left out: a baseline of the loss of given
 """
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from idlora.evals.likelihood import Likelihood
 from idlora.evals.prompts import Prompts
 from idlora.evals.protocol import Protocol
 from idlora.evals.task import RAW
+from idlora.leftovers import scratch_folder
 from idlora.pipeline.evaluation import Subject, evaluate_all
 from idlora.records import read_items, read_json
 
@@ -65,9 +64,9 @@ def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> l
 
 
 def _whole(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         alone = dataclasses.replace(
-            subject, folder=Path(folder), load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
+            subject, folder=folder, load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
         )
         _forget(model)
         began = time.perf_counter()

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idlora.pipeline.cell import Cell, run_cell
+from idlora.pipeline.cell import Cell, run_cell, unfinished
 from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import display
 from idlora.pipeline.typed import ConfigError
@@ -65,6 +65,7 @@ SmolLM2-135M then have their 32 rows in one pass, and on an H200 more of them si
 
 def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome:
     """Run every cell that is not complete, ``workers`` side by side; a cell that fails is told and the others go on.
+    One whose folder cannot be read has failed.
 
     None is `as_many_as_fit`. Cells of one run are one: tables share them, and an untuned base serves all its tasks.
     ``folder`` is the scale's results folder, locked meanwhile, so that two commands never fill at once. An interrupt
@@ -78,7 +79,8 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
-    waiting = sorted((cell for cell in runs if not cell.complete), key=lambda cell: (-_tokens(cell), cell.train.seed))
+    outcome.failed = {cell.title: damage for cell in runs if (damage := cell.damage)}
+    waiting = sorted(unfinished(runs), key=lambda cell: (-_tokens(cell), cell.train.seed))
     if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
         sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus())
         waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]

@@ -4,13 +4,13 @@ import csv
 import gc
 import math
 import statistics
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from idlora.data.tokenization import IGNORED, TokenizedSet
+from idlora.leftovers import scratch_folder
 from idlora.pipeline.cell import Cell
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.typed import typed
@@ -108,7 +108,7 @@ def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) ->
         config=run_digest(cell.config),
         heldout_loss=math.inf if heldout else None,
     )
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         try:
             fits = fitted_now(cell, packing=packing_of(adapted, training, cell.train))
             resources = train(
@@ -117,7 +117,7 @@ def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) ->
                 tokenized=training,
                 spec=fits.train,
                 base=cell.model,
-                folder=Path(scratch),
+                folder=scratch,
                 on_step=lambda step, total, loss: progress.step(
                     f"trial at {cell.train.learning_rate:g}", step, total, note=f"loss {loss:.2f}"
                 ),

@@ -7,6 +7,7 @@ A scale without rows there is held against the scores of its committed reference
 
 import csv
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, REPOSITORY, compose_ce
 from idlora.pipeline.override import override
 from idlora.pipeline.table import distinct
 from idlora.pipeline.typed import ConfigError
-from idlora.records import Evaluation
+from idlora.records import Evaluation, RecordError
 from idlora.report.collect import write_csv
 from idlora.report.measures import PERCENT, measure_of
 from idlora.report.reference import reference_folder
 from idlora.report.scores import read_scores
+
+log = logging.getLogger(__name__)
 
 BASE = "base"
 """The method of configs/method that trains nothing."""
@@ -155,7 +158,11 @@ def check(rows: Sequence[Published], cells: Sequence[Cell]) -> list[Checked]:
     for row in rows:
         key = (row.model, row.benchmark, row.protocol)
         if key not in waiting and key not in scores:
-            scores[key] = read_scores(Evaluation(folders[key]))
+            try:
+                scores[key] = read_scores(Evaluation(folders[key]))
+            except RecordError as error:
+                log.error("%s", error)
+                scores[key] = {}
         ours = scores.get(key, {}).get(row.metric)
         if ours is None:
             checked.append(Checked(published=row))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from idlora.leftovers import written_whole
+
 
 class RecordError(Exception):
     """A record cannot be read, written or trusted; the message is one sentence that names the file and the way out."""
@@ -23,34 +25,13 @@ def one_sentence(verb: str, path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path`` atomically: temporary file, fsync, rename, fsync of the folder.
+    """Write ``text`` (UTF-8) to ``path`` whole or not at all; see `written_whole`.
 
-    A reader sees the old file or the new one, never a part of it, also after a power cut.
     Raises `RecordError` where the disk is full or the folder cannot be written; the old file then stays.
     Leaves out: locking (two writers of one file: the last one wins, whole).
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with one_sentence("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with one_sentence("write", path), written_whole(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from idlora.records.files import RecordError, one_sentence, sync_folder, write_text
+from idlora.leftovers import sync_folder
+from idlora.records.files import RecordError, one_sentence, write_text
 
 ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idlora.records import CONTROLS, Evaluation, Run, find_runs
-from idlora.report.collect import label, parameter_figures
+from idlora.records import CONTROLS, Evaluation, RecordError, Run
+from idlora.report.collect import label, parameter_figures, readable_runs
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, GridError, kind_of
 from idlora.report.intervals import Interval, around, bootstrap, bootstrap_seeds, interval, residuals
 from idlora.report.measures import Measure, measure_of
@@ -133,14 +133,11 @@ def gather(
     it is what a column shows that names no protocol. Without ``evaluations`` a run may have one that fits a column.
     ``flags`` go into the commands that fill what is missing.
 
-    Raises `GridError` where two runs or two evaluations answer to one cell, or a column would mix protocols or data;
-    `RecordError` where a finished run cannot be read. A cell whose run is absent, not done, or not evaluated is
-    missing, with the command that fills it.
+    Raises `GridError` where two runs or two evaluations answer to one cell, or a column would mix protocols or data. A
+    cell whose run is absent, not done, not evaluated, or cannot be read is missing, with the command that fills it.
     """
     filled = Filled(grid=grid, scale=scale)
-    finder = _Finder(
-        grid, find_runs(runs, scale=scale), scale=scale, expected=expected, evaluations=evaluations, flags=flags
-    )
+    finder = _Finder(grid, runs, scale=scale, expected=expected, evaluations=evaluations, flags=flags)
     protocols: dict[tuple[str, str | None], tuple[tuple[str, str], str]] = {}
     for base in grid.bases:
         filled.base_labels[base] = grid.bases[base]["label"][kind_of(scale)]
@@ -149,21 +146,19 @@ def gather(
                 found = []
                 seeds = grid.seeds_of(base, method, column.benchmark)
                 for seed in seeds:
-                    answer = finder.find(column, base=base, method=method, seed=seed)
+                    answer = finder.read(column, base=base, method=method, seed=seed)
                     if isinstance(answer, Missing):
                         # A cell is named once, with the first thing that it lacks: its command fills all of it.
                         if answer.cell not in [each.cell for each in filled.missing]:
                             filled.missing.append(answer)
                         continue
-                    run, evaluations = answer
+                    run, evaluations, scores = answer
                     for protocol, evaluation in evaluations.items():
                         _same_protocol(protocols, (column.benchmark, protocol), run=run, evaluation=evaluation)
                     filled.base_labels[base] = label(run.config["model"])
                     figures = finder.figures(run)
                     if figures not in (known := filled.figures.setdefault((base, method), [])):
                         known.append(figures)
-                    parts = {each.name: finder.scores(each, column.metric) for each in evaluations.values()}
-                    scores = next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
                     found.append((run, list(evaluations.values()), scores))
                 if found and len(found) == len(seeds):
                     filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
@@ -212,7 +207,7 @@ class _Finder:
     def __init__(
         self,
         grid: Grid,
-        runs: list[Run],
+        runs: Path,
         *,
         scale: str,
         expected: Mapping[CellKey, str] | None,
@@ -221,17 +216,38 @@ class _Finder:
     ):
         self.flags = flags
         self.grid, self.scale, self.expected, self.wanted = grid, scale, expected, evaluations
-        self.runs = {run.name: run for run in runs}
-        self.configs = {run.name: run.config for run in runs}
+        found, self.damaged = readable_runs(runs, scale=scale)
+        self.runs = {run.name: run for run in found}
+        self.configs = {run.name: run.config for run in found}
         self._evaluations: dict[str, list[Evaluation]] = {}
         self._scores: dict[Path, dict[str, Scores]] = {}
         self._figures: dict[str, dict[str, Any]] = {}
 
-    def find(
+    def read(
         self, column: Column, *, base: str, method: str, seed: int
-    ) -> tuple[Run, dict[str | None, Evaluation]] | Missing:
-        """The run and its evaluations under the column's protocols."""
+    ) -> tuple[Run, dict[str | None, Evaluation], Scores] | Missing:
+        """The run, its evaluations under the column's protocols, and what they say of the column together."""
         experiment = self.grid.experiment(column, base)
+        try:
+            found = self._find(column, experiment, base=base, method=method, seed=seed)
+            if not isinstance(found, str):
+                run, evaluations = found
+                self.figures(run)
+                parts = {each.name: self.scores(each, column.metric) for each in evaluations.values()}
+                return run, evaluations, next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
+            reason = found
+        except RecordError as error:
+            reason = str(error)
+        chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
+        of_cell = (each.flags for each in self.grid.columns if self.grid.experiment(each, base) == experiment)
+        words = (f"table={self.grid.table}", f"scale={self.scale}", chosen, *dict.fromkeys(of_cell), self.flags)
+        command = f"python scripts/table.py {' '.join(filter(None, words))}"
+        return Missing(experiment=experiment, method=method, seed=seed, reason=reason, command=command)
+
+    def _find(
+        self, column: Column, experiment: str, *, base: str, method: str, seed: int
+    ) -> tuple[Run, dict[str | None, Evaluation]] | str:
+        """The run and its evaluations under the column's protocols, or what lacks."""
         run = self._run(experiment, base=base, method=method, seed=seed)
         if run is None:
             reason = "never run"
@@ -245,18 +261,17 @@ class _Finder:
             if not lacking:
                 return run, evaluations
             reason = f"not evaluated on {column.benchmark}" + (f" under {lacking[0]}" if lacking[0] else "")
-        chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
-        of_cell = (each.flags for each in self.grid.columns if self.grid.experiment(each, base) == experiment)
-        words = (f"table={self.grid.table}", f"scale={self.scale}", chosen, *dict.fromkeys(of_cell), self.flags)
-        command = f"python scripts/table.py {' '.join(filter(None, words))}"
-        return Missing(experiment=experiment, method=method, seed=seed, reason=reason, command=command)
+        return reason
 
     def _run(self, experiment: str, *, base: str, method: str, seed: int) -> Run | None:
         if self.expected is not None:
             try:
-                return self.runs.get(self.expected[experiment, method, seed])
+                name = self.expected[experiment, method, seed]
             except KeyError:
                 raise GridError(f"no run was named for the cell {(experiment, method, seed)}") from None
+            if name in self.damaged:
+                raise RecordError(self.damaged[name])
+            return self.runs.get(name)
         own = self.grid.bases[base]["model"][kind_of(self.scale)]
         names = [
             name

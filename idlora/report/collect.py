@@ -21,6 +21,11 @@ COLUMNS = (
     "params_pct_paper", "params_pct_plain", "status", "protocol", "protocol_name",
 )  # fmt: skip
 
+PARTS = ("model", "method", "data")
+"""Of a run's config, what its rows are named after."""
+
+DAMAGED = "damaged"
+
 log = logging.getLogger(__name__)
 
 
@@ -34,14 +39,43 @@ def collect_metrics(runs: Path, out: Path, *, scale: str) -> list[dict[str, Any]
 def metric_rows(runs: Path, *, scale: str) -> list[dict[str, Any]]:
     """Read every run under ``runs``: the rows of the tidy table.
 
-    A run of another scale is left out and named in the log. Raises `RecordError` where a done run cannot be read.
+    A run of another scale is left out and named in the log. One that cannot be read is told there, and is a row of the
+    status `DAMAGED`; the others are read all the same.
     Leaves out: choosing among several protocols of a benchmark; each is a row of its own, told apart by ``protocol``
     (the evaluation's folder) and, for people, ``protocol_name``.
     """
-    everything, wanted = find_runs(runs), find_runs(runs, scale=scale)
-    if others := sorted({run.name for run in everything} - {run.name for run in wanted}):
+    wanted, damaged = readable_runs(runs, scale=scale)
+    if others := sorted({run.name for run in find_runs(runs)} - {run.name for run in wanted} - damaged.keys()):
         log.warning("left out of the scale %r: %s", scale, ", ".join(others))
-    return [row for run in wanted for row in run_rows(run)]
+    rows = {}
+    for run in wanted:
+        try:
+            rows[run.name] = run_rows(run)
+        except RecordError as error:
+            damaged[run.name] = str(error)
+    for name, why in damaged.items():
+        log.error("%s is left out of metrics.csv: %s", name, why)
+        rows[name] = [{"scale": scale, "run": name, "status": DAMAGED}]
+    return [row for name in sorted(rows) for row in rows[name]]
+
+
+def readable_runs(runs: Path, *, scale: str) -> tuple[list[Run], dict[str, str]]:
+    """The runs of a scale under ``runs``, sorted by name, and why others cannot be read: their config or status."""
+    found, damaged = [], {}
+    for run in find_runs(runs):
+        try:
+            config = run.config
+            if config.get("scale") != scale:
+                continue
+            if lacking := [part for part in PARTS if not isinstance(config.get(part), Mapping)]:
+                raise RecordError(
+                    f"{run.folder / 'config.json'} lacks {', '.join(lacking)}; delete its folder and run the cell again"
+                )
+            run.status  # noqa: B018
+            found.append(run)
+        except RecordError as error:
+            damaged[run.name] = str(error)
+    return found, damaged
 
 
 def run_rows(run: Run) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from idlora.records import write_text
 from idlora.records.costs import BUSY, DONE, FAILED, KEY, OOM, SETTING
 from idlora.records.files import one_sentence
-from idlora.report.documents import document, pipes
+from idlora.report.documents import document, literal, pipes
 
 Row = Mapping[str, str]
 Rows = list[dict[str, str]]
@@ -84,7 +84,7 @@ def write_costs(path: Path) -> Path:
 
 def costs_markdown(rows: Rows) -> str:
     """The report: a short table, then every scenario of training and of inference."""
-    where = " · ".join(dict.fromkeys(f"{row['model']} ({row['dtype']}), {row['device']}" for row in rows))
+    where = " · ".join(dict.fromkeys(f"{literal(row['model'])} ({row['dtype']}), {row['device']}" for row in rows))
     versions = ", ".join(
         f"{name} {rows[0][name]}" for name in ("torch", "transformers", "peft", "triton") if rows[0][name]
     )

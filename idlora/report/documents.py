@@ -1,5 +1,6 @@
 """Small tables of text as Markdown and LaTeX documents, for what needs no cells of a grid."""
 
+import re
 from collections.abc import Sequence
 
 from idlora.report.floor import SIGN
@@ -10,10 +11,35 @@ def document(title: str, *parts: str) -> str:
     return "\n\n".join([f"# {title}", *parts]) + "\n"
 
 
-def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2) -> str:
-    """A Markdown table whose columns after the first ``left`` stand to the right."""
-    lines = [headings, ["---"] * left + ["---:"] * (len(headings) - left), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2, labels: int | None = None) -> str:
+    """A Markdown table whose columns after the first ``left`` stand to the right.
+
+    The cells of the first ``labels`` columns, where it is None of those on the left, become `literal`; others are
+    Markdown.
+    """
+    labels = left if labels is None else labels
+    body = [[literal(cell) for cell in row[:labels]] + [_in_a_cell(cell) for cell in row[labels:]] for row in rows]
+    lines = [map(_in_a_cell, headings), ["---"] * left + ["---:"] * (len(headings) - left), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _in_a_cell(markdown: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\\|", markdown)
+
+
+MARKUP = re.compile(
+    r"""[\\`*\[\]|$~]           # code, emphasis, links and images, cells, mathematics
+    | (?<!\w)_ | _(?!\w)       # emphasis: within a word an underscore is one
+    | <(?=[A-Za-z/!?])         # HTML and links
+    | &(?=\#?\w+;)             # a character's name
+    | ^[\#>+=-]                # a heading, a quotation, a list""",
+    re.VERBOSE,
+)
+
+
+def literal(words: str) -> str:
+    """Markdown in which words of a user's, such as a model's label, read as they are, on one line."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(words.split()))
 
 
 def booktabs(headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:

@@ -5,10 +5,10 @@ Nothing but the records, experiments/ and what depends on no scale goes in, so t
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from idlora.leftovers import scratch_folder
 from idlora.records import RecordError
 from idlora.records.archive import unpack
 from idlora.report.audit import audit, write_audit
@@ -60,16 +60,16 @@ def make_reference(results: Path, experiments: Path, *, scale: str, put: Callabl
     Raises `RecordError` where the records lack a run, and what reading and reporting raise.
     """
     results = Path(results).resolve()
-    with tempfile.TemporaryDirectory(prefix=f".reference-{scale}-", dir=results) as scratch:
+    with scratch_folder(results, f".reference-{scale}-") as scratch:
         # The new reference beside what depends on no scale, so that all of it is read and named as it will lie.
-        sources = Sources(Path(scratch) / results.name, Path(experiments), scale, reference=True)
+        sources = Sources(scratch / results.name, Path(experiments), scale, reference=True)
         sources.own.mkdir(parents=True)
         for name in (*OF_NO_SCALE, sources.benchmark):
             (sources.results / name).symlink_to(results / name)
         if scale != SMALL and (real := reference_folder(results, SMALL)).is_dir():
             reference_folder(sources.results, SMALL).symlink_to(real)
         put(sources.own)
-        _build(sources, Path(scratch) / "runs")
+        _build(sources, scratch / "runs")
         return _install(sources.own, reference_folder(results, scale))
 
 

@@ -1,12 +1,13 @@
 """A `Table` as Markdown, CSV and LaTeX. Nothing is decided here, only spelled."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from idlora.records import write_text
 from idlora.report import text
 from idlora.report.collect import write_csv
-from idlora.report.documents import escape, pipes
+from idlora.report.documents import escape, literal, pipes
 from idlora.report.floor import SIGN
 from idlora.report.grid import PAPER, Column, PaperValue
 from idlora.report.intervals import CONFIDENCE
@@ -50,6 +51,7 @@ def _known(table: Table) -> list[dict[str, Any]]:
 
 def markdown(table: Table) -> str:
     """The whole report of a table: values, notes, differences, the paper's block, orderings, what is missing."""
+    table = _literal(table)
     parts = [f"# {table.grid.title}", text.caption(table)]
     for measure, columns in table.groups.items():
         parts += [*([] if measure is PERCENT else [f"## {text.group_title(measure)}"]), _grid_markdown(table, columns)]
@@ -69,13 +71,32 @@ def markdown(table: Table) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _literal(table: Table) -> Table:
+    """The table with labels, and words of what is missing, as Markdown that reads as they are."""
+    filled, grid = table.filled, table.grid
+    labels = {
+        method: literal(words) if isinstance(words, str) else {kind: literal(each) for kind, each in words.items()}
+        for method, words in grid.labels.items()
+    }
+    named = replace(
+        filled,
+        grid=replace(grid, labels=labels),
+        base_labels={base: literal(name) for base, name in filled.base_labels.items()},
+        missing=[
+            replace(each, experiment=literal(each.experiment), reason=literal(each.reason)) for each in filled.missing
+        ],
+    )
+    rows = [replace(row, base_label=literal(row.base_label), label=literal(row.label)) for row in table.rows]
+    return replace(table, filled=named, rows=rows)
+
+
 def _grid_markdown(table: Table, columns: list[Column]) -> str:
     headings = ["Model", "Method", "# trained", "# params (%)", *(table.heading(column) for column in columns)]
     rows = []
     for row in table.rows:
         values = [_markdown_entry(row.entries[column.id]) for column in columns]
         rows.append([row.base_label, row.label, trained_text(row), params_text(row, table), *values])
-    return pipes(headings, rows)
+    return pipes(headings, rows, labels=0)
 
 
 def _markdown_entry(entry: Entry | None) -> str:
@@ -100,7 +121,7 @@ def _differences_markdown(table: Table) -> str:
                 rows.append([row.base_label, row.label, *map(_difference, own)])
         points = measure.points[:1].upper() + measure.points[1:]
         told = f"{points} with their {CONFIDENCE:.0%} interval {unit}, two-sided and raw."
-        parts += [told, pipes(["Model", "Method", *(column.id for column in columns)], rows)]
+        parts += [told, pipes(["Model", "Method", *(column.id for column in columns)], rows, labels=0)]
     return "\n\n".join(parts)
 
 
@@ -116,7 +137,7 @@ def _spread_markdown(table: Table, found: list[Spread]) -> str:
         ]
         for each in found
     ]
-    return pipes(["Model", "column", "unit", "between seeds", "between methods", "ratio"], rows, left=3)
+    return pipes(["Model", "column", "unit", "between seeds", "between methods", "ratio"], rows, left=3, labels=0)
 
 
 def _difference(each: Comparison | None) -> str:
@@ -200,7 +221,7 @@ def _paper_markdown(table: Table) -> str:
                     _paper_number(number, params=name == PARAMS) for name, number in zip(headings, numbers, strict=True)
                 ]
                 rows.append([words["label"][PAPER], grid.label(method, PAPER), *shown])
-    return pipes(["Model", "Method", *headings.values()], rows)
+    return pipes(["Model", "Method", *headings.values()], rows, labels=0)
 
 
 def _paper_number(number: PaperValue | None, *, params: bool) -> str:
@@ -231,7 +252,7 @@ def _orderings_markdown(table: Table) -> str:
                 names = [grid.label(each, table.scale) for each in (subject, method)]
                 shown = [_ordering(each, subject) for each in of_row]
                 rows.append([table.filled.base_labels[base], f"{names[0]} vs {names[1]}", *shown])
-    return pipes(["Model", "Pair", *headings.values()], rows)
+    return pipes(["Model", "Pair", *headings.values()], rows, labels=0)
 
 
 def _ordering(each: Ordering | None, subject: str) -> str:

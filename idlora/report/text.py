@@ -227,6 +227,10 @@ def missing_lines(table: Table) -> list[str]:
     """One line per missing cell: why, and the command that fills it."""
     return [
         f"{each.experiment}, {table.grid.label(each.method, table.scale)}, seed {each.seed} "
-        f"({each.reason}): `{each.command}`"
+        f"({each.reason}): {_code(each.command)}"
         for each in table.missing
     ]
+
+
+def _code(words: str) -> str:
+    return f"`` {words} ``" if "`" in words else f"`{words}`"

@@ -11,11 +11,11 @@ import csv
 import hashlib
 import io
 import json
-import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from idlora.leftovers import written_whole
 from idlora.tinyworld import chores, law, problems, programs, quizzes
 from idlora.tinyworld.lexicon import Item
 from idlora.tinyworld.quizzes import Quiz
@@ -32,6 +32,8 @@ def export(root: Path) -> Path:
     """Write every data set under `root` and return it; a file that is there already and equal is left alone.
 
     Deterministic. `manifest.json` holds the sha256 of each file. Left out: removing files that are not the world's.
+
+    Raises `NotWritten` where the disk is full.
     """
     root = Path(root)
     digests = {}
@@ -46,10 +48,8 @@ def export(root: Path) -> Path:
 def _write_if_changed(root: Path, name: str, data: bytes) -> None:
     path = root / name
     if not path.is_file() or path.read_bytes() != data:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = root / f".{os.getpid()}"  # so that no one reads half a file, nor this one as one of the world's
-        aside.write_bytes(data)
-        aside.replace(path)
+        with written_whole(path, root) as file:  # in its folder it would be taken for one of the world's
+            file.write(data)
 
 
 def _files() -> Iterator[tuple[str, str]]:

@@ -19,12 +19,13 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from idlora import orphans
 
 MODES = ("auto", "single", "ddp", "zero2", "zero3")
 RESERVED = 1.5e9
@@ -218,7 +219,7 @@ def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads:
     """Run ``python -m module *arguments`` as several ranks on this machine, and wait for all of them.
 
     accelerate's launcher starts them; each has ``threads`` for its libraries. Ctrl-C and SIGTERM end every rank, and so
-    does the death of one. Standard output and error are this process's own.
+    does the death of one, or of this process. Standard output and error are this process's own.
 
     Raises:
         RanksFailed: a rank failed; it has told why, unless a signal killed it.
@@ -232,7 +233,7 @@ def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads:
         "--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0",
         "--mixed_precision=no", "--dynamo_backend=no", f"--num_cpu_threads_per_process={threads}",
     ]  # fmt: skip
-    options = launch_command_parser().parse_args([*launcher, "--module", module, *arguments])
+    options = launch_command_parser().parse_args([*launcher, *orphans.command(module, *arguments)])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _quiet_launcher():
@@ -271,22 +272,6 @@ def _quiet_launcher() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def end_with_launcher() -> None:
-    """From now on this rank ends when the process that started it does, however that ends, or when that one says so.
-
-    It ends at once, also where it waits for another rank in a library that answers no signal.
-    """
-    launcher = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(GRACE)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

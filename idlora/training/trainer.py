@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
@@ -27,6 +28,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from idlora.data import TokenizedSet
+from idlora.records.files import one_sentence
 from idlora.training import launching, telemetry
 from idlora.training.adapters import FULL, record_base, record_saved
 from idlora.training.batches import Collator, Packing, sampler
@@ -235,9 +237,10 @@ class StepLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             lines = [self._line(entry, entry["step"]) for entry in state.log_history if "loss" in entry]
-            self.path.write_text("".join(lines), encoding="utf-8")
+            with one_sentence("write", self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.write_text("".join(lines), encoding="utf-8")
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "loss" not in logs:
@@ -249,7 +252,7 @@ class StepLog(TrainerCallback):
                     f"train.learning_rate ({args.learning_rate:g}) or raise train.warmup_steps ({args.warmup_steps})."
                 )
         if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as file:
+            with one_sentence("write", self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(self._line(logs, state.global_step))
 
     @staticmethod
@@ -354,7 +357,13 @@ def _memory_watched(rows: int, spec: TrainSpec) -> Iterator[None]:
 def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
     is_adapter = isinstance(trainer.model, PeftModel)
     saved = folder / ("adapter" if is_adapter else "model")
-    trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
+    try:
+        trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
+    except (OSError, SafetensorError) as error:
+        raise TrainingFailed(
+            f"{saved} could not be written ({first_line(error)}): make room; the same command goes on from the last "
+            "checkpoint."
+        ) from error
     if trainer.is_world_process_zero():
         (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
         if is_adapter:

@@ -1,9 +1,9 @@
 """What may befall a training, for `forks.start`: each is called in the command's process before it begins."""
 
+import ctypes
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 from transformers import Trainer
@@ -105,8 +105,8 @@ def out_of_memory_above(rows: int, step: int) -> None:
 
 
 def stuck(step: int, which: int = 0) -> None:
-    """One rank sleeps, and the others wait for it in their library's own code."""
-    _before_step(step, lambda: _at(which, lambda: time.sleep(60)))
+    """One rank sleeps while no thread of its interpreter runs, the others wait for it in their library's own code."""
+    _before_step(step, lambda: _at(which, lambda: ctypes.PyDLL(None).sleep(60)))
 
 
 def full_disk(step: int) -> None:

@@ -1,12 +1,17 @@
 """What the pool's test gives its workers; spawned processes import it by name."""
 
+import ctypes
 import os
+import sys
 import time
 from pathlib import Path
 
+from idlora.pipeline.pool import run_jobs
+from idlora.pipeline.progress import Silent
+
 
 def work(job, progress):
-    """Do as the job says: ("add", a, b), ("fail", why), ("die",), ("wait", path), ("who",)."""
+    """Do as the job says: ("add", a, b), ("fail", why), ("die",), ("wait", path), ("hold", path), ("who",)."""
     kind, *rest = job
     if kind == "add":
         progress.step("adding", 1, 2, note="half")
@@ -15,6 +20,9 @@ def work(job, progress):
         raise ValueError(rest[0])
     if kind == "die":
         os.kill(os.getpid(), 9)
+    if kind == "hold":
+        Path(rest[0]).write_text(str(os.getpid()))
+        ctypes.PyDLL(None).sleep(60)  # no thread of the interpreter runs meanwhile
     if kind == "wait":
         _wait(Path(rest[0]))
     return os.getpid(), os.environ["OMP_NUM_THREADS"]
@@ -27,3 +35,10 @@ def _wait(path):
     except KeyboardInterrupt:
         path.write_text("interrupted")
         raise
+
+
+if __name__ == "__main__":
+    import pool_work  # by the name by which the workers import it
+
+    jobs = [("hold", place) for place in sys.argv[1:]]
+    run_jobs(pool_work.work, jobs, workers=2, threads=1, names=sys.argv[1:], progress=Silent(), ended=print)

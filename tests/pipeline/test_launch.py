@@ -14,7 +14,7 @@ import faults
 import forks
 import pytest
 import torch.distributed.run
-from forks import no_compiler
+from forks import all_ended, at_work_in, no_compiler
 
 from idlora import tinyworld
 from idlora.records import Run, find_runs
@@ -102,25 +102,6 @@ def first_step(folder: Path) -> str:
     return (folder / "steps").read_text().partition(" loss")[0]
 
 
-def at_work_in(folder: Path) -> list[int]:
-    """The processes whose working folder it is: a command and its ranks."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            if path.readlink() == folder:
-                found.append(int(path.parent.name))
-        except OSError:
-            continue  # gone since, or not ours to look at
-    return found
-
-
-def all_ended(folder: Path, *, within: float = 10) -> None:
-    deadline = time.monotonic() + within
-    while left := at_work_in(folder):
-        assert time.monotonic() < deadline, f"{left} outlived the command"
-        time.sleep(0.05)
-
-
 def sent(started: forks.Started, number: signal.Signals, *, after: int, folder: Path) -> subprocess.CompletedProcess:
     """Signal the command when so many steps are in the log; its ranks have to follow."""
     deadline = time.monotonic() + 120
@@ -132,7 +113,7 @@ def sent(started: forks.Started, number: signal.Signals, *, after: int, folder: 
     os.kill(started.pid, number)
     began = time.monotonic()
     ended = started.end()
-    all_ended(folder)
+    all_ended(folder, within=2)
     assert time.monotonic() - began < 10
     return ended
 

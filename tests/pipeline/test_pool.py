@@ -2,9 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pool_work
 import pytest
+from forks import all_ended, at_work_in
 
 from idlora.pipeline import pool
 from idlora.pipeline.pool import run_jobs
@@ -104,3 +108,15 @@ def test_an_interrupt_reaches_the_jobs_at_work_and_waits_for_them(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run([("wait", place), ("who",), ("add", 1, 2)], stop, workers=2)
     assert place.read_text() == "interrupted"
+
+
+def test_workers_end_with_a_command_that_is_killed_whatever_they_are_at(tmp_path):
+    places = [tmp_path / "first", tmp_path / "second"]
+    command = [sys.executable, pool_work.__file__, *map(str, places)]
+    with subprocess.Popen(command, cwd=tmp_path) as command:
+        while not all(place.exists() for place in places):
+            assert command.poll() is None
+            time.sleep(0.05)
+        assert len(at_work_in(tmp_path)) == 3
+        command.kill()
+    all_ended(tmp_path, within=2)

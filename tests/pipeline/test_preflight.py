@@ -4,12 +4,14 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -136,7 +138,9 @@ def test_a_build_without_code_for_the_gpu_is_told() -> None:
     assert lines((9, 0)) == []
 
 
-def test_disk_is_counted_by_file_system_with_what_goes_where(paper: dict[str, Cell], results: Path) -> None:
+def test_disk_is_counted_by_file_system_with_what_goes_where(
+    paper: dict[str, Cell], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = {need.what: need for need in needs(kinds_of(paper.values()), results_dir=results)}
     model = found["the model meta-llama/Meta-Llama-3-8B"]
     assert (model.size, model.download) == (2 * 8_030_261_248, True)
@@ -148,8 +152,11 @@ def test_disk_is_counted_by_file_system_with_what_goes_where(paper: dict[str, Ce
     little, much = (Need(what=what, place=results / "new", size=size) for what, size in (("a", 1), ("b", 10**15)))
     assert list(lacking([little])) == []
     (line,) = lacking([little, much])
-    assert "about 1000000.0 GB are needed (b 1000000.0)" in line
+    assert "about 1000000.0 GB are needed (a 0 kB, b 1000000.0 GB)" in line
     assert str(results) in line
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3_456_789))
+    (line,) = lacking([Need(what="records", place=results, size=20_000_000)])
+    assert line.startswith(f"disk: 3 MB are free at {results}, about 20 MB are needed (records 20 MB): make room, or ")
 
 
 def _version_without(absent: str) -> Callable[[str], str]:

@@ -1,14 +1,19 @@
-"""A run's folder keeps when each sitting in it began and how long it was."""
+"""A run's folder keeps when each sitting in it began and how long it was, and room to write how it ended."""
 
 import contextlib
+import dataclasses
+import errno
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.work import at_work, seconds_at_work
-from idlora.records import Run, write_json
+from idlora.pipeline import cell as cells
+from idlora.pipeline.cell import Cell, train_cell
+from idlora.pipeline.work import ROOM, at_work, seconds_at_work
+from idlora.records import RecordError, Run, write_json
 
 
 def test_every_sitting_is_kept_beside_the_sum_of_all_one_that_ended_in_an_error_too(tmp_path: Path) -> None:
@@ -25,3 +30,41 @@ def test_every_sitting_is_kept_beside_the_sum_of_all_one_that_ended_in_an_error_
     assert 0.3 <= first[1] < 30 > second[1] >= 0.1
     assert total == pytest.approx(60 + first[1] + second[1])
     assert before <= datetime.fromisoformat(first[0]) <= datetime.fromisoformat(second[0]) <= datetime.now(UTC)
+
+
+def test_a_disk_that_fills_while_a_cell_trains_is_told_with_the_file_and_the_status_says_failed(
+    tiny: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = dataclasses.replace(tiny, results_dir=tmp_path)
+    lock, sync = cell.run.folder / ".lock", os.fsync
+
+    def full_but_for_what_is_kept(descriptor: int) -> None:
+        if lock.stat().st_size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    def train(cell: Cell, progress: object) -> dict:
+        assert lock.stat().st_size == ROOM
+        monkeypatch.setattr(os, "fsync", full_but_for_what_is_kept)
+        write_json(cell.run.folder / "file", {})
+        raise AssertionError("the disk is full")
+
+    monkeypatch.setattr(cells, "train_here", train)
+    with pytest.raises(RecordError, match=r"cannot write \S*/file: No space left on device"):
+        train_cell(cell)
+    assert (cell.run.state, lock.stat().st_size) == ("failed", 0)
+    assert cell.run.status["reason"].startswith("RecordError: cannot write ")
+    assert len(cell.run.seconds["sittings"]) == 1
+
+
+def test_what_ended_the_work_is_told_although_nothing_more_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", denied)
+    with pytest.raises(ValueError, match="the work itself"), at_work(tmp_path):
+        raise ValueError("the work itself")
+    with pytest.raises(RecordError, match=r"cannot write \S*seconds.json: Read-only file system"), at_work(tmp_path):
+        pass

@@ -108,10 +108,14 @@ def test_of_several_protocols_the_tables_is_shown_or_else_that_of_the_most_runs(
     )
 
 
+def config_of(experiment: str) -> dict:
+    return {"experiment": experiment, "scale": "small", "model": {}, "method": {}, "data": {}}
+
+
 def test_a_run_knows_its_experiment_from_its_own_config(small: Sources) -> None:
     folder = small.own / "runs" / "smol-multitask-lora-0"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"experiment": "longer", "scale": "small"}))
+    (folder / "config.json").write_text(json.dumps(config_of("longer")))
     (panel,) = find_panels(small)
     assert {point.run: point.experiment for point in panel.points if point.experiment} == {folder.name: "longer"}
 
@@ -203,7 +207,7 @@ def test_runs_at_another_rate_or_longer_are_told_and_shown_apart(small: Sources)
     for run, experiment in experiments.items():
         folder = small.own / "runs" / run
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps({"experiment": experiment, "scale": "small"}))
+        (folder / "config.json").write_text(json.dumps(config_of(experiment)))
 
     draw_figures(small, "worth")
     lines = (small.own / "tables" / "worth.md").read_text(encoding="utf-8").splitlines()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from idlora.evals.protocol import Permissions, Protocol
 from idlora.evals.sandbox import ExecutionRefused, Job, run_jobs
-from idlora.pipeline.cell import Cell
+from idlora.pipeline.cell import Cell, unfinished
 from idlora.pipeline.evaluation import Subject
 from idlora.pipeline.preflight.disk import lacking as disk_lacks
 from idlora.pipeline.preflight.disk import needs
@@ -61,9 +61,10 @@ class NotReady(Exception):
 def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
     """Raise `NotReady` naming everything at once that these cells need and this machine lacks; seconds at most.
 
-    Finished cells need nothing. Leaves out whether a download that may start will also finish.
+    Finished cells need nothing, and damaged ones are `fill`'s to tell. Leaves out whether a download that may start
+    will also finish.
     """
-    waiting = [cell for cell in cells if not cell.complete]
+    waiting = unfinished(cells)
     if lacks := missing(waiting, results_dir=results_dir):
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
 

@@ -90,11 +90,19 @@ def lacking(needed: Sequence[Need]) -> Iterable[str]:
         total, place = sum(need.size for need in there), existing(there[0].place)
         free = shutil.disk_usage(place).free
         if free < total:
-            parts = ", ".join(f"{need.what} {need.size / 1e9:.1f}" for need in there if need.size >= 5e7)
+            parts = ", ".join(f"{need.what} {in_bytes(need.size)}" for need in there if need.size)
             yield (
-                f"disk: {free / 1e9:.1f} GB are free at {place}, about {total / 1e9:.1f} GB are needed ({parts}): make "
-                "room, or move HF_HOME (downloads) or results_dir"
+                f"disk: {in_bytes(free)} are free at {place}, about {in_bytes(total)} are needed ({parts}): make room, "
+                "or move HF_HOME (downloads) or results_dir"
             )
+
+
+def in_bytes(size: float) -> str:
+    """Bytes as a person reads them: "16.1 GB", "20 MB", "0 kB"."""
+    for unit, bytes_each, digits in (("GB", 1e9, 1), ("MB", 1e6, 0)):
+        if size >= 0.1 * bytes_each:
+            return f"{size / bytes_each:.{digits}f} {unit}"
+    return f"{size / 1e3:.0f} kB"
 
 
 def existing(place: Path) -> Path:

@@ -202,4 +202,4 @@ def _findings_table(own: Sequence[Finding]) -> str:
 
 
 def _prose(headings: list[str], rows: list[list[str]]) -> str:
-    return pipes(headings, rows, left=len(headings))
+    return pipes(headings, rows, left=len(headings), labels=0)

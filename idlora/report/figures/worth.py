@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from idlora.palette import LOOKS, MUTED, Look, look
-from idlora.records import find_runs
+from idlora.report.collect import readable_runs
 from idlora.report.figures.sources import Absent, Sources
 from idlora.report.figures.style import Plate, wrapped
 from idlora.report.grid import UNTUNED
@@ -77,7 +77,7 @@ def find_panels(sources: Sources) -> list[Panel]:
     made = [own for _, own in sorted(reference.tables.items())] if reference else []
     experiments = {run: experiment for own in made for (experiment, _, _), run in own.runs.items()}
     if reference is None:
-        runs = find_runs(sources.own / "runs", scale=sources.scale)
+        runs, _ = readable_runs(sources.own / "runs", scale=sources.scale)
         experiments = {run.name: run.config["experiment"] for run in runs}
     loss = next(each for each in grid.columns_at(sources.scale) if each.id == LOSS)
     otherwise = {grid.experiment(loss, base) for base, words in grid.bases.items() if "like" in words}

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from idlora.records import Run, find_runs, read_json, write_json
+from idlora.records import RecordError, Run, read_json, write_json
+from idlora.report.collect import readable_runs
 from idlora.report.figures import Absent, Sources
 from idlora.report.walltime import spent, told
 
@@ -28,9 +29,16 @@ def gather_provenance(sources: Sources) -> dict[str, Any]:
 
 
 def write_provenance(runs: Path, out: Path, *, scale: str) -> None:
-    """Write the summary of the runs under a folder; nothing where there is none. Raises `RecordError`."""
-    if found := [run for run in find_runs(runs, scale=scale) if run.done and run.provenance]:
+    """Write the summary of the runs under a folder that can be read; nothing where there is none."""
+    if found := [run for run in readable_runs(runs, scale=scale)[0] if _tells(run)]:
         write_json(out, _summary(found))
+
+
+def _tells(run: Run) -> bool:
+    try:
+        return run.done and bool(run.provenance and run.resources and run.seconds is not None)
+    except RecordError:  # what is wrong with it the tables tell
+        return False
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:

@@ -7,12 +7,9 @@ checksums of all weights + settings  ->  <cache folder>/pivots/<key>.safetensors
 
 import hashlib
 import json
-import os
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +18,7 @@ import safetensors.torch
 import torch
 
 from idlora.cache import cache_folder
+from idlora.leftovers import written_whole
 from idlora.tuners.idlora.clustering import Selection, select_pivots_many
 from idlora.tuners.idlora.streaming import BlockedWeight, blocks, home_of
 
@@ -140,14 +138,10 @@ def _write(file: Path, chosen: Chosen) -> None:
         tensors["sizes"] = torch.tensor([selection.sizes for selection in found])
     metadata = {"key": file.stem, "seconds": repr(chosen.seconds)}
     metadata["sha256"] = _seal(tensors, metadata)
-    draft = file.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(safetensors.torch.save(tensors, metadata))
-        os.replace(draft, file)
+        with written_whole(file) as written:
+            written.write(safetensors.torch.save(tensors, metadata))
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
         warnings.warn(f"the selected pivots could not be kept in {file.parent} ({_reason(error)})", stacklevel=2)
 
 

@@ -1,0 +1,41 @@
+"""A cell whose folder cannot be read is told as failed; the others of its table are run."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from idlora.pipeline import table
+from idlora.pipeline.cell import Cell, unfinished
+from idlora.pipeline.listing import show, standings
+from idlora.pipeline.preflight import require
+from idlora.pipeline.table import fill
+
+
+@pytest.fixture
+def two(tiny: Cell, tmp_path: Path) -> list[Cell]:
+    """A cell that was never run, and one whose status was overwritten."""
+    waiting = dataclasses.replace(tiny, results_dir=tmp_path)
+    damaged = dataclasses.replace(waiting, train=dataclasses.replace(waiting.train, seed=1))
+    damaged.run.start(damaged.config)
+    (damaged.run.folder / "status.json").write_bytes(b"\xff" * 30)
+    return [waiting, damaged]
+
+
+def test_a_table_is_filled_but_for_a_damaged_run_which_is_told(two, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(table, "run_jobs", lambda function, cells, **_: asked.extend(cells))
+    require(two, scale="tiny", results_dir=tmp_path)
+    outcome = fill(two, folder=tmp_path / "tiny", workers=1)
+    assert asked == unfinished(two) == two[:1]
+    assert list(outcome.failed) == [two[1].title]
+    assert "status.json is not JSON" in outcome.failed[two[1].title]
+    assert "delete its folder and run the cell again" in outcome.failed[two[1].title]
+
+
+def test_the_list_says_which_run_is_damaged(two, capsys):
+    first, second = standings([("table1", two)])
+    assert (first.state, second.state) == ("never run", "damaged")
+    show([first, second], Console(width=200))
+    assert "status.json is not JSON" in capsys.readouterr().out.replace("\n", "")

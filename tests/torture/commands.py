@@ -1,0 +1,84 @@
+"""Several commands on one results folder, and commands that are killed: the tables are those of one undisturbed one."""
+
+import random
+import time
+from pathlib import Path
+
+from small import METHODS, STEPS, Place, cut_world, killed
+
+from idlora.records import ANSWERS, AnswerLog, find_runs
+
+Figures = dict[str, str]
+
+KILLS = 10
+SEED = 17
+
+
+def undisturbed(folder: Path) -> tuple[Place, float]:
+    """The table by one command, and the seconds that it took."""
+    place = Place(folder / "undisturbed", cut_world(folder / "world"))
+    place.folder.mkdir()
+    began = time.monotonic()
+    code, printed = place.run(place.table())
+    assert code == 0, f"The undisturbed command ended with exit code {code}: {printed[-2000:]}"
+    assert len(place.attempts()) == len(METHODS), f"The undisturbed command left the runs {place.attempts()}."
+    assert not place.leftovers(), f"The undisturbed command left {place.leftovers()}."
+    return place, time.monotonic() - began
+
+
+def together(alone: Place, folder: Path) -> Figures:
+    """Two commands that fill one table at once, and two that train its cells meanwhile."""
+    place = Place(folder / "together", alone.world)
+    place.folder.mkdir()
+    tables = [place.start(place.table()) for _ in range(2)]
+    trainings = [place.start(place.train(method)) for method in METHODS[1:]]
+    ends = [sorted(process.wait() for process in own) for own in (tables, trainings)]
+    printed = (place.folder / "printed").read_text(errors="replace")
+    assert ends == [[0, 2], [0, 0]], f"Two tables and two trainings on one folder ended with {ends}: {printed[-2000:]}"
+    assert "another command is at work in" in printed, f"The refused command did not say why: {printed[-2000:]}"
+    assert_as_alone(place, alone)
+    assert set(place.attempts().values()) == {1}, f"A cell was trained more than once: {place.attempts()}."
+    again, printed = place.run(place.table())
+    assert (again, " cells in " in printed) == (0, False), "The same command once more computed something."
+    assert_as_alone(place, alone)
+    return {"four commands on one folder": "one refused in a sentence, tables as alone, nothing computed twice"}
+
+
+def kills(alone: Place, folder: Path, *, seconds: float) -> Figures:
+    """`KILLS` kills of the command alone, at moments drawn over the time that it takes; each time it goes on."""
+    drawn, folders, processes, ends, done = random.Random(SEED), 0, 0, [], 0
+    while done < KILLS:
+        place = Place(folder / f"killed-{folders}", alone.world)
+        place.folder.mkdir()
+        folders += 1
+        finished = False
+        while not finished:
+            process = place.start(place.table())
+            until = time.monotonic() + drawn.uniform(0, seconds) if done < KILLS else float("inf")
+            while process.poll() is None and time.monotonic() < until:
+                time.sleep(0.005)
+            if process.poll() is None:
+                started, took = killed(process)
+                processes, ends, done = processes + started, [*ends, took], done + 1
+            else:
+                finished = True
+                printed = (place.folder / "printed").read_text(errors="replace")
+                assert process.returncode == 0, f"The command that went on ended otherwise than well: {printed[-2000:]}"
+        assert_as_alone(place, alone)
+        assert not place.leftovers(), f"What was killed left {place.leftovers()}, and the command that went on let it."
+    return {
+        f"{done} kills of the command alone": f"tables as undisturbed in all {folders} folders, no file left",
+        "processes that it had started": f"{processes}, all gone after {max(ends):.2f} s at most",
+    }
+
+
+def assert_as_alone(place: Place, alone: Place) -> None:
+    """Tables, tests and metrics to the byte; steps and answers each once."""
+    ours, theirs = place.outcome(), alone.outcome()
+    odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    assert not odd, f"{', '.join(odd)} in {place.folder} are others than the undisturbed command's."
+    for run in find_runs(place.results / "runs"):
+        log = run.folder / "train_log.jsonl"
+        assert not log.exists() or len(log.read_text().splitlines()) == STEPS, f"{log} has not {STEPS} steps."
+        for answers in run.folder.glob(f"answers/*/{ANSWERS}"):
+            AnswerLog(answers)  # which refuses what is there twice

@@ -1,0 +1,126 @@
+"""A small table of the tiny scale for the parts of the torture: its commands, what they leave, and who is at work."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from idlora import tinyworld
+from idlora.records import find_runs
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("base", "lora", "idlora"), 6
+OVERRIDES = [f"train.max_steps={STEPS}", "train.save_steps=2", "data.limit=48", "train.learning_rate=0.002"]
+KEPT = {"humaneval/HumanEval.jsonl": 4, "gsm8k/test.jsonl": 6}
+"""Of the world's test rows, how many are asked."""
+
+ENDED = 2.0
+"""Seconds in which everything that a killed command started has to be gone."""
+
+
+def cut_world(folder: Path) -> Path:
+    """The tiny world with few test items."""
+    root = tinyworld.export(folder)
+    for name, kept in KEPT.items():
+        lines = (root / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        (root / name).write_text("".join(lines[:kept]), encoding="utf-8")
+    return root
+
+
+@dataclass(frozen=True)
+class Place:
+    """A working folder with a cache and temporary files of its own; commands there see a world."""
+
+    folder: Path
+    world: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / "tiny"
+
+    def table(self, *, workers: int = 2) -> list[str]:
+        """The command that fills the table."""
+        chosen = [f"experiments=[{EXPERIMENT}]", f"methods=[{','.join(METHODS)}]", "allow_missing=true"]
+        return self._command(
+            "table", "table=table1", *chosen, f"overrides={json.dumps(OVERRIDES)}", f"workers={workers}"
+        )
+
+    def train(self, method: str) -> list[str]:
+        """The command that trains one of its cells."""
+        return self._command("train", f"experiment={EXPERIMENT}", f"method={method}", "scale=tiny", *OVERRIDES)
+
+    def _command(self, script: str, *arguments: str) -> list[str]:
+        own = [f"data_root={self.world}", "allow_code_execution=true"]
+        return [sys.executable, str(REPOSITORY / "scripts" / f"{script}.py"), *arguments, *own]
+
+    def start(self, command: list[str]) -> subprocess.Popen:
+        """Start a command; what it prints goes to files that are named after its process."""
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
+        variables = {
+            "TMPDIR": str(self.folder / "tmp"), "IDLORA_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        }  # fmt: skip
+        with (self.folder / "printed").open("ab") as printed:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=printed,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def run(self, command: list[str]) -> tuple[int, str]:
+        """A command's exit code, and what it printed."""
+        printed = self.folder / "printed"
+        before = printed.stat().st_size if printed.exists() else 0
+        code = self.start(command).wait()
+        return code, printed.read_bytes()[before:].decode()
+
+    def outcome(self) -> dict[str, bytes]:
+        """All that the table's reports hold, by file."""
+        reports = [*self.results.glob("tables/*"), *self.results.glob("significance/*"), self.results / "metrics.csv"]
+        return {path.name: path.read_bytes() for path in reports}
+
+    def attempts(self) -> dict[str, int]:
+        """How often each run was started."""
+        return {run.name: run.status["attempts"] for run in find_runs(self.results / "runs")}
+
+    def leftovers(self) -> list[str]:
+        """What no command that ended well leaves behind."""
+        names = ("*.idlora-tmp", "*.part", "*.tmp", ".aside", "checkpoints", "answers.[0-9]*.jsonl")
+        found = [path for name in names for path in self.folder.rglob(name)]
+        return [str(path.relative_to(self.folder)) for path in [*found, *(self.folder / "tmp").iterdir()]]
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    """A process and all that it started, and they."""
+    try:
+        first = psutil.Process(process.pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def killed(process: subprocess.Popen) -> tuple[int, float]:
+    """Kill a command alone; how many others it had started, and the seconds until all of them were gone.
+
+    Raises AssertionError where one is there after `ENDED` seconds.
+    """
+    own = family(process)
+    process.kill()
+    began = time.monotonic()
+    process.wait()
+    while left := [each for each in own if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]:
+        seconds = time.monotonic() - began
+        assert seconds < ENDED, f"{len(left)} of {len(own) - 1} processes outlived their command: {_told(left)}"
+        time.sleep(0.01)
+    return len(own) - 1, time.monotonic() - began
+
+
+def _told(processes: list[psutil.Process]) -> str:
+    try:
+        return "; ".join(" ".join(each.cmdline())[:200] for each in processes)
+    except psutil.NoSuchProcess:
+        return "gone meanwhile"
