@@ -175,7 +175,7 @@ class StepTrainer(Trainer):
     passes: Passes | None = None
 
     def own_passes(self, packing: Packing) -> None:
-        """Have `Passes` do the passes, and record the largest."""
+        """Have `Passes` do the passes, and record the largest once a checkpoint is loaded."""
         spec = self.args
         passes = Passes(self.model, bf16=spec.bf16, graphs=not getattr(spec, CHECKPOINTING))
         if spec.world_size > 1:
@@ -185,8 +185,7 @@ class StepTrainer(Trainer):
         spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
         self.passes, self.data_collator.width = passes, packing.width
         self._tokens = torch.zeros((), dtype=torch.int64, device=spec.device)
-        self.model.train()
-        passes.prepare(packing.rows(spec.per_device_train_batch_size), packing.width)
+        self.add_callback(RecordedFirst(passes, packing.rows(spec.per_device_train_batch_size), packing.width))
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self.passes is None:
@@ -224,6 +223,19 @@ class StepTrainer(Trainer):
                 self.args.output_dir = str(folder)
 
         save_aside(folder, self.state.global_step, write=write, first=self.is_world_process_zero())
+
+
+class RecordedFirst(TrainerCallback):
+    """Records a training's largest pass when training begins, after a checkpoint is loaded: a graph reads tensors where
+    they lay when it was recorded, and loading may put others in their place.
+    """
+
+    def __init__(self, passes: Passes, rows: int, width: int):
+        self.passes, self.rows, self.width = passes, rows, width
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.passes.model.train()
+        self.passes.prepare(self.rows, self.width)
 
 
 class StepLog(TrainerCallback):

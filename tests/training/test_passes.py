@@ -217,7 +217,9 @@ def test_rows_that_are_packed_already_are_trained_as_they_are(base, tokenized, t
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(base, tokenized, tmp_path, packs_here):
+def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(
+    base, tokenized, tmp_path, packs_here, monkeypatch
+):
     lora = METHODS["lora"]
     lora = replace(lora, arguments={**lora.arguments, "lora_dropout": 0.3})
     spec = schedule(max_steps=6, save_steps=2, optimizer="adamw_torch", learning_rate=1e-2, epochs=2)
@@ -229,7 +231,14 @@ def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(b
     _, whole = run(tmp_path / "whole", base, lora, tokenized, spec)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", base, lora, tokenized, spec, on_step=stop)
+    recorded = []
+
+    def prepare(passes: Passes, rows: int, width: int) -> None:
+        recorded.append({name: bool(p.any()) for name, p in passes.model.named_parameters() if "lora_B" in name})
+
+    monkeypatch.setattr(Passes, "prepare", prepare)
     run(tmp_path / "cut", base, lora, tokenized, spec)
+    assert [all(each.values()) for each in recorded] == [True], "a graph holds what the checkpoint put in place"
     assert furthest(saved_weights(tmp_path / "cut"), saved_weights(tmp_path / "whole")) == 0
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
     assert whole.steps == 6
@@ -358,18 +367,19 @@ def test_graphs_have_the_loss_curve_of_the_trainers_own_passes(
 
 @pytest.mark.gpu
 @on_gpu
-def test_a_resumed_training_on_graphs_draws_the_dropout_of_one_that_never_stopped(base, tokenized, tmp_path):
-    lora = replace(METHODS["lora"], arguments={**METHODS["lora"].arguments, "lora_dropout": 0.3})
+@pytest.mark.parametrize("name", ["lora", "idlora"])  # loading gives idlora's kernels another order of its pivots
+def test_a_resumed_training_on_graphs_draws_the_dropout_of_one_that_never_stopped(base, tokenized, tmp_path, name):
+    method = replace(METHODS[name], arguments={**METHODS[name].arguments, "lora_dropout": 0.3})
     spec = schedule(max_steps=6, save_steps=2, optimizer="adamw_torch", learning_rate=1e-2, epochs=2)
 
     def stop(done: int, total: int, loss: float) -> None:
         if done == 5:
             raise KeyboardInterrupt
 
-    run(tmp_path / "whole", base, lora, tokenized, spec)
+    run(tmp_path / "whole", base, method, tokenized, spec)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", base, lora, tokenized, spec, on_step=stop)
-    run(tmp_path / "cut", base, lora, tokenized, spec)
+        run(tmp_path / "cut", base, method, tokenized, spec, on_step=stop)
+    run(tmp_path / "cut", base, method, tokenized, spec)
     losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("cut", "whole")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
