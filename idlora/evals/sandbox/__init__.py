@@ -18,16 +18,16 @@ an environment without anything of ours, no inherited descriptor but its socket,
 enforced from outside.
 
 Memory that no limit of a process counts cannot be had: shared memory, memfds and mappings shared without a file are
-refused, scratch has its size. What a candidate and all that it starts hold together is looked at every hundredth of a
-second (`memory`), and they are ended, as "memory", when it is more than one process may have; where we may make a
-control group the kernel sees to it as well, and exactly (`cgroup`).
+refused, huge pages are off, scratch has its size. What a candidate and all that it starts hold together is looked at
+every hundredth of a second (`memory`), and they are ended, as "memory", when it is more than one process may have;
+where we may make a control group the kernel sees to it as well, and exactly (`cgroup`).
 
 Where the system refuses any of this nothing is run, unless `allow_network_unconfined` is given too. Then what needs no
-namespace is left: the filter, which lets no socket but pairs be made there, the keyring, the limits, another uid (as
-root), the end of all that was started, and, where the kernel has Landlock, no files but the libraries and the scratch
-folder. Only a refusal that the zygote reports counts: a sandbox that fails to start for another reason (a machine under
-load) is tried once more and then an error. A program that imports from the standard library is run first, and where
-that fails nothing is run. Every outcome says how its program was confined.
+namespace is left: the filter, which lets no socket be made but connected pairs, the keyring, the limits, another uid
+(as root), the end of all that was started, and, where the kernel has Landlock, no files but the libraries and the
+scratch folder. Only a refusal that the zygote reports counts: a sandbox that fails to start for another reason (a
+machine under load) is tried once more and then an error. A program that imports from the standard library is run first,
+and where that fails nothing is run. Every outcome says how its program was confined.
 
 Nothing outlives its parent: judge, test, zygote and candidate are told by the kernel when their parent ends, and look
 whether it had ended before they asked; what a candidate started ends with its process namespace, or by the zygote.

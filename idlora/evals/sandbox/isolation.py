@@ -78,6 +78,7 @@ def limit(limits):
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (value, value))
+    call("prctl", seccomp.PR_SET_THP_DISABLE, 1, 0, 0, 0)  # what is resident is then what is held
 
 
 def drop_privileges(uid):
@@ -111,7 +112,7 @@ class Confined:
 
     def enter(self, parent):
         """Moves the caller into the namespaces (it returns in a child that dies with the caller) or raises Refused."""
-        self._filter = seccomp.prepare(unix_sockets=True)  # there is nobody to reach
+        self._filter = seccomp.prepare()
         leave_keys()
         flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
         if _have((*TO_CHANGE_UID, CAP_SYS_CHROOT, CAP_SYS_ADMIN)):
@@ -196,7 +197,7 @@ class Unconfined:
     """Limits, another uid where we are root, no new privileges, no socket but pairs, and what Landlock takes away."""
 
     def enter(self, parent):
-        self._filter = seccomp.prepare(unix_sockets=False)
+        self._filter = seccomp.prepare()
         self.uid = _spare_uid() if os.geteuid() == 0 else None
         if self.uid is not None and not _have(TO_CHANGE_UID):
             raise Refused("root without the capabilities to run a program under another uid and to end it")

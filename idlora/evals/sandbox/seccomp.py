@@ -4,9 +4,11 @@ A deny-list: what a solution in Python needs is not known in advance, what it ca
 shared memory, semaphores and message queues of System V, POSIX queues, memfds and mappings shared without a file
 (memory that no limit of a process counts, or that outlives it); keys; namespaces, mounts and other roots; looking into
 other processes; io_uring, bpf, userfaultfd, perf and further ways into the kernel; whatever administers a machine.
-Sockets are of the family AF_UNIX or not made, where `unix_sockets` is false only as connected pairs. clone3 is
-"not implemented", so that libc falls back to clone, whose flags a filter can read; so is every call newer than this
-list. A process of another architecture (32-bit, x32), whose calls have other numbers, is killed.
+There are no sockets but connected pairs, and their buffers cannot be made larger (they are the kernel's memory, and so
+would be what is sent to a socket that nobody accepts from). Huge pages stay off: of one that is given back but for a
+corner the rest stays too. clone3 is "not implemented", so that libc falls back to clone, whose flags a filter can read;
+so is every call newer than this list. A process of another architecture (32-bit, x32), whose calls have other numbers,
+is killed.
 
 System V's calls are refused rather than bounded by the limits of an IPC namespace: nobody's solution needs them, and
 the refusal holds without namespaces too. The filter is our own rather than libseccomp's: that is a library of the
@@ -55,11 +57,11 @@ NUMBERS = {
 }  # fmt: skip
 # Those of which the arguments decide.
 CLONE, CLONE3, PRCTL, MMAP = (56, 220), (435, 435), (157, 167), (9, 222)
-SOCKET, SOCKETPAIR = (41, 198), (53, 199)
+SOCKET, SOCKETPAIR, SETSOCKOPT = (41, 198), (53, 199), (54, 208)
 
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, MODE_FILTER = 1, 22, 2
-AF_UNIX, SOCK_STREAM, SOCK_TYPE_MASK = 1, 1, 0xF
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_THP_DISABLE, MODE_FILTER = 1, 22, 41, 2
+AF_UNIX, SOCK_STREAM, SOCK_TYPE_MASK, SO_SNDBUF = 1, 1, 0xF, 7
 MAP_TYPE, MAP_PRIVATE, MAP_ANONYMOUS = 0xF, 2, 0x20
 
 # Instructions of the kernel's classic BPF (linux/filter.h), and where the data lie (struct seccomp_data).
@@ -72,7 +74,7 @@ def _refuse(code):
     return (RETURN, 0, 0, 0x00050000 | code)
 
 
-def program(machine, *, unix_sockets):
+def program(machine):
     """The filter for a machine (`os.uname().machine`): (code, jump if true, jump if false, constant) each.
 
     Raises Refused for a machine whose numbers are not listed.
@@ -90,7 +92,7 @@ def program(machine, *, unix_sockets):
         return [] if numbers[column] is None else [(EQUAL, 0, len(body), numbers[column]), *body]
 
     of_unix = (argument(0), (EQUAL, 1, 0, AF_UNIX), no_family)
-    stream = (argument(1), (AND, 0, 0, SOCK_TYPE_MASK), (EQUAL, 1, 0, SOCK_STREAM), refuse)
+    stream = (argument(1), (AND, 0, 0, SOCK_TYPE_MASK), (EQUAL, 1, 0, SOCK_STREAM), refuse)  # others can be redirected
     return [
         (LOAD, 0, 0, AT_ARCHITECTURE),
         *((EQUAL, 1, 0, AUDIT_ARCHITECTURES[machine]), kill),
@@ -101,20 +103,21 @@ def program(machine, *, unix_sockets):
         *rule(CLONE, argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACES), refuse, allow),
         *rule(MMAP, argument(3), (ANY_BIT, 1, 0, MAP_ANONYMOUS), allow,
               (AND, 0, 0, MAP_TYPE), (EQUAL, 1, 0, MAP_PRIVATE), refuse, allow),
-        *rule(PRCTL, argument(0), (EQUAL, 0, 1, PR_SET_PDEATHSIG), refuse, allow),
-        *rule(SOCKET, *((*of_unix, allow) if unix_sockets else (no_family,))),
-        *rule(SOCKETPAIR, *of_unix, *stream, allow),  # of datagrams: could be connected to another socket later
+        *rule(PRCTL, argument(0), (EQUAL, 1, 0, PR_SET_PDEATHSIG), (EQUAL, 0, 1, PR_SET_THP_DISABLE), refuse, allow),
+        *rule(SOCKET, no_family),
+        *rule(SOCKETPAIR, *of_unix, *stream, allow),
+        *rule(SETSOCKOPT, argument(2), (EQUAL, 0, 1, SO_SNDBUF), refuse, allow),
         *(instruction for numbers in NUMBERS.values() for instruction in rule(numbers, refuse)),
         allow,
     ]  # fmt: skip
 
 
-def prepare(*, unix_sockets):
+def prepare():
     """A function that puts the filter on its caller for good; it needs no_new_privs.
 
     Raises Refused where there is none for this machine or the kernel does not take one.
     """
-    code = b"".join(struct.pack("=HBBI", *each) for each in program(os.uname().machine, unix_sockets=unix_sockets))
+    code = b"".join(struct.pack("=HBBI", *each) for each in program(os.uname().machine))
     if not succeeds("prctl", PR_SET_SECCOMP, MODE_FILTER, None) and ctypes.get_errno() != errno.EFAULT:
         raise Refused("the kernel takes no filter of system calls (seccomp)")  # else it says that None is no filter
     buffer = ctypes.create_string_buffer(code, len(code))
