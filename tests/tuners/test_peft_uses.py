@@ -75,6 +75,17 @@ def test_targets_that_are_not_there_are_named(ours_or_lora, settings, message):
     assert base.state_dict().keys() == small_base().state_dict().keys()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_parameters", "trainable_token_indices",
+     "init_lora_weights", "fan_in_fan_out", "layer_replication", "ensure_weight_tying"],
+)  # fmt: skip
+def test_settings_that_lora_alone_has_are_refused_by_name(our_method, setting):
+    assert hasattr(small_config("lora"), setting)
+    with pytest.raises(TypeError, match=setting):
+        small_config(our_method, **{setting: None})
+
+
 def test_a_model_of_one_s_own_has_no_default_targets(ours_or_lora):
     with pytest.raises(ValueError, match="specify `target_modules`"):
         get_peft_model(small_base("perceptron"), small_config(ours_or_lora, "perceptron", target_modules=None))
