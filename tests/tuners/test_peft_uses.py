@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel, convert_to_lora, get_peft_model, prepare_model_for_kbit_training
-from peft.helpers import rescale_adapter_scale
+from peft.helpers import disable_input_dtype_casting, rescale_adapter_scale
 from peft.utils.hotswap import hotswap_adapter
 from small_models import (
     KINDS,
@@ -164,6 +164,17 @@ def test_checkpointing_after_the_base_was_prepared_gives_the_same_gradients(vari
     assert found.keys() == expected.keys() != set()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])
+
+
+def test_inputs_are_cast_to_the_adapter_s_precision_unless_that_is_switched_off(ours_or_lora):
+    model = small_adapted(ours_or_lora)
+    expected = outputs(model)
+    with disable_input_dtype_casting(model):
+        assert torch.equal(outputs(model), expected)
+    low = small_adapted(ours_or_lora, base=small_base().bfloat16())
+    with disable_input_dtype_casting(low), pytest.raises(RuntimeError, match="dtype"):
+        outputs(low)
+    assert outputs(low).dtype == torch.bfloat16
 
 
 def test_training_lowers_the_loss_and_touches_nothing_else(variant, kind):
