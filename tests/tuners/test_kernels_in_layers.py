@@ -260,6 +260,7 @@ def test_pivots_written_over_in_place_are_seen_at_once(by_kernels):
     torch.testing.assert_close(layer(h), plainly(layer, h))
 
 
+@pytest.mark.filterwarnings("ignore:the adapter 'default' gets other pivots")
 def test_the_order_is_made_when_pivots_are_loaded():
     layer, other = make_layer(), make_layer()
     other.load_state_dict(layer.state_dict())

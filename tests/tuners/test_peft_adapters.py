@@ -16,8 +16,11 @@ pytestmark = [
 
 
 def test_the_config_that_was_given_is_the_config_of_the_adapter(variant, kind):
-    config = small_config(variant, kind)
-    model = get_peft_model(small_base(kind), config)
+    config, base = small_config(variant, kind), small_base(kind)
+    model = get_peft_model(base, config)
+    assert model.get_base_model() is model.base_model.model is base
+    assert getattr(model, "config", None) is getattr(base, "config", None)
+    assert "(default)" in repr(model)
     assert model.peft_config["default"] is model.active_peft_config is model.base_model.model.peft_config["default"]
     assert model.peft_config["default"] is config
     model.add_adapter("other", config)
@@ -194,6 +197,13 @@ def test_names_that_peft_could_not_keep_apart_are_refused_before_anything_change
     assert list(model.peft_config) == ["default"]
     assert set(model.state_dict()) == before
     assert model.get_model_status().available_adapters == ["default"]
+
+
+def test_a_name_within_the_method_s_prefix_is_remarked_upon_and_works(ours_or_lora):
+    with pytest.warns(UserWarning, match="should not be contained in the prefix"):
+        model = small_adapted(ours_or_lora, adapter_name=ours_or_lora)
+    assert torch.equal(outputs(model), outputs(small_adapted(ours_or_lora)))
+    assert training(model) == {ours_or_lora}
 
 
 def test_a_second_adapter_that_is_refused_leaves_the_model_as_it_was(ours_or_lora):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel, convert_to_lora, get_peft_model, prepare_model_for_kbit_training
-from peft.helpers import rescale_adapter_scale
+from peft.helpers import disable_input_dtype_casting, rescale_adapter_scale
 from peft.utils.hotswap import hotswap_adapter
 from small_models import (
     KINDS,
@@ -73,6 +73,17 @@ def test_targets_that_are_not_there_are_named(ours_or_lora, settings, message):
     with pytest.raises(ValueError, match=message):
         get_peft_model(base, small_config(ours_or_lora, **settings))
     assert base.state_dict().keys() == small_base().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_parameters", "trainable_token_indices",
+     "init_lora_weights", "fan_in_fan_out", "layer_replication", "ensure_weight_tying"],
+)  # fmt: skip
+def test_settings_that_lora_alone_has_are_refused_by_name(our_method, setting):
+    assert hasattr(small_config("lora"), setting)
+    with pytest.raises(TypeError, match=setting):
+        small_config(our_method, **{setting: None})
 
 
 def test_a_model_of_one_s_own_has_no_default_targets(ours_or_lora):
@@ -153,6 +164,17 @@ def test_checkpointing_after_the_base_was_prepared_gives_the_same_gradients(vari
     assert found.keys() == expected.keys() != set()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name])
+
+
+def test_inputs_are_cast_to_the_adapter_s_precision_unless_that_is_switched_off(ours_or_lora):
+    model = small_adapted(ours_or_lora)
+    expected = outputs(model)
+    with disable_input_dtype_casting(model):
+        assert torch.equal(outputs(model), expected)
+    low = small_adapted(ours_or_lora, base=small_base().bfloat16())
+    with disable_input_dtype_casting(low), pytest.raises(RuntimeError, match="dtype"):
+        outputs(low)
+    assert outputs(low).dtype == torch.bfloat16
 
 
 def test_training_lowers_the_loss_and_touches_nothing_else(variant, kind):

@@ -14,6 +14,10 @@ def _help(text: str) -> dict[str, str]:
 class RoutedConfig(PeftConfig):
     """Where a low-rank adapter goes and how large it is; every field means what it means in `peft.LoraConfig`.
 
+    As in PEFT, an adapter keeps the very object that it was given as its config. What the layers compute with is fixed
+    when the adapter is made, and saving one whose config says something else by then is refused: copy a config to vary
+    it.
+
     Raises ValueError for values out of range. Leaves out LoRA's variants (rsLoRA, DoRA, rank and alpha patterns,
     tied embeddings, targeted parameters) and `fan_in_fan_out`, which the layer itself tells.
     """

@@ -25,6 +25,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     """
 
     other_param_names = ("r", "scaling", "dropout", "made_with")
+    cast_input_dtype_enabled = True  # what `peft.helpers.disable_input_dtype_casting` switches off for a while
     fusing = True  # False: the way of plain PyTorch, to measure a quicker one against
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **prepared: Any):

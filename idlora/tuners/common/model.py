@@ -24,7 +24,8 @@ class RoutedModel(BaseTuner):
     """A model whose targeted linear layers are wrapped in `tuner_layer_cls`, a `RoutedLayer`.
 
     A method gives `prefix` and `tuner_layer_cls`. All targets are checked before the first is replaced, so a refusal
-    leaves the model as it was. Leaves out merging and batches of mixed adapters (`adapter_names`).
+    leaves the model as it was. Leaves out merging, weighted sums of adapters, and batches that mix them
+    (`adapter_names`).
     """
 
     tuner_layer_cls: type[RoutedLayer]

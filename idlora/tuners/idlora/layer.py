@@ -79,6 +79,7 @@ class IdLoraLinear(RoutedLayer):
         self,
         adapter_name: str,
         config: IdLoraConfig,
+        *,
         pivots: torch.Tensor | None = None,
         fingerprint: dict[str, str] | None = None,
     ) -> None:
