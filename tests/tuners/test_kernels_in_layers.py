@@ -14,7 +14,7 @@ from idlora.tuners.idlora.clustering import METHODS
 from idlora.tuners.idlora.layer import ascending
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which this platform has no package of")
-from idlora.tuners.idlora.kernels import fused
+from idlora.tuners.idlora.kernels import fused, launch, ops
 
 
 @pytest.fixture
@@ -302,12 +302,15 @@ def test_compiled_layers_train_as_eager_ones_do(settings):
 @on_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("router", ROUTERS)
-def test_a_compiled_backward_leaves_a_shared_gradient_alone(router):
-    """y is added to itself in two ways, so that its gradient is read by more than the layer."""
+@pytest.mark.parametrize("layer_first", [True, False])
+def test_a_compiled_backward_leaves_a_shared_gradient_alone(router, layer_first):
+    """y is added to itself in two ways, so that its gradient is read by more than the layer: before it or after it."""
     layer, skip = make_layer(router=router), nn.Linear(12, 32, device=DEVICE)
 
     def function(h):
-        return (layer(h) + skip(h)).sin()
+        if layer_first:
+            return (layer(h) + skip(h)).sin()
+        return skip(h) + layer(h.tanh())
 
     h = draw(64, 12).requires_grad_()
     cotangent = draw(64, 32)
@@ -316,6 +319,28 @@ def test_a_compiled_backward_leaves_a_shared_gradient_alone(router):
     found = torch.autograd.grad(torch.compile(function, fullgraph=True)(h), wrt, cotangent)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_traced_backward_works_on_a_copy_of_a_gradient_that_another_reads_after_it(monkeypatch):
+    """No kernel is launched: with y = W h + b as the update, and twice its gradient, the trace can be read on a CPU."""
+
+    def adapt(base, pivots, *_, **__):
+        return base.clone(), base.new_zeros(len(base), *pivots.shape), base.new_zeros(len(base), 3), base.new_zeros(1)
+
+    def adapt_backward(dy, *_, B, **__):
+        dy.mul_(2)
+        return B.new_zeros(B.shape), dy.new_empty(0)
+
+    monkeypatch.setattr(launch, "adapt", adapt)
+    monkeypatch.setattr(launch, "adapt_backward", adapt_backward)
+    pivots, B, W = torch.arange(6, dtype=torch.int32).view(3, 2), torch.zeros(4, 1), torch.eye(8)
+
+    def function(h):
+        return h + ops.adapt(h @ W, pivots, pivots.view(1, 6), B, None, None, None, "uniform", 1.0, True)[0]
+
+    h = torch.ones(5, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(torch.compile(function, backend="aot_eager")(h).sum(), h)
+    assert torch.equal(gradient, torch.full((5, 8), 3.0))  # one of h, two of the update
 
 
 @on_gpu
@@ -330,6 +355,20 @@ def test_a_cuda_graph_follows_pivots_that_change_after_its_capture():
         layer.idlora_pivots["default"].copy_(layer.idlora_pivots["default"].flip(1))
         graph.replay()
         torch.testing.assert_close(y, layer(h))
+
+
+def test_loading_other_pivots_writes_their_order_where_a_graph_reads_it():
+    layer, h = make_layer(), draw(2, 12)
+    layer(h)
+    held = layer.idlora_order["default"]
+    before, place = held.clone(), held.data_ptr()
+    state = layer.state_dict()
+    state["idlora_pivots.default"] = state["idlora_pivots.default"].flip(1)
+    layer.load_state_dict(state)
+    now = layer.idlora_order["default"]
+    assert now.data_ptr() == place
+    assert not torch.equal(now, before)
+    assert torch.equal(now, ascending(layer.idlora_pivots["default"]))
 
 
 @on_gpu

@@ -234,7 +234,11 @@ class IdLoraLinear(RoutedLayer):
                 )
             self.idlora_checked[adapter_name] = (pivots, version)
             with torch.inference_mode(False):  # what is made in inference could not be saved for a backward later on
-                self.idlora_order[adapter_name] = ascending(pivots.clone())
+                order, held = ascending(pivots.clone()), self.idlora_order.get(adapter_name)
+                if held is not None and (held.shape, held.device) == (order.shape, order.device):
+                    held.copy_(order)  # in its place, where a CUDA graph may read it
+                else:
+                    self.idlora_order[adapter_name] = order
         return pivots
 
     def pivot_order(self, adapter_name: str) -> torch.Tensor:

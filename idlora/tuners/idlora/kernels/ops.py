@@ -1,7 +1,6 @@
 """The kernels as operators that torch.compile traces into, with their derivatives."""
 
 import torch
-from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.library import custom_op, triton_op, wrap_triton
 
 from idlora.tuners.idlora.kernels import launch
@@ -68,12 +67,10 @@ def _backward_of_adapt(ctx, dy, *_):
     if dy is None:
         return (None,) * 10
     x, alpha, z, pivots, order, B, T, mask = ctx.saved_tensors
-    # Someone else may read dy as well. A compiler that turns writing in place into functions finds out who does, and
-    # copies only then; autograd at run time cannot know.
-    dy = dy.contiguous() if isinstance(dy, FunctionalTensor) else dy.clone(memory_format=torch.contiguous_format)
-    dB, droute = adapt_backward(dy, x, alpha, z, pivots, order, B, T, mask, ctx.router, ctx.scale)
+    dbase = dy.clone(memory_format=torch.contiguous_format)  # someone else may read dy as well, and after us
+    dB, droute = adapt_backward(dbase, x, alpha, z, pivots, order, B, T, mask, ctx.router, ctx.scale)
     droute = None if ctx.router == "uniform" else droute if T is None else droute.to(T.dtype)
-    return dy, None, None, dB.to(B.dtype), None, droute, None, None, None, None
+    return dbase, None, None, dB.to(B.dtype), None, droute, None, None, None, None
 
 
 adapt.register_autograd(_backward_of_adapt, setup_context=_save_for_adapt)
