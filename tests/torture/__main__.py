@@ -28,7 +28,7 @@ def candidates(folder: Path) -> Figures:
 
 
 @functools.cache
-def alone(folder: Path) -> tuple:
+def alone(folder: Path):
     from commands import undisturbed
 
     return undisturbed(folder)
@@ -37,14 +37,13 @@ def alone(folder: Path) -> tuple:
 def commands(folder: Path) -> Figures:
     from commands import together
 
-    return together(alone(folder)[0], folder)
+    return together(alone(folder), folder)
 
 
 def kills(folder: Path) -> Figures:
     from commands import kills
 
-    place, seconds = alone(folder)
-    return kills(place, folder, seconds=seconds)
+    return kills(alone(folder), folder)
 
 
 def disks(folder: Path) -> Figures:
