@@ -75,7 +75,7 @@ def main() -> None:
             rows.append((f"{name}: time", f"{time.monotonic() - start:.0f} s"))
     rows.append(("all of it", f"{(time.monotonic() - began) / 60:.1f} min on {len(os.sched_getaffinity(0))} cores"))
     width = max(len(what) for what, _ in rows)
-    print("\n".join(f"{what:{width}}  {figure}" for what, figure in rows))
+    print("\n".join(f"{what:{width}}  {figure}" for what, figure in rows), flush=True)
     for sentence in wrong:
         print(f"does not hold: {sentence}", file=sys.stderr)
     sys.exit(bool(wrong))
