@@ -15,7 +15,7 @@ from idlora import tinyworld
 from idlora.records import find_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("base", "lora", "idlora"), 6
+EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("lora", "idlora"), 6
 OVERRIDES = [f"train.max_steps={STEPS}", "train.save_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 KEPT = {"humaneval/HumanEval.jsonl": 4, "gsm8k/test.jsonl": 6}
 """Of the world's test rows, how many are asked."""
