@@ -99,7 +99,7 @@ MOMENTS: dict[Callable[[Path], None], tuple[str, str]] = {
     data: ("train", r"data/gsm8k/train\.jsonl"),
     token_cache: ("train", r"train_log\.jsonl"),  # the cache is no loss: it is warned of, and the next file told
     checkpoint: ("train", r"checkpoints/checkpoint-2"),
-    adapter: ("train", r"/adapter"),
+    adapter: ("train", r"What was trained could not be written to \S*runs/"),
     answers: ("evaluate", r"answers/gsm8k-\w+/answers\.jsonl"),
     scores: ("evaluate", r"eval/gsm8k-\w+/items\.jsonl"),
 }
