@@ -27,6 +27,8 @@
 # make sharpness         where every method's training starts: norms of A's rows, its first step, the loss's largest
 #                        Hessian eigenvalue; on a GPU if there is one
 # make test              run the tests, on the CPU; IDLORA_TEST_GPU=1 shows them a GPU
+# make torture           what a release runs beside the tests: 1,000 candidates at once, several commands on one folder,
+#                        kills at random moments, full disks; under 15 minutes (PART=disks: one part)
 # make setup             make .venv from requirements.lock (the other targets do it too; PIP_FLAGS are pip's, VENV another folder)
 # make tune              search the learning rates (not part of tables; its outcome is committed); METHOD=lora,mine and
 #                        EXPERIMENT=gsm8k_llama3 search theirs alone
@@ -38,6 +40,7 @@ TABLE ?=
 METHOD ?=
 MODEL ?=
 EXPERIMENT ?=
+PART ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 FLAGS ?=
@@ -51,7 +54,7 @@ model := $(if $(MODEL),'overrides=["model.path_or_id=$(MODEL)"]')
 fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
-.PHONY: help setup model cells counts tables list tune test lint
+.PHONY: help setup model cells counts tables list tune test torture lint
 .PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls table_longer figure1 figure3 figure4 figure_rates figure_worth theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -149,6 +152,9 @@ tune: setup
 # Two files of tests side by side: half of the time goes to processes that import torch while nothing else happens.
 test: setup
 	$(PY) -m pytest -n 2 --dist loadfile
+
+torture: setup
+	$(PY) tests/torture $(PART)
 
 lint: setup
 	$(PY) -m ruff check .

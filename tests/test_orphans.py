@@ -58,6 +58,27 @@ def test_a_process_that_finds_its_parent_gone_ends_at_once():
     assert gone.returncode == -signal.SIGKILL
 
 
+WATCHING = """
+import os, subprocess, sys, time
+sys.path.insert(0, sys.argv[1])
+import orphans
+if len(sys.argv) == 2:
+    subprocess.Popen([sys.executable, *sys.orig_argv[1:], str(os.getpid())])
+else:
+    orphans._asked_of_the_kernel = lambda: False
+    orphans.end_with(int(sys.argv[2]))
+    print("watching", flush=True)
+time.sleep(60)
+"""
+
+
+def test_where_the_kernel_cannot_be_asked_a_thread_sees_to_it(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", WATCHING, MODULES], cwd=tmp_path, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"watching\n"
+        parent.kill()
+        all_ended(tmp_path, within=2)
+
+
 KILLED = """
 import os, pathlib, sys
 sys.path.insert(0, sys.argv[1])

@@ -46,7 +46,8 @@ def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
         (folder / CELL).write_bytes(pickle.dumps(cell))
         try:
             with _steps_shown(folder / SOCKET, progress):
-                run_ranks(__name__, [str(folder)], processes=cell.launch.processes, threads=cell.threads)
+                own = {"processes": cell.launch.processes, "threads": cell.threads}
+                run_ranks(__name__, [str(folder)], folder=folder, **own)
         except RanksFailed:
             if not (folder / OUTCOME).exists():
                 raise

@@ -215,11 +215,12 @@ def _meeting_place() -> str:
     return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
 
 
-def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int) -> None:
+def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int, folder: Path) -> None:
     """Run ``python -m module *arguments`` as several ranks on this machine, and wait for all of them.
 
-    accelerate's launcher starts them; each has ``threads`` for its libraries. Ctrl-C and SIGTERM end every rank, and so
-    does the death of one, or of this process. Standard output and error are this process's own.
+    accelerate's launcher starts them, with files of its own in ``folder``; each has ``threads`` for its libraries.
+    Ctrl-C and SIGTERM end every rank, and so does the death of one, or of this process. Standard output and error are
+    this process's own.
 
     Raises:
         RanksFailed: a rank failed; it has told why, unless a signal killed it.
@@ -232,6 +233,7 @@ def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads:
     launcher = [
         "--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0",
         "--mixed_precision=no", "--dynamo_backend=no", f"--num_cpu_threads_per_process={threads}",
+        f"--log_dir={folder}",
     ]  # fmt: skip
     options = launch_command_parser().parse_args([*launcher, *orphans.command(module, *arguments)])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -129,7 +129,8 @@ def train(
         with suppress(AlreadyFinished):
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         kind, recording_seconds = trainer.passes.close() if packing is not None else ("padded", 0.0)
-        saved = _save(trainer, folder, base)
+        with _disk_told(folder):
+            saved = _save(trainer, folder, base)
 
     # The Trainer leaves its traces on the model: training mode, no KV cache, checkpointing, an autocast around forward.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -366,16 +367,21 @@ def _memory_watched(rows: int, spec: TrainSpec) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _disk_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingFailed(
+            f"What was trained could not be written to {folder} ({first_line(error)}): make room; the same command "
+            "goes on from the last checkpoint."
+        ) from error
+
+
 def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
     is_adapter = isinstance(trainer.model, PeftModel)
     saved = folder / ("adapter" if is_adapter else "model")
-    try:
-        trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
-    except (OSError, SafetensorError) as error:
-        raise TrainingFailed(
-            f"{saved} could not be written ({first_line(error)}): make room; the same command goes on from the last "
-            "checkpoint."
-        ) from error
+    trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
     if trainer.is_world_process_zero():
         (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
         if is_adapter:

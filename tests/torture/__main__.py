@@ -28,7 +28,7 @@ def candidates(folder: Path) -> Figures:
 
 
 @functools.cache
-def alone(folder: Path) -> tuple:
+def alone(folder: Path):
     from commands import undisturbed
 
     return undisturbed(folder)
@@ -37,14 +37,13 @@ def alone(folder: Path) -> tuple:
 def commands(folder: Path) -> Figures:
     from commands import together
 
-    return together(alone(folder)[0], folder)
+    return together(alone(folder), folder)
 
 
 def kills(folder: Path) -> Figures:
     from commands import kills
 
-    place, seconds = alone(folder)
-    return kills(place, folder, seconds=seconds)
+    return kills(alone(folder), folder)
 
 
 def disks(folder: Path) -> Figures:
@@ -76,7 +75,7 @@ def main() -> None:
             rows.append((f"{name}: time", f"{time.monotonic() - start:.0f} s"))
     rows.append(("all of it", f"{(time.monotonic() - began) / 60:.1f} min on {len(os.sched_getaffinity(0))} cores"))
     width = max(len(what) for what, _ in rows)
-    print("\n".join(f"{what:{width}}  {figure}" for what, figure in rows))
+    print("\n".join(f"{what:{width}}  {figure}" for what, figure in rows), flush=True)
     for sentence in wrong:
         print(f"does not hold: {sentence}", file=sys.stderr)
     sys.exit(bool(wrong))

@@ -2,36 +2,54 @@
 
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
-from small import METHODS, STEPS, Place, cut_world, killed
+from small import METHODS, STEPS, Place, at_work, cut_world, killed
 
 from idlora.records import ANSWERS, AnswerLog, find_runs
 
 Figures = dict[str, str]
 
 KILLS = 10
+EARLY = 0.7
+"""Of the time that the table takes, the share in which kills lie: a command that goes on has less of it left."""
+
 SEED = 17
 
 
-def undisturbed(folder: Path) -> tuple[Place, float]:
-    """The table by one command, and the seconds that it took."""
+@dataclass(frozen=True)
+class Alone:
+    """The table by one command that nothing disturbed, and the seconds until it was at work and from then on."""
+
+    place: Place
+    starting: float
+    working: float
+
+
+def undisturbed(folder: Path) -> Alone:
+    """Fill the table by one command."""
     place = Place(folder / "undisturbed", cut_world(folder / "world"))
     place.folder.mkdir()
     began = time.monotonic()
-    code, printed = place.run(place.table())
+    process = place.start(place.table())
+    while process.poll() is None and not at_work(process):
+        time.sleep(0.02)
+    filling = time.monotonic()
+    code, printed = process.wait(), (place.folder / "printed").read_text(errors="replace")
     assert code == 0, f"The undisturbed command ended with exit code {code}: {printed[-2000:]}"
     assert len(place.attempts()) == len(METHODS), f"The undisturbed command left the runs {place.attempts()}."
     assert not place.leftovers(), f"The undisturbed command left {place.leftovers()}."
-    return place, time.monotonic() - began
+    return Alone(place, filling - began, time.monotonic() - filling)
 
 
-def together(alone: Place, folder: Path) -> Figures:
+def together(alone: Alone, folder: Path) -> Figures:
     """Two commands that fill one table at once, and two that train its cells meanwhile."""
-    place = Place(folder / "together", alone.world)
+    place = Place(folder / "together", alone.place.world)
     place.folder.mkdir()
     tables = [place.start(place.table()) for _ in range(2)]
-    trainings = [place.start(place.train(method)) for method in METHODS[1:]]
+    trainings = [place.start(place.train(method)) for method in METHODS]
     ends = [sorted(process.wait() for process in own) for own in (tables, trainings)]
     printed = (place.folder / "printed").read_text(errors="replace")
     assert ends == [[0, 2], [0, 0]], f"Two tables and two trainings on one folder ended with {ends}: {printed[-2000:]}"
@@ -44,19 +62,20 @@ def together(alone: Place, folder: Path) -> Figures:
     return {"four commands on one folder": "one refused in a sentence, tables as alone, nothing computed twice"}
 
 
-def kills(alone: Place, folder: Path, *, seconds: float) -> Figures:
-    """`KILLS` kills of the command alone, at moments drawn over the time that it takes; each time it goes on."""
+def kills(alone: Alone, folder: Path) -> Figures:
+    """`KILLS` kills of the command alone at random moments, most of them while it is at work; each time it goes on."""
     drawn, folders, processes, ends, done = random.Random(SEED), 0, 0, [], 0
     while done < KILLS:
-        place = Place(folder / f"killed-{folders}", alone.world)
+        place = Place(folder / f"killed-{folders}", alone.place.world)
         place.folder.mkdir()
         folders += 1
         finished = False
         while not finished:
             process = place.start(place.table())
-            until = time.monotonic() + drawn.uniform(0, seconds) if done < KILLS else float("inf")
-            while process.poll() is None and time.monotonic() < until:
-                time.sleep(0.005)
+            if done < KILLS:
+                _wait(process, drawn, alone, starting=done % 5 == 4)
+            else:
+                process.wait()
             if process.poll() is None:
                 started, took = killed(process)
                 processes, ends, done = processes + started, [*ends, took], done + 1
@@ -72,9 +91,19 @@ def kills(alone: Place, folder: Path, *, seconds: float) -> Figures:
     }
 
 
-def assert_as_alone(place: Place, alone: Place) -> None:
+def _wait(process: Popen, drawn: random.Random, alone: Alone, *, starting: bool) -> None:
+    """Until a random moment of the command's start or of its work, or until its end."""
+    while not starting and process.poll() is None and not at_work(process):
+        time.sleep(0.005)
+    longest = alone.starting if starting else EARLY * alone.working
+    until = time.monotonic() + drawn.uniform(0, longest)
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def assert_as_alone(place: Place, alone: Alone) -> None:
     """Tables, tests and metrics to the byte; steps and answers each once."""
-    ours, theirs = place.outcome(), alone.outcome()
+    ours, theirs = place.outcome(), alone.place.outcome()
     odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     assert not odd, f"{', '.join(odd)} in {place.folder} are others than the undisturbed command's."
     for run in find_runs(place.results / "runs"):

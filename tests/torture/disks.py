@@ -18,8 +18,8 @@ Figures = dict[str, str]
 
 SIZE = "400m"
 CELL = [
-    "experiment=gsm8k_llama3", "method=idlora", "scale=tiny", "train.max_steps=4", "train.save_steps=2", "data.limit=48",
-    "train.learning_rate=0.002",
+    "experiment=gsm8k_llama3", "method=idlora", "scale=tiny", "train.max_steps=4", "train.save_steps=2",
+    "data.limit=48", "train.learning_rate=0.002",
 ]  # fmt: skip
 BALLAST = "ballast"
 DISK = "disk"
@@ -99,7 +99,7 @@ MOMENTS: dict[Callable[[Path], None], tuple[str, str]] = {
     data: ("train", r"data/gsm8k/train\.jsonl"),
     token_cache: ("train", r"train_log\.jsonl"),  # the cache is no loss: it is warned of, and the next file told
     checkpoint: ("train", r"checkpoints/checkpoint-2"),
-    adapter: ("train", r"/adapter"),
+    adapter: ("train", r"What was trained could not be written to \S*runs/"),
     answers: ("evaluate", r"answers/gsm8k-\w+/answers\.jsonl"),
     scores: ("evaluate", r"eval/gsm8k-\w+/items\.jsonl"),
 }
@@ -145,9 +145,8 @@ def _main(folder: Path) -> None:
         done = run(name, place, functools.partial(moment, disk))
         assert (disk / BALLAST).exists(), f"{name} {when} never came to it."
         told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert (done.returncode, len(told)) == (2, 1), (
-            f"{name} {when} ended with {done.returncode}: {done.stderr[-1000:]}"
-        )
+        end = f"{name} {when} ended with {done.returncode}: {done.stderr[-1000:]}"
+        assert (done.returncode, len(told)) == (2, 1), end
         assert re.search(file, told[0]), f"{name} {when} names another file: {told[0]}"
         assert "Traceback" not in done.stderr, f"{name} {when} shows a traceback: {done.stderr[-1000:]}"
         states = [each.state for each in find_runs(place / "results" / "tiny" / "runs")]

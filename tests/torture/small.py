@@ -1,5 +1,6 @@
 """A small table of the tiny scale for the parts of the torture: its commands, what they leave, and who is at work."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from idlora import tinyworld
 from idlora.records import find_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("base", "lora", "idlora"), 6
+EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("lora", "idlora"), 6
 OVERRIDES = [f"train.max_steps={STEPS}", "train.save_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 KEPT = {"humaneval/HumanEval.jsonl": 4, "gsm8k/test.jsonl": 6}
 """Of the world's test rows, how many are asked."""
@@ -46,9 +47,8 @@ class Place:
     def table(self, *, workers: int = 2) -> list[str]:
         """The command that fills the table."""
         chosen = [f"experiments=[{EXPERIMENT}]", f"methods=[{','.join(METHODS)}]", "allow_missing=true"]
-        return self._command(
-            "table", "table=table1", *chosen, f"overrides={json.dumps(OVERRIDES)}", f"workers={workers}"
-        )
+        changes = [f"overrides={json.dumps(OVERRIDES)}", f"workers={workers}"]
+        return self._command("table", "table=table1", *chosen, *changes)
 
     def train(self, method: str) -> list[str]:
         """The command that trains one of its cells."""
@@ -101,6 +101,13 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
         return [first, *first.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def at_work(process: subprocess.Popen) -> bool:
+    """Whether a command has started a worker."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any("idlora.pipeline.worker" in each.cmdline() for each in family(process))
+    return False
 
 
 def killed(process: subprocess.Popen) -> tuple[int, float]:
