@@ -27,11 +27,12 @@ def clusterings(monkeypatch, tmp_path):
     done = []
     real = clustering.cluster_rows
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        clustering,
-        "cluster_rows",
-        lambda matrices, *args, **kwargs: done.extend(matrices) or real(matrices, *args, **kwargs),
-    )
+
+    def cluster_rows(matrices, *args, **kwargs):
+        done.extend(matrices)
+        return real(matrices, *args, **kwargs)
+
+    monkeypatch.setattr(clustering, "cluster_rows", cluster_rows)
     return done
 
 
