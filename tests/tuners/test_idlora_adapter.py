@@ -24,15 +24,11 @@ def layer_of(model, name=UP):
 @pytest.fixture
 def clusterings(monkeypatch, tmp_path):
     """One entry per weight clustered; none is known from earlier ones."""
-    done = []
-    real = clustering.cluster_rows
+    done, real = [], clustering.cluster_rows
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
-
-    def cluster_rows(matrices, *args, **kwargs):
-        done.extend(matrices)
-        return real(matrices, *args, **kwargs)
-
-    monkeypatch.setattr(clustering, "cluster_rows", cluster_rows)
+    monkeypatch.setattr(
+        clustering, "cluster_rows", lambda ws, *args, **more: done.extend(ws) or real(ws, *args, **more)
+    )
     return done
 
 
