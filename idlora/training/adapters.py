@@ -30,7 +30,7 @@ from peft.utils import (
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from idlora.records import write_json
+from idlora.records import read_json, run_digest, write_json
 from idlora.records.checksums import checksums, difference
 from idlora.training.build import base_identity, build_base, build_model, build_tokenizer, home, listed
 from idlora.training.checkpoints import first_line
@@ -40,7 +40,11 @@ BASE_FILE = "base.json"
 """Beside an adapter's weights: the base model that it was trained on."""
 
 SAVED_FILE = "saved.json"
-"""Of a run's folder: {"method": a type of PEFT's or "full", "folder", "files": name → SHA-256} of what it saved."""
+"""Of a run's folder: {"run": the digest of its config.json, "method": a type of PEFT's or "full", "folder": of what it
+saved, "files": name → SHA-256}."""
+
+CONFIG = "config.json"
+"""Of a run's folder: what it was asked for, which `idlora.records.Run` writes before training."""
 
 FULL = "full"
 """The method of a run that trained every weight."""
@@ -69,21 +73,36 @@ def record_saved(saved: Path, method: str) -> None:
         saved: the folder of the adapter or model, right under the run's.
         method: the type of the adapter's config, or `FULL`.
     """
-    write_json(saved.parent / SAVED_FILE, {"method": method, "folder": saved.name, "files": checksums(saved)})
+    write_json(
+        saved.parent / SAVED_FILE,
+        {"run": _run_of(saved.parent), "method": method, "folder": saved.name, "files": checksums(saved)},
+    )
 
 
 def require_saved(folder: Path, method: MethodSpec | None = None) -> None:
-    """Raises UnfitAdapter unless what a run saved is there as it was saved, and is of the method; None is any."""
-    record = folder / SAVED_FILE
+    """Raises UnfitAdapter unless a run's folder holds what it saved, unchanged, of its own config.json and the method.
+
+    None is any method.
+    """
+    record, config = folder / SAVED_FILE, folder / CONFIG
     with _told(record):
         values = _object(record)
-        found, saved, files = (values.get(key) for key in ("method", "folder", "files"))
+        run, found, saved, files = (values.get(key) for key in ("run", "method", "folder", "files"))
         if saved not in ("adapter", "model") or not isinstance(files, dict):
             raise ValueError(f"folder is {saved!r} and files are {files!r}")
     if changed := difference(folder / saved, files):
         raise UnfitAdapter(f"{changed} since the run saved it ({record}): {WAY_OUT}.")
+    with _told(config):
+        own = _run_of(folder)
+    if run != own:
+        raise UnfitAdapter(f"{folder / saved} is of the run {run} ({record}), and {config} of {own}: {WAY_OUT}.")
     if method is not None and found != (wanted := method.peft_type or FULL):
         raise UnfitAdapter(f"{folder / saved} is of {found} ({record}), and the run is of {wanted}: {WAY_OUT}.")
+
+
+def _run_of(folder: Path) -> str | None:
+    """The digest of what a run's config.json asks for; None in a folder that is no run of a table."""
+    return run_digest(read_json(folder / CONFIG)) if os.path.lexists(folder / CONFIG) else None
 
 
 def load_adapter(

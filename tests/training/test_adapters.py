@@ -14,6 +14,7 @@ from cells import METHODS, probe, run, schedule
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from idlora.records import Run
 from idlora.training import (
     UnfitAdapter,
     UnfitBase,
@@ -192,6 +193,27 @@ def test_an_adapter_of_another_method_than_the_run_s_is_refused(base, trained, t
     shutil.copytree(trained["lora"] / "adapter", tmp_path / "run/adapter", dirs_exist_ok=True)
     with pytest.raises(UnfitAdapter, match="has changed since the run saved it"):
         load_finished(tmp_path / "run", base, METHODS["idlora"])
+
+
+@pytest.mark.parametrize("change", ["another run's", "an edited config", "half a config", "no config"])
+def test_what_another_run_of_the_method_saved_is_refused(base, tokenized, tmp_path, change):
+    parts = {"scale": "tiny", "data": {}, "train": {}, "model": {"name": "small"}, "method": {"kind": "peft"}}
+    for seed in (0, 1):
+        Run(tmp_path / str(seed)).start(parts | {"seed": seed})
+        run(tmp_path / str(seed), base, METHODS["lora"], tokenized, schedule(max_steps=1, seed=seed))
+    folder, config = tmp_path / "0", tmp_path / "0" / "config.json"
+    load_finished(folder, base, METHODS["lora"])
+    if change == "another run's":  # with its own record
+        shutil.copytree(tmp_path / "1/adapter", folder / "adapter", dirs_exist_ok=True)
+        shutil.copy(tmp_path / "1/saved.json", folder)
+    elif change == "an edited config":
+        config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    elif change == "half a config":
+        cut(config)
+    else:
+        config.unlink()
+    with pytest.raises(UnfitAdapter, match=rf"{config}.*train it again"):
+        load_finished(folder, base, METHODS["lora"])
 
 
 def test_a_model_s_own_code_is_not_executed_and_nobody_is_asked(base, tmp_path, monkeypatch):
