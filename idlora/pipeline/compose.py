@@ -367,7 +367,7 @@ def _model_subject(config: DictConfig) -> Subject:
     data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
     how = _how(values, values["eval"], data_root)
     if adapter is not None and any(protocol.share for protocol in how["protocols"]):
-        run = Run(Path(adapter).parent)
+        run = Run(Path(adapter).resolve().parent)
         if run.done:
             how["protocols"] = _held_out(_data_of(run.config), how["protocols"], asked=values["protocol"])
         else:

@@ -5,6 +5,7 @@ batch that is missing, into a file of its own. Scoring is this process's, and ne
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,14 +110,14 @@ def evaluate_all(subject: Subject, progress: Silent | None = None, *, rescore: b
     of the evaluations runs what the model writes, and that is not allowed; `ShareFailed` after the other processes
     have done their share.
     """
-    progress = progress or Silent()
+    progress, identity_of = progress or Silent(), functools.cache(subject.identity)  # reads all of the weights
     for protocol in set(subject.protocols).difference(subject.waiting):
         if (subject.answers_folder(protocol) / META).is_file():  # else they are not here to be asked for their model
-            require_model(subject.answers_folder(protocol), subject.identity())
+            require_model(subject.answers_folder(protocol), identity_of())
     if wanted := subject.protocols if rescore else subject.waiting:
         require_permissions(wanted, subject.permissions)
         with at_work(subject.folder):
-            identity = subject.identity()
+            identity = identity_of()
             if not rescore:
                 wanted = subject.waiting  # fewer than before, where another process has been at work meanwhile
                 _answer_all(subject, wanted, progress, identity=identity)

@@ -12,13 +12,14 @@ from idlora.records.files import one_sentence
 def checksums(folder: Path) -> dict[str, str]:
     """Path below the folder (with /) → SHA-256 of every file in it, sorted; none where it is not there.
 
-    Several files are read at a time. A link stands for the file that it leads to. Raises `RecordError`.
+    Several files are read at a time. A link stands for the file that it leads to. Left out: names that begin with a
+    dot, which file managers and network file systems put anywhere. Raises `RecordError`.
     """
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets other threads go on
-        found = list(threads.map(_checksum, files))
-    return {path.relative_to(folder).as_posix(): each for path, each in zip(files, found, strict=True)}
+        return dict(zip(names, threads.map(checksum, (folder / name for name in names)), strict=True))
 
 
 def difference(folder: Path, recorded: Mapping[str, str]) -> str | None:
@@ -34,6 +35,7 @@ def difference(folder: Path, recorded: Mapping[str, str]) -> str | None:
     return None
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file. Raises `RecordError`."""
     with one_sentence("read", path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

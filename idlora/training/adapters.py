@@ -9,6 +9,7 @@ out: numbers that changed there in a file that is whole otherwise.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import typing
 import warnings
@@ -30,8 +31,8 @@ from peft.utils import (
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from idlora.records import read_json, run_digest, write_json
-from idlora.records.checksums import checksums, difference
+from idlora.records import Run, write_json
+from idlora.records.checksums import checksum, checksums, difference
 from idlora.training.build import base_identity, build_base, build_model, build_tokenizer, home, listed
 from idlora.training.checkpoints import first_line
 from idlora.training.spec import MethodSpec, ModelSpec
@@ -40,7 +41,7 @@ BASE_FILE = "base.json"
 """Beside an adapter's weights: the base model that it was trained on."""
 
 SAVED_FILE = "saved.json"
-"""Of a run's folder: {"run": the digest of its config.json, "method": a type of PEFT's or "full", "folder": of what it
+"""Of a run's folder: {"config": SHA-256 of its config.json, "method": a type of PEFT's or "full", "folder": of what it
 saved, "files": name → SHA-256}."""
 
 CONFIG = "config.json"
@@ -49,7 +50,7 @@ CONFIG = "config.json"
 FULL = "full"
 """The method of a run that trained every weight."""
 
-WAY_OUT = "put it back as it was saved, or delete the run's folder and train it again"
+WAY_OUT = "put it back as it was saved (a run's comes back by deleting the run's folder and training again)"
 
 
 class WrongBase(ValueError):
@@ -75,34 +76,40 @@ def record_saved(saved: Path, method: str) -> None:
     """
     write_json(
         saved.parent / SAVED_FILE,
-        {"run": _run_of(saved.parent), "method": method, "folder": saved.name, "files": checksums(saved)},
+        {"config": _asked(saved.parent), "method": method, "folder": saved.name, "files": checksums(saved)},
     )
 
 
-def require_saved(folder: Path, method: MethodSpec | None = None) -> None:
-    """Raises UnfitAdapter unless a run's folder holds what it saved, unchanged, of its own config.json and the method.
+def require_saved(folder: Path, method: MethodSpec | None = None, *, saved: Path | None = None) -> None:
+    """Raises UnfitAdapter unless a run's folder holds what it saved, unchanged, beside its own config.json.
 
-    None is any method.
+    Args:
+        folder: of the run.
+        method: what it must be of; None is any.
+        saved: the folder that it must be in; None is the one that was recorded.
     """
-    record, config = folder / SAVED_FILE, folder / CONFIG
+    record = folder / SAVED_FILE
     with _told(record):
         values = _object(record)
-        run, found, saved, files = (values.get(key) for key in ("run", "method", "folder", "files"))
-        if saved not in ("adapter", "model") or not isinstance(files, dict):
-            raise ValueError(f"folder is {saved!r} and files are {files!r}")
-    if changed := difference(folder / saved, files):
-        raise UnfitAdapter(f"{changed} since the run saved it ({record}): {WAY_OUT}.")
-    with _told(config):
-        own = _run_of(folder)
-    if run != own:
-        raise UnfitAdapter(f"{folder / saved} is of the run {run} ({record}), and {config} of {own}: {WAY_OUT}.")
+        asked, found, name, files = (values.get(key) for key in ("config", "method", "folder", "files"))
+        if name not in ("adapter", "model") or not isinstance(files, dict):
+            raise ValueError(f"folder is {name!r} and files are {files!r}")
+    if saved not in (None, folder / name):
+        raise UnfitAdapter(
+            f"{saved} is not what the run in {folder} saved: give {folder / name}, or move it elsewhere."
+        )
+    changed = difference(folder / name, files)
+    if changed is None and asked != _asked(folder):
+        changed = f"{folder / CONFIG} has changed, or is of another run,"
+    if changed:
+        raise UnfitAdapter(f"{changed} since the run saved its {name} ({record}): {WAY_OUT}.")
     if method is not None and found != (wanted := method.peft_type or FULL):
-        raise UnfitAdapter(f"{folder / saved} is of {found} ({record}), and the run is of {wanted}: {WAY_OUT}.")
+        raise UnfitAdapter(f"{folder / name} is of {found} ({record}), and the run is of {wanted}: {WAY_OUT}.")
 
 
-def _run_of(folder: Path) -> str | None:
-    """The digest of what a run's config.json asks for; None in a folder that is no run of a table."""
-    return run_digest(read_json(folder / CONFIG)) if os.path.lexists(folder / CONFIG) else None
+def _asked(folder: Path) -> str | None:
+    """The checksum of a run's config.json; None where there is none."""
+    return checksum(folder / CONFIG) if os.path.lexists(folder / CONFIG) else None
 
 
 def load_adapter(
@@ -122,11 +129,11 @@ def load_adapter(
         UnfitAdapter: a file of the folder is gone, damaged, or does not go with the others or with the base.
         FileNotFoundError: the folder holds no adapter.
     """
-    adapter = Path(adapter)
+    adapter = Path(adapter).resolve()
     if not os.path.lexists(adapter / CONFIG_NAME):
         raise FileNotFoundError(f"No adapter in {adapter}: it has no {CONFIG_NAME}; {WAY_OUT}.")
-    if os.path.lexists(adapter.parent / SAVED_FILE):
-        require_saved(adapter.parent)
+    if Run(adapter.parent).status or os.path.lexists(adapter.parent / SAVED_FILE):
+        require_saved(adapter.parent, saved=adapter)
     if not allow_unknown_base or os.path.lexists(adapter / BASE_FILE):
         _require_base(adapter / BASE_FILE, base)
     return _put_on(model, adapter, base)
@@ -202,9 +209,12 @@ def _config(file: Path) -> PeftConfig:
         if kind is None:
             raise ValueError(f"peft_type is {values.get('peft_type')!r}, which is no method that PEFT knows")
         types = typing.get_type_hints(kind)
+        values = {key: value for key, value in values.items() if key in types or value is not None}  # of another PEFT
         for key, value in values.items():
             if key not in types:
                 raise ValueError(f"{key} is no key of {kind.__name__}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key} is {value}")
             given = 1 if isinstance(value, float) else value  # lora_alpha: int may be 0.5
             try:
                 if value is not None:

@@ -115,8 +115,8 @@ def _wrong(checkpoint: Path) -> str | None:
         return f"{record} is gone, or this run did not write it"
     try:
         return difference(checkpoint, read_json(record))
-    except RecordError as error:
-        return str(error)
+    except RecordError:
+        return f"{record} or one of its files cannot be read"
 
 
 def _record_of(checkpoint: Path) -> Path:

@@ -10,6 +10,7 @@ import copy
 import functools
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from idlora.data import TokenizedSet
 from idlora.records.files import one_sentence
 from idlora.training import launching, telemetry
-from idlora.training.adapters import FULL, record_base, record_saved
+from idlora.training.adapters import FULL, SAVED_FILE, record_base, record_saved
 from idlora.training.batches import Collator, Packing, sampler
 from idlora.training.checkpoints import first_line, last_whole_checkpoint, save_aside
 from idlora.training.passes import Passes, count_tokens, is_out_of_memory
@@ -381,6 +382,10 @@ def _disk_told(folder: Path) -> Iterator[None]:
 def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
     is_adapter = isinstance(trainer.model, PeftModel)
     saved = folder / ("adapter" if is_adapter else "model")
+    if trainer.is_world_process_zero():  # what an attempt left that was killed after its training
+        (folder / SAVED_FILE).unlink(missing_ok=True)
+        shutil.rmtree(saved, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
     if trainer.is_world_process_zero():
         (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings

@@ -166,7 +166,7 @@ def test_a_record_cut_off_is_noticed_and_made_again_from_the_answers(filled, wor
     items.write_bytes(whole[: len(whole) // 2])
     saved = adapter.read_bytes()
     adapter.write_bytes(saved[:-1] + bytes([saved[-1] ^ 1]))
-    with pytest.raises(UnfitAdapter, match=rf"{adapter} has changed since the run saved it"):
+    with pytest.raises(UnfitAdapter, match=rf"{adapter} has changed since the run saved its adapter"):
         run_cell(cell)  # not even the answers are scored, which are the adapter's as it was
 
 
@@ -196,6 +196,17 @@ def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_ans
     rescored = run(repository, "evaluate", f"run={folder}", "rescore=true", *small, cwd=tmp_path)
     assert rescored.stdout.splitlines()[1:] == scored.stdout.splitlines()[1:], rescored.stderr
     assert records[0].read_text() == before
+    alone = shutil.copytree(tmp_path / folder / "adapter", tmp_path / "alone")
+    (alone / "base.json").unlink()
+    asked = ["scale=tiny", "model=llama3_8b", "eval=gsm8k", f"adapter={alone}", *small]
+    with pytest.raises(UnfitAdapter, match="allow_unknown_base=true"):
+        subject_from_config(compose("evaluate", asked)).load()
+    subject_from_config(compose("evaluate", [*asked, "allow_unknown_base=true"])).load()
+    weights = tmp_path / folder / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    changed = run(repository, "evaluate", f"run={folder}", *small, cwd=tmp_path)
+    assert changed.returncode == 2
+    assert re.fullmatch(r"error: .*adapter_model\.safetensors has changed since .*\n", changed.stderr)
 
 
 @pytest.mark.real_data

@@ -1,10 +1,12 @@
 """What is evaluated is what was trained: any change of a saved file is refused, in one sentence that names the file."""
 
 import json
+import math
 import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub
@@ -97,6 +99,8 @@ BROKEN = [
     (CONFIG, keys(inference_mode="no"), "inference_mode is 'no'"),
     (CONFIG, keys(lora_alpha=True), "lora_alpha is True"),
     (CONFIG, keys(lora_alpha="16"), "lora_alpha is '16'"),
+    (CONFIG, keys(lora_alpha=math.nan), "lora_alpha is nan"),
+    (CONFIG, keys(r=0), ""),
     (CONFIG, keys(bias="most"), "most"),
     (CONFIG, keys(target_modules=["poem"]), ""),
     (CONFIG, keys(target_modules=["q_proj"]), ""),
@@ -123,7 +127,7 @@ def test_a_broken_file_of_an_adapter_from_elsewhere_is_named_with_the_reason_and
     shutil.copytree(trained[name] / "adapter", adapter := tmp_path / name)
     load_adapter(build_base(base)[0], adapter, base)
     change(adapter / file)
-    with pytest.raises(UnfitAdapter, match=rf"(?s){file}.*{reason}.*train it again") as told:
+    with pytest.raises(UnfitAdapter, match=rf"(?s){file}.*{reason}.*training again") as told:
         load_adapter(build_base(base)[0], adapter, base)
     assert str(adapter) in str(told.value)
     assert "\n" not in str(told.value)
@@ -165,25 +169,41 @@ CHANGED = [
 
 
 @pytest.mark.parametrize(("name", "file", "change", "how"), CHANGED)
-def test_a_file_that_is_not_as_the_run_saved_it_is_refused(base, trained, tmp_path, name, file, change, how):
+def test_a_file_that_is_not_as_the_run_saved_it_is_refused(
+    base, trained, tmp_path, monkeypatch, name, file, change, how
+):
     shutil.copytree(trained[name], tmp_path / "run")
+    (tmp_path / "run/model" if name == "full" else tmp_path / "run/adapter").joinpath(".DS_Store").touch()  # no harm
     load_finished(tmp_path / "run", base, METHODS[name])
     saved = tmp_path / "run" / ("model" if name == "full" else "adapter")
     change(saved / file)
+    (tmp_path / "link").symlink_to(saved)
+    monkeypatch.chdir(saved)
     ways = [lambda: load_finished(tmp_path / "run", base, METHODS[name])]
     if name != "full":
-        ways.append(lambda: load_adapter(build_base(base)[0], saved, base, allow_unknown_base=True))
+        places = (saved, tmp_path / "link", ".")
+        ways += [partial(load_adapter, build_base(base)[0], place, base, allow_unknown_base=True) for place in places]
     for load in ways:
-        with pytest.raises(UnfitAdapter, match=rf"{saved}.*{how} since the run saved it .*train it again"):
+        with pytest.raises(UnfitAdapter, match=rf"{saved}.*{how} since the run saved its .*training again"):
             load()
+
+
+def test_a_copy_in_a_run_s_folder_is_not_taken_for_what_the_run_saved(base, trained, tmp_path):
+    shutil.copytree(trained["lora"], tmp_path / "run")
+    shutil.copytree(tmp_path / "run/adapter", tmp_path / "run/copy")
+    with pytest.raises(UnfitAdapter, match=r"run/copy is not what the run in .*run saved: give .*run/adapter"):
+        load_adapter(build_base(base)[0], tmp_path / "run/copy", base)
 
 
 @pytest.mark.parametrize("change", [Path.unlink, cut, a_list, keys(files=...), keys(folder=".."), keys(files=[])])
 def test_a_run_whose_record_of_what_it_saved_is_damaged_is_refused(base, trained, tmp_path, change):
     shutil.copytree(trained["lora"], tmp_path / "run")
     change(tmp_path / "run/saved.json")
-    with pytest.raises(UnfitAdapter, match=r"saved\.json cannot be used .*train it again"):
+    with pytest.raises(UnfitAdapter, match=r"saved\.json cannot be used .*training again"):
         load_finished(tmp_path / "run", base, METHODS["lora"])
+    (tmp_path / "run/status.json").write_text('{"state": "done"}')
+    with pytest.raises(UnfitAdapter, match=r"saved\.json cannot be used .*training again"):
+        load_adapter(build_base(base)[0], tmp_path / "run/adapter", base)
 
 
 def test_an_adapter_of_another_method_than_the_run_s_is_refused(base, trained, tmp_path):
@@ -191,7 +211,7 @@ def test_an_adapter_of_another_method_than_the_run_s_is_refused(base, trained, t
         load_finished(trained["lora"], base, METHODS["idlora"])
     shutil.copytree(trained["idlora"], tmp_path / "run")
     shutil.copytree(trained["lora"] / "adapter", tmp_path / "run/adapter", dirs_exist_ok=True)
-    with pytest.raises(UnfitAdapter, match="has changed since the run saved it"):
+    with pytest.raises(UnfitAdapter, match="has changed since the run saved its adapter"):
         load_finished(tmp_path / "run", base, METHODS["idlora"])
 
 
@@ -212,7 +232,7 @@ def test_what_another_run_of_the_method_saved_is_refused(base, tokenized, tmp_pa
         cut(config)
     else:
         config.unlink()
-    with pytest.raises(UnfitAdapter, match=rf"{config}.*train it again"):
+    with pytest.raises(UnfitAdapter, match=rf"{config}.*training again"):
         load_finished(folder, base, METHODS["lora"])
 
 
