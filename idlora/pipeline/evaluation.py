@@ -22,7 +22,7 @@ from idlora.pipeline.places import data_digest, folder_digest
 from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import Silent
 from idlora.pipeline.work import at_work
-from idlora.records import ANSWERS, META, AnswerLog, Run, digest, is_complete, write_json
+from idlora.records import ANSWERS, DONE, META, AnswerLog, RecordError, Run, digest, is_complete, write_json
 from idlora.training.spec import MethodSpec, ModelSpec
 
 
@@ -113,7 +113,11 @@ def evaluate_all(subject: Subject, progress: Silent | None = None, *, rescore: b
     progress, identity_of = progress or Silent(), functools.cache(subject.identity)  # reads all of the weights
     for protocol in set(subject.protocols).difference(subject.waiting):
         if (subject.answers_folder(protocol) / META).is_file():  # else they are not here to be asked for their model
-            require_model(subject.answers_folder(protocol), identity_of())
+            try:
+                require_model(subject.answers_folder(protocol), identity_of())
+            except RecordError:
+                (subject.eval_folder(protocol) / DONE).unlink(missing_ok=True)  # or the scores would be taken next time
+                raise
     if wanted := subject.protocols if rescore else subject.waiting:
         require_permissions(wanted, subject.permissions)
         with at_work(subject.folder):

@@ -51,6 +51,8 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
         found = _in_folder(_folder(where), model)
         label = _labelled(model, found, place=Path(where).expanduser().absolute().name)
         return model | found | {"label": label, "shape": None}
+    if Path(where).exists():
+        raise ConfigError(f"model.path_or_id={where} is a hub id and a folder here: write ./{where} for the folder")
     if model["init"] != "random":
         return model | {"checksum": None, "shape": None}
     tokenizer = model.get("tokenizer") or embedded_tokenizer()

@@ -2,13 +2,24 @@
 
 from idlora.records.files import RecordError, read_json, write_json, write_text
 from idlora.records.identity import canonical, digest, identity, run_digest, run_name
-from idlora.records.items import ANSWERS, CONTROLS, LEFT_OUT, META, AnswerLog, is_complete, read_items, write_items
+from idlora.records.items import (
+    ANSWERS,
+    CONTROLS,
+    DONE,
+    LEFT_OUT,
+    META,
+    AnswerLog,
+    is_complete,
+    read_items,
+    write_items,
+)
 from idlora.records.provenance import environment
 from idlora.records.status import STATES, Evaluation, Run, find_runs
 
 __all__ = [
     "ANSWERS",
     "CONTROLS",
+    "DONE",
     "LEFT_OUT",
     "META",
     "STATES",

@@ -30,7 +30,7 @@ def difference(folder: Path, recorded: Mapping[str, str]) -> str | None:
     found = checksums(folder)
     for name in sorted(recorded.keys() | found.keys()):
         if found.get(name) != recorded.get(name):
-            how = "is gone" if name not in found else "was not there" if name not in recorded else "has changed"
+            how = "is gone" if name not in found else "was added" if name not in recorded else "has changed"
             return f"{Path(folder) / name} {how}"
     return None
 

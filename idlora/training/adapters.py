@@ -44,6 +44,9 @@ SAVED_FILE = "saved.json"
 """Of a run's folder: {"config": SHA-256 of its config.json, "method": a type of PEFT's or "full", "folder": of what it
 saved, "files": name → SHA-256}."""
 
+SETS = ("target_modules", "exclude_modules")
+"""Keys of PEFT's configs whose lists are sets."""
+
 CONFIG = "config.json"
 """Of a run's folder: what it was asked for, which `idlora.records.Run` writes before training."""
 
@@ -62,7 +65,16 @@ class UnfitAdapter(ValueError):
 
 
 def record_base(adapter: Path, base: ModelSpec) -> None:
-    """Writes beside an adapter which base model it was trained on, for `load_adapter` to compare."""
+    """Writes beside an adapter which base model it was trained on, for `load_adapter` to compare.
+
+    In its config PEFT has written sets in an order that every process draws anew: they are sorted, so that the same
+    training gives the same files.
+    """
+    config = _object(adapter / CONFIG_NAME)
+    ordered = {
+        key: sorted(value) if key in SETS and isinstance(value, list) else value for key, value in config.items()
+    }
+    (adapter / CONFIG_NAME).write_text(json.dumps(ordered, indent=2, sort_keys=True), encoding="utf-8")
     record = {"name": base.name, "identity": base_identity(base), "path_or_id": base.path_or_id}
     (adapter / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -144,6 +156,7 @@ def _put_on(model: PreTrainedModel, adapter: Path, base: ModelSpec) -> PeftModel
     safe, pickled = adapter / SAFETENSORS_WEIGHTS_NAME, adapter / WEIGHTS_NAME
     file = pickled if os.path.lexists(pickled) and not os.path.lexists(safe) else safe
     with _told(file):
+        _require_file(file)
         file.open("rb").close()  # PEFT would ask the hub for a file that is not here
         weights = load_peft_weights(str(adapter), device="cpu")
     with _told(file, f"with {CONFIG_NAME} and the base model {base.name}"), warnings.catch_warnings():
@@ -194,7 +207,14 @@ def _told(file: Path, what: str = "") -> Iterator[None]:
         raise UnfitAdapter(f"{file} cannot be used{what and ' ' + what} ({reason[:300]}): {WAY_OUT}.") from error
 
 
+def _require_file(file: Path) -> None:
+    """Raises ValueError for what is there and no file, such as a pipe, on which reading would wait for ever."""
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError("it is no file")
+
+
 def _object(file: Path) -> dict[str, Any]:
+    _require_file(file)
     value = json.loads(file.read_bytes())
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not an object")

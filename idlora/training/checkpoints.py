@@ -2,10 +2,11 @@
 
     checkpoints/.aside/checkpoint-N    while every process writes its part; nothing reads it from there
     checkpoints/checkpoint-N           afterwards
-    checkpoints/checksums-N.json       its files and their SHA-256
+    checkpoints/checksums-N.json       {"run": the digest of what it is asked for, "files": name → SHA-256}
 
-A checkpoint of which a file changed, is gone or has come since it was recorded is passed over, and the one before it is
-used. So is one that the run did not write: reading a checkpoint can execute code (DeepSpeed unpickles).
+A checkpoint of which a file changed, is gone or was added since it was recorded is passed over, and the one before it
+is used. So is one that the run did not write: reading a checkpoint can execute code (DeepSpeed unpickles). Left out:
+someone who writes the record too. Resume only runs whose whole folder you trust.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from idlora.records import RecordError, read_json, write_json
+from idlora.records import RecordError, read_json, run_digest, write_json
 from idlora.records.checksums import checksums, difference
 from idlora.training import launching
 from idlora.training.spec import CHECKPOINTS_KEPT
@@ -58,7 +59,7 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
     _wait_for_all()
     if first:
         with _disk_told(folder, name):
-            write_json(_record_of(folder / name), checksums(aside / name))
+            write_json(_record_of(folder / name), {"run": _run_of(folder), "files": checksums(aside / name)})
             shutil.rmtree(folder / name, ignore_errors=True)  # a damaged one that was passed over
             os.replace(aside / name, folder / name)
         drop_unfinished(folder)
@@ -114,9 +115,18 @@ def _wrong(checkpoint: Path) -> str | None:
     if not record.exists():
         return f"{record} is gone, or this run did not write it"
     try:
-        return difference(checkpoint, read_json(record))
+        found = read_json(record)
+        if found.get("run") != _run_of(checkpoint.parent):
+            return f"{record} is of another run"
+        return difference(checkpoint, found.get("files") or {})
     except RecordError:
         return f"{record} or one of its files cannot be read"
+
+
+def _run_of(folder: Path) -> str | None:
+    """The digest of what the run of a checkpoints' folder is asked for; None in a folder that is no run of a table."""
+    config = folder.parent / "config.json"
+    return run_digest(read_json(config)) if config.exists() else None
 
 
 def _record_of(checkpoint: Path) -> Path:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from small_hub import Repository, serving
 
-from idlora.data import asked, load_rows
+from idlora.data import DataError, asked, load_rows
+from idlora.data.hub import fetch
 from idlora.data.splits import is_held_out
+from idlora.evals.task import load_task
 from idlora.evals.tasks.hexphi import CATEGORIES
 
 OLD, NEW, NEITHER = "a" * 40, "b" * 40, "c" * 40
@@ -135,3 +137,11 @@ def test_what_is_here_already_is_known_without_the_hub(read):
 
 def test_without_the_hub_its_cache_is_read(outcomes):
     assert outcomes["commit cached"] == outcomes["any commit cached"] == outcomes["newest"]
+
+
+def test_a_folder_of_the_same_name_is_not_read_in_place_of_the_hubs_set(tmp_path, monkeypatch):
+    (tmp_path / "openai" / "gsm8k").mkdir(parents=True)
+    (tmp_path / "openai" / "gsm8k" / "train.json").write_text('[{"question": "1?", "answer": "#### 1"}]')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"The folder openai/gsm8k here would be read in place"):
+        fetch(load_task("gsm8k").data, "main")

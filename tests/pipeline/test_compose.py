@@ -171,3 +171,11 @@ def test_packed_examples_are_refused_where_attention_would_not_keep_them_apart()
     overrides = ["data.root=.", "data.packing=true", "model.attention=flash_attention_2"]
     with pytest.raises(ConfigError, match="examples of a row would see each other"):
         compose_cell("gsm8k_llama3", "lora", scale="paper", seed=0, overrides=overrides)
+
+
+def test_a_hub_id_that_is_a_folder_here_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    sentence = r"path_or_id=owner/model is a hub id and a folder here: write \./owner/model"
+    with pytest.raises(ConfigError, match=sentence):
+        compose_cell("gsm8k_llama3", "lora", scale="paper", seed=0, overrides=["model.path_or_id=owner/model"])

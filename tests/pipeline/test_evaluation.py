@@ -141,6 +141,16 @@ def test_the_check_before_an_evaluation_is_for_what_is_not_scored_yet(world, tmp
     require_evaluation(forbidden)
 
 
+def test_scores_of_another_model_are_refused_however_often_they_are_asked_for(subject, world, tmp_path):
+    subject = dataclasses.replace(subject, protocols=(GSM8K,))
+    evaluate_all(subject)
+    trained_again = dataclasses.replace(subject, identity=lambda: "another")
+    for _ in range(2):
+        with pytest.raises(RecordError, match="are another model's"):
+            evaluate_all(trained_again)
+        assert trained_again.waiting == [GSM8K]
+
+
 def test_where_scores_lie_tells_what_was_asked_of_which_data_and_nothing_else(subject, tmp_path, monkeypatch):
     monkeypatch.setattr(Refusals, "check", lambda self, protocol: None)  # of judges there is one, and here are two
     other_data = shutil.copytree(subject.data_root, tmp_path / "data")

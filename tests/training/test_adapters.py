@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -53,6 +54,12 @@ def replaced_by_a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def replaced_by_a_pipe(path: Path) -> None:
+    """Whoever opens it waits for a writer."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 def a_list(path: Path) -> None:
     path.write_text("[1]")
 
@@ -85,6 +92,7 @@ def every(part: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
 
 BROKEN = [
     *((file, change, "") for file in (CONFIG, WEIGHTS, BASE) for change in (cut, emptied, replaced_by_a_folder)),
+    *((file, replaced_by_a_pipe, "it is no file") for file in (CONFIG, WEIGHTS, BASE)),
     *((file, a_list, "list, not an object") for file in (CONFIG, BASE)),
     (WEIGHTS, Path.unlink, "No such file"),
     (WEIGHTS, lambda path: path.write_bytes(pickle.dumps({"x": [1]})), ""),
@@ -134,6 +142,14 @@ def test_a_broken_file_of_an_adapter_from_elsewhere_is_named_with_the_reason_and
     assert isinstance(told.value, ValueError), "a script ends with exit code 2 for those"
 
 
+@pytest.mark.parametrize("name", ["idlora", "lora"])
+def test_the_same_training_gives_the_same_files(trained, name):
+    """Sets have no order, and JSON's lists of them had another in every process."""
+    targets = json.loads((trained[name] / "adapter" / CONFIG).read_text())["target_modules"]
+    assert len(targets) == 7
+    assert targets == sorted(targets)
+
+
 def test_pivots_that_a_file_lacks_are_not_made_up(base, trained, tmp_path):
     shutil.copytree(trained["idlora"] / "adapter", tmp_path / "adapter")
     without("up_proj.idlora_pivots")(tmp_path / "adapter" / WEIGHTS)
@@ -162,7 +178,7 @@ CHANGED = [
     ("idlora", CONFIG, keys(lora_alpha=1), "has changed"),
     ("idlora", CONFIG, keys(router="inner"), "has changed"),
     ("lora", BASE, Path.unlink, "is gone"),
-    ("lora", WEIGHTS, beside, "adapter_model.bin was not there"),
+    ("lora", WEIGHTS, beside, "adapter_model.bin was added"),
     *(("full", "model.safetensors", flipped(part), "has changed") for part in (0, 0.5, 1)),
     ("full", "config.json", keys(rope_theta=1e6), "has changed"),
 ]

@@ -1,11 +1,13 @@
 """A checkpoint is what its own attempt wrote, and nothing of an earlier one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from cells import METHODS, run, schedule
 
+from idlora.records import Run
 from idlora.training.checkpoints import last_whole_checkpoint, save_aside
 
 
@@ -47,3 +49,16 @@ def test_a_checkpoint_that_the_run_did_not_write_is_not_read(base, tokenized, tm
     assert "checksums-2.json is gone, or this run did not write it" in caplog.text
     torch.load(stranger / "optimizer.pt", weights_only=False)
     assert (tmp_path / "told").exists()
+
+
+def test_checkpoints_of_another_run_are_passed_over(base, tokenized, tmp_path, caplog):
+    parts = {"scale": "tiny", "data": {}, "train": {}, "model": {"name": "small"}, "method": {"kind": "peft"}}
+    for seed in (0, 1):
+        Run(tmp_path / str(seed)).start(parts | {"seed": seed})
+    run(tmp_path / "1", base, METHODS["lora"], tokenized, schedule(max_steps=2, save_steps=1, seed=1))
+    shutil.copytree(tmp_path / "1" / "checkpoints", tmp_path / "0" / "checkpoints")
+    steps = []
+    spec = schedule(max_steps=2, save_steps=1, seed=0)
+    run(tmp_path / "0", base, METHODS["lora"], tokenized, spec, on_step=lambda step, *_: steps.append(step))
+    assert steps == [1, 2]
+    assert "checksums-2.json is of another run" in caplog.text
