@@ -1,5 +1,6 @@
 """Jobs side by side: each ends by itself, and an interrupt ends all of them in good order."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -68,12 +69,16 @@ def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
 def test_a_worker_that_died_with_half_of_its_mail_unread_is_told(monkeypatch):
     give, ends = pool._Worker.give, []
 
+    def reset(_):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
     def give_late(worker, job, jobs):
         assert worker.process.wait() == 3
+        worker.pipe.send = reset
         give(worker, job, jobs)
 
     monkeypatch.setattr(pool._Worker, "give", give_late)
-    monkeypatch.setattr(pool.orphans, "command", lambda *_: ["-c", "import time; time.sleep(0.5); raise SystemExit(3)"])
+    monkeypatch.setattr(pool.orphans, "command", lambda *_: ["-c", "raise SystemExit(3)"])
     run([("who",)], ends.append, workers=1)
     assert [end.error for end in ends] == ["its process ended by itself (exit code 3)"]
 
