@@ -104,6 +104,13 @@ def test_where_the_kernel_cannot_be_asked_a_thread_sees_to_it(tmp_path):
         all_ended(tmp_path, within=2)
 
 
+def test_the_torture_says_where_it_cannot_run(tmp_path, repository):
+    command = [sys.executable, str(repository / "tests" / "torture"), "disks"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "This cannot run here: full disks need `unshare` (util-linux).\n"
+
+
 KILLED = """
 import os, pathlib, sys
 sys.path.insert(0, sys.argv[1])

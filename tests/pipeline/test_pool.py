@@ -66,7 +66,7 @@ def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
     assert os.getpid() not in {ends[job].value[0] for job in (2, 5)}
 
 
-def test_a_worker_that_died_with_half_of_its_mail_unread_is_told(monkeypatch):
+def test_a_worker_that_died_before_it_was_given_a_job_is_told(monkeypatch):
     give, ends = pool._Worker.give, []
 
     def reset(_):
