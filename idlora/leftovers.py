@@ -1,18 +1,26 @@
-"""Files that are there whole or not at all, and scratch folders; what a writer that died left is removed by the next.
+"""Files that are there whole or not at all, and scratch folders. Files that dead writers left there are removed.
 
-    .<name>.<process id>.idlora-tmp     beside the file that it becomes, locked by its writer
-    <prefix><8 random characters>       a scratch folder, locked by its maker
+    .<name>.<host>-<random>.idlora-tmp      beside the file that it becomes, locked by its writer
+    <prefix><host>-<random>                 a scratch folder, there as long as <prefix><host>-<random>.idlora-tmp is,
+    <prefix><host>-<random>.idlora-tmp      which is locked by the folder's maker
 
-The kernel lets go of a lock when its process ends, on this machine or, on a file system that is shared, on another:
-who gets the lock of a temporary file knows that nobody is at work on it. A file system that knows no locks keeps what
-was left, and files are written there all the same.
+The kernel releases a lock when its process ends. Whoever gets the lock knows that no process still writes the file.
+A shared file system may keep locks within each host, so a host removes only what it made. Where there are no locks (on
+some file systems, on Windows), files are written all the same, and what dead writers left stays.
 """
 
 import contextlib
+import fnmatch
+import io
+import itertools
 import os
+import platform
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,11 +30,10 @@ except ModuleNotFoundError:  # Windows, where the methods are installed without 
     fcntl = None
 
 ENDING = ".idlora-tmp"
-RANDOM = 8
-"""Characters that `tempfile.mkdtemp` adds to a prefix."""
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This host in the names of what it makes: short, and without characters that a pattern or a file system knows."""
 
-SCRATCH = "idlora-tmp-"
-"""Prefix of a scratch folder where the system has its temporary files, among those of other programs."""
+MADE_HERE = f"*{HOST}-{'?' * 8}{ENDING}"
 
 
 class NotWritten(OSError):
@@ -42,50 +49,65 @@ def written_whole(path: Path, place: Path | None = None) -> Iterator[BinaryIO]:
 
     A reader sees the old file or the new one, also after a power cut; of two writers the last one wins. The folder is
     made where there is none. Meanwhile the file is in ``place``, a folder of the same file system, or beside ``path``:
-    what other writers left there that died is removed.
+    that folder is swept first.
 
     Raises `NotWritten` where the disk is full or the folder cannot be written; the old file then stays.
     """
     path = Path(path)
     place = place or path.parent
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in place.glob(f".*{ENDING}"):
-            _remove_if_left(left, Path.unlink)
-        temporary = place / f".{path.name}.{os.getpid()}{ENDING}"
-        with _held(lambda: temporary, os.O_CREAT | os.O_RDWR) as (descriptor, _):
-            try:
-                os.ftruncate(descriptor, 0)
-                with open(descriptor, "wb", closefd=False) as file:
-                    yield file
-                    file.flush()
-                    os.fsync(descriptor)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+    sweep(place)
+    with _locked_file(place, f".{path.name}.", path) as (temporary, raw):
+        try:
+            with io.BufferedWriter(raw) as file:
+                yield file
+                file.flush()
+                with _told(path):
+                    os.fsync(file.fileno())
+                    if fcntl is None:
+                        file.close()  # Windows replaces no open file
+                    os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    with _told(path):
         sync_folder(path.parent)
-    except OSError as error:
-        raise NotWritten(error.errno, error.strerror or str(error), os.fspath(path)) from error
 
 
 @contextlib.contextmanager
-def scratch_folder(place: Path | None = None, prefix: str = SCRATCH) -> Iterator[Path]:
+def scratch_folder(place: Path | None = None, prefix: str = "idlora-") -> Iterator[Path]:
     """A new folder in ``place``, or where the system has its temporary files, for as long as the block lasts.
 
-    What others left there that had the same prefix and died is removed.
+    ``place`` is swept first. Raises `NotWritten` where the folder cannot be made.
     """
     place = Path(place or tempfile.gettempdir())
-    for left in place.glob(prefix + "?" * RANDOM):
-        _remove_if_left(left, shutil.rmtree)
-    with _held(lambda: Path(tempfile.mkdtemp(prefix=prefix, dir=place)), os.O_RDONLY) as (_, folder):
+    sweep(place)
+    with _locked_file(place, prefix, place) as (lock, _):
         try:
-            yield folder
+            with _told(place):
+                _guarded_by(lock).mkdir(mode=0o700)
+            yield _guarded_by(lock)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(lock)
+
+
+def sweep(folder: Path, *, below: bool = False) -> None:
+    """Remove what writers and makers of this host that died left in a folder, and ``below`` it in others too."""
+    if fcntl is None:
+        return
+    walk = os.walk(folder)
+    for parent, _, names in walk if below else itertools.islice(walk, 1):
+        for name in fnmatch.filter(names, MADE_HERE):
+            _remove_if_left(Path(parent, name))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` durable."""
+    """Make a rename or a new name in ``folder`` durable. Left out: Windows, which opens no folder."""
+    if fcntl is None:
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,37 +115,65 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class _File(io.FileIO):
+    """A new file. What fails when it is written is told of ``path``."""
+
+    def __init__(self, own: Path, path: Path):
+        self.path = path
+        with _told(path):
+            super().__init__(own, "x")
+
+    def write(self, data: bytes) -> int:
+        with _told(self.path):
+            return super().write(data)
+
+
 @contextlib.contextmanager
-def _held(make: Callable[[], Path], flags: int) -> Iterator[tuple[int, Path]]:
-    """The descriptor and path of a new file or folder, locked: made anew where it was swept away before the lock."""
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(error.errno, error.strerror or str(error), os.fspath(path)) from error
+
+
+@contextlib.contextmanager
+def _locked_file(place: Path, prefix: str, path: Path) -> Iterator[tuple[Path, _File]]:
+    """A new file in ``place``, locked until the end: made anew where it was swept away before the lock."""
     while True:
-        path = make()
-        try:
-            descriptor = os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            if flags & os.O_CREAT:
-                raise
-            continue
-        try:
-            with contextlib.suppress(OSError, AttributeError):  # a system or a file system that knows no locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _is_at(descriptor, path):
-                continue
-            yield descriptor, path
+        own = place / f"{prefix}{HOST}-{secrets.token_hex(4)}{ENDING}"
+        with _File(own, path) as file:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_at(file.fileno(), own):
+                    continue
+            yield own, file
             return
-        finally:
-            os.close(descriptor)
 
 
-def _remove_if_left(path: Path, remove: Callable[[Path], None]) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # gone, another's to remove, or at work: then it is locked
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+def _remove_if_left(path: Path) -> None:
+    with contextlib.suppress(OSError):  # gone, another's to remove, or at work: then it is locked
+        # For writing: NFS locks no other file. A FIFO is not waited for.
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, path):
-                remove(path)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(descriptor, path):
+                    _remove(path)
         finally:
             os.close(descriptor)
+
+
+def _guarded_by(lock: Path) -> Path:
+    """The scratch folder that is there as long as this file is."""
+    return lock.with_suffix("")
+
+
+def _remove(path: Path) -> None:
+    """Remove a temporary file, after the folder that it guards: a sweep that is killed meanwhile is gone on with."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(_guarded_by(path))
+    path.unlink()
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -53,11 +53,20 @@ def _end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _find_this_package() -> None:
+    """Let this package be imported, before another copy of it, and hide no module of the standard library."""
+    own = os.path.dirname(os.path.abspath(__file__))
+    root, package = os.path.split(own)
+    if own in sys.path:  # the script's folder, unless the interpreter was told to leave that out
+        sys.path.remove(own)
+    copies = (place for place, each in enumerate(sys.path) if os.path.isdir(os.path.join(each, package)))
+    sys.path.insert(next(copies, len(sys.path)), root)
+
+
 def _main() -> None:
     _, parent, module, *arguments = sys.argv
     end_with(int(parent))
-    # In the place of this file's folder, whose modules would hide others: what lets the module be found.
-    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    _find_this_package()
     sys.argv[:] = [module, *arguments]
     import runpy
 

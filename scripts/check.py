@@ -8,7 +8,7 @@ Downloads nothing, and takes seconds whatever the network does. Exit code 1 wher
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.cell import unfinished
+from idlora.pipeline.cell import unfinished_and_damaged
 from idlora.pipeline.compose import plain
 from idlora.pipeline.preflight import estimates, missing
 from idlora.pipeline.request import Request, chosen_cells, plan_all
@@ -23,10 +23,9 @@ def main(config: DictConfig) -> None:
     values = plain(config)
     planned = plan_all(Request.from_config(values))
     cells = distinct(cell for cells in chosen_cells(planned, values).values() for cell in cells)
-    waiting = unfinished(cells)
+    waiting, damaged = unfinished_and_damaged(cells)
     print("\n".join(estimates(waiting)))
-    damaged = [cell.damage for cell in cells if cell.damage]
-    lacks = [*missing(waiting, results_dir=planned[0][0].results_dir), *damaged]
+    lacks = [*missing(waiting, results_dir=planned[0][0].results_dir), *damaged.values()]
     if lacks:
         listed = "\n".join(f"  {number}. {lack}" for number, lack in enumerate(lacks, start=1))
         raise NotComplete(

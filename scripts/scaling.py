@@ -2,14 +2,16 @@
 
     python scripts/scaling.py results/paper/runs --into results/h200 --memory-gb 80 --scaling 1.85
 
-Exit code 1 where a run's loss did not fall, its memory or its scaling is not as asked for, or a step stood out.
+Exit code 1 where a run's loss did not fall, its memory or its scaling is not as asked for, a step stood out, or a
+damaged run was left out.
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from idlora.pipeline.shell import NotComplete, command
-from idlora.records import find_runs
+from idlora.records import RecordError, Run, find_runs
 from idlora.report.training import problems, training_rows, write_training
 
 
@@ -23,11 +25,25 @@ def main() -> None:
         "--scaling", type=float, default=1.85, help="least of tokens/s on two GPUs over one, of adapters"
     )
     asked = parser.parse_args()
-    rows = training_rows([run for folder in asked.runs for run in find_runs(folder) if run.done])
+    runs, damaged = readable(run for folder in asked.runs for run in find_runs(folder))
+    rows = training_rows(runs)
     for path in write_training(rows, asked.into):
         print(f"written: {path}")
-    if found := problems(rows, memory_bytes=asked.memory_gb * 1e9, scaling=asked.scaling):
+    if found := [*damaged, *problems(rows, memory_bytes=asked.memory_gb * 1e9, scaling=asked.scaling)]:
         raise NotComplete("\n".join(found))
+
+
+def readable(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
+    """The finished runs, and why others cannot be read."""
+    found, damaged = [], []
+    for run in runs:
+        try:
+            if run.done:
+                training_rows([run])
+                found.append(run)
+        except RecordError as error:
+            damaged.append(str(error))
+    return found, damaged
 
 
 if __name__ == "__main__":

@@ -1,17 +1,24 @@
 """Nothing outlives the command that started it, and what a killed writer leaves behind is gone after the next one."""
 
+import errno
+import fcntl
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from forks import all_ended, at_work_in
 
-from idlora import orphans
-from idlora.leftovers import NotWritten, scratch_folder, written_whole
+from idlora import leftovers, orphans
+from idlora.leftovers import ENDING, HOST, NotWritten, scratch_folder, sweep, written_whole
+from idlora.records import RecordError
+from idlora.records.files import one_sentence
 
 MODULES = str(Path(orphans.__file__).parent)  # imported from there, they cost no second: the package imports torch
 
@@ -58,6 +65,24 @@ def test_a_process_that_finds_its_parent_gone_ends_at_once():
     assert gone.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("flags", [[], ["-P"]], ids=["with its folder on the path", "without"])
+def test_what_is_started_finds_its_own_copy_of_the_package_and_the_standard_library(tmp_path, flags):
+    mine, others = tmp_path / "site", tmp_path / "others"
+    for root in (mine, others):
+        (root / "idlora").mkdir(parents=True)
+        (root / "idlora" / "said.py").write_text("import json; print(__file__, json.__file__)")
+    for odd in (mine / "json.py", mine / "idlora" / "json.py"):
+        odd.touch()
+    script = str(shutil.copy(orphans.__file__, mine / "idlora"))
+    late = f"import runpy, sys; sys.path.append({str(others)!r}); del sys.argv[0]; "
+    late += f"runpy.run_path({script!r}, run_name='__main__')"
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for command in ([script], ["-c", late, script]):
+        asked = [sys.executable, *flags, *command, str(os.getpid()), "idlora.said"]
+        done = subprocess.run(asked, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [str(mine / "idlora" / "said.py"), json.__file__]
+
+
 WATCHING = """
 import os, subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -79,6 +104,13 @@ def test_where_the_kernel_cannot_be_asked_a_thread_sees_to_it(tmp_path):
         all_ended(tmp_path, within=2)
 
 
+def test_the_torture_says_where_it_cannot_run(tmp_path, repository):
+    command = [sys.executable, str(repository / "tests" / "torture"), "disks"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "This cannot run here: full disks need `unshare` (util-linux).\n"
+
+
 KILLED = """
 import os, pathlib, sys
 sys.path.insert(0, sys.argv[1])
@@ -91,14 +123,15 @@ with scratch_folder(here, ".scratch-") as folder, written_whole(here / "file") a
 """
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_others_are_at_is_not(tmp_path):
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_others_are_at_is_not(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("before")
     (tmp_path / ".other.tmp").touch()
     (tmp_path / ".scratch-my-own-folder").mkdir()
     for _ in range(2):
         subprocess.run([sys.executable, "-c", KILLED, MODULES, str(tmp_path)], check=False)
     assert (tmp_path / "file").read_text() == "before"
-    assert len(list(tmp_path.iterdir())) == 5, "the second removed what the first left, and left the same"
+    assert len(list(tmp_path.iterdir())) == 6, "the second removed what the first left, and left the same"
+    monkeypatch.setattr(leftovers.fcntl, "flock", as_nfs_locks)
     with scratch_folder(tmp_path, ".scratch-") as mine, written_whole(tmp_path / "one") as one:
         with scratch_folder(tmp_path, ".scratch-") as other, written_whole(tmp_path / "file") as file:
             assert mine.is_dir()
@@ -108,6 +141,19 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_others_are_at
     assert (tmp_path / "one").read_text() == "written"
     assert (tmp_path / "file").read_text() == "after"
     assert {path.name for path in tmp_path.iterdir()} == {"file", "one", ".other.tmp", ".scratch-my-own-folder"}
+
+
+def on_a_full_disk(file):
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), file.fileno())
+    file.write(bytes(2**20))  # more than a buffer holds: it fails here, and not at the end
+
+
+def as_nfs_locks(file, how, lock=fcntl.flock):
+    """Files that are open for writing, alone."""
+    if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    lock(file, how)
 
 
 def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, monkeypatch):
@@ -121,6 +167,85 @@ def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, 
     assert told.value.errno == 28
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "before"
+
+
+def test_a_write_does_not_answer_for_what_else_its_block_does(tmp_path):
+    with pytest.raises(FileNotFoundError) as told, written_whole(tmp_path / "file"):
+        (tmp_path / "other").read_text()
+    assert (told.type, told.value.filename) == (FileNotFoundError, str(tmp_path / "other"))
+    with pytest.raises(NotWritten, match=r"write .*/file: No space"), written_whole(tmp_path / "file") as file:
+        on_a_full_disk(file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_without_a_number_is_told_in_one_sentence(tmp_path, monkeypatch):
+    def odd(*_):
+        raise OSError("odd")
+
+    monkeypatch.setattr(os, "replace", odd)
+    path = tmp_path / "file"
+    with pytest.raises(RecordError) as told, one_sentence("write", path):
+        with_text(path, "")
+    assert str(told.value) == f"cannot write {path}: odd; put that right and run the same command again"
+
+
+def test_writers_of_one_file_do_not_meet_where_nothing_can_be_locked_either(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path, texts, read = tmp_path / "file", [each * 2**18 for each in "abc"], set()
+    with_text(path, texts[0])
+    for locks in (leftovers.fcntl.flock, no_locks):
+        monkeypatch.setattr(leftovers.fcntl, "flock", locks)
+        with ThreadPoolExecutor(3) as threads:
+            written = [threads.submit(with_text, path, text) for text in texts * 20]
+            while not all(each.done() for each in written):
+                read.add(path.read_text())
+        assert [each.exception() for each in written] == [None] * 60
+        assert read <= set(texts)
+        assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_sweep_removes_what_this_host_left_alone_and_waits_for_nothing(tmp_path):
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    left, other = f"{HOST}-01234567{ENDING}", f"{int(HOST, 16) ^ 1:08x}-01234567{ENDING}"
+    for name in (left, f".file.{left}", other, f"deep/.file.{left}"):
+        (tmp_path / name).touch()
+    (tmp_path / left).with_suffix("").mkdir()
+    (tmp_path / left).with_suffix("").joinpath("file").touch()
+    os.mkfifo(tmp_path / f"fifo-{left}")
+    (tmp_path / f"link-{left}").symlink_to(other)
+    (tmp_path / f"folder-{left}").mkdir()
+    sweep(tmp_path)
+    kept = {other, f"fifo-{left}", f"link-{left}", f"folder-{left}", "deep"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert len(list(deep.iterdir())) == 1
+    sweep(tmp_path, below=True)
+    assert list(deep.iterdir()) == []
+
+
+def test_files_are_written_where_there_are_no_locks_and_no_open_file_can_be_replaced(tmp_path, monkeypatch):
+    real = {name: getattr(os, name) for name in ("open", "replace")}
+
+    def open_as_windows(path, *rest, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real["open"](path, *rest, **options)
+
+    def replace_as_windows(source, target):
+        if any(os.path.samefile(source, own) for own in Path("/proc/self/fd").iterdir() if own.exists()):
+            raise PermissionError(errno.EACCES, "The process cannot access the file", source)
+        real["replace"](source, target)
+
+    monkeypatch.setattr(leftovers, "fcntl", None)
+    monkeypatch.setattr(os, "open", open_as_windows)
+    monkeypatch.setattr(os, "replace", replace_as_windows)
+    (tmp_path / f".file.{HOST}-01234567{ENDING}").touch()
+    for text in ("before", "after"):
+        with_text(tmp_path / "file", text)
+    assert (tmp_path / "file").read_text() == "after"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def with_text(path: Path, text: str) -> None:

@@ -128,15 +128,6 @@ class Cell:
         return self.run.done and not self.subject.waiting
 
     @property
-    def damage(self) -> str | None:
-        """Why what its folder holds cannot be read, as a sentence; None where it can."""
-        try:
-            self.complete  # noqa: B018
-        except RecordError as error:
-            return str(error)
-        return None
-
-    @property
     def title(self) -> str:
         """How a person names the cell: ``experiment/method``, with the seed where it is not 0; ``model/base``."""
         if self.method.kind == "none":
@@ -152,14 +143,21 @@ class Cell:
         return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.subject.waiting]
 
 
-def unfinished(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that are not complete; one that is damaged is nothing to work on before its folder is seen to."""
-    found = []
+def unfinished_and_damaged(cells: Iterable[Cell]) -> tuple[list[Cell], dict[str, str]]:
+    """The cells that are not complete; and title → why the folder cannot be read, of the others that are damaged."""
+    found, damaged = [], {}
     for cell in cells:
-        with contextlib.suppress(RecordError):
+        try:
             if not cell.complete:
                 found.append(cell)
-    return found
+        except RecordError as error:
+            damaged[cell.title] = str(error)
+    return found, damaged
+
+
+def unfinished(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that are not complete. Damaged cells are left out: their folder must be repaired first."""
+    return unfinished_and_damaged(cells)[0]
 
 
 def trains_on(data: DataSpec, protocol: Protocol) -> bool:

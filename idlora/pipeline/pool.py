@@ -106,20 +106,20 @@ class _Worker:
         finally:
             self._theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        with contextlib.suppress(BrokenPipeError):  # it died already: `listen` tells
+        with contextlib.suppress(ConnectionError):  # it died already: `listen` tells
             for told in self._told:
                 self.pipe.send(told)
 
     def give(self, job: int, jobs: Sequence[Any]) -> None:
         self.job, self._began = job, time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # it died between two jobs: `listen` tells
+        with contextlib.suppress(ConnectionError):  # it died between two jobs: `listen` tells
             self.pipe.send(jobs[job])
 
     def listen(self, step: Callable[..., None]) -> Ended | None:
         """Take one message; the job's end if that is what it was."""
         try:
             kind, *what = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             kind, what = "failed", [f"its process ended by itself ({_ending(self.process.wait())})"]
         if kind == "step":
             step(*what[:3], note=what[3])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from idlora.pipeline.cell import Cell
 
 CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"
-LONGEST = 80
+LONGEST = 75
 """Characters of a folder for temporary files in which a socket has room: its path may have 107 in all."""
 
 

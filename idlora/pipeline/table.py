@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idlora.pipeline.cell import Cell, run_cell, unfinished
+from idlora.leftovers import sweep
+from idlora.pipeline.cell import Cell, run_cell, unfinished_and_damaged
 from idlora.pipeline.pool import Ended, run_jobs
 from idlora.pipeline.progress import display
 from idlora.pipeline.typed import ConfigError
@@ -65,7 +66,7 @@ SmolLM2-135M then have their 32 rows in one pass, and on an H200 more of them si
 
 def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome:
     """Run every cell that is not complete, ``workers`` side by side; a cell that fails is told and the others go on.
-    One whose folder cannot be read has failed.
+    A cell with an unreadable folder counts as failed.
 
     None is `as_many_as_fit`. Cells of one run are one: tables share them, and an untuned base serves all its tasks.
     ``folder`` is the scale's results folder, locked meanwhile, so that two commands never fill at once. An interrupt
@@ -79,8 +80,8 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
-    outcome.failed = {cell.title: damage for cell in runs if (damage := cell.damage)}
-    waiting = sorted(unfinished(runs), key=lambda cell: (-_tokens(cell), cell.train.seed))
+    waiting, outcome.failed = unfinished_and_damaged(runs)
+    waiting.sort(key=lambda cell: (-_tokens(cell), cell.train.seed))
     if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
         sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus())
         waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]
@@ -156,4 +157,5 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"another command is at work in {folder}; wait for it, or stop it first") from None
+        sweep(folder, below=True)
         yield

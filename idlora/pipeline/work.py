@@ -1,4 +1,4 @@
-"""Being at work in a run's folder: alone there, on the clock, and with room to write how it ended on a full disk.
+"""Exclusive, timed work in a run's folder, with disk space reserved to record the end.
 
 .lock     locked by who is at work; meanwhile as large as `ROOM`
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from idlora.leftovers import sweep
 from idlora.records import RecordError, Run, write_json
 from idlora.records.files import one_sentence
 
@@ -31,6 +32,7 @@ def at_work(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("ab", buffering=0) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        sweep(folder, below=True)
         lock.truncate(0)
         with one_sentence("write", folder / LOCK):
             if lock.write(os.urandom(ROOM)) < ROOM:  # nothing that a file system stores in fewer bytes

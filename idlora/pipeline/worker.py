@@ -53,4 +53,6 @@ def _take_one_gpu(slot: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    number = int(sys.argv[1])
+    os.set_inheritable(number, False)  # what a job starts would keep the pipe open
+    serve(Connection(number))

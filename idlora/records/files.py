@@ -20,7 +20,7 @@ def one_sentence(verb: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
+        why = error.strerror or str(error)
         raise RecordError(f"cannot {verb} {path}: {why}; put that right and run the same command again") from error
 
 

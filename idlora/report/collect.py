@@ -71,11 +71,16 @@ def readable_runs(runs: Path, *, scale: str) -> tuple[list[Run], dict[str, str]]
                 raise RecordError(
                     f"{run.folder / 'config.json'} lacks {', '.join(lacking)}; delete its folder and run the cell again"
                 )
-            run.status  # noqa: B018
+            _require_status(run)
             found.append(run)
         except RecordError as error:
             damaged[run.name] = str(error)
     return found, damaged
+
+
+def _require_status(run: Run) -> None:
+    """Raise `RecordError` where the status cannot be read."""
+    _ = run.status
 
 
 def run_rows(run: Run) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from idlora.records import Run, write_text
-from idlora.records.files import RecordError
+from idlora.records.files import RecordError, one_sentence
 from idlora.report.documents import document, pipes
 
 COLUMNS = (
@@ -52,8 +52,13 @@ def _row(run: Run) -> Row:
     config, resources = run.config, run.resources
     if "step_seconds_median" not in resources:
         raise RecordError(f"{run.folder} is an untuned base: nothing was trained there")
-    with (run.folder / "train_log.jsonl").open(encoding="utf-8") as file:
-        losses = [json.loads(line)["loss"] for line in file]
+    log = run.folder / "train_log.jsonl"
+    with one_sentence("read", log):
+        lines = log.read_bytes().splitlines()
+    try:
+        first_loss, *_ = [json.loads(line)["loss"] for line in lines]
+    except (ValueError, TypeError, KeyError):
+        raise RecordError(f"{log} has a line that is no step; delete its folder and run the cell again") from None
     provenance = run.provenance
     git, versions = provenance.get("git") or {}, provenance.get("packages") or {}
     taken = {name: resources[name] for name in COLUMNS if name in resources}
@@ -64,7 +69,7 @@ def _row(run: Run) -> Row:
         "method": config["method"]["label"],
         "launch": resources["launch"],
         "scaling": None,
-        "first_loss": losses[0],
+        "first_loss": first_loss,
         "batch_size": config["train"]["batch_size"],
         "length": config["data"]["max_length"],
         "packing": config["data"].get("packing", False),

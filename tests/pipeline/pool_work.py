@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,9 @@ from idlora.pipeline.progress import Silent
 
 
 def work(job, progress):
-    """Do as the job says: ("add", a, b), ("fail", why), ("die",), ("wait", path), ("hold", path), ("who",)."""
+    """Do as the job says: ("add", a, b), ("fail", why), ("die",), ("wait", path), ("hold", path), ("start",) (a look at
+    the pipe from what the job starts), ("who",).
+    """
     kind, *rest = job
     if kind == "add":
         progress.step("adding", 1, 2, note="half")
@@ -23,6 +26,9 @@ def work(job, progress):
     if kind == "hold":
         Path(rest[0]).write_text(str(os.getpid()))
         ctypes.PyDLL(None).sleep(60)  # no thread of the interpreter runs meanwhile
+    if kind == "start":
+        look = f"import os; os.fstat({sys.orig_argv[-1]})"
+        return subprocess.run([sys.executable, "-c", look], close_fds=False, capture_output=True, text=True).stderr
     if kind == "wait":
         _wait(Path(rest[0]))
     return os.getpid(), os.environ["OMP_NUM_THREADS"]

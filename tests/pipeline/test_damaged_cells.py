@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from idlora.leftovers import ENDING, HOST
 from idlora.pipeline import table
 from idlora.pipeline.cell import Cell, unfinished
 from idlora.pipeline.listing import show, standings
@@ -26,9 +27,12 @@ def two(tiny: Cell, tmp_path: Path) -> list[Cell]:
 def test_a_table_is_filled_but_for_a_damaged_run_which_is_told(two, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(table, "run_jobs", lambda function, cells, **_: asked.extend(cells))
+    left = tmp_path / "tiny" / "runs" / f".config.json.{HOST}-01234567{ENDING}"
+    left.touch()
     require(two, scale="tiny", results_dir=tmp_path)
     outcome = fill(two, folder=tmp_path / "tiny", workers=1)
     assert asked == unfinished(two) == two[:1]
+    assert not left.exists(), "a writer that died left it"
     assert list(outcome.failed) == [two[1].title]
     assert "status.json is not JSON" in outcome.failed[two[1].title]
     assert "delete its folder and run the cell again" in outcome.failed[two[1].title]

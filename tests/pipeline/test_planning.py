@@ -1,11 +1,17 @@
 """Tables planned: what they share is one run, what does not fit is refused at once, and where their cells stand."""
 
+import ctypes
 import dataclasses
 import io
+import multiprocessing
+import os
+import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from forks import all_ended, at_work_in
 from rich.console import Console
 
 from idlora.pipeline.compose import cell_from_config, compose, compose_cell, plain
@@ -34,6 +40,33 @@ def cell_of(results: Path, experiment: str = "gsm8k_llama3", method: str = "idlo
 def requests(results: Path, *overrides: str) -> list[Request]:
     asked = [f"results_dir={results}", f'overrides=["{RATE}"]', *overrides]
     return Request.from_config(plain(compose("table", asked)))
+
+
+def plan_for_ever(folder: Path) -> None:
+    def compose_for_ever(*_, seed, **__):
+        (folder / str(seed)).touch()
+        ctypes.PyDLL(None).sleep(60)  # no thread of the interpreter runs meanwhile
+
+    class Two:
+        def jobs(self) -> dict:
+            return {seed: (("experiment", "method", seed), "tiny", ()) for seed in range(2)}
+
+    os.chdir(folder)
+    with mock.patch("idlora.pipeline.request.compose_cell", compose_for_ever):
+        plan_all([Two()])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a process with its parent on Linux alone")
+def test_processes_that_compose_cells_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    command = multiprocessing.get_context("fork").Process(target=plan_for_ever, args=(tmp_path,))
+    command.start()
+    while not (tmp_path / "1").exists():
+        assert command.is_alive()
+        time.sleep(0.01)
+    assert len(at_work_in(tmp_path)) > 2
+    command.kill()
+    command.join()
+    all_ended(tmp_path, within=2)
 
 
 def test_all_is_every_table_with_a_grid_and_a_table_that_is_none_is_refused() -> None:

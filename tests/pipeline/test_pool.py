@@ -1,5 +1,6 @@
 """Jobs side by side: each ends by itself, and an interrupt ends all of them in good order."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -49,19 +50,37 @@ def run(jobs, ended, *, workers, watching=None):
 
 
 def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
-    jobs = [("add", 1, 2), ("fail", "no such rank"), ("who",), ("die",), ("add", 3, 4), ("who",)]
+    jobs = [("add", 1, 2), ("fail", "no such rank"), ("who",), ("die",), ("add", 3, 4), ("who",), ("start",)]
     ends, watching = {}, Watching()
     run(jobs, lambda end: ends.setdefault(end.job, end), workers=2, watching=watching)
     assert sorted(ends) == list(range(len(jobs)))
     assert (ends[0].value, ends[4].value) == (3, 7)
     assert ends[1].error == "ValueError: no such rank"
     assert "killed by SIGKILL" in ends[3].error
-    assert [ends[job].error for job in (0, 2, 4, 5)] == [None] * 4
+    assert [ends[job].error for job in (0, 2, 4, 5, 6)] == [None] * 5
+    assert "Bad file descriptor" in ends[6].value, "what a job starts has no hold of the pipe"
     assert {ends[job].value[1] for job in (2, 5)} == {os.environ["OMP_NUM_THREADS"]}
     assert {name for name, _ in watching.cells} == {" ".join(map(str, job)) for job in jobs}
     assert {slot for _, slot in watching.cells} == {0, 1}
     assert ("adding", 1, 2, "half") in watching.steps
     assert os.getpid() not in {ends[job].value[0] for job in (2, 5)}
+
+
+def test_a_worker_that_died_before_it_was_given_a_job_is_told(monkeypatch):
+    give, ends = pool._Worker.give, []
+
+    def reset(_):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    def give_late(worker, job, jobs):
+        assert worker.process.wait() == 3
+        worker.pipe.send = reset
+        give(worker, job, jobs)
+
+    monkeypatch.setattr(pool._Worker, "give", give_late)
+    monkeypatch.setattr(pool.orphans, "command", lambda *_: ["-c", "raise SystemExit(3)"])
+    run([("who",)], ends.append, workers=1)
+    assert [end.error for end in ends] == ["its process ended by itself (exit code 3)"]
 
 
 def test_what_follows_from_a_job_is_done_next():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from idlora.leftovers import ENDING, HOST
 from idlora.pipeline import cell as cells
 from idlora.pipeline.cell import Cell, train_cell
 from idlora.pipeline.work import ROOM, at_work, seconds_at_work
@@ -21,7 +22,11 @@ def test_every_sitting_is_kept_beside_the_sum_of_all_one_that_ended_in_an_error_
     assert seconds_at_work(tmp_path) is None
     write_json(tmp_path / "seconds.json", {"seconds": 60.0})  # of before sittings were kept
     before = datetime.now(UTC) - timedelta(seconds=1)
+    left = tmp_path / "eval" / f".DONE.{HOST}-01234567{ENDING}"  # of a writer that died
+    left.parent.mkdir()
+    left.touch()
     with at_work(tmp_path):
+        assert not left.exists()
         time.sleep(0.3)
     with contextlib.suppress(KeyboardInterrupt), at_work(tmp_path):
         time.sleep(0.1)

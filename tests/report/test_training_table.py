@@ -104,12 +104,17 @@ def test_the_files_hold_every_row(runs, tmp_path):
     assert "| M | LORA | 2 (ddp) | 2·4·4 | 2.00 | 19,000 | 1.90 | 30.0 | — | 10.00 → 9.00 |" in paths[1].read_text()
 
 
-def test_the_command_ends_with_1_where_something_must_not_be(runs, tmp_path, repository):
+def test_the_command_tells_what_must_not_be_and_goes_on_past_damaged_runs_and_ends_with_1(runs, tmp_path, repository):
     write_json(runs[0].folder / "resources.json", runs[0].resources | {"tokens_per_second": 15_000.0})
+    for name, method in (("status.json", "dora"), ("train_log.jsonl", "moelora")):
+        damaged = made_run(tmp_path, method=method, processes=1, launch="single", tokens=10_000.0)
+        (damaged.folder / name).write_text("{}\n")
     done = subprocess.run(
         [sys.executable, "scripts/scaling.py", str(tmp_path), "--into", str(tmp_path / "out")],
         cwd=repository, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
     assert "1.500 times the tokens/s of one GPU" in done.stderr
-    assert (tmp_path / "out" / "training.csv").is_file()
+    assert "dora-1/status.json says state None" in done.stderr
+    assert "moelora-1/train_log.jsonl has a line that is no step; delete its folder" in done.stderr
+    assert len((tmp_path / "out" / "training.csv").read_text().splitlines()) == 1 + len(runs)

@@ -3,7 +3,7 @@
     python tests/torture [candidates] [commands] [kills] [disks]
 
 Under 15 minutes on two cores; all parts where none is named. Prints what was measured. The exit code is 1 where
-something does not hold, which is told in a sentence, or where a part cannot be run here.
+something does not hold, or where this cannot run: without Linux, or full disks without `unshare`. A sentence says so.
 """
 
 import argparse
@@ -12,13 +12,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 sys.path += [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "pipeline")]
 
-Figures = dict[str, str]
+Figures = Mapping[str, object]
 
 
 def candidates(folder: Path) -> Figures:
@@ -57,12 +57,23 @@ PARTS: dict[str, Callable[[Path], Figures]] = {
 }  # fmt: skip
 
 
+def obstacle(asked: list[str]) -> str | None:
+    """Why these parts cannot run here; None where they can."""
+    if sys.platform != "linux":
+        return "processes are watched in Linux's /proc"
+    from disks import no_disk
+
+    return no_disk() if "disks" in asked else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"one of {', '.join(PARTS)}; all where none is named")
     asked = parser.parse_args().parts or list(PARTS)
     if unknown := [name for name in asked if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; they are {', '.join(PARTS)}")
+    if why := obstacle(asked):
+        sys.exit(f"This cannot run here: {why}.")
     rows, wrong, began = [], [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         for name in asked:

@@ -25,13 +25,22 @@ BALLAST = "ballast"
 DISK = "disk"
 
 
+def no_disk() -> str | None:
+    """Why no tmpfs can be mounted; None where one can."""
+    try:
+        mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/tmp"]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "full disks need `unshare` (util-linux)"
+    return f"full disks need a mount namespace ({done.stderr.strip()})" if done.returncode else None
+
+
 def full_disks(folder: Path) -> Figures:
-    """Run `_main` where a tmpfs can be mounted. Raises AssertionError where that cannot be had here."""
+    """Run `_main` where a tmpfs can be mounted. Raises AssertionError with what does not hold."""
     place = folder / "disks"
     (place / DISK).mkdir(parents=True)
     inside = f'mount -t tmpfs -o size={SIZE} none "$1/{DISK}" && exec "$2" "$3" "$1"'
     command = ["unshare", "-rm", "sh", "-c", inside, "sh", str(place), sys.executable, __file__]
-    assert shutil.which("unshare"), "Full disks need `unshare` (util-linux), and it is not here: nothing was tried."
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line.partition("\t")[::2] for line in done.stdout.splitlines() if "\t" in line]
     assert done.returncode == 0, f"{done.stderr.strip()[-1500:] or done.stdout[-1500:]}"

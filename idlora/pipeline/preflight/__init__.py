@@ -61,8 +61,8 @@ class NotReady(Exception):
 def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
     """Raise `NotReady` naming everything at once that these cells need and this machine lacks; seconds at most.
 
-    Finished cells need nothing, and damaged ones are `fill`'s to tell. Leaves out whether a download that may start
-    will also finish.
+    Finished cells need nothing, and `fill` reports damaged ones. Leaves out whether a download that may start will also
+    finish.
     """
     waiting = unfinished(cells)
     if lacks := missing(waiting, results_dir=results_dir):
