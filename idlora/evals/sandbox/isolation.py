@@ -12,13 +12,12 @@ import glob
 import os
 import resource
 import select
-import shutil
 import signal
 import sys
-import tempfile
 
 import landlock
 import memory
+import scratch
 import seccomp
 from kernel import Refused, call, succeeds
 
@@ -205,14 +204,13 @@ class Unconfined:
         call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that daemons become our children and can be ended
         self.proc = memory.open_proc()
         self._readable = _libraries()
+        scratch.sweep({os.geteuid()} if self.uid is None else {os.geteuid(), *UIDS})
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         die_with_parent(parent, signal.SIGTERM)
 
     def fork(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `end` is called: who else finds the daemons?
-        self._scratch = tempfile.mkdtemp(prefix="sandbox-")
-        if self.uid is not None:
-            os.chown(self._scratch, self.uid, self.uid)
+        self._scratch, self._lock = scratch.make(self.uid)
         parent, pid = os.getpid(), os.fork()
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -237,7 +235,8 @@ class Unconfined:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(child), signal.SIGKILL)
                 os.waitpid(-1, 0)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        scratch.remove(self._scratch)
+        os.close(self._lock)
         if self.uid is not None:
             _remove_files_of(self.uid, POSIX_SHARED_MEMORY)
 
