@@ -22,7 +22,6 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import cgroup
 import isolation
 import preload
 import wire
@@ -161,22 +160,16 @@ def main():
     zygote = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
     below = subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
     theirs.close()
-    group = cgroup.make(setting["limits"]["memory_mb"] << 20)
-    if group:
-        cgroup.put(group, below.pid)
     control.sendall(wire.pack(setting | {"parent": os.getpid()}))
     with control.makefile("rb") as hello:
         outcomes.write(wire.pack(wire.unpack(wire.reader(hello))))
     preload.settle()
-    kills = 0
     while True:
         try:
             job = wire.unpack(wire.reader(jobs))
         except EOFError:
             control.close()
             below.wait()  # not to leave it to whoever takes orphans
-            if group:
-                cgroup.remove(group)
             os._exit(0)  # there is nothing to tidy, and the pool waits
         ours, theirs = socket.socketpair()
         socket.send_fds(control, [b"+"], [theirs.fileno()])
@@ -186,8 +179,7 @@ def main():
         answer = control.recv(1)
         if not answer:
             return  # the zygote is gone; the pool starts another pair
-        before, kills = kills, cgroup.kills(group) if group else 0
-        if answer == wire.TOO_MUCH_MEMORY or kills > before:
+        if answer == wire.TOO_MUCH_MEMORY:
             outcome = ["memory", "its processes held more than the limit together"]
         outcomes.write(wire.pack(outcome))
 
