@@ -17,10 +17,9 @@ which, and why), another uid where we are root, limits on address space, CPU tim
 an environment without anything of ours, no inherited descriptor but its socket, and a wall-clock limit that is
 enforced from outside.
 
-Memory that no limit of a process counts cannot be had: shared memory, memfds and mappings shared without a file are
-refused, huge pages are off, scratch has its size. What a candidate and all that it starts hold together is looked at
-every hundredth of a second (`memory`), and they are ended, as "memory", when it is more than one process may have;
-where we may make a control group the kernel sees to it as well, and exactly (`cgroup`).
+Memory that process limits do not count is unavailable. Shared memory, memfds and mappings shared without a file are
+refused, huge pages are off, scratch has its size. The zygote measures the memory of a candidate and its descendants
+every 10 ms and ends them above the limit (`memory`: how, and why without a control group); the outcome is "memory".
 
 Where the system refuses any of this nothing is run, unless `allow_network_unconfined` is given too. Then what needs no
 namespace is left: the filter, which lets no socket be made but connected pairs, the keyring, the limits, another uid
@@ -34,15 +33,15 @@ whether it had ended before they asked; what a candidate started ends with its p
 
 Only the standard library can be imported, by candidates and tests alike. Hash seed and random seed are fixed.
 Threads, asyncio, os.fork, socket pairs, sqlite3 and files in the working folder work, and os.cpu_count() is that of the
-machine; locks, queues and pools of multiprocessing do not work, since they need shared memory, and there is no program
-to start with subprocess.
+machine. What does not work: mmap.mmap(-1, n), which Python makes shared memory unless it is told MAP_PRIVATE; locks,
+queues and pools of multiprocessing, which need shared memory; and subprocess, since there is no program to start.
 
 What the sandbox does not cover:
 - Holes of the kernel in the calls that are left. Against code written to attack, use a virtual machine.
-- The machine as a whole: a candidate may hold its limit of memory and, without a control group, until somebody looks,
-  `processes` times as much at most, in each of as many sandboxes as we may use CPUs. Without one the kernel's buffers
-  of its pipes and socket pairs (64 descriptors per process) come on top. CPU time is shared fairly, not reserved; the
-  page cache and side channels between processes stay.
+- The machine as a whole: a candidate may hold its limit of memory and, for the 10 ms between two measurements,
+  `processes` times as much at most, in each of as many sandboxes as we may use CPUs. The kernel's buffers of its pipes
+  and socket pairs (64 descriptors per process) come on top. CPU time is shared fairly, not reserved; the page cache
+  and side channels between processes stay.
 - System libraries and the standard library can be read.
 - Where we are not root, a candidate has our own uid inside its namespaces, and our supplementary groups.
 - The judge trusts the benchmark: prompts and tests run in it with our rights. A test that catches every Exception, or
