@@ -258,8 +258,13 @@ def _folder(pid: int) -> str:
     return ""
 
 
+def _zygote(family: set[int]) -> int:
+    return min(pid for pid in family if "zygote.py" in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.mark.parametrize("victim", ["the evaluation", "its zygote"])
 @pytest.mark.parametrize(("way", "size"), [("full", 7), ("unconfined", 6)])
-def test_a_kill_of_the_whole_evaluation_leaves_nothing_running(way, size):
+def test_a_kill_leaves_nothing_running(way, size, victim):
     script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True, True), limits=LIMITS")
     before = HOLDER + f"sandbox.pool.CONFINEMENTS = ({way!r},)\n"
     script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=[DAEMON])
@@ -270,7 +275,8 @@ def test_a_kill_of_the_whole_evaluation_leaves_nothing_running(way, size):
         while len(family := descendants(process.pid)) <= size and time.monotonic() < deadline:
             time.sleep(0.05)  # ourselves and the holder, judge, its test, the zygote's two, the candidate, its daemon
         scratch = {folder for pid in family if "sandbox-" in (folder := _folder(pid))}
-        process.kill()
+        os.kill(process.pid if victim == "the evaluation" else _zygote(family), signal.SIGKILL)
+        process.wait(20)
     try:
         deadline = time.monotonic() + 5
         while left := {pid for pid in family - {holder} if Path(f"/proc/{pid}").exists()}:

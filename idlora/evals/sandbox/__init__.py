@@ -29,7 +29,8 @@ machine under load) is tried once more and then an error. A program that imports
 and where that fails nothing is run. Every outcome says how its program was confined.
 
 Nothing outlives its parent: judge, test, zygote and candidate are told by the kernel when their parent ends, and look
-whether it had ended before they asked; what a candidate started ends with its process namespace, or by the zygote.
+whether it had ended before they asked; what a candidate started ends with its process namespace, or by the zygote, or
+by the judge where the zygote was killed. A scratch folder that a kill left behind is removed at the next start.
 
 Only the standard library can be imported, by candidates and tests alike. Hash seed and random seed are fixed.
 Threads, asyncio, os.fork, socket pairs, sqlite3 and files in the working folder work, and os.cpu_count() is that of the
@@ -48,12 +49,13 @@ What the sandbox does not cover:
   passes on wrong values, passes here too.
 - A candidate that knows the expected answers by heart passes.
 - Unconfined (`allow_network_unconfined`): installed packages of the interpreter itself can be read; files in scratch
-  are limited in size and not in number. Without Landlock also every readable file, every world-writable folder (as
-  root, what is left in /dev/shm is removed; else it stays) and /dev/zero, whose shared mappings are memory that is not
-  counted; before Linux 6.12, or without Landlock, other processes of the same uid can be signalled (ours, where we are
-  not root), and without Landlock traced through /proc, so that a verdict can be forged. Where we are not root the
-  process limit counts all of the user's processes, so that threads and forks mostly fail. What shares pages counts for
-  each process that has them if we are root without CAP_SYS_PTRACE.
+  are limited in size and not in number; what a candidate started goes on if both the judge and the zygote are killed.
+  Without Landlock also every readable file, every world-writable folder (as root, what is left in /dev/shm is removed;
+  else it stays) and /dev/zero, whose shared mappings are memory that is not counted; before Linux 6.12, or without
+  Landlock, other processes of the same uid can be signalled (ours, where we are not root), and without Landlock traced
+  through /proc, so that a verdict can be forged. Where we are not root the process limit counts all of the user's
+  processes, so that threads and forks mostly fail. What shares pages counts for each process that has them if we are
+  root without CAP_SYS_PTRACE.
 - Linux 5.12 or later on x86_64 or aarch64; elsewhere nothing is run.
 """
 

@@ -57,6 +57,22 @@ def die_with_parent(parent, by=signal.SIGKILL):
         os._exit(1)
 
 
+def adopt_orphans():
+    """Daemons below us become our children, so that `end_children` finds them; returns the descriptor that it takes."""
+    call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return memory.open_proc()
+
+
+def end_children(proc):
+    """Kills all that the caller or its children have started."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for child in memory.children(proc, "self"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
 def leave_keys():
     """A session keyring of our own, with no key of the caller's in it.
 
@@ -201,8 +217,7 @@ class Unconfined:
         if self.uid is not None and not _have(TO_CHANGE_UID):
             raise Refused("root without the capabilities to run a program under another uid and to end it")
         leave_keys()
-        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that daemons become our children and can be ended
-        self.proc = memory.open_proc()
+        self.proc = adopt_orphans()
         self._readable = _libraries()
         scratch.sweep({os.geteuid()} if self.uid is None else {os.geteuid(), *UIDS})
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -229,12 +244,7 @@ class Unconfined:
     def end(self, pid):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                for child in memory.children(self.proc, "self"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(child), signal.SIGKILL)
-                os.waitpid(-1, 0)
+        end_children(self.proc)
         scratch.remove(self._scratch)
         os.close(self._lock)
         if self.uid is not None:
