@@ -231,10 +231,10 @@ def candidates(count: int = 1000) -> dict[str, str]:
     counts = Counter(o.outcome for o in outcomes)
     return {
         "candidates": f"{count} of {len(set(kinds))} kinds, {WORKERS} at once",
-        "candidates: time": f"{seconds:.1f} s",
-        "candidates: peak memory": f"{watch.peak_bytes / 2**20:.0f} MiB",
-        "candidates: processes": f"{len(watch.seen)} seen, {watch.most_processes} at once",
-        "candidates: outcomes": ", ".join(f"{name} {counts[name]}" for name in sorted(counts)),
+        "all graded after": f"{seconds:.1f} s",
+        "their peak memory": f"{watch.peak_bytes / 2**20:.0f} MiB",
+        "their processes": f"{len(watch.seen)} seen, {watch.most_processes} at once",
+        "their outcomes": ", ".join(f"{name} {counts[name]}" for name in sorted(counts)),
     }
 
 
