@@ -11,7 +11,7 @@ class Refused(Exception):
 
 
 class Unsupported(Refused):
-    """Nor what any confinement takes."""
+    """What is refused is needed by every confinement."""
 
 
 def call(name, *arguments):
