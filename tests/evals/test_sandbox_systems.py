@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -70,19 +71,77 @@ def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes()
         if pid == 0:
             os.chdir(unconfined._scratch)
             open("file", "w").close()
+            for _ in range(1100):  # more than Python recurses or may have open
+                os.mkdir("folder")
+                os.chdir("folder")
             if os.fork() == 0:
                 os.setsid()
                 os.write(tell, b"%d" % os.fork())
             time.sleep(600)
         os.read(ready, 9)
         children = lambda: len(isolation.memory.children(unconfined.proc, "self"))
-        print(children(), os.listdir(unconfined._scratch), end=" ")
+        print(children(), sorted(os.listdir(unconfined._scratch)), end=" ")
         unconfined.end(pid)
         print(children(), os.path.exists(unconfined._scratch))
     """
     script = textwrap.dedent(script).replace("PACKAGE", repr(str(PACKAGE)))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
-    assert done.stdout == "1 ['file'] 0 False\n"
+    options = {"env": os.environ | {"TMPDIR": "/dev/shm"}}  # some disks are slow to remove a folder
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20, **options
+    )
+    assert done.stdout == "1 ['file', 'folder'] 0 False\n"
+
+
+ZYGOTE = """
+import os, sys
+sys.path.insert(0, {package!r})
+import isolation
+unconfined = isolation.Unconfined()
+unconfined.enter(os.getppid())
+"""
+HOLDS = """
+unconfined.fork() or os._exit(0)
+print(unconfined._scratch, flush=True)
+input()
+"""
+IS_KILLED = """
+if unconfined.fork() == 0:
+    os.makedirs(unconfined._scratch + "/folder/inner")
+    for folder in ("/folder/inner", "/folder", ""):
+        os.chmod(unconfined._scratch + folder, 0)
+    os._exit(0)
+os.wait()
+print(unconfined._scratch, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("user", [None, 65534], ids=["ourselves", "another user"])
+def test_the_scratch_folder_of_a_zygote_that_was_killed_goes_at_the_next_start_and_no_other_does(user):
+    python = python_for_everyone() if user else sys.executable
+    if python is None:
+        pytest.skip("another user takes root, and an interpreter that everyone may run")
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o777)
+        target, pipe, link = (Path(top, name) for name in ("target", "idlora-sandbox-pipe", "idlora-sandbox-link"))
+        (target / "kept").mkdir(parents=True)
+        os.mkfifo(pipe)
+        link.symlink_to(target)
+
+        def zygote(then: str) -> subprocess.Popen:
+            options = {"user": user, "group": user, "extra_groups": []} if user else {}
+            command = [python, "-B", "-c", ZYGOTE.format(package=str(PACKAGE)) + then]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            return subprocess.Popen(command, env={"TMPDIR": top}, cwd="/", **pipes, **options)
+
+        with zygote(HOLDS) as holds, zygote(IS_KILLED) as killed:
+            used, left = Path(holds.stdout.readline().strip()), Path(killed.communicate(timeout=20)[0].strip())
+            assert {*Path(top).iterdir()} == {target, pipe, link, used, left}
+            with zygote("") as next_one:
+                next_one.communicate(timeout=20)
+            assert {*Path(top).iterdir()} == {target, pipe, link, used}
+            assert (target / "kept").exists()
+            holds.communicate("\n")
 
 
 def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
@@ -199,8 +258,13 @@ def _folder(pid: int) -> str:
     return ""
 
 
+def _zygote(family: set[int]) -> int:
+    return min(pid for pid in family if "zygote.py" in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.mark.parametrize("victim", ["the evaluation", "its zygote"])
 @pytest.mark.parametrize(("way", "size"), [("full", 7), ("unconfined", 6)])
-def test_a_kill_of_the_whole_evaluation_leaves_nothing_running(way, size):
+def test_a_kill_leaves_nothing_running(way, size, victim):
     script = SCRIPT.replace("sandbox.Permissions(True, {unconfined})", "sandbox.Permissions(True, True), limits=LIMITS")
     before = HOLDER + f"sandbox.pool.CONFINEMENTS = ({way!r},)\n"
     script = script.format(init=str(PACKAGE / "__init__.py"), package=str(PACKAGE), before=before, programs=[DAEMON])
@@ -211,7 +275,8 @@ def test_a_kill_of_the_whole_evaluation_leaves_nothing_running(way, size):
         while len(family := descendants(process.pid)) <= size and time.monotonic() < deadline:
             time.sleep(0.05)  # ourselves and the holder, judge, its test, the zygote's two, the candidate, its daemon
         scratch = {folder for pid in family if "sandbox-" in (folder := _folder(pid))}
-        process.kill()
+        os.kill(process.pid if victim == "the evaluation" else _zygote(family), signal.SIGKILL)
+        process.wait(20)
     try:
         deadline = time.monotonic() + 5
         while left := {pid for pid in family - {holder} if Path(f"/proc/{pid}").exists()}:

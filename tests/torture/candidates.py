@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from idlora.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
@@ -209,10 +210,10 @@ def _places() -> dict[str, set[str]]:
     tables = {f"/proc/sysvipc/{kind}" for kind in ("shm", "msg", "sem")} | {"/proc/self/mounts"}
     found = {table: {" ".join(line.split()[:2]) for line in _text(table).splitlines()} for table in tables}
     found |= {"/dev/shm": {path.name for path in Path("/dev/shm").glob("idlora-torture*")}}
-    return found | {"/tmp": {path.name for path in Path("/tmp").glob("sandbox-*")}}
+    return found | {"/tmp": {path.name for path in Path("/tmp").glob("idlora-sandbox-*")}}
 
 
-def candidates(count: int = 1000) -> dict[str, object]:
+def candidates(count: int = 1000) -> dict[str, str]:
     """Runs `count` programs of all kinds at once, and returns the figures. Raises AssertionError with what is wrong."""
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(count)]
     jobs = [
@@ -227,15 +228,13 @@ def candidates(count: int = 1000) -> dict[str, object]:
     watch.join()
     _check_verdicts(kinds, outcomes)
     _check_nothing_left(watch, places)
+    counts = Counter(o.outcome for o in outcomes)
     return {
-        "candidates": count,
-        "kinds": len(set(kinds)),
-        "workers": WORKERS,
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": round(watch.peak_bytes / 2**20),
-        "most_processes": watch.most_processes,
-        "processes_seen": len(watch.seen),
-        "outcomes": {name: sum(o.outcome == name for o in outcomes) for name in sorted({o.outcome for o in outcomes})},
+        "candidates": f"{count} of {len(set(kinds))} kinds, {WORKERS} at once",
+        "all graded after": f"{seconds:.1f} s",
+        "their peak memory": f"{watch.peak_bytes / 2**20:.0f} MiB",
+        "their processes": f"{len(watch.seen)} seen, {watch.most_processes} at once",
+        "their outcomes": ", ".join(f"{name} {counts[name]}" for name in sorted(counts)),
     }
 
 
@@ -255,4 +254,4 @@ def _check_nothing_left(watch: Watch, places: dict[str, set[str]]) -> None:
 
 
 if __name__ == "__main__":
-    print(candidates(*map(int, sys.argv[1:])))
+    print(*(f"{what}: {figure}" for what, figure in candidates(*map(int, sys.argv[1:])).items()), sep="\n")

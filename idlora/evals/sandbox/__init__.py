@@ -17,10 +17,9 @@ which, and why), another uid where we are root, limits on address space, CPU tim
 an environment without anything of ours, no inherited descriptor but its socket, and a wall-clock limit that is
 enforced from outside.
 
-Memory that no limit of a process counts cannot be had: shared memory, memfds and mappings shared without a file are
-refused, huge pages are off, scratch has its size. What a candidate and all that it starts hold together is looked at
-every hundredth of a second (`memory`), and they are ended, as "memory", when it is more than one process may have;
-where we may make a control group the kernel sees to it as well, and exactly (`cgroup`).
+Memory that process limits do not count is unavailable. Shared memory, memfds and mappings shared without a file are
+refused, huge pages are off, scratch has its size. The zygote measures the memory of a candidate and its descendants
+every 10 ms and ends them above the limit (`memory`: how, and why without a control group); the outcome is "memory".
 
 Where the system refuses any of this nothing is run, unless `allow_network_unconfined` is given too. Then what needs no
 namespace is left: the filter, which lets no socket be made but connected pairs, the keyring, the limits, another uid
@@ -30,31 +29,33 @@ machine under load) is tried once more and then an error. A program that imports
 and where that fails nothing is run. Every outcome says how its program was confined.
 
 Nothing outlives its parent: judge, test, zygote and candidate are told by the kernel when their parent ends, and look
-whether it had ended before they asked; what a candidate started ends with its process namespace, or by the zygote.
+whether it had ended before they asked; what a candidate started ends with its process namespace, or by the zygote, or
+by the judge where the zygote was killed. A scratch folder that a kill left behind is removed at the next start.
 
 Only the standard library can be imported, by candidates and tests alike. Hash seed and random seed are fixed.
 Threads, asyncio, os.fork, socket pairs, sqlite3 and files in the working folder work, and os.cpu_count() is that of the
-machine; locks, queues and pools of multiprocessing do not work, since they need shared memory, and there is no program
-to start with subprocess.
+machine. What does not work: mmap.mmap(-1, n), which Python makes shared memory unless it is told MAP_PRIVATE; locks,
+queues and pools of multiprocessing, which need shared memory; and subprocess, since there is no program to start.
 
 What the sandbox does not cover:
 - Holes of the kernel in the calls that are left. Against code written to attack, use a virtual machine.
-- The machine as a whole: a candidate may hold its limit of memory and, without a control group, until somebody looks,
-  `processes` times as much at most, in each of as many sandboxes as we may use CPUs. Without one the kernel's buffers
-  of its pipes and socket pairs (64 descriptors per process) come on top. CPU time is shared fairly, not reserved; the
-  page cache and side channels between processes stay.
+- The machine as a whole: a candidate may hold its limit of memory and, for the 10 ms between two measurements,
+  `processes` times as much at most, in each of as many sandboxes as we may use CPUs. The kernel's buffers of its pipes
+  and socket pairs (64 descriptors per process) come on top. CPU time is shared fairly, not reserved; the page cache
+  and side channels between processes stay.
 - System libraries and the standard library can be read.
 - Where we are not root, a candidate has our own uid inside its namespaces, and our supplementary groups.
 - The judge trusts the benchmark: prompts and tests run in it with our rights. A test that catches every Exception, or
   passes on wrong values, passes here too.
 - A candidate that knows the expected answers by heart passes.
 - Unconfined (`allow_network_unconfined`): installed packages of the interpreter itself can be read; files in scratch
-  are limited in size and not in number. Without Landlock also every readable file, every world-writable folder (as
-  root, what is left in /dev/shm is removed; else it stays) and /dev/zero, whose shared mappings are memory that is not
-  counted; before Linux 6.12, or without Landlock, other processes of the same uid can be signalled (ours, where we are
-  not root), and without Landlock traced through /proc, so that a verdict can be forged. Where we are not root the
-  process limit counts all of the user's processes, so that threads and forks mostly fail. What shares pages counts for
-  each process that has them if we are root without CAP_SYS_PTRACE.
+  are limited in size and not in number; what a candidate started goes on if both the judge and the zygote are killed.
+  Without Landlock also every readable file, every world-writable folder (as root, what is left in /dev/shm is removed;
+  else it stays) and /dev/zero, whose shared mappings are memory that is not counted; before Linux 6.12, or without
+  Landlock, other processes of the same uid can be signalled (ours, where we are not root), and without Landlock traced
+  through /proc, so that a verdict can be forged. Where we are not root the process limit counts all of the user's
+  processes, so that threads and forks mostly fail. What shares pages counts for each process that has them if we are
+  root without CAP_SYS_PTRACE.
 - Linux 5.12 or later on x86_64 or aarch64; elsewhere nothing is run.
 """
 

@@ -12,13 +12,12 @@ import glob
 import os
 import resource
 import select
-import shutil
 import signal
 import sys
-import tempfile
 
 import landlock
 import memory
+import scratch
 import seccomp
 from kernel import Refused, call, succeeds
 
@@ -56,6 +55,22 @@ def die_with_parent(parent, by=signal.SIGKILL):
     call("prctl", PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def adopt_orphans():
+    """Daemons below us become our children, so that `end_children` finds them; returns the descriptor that it takes."""
+    call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return memory.open_proc()
+
+
+def end_children(proc):
+    """Kills all that the caller or its children have started."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for child in memory.children(proc, "self"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+            os.waitpid(-1, 0)
 
 
 def leave_keys():
@@ -202,17 +217,15 @@ class Unconfined:
         if self.uid is not None and not _have(TO_CHANGE_UID):
             raise Refused("root without the capabilities to run a program under another uid and to end it")
         leave_keys()
-        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that daemons become our children and can be ended
-        self.proc = memory.open_proc()
+        self.proc = adopt_orphans()
         self._readable = _libraries()
+        scratch.sweep({os.geteuid()} if self.uid is None else {os.geteuid(), *UIDS})
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         die_with_parent(parent, signal.SIGTERM)
 
     def fork(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `end` is called: who else finds the daemons?
-        self._scratch = tempfile.mkdtemp(prefix="sandbox-")
-        if self.uid is not None:
-            os.chown(self._scratch, self.uid, self.uid)
+        self._scratch, self._lock = scratch.make(self.uid)
         parent, pid = os.getpid(), os.fork()
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -231,13 +244,9 @@ class Unconfined:
     def end(self, pid):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                for child in memory.children(self.proc, "self"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(child), signal.SIGKILL)
-                os.waitpid(-1, 0)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        end_children(self.proc)
+        scratch.remove(self._scratch)
+        os.close(self._lock)
         if self.uid is not None:
             _remove_files_of(self.uid, POSIX_SHARED_MEMORY)
 

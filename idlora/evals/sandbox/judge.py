@@ -22,7 +22,6 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import cgroup
 import isolation
 import preload
 import wire
@@ -124,8 +123,11 @@ def verdict(job, candidate):
     return candidate.ended or outcome
 
 
-def judge(job, connection, limits):
-    """Runs one test in a child and waits for its verdict, no longer than the limit and a grace."""
+def judge(job, connection, *, control, limits):
+    """Runs one test in a child and waits for its verdict, no longer than the limit and a grace.
+
+    `control` can be read when the zygote is gone: what the candidate started may hold `connection` open then.
+    """
     receive, send = os.pipe()
     ourselves, pid = os.getpid(), os.fork()
     if pid == 0:
@@ -140,9 +142,10 @@ def judge(job, connection, limits):
     connection.close()
     with open(receive, "rb") as pipe:
         try:
-            if not select.select([pipe], [], [], limits["seconds"] + GRACE)[0]:
-                return ["timeout", "the test did not end in time"]
-            return wire.unpack(wire.reader(pipe))
+            ready, _, _ = select.select([pipe, control], [], [], limits["seconds"] + GRACE)
+            if pipe in ready:
+                return wire.unpack(wire.reader(pipe))
+            return ["exited", "the zygote ended"] if ready else ["timeout", "the test did not end in time"]
         except EOFError:
             return ["error", "the test's process ended without a verdict"]
         finally:
@@ -157,37 +160,34 @@ def main():
         os.dup2(null, standard)
     setting = wire.unpack(wire.reader(jobs))
     isolation.die_with_parent(setting["parent"])  # and the zygote, and what it runs, with us
+    proc = isolation.adopt_orphans()
     control, theirs = socket.socketpair()
     zygote = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
     below = subprocess.Popen([sys.executable, *sys.orig_argv[1:-1], zygote], stdin=theirs)
     theirs.close()
-    group = cgroup.make(setting["limits"]["memory_mb"] << 20)
-    if group:
-        cgroup.put(group, below.pid)
     control.sendall(wire.pack(setting | {"parent": os.getpid()}))
     with control.makefile("rb") as hello:
         outcomes.write(wire.pack(wire.unpack(wire.reader(hello))))
     preload.settle()
-    kills = 0
     while True:
         try:
             job = wire.unpack(wire.reader(jobs))
         except EOFError:
             control.close()
             below.wait()  # not to leave it to whoever takes orphans
-            if group:
-                cgroup.remove(group)
             os._exit(0)  # there is nothing to tidy, and the pool waits
         ours, theirs = socket.socketpair()
-        socket.send_fds(control, [b"+"], [theirs.fileno()])
-        theirs.close()
-        outcome = judge(job, ours, setting["limits"])
-        control.sendall(wire.OK)
-        answer = control.recv(1)
-        if not answer:
-            return  # the zygote is gone; the pool starts another pair
-        before, kills = kills, cgroup.kills(group) if group else 0
-        if answer == wire.TOO_MUCH_MEMORY or kills > before:
+        try:
+            socket.send_fds(control, [b"+"], [theirs.fileno()])
+            theirs.close()
+            outcome = judge(job, ours, control=control, limits=setting["limits"])
+            control.sendall(wire.OK)
+            if not (answer := control.recv(1)):
+                raise EOFError
+        except (EOFError, OSError):  # the zygote was killed: what it ran is ours, and the pool starts another pair
+            isolation.end_children(proc)
+            os._exit(1)
+        if answer == wire.TOO_MUCH_MEMORY:
             outcome = ["memory", "its processes held more than the limit together"]
         outcomes.write(wire.pack(outcome))
 

@@ -10,6 +10,10 @@ class Refused(Exception):
     """The system does not give what is asked of it; the message says what."""
 
 
+class Unsupported(Refused):
+    """What is refused is needed by every confinement."""
+
+
 def call(name, *arguments):
     """What the function of libc returns. Raises Refused where it fails."""
     result = getattr(_libc, name)(*arguments)

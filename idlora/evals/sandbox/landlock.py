@@ -1,7 +1,7 @@
-"""A view of the files of one's own without namespaces: the kernel's Landlock (Linux 5.13, where it is switched on).
+"""File access restricted without namespaces, by Landlock.
 
-Folders that are named can be read, one folder can be written too, and nothing else can be opened or changed. Processes
-outside cannot be traced, nor, from Linux 6.12, signalled.
+It takes Linux 5.13 and that it is switched on. Folders that are named can be read, one folder can be written too, and
+nothing else can be opened or changed. Processes outside cannot be traced, nor, from Linux 6.12, signalled.
 """
 
 import contextlib

@@ -1,7 +1,9 @@
 """Who descends from a process and how much memory they hold together, from /proc.
 
 A limit of the kernel's binds the address space of one process and not what all that it starts hold. A control group
-does (`cgroup`), but few users are given one, and in a container mostly nobody; so somebody has to look.
+(cgroup v2) would, but there is none that we may rightly make: one below our own group gets no memory controller, since
+our group has processes, and one beside it leaves the limits of the job that we are part of, and is systemd's to make;
+so the zygote polls.
 """
 
 import contextlib

@@ -143,6 +143,11 @@ _HONEST = Job(
     "f",
     "import calendar, queue, threading\ndef f(): return 1",
 )
+_UNREADABLE = ("ModuleNotFoundError", "ImportError", "PermissionError")  # as what _HONEST's imports fail
+
+
+def _not_at_all(reason: str) -> ExecutionRefused:
+    return ExecutionRefused(f"this system cannot confine model-written code at all ({reason}); run it elsewhere")
 
 
 class _Unfit(Exception):
@@ -167,9 +172,7 @@ class _Pair:
             if not refusal:
                 return
         if self._permissions.allow_network_unconfined:
-            raise ExecutionRefused(
-                f"this system cannot confine model-written code at all ({refusal}); run it elsewhere"
-            )
+            raise _not_at_all(refusal)
         raise ExecutionRefused(
             f"this system cannot cut model-written code off from the network and the files ({refusal}); run it as "
             "root or where unprivileged user namespaces are allowed (Linux 5.12 or later), or, in a container "
@@ -179,10 +182,11 @@ class _Pair:
     def _launch(self) -> str:
         """Starts the two processes, if need be twice; returns why the system denies the confinement, or nothing.
 
-        Raises ExecutionRefused where they fail otherwise: that the machine is slow is no reason to confine less.
+        Raises ExecutionRefused where no confinement would be given, and where they fail otherwise: that the machine is
+        slow is no reason to confine less.
         """
         if sys.platform != "linux":
-            return f"{sys.platform} has no namespaces"
+            raise _not_at_all(f"{sys.platform} is not Linux")
         for _ in range(2):
             try:
                 return self._attempt()
@@ -214,7 +218,7 @@ class _Pair:
             answer, reason = self._exchange(setting)
             if answer == "ready":
                 outcome, detail = self._exchange(asdict(_HONEST))  # a sandbox that fails everyone must not score 0
-                if outcome == "error":
+                if outcome == "error" and detail.startswith(_UNREADABLE):
                     raise ExecutionRefused(
                         f"programs in the sandbox cannot import the standard library ({detail}), most likely since "
                         f"the user that they run as may not read {os.path.dirname(os.__file__)}: use a Python that "
@@ -223,6 +227,8 @@ class _Pair:
                 if outcome != "passed":
                     raise _Unfit(f"a program that only returns 1 came to {outcome!r} {detail}")
                 return ""
+            if answer == "unsupported":
+                raise _not_at_all(reason)
         except BaseException:
             self.close()
             raise

@@ -23,7 +23,7 @@ import os
 import struct
 import sys
 
-from kernel import Refused, call, succeeds
+from kernel import Unsupported, call, succeeds
 
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32 = 0x40000000  # set in the numbers of x86_64's 32-bit variant
@@ -77,10 +77,12 @@ def _refuse(code):
 def program(machine):
     """The filter for a machine (`os.uname().machine`): (code, jump if true, jump if false, constant) each.
 
-    Raises Refused for a machine whose numbers are not listed.
+    Raises Unsupported for a machine whose numbers are not listed.
     """
     if machine not in AUDIT_ARCHITECTURES or sys.byteorder != "little":
-        raise Refused(f"no list of system calls to refuse on {machine} ({' and '.join(AUDIT_ARCHITECTURES)} have one)")
+        raise Unsupported(
+            f"no list of system calls to refuse on {machine} ({' and '.join(AUDIT_ARCHITECTURES)} have one)"
+        )
     column = list(AUDIT_ARCHITECTURES).index(machine)
     allow, kill, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, KILL), _refuse(errno.EPERM)
     no_family = _refuse(errno.EAFNOSUPPORT)
@@ -115,11 +117,11 @@ def program(machine):
 def prepare():
     """A function that puts the filter on its caller for good; it needs no_new_privs.
 
-    Raises Refused where there is none for this machine or the kernel does not take one.
+    Raises Unsupported where there is none for this machine or the kernel does not take one.
     """
     code = b"".join(struct.pack("=HBBI", *each) for each in program(os.uname().machine))
     if not succeeds("prctl", PR_SET_SECCOMP, MODE_FILTER, None) and ctypes.get_errno() != errno.EFAULT:
-        raise Refused("the kernel takes no filter of system calls (seccomp)")  # else it says that None is no filter
+        raise Unsupported("the kernel takes no filter of system calls (seccomp)")  # else it says that None is no filter
     buffer = ctypes.create_string_buffer(code, len(code))
     pointer = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
 

@@ -14,6 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import isolation
+import kernel
 import memory
 import preload
 import wire
@@ -96,8 +97,9 @@ def main():
     isolated = isolation.Confined() if setting["confined"] else isolation.Unconfined()
     try:
         isolated.enter(setting["parent"])
-    except isolation.Refused as error:
-        control.sendall(wire.pack(["refused", str(error)]))
+    except kernel.Refused as error:
+        kind = "unsupported" if isinstance(error, kernel.Unsupported) else "refused"
+        control.sendall(wire.pack([kind, str(error)]))
         return
     control.sendall(wire.pack(["ready", ""]))
     preload.settle()
