@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = Path(path).read_bytes()
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not JSON ({error}); delete its folder and run the cell again") from error
     if not isinstance(value, dict):
         raise RecordError(

@@ -52,7 +52,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         parts = BASE_IDENTITY if config["method"]["kind"] == "none" else IDENTITY
         return {part: config[part] for part in parts}
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"a run's config needs {error.args[0]!r} to be identified; it has {sorted(config)}") from error
 
 

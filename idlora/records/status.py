@@ -44,8 +44,15 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json. Raises `RecordError` where there is none."""
-        return read_json(self.folder / "config.json")
+        """config.json. Raises `RecordError` where there is none, or one that no run has."""
+        config = read_json(self.folder / "config.json")
+        try:
+            identity(config)
+        except (ValueError, TypeError) as error:
+            raise RecordError(
+                f"{self.folder / 'config.json'}: {error}; delete its folder and run the cell again"
+            ) from None
+        return config
 
     @property
     def status(self) -> dict[str, Any]:
@@ -55,7 +62,14 @@ class Run:
             return {}
         status = read_json(path)
         if status.get("state") not in STATES:
-            raise RecordError(f"{path} says state {status.get('state')!r}; the states are {', '.join(STATES)}")
+            raise RecordError(
+                f"{path} says state {status.get('state')!r}; the states are {', '.join(STATES)}: delete the file, and "
+                "the cell is run again"
+            )
+        if not isinstance(status.get("attempts", 0), int):
+            raise RecordError(
+                f"{path} says attempts {status['attempts']!r}: delete the file, and the cell is run again"
+            )
         return status
 
     @property
@@ -83,7 +97,10 @@ class Run:
     def seconds(self) -> dict[str, Any]:
         """seconds.json, or ``{}``; an older run has the sum alone."""
         path = self.folder / "seconds.json"
-        return read_json(path) if path.exists() else {}
+        seconds = read_json(path) if path.exists() else {}
+        if not isinstance(seconds.get("seconds", 0), int | float) or not isinstance(seconds.get("sittings", []), list):
+            raise RecordError(f"{path} holds {seconds}, which is no time: delete the file")
+        return seconds
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Write config, provenance and the state ``running``; a run that ended otherwise than done may start again.
@@ -152,6 +169,10 @@ class Evaluation:
         if missing := {"benchmark", "protocol", "items"} - set(meta):
             names = ", ".join(sorted(missing))
             raise RecordError(f"{self.folder / META} lacks {names}; delete its folder and evaluate again")
+        if not isinstance(meta["protocol"], Mapping):
+            raise RecordError(
+                f"{self.folder / META} says protocol {meta['protocol']!r}, no object; delete its folder and evaluate again"
+            )
         return meta
 
     @property

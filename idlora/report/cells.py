@@ -1,5 +1,6 @@
 """Grid + runs → filled cells: for each base, method and column every seed's per-unit values, or what is missing."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idlora.records import CONTROLS, Evaluation, RecordError, Run
-from idlora.report.collect import label, parameter_figures, readable_runs
+from idlora.report.collect import label, parameter_figures, readable_runs, usable
 from idlora.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, GridError, kind_of
 from idlora.report.intervals import Interval, around, bootstrap, bootstrap_seeds, interval, residuals
 from idlora.report.measures import Measure, measure_of
@@ -229,12 +230,13 @@ class _Finder:
         """The run, its evaluations under the column's protocols, and what they say of the column together."""
         experiment = self.grid.experiment(column, base)
         try:
-            found = self._find(column, experiment, base=base, method=method, seed=seed)
-            if not isinstance(found, str):
-                run, evaluations = found
-                self.figures(run)
-                parts = {each.name: self.scores(each, column.metric) for each in evaluations.values()}
-                return run, evaluations, next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
+            run = self._run(experiment, base=base, method=method, seed=seed)
+            with usable(run) if run else contextlib.nullcontext():
+                found = self._evaluated(run, column)
+                if not isinstance(found, str):
+                    self.figures(run)
+                    parts = {each.name: self.scores(each, column.metric) for each in found.values()}
+                    return run, found, next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
             reason = found
         except RecordError as error:
             reason = str(error)
@@ -244,11 +246,8 @@ class _Finder:
         command = f"python scripts/table.py {' '.join(filter(None, words))}"
         return Missing(experiment=experiment, method=method, seed=seed, reason=reason, command=command)
 
-    def _find(
-        self, column: Column, experiment: str, *, base: str, method: str, seed: int
-    ) -> tuple[Run, dict[str | None, Evaluation]] | str:
-        """The run and its evaluations under the column's protocols, or what lacks."""
-        run = self._run(experiment, base=base, method=method, seed=seed)
+    def _evaluated(self, run: Run | None, column: Column) -> dict[str | None, Evaluation] | str:
+        """A run's evaluations under the column's protocols, or what lacks."""
         if run is None:
             reason = "never run"
         elif not run.done:
@@ -259,7 +258,7 @@ class _Finder:
             evaluations = {protocol: self._evaluation(run, column.benchmark, protocol) for protocol in asked}
             lacking = [protocol for protocol, evaluation in evaluations.items() if evaluation is None]
             if not lacking:
-                return run, evaluations
+                return evaluations
             reason = f"not evaluated on {column.benchmark}" + (f" under {lacking[0]}" if lacking[0] else "")
         return reason
 

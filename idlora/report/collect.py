@@ -4,10 +4,11 @@ Values and intervals are in the unit that ``measure`` names. A run that is not d
 value: failures are data.
 """
 
+import contextlib
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,26 @@ def metric_rows(runs: Path, *, scale: str) -> list[dict[str, Any]]:
     rows = {}
     for run in wanted:
         try:
-            rows[run.name] = run_rows(run)
+            with usable(run):
+                rows[run.name] = run_rows(run)
         except RecordError as error:
             damaged[run.name] = str(error)
     for name, why in damaged.items():
         log.error("%s is left out of metrics.csv: %s", name, why)
         rows[name] = [{"scale": scale, "run": name, "status": DAMAGED}]
     return [row for name in sorted(rows) for row in rows[name]]
+
+
+@contextlib.contextmanager
+def usable(run: Run) -> Iterator[None]:
+    """Tells what a value of a run's records gives rise to, which is no such value as we write, as a `RecordError`."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise RecordError(
+            f"a record in {run.folder} holds a value that cannot be used ({type(error).__name__}: {error}); delete "
+            "that folder and run the cell again"
+        ) from error
 
 
 def readable_runs(runs: Path, *, scale: str) -> tuple[list[Run], dict[str, str]]:

@@ -2,24 +2,38 @@
 
 import pytest
 
-from idlora.records import write_json
+from idlora.records import read_json, write_json
 from idlora.report import collect_metrics, gather, lay_out
 from idlora.report.render import markdown
+
+META = "eval/gsm8k-0badcafe/meta.json"
+
+
+def changed(file: str, **values):
+    def change(path):
+        place = path.parent / file
+        write_json(place, read_json(place) | values)
+
+    return change
+
 
 LACKING = {"parameters_trainable": 7}
 KINDS = {
     "config.json": (lambda path: path.write_text('{"experiment": "gsm'), "config.json is not JSON"),
     "a config of another kind": (
         lambda path: write_json(path.parent / "config.json", {"scale": "tiny", "model": "pebble", "data": {}}),
-        "config.json lacks model, method",
+        "a run's config needs 'method'",
     ),
+    "a config without a kind": (changed("config.json", method={"name": "lora"}), "a run's config needs 'kind'"),
+    "a count of nothing": (changed("resources.json", parameters_total=0), "cannot be used (ZeroDivisionError"),
+    "a protocol of words": (changed(META, protocol="x"), "meta.json says protocol 'x'"),
     "status.json": (lambda path: path.write_bytes(b"\x00" * 40), "status.json is not JSON"),
     "resources.json": (lambda path: path.write_text("[]"), "resources.json holds a list, not an object"),
     "counts that lack": (
         lambda path: write_json(path.parent / "resources.json", LACKING),
         "resources.json lacks parameters_router, parameters_total, frozen_copies",
     ),
-    "eval/gsm8k-0badcafe/meta.json": (lambda path: path.write_text("{}"), "meta.json lacks benchmark, items, protocol"),
+    META: (lambda path: path.write_text("{}"), "meta.json lacks benchmark, items, protocol"),
     "eval/gsm8k-0badcafe/items.jsonl": (lambda path: path.write_text("{}"), "not evaluated on gsm8k"),
 }
 
