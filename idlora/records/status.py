@@ -171,7 +171,8 @@ class Evaluation:
             raise RecordError(f"{self.folder / META} lacks {names}; delete its folder and evaluate again")
         if not isinstance(meta["protocol"], Mapping):
             raise RecordError(
-                f"{self.folder / META} says protocol {meta['protocol']!r}, no object; delete its folder and evaluate again"
+                f"{self.folder / META} says protocol {meta['protocol']!r}, which is no object; delete its folder and "
+                "evaluate again"
             )
         return meta
 
