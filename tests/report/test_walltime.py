@@ -32,7 +32,8 @@ def at(seconds: int) -> str:
 def make_run(folder: Path, *, device: str | None, seconds: dict | None, started: int = 0, cores: int = 8) -> Run:
     """A finished run as its folder says it."""
     run = Run(folder)
-    run.start({"experiment": "sums", "scale": "small", "model": {}, "method": {}})
+    parts = {"model": {}, "method": {"kind": "peft"}, "data": {}, "train": {}, "seed": 0}
+    run.start({"experiment": "sums", "scale": "small", **parts})
     run.finish({} if device is None else {"device": device})
     status = run.status | {"started": at(started)}
     write_json(folder / "status.json", status)
