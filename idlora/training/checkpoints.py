@@ -125,8 +125,10 @@ def _wrong(checkpoint: Path) -> str | None:
 
 def _run_of(folder: Path) -> str | None:
     """The digest of what the run of a checkpoints' folder is asked for; None in a folder that is no run of a table."""
-    config = folder.parent / "config.json"
-    return run_digest(read_json(config)) if config.exists() else None
+    try:
+        return run_digest(read_json(folder.parent / "config.json"))
+    except (RecordError, ValueError):
+        return None
 
 
 def _record_of(checkpoint: Path) -> Path:

@@ -109,7 +109,8 @@ def test_of_several_protocols_the_tables_is_shown_or_else_that_of_the_most_runs(
 
 
 def config_of(experiment: str) -> dict:
-    return {"experiment": experiment, "scale": "small", "model": {}, "method": {}, "data": {}}
+    parts = {"model": {}, "method": {"kind": "peft"}, "data": {}, "train": {}, "seed": 0}
+    return {"experiment": experiment, "scale": "small", **parts}
 
 
 def test_a_run_knows_its_experiment_from_its_own_config(small: Sources) -> None:
