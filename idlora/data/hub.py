@@ -38,7 +38,7 @@ def fetch(spec: DatasetSpec, revision: str) -> Any:
         DataError: the data set is gated, is not there, has no such revision, cannot be reached, or cannot be read; or
             the hub cannot be reached and the cache has another commit than the one asked for.
     """
-    if spec.url is None and Path(spec.hub_id).exists():
+    if spec.url is None and not Path(spec.hub_id).is_absolute() and Path(spec.hub_id).exists():
         raise DataError(
             f"The folder {spec.hub_id} here would be read in place of the hub's data set of that name: run the command "
             "from another folder, or rename it and give data_root."
