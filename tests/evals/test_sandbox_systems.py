@@ -134,8 +134,10 @@ def test_the_scratch_folder_of_a_zygote_that_was_killed_goes_at_the_next_start_a
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             return subprocess.Popen(command, env={"TMPDIR": top}, cwd="/", **pipes, **options)
 
-        with zygote(HOLDS) as holds, zygote(IS_KILLED) as killed:
-            used, left = Path(holds.stdout.readline().strip()), Path(killed.communicate(timeout=20)[0].strip())
+        with zygote(HOLDS) as holds:
+            used = Path(holds.stdout.readline().strip())
+            with zygote(IS_KILLED) as killed:  # after the other's start, which would sweep what this one leaves
+                left = Path(killed.communicate(timeout=20)[0].strip())
             assert {*Path(top).iterdir()} == {target, pipe, link, used, left}
             with zygote("") as next_one:
                 next_one.communicate(timeout=20)
