@@ -14,7 +14,8 @@ from idlora.evals.task import load_task
 from idlora.evals.task import names as task_names
 from idlora.pipeline.typed import ConfigError
 from idlora.records import digest
-from idlora.records.files import one_sentence, read_json
+from idlora.records.checksums import checksum
+from idlora.records.files import read_json
 from idlora.training.gguf_file import ORIGIN, dequantised, dequantised_before
 
 TINYWORLD = "tinyworld/"
@@ -222,8 +223,7 @@ def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
     total = hashlib.sha256()
     for path, _, size in stamp:
         total.update(f"{path.relative_to(root)}:{size}\n".encode())
-        with one_sentence("read", path), path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(checksum(path)))
     return total.hexdigest()
 
 

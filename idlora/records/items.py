@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from idlora.leftovers import sync_folder
+from idlora.records.checksums import checksum
 from idlora.records.files import RecordError, one_sentence, write_text
 
 ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
@@ -172,7 +173,7 @@ def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
     folder = Path(folder)
     (folder / DONE).unlink(missing_ok=True)  # of scores that these take the place of
     write_text(folder / ITEMS, "".join(lines))
-    write_text(folder / DONE, _sha256(folder / ITEMS) + "\n")
+    write_text(folder / DONE, checksum(folder / ITEMS) + "\n")
 
 
 def read_items(folder: Path) -> list[Record]:
@@ -204,12 +205,7 @@ def is_complete(folder: Path) -> bool:
         return False
     with one_sentence("read", mark):
         expected = mark.read_text(encoding="utf-8", errors="replace").strip()
-    return expected == _sha256(items)
-
-
-def _sha256(path: Path) -> str:
-    with one_sentence("read", path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return expected == checksum(items)
 
 
 def _check(record: Any) -> None:

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from idlora.records import RecordError, read_json, run_digest, write_json
+from idlora.records import RecordError, Run, read_json, run_digest, write_json
 from idlora.records.checksums import checksums, difference
 from idlora.training import launching
 from idlora.training.spec import CHECKPOINTS_KEPT
@@ -126,8 +126,8 @@ def _wrong(checkpoint: Path) -> str | None:
 def _run_of(folder: Path) -> str | None:
     """The digest of what the run of a checkpoints' folder is asked for; None in a folder that is no run of a table."""
     try:
-        return run_digest(read_json(folder.parent / "config.json"))
-    except (RecordError, ValueError):
+        return run_digest(Run(folder.parent).config)
+    except RecordError:
         return None
 
 
