@@ -118,6 +118,14 @@ def test_a_finished_run_with_checkpoints_is_saved_again_without_training_again(b
     assert (resources.steps, resources.steps_timed, resources.step_seconds_median) == (6, 0, None)
 
 
+def test_what_an_earlier_attempt_saved_is_no_part_of_what_is_saved(base, tokenized, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_model.bin").write_bytes(b"a stranger's, or of a killed attempt")
+    run(tmp_path, base, METHODS["lora"], tokenized, schedule(max_steps=1))
+    assert not (tmp_path / "adapter" / "adapter_model.bin").exists()
+    assert load_finished(tmp_path, base, METHODS["lora"])
+
+
 def test_accumulating_four_micro_batches_is_training_on_their_sum(base, method, tokenized, tmp_path):
     for micro in (4, 1):
         run(tmp_path / str(micro), base, method, tokenized, schedule(batch_size=4, micro_batch_size=micro))
