@@ -185,11 +185,10 @@ class Evaluation:
         return self.meta["protocol"]
 
 
-def find_runs(root: Path, *, scale: str | None = None) -> list[Run]:
-    """The runs right under ``root`` (folders with a config.json), sorted by name; with ``scale``, only that scale's."""
+def find_runs(root: Path) -> list[Run]:
+    """The runs right under ``root`` (folders with a config.json), sorted by name."""
     root = Path(root)
-    runs = [Run(path.parent) for path in sorted(root.glob("*/config.json"))] if root.is_dir() else []
-    return [run for run in runs if scale is None or run.config.get("scale") == scale]
+    return [Run(path.parent) for path in sorted(root.glob("*/config.json"))] if root.is_dir() else []
 
 
 def _identity(config: Mapping[str, Any]) -> str:
