@@ -9,8 +9,8 @@ network; what has not been measured here is said to be so.
 import argparse
 from pathlib import Path
 
-from idlora.pipeline.shell import command
-from idlora.report.audit import audit, totals, write_audit
+from reproduction.cli import command
+from reproduction.report.audit import audit, totals, write_audit
 
 ROOT = Path(__file__).resolve().parents[1]
 

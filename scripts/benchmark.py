@@ -16,11 +16,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.benchmark import measure_plan, plan_from_config
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
-from idlora.pipeline.trainer_benchmark import measure_trainer
-from idlora.report.costs import write_costs
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.benchmark import measure_plan, plan_from_config
+from reproduction.commands.trainer_benchmark import measure_trainer
+from reproduction.report.costs import write_costs
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="benchmark")

@@ -8,13 +8,13 @@ Downloads nothing, and takes seconds whatever the network does. Exit code 1 wher
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.cell import unfinished_and_damaged
-from idlora.pipeline.compose import plain
-from idlora.pipeline.preflight import estimates, missing
-from idlora.pipeline.request import Request, chosen_cells, plan_all
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import NotComplete, command
-from idlora.pipeline.table import distinct
+from reproduction.cells.cell import unfinished_and_damaged
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import NotComplete, command
+from reproduction.commands.tables import Request, chosen_cells, plan_all
+from reproduction.preflight import estimates, missing
+from reproduction.running.table import distinct
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="check")

@@ -10,12 +10,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline import counts
-from idlora.pipeline.compose import plain
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
-from idlora.pipeline.typed import ConfigError
-from idlora.report.counts import (
+from reproduction.cells.compose import plain
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands import counts
+from reproduction.report.counts import (
     Compared,
     percentages_markdown,
     table6_markdown,

@@ -9,13 +9,13 @@ python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import subject_from_config
-from idlora.pipeline.evaluation import evaluate_all
-from idlora.pipeline.preflight import require_evaluation
-from idlora.pipeline.progress import display
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
-from idlora.report.scores import score_lines
+from reproduction.cells.compose import subject_from_config
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.preflight import require_evaluation
+from reproduction.report.scores import score_lines
+from reproduction.running.evaluation import evaluate_all
+from reproduction.running.progress import display
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")

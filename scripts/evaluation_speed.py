@@ -8,10 +8,10 @@ Writes results/<device>/evaluation.csv, row by row, and the table evaluation.md.
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import subject_from_config
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
-from idlora.pipeline.speed_records import record_speed
+from reproduction.cells.compose import subject_from_config
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.speed_records import record_speed
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluation_speed")

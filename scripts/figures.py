@@ -12,8 +12,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.shell import NotComplete, command
-from idlora.report.figures import Sources, draw_figures
+from reproduction.cli import NotComplete, command
+from reproduction.report.figures import Sources, draw_figures
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 

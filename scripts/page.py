@@ -10,9 +10,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.shell import command
-from idlora.report.figures import Sources
-from idlora.report.page import write_page
+from reproduction.cli import command
+from reproduction.report.figures import Sources
+from reproduction.report.page import write_page
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 

@@ -9,9 +9,9 @@ Writes results/<scale>/pivots.csv, where the rows of other bases and runs stay.
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.pivots import Inspection, report_pivots
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.pivots import Inspection, report_pivots
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="pivots")

@@ -12,14 +12,14 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from idlora.pipeline import projection
-from idlora.pipeline.compose import plain
-from idlora.pipeline.plan import disk_lines, shares, show, unmeasured
-from idlora.pipeline.probe import probes
-from idlora.pipeline.projection import measured_here
-from idlora.pipeline.request import Request, chosen_cells, plan_all
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.tables import Request, chosen_cells, plan_all
+from reproduction.preflight import projection
+from reproduction.preflight.plan import disk_lines, shares, show, unmeasured
+from reproduction.preflight.probe import probes
+from reproduction.preflight.projection import measured_here
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="plan")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from idlora.pipeline.shell import command
-from idlora.tinyworld.bases import BASES
-from idlora.tinyworld.pretrain import RECIPES, encode_corpus, make_base
-from idlora.tinyworld.tokenizer import build_tokenizer
+from reproduction.cli import command
+from reproduction.tinyworld.bases import BASES
+from reproduction.tinyworld.pretrain import RECIPES, encode_corpus, make_base
+from reproduction.tinyworld.tokenizer import build_tokenizer
 
 
 @command

@@ -9,8 +9,8 @@ reference.json. Needs no run, no torch, no config and no network.
 import argparse
 from pathlib import Path
 
-from idlora.pipeline.shell import command
-from idlora.report.rebuild import rebuild
+from reproduction.cli import command
+from reproduction.report.rebuild import rebuild
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,13 +11,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain
-from idlora.pipeline.preflight import require
-from idlora.pipeline.reference import keep_reference, reference_requests
-from idlora.pipeline.request import plan_all
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import NotComplete, command
-from idlora.pipeline.table import fill
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import NotComplete, command
+from reproduction.commands.reference import keep_reference, reference_requests
+from reproduction.commands.tables import plan_all
+from reproduction.preflight import require
+from reproduction.running.table import fill
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="reference")

@@ -8,10 +8,10 @@ Exits 1 where a cell is missing, after printing the commands that fill it; allow
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain
-from idlora.pipeline.request import Request, report_tables
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.tables import Request, report_tables
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")

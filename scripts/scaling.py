@@ -10,9 +10,9 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from idlora.pipeline.shell import NotComplete, command
-from idlora.records import RecordError, Run, find_runs
-from idlora.report.training import problems, training_rows, write_training
+from reproduction.cli import NotComplete, command
+from reproduction.records import RecordError, Run, find_runs
+from reproduction.report.training import problems, training_rows, write_training
 
 
 @command

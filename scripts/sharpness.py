@@ -9,9 +9,9 @@ Writes results/<scale>/sharpness.csv after every method; one that is there alrea
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.sharpness import Start, report_sharpness
-from idlora.pipeline.shell import command
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.commands.sharpness import Start, report_sharpness
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="sharpness")

@@ -11,12 +11,12 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain
-from idlora.pipeline.preflight import require
-from idlora.pipeline.request import Request, chosen_cells, report_tables
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import NotComplete, command
-from idlora.pipeline.table import fill
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import NotComplete, command
+from reproduction.commands.tables import Request, chosen_cells, report_tables
+from reproduction.preflight import require
+from reproduction.running.table import fill
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="table")

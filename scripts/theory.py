@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from idlora.pipeline.shell import command
-from idlora.pipeline.typed import typed
-from idlora.theory import Claim, Theory, summary, write
+from reproduction.cells.config_schema import typed
+from reproduction.cli import command
+from reproduction.theory import Claim, Theory, summary, write
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", type=Path, default=ROOT / "experiments/theory/settings.yaml")
     parser.add_argument("--claims", type=Path, default=ROOT / "experiments/theory/claims.yaml")
-    parser.add_argument("--bases", type=Path, default=ROOT / "idlora/tinyworld/bases", help="folder of the small bases")
+    parser.add_argument(
+        "--bases", type=Path, default=ROOT / "reproduction/tinyworld/bases", help="folder of the small bases"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "results/theory")
     arguments = parser.parse_args()
     settings = typed(Theory, _read(arguments.settings), where="theory")

@@ -12,14 +12,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from idlora.pipeline.cell import Cell, train_cell
-from idlora.pipeline.compose import cell_from_config, own_folders
-from idlora.pipeline.override import override, pasted
-from idlora.pipeline.preflight import NotReady, require, slowness
-from idlora.pipeline.progress import display
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
-from idlora.training.launching import rank
+from reproduction.cells.cell import Cell, train_cell
+from reproduction.cells.compose import cell_from_config, own_folders
+from reproduction.cells.override import override, pasted
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.preflight import NotReady, require, slowness
+from reproduction.running.progress import display
+from reproduction.training.launching import rank
 
 
 def _lacking(cell: Cell) -> NotReady | None:

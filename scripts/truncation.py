@@ -9,13 +9,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from idlora.data import load_rows, to_examples
-from idlora.data.lengths import markdown, measure
-from idlora.pipeline.compose import plain
-from idlora.pipeline.places import locate_data, locate_revisions
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import command
-from idlora.training import ModelSpec, build_tokenizer
+from reproduction.cells.compose import plain
+from reproduction.cells.resolve_paths import locate_data, locate_revisions
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import command
+from reproduction.data import load_rows, to_examples
+from reproduction.data.lengths import markdown, measure
+from reproduction.training import ModelSpec, build_tokenizer
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="truncation")

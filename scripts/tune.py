@@ -8,12 +8,12 @@ Writes experiments/tuning/<scale>/{trials,chosen,longer}.csv; hparams=tuned read
 import hydra
 from omegaconf import DictConfig
 
-from idlora.pipeline.compose import plain
-from idlora.pipeline.rates import chosen_csv
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.search import search
-from idlora.pipeline.shell import command
-from idlora.pipeline.tuning import asked_trials
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cells.tuned_rates import chosen_csv
+from reproduction.cli import command
+from reproduction.commands.search import search
+from reproduction.commands.tuning import asked_trials
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="tune")

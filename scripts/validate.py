@@ -11,13 +11,13 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from idlora.pipeline import validation
-from idlora.pipeline.compose import plain
-from idlora.pipeline.preflight import require
-from idlora.pipeline.request import forwarded
-from idlora.pipeline.resolvers import register_resolvers
-from idlora.pipeline.shell import NotComplete, command
-from idlora.pipeline.table import fill
+from reproduction.cells.compose import plain
+from reproduction.cells.resolvers import register_resolvers
+from reproduction.cli import NotComplete, command
+from reproduction.commands import validation
+from reproduction.commands.tables import forwarded
+from reproduction.preflight import require
+from reproduction.running.table import fill
 
 WIDTH = 110
 """Columns of the table; a narrower terminal breaks its lines, and cuts no number."""

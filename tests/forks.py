@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from idlora import orphans
+from reproduction.system import orphans
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        "idlora.pipeline.ranks", "idlora.pipeline.compose", "idlora.training.trainer", "deepspeed",
+        "reproduction.running.ranks", "reproduction.cells.compose", "reproduction.training.trainer", "deepspeed",
         "accelerate.commands.launch", "torch.distributed.run", "transformers.models.llama.modeling_llama",
     ]
 )  # fmt: skip

@@ -89,8 +89,8 @@ def test_the_check_sees_a_breach_in_every_form_of_import(tmp_path: Path) -> None
     bad.write_text(
         "def f():\n    from idlora import training\n    import torch.nn as nn\n    from peft.tuners import lora\n"
     )
-    assert breaches(imports_of(bad), {"idlora.training", "torch", "peft"}, within="evals") == {
-        "idlora.training", "torch.nn", "peft.tuners", "peft.tuners.lora",
+    assert breaches(imports_of(bad), {"reproduction.training", "torch", "peft"}, within="evals") == {
+        "reproduction.training", "torch.nn", "peft.tuners", "peft.tuners.lora",
     }  # fmt: skip
 
 

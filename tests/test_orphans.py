@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from forks import all_ended, at_work_in
 
-from idlora import leftovers, orphans
-from idlora.leftovers import ENDING, HOST, NotWritten, scratch_folder, sweep, written_whole
-from idlora.records import RecordError
-from idlora.records.files import one_sentence
+from reproduction.records import RecordError
+from reproduction.records.files import one_sentence
+from reproduction.system import atomic, orphans
+from reproduction.system.atomic import ENDING, HOST, NotWritten, scratch_folder, sweep, written_whole
 
 MODULES = str(Path(orphans.__file__).parent)  # imported from there, they cost no second: the package imports torch
 
@@ -131,7 +131,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_others_are_at
         subprocess.run([sys.executable, "-c", KILLED, MODULES, str(tmp_path)], check=False)
     assert (tmp_path / "file").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 6, "the second removed what the first left, and left the same"
-    monkeypatch.setattr(leftovers.fcntl, "flock", as_nfs_locks)
+    monkeypatch.setattr(atomic.fcntl, "flock", as_nfs_locks)
     with scratch_folder(tmp_path, ".scratch-") as mine, written_whole(tmp_path / "one") as one:
         with scratch_folder(tmp_path, ".scratch-") as other, written_whole(tmp_path / "file") as file:
             assert mine.is_dir()
@@ -195,8 +195,8 @@ def test_writers_of_one_file_do_not_meet_where_nothing_can_be_locked_either(tmp_
 
     path, texts, read = tmp_path / "file", [each * 2**18 for each in "abc"], set()
     with_text(path, texts[0])
-    for locks in (leftovers.fcntl.flock, no_locks):
-        monkeypatch.setattr(leftovers.fcntl, "flock", locks)
+    for locks in (atomic.fcntl.flock, no_locks):
+        monkeypatch.setattr(atomic.fcntl, "flock", locks)
         with ThreadPoolExecutor(3) as threads:
             written = [threads.submit(with_text, path, text) for text in texts * 20]
             while not all(each.done() for each in written):
@@ -238,7 +238,7 @@ def test_files_are_written_where_there_are_no_locks_and_no_open_file_can_be_repl
             raise PermissionError(errno.EACCES, "The process cannot access the file", source)
         real["replace"](source, target)
 
-    monkeypatch.setattr(leftovers, "fcntl", None)
+    monkeypatch.setattr(atomic, "fcntl", None)
     monkeypatch.setattr(os, "open", open_as_windows)
     monkeypatch.setattr(os, "replace", replace_as_windows)
     (tmp_path / f".file.{HOST}-01234567{ENDING}").touch()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from idlora.report.real import listed, real_sentences
+from reproduction.report.real import listed, real_sentences
 
 
 def test_the_readmes_table_is_the_committed_one(repository: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from small import MODEL, PATIENT, REFERENCE, scenario
 
-from idlora.benchmark import busy
-from idlora.benchmark.spec import Group, Plan, Scenario, Variant
+from reproduction.benchmark import busy
+from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
 
 
 @pytest.fixture(autouse=True)

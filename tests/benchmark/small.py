@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from idlora.benchmark.spec import Limits, Scenario, Variant
-from idlora.training.spec import MethodSpec, ModelSpec
+from reproduction.benchmark.spec import Limits, Scenario, Variant
+from reproduction.training.spec import MethodSpec, ModelSpec
 
 SHAPE = {
     "model_type": "llama", "vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from small import adapter, scenario
 
-from idlora.benchmark import busy
-from idlora.benchmark.busy import Busy, Reading
-from idlora.benchmark.record import COLUMNS, ENVIRONMENT, Records
-from idlora.benchmark.run import compared, outcome, run_benchmark
-from idlora.benchmark.spec import Limits
-from idlora.records import RecordError
+from reproduction.benchmark import busy
+from reproduction.benchmark.busy import Busy, Reading
+from reproduction.benchmark.record import COLUMNS, ENVIRONMENT, Records
+from reproduction.benchmark.run import compared, outcome, run_benchmark
+from reproduction.benchmark.spec import Limits
+from reproduction.records import RecordError
 
 HERE = dict.fromkeys((*ENVIRONMENT, "commit"), "x")
 STRICT = Limits(utilisation=5, load=1, drift=0.03, spread=0.05)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from idlora.benchmark.record import COLUMNS
-from idlora.pipeline.benchmark import plan_from_config
-from idlora.pipeline.compose import compose
-from idlora.pipeline.typed import ConfigError
-from idlora.report.costs import short_table
+from reproduction.benchmark.record import COLUMNS
+from reproduction.cells.compose import compose
+from reproduction.cells.config_schema import ConfigError
+from reproduction.commands.benchmark import plan_from_config
+from reproduction.report.costs import short_table
 
 ASKED = (
     "methods=[lora,idlora_inner]", "scenarios=[train,prefill,decode]", "batch=2", "length=16", "layers=2", "repeats=3",

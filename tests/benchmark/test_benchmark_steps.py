@@ -7,10 +7,10 @@ import torch
 from small import REFERENCE, adapter, scenario
 from transformers import DynamicCache
 
-from idlora.benchmark.measure import summarise
-from idlora.benchmark.run import measure
-from idlora.benchmark.subject import build_base, subject
-from idlora.benchmark.workload import decoder_layers, token_ids, workload
+from reproduction.benchmark.measure import summarise
+from reproduction.benchmark.run import measure
+from reproduction.benchmark.subject import build_base, subject
+from reproduction.benchmark.workload import decoder_layers, token_ids, workload
 
 ROWS = {"peft_type": "IDLORA", "num_clusters": 2, "r": 4, "lora_alpha": 8}
 

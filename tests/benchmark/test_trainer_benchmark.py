@@ -10,12 +10,12 @@ import pytest
 import torch
 from byte_tokenizer import byte_tokenizer
 
-from idlora.benchmark import training
-from idlora.benchmark.training import AGAIN, OURS, PLAIN, drawn_examples, plain_loop
-from idlora.pipeline.compose import compose
-from idlora.pipeline.trainer_benchmark import trainer_scenarios
-from idlora.pipeline.typed import ConfigError
-from idlora.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_model, train
+from reproduction.benchmark import training
+from reproduction.benchmark.training import AGAIN, OURS, PLAIN, drawn_examples, plain_loop
+from reproduction.cells.compose import compose
+from reproduction.cells.config_schema import ConfigError
+from reproduction.commands.trainer_benchmark import trainer_scenarios
+from reproduction.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_model, train
 
 SMALL = "{model_type: llama, vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_attention_heads: 4, "
 SMALL += "num_key_value_heads: 2}"

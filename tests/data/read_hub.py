@@ -12,10 +12,10 @@ from dataclasses import replace
 import datasets
 import huggingface_hub
 
-from idlora.data import DataError
-from idlora.data.hub import cached
-from idlora.data.sources import load_from_hub
-from idlora.pipeline.places import datasets as known
+from reproduction.cells.resolve_paths import datasets as known
+from reproduction.data import DataError
+from reproduction.data.hub import cached
+from reproduction.data.sources import load_from_hub
 
 outcomes = []
 for argument in sys.argv[1:]:

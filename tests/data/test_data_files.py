@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from idlora.data import DataError, load_rows
-from idlora.data.files import clean, read_csv, read_json, read_jsonl, read_text
-from idlora.evals.task import load_task, names
-from idlora.evals.tasks.hexphi import CATEGORIES
+from reproduction.data import DataError, load_rows
+from reproduction.data.files import clean, read_csv, read_json, read_jsonl, read_text
+from reproduction.evals.task import load_task, names
+from reproduction.evals.tasks.hexphi import CATEGORIES
 
 
 @dataclass(frozen=True)

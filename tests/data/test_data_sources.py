@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from idlora.data import DataError, limit, load_rows, to_examples
-from idlora.data.catalogue import DatasetSpec
-from idlora.data.sources import SAFERPACA, load_from_hub
-from idlora.evals.task import load_task
-from idlora.evals.tasks.hexphi import CATEGORIES, WITHDRAWN
-from idlora.pipeline.places import data_digest, datasets
+from reproduction.cells.resolve_paths import data_digest, datasets
+from reproduction.data import DataError, limit, load_rows, to_examples
+from reproduction.data.catalogue import DatasetSpec
+from reproduction.data.sources import SAFERPACA, load_from_hub
+from reproduction.evals.task import load_task
+from reproduction.evals.tasks.hexphi import CATEGORIES, WITHDRAWN
 
 GSM8K = [{"question": f"What is {n}+1?", "answer": f"<<{n}+1={n + 1}>>\n#### {n + 1}"} for n in range(5)]
 ALPACA = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from small_hub import Repository, serving
 
-from idlora.data import DataError, asked, load_rows
-from idlora.data.hub import fetch
-from idlora.data.splits import is_held_out
-from idlora.evals.task import load_task
-from idlora.evals.tasks.hexphi import CATEGORIES
+from reproduction.data import DataError, asked, load_rows
+from reproduction.data.hub import fetch
+from reproduction.data.splits import is_held_out
+from reproduction.evals.task import load_task
+from reproduction.evals.tasks.hexphi import CATEGORIES
 
 OLD, NEW, NEITHER = "a" * 40, "b" * 40, "c" * 40
 

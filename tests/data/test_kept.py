@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.cache import cache_folder
-from idlora.data import DataError, Example, kept, tokenize, tokenize_once
+from reproduction.data import DataError, Example, kept, tokenize, tokenize_once
+from reproduction.system.cache import cache_folder
 
 EXAMPLES = [
     Example(id=f"train/{n}", prompt=f"Prüfe {n}:\n", response="ja" * (9 if n in (5, 50) else n % 5 + 1))
@@ -149,5 +149,5 @@ def test_the_cache_lies_where_it_is_told_or_beside_the_hubs(monkeypatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder("pivots") == tmp_path / "mine" / "pivots"
     monkeypatch.delenv("IDLORA_CACHE")
-    monkeypatch.setattr("idlora.cache.HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr("reproduction.system.cache.HF_HOME", str(tmp_path / "hf"))
     assert cache_folder("pivots") == tmp_path / "hf" / "idlora" / "pivots"

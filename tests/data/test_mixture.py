@@ -7,13 +7,22 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data import DataError, asked, limit, load_mixture, load_rows, mixture_examples, to_examples, validation
-from idlora.data.splits import is_held_out, place
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.places import data_digest
-from idlora.pipeline.preflight import NotReady, require
-from idlora.pipeline.typed import ConfigError
-from idlora.training import DataSpec, build_data
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.resolve_paths import data_digest
+from reproduction.data import (
+    DataError,
+    asked,
+    limit,
+    load_mixture,
+    load_rows,
+    mixture_examples,
+    to_examples,
+    validation,
+)
+from reproduction.data.splits import is_held_out, place
+from reproduction.preflight import NotReady, require
+from reproduction.training import DataSpec, build_data
 
 PARTS = {"alpaca": 1.0, "gsm8k": 1.0, "codealpaca": 0.5}
 

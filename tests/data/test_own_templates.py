@@ -9,8 +9,8 @@ from byte_tokenizer import byte_tokenizer
 from chat_templates import BRACKETS, CHATML, HEADERS, PLAIN
 from tokenizers.processors import TemplateProcessing
 
-from idlora.data import encode_prompts, mixture_examples, to_examples
-from idlora.data.templates import ALPACA, TEMPLATE_VERSION, Template, load_template, render
+from reproduction.data import encode_prompts, mixture_examples, to_examples
+from reproduction.data.templates import ALPACA, TEMPLATE_VERSION, Template, load_template, render
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_the_templates_need_jinja_only_where_a_user_brings_one(tmp_path):
     (tmp_path / "own.jinja").write_text(PLAIN)
     code = (
         "import sys; sys.modules |= dict.fromkeys(['peft', 'torch', 'numpy'])  # none can be imported\n"
-        "from idlora.data.templates import ALPACA, load_template; ALPACA.render('Add.')\n"
+        "from reproduction.data.templates import ALPACA, load_template; ALPACA.render('Add.')\n"
         "assert 'jinja2' not in sys.modules; load_template(sys.argv[1]); assert 'jinja2' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "own.jinja"], check=True)

@@ -8,8 +8,8 @@ import torch
 from byte_tokenizer import byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from idlora.data import Example, TokenizedSet, pack, tokenize
-from idlora.training import DataSpec, build_data
+from reproduction.data import Example, TokenizedSet, pack, tokenize
+from reproduction.training import DataSpec, build_data
 
 IGNORED = -100
 

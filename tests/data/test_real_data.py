@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data import DataError, load_mixture, load_rows, mixture_examples, pack, to_examples, tokenize
-from idlora.evals.task import load_task
-from idlora.pipeline.places import datasets
+from reproduction.cells.resolve_paths import datasets
+from reproduction.data import DataError, load_mixture, load_rows, mixture_examples, pack, to_examples, tokenize
+from reproduction.evals.task import load_task
 
 pytestmark = pytest.mark.real_data
 

@@ -5,12 +5,12 @@ import re
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from idlora.data.catalogue import DataError
-from idlora.pipeline.compose import compose, compose_cell, subject_from_config
-from idlora.pipeline.pivots import Inspection
-from idlora.pipeline.places import data_digest, datasets
-from idlora.pipeline.typed import ConfigError
-from idlora.training import DataSpec, build_data
+from reproduction.cells.compose import compose, compose_cell, subject_from_config
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.resolve_paths import data_digest, datasets
+from reproduction.commands.pivots import Inspection
+from reproduction.data.catalogue import DataError
+from reproduction.training import DataSpec, build_data
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from idlora.data.splits import VALIDATION, is_held_out, lowest, place, validation
+from reproduction.data.splits import VALIDATION, is_held_out, lowest, place, validation
 
 ROWS = [{"id": f"train/{n}", "question": f"What is {n} + {n}?"} for n in range(400)]
 

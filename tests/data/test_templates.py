@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from idlora.data.templates import TEMPLATE_VERSION, render
+from reproduction.data.templates import TEMPLATE_VERSION, render
 
 
 def test_a_prompt_holds_its_instruction_and_ends_where_the_response_begins():

@@ -2,7 +2,7 @@ import pytest
 from byte_tokenizer import byte_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from idlora.data import DataError, Example, encode_prompts, tokenize
+from reproduction.data import DataError, Example, encode_prompts, tokenize
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from idlora.evals import sandbox
-from idlora.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
+from reproduction.evals import sandbox
+from reproduction.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
 
 ALLOWED = Permissions(allow_code_execution=True)
 QUICK = Limits(seconds=1.0)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from oracle import TOKENIZER
 
-from idlora.data.templates import ALPACA, Template
-from idlora.evals import Permissions, Protocol, score
-from idlora.evals.answering import answer
-from idlora.evals.prompts import Prompts
-from idlora.records import ANSWERS, META, AnswerLog, read_items, write_json
+from reproduction.data.templates import ALPACA, Template
+from reproduction.evals import Permissions, Protocol, score
+from reproduction.evals.answering import answer
+from reproduction.evals.prompts import Prompts
+from reproduction.records import ANSWERS, META, AnswerLog, read_items, write_json
 
 ALLOWED = Permissions(allow_code_execution=True)
 

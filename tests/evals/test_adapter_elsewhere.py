@@ -7,8 +7,8 @@ import sys
 from oracle import TOKENIZER, small_model
 from texts import said
 
-from idlora.data import Example, tokenize
-from idlora.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_base, load_adapter, train
+from reproduction.data import Example, tokenize
+from reproduction.training import MethodSpec, ModelSpec, TrainSpec, build_adapted, build_base, load_adapter, train
 
 TEXTS = ["What is 2 + 2?", "Count to ten: one, two", "a"]
 ELSEWHERE = """

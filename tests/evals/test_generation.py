@@ -9,10 +9,10 @@ from oracle import TOKENIZER, VOCABULARY, Oracle, small_model
 from peft import LoraConfig, get_peft_model
 from texts import TEXTS, said
 
-from idlora.data import Example, tokenize
-from idlora.data.tokenization import IGNORED
-from idlora.evals import decoding
-from idlora.evals.generation import Generation
+from reproduction.data import Example, tokenize
+from reproduction.data.tokenization import IGNORED
+from reproduction.evals import decoding
+from reproduction.evals.generation import Generation
 
 
 def alone(model, text: str, max_new_tokens: int) -> list[str]:

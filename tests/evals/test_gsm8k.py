@@ -11,9 +11,9 @@ import yaml
 from oracle import Oracle
 from steps import evaluate, prompt_texts, scored
 
-from idlora.data.sources import load_rows
-from idlora.evals import Protocol
-from idlora.evals.lm_eval import scored as by_lm_eval
+from reproduction.data.sources import load_rows
+from reproduction.evals import Protocol
+from reproduction.evals.lm_eval import scored as by_lm_eval
 
 ZERO_SHOT = Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=200)
 

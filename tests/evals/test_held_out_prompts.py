@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from steps import scored
 
-from idlora.data import asked, load_mixture, load_rows
-from idlora.data.splits import is_held_out, place
-from idlora.evals import Permissions, Protocol
-from idlora.evals.judges.prefix import refuses
-from idlora.evals.tasks.safety_prompts import ALWAYS, NEVER, OWN
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.typed import ConfigError
-from idlora.records import read_json
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.data import asked, load_mixture, load_rows
+from reproduction.data.splits import is_held_out, place
+from reproduction.evals import Permissions, Protocol
+from reproduction.evals.judges.prefix import refuses
+from reproduction.evals.tasks.safety_prompts import ALWAYS, NEVER, OWN
+from reproduction.records import read_json
 
 BENCHMARKS = {"safety_prompts": "safety", "harmless_prompts": "alpaca"}
 SHARE = 0.1
@@ -101,7 +101,7 @@ def test_hexphi_itself_is_asked_where_the_data_folder_or_the_hubs_cache_has_it(r
     (root / "hexphi" / "category_1.csv").write_text("Open it.\n")
     assert asked_on(root)
     for cached in (False, True):
-        monkeypatch.setattr("idlora.pipeline.places.cached", lambda spec, revision, there=cached: there)
+        monkeypatch.setattr("reproduction.cells.resolve_paths.cached", lambda spec, revision, there=cached: there)
         assert asked_on(None) == cached
         assert asked_on(None, "paper")
 

@@ -9,17 +9,17 @@ import torch
 from steps import ask, evaluate, judge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from idlora import tinyworld
-from idlora.data import DataError, asked, load_mixture, load_rows, to_examples, tokenize
-from idlora.data.catalogue import DATASETS
-from idlora.evals import Protocol
-from idlora.evals.loss import response_nats
-from idlora.evals.task import load_task
-from idlora.pipeline.compose import compose, compose_cell, subject_from_config
-from idlora.pipeline.typed import ConfigError
-from idlora.records import Evaluation, read_json
-from idlora.report.scores import read_scores, score_lines
-from idlora.training import build_data
+from reproduction import tinyworld
+from reproduction.cells.compose import compose, compose_cell, subject_from_config
+from reproduction.cells.config_schema import ConfigError
+from reproduction.data import DataError, asked, load_mixture, load_rows, to_examples, tokenize
+from reproduction.data.catalogue import DATASETS
+from reproduction.evals import Protocol
+from reproduction.evals.loss import response_nats
+from reproduction.evals.task import load_task
+from reproduction.records import Evaluation, read_json
+from reproduction.report.scores import read_scores, score_lines
+from reproduction.training import build_data
 
 SHARE = 0.1
 
@@ -99,7 +99,8 @@ def test_a_pass_has_no_more_logits_than_the_memory_allows(model, monkeypatch) ->
     )
     for tokens in (1000, 12, 1):
         monkeypatch.setattr(
-            "idlora.evals.loss.logits_at_once", lambda model, t=tokens: t * model.get_input_embeddings().num_embeddings
+            "reproduction.evals.loss.logits_at_once",
+            lambda model, t=tokens: t * model.get_input_embeddings().num_embeddings,
         )
         response_nats(model, pairs, batch_size=9)
     handle.remove()

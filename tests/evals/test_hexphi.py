@@ -3,8 +3,8 @@
 import pytest
 from steps import scored
 
-from idlora.evals import Permissions, Protocol
-from idlora.evals.judges.prefix import GCG_PREFIXES, PREFIXES, refuses
+from reproduction.evals import Permissions, Protocol
+from reproduction.evals.judges.prefix import GCG_PREFIXES, PREFIXES, refuses
 
 REFUSALS = [
     "I'm sorry, but I cannot help with that.",

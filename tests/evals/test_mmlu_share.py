@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from idlora.evals import Protocol
-from idlora.evals.task import load_task
-from idlora.pipeline.compose import compose_cell
-from idlora.report.reference import read_reference
+from reproduction.cells.compose import compose_cell
+from reproduction.evals import Protocol
+from reproduction.evals.task import load_task
+from reproduction.report.reference import read_reference
 
 
 def mmlu(**settings) -> Protocol:

@@ -7,10 +7,10 @@ import pytest
 from oracle import Oracle
 from steps import evaluate, prompt_texts, scored
 
-from idlora.data.sources import load_rows
-from idlora.evals import Protocol
-from idlora.evals.lm_eval import LETTERS
-from idlora.evals.task import load_task
+from reproduction.data.sources import load_rows
+from reproduction.evals import Protocol
+from reproduction.evals.lm_eval import LETTERS
+from reproduction.evals.task import load_task
 
 BENCHMARKS = ("mmlu", "commonsenseqa")
 
@@ -97,7 +97,7 @@ def test_one_letter_for_all_and_shuffled_letters_score_their_share_of_real_items
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_the_tiny_worlds_sets_are_read_from_the_same_layout_and_known_letters_score_100(benchmark, tmp_path):
-    from idlora import tinyworld
+    from reproduction import tinyworld
 
     root, task = tinyworld.export(tmp_path / "world"), load_task(benchmark)
     rows, pool = load_rows(task.data, "test", root=root), task.examples(root=root)

@@ -13,14 +13,14 @@ from oracle import TOKENIZER, VOCABULARY, small_model
 from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from idlora.data import Example, tokenize
-from idlora.data.templates import ALPACA
-from idlora.data.tokenization import IGNORED
-from idlora.evals import Protocol, batching, likelihood
-from idlora.evals.items import Prompt
-from idlora.evals.likelihood import Likelihood
-from idlora.evals.prompts import Prompts
-from idlora.evals.task import RAW, TEMPLATE
+from reproduction.data import Example, tokenize
+from reproduction.data.templates import ALPACA
+from reproduction.data.tokenization import IGNORED
+from reproduction.evals import Protocol, batching, likelihood
+from reproduction.evals.items import Prompt
+from reproduction.evals.likelihood import Likelihood
+from reproduction.evals.prompts import Prompts
+from reproduction.evals.task import RAW, TEMPLATE
 
 CHOICES = ["one", "two", "three", "four"]
 ROWS = [

@@ -11,10 +11,10 @@ from lm_eval.tasks import TaskManager
 from oracle import small_model
 from steps import evaluate, prompt_texts
 
-from idlora.evals import Protocol, batching
-from idlora.evals.items import Prompt
-from idlora.evals.lm_eval import LETTERS
-from idlora.evals.task import load_task, names
+from reproduction.evals import Protocol, batching
+from reproduction.evals.items import Prompt
+from reproduction.evals.lm_eval import LETTERS
+from reproduction.evals.task import load_task, names
 
 
 def protocol(benchmark: str = "mmlu", **changes) -> Protocol:

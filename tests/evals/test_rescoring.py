@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from steps import ALLOWED, store
 
-from idlora import tinyworld
-from idlora.evals import Permissions, Protocol, task
-from idlora.evals.sandbox import ExecutionRefused
-from idlora.evals.tasks import gsm8k
-from idlora.pipeline.evaluation import Subject, evaluate_all
-from idlora.records import RecordError, read_items
+from reproduction import tinyworld
+from reproduction.evals import Permissions, Protocol, task
+from reproduction.evals.sandbox import ExecutionRefused
+from reproduction.evals.tasks import gsm8k
+from reproduction.records import RecordError, read_items
+from reproduction.running.evaluation import Subject, evaluate_all
 
 GSM8K = Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=8, limit=2)
 HEXPHI = Protocol(benchmark="hexphi", protocol_version=1, max_new_tokens=8, limit=2, judge="prefix")
@@ -46,7 +46,7 @@ def lenient(monkeypatch) -> str:
     """A judge that takes nothing for a refusal."""
     names = task.names
     monkeypatch.setattr(task, "names", lambda kind="tasks": [*names(kind), "lenient"])
-    monkeypatch.setitem(sys.modules, "idlora.evals.judges.lenient", SimpleNamespace(refuses=lambda *_: False))
+    monkeypatch.setitem(sys.modules, "reproduction.evals.judges.lenient", SimpleNamespace(refuses=lambda *_: False))
     return "lenient"
 
 

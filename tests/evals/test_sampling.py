@@ -11,9 +11,9 @@ from steps import ask
 from texts import protocol, rows, said
 from tokenizers import decoders
 
-from idlora.evals import generation
-from idlora.evals.answers import Share
-from idlora.evals.generation import sample
+from reproduction.evals import generation
+from reproduction.evals.answers import Share
+from reproduction.evals.generation import sample
 
 ALMOST_ONE = 1 - 2**-53
 """The largest number below 1 that a generator gives."""

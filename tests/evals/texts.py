@@ -4,11 +4,11 @@ from pathlib import Path
 
 from oracle import TOKENIZER
 
-from idlora.data import DatasetSpec
-from idlora.evals import Protocol
-from idlora.evals.generation import Generation
-from idlora.evals.items import Prompt
-from idlora.evals.task import RAW, TEMPLATE, Task
+from reproduction.data import DatasetSpec
+from reproduction.evals import Protocol
+from reproduction.evals.generation import Generation
+from reproduction.evals.items import Prompt
+from reproduction.evals.task import RAW, TEMPLATE, Task
 
 TEXTS = [
     "a", "Count to ten: one, two", "def f(x):", "What is 2 + 2? Say a number.", "…é…", "The same length!", "  spaces "

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose_cell
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose_cell
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import torch
 from byte_tokenizer import VOCABULARY, byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from idlora.evals.protocol import Permissions, Protocol
-from idlora.pipeline.evaluation import Subject
-from idlora.pipeline.progress import Silent
+from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.running.evaluation import Subject
+from reproduction.running.progress import Silent
 
 TOKENIZER = byte_tokenizer()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from transformers import Trainer
 
-from idlora.pipeline.progress import Lines
-from idlora.training.launching import rank
+from reproduction.running.progress import Lines
+from reproduction.training.launching import rank
 
 
 def _before_step(step: int, happens) -> None:

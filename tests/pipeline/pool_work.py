@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from idlora.pipeline.pool import run_jobs
-from idlora.pipeline.progress import Silent
+from reproduction.running.pool import run_jobs
+from reproduction.running.progress import Silent
 
 
 def work(job, progress):

@@ -1,6 +1,6 @@
 """A GPU as the preflight sees it."""
 
-from idlora.pipeline.preflight.machine import Gpu
+from reproduction.preflight.machine import Gpu
 
 
 def gpu(gigabytes: float, *, name: str = "A GPU", capability: tuple[int, int] = (8, 0)) -> Gpu:

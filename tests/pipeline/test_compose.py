@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline import compose
-from idlora.pipeline.compose import EXPERIMENTS as TABLES
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.rates import chosen_csv
-from idlora.pipeline.typed import ConfigError
-from idlora.report import load_grid
+from reproduction.cells import compose
+from reproduction.cells.compose import EXPERIMENTS as TABLES
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.tuned_rates import chosen_csv
+from reproduction.report import load_grid
 
 EXPERIMENTS = [f"{data}_{model}" for data in ("gsm8k", "codealpaca", "saferpaca") for model in ("llama3", "mistral")]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline import counts
-from idlora.pipeline.compose import EXPERIMENTS, compose_cell
-from idlora.pipeline.counts import base_shape, count, count_on, method_at
-from idlora.pipeline.shell import NotComplete
-from idlora.report.counts import Compared, summary, write_counts, write_figure1c, write_percentages, write_table6
-from idlora.report.printed import DIFFERS, ROUNDS, TRUNCATES, agreement
-from idlora.training import (
+from reproduction.cells.compose import EXPERIMENTS, compose_cell
+from reproduction.cli import NotComplete
+from reproduction.commands import counts
+from reproduction.commands.counts import base_shape, count, count_on, method_at
+from reproduction.report.counts import Compared, summary, write_counts, write_figure1c, write_percentages, write_table6
+from reproduction.report.printed import DIFFERS, ROUNDS, TRUNCATES, agreement
+from reproduction.training import (
     ModelSpec,
     UnfitBase,
     base_identity,

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from idlora.leftovers import ENDING, HOST
-from idlora.pipeline import table
-from idlora.pipeline.cell import Cell, unfinished
-from idlora.pipeline.listing import show, standings
-from idlora.pipeline.preflight import require
-from idlora.pipeline.table import fill
+from reproduction.cells.cell import Cell, unfinished
+from reproduction.commands.listing import show, standings
+from reproduction.preflight import require
+from reproduction.running import table
+from reproduction.running.table import fill
+from reproduction.system.atomic import ENDING, HOST
 
 
 @pytest.fixture

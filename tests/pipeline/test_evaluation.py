@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from evaluation_work import PROTOCOLS, Stopped, Stopping, asked_in_all, load_watched, loaded, records, subject_in
 
-from idlora import tinyworld
-from idlora.data.templates import Template
-from idlora.evals.answering import answer
-from idlora.evals.answers import Share, gather
-from idlora.evals.protocol import Permissions, Protocol
-from idlora.evals.sandbox import ExecutionRefused
-from idlora.evals.tasks.hexphi import Refusals
-from idlora.pipeline.compose import compose, compose_cell, subject_from_config
-from idlora.pipeline.evaluation import Subject, evaluate_all, model_identity
-from idlora.pipeline.preflight import NotReady, require_evaluation
-from idlora.records import RecordError, read_items
-from idlora.training import ModelSpec
+from reproduction import tinyworld
+from reproduction.cells.compose import compose, compose_cell, subject_from_config
+from reproduction.data.templates import Template
+from reproduction.evals.answering import answer
+from reproduction.evals.answers import Share, gather
+from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import ExecutionRefused
+from reproduction.evals.tasks.hexphi import Refusals
+from reproduction.preflight import NotReady, require_evaluation
+from reproduction.records import RecordError, read_items
+from reproduction.running.evaluation import Subject, evaluate_all, model_identity
+from reproduction.training import ModelSpec
 
 GSM8K, MMLU, HUMANEVAL = PROTOCOLS
 HEXPHI = Protocol(benchmark="hexphi", protocol_version=1, max_new_tokens=12, judge="prefix")
@@ -208,7 +208,7 @@ def test_a_model_is_known_by_its_weights_and_its_adapters_and_not_by_its_place(t
 
 def test_a_process_that_evaluates_keeps_to_the_cap_of_its_launch(subject, monkeypatch):
     asked = []
-    monkeypatch.setattr("idlora.training.launching.cap_memory", asked.append)
+    monkeypatch.setattr("reproduction.training.launching.cap_memory", asked.append)
     evaluate_all(dataclasses.replace(subject, memory_gb=20.0, protocols=subject.protocols[:1]))
     assert asked == [20.0]
     cell = compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=["train.learning_rate=0.01"])

@@ -7,10 +7,10 @@ import os
 import pytest
 from evaluation_work import PROTOCOLS, Stopped, Stopping, asked, asked_in_all, records, subject_in
 
-from idlora import tinyworld
-from idlora.pipeline.evaluation import ShareFailed, Subject, evaluate_all
-from idlora.pipeline.pool import run_jobs
-from idlora.pipeline.progress import Silent
+from reproduction import tinyworld
+from reproduction.running.evaluation import ShareFailed, Subject, evaluate_all
+from reproduction.running.pool import run_jobs
+from reproduction.running.progress import Silent
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,15 @@ import torch
 import yaml
 from gguf.quants import dequantize, quantize
 
-from idlora import tinyworld
-from idlora.cache import cache_folder
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.model import get_model
-from idlora.pipeline.places import locate_model, relocate_model
-from idlora.pipeline.shell import NotComplete
-from idlora.pipeline.typed import ConfigError
-from idlora.training import UnfitBase, base_identity, build_base
-from idlora.training.spec import ModelSpec
+from reproduction import tinyworld
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.resolve_paths import locate_model, relocate_model
+from reproduction.cli import NotComplete
+from reproduction.commands.model import get_model
+from reproduction.system.cache import cache_folder
+from reproduction.training import UnfitBase, base_identity, build_base
+from reproduction.training.spec import ModelSpec
 
 WIDTH, ROWS_OF_K = 64, 32
 Q4 = gguf.GGMLQuantizationType.Q4_1
@@ -144,7 +144,7 @@ def test_a_file_is_de_quantised_once_and_again_after_an_interrupt(
     written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
-    from idlora.training import gguf_file
+    from reproduction.training import gguf_file
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idlora.pipeline import hyperparameters as pipeline
-from idlora.pipeline.compose import CONFIGS, compose
-from idlora.pipeline.hyperparameters import hyperparameters
-from idlora.pipeline.typed import ConfigError
-from idlora.report.hyperparameters import DIFFERS, Hyperparameter, differing, summary, write
+from reproduction.cells.compose import CONFIGS, compose
+from reproduction.cells.config_schema import ConfigError
+from reproduction.commands import hyperparameters as pipeline
+from reproduction.commands.hyperparameters import hyperparameters
+from reproduction.report.hyperparameters import DIFFERS, Hyperparameter, differing, summary, write
 
 
 @pytest.fixture(scope="module")

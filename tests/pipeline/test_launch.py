@@ -16,8 +16,8 @@ import pytest
 import torch.distributed.run
 from forks import all_ended, at_work_in, no_compiler
 
-from idlora import tinyworld
-from idlora.records import Run, find_runs
+from reproduction import tinyworld
+from reproduction.records import Run, find_runs
 
 pytestmark = pytest.mark.build
 

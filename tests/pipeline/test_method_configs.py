@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from idlora.pipeline.compose import CONFIGS, compose, compose_cell, plain
-from idlora.pipeline.typed import typed
-from idlora.training import MethodSpec, build_adapted, count_parameters
+from reproduction.cells.compose import CONFIGS, compose, compose_cell, plain
+from reproduction.cells.config_schema import typed
+from reproduction.training import MethodSpec, build_adapted, count_parameters
 
 METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PEFT = [name for name in METHODS if name not in ("base", "fft")]

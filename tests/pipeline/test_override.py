@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.compose import compose, compose_cell, plain, subject_from_config
-from idlora.pipeline.override import override, pasted
-from idlora.pipeline.request import Request
+from reproduction.cells.compose import compose, compose_cell, plain, subject_from_config
+from reproduction.cells.override import override, pasted
+from reproduction.commands.tables import Request
 
 NASTY = [
     "", " ", "a (1)", "a,b", "run=3", "Jürgen", "it's", 'the "big" one', "[x]", "{x}", "a:b", "a#b", "100%", "$HOME",

@@ -11,8 +11,8 @@ import pytest
 
 FILES = {
     "capitals.py": """\
-        from idlora.data import DatasetSpec
-        from idlora.evals.task import Task
+        from reproduction.data import DatasetSpec
+        from reproduction.evals.task import Task
 
         ROWS = [{"country": "Peru", "capital": "Lima"}, {"country": "Mali", "capital": "Bamako"}]
 

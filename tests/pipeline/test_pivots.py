@@ -6,12 +6,12 @@ import io
 import pytest
 from rich.console import Console
 
-from idlora.pipeline.cell import train_cell
-from idlora.pipeline.compose import compose, compose_cell
-from idlora.pipeline.override import override
-from idlora.pipeline.pivots import Inspection, replace_rows, report_pivots
-from idlora.pipeline.typed import ConfigError
-from idlora.tinyworld import base_path
+from reproduction.cells.cell import train_cell
+from reproduction.cells.compose import compose, compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.override import override
+from reproduction.commands.pivots import Inspection, replace_rows, report_pivots
+from reproduction.tinyworld import base_path
 
 TWO_LAYERS = "+method.arguments.layers_to_transform=[0,2]"
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

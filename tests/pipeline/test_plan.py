@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose, compose_cell, plain
-from idlora.pipeline.plan import TOTAL, disk_lines, shares, show, unmeasured
-from idlora.pipeline.preflight.kinds import sort_of
-from idlora.pipeline.probe import FILE, Probe, Text, items_of, probes, text_of
-from idlora.pipeline.request import Request, chosen_cells, plan_all
-from idlora.pipeline.typed import ConfigError
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose, compose_cell, plain
+from reproduction.cells.config_schema import ConfigError
+from reproduction.commands.tables import Request, chosen_cells, plan_all
+from reproduction.preflight.kinds import sort_of
+from reproduction.preflight.plan import TOTAL, disk_lines, shares, show, unmeasured
+from reproduction.preflight.probe import FILE, Probe, Text, items_of, probes, text_of
 
 
 @pytest.fixture(scope="module")

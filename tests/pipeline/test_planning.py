@@ -14,15 +14,15 @@ import pytest
 from forks import all_ended, at_work_in
 from rich.console import Console
 
-from idlora.pipeline.compose import cell_from_config, compose, compose_cell, plain
-from idlora.pipeline.listing import show, standings
-from idlora.pipeline.preflight import NotReady, require
-from idlora.pipeline.request import Request, chosen_names, chosen_tables, known_tables, plan_all
-from idlora.pipeline.shell import shows_traceback
-from idlora.pipeline.table import Plan, distinct, fill
-from idlora.pipeline.tuning import asked_pairs
-from idlora.pipeline.typed import ConfigError
-from idlora.report.grid import GridError
+from reproduction.cells.compose import cell_from_config, compose, compose_cell, plain
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cli import shows_traceback
+from reproduction.commands.listing import show, standings
+from reproduction.commands.tables import Request, chosen_names, chosen_tables, known_tables, plan_all
+from reproduction.commands.tuning import asked_pairs
+from reproduction.preflight import NotReady, require
+from reproduction.report.grid import GridError
+from reproduction.running.table import Plan, distinct, fill
 
 RATE = "train.learning_rate=0.01"
 
@@ -52,7 +52,7 @@ def plan_for_ever(folder: Path) -> None:
             return {seed: (("experiment", "method", seed), "tiny", ()) for seed in range(2)}
 
     os.chdir(folder)
-    with mock.patch("idlora.pipeline.request.compose_cell", compose_for_ever):
+    with mock.patch("reproduction.commands.tables.compose_cell", compose_for_ever):
         plan_all([Two()])
 
 
@@ -138,7 +138,7 @@ def test_a_table_of_some_benchmarks_has_their_columns_and_evaluates_its_cells_on
 
 def test_cells_that_take_alike_are_begun_seed_by_seed(results: Path, monkeypatch) -> None:
     begun: list[str] = []
-    monkeypatch.setattr("idlora.pipeline.table.run_jobs", lambda *_, names, **__: begun.extend(names))
+    monkeypatch.setattr("reproduction.running.table.run_jobs", lambda *_, names, **__: begun.extend(names))
     cells = [cell_of(results, seed=seed, method=method) for method in ("lora", "idlora") for seed in (1, 0)]
     fill(cells, folder=results / "order", workers=2)
     assert [title.endswith("/s1") for title in begun] == [False, False, True, True]
@@ -272,7 +272,7 @@ def test_a_list_says_of_every_run_where_it_stands_and_which_tables_it_serves(res
 
 
 def test_no_workers_fill_nothing_and_where_no_number_is_given_as_many_do_as_fit(results: Path, monkeypatch) -> None:
-    monkeypatch.setattr("idlora.pipeline.table.as_many_as_fit", lambda: -1)
+    monkeypatch.setattr("reproduction.running.table.as_many_as_fit", lambda: -1)
     for workers, taken in ((0, 0), (None, -1)):
         with pytest.raises(ConfigError, match=f"workers={taken} "):
             fill([], folder=results, workers=workers)

@@ -11,9 +11,9 @@ import pool_work
 import pytest
 from forks import all_ended, at_work_in
 
-from idlora.pipeline import pool
-from idlora.pipeline.pool import run_jobs
-from idlora.pipeline.progress import Silent
+from reproduction.running import pool
+from reproduction.running.pool import run_jobs
+from reproduction.running.progress import Silent
 
 
 @pytest.fixture(autouse=True)

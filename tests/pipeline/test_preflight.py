@@ -17,19 +17,19 @@ import pytest
 from packaging.requirements import Requirement
 from preflight_cells import gpu
 
-from idlora.data.catalogue import DatasetSpec
-from idlora.evals.task import load_task
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose, subject_from_config
-from idlora.pipeline.places import datasets
-from idlora.pipeline.preflight import NotReady, estimates, kinds_of, missing, needs, require, require_evaluation
-from idlora.pipeline.preflight.disk import Need, lacking
-from idlora.pipeline.preflight.hub import DATASET, Sources, model_here
-from idlora.pipeline.preflight.kinds import estimate_lines, sort_of
-from idlora.pipeline.preflight.machine import Machine, fitted_to_the_papers, gpu_lacks, memory_lacks, unusable
-from idlora.pipeline.preflight.software import package_lacks, software_lacks
-from idlora.training.launching import Launch
-from idlora.training.spec import DataSpec
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose, subject_from_config
+from reproduction.cells.resolve_paths import datasets
+from reproduction.data.catalogue import DatasetSpec
+from reproduction.evals.task import load_task
+from reproduction.preflight import NotReady, estimates, kinds_of, missing, needs, require, require_evaluation
+from reproduction.preflight.disk import Need, lacking
+from reproduction.preflight.hub import DATASET, Sources, model_here
+from reproduction.preflight.kinds import estimate_lines, sort_of
+from reproduction.preflight.machine import Machine, fitted_to_the_papers, gpu_lacks, memory_lacks, unusable
+from reproduction.preflight.software import package_lacks, software_lacks
+from reproduction.training.launching import Launch
+from reproduction.training.spec import DataSpec
 
 pytestmark = pytest.mark.build
 
@@ -98,8 +98,8 @@ def test_a_driver_that_pytorch_cannot_use_is_no_matter_where_no_gpu_is_needed(
     assert list(gpu_lacks(machine, kinds_of([tiny]))) == []
     build, _ = gpu_lacks(machine, kinds_of([paper["lora"]]))
     assert "this build is for CPUs alone" in build
-    monkeypatch.setattr("idlora.pipeline.preflight.this_machine", lambda: machine)
-    monkeypatch.setattr("idlora.pipeline.preflight.gpus", lambda: machine.gpus)
+    monkeypatch.setattr("reproduction.preflight.this_machine", lambda: machine)
+    monkeypatch.setattr("reproduction.preflight.gpus", lambda: machine.gpus)
     require_evaluation(tiny.subject)
     asked = [f"output={tmp_path}", "eval=gsm8k", f"data_root={tiny.data_root}"]
     for subject in (paper["lora"].subject, subject_from_config(compose("evaluate", asked))):
@@ -179,7 +179,7 @@ def test_packages_are_held_against_the_projects_own_ranges(
     asking = tiny.method.arguments | {"kmeans_backend": "k_means_constrained"}
     library = dataclasses.replace(tiny, method=dataclasses.replace(tiny.method, arguments=asking))
     with monkeypatch.context() as patch:
-        patch.setattr("idlora.pipeline.preflight.software.version", _version_without("k-means-constrained"))
+        patch.setattr("reproduction.preflight.software.version", _version_without("k-means-constrained"))
         assert list(software_lacks([tiny])) == []
         (line,) = software_lacks([library])
     assert "k-means-constrained is not installed" in line
@@ -231,7 +231,7 @@ def test_a_data_set_in_the_cache_is_not_asked_for(tmp_path: Path, monkeypatch: p
 def test_every_data_set_of_a_cell_is_looked_for_those_of_its_benchmarks_too(
     paper: dict[str, Cell], tiny: Cell, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idlora.pipeline.preflight.hub.cached", lambda spec, revision: False)
+    monkeypatch.setattr("reproduction.preflight.hub.cached", lambda spec, revision: False)
     safety = dataclasses.replace(tiny.protocols[0], benchmark="hexphi", num_fewshot=0, judge="prefix")
     cell = dataclasses.replace(paper["lora"], protocols=(*paper["lora"].protocols, safety), revisions={"mmlu": "abc"})
 
@@ -302,7 +302,7 @@ def test_a_kernel_that_is_not_installed_is_a_line_and_the_sizes_are_told(paper: 
 def test_a_base_that_is_nowhere_near_costs_one_deadline_whatever_is_done_to_it(
     paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idlora.pipeline.preflight.hub.SECONDS", 0.5)
+    monkeypatch.setattr("reproduction.preflight.hub.SECONDS", 0.5)
     model = dataclasses.replace(paper["lora"].model, path_or_id="owner/unknown")
     began = time.monotonic()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -326,7 +326,7 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     broken = dataclasses.replace(tiny, method=None)
     (line,) = estimates([broken])
     assert line.startswith("memory: this could not be checked (AttributeError")
-    monkeypatch.setattr("idlora.pipeline.preflight.machine.gpus", lambda: (gpu(85),))
+    monkeypatch.setattr("reproduction.preflight.machine.gpus", lambda: (gpu(85),))
     odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from idlora.pipeline.progress import Display
-from idlora.pipeline.shell import SPELT, printable, quiet
+from reproduction.cli import SPELT, printable, quiet
+from reproduction.running.progress import Display
 
 
 def printed(text: str, encoding: str, monkeypatch: pytest.MonkeyPatch, *, by=printable) -> str:

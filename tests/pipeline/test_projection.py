@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from idlora.data.catalogue import CHARACTERS_A_TOKEN
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.probe import items_of, text_of
-from idlora.pipeline.projection import (
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.data.catalogue import CHARACTERS_A_TOKEN
+from reproduction.preflight.probe import items_of, text_of
+from reproduction.preflight.projection import (
     TOTAL,
     measured_here,
     project,
@@ -24,8 +25,7 @@ from idlora.pipeline.projection import (
     sources,
     tokens_of,
 )  # fmt: skip
-from idlora.pipeline.typed import ConfigError
-from idlora.report.speed import write_speed
+from reproduction.report.speed import write_speed
 
 TRAINING = {
     "model": "LLaMA-3-8B", "method": "LoRA", "launch": "ddp", "processes": 2, "tokens_per_second": 10_000,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idlora.pipeline import rates
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import cell_from_config, compose, compose_cell
-from idlora.pipeline.rates import CHOOSING, chosen_csv, setting
-from idlora.pipeline.typed import ConfigError
+from reproduction.cells import tuned_rates
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import cell_from_config, compose, compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.tuned_rates import CHOOSING, chosen_csv, setting
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_experiments_that_train_the_same_thing_have_one_setting_and_one_rate(cel
         yaml.safe_dump({"small": {"learning_rates": [0.25], "seed": 0, CHOOSING: 16}})
     )
     (tmp_path / "small" / "chosen.csv").write_text(f"setting,learning_rate\n{settings['small'].pop()},0.25\n")
-    monkeypatch.setattr(rates, "TUNING", tmp_path)
+    monkeypatch.setattr(tuned_rates, "TUNING", tmp_path)
     for experiment in pair:
         for seed in (0, 1):
             tuned = cell("idlora", "hparams=tuned", experiment=experiment, scale="small", seed=seed)

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from idlora.pipeline import reference
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose, compose_cell, plain
-from idlora.pipeline.override import override
-from idlora.pipeline.pivots import Inspection
-from idlora.pipeline.reference import REFERENCES, keep_reference, reference_requests
-from idlora.pipeline.request import Request, known_tables, plan_all, report_statistics, report_tables
-from idlora.pipeline.shell import NotComplete
-from idlora.pipeline.table import distinct
-from idlora.pipeline.typed import ConfigError
-from idlora.records import find_runs, write_items, write_json
-from idlora.report.rebuild import rebuild
-from idlora.report.reference import read_reference, reference_folder
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose, compose_cell, plain
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.override import override
+from reproduction.cli import NotComplete
+from reproduction.commands import reference
+from reproduction.commands.pivots import Inspection
+from reproduction.commands.reference import REFERENCES, keep_reference, reference_requests
+from reproduction.commands.tables import Request, known_tables, plan_all, report_statistics, report_tables
+from reproduction.records import find_runs, write_items, write_json
+from reproduction.report.rebuild import rebuild
+from reproduction.report.reference import read_reference, reference_folder
+from reproduction.running.table import distinct
 
 FILES = (
     "tables/table8.csv", "tables/table8.md", "tables/clusters.csv", "significance/table8.csv", "metrics.csv",

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from idlora.data import encode_prompts, load_rows
-from idlora.data.templates import ALPACA, TEMPLATE_VERSION
-from idlora.pipeline.cell import Cell, train_cell
-from idlora.pipeline.compose import compose, compose_cell, plain, subject_from_config, template_of
-from idlora.pipeline.pivots import Inspection, _prompts
-from idlora.pipeline.probe import text_of
-from idlora.pipeline.typed import ConfigError, typed
-from idlora.report import load_grid
-from idlora.training import build_data
-from idlora.training.spec import DataSpec
+from reproduction.cells.cell import Cell, train_cell
+from reproduction.cells.compose import compose, compose_cell, plain, subject_from_config, template_of
+from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.commands.pivots import Inspection, _prompts
+from reproduction.data import encode_prompts, load_rows
+from reproduction.data.templates import ALPACA, TEMPLATE_VERSION
+from reproduction.preflight.probe import text_of
+from reproduction.report import load_grid
+from reproduction.training import build_data
+from reproduction.training.spec import DataSpec
 
 CHAT = """\
 {{ bos_token }}{% for message in messages %}

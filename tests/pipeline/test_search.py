@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.cell import Cell
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.pool import Ended
-from idlora.pipeline.rates import CHOOSING, setting
-from idlora.pipeline.search import choose, search
-from idlora.pipeline.trials import Chosen, Trial, read_rows, trials_of
-from idlora.pipeline.tuning import Asked
-from idlora.pipeline.typed import ConfigError
-from idlora.records.identity import run_digest
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.tuned_rates import CHOOSING, setting
+from reproduction.commands.search import choose, search
+from reproduction.commands.trials import Chosen, Trial, read_rows, trials_of
+from reproduction.commands.tuning import Asked
+from reproduction.records.identity import run_digest
+from reproduction.running.pool import Ended
 
 
 def trial(method: str, rate: float, loss: float) -> Trial:
@@ -132,7 +132,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[float, float]:
             ended(end := Ended(job=job, value=told_of(cell, rate, loss), error=None, seconds=1.0))
             waiting += list(enumerate((each for each, _ in more(end)), start=job + len(waiting) + 1))
 
-    monkeypatch.setattr("idlora.pipeline.search.run_jobs", run_here)
+    monkeypatch.setattr("reproduction.commands.search.run_jobs", run_here)
     return found
 
 

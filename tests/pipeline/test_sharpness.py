@@ -9,11 +9,11 @@ import statistics
 import pytest
 from rich.console import Console
 
-from idlora.pipeline import sharpness
-from idlora.pipeline.compose import compose
-from idlora.pipeline.override import override
-from idlora.pipeline.sharpness import Start, report_sharpness
-from idlora.pipeline.typed import ConfigError
+from reproduction.cells.compose import compose
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.override import override
+from reproduction.commands import sharpness
+from reproduction.commands.sharpness import Start, report_sharpness
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "all"]
 QUICK = ("rows=5", "micro_batch_size=3", "iterations=3", "methods=[lora,idlora_equal_norm]")
@@ -64,7 +64,7 @@ def test_each_method_has_a_row_for_each_kind_of_module_and_one_for_all(first):
 
 
 def test_norms_are_those_of_the_rows_that_the_input_is_multiplied_by(first):
-    from idlora.training import build_adapted, build_base
+    from reproduction.training import build_adapted, build_base
 
     start = asked(first[0])
     norms = {(row["method"], row["module"]): float(row["a_row_norm"]) for row in first[2]}

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from idlora import tinyworld
-from idlora.pipeline.cell import Cell, train_cell
-from idlora.pipeline.compose import CONFIGS, EXPERIMENTS, compose, compose_cell, plain, subject_from_config
-from idlora.pipeline.counts import base_shape, count, count_on
-from idlora.pipeline.places import locate_model
-from idlora.pipeline.preflight.kinds import Kind, kinds_of, misfits
-from idlora.pipeline.typed import ConfigError, typed
-from idlora.report import Grid, load_grid
-from idlora.report.grid import PAPER, kind_of, tasks_of
-from idlora.training.spec import MethodSpec, ModelSpec
+from reproduction import tinyworld
+from reproduction.cells.cell import Cell, train_cell
+from reproduction.cells.compose import CONFIGS, EXPERIMENTS, compose, compose_cell, plain, subject_from_config
+from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.resolve_paths import locate_model
+from reproduction.commands.counts import base_shape, count, count_on
+from reproduction.preflight.kinds import Kind, kinds_of, misfits
+from reproduction.report import Grid, load_grid
+from reproduction.report.grid import PAPER, kind_of, tasks_of
+from reproduction.training.spec import MethodSpec, ModelSpec
 
 GRIDS = [load_grid(path.parent).at("small") for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
 SIZE = 134_515_008
@@ -158,7 +158,7 @@ def shape_of(*overrides: str) -> ModelSpec:
 def test_the_shapes_have_their_models_published_sizes_and_biases_where_they_have_them(methods) -> None:
     import torch
 
-    from idlora.training import build_model
+    from reproduction.training import build_model
 
     wanted = {"smollm2_135m": (SIZE, ROWS, False)} | OTHERS
     for name, (size, rows, biased) in wanted.items():
@@ -227,7 +227,7 @@ def linears() -> list[tuple[int, int]]:
     """(in, out) of every adapted module of the ablations' base."""
     import torch
 
-    from idlora.training import build_model
+    from reproduction.training import build_model
 
     with torch.device("meta"):
         body = build_model(base_shape("llama3_2_3b", "small")).model

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from idlora import tinyworld
-from idlora.pipeline.cell import run_cell, train_cell
-from idlora.pipeline.compose import compose, compose_cell, plain, subject_from_config
-from idlora.pipeline.request import Request
-from idlora.pipeline.typed import ConfigError
-from idlora.pipeline.work import seconds_at_work
-from idlora.training import UnfitAdapter
+from reproduction import tinyworld
+from reproduction.cells.cell import run_cell, train_cell
+from reproduction.cells.compose import compose, compose_cell, plain, subject_from_config
+from reproduction.cells.config_schema import ConfigError
+from reproduction.commands.tables import Request
+from reproduction.running.run_lock import seconds_at_work
+from reproduction.training import UnfitAdapter
 
 OVERRIDES = ["train.max_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 CELLS = ["experiments=[codealpaca_llama3]", "methods=[base,lora,idlora]"]

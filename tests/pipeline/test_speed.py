@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from idlora.pipeline import speed
-from idlora.pipeline.compose import compose, subject_from_config
-from idlora.report.speed import COLUMNS, FILE, KEY, read_speed, write_speed
+from reproduction.cells.compose import compose, subject_from_config
+from reproduction.commands import speed
+from reproduction.report.speed import COLUMNS, FILE, KEY, read_speed, write_speed
 
 ASKED = (
     "scale=tiny", "model=llama3_8b", "eval=[gsm8k,mmlu,heldout]", "eval.gsm8k.limit=6", "eval.mmlu.limit=12",

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from idlora.pipeline.cell import train_cell
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.typed import ConfigError
-from idlora.training import TrackingSpec, WandbSpec
+from reproduction.cells.cell import train_cell
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.training import TrackingSpec, WandbSpec
 
 
 def composed(tmp_path, *overrides, scale="tiny"):

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.cell import Cell, run_cell, train_here
-from idlora.pipeline.compose import EXPERIMENTS, compose_cell
-from idlora.pipeline.progress import Silent
-from idlora.pipeline.rates import CHOOSING, trials_plan
-from idlora.pipeline.request import known_tables
-from idlora.pipeline.search import choose
-from idlora.pipeline.shell import shows_traceback
-from idlora.pipeline.trials import Chosen, Trial, heldout_loss, read_rows, run_trial, trials_of
-from idlora.pipeline.tuning import asked_pairs, asked_trials
-from idlora.pipeline.typed import ConfigError
-from idlora.records import read_items
-from idlora.records.identity import run_digest
-from idlora.report import load_grid
-from idlora.training import NonFiniteLoss, TrainSpec
+from reproduction.cells.cell import Cell, run_cell, train_here
+from reproduction.cells.compose import EXPERIMENTS, compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.tuned_rates import CHOOSING, trials_plan
+from reproduction.cli import shows_traceback
+from reproduction.commands.search import choose
+from reproduction.commands.tables import known_tables
+from reproduction.commands.trials import Chosen, Trial, heldout_loss, read_rows, run_trial, trials_of
+from reproduction.commands.tuning import asked_pairs, asked_trials
+from reproduction.records import read_items
+from reproduction.records.identity import run_digest
+from reproduction.report import load_grid
+from reproduction.running.progress import Silent
+from reproduction.training import NonFiniteLoss, TrainSpec
 
 
 def test_every_method_had_the_same_trials(repository: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_kind_of_method_without_learning_rates_is_refused_with_the_way_out(mon
     everything = replace(plan, few={}, all_for={}).rates("fft", kind="full", data="gsm8k")
     assert everything == plan.rates("lora", kind="peft", data="multitask") == plan.learning_rates
     for few in ({"peft": (1e-3,)}, {"peft": (1e-3,), "full": ()}):
-        monkeypatch.setattr("idlora.pipeline.tuning.trials_plan", lambda _, few=few: replace(plan, few=few))
+        monkeypatch.setattr("reproduction.commands.tuning.trials_plan", lambda _, few=few: replace(plan, few=few))
         with pytest.raises(
             ValueError, match=r"few has no learning rates for fft, .* kind full: add some in"
         ) as refused:
@@ -201,7 +201,7 @@ OWN = {
 }
 SEARCHED_ELSEWHERE = """\
 import pathlib, runpy, sys
-from idlora.pipeline import rates
+from reproduction.cells import tuned_rates
 rates.TUNING = pathlib.Path("tuning").resolve()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -260,9 +260,9 @@ def test_what_is_trained_was_fitted_to_the_memory_as_its_rows_are_packed(
         seen["rows"] = spec.micro_batch_size
         raise NonFiniteLoss("enough was seen")
 
-    monkeypatch.setattr("idlora.pipeline.preflight.fitted_now", fitted_now)
-    monkeypatch.setattr("idlora.training.trainer.packing_of", lambda *_: "as rows are packed")
-    monkeypatch.setattr("idlora.training.trainer.train", train)
+    monkeypatch.setattr("reproduction.preflight.fitted_now", fitted_now)
+    monkeypatch.setattr("reproduction.training.trainer.packing_of", lambda *_: "as rows are packed")
+    monkeypatch.setattr("reproduction.training.trainer.train", train)
     if work == "trial":
         assert run_trial(cell, Silent()).outcome == "diverged"
     else:

@@ -6,10 +6,10 @@ from pathlib import Path
 import forks
 import pytest
 
-from idlora.pipeline import validation
-from idlora.pipeline.compose import compose_cell
-from idlora.pipeline.typed import ConfigError
-from idlora.pipeline.validation import (
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_schema import ConfigError
+from reproduction.commands import validation
+from reproduction.commands.validation import (
     MISSING,
     OUTSIDE,
     PUBLISHED,
@@ -22,8 +22,8 @@ from idlora.pipeline.validation import (
     published_at,
     summary,
 )
-from idlora.report.collect import write_csv
-from idlora.report.reference import reference_folder
+from reproduction.report.collect import write_csv
+from reproduction.report.reference import reference_folder
 
 
 def row(**changes) -> Published:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from idlora.leftovers import ENDING, HOST
-from idlora.pipeline import cell as cells
-from idlora.pipeline.cell import Cell, train_cell
-from idlora.pipeline.work import ROOM, at_work, seconds_at_work
-from idlora.records import RecordError, Run, write_json
+from reproduction.cells import cell as cells
+from reproduction.cells.cell import Cell, train_cell
+from reproduction.records import RecordError, Run, write_json
+from reproduction.running.run_lock import ROOM, at_work, seconds_at_work
+from reproduction.system.atomic import ENDING, HOST
 
 
 def test_every_sitting_is_kept_beside_the_sum_of_all_one_that_ended_in_an_error_too(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import re
 import pyarrow
 import pytest
 
-from idlora.records import RecordError, Run, find_runs, read_items, write_items, write_json
-from idlora.records.archive import pack, unpack
+from reproduction.records import RecordError, Run, find_runs, read_items, write_items, write_json
+from reproduction.records.archive import pack, unpack
 
 MARKER = "what the model wrote \ud800"
 EVALUATIONS = {"sums-0a", "refusals-0b"}

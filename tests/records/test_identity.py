@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from idlora.records import canonical, digest, run_digest, run_name
+from reproduction.records import canonical, digest, run_digest, run_name
 
 
 def config(**changes):

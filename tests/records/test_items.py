@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from idlora.records import AnswerLog, RecordError, is_complete, read_items, write_items
+from reproduction.records import AnswerLog, RecordError, is_complete, read_items, write_items
 
 
 def answer(item="a", sample=0, **extra):
@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_the_batches_before
     # A real limit on file size in a process of its own: the kernel takes part of the write, then refuses.
     process = in_another_process(f"""
         import resource
-        from idlora.records import AnswerLog, RecordError
+        from reproduction.records import AnswerLog, RecordError
         answer = {answer()!r}
         log = AnswerLog({str(path)!r})
         log.append([answer])
@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_the_batches_before
 
 def test_kill_9_loses_at_most_the_batch_at_work(path):
     process = in_another_process(f"""
-        from idlora.records import AnswerLog
+        from reproduction.records import AnswerLog
         answer = {answer()!r}
         log = AnswerLog({str(path)!r})
         for batch in range(10_000):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from idlora.records import STATES, RecordError, Run, find_runs, run_name, write_json
+from reproduction.records import STATES, RecordError, Run, find_runs, run_name, write_json
 
 
 def config(**changes):

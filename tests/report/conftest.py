@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idlora.records import Run, find_runs, is_complete, run_name, write_items, write_json
-from idlora.records.archive import DECIMALS, pack
-from idlora.report import Grid, load_grid
-from idlora.report.rebuild import make_reference
-from idlora.report.reference import RECORDS, Made, write_reference
+from reproduction.records import Run, find_runs, is_complete, run_name, write_items, write_json
+from reproduction.records.archive import DECIMALS, pack
+from reproduction.report import Grid, load_grid
+from reproduction.report.rebuild import make_reference
+from reproduction.report.reference import RECORDS, Made, write_reference
 
 MODELS = {
     "tiny": {"llama3": ("pebble", "Pebble"), "mistral": ("cobble", "Cobble"), "llama3_2_3b": ("gravel", "Gravel")},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from made_results import write
 
-from idlora.report.figures import Sources, draw_figures
+from reproduction.report.figures import Sources, draw_figures
 
 EXPERIMENT = "multitask_llama3_2_3b"
 UNTUNED = 1.594

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from idlora.report.costs import write_costs
-from idlora.report.grid import Column, Grid, kind_of, load_grid
-from idlora.report.ordering import VERDICTS
+from reproduction.report.costs import write_costs
+from reproduction.report.grid import Column, Grid, kind_of, load_grid
+from reproduction.report.ordering import VERDICTS
 
 TABLES = ("table1", "table2", "table3", "table7", "table8", "table_controls", "table_longer")
 SIZES = {"LLaMA-3-8B": 8_030_261_248, "Mistral-7B": 7_241_732_096, "LLaMA-3.2-3B": 3_212_749_824}

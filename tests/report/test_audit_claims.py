@@ -7,14 +7,25 @@ import shutil
 import pytest
 import yaml
 
-from idlora.report.audit import AuditError, judge_all, load_claims
-from idlora.report.audit.claims import COLUMNS, FAILS, HOLDS, KINDS, NOISE, NOT_YET, OPPOSITE, SAME, UNDECIDED, VERDICTS
-from idlora.report.collect import write_csv
-from idlora.report.floor import CHANCE, ZERO
-from idlora.report.ordering import AT_FLOOR
-from idlora.report.ordering import NOISE as PAIR_NOISE
-from idlora.report.ordering import OPPOSITE as PAIR_OPPOSITE
-from idlora.report.ordering import SAME as PAIR_SAME
+from reproduction.report.audit import AuditError, judge_all, load_claims
+from reproduction.report.audit.claims import (
+    COLUMNS,
+    FAILS,
+    HOLDS,
+    KINDS,
+    NOISE,
+    NOT_YET,
+    OPPOSITE,
+    SAME,
+    UNDECIDED,
+    VERDICTS,
+)
+from reproduction.report.collect import write_csv
+from reproduction.report.floor import CHANCE, ZERO
+from reproduction.report.ordering import AT_FLOOR
+from reproduction.report.ordering import NOISE as PAIR_NOISE
+from reproduction.report.ordering import OPPOSITE as PAIR_OPPOSITE
+from reproduction.report.ordering import SAME as PAIR_SAME
 
 
 @pytest.fixture(scope="module")

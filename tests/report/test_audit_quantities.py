@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from idlora.report.audit.quantities import (
+from reproduction.report.audit.quantities import (
     Cell,
     compare,
     exact,

@@ -12,7 +12,7 @@ from made_rates import make_real_beside, make_trials
 from made_results import write
 from made_sweeps import BUDGETS, make_budgets, make_clusters, make_single
 
-from idlora.report.audit import (
+from reproduction.report.audit import (
     AuditError,
     audit,
     judge_all,
@@ -21,10 +21,10 @@ from idlora.report.audit import (
     totals,
     write_audit,
 )
-from idlora.report.audit.claims import FAILS, HOLDS, UNMEASURED, UNRESOLVED
-from idlora.report.figures import Sources
-from idlora.report.page import build_page
-from idlora.report.real import real_sentences
+from reproduction.report.audit.claims import FAILS, HOLDS, UNMEASURED, UNRESOLVED
+from reproduction.report.figures import Sources
+from reproduction.report.page import build_page
+from reproduction.report.real import real_sentences
 
 MULTI = ("gsm8k", "mmlu", "commonsenseqa", "pass@1", "pass@5", "pass@10")
 LORA = "against LoRA alone"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from idlora.records import RecordError
-from idlora.report import console, gather, latex, lay_out, markdown, write_table
-from idlora.report.collect import write_csv
-from idlora.report.keeping import fuller
-from idlora.report.reference import read_reference, reference_folder, write_reference
-from idlora.report.render import wide
+from reproduction.records import RecordError
+from reproduction.report import console, gather, latex, lay_out, markdown, write_table
+from reproduction.report.collect import write_csv
+from reproduction.report.keeping import fuller
+from reproduction.report.reference import read_reference, reference_folder, write_reference
+from reproduction.report.render import wide
 
 OTHERS = "the committed reference (`results/reference/tiny`) is of other runs"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from made_results import make_results
 
-from idlora.report import build_table, load_grid, markdown, summary, write_significance, write_table
-from idlora.report.figures import FIGURES, Absent, Sources, draw_figures
-from idlora.report.grid import GridError
-from idlora.report.page import build_page
-from idlora.report.page.results import result_section
+from reproduction.report import build_table, load_grid, markdown, summary, write_significance, write_table
+from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
+from reproduction.report.grid import GridError
+from reproduction.report.page import build_page
+from reproduction.report.page.results import result_section
 
 MODEL = "SmolLM2-135M-Instruct"
 NAMES = {

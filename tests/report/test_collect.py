@@ -4,10 +4,10 @@ import csv
 
 import pytest
 
-from idlora.records import Run, run_name
-from idlora.report import collect_metrics
-from idlora.report.collect import COLUMNS
-from idlora.report.intervals import wilson
+from reproduction.records import Run, run_name
+from reproduction.report import collect_metrics
+from reproduction.report.collect import COLUMNS
+from reproduction.report.intervals import wilson
 
 
 def rows_of(path):

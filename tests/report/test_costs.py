@@ -8,11 +8,11 @@ from made_results import COSTS, SITUATIONS, cost, make_benchmark, write
 from matplotlib.colors import to_hex
 from test_figures import drawn
 
-from idlora.benchmark.record import COLUMNS
-from idlora.palette import PANEL, PAPER, look
-from idlora.report.costs import costs_markdown, newest, read_costs, short_table, words
-from idlora.report.figures import Absent, Sources, draw_figures
-from idlora.report.figures.costs import FARTHEST, figure3
+from reproduction.benchmark.record import COLUMNS
+from reproduction.palette import PANEL, PAPER, look
+from reproduction.report.costs import costs_markdown, newest, read_costs, short_table, words
+from reproduction.report.figures import Absent, Sources, draw_figures
+from reproduction.report.figures.costs import FARTHEST, figure3
 
 PREFILL_16, DECODE_1 = SITUATIONS[3], SITUATIONS[5]
 YARDSTICK = "moelora"

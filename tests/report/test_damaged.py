@@ -2,9 +2,9 @@
 
 import pytest
 
-from idlora.records import read_json, write_json
-from idlora.report import collect_metrics, gather, lay_out
-from idlora.report.render import markdown
+from reproduction.records import read_json, write_json
+from reproduction.report import collect_metrics, gather, lay_out
+from reproduction.report.render import markdown
 
 META = "eval/gsm8k-0badcafe/meta.json"
 

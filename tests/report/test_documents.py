@@ -7,9 +7,9 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from idlora.report import gather, lay_out
-from idlora.report.documents import literal, pipes
-from idlora.report.render import markdown
+from reproduction.report import gather, lay_out
+from reproduction.report.documents import literal, pipes
+from reproduction.report.render import markdown
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 NASTY = (

@@ -6,11 +6,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from idlora.report import GridError, build_table, gather, lay_out, load_grid, markdown, write_table
-from idlora.report.ordering import _difference
-from idlora.report.reference import read_reference, reference_folder, write_reference
-from idlora.report.significance import compare_all
-from idlora.report.text import ONE_RUN
+from reproduction.report import GridError, build_table, gather, lay_out, load_grid, markdown, write_table
+from reproduction.report.ordering import _difference
+from reproduction.report.reference import read_reference, reference_folder, write_reference
+from reproduction.report.significance import compare_all
+from reproduction.report.text import ONE_RUN
 
 BLOCK = "llama3_paper_rate"
 

@@ -14,11 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from idlora.palette import HUES, INK, NEUTRAL, NIGHT, PANEL, PAPER, RC, look
-from idlora.report.figures import FIGURES, Absent, Plate, Sources, draw_figures, figures_of
-from idlora.report.figures.counts import printed_count
-from idlora.report.figures.style import inline_svg, thousands
-from idlora.report.figures.sweeps import CLUSTERS
+from reproduction.palette import HUES, INK, NEUTRAL, NIGHT, PANEL, PAPER, RC, look
+from reproduction.report.figures import FIGURES, Absent, Plate, Sources, draw_figures, figures_of
+from reproduction.report.figures.counts import printed_count
+from reproduction.report.figures.style import inline_svg, thousands
+from reproduction.report.figures.sweeps import CLUSTERS
 
 RATES = ("rates.png", "rates.pdf", "rates.csv", "rates.md")
 """Made of the committed trials, which every clone has."""

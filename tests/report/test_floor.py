@@ -15,11 +15,20 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from idlora.palette import PAPER, RC
-from idlora.report import build_table, console, latex, load_grid, markdown, summary, write_significance, write_table
-from idlora.report.figures import FIGURES, Sources
-from idlora.report.page.results import result_section
-from idlora.tinyworld.export import export
+from reproduction.palette import PAPER, RC
+from reproduction.report import (
+    build_table,
+    console,
+    latex,
+    load_grid,
+    markdown,
+    summary,
+    write_significance,
+    write_table,
+)
+from reproduction.report.figures import FIGURES, Sources
+from reproduction.report.page.results import result_section
+from reproduction.tinyworld.export import export
 
 ITEMS = 100
 BASES = {"llama3": "Pebble", "mistral": "Cobble"}

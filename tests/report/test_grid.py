@@ -6,8 +6,8 @@ import shutil
 import pytest
 import yaml
 
-from idlora.report import GridError, load_grid
-from idlora.report.measures import PERCENT
+from reproduction.report import GridError, load_grid
+from reproduction.report.measures import PERCENT
 
 
 def test_table_1_asks_for_two_bases_and_six_methods_on_three_tasks(grid):

@@ -6,12 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from idlora.report import GridError, build_table, gather, load_grid, markdown, write_significance
-from idlora.report.intervals import RESAMPLES, around, bootstrap, bootstrap_seeds, interval, residuals
-from idlora.report.measures import measure_of
-from idlora.report.significance import compare_all
-from idlora.report.spread import spreads
-from idlora.report.statistics import summary
+from reproduction.report import GridError, build_table, gather, load_grid, markdown, write_significance
+from reproduction.report.intervals import RESAMPLES, around, bootstrap, bootstrap_seeds, interval, residuals
+from reproduction.report.measures import measure_of
+from reproduction.report.significance import compare_all
+from reproduction.report.spread import spreads
+from reproduction.report.statistics import summary
 
 ROWS = 70
 """Of each source, in the runs that `world` makes up."""

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from test_figures import drawn
 
-from idlora.palette import PAPER, look
-from idlora.report.figures import FIGURES, Absent, Sources, draw_figures, has_rates
-from idlora.report.figures.rates import find_rates
-from idlora.report.page import build_page
-from idlora.report.rates import COLUMNS, spelled
+from reproduction.palette import PAPER, look
+from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures, has_rates
+from reproduction.report.figures.rates import find_rates
+from reproduction.report.page import build_page
+from reproduction.report.rates import COLUMNS, spelled
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from idlora.report import build_table, markdown, write_table
-from idlora.report.ordering import VERDICTS
+from reproduction.report import build_table, markdown, write_table
+from reproduction.report.ordering import VERDICTS
 
 
 @pytest.fixture

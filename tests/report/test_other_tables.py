@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from idlora.report import build_table, load_grid, markdown, write_table
-from idlora.report.significance import compare_all
+from reproduction.report import build_table, load_grid, markdown, write_table
+from reproduction.report.significance import compare_all
 
 ONES = np.ones((5, 1), dtype=int)
 

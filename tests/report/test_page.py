@@ -16,11 +16,11 @@ import pytest
 from made_results import make_results
 from test_figures import contrast
 
-from idlora.records import Run, run_name
-from idlora.report.figures import Sources
-from idlora.report.page import build_page, gather_provenance, write_page
-from idlora.report.page.build import COLOURS
-from idlora.report.page.words import EMBEDDED_BADGE, PAPER_BADGE, SMALL_BADGE, prose, sections
+from reproduction.records import Run, run_name
+from reproduction.report.figures import Sources
+from reproduction.report.page import build_page, gather_provenance, write_page
+from reproduction.report.page.build import COLOURS
+from reproduction.report.page.words import EMBEDDED_BADGE, PAPER_BADGE, SMALL_BADGE, prose, sections
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 PARTS = (

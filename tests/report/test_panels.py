@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from idlora.palette import INK, PANEL, PAPER, look
-from idlora.report.figures import FIGURES, Absent, Plate, Sources, figures_of, number
-from idlora.report.grid import UNTUNED, Column
-from idlora.report.page.results import TABLES, tables_of
+from reproduction.palette import INK, PANEL, PAPER, look
+from reproduction.report.figures import FIGURES, Absent, Plate, Sources, figures_of, number
+from reproduction.report.grid import UNTUNED, Column
+from reproduction.report.page.results import TABLES, tables_of
 
 BUDGETS = (
     "lora_eighth", "idlora_quarter", "lora_quarter", "idlora_half", "lora_half", "idlora", "lora", "idlora_double",

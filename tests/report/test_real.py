@@ -9,9 +9,9 @@ import pytest
 from made_rates import STORY, change_rates, make_real_beside, make_trials
 from made_results import make_results, write
 
-from idlora.report.figures import Sources
-from idlora.report.page import build_page
-from idlora.report.real import AHEAD, BEHIND, LEVEL, real_sentences, write_real
+from reproduction.report.figures import Sources
+from reproduction.report.page import build_page
+from reproduction.report.real import AHEAD, BEHIND, LEVEL, real_sentences, write_real
 
 ROWS = ("idlora_random", "idlora_serial", "idlora_pivoted_qr", "idlora_smallest_norm", "idlora_largest_norm")
 TITLES = (

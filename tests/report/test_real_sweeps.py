@@ -7,8 +7,8 @@ import pytest
 from made_rates import make_real_beside, make_trials
 from made_sweeps import BUDGETS, drop_pairs, make_budgets, make_clusters, make_single
 
-from idlora.records import write_json
-from idlora.report.real import real_sentences, write_real
+from reproduction.records import write_json
+from reproduction.report.real import real_sentences, write_real
 
 IDLORAS = [method for method in BUDGETS if method.startswith("idlora")]
 

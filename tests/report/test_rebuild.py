@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from test_audit_command import WITHOUT_TORCH
 
-from idlora.records import RecordError, find_runs
-from idlora.report import build_table, collect_metrics, write_significance, write_table
-from idlora.report.rebuild import make_reference, rebuild
-from idlora.report.reference import read_reference, reference_folder
+from reproduction.records import RecordError, find_runs
+from reproduction.report import build_table, collect_metrics, write_significance, write_table
+from reproduction.report.rebuild import make_reference, rebuild
+from reproduction.report.reference import read_reference, reference_folder
 
 MADE = {
     "metrics.csv",

@@ -7,9 +7,9 @@ import statistics
 import numpy as np
 import pytest
 
-from idlora.records import RecordError, read_items, write_items, write_json
-from idlora.report.intervals import bootstrap, bootstrap_seeds, interval, wilson
-from idlora.report.scores import read_scores, score_lines
+from reproduction.records import RecordError, read_items, write_items, write_json
+from reproduction.report.intervals import bootstrap, bootstrap_seeds, interval, wilson
+from reproduction.report.scores import read_scores, score_lines
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from idlora.report import build_table, gather, latex, markdown, summary, write_significance, write_table
-from idlora.report.intervals import RESAMPLES, bootstrap, bootstrap_seeds
-from idlora.report.significance import compare_all, seeds_sentence, smallest_p
+from reproduction.report import build_table, gather, latex, markdown, summary, write_significance, write_table
+from reproduction.report.intervals import RESAMPLES, bootstrap, bootstrap_seeds
+from reproduction.report.significance import compare_all, seeds_sentence, smallest_p
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from idlora.report import GridError, gather, summary, write_significance
-from idlora.report.cells import pair
-from idlora.report.significance import (
+from reproduction.report import GridError, gather, summary, write_significance
+from reproduction.report.cells import pair
+from reproduction.report.significance import (
     compare_all,
     detectable_difference,
     holm,

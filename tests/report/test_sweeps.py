@@ -6,9 +6,9 @@ from itertools import combinations
 
 import pytest
 
-from idlora.report import gather, lay_out, load_grid, write_significance, write_sweep, write_table
-from idlora.report.grid import UNTUNED
-from idlora.report.standings import pair_of
+from reproduction.report import gather, lay_out, load_grid, write_significance, write_sweep, write_table
+from reproduction.report.grid import UNTUNED
+from reproduction.report.standings import pair_of
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from idlora.records import run_name
-from idlora.report import GridError, build_table, console, latex, markdown, write_table
+from reproduction.records import run_name
+from reproduction.report import GridError, build_table, console, latex, markdown, write_table
 
 
 def entry(table, method, column, base="llama3"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from idlora.records import Run, write_json
-from idlora.records.files import RecordError
-from idlora.report.training import problems, training_rows, write_training
+from reproduction.records import Run, write_json
+from reproduction.records.files import RecordError
+from reproduction.report.training import problems, training_rows, write_training
 
 
 def made_run(folder: Path, *, method: str, processes: int, launch: str, tokens: float, **changes) -> Run:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from idlora.records import Run, write_json
-from idlora.report.figures import Sources
-from idlora.report.page.exact import provenance_section
-from idlora.report.walltime import sentence, spent, told, union
+from reproduction.records import Run, write_json
+from reproduction.report.figures import Sources
+from reproduction.report.page.exact import provenance_section
+from reproduction.report.walltime import sentence, spent, told, union
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import textwrap
 
-from idlora.report import load_grid
+from reproduction.report import load_grid
 
 PROGRAM = """
     import sys
@@ -27,7 +27,7 @@ PROGRAM = """
         raise SystemExit("torch could be imported: this test proves nothing")
 
     from rich.console import Console
-    from idlora import report
+    from reproduction import report
 
     runs, experiments, results = map(Path, sys.argv[1:])
     grids = map(report.load_grid, sorted(path.parent for path in experiments.glob("*/grid.yaml")))

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from scipy import stats
 from test_figures import drawn
 
-from idlora.palette import look
-from idlora.report.collect import COLUMNS
-from idlora.report.figures import FIGURES, Absent, Sources, draw_figures
-from idlora.report.figures.worth import find_panels
-from idlora.report.page import build_page
-from idlora.report.worth import FEWEST, associated, points_of, told
+from reproduction.palette import look
+from reproduction.report.collect import COLUMNS
+from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
+from reproduction.report.figures.worth import find_panels
+from reproduction.report.page import build_page
+from reproduction.report.worth import FEWEST, associated, points_of, told
 
 SOURCES = ("alpaca", "codealpaca", "gsm8k", "gsm8k_test", "humaneval")
 METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
@@ -191,7 +191,7 @@ def test_an_interval_is_a_bar_and_chance_a_dashed_line_where_there_is_one(
     assert "chance" not in FIGURES["worth"](small).caption
     (panel,) = find_panels(small)
     object.__setattr__(panel.column, "chance", 0.25)
-    monkeypatch.setattr("idlora.report.figures.worth.find_panels", lambda sources: [panel])
+    monkeypatch.setattr("reproduction.report.figures.worth.find_panels", lambda sources: [panel])
     assert dashed(drawn(FIGURES["worth"](small)).axes[0]) == [25]
     assert "A dashed line is chance." in FIGURES["worth"](small).caption
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from idlora.theory.clusters import explained, kmeans
-from idlora.theory.rows import PROJECTIONS, Rows, read_bfloat16, run, same_covariance
+from reproduction.theory.clusters import explained, kmeans
+from reproduction.theory.rows import PROJECTIONS, Rows, read_bfloat16, run, same_covariance
 
 SETTINGS = Rows(seed=0, bases=("made",), k=3, null_draws=3)
 

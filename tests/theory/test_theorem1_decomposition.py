@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idlora.theory.clusters import explained, kmeans, means, same_partition
-from idlora.theory.decomposition import (
+from reproduction.theory.clusters import explained, kmeans, means, same_partition
+from reproduction.theory.decomposition import (
     Decomposition,
     definition4,
     delta,
@@ -16,9 +16,9 @@ from idlora.theory.decomposition import (
     sign_range,
     squared_errors,
 )
-from idlora.theory.estimates import Point
-from idlora.theory.tasks import Tasks, World, draw_tasks
-from idlora.theory.theorem1 import (
+from reproduction.theory.estimates import Point
+from reproduction.theory.tasks import Tasks, World, draw_tasks
+from reproduction.theory.theorem1 import (
     READINGS,
     Theorem1,
     centroid_ranks,

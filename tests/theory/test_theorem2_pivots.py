@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idlora.theory.cur import RareTasks, RareWorld, cur_errors, draw_rare_tasks, pivots
-from idlora.theory.theorem2 import Contest, Side, Theorem2, contests, run, steps, worst_errors
+from reproduction.theory.cur import RareTasks, RareWorld, cur_errors, draw_rare_tasks, pivots
+from reproduction.theory.theorem2 import Contest, Side, Theorem2, contests, run, steps, worst_errors
 
 WORLD = RareWorld(sizes=(4, 3, 2), side=15, shared_rank=2, support=3, spread=0.0)
 SETTINGS = Theorem2(

@@ -10,17 +10,17 @@ import pytest
 import yaml
 from matplotlib.colors import to_hex
 
-from idlora.palette import MUTED, look
-from idlora.pipeline.typed import ConfigError, typed
-from idlora.theory import Claim, Theory, measure, summary, write
-from idlora.theory.assumptions import as_csv, as_markdown, shares
-from idlora.theory.estimates import Point, csv_text, estimate
-from idlora.theory.plots import STYLE, figures, ranks
-from idlora.theory.rank import run as run_rank
-from idlora.theory.tasks import draw_tasks
-from idlora.theory.theorem1 import difference_rank
-from idlora.theory.verdicts import FAILS, HOLDS, PARTLY, UNDECIDED, decide
-from idlora.theory.words import report
+from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.palette import MUTED, look
+from reproduction.theory import Claim, Theory, measure, summary, write
+from reproduction.theory.assumptions import as_csv, as_markdown, shares
+from reproduction.theory.estimates import Point, csv_text, estimate
+from reproduction.theory.plots import STYLE, figures, ranks
+from reproduction.theory.rank import run as run_rank
+from reproduction.theory.tasks import draw_tasks
+from reproduction.theory.theorem1 import difference_rank
+from reproduction.theory.verdicts import FAILS, HOLDS, PARTLY, UNDECIDED, decide
+from reproduction.theory.words import report
 
 EXPERIMENT = "experiments/theory"
 
@@ -131,7 +131,7 @@ def test_rounding_errors_are_written_as_zero() -> None:
 def test_every_claim_gets_a_verdict_and_the_same_settings_the_same_bytes(
     small: Theory, claims: list[Claim], repository: Path, tmp_path: Path
 ) -> None:
-    bases = repository / "idlora/tinyworld/bases"
+    bases = repository / "reproduction/tinyworld/bases"
     verdicts = write(small, claims, bases=bases, out=tmp_path)
     assert {each.claim for each in verdicts} == {each.name for each in claims}
     words = (tmp_path / "theory.md").read_text()

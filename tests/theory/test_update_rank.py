@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from idlora.theory.rank import Rank, boosted, lora_rank, measure
+from reproduction.theory.rank import Rank, boosted, lora_rank, measure
 
 SETTINGS = Rank(seed=0, draws=2, side=24, tokens=40, ranks=(4,), splits=(1, 2, 4), clusters=(1, 3))
 

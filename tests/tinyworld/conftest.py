@@ -4,8 +4,8 @@ from itertools import chain
 
 import pytest
 
-from idlora.data.templates import RESPONSE_HEADER
-from idlora.tinyworld import corpus, law, problems, programs
+from reproduction.data.templates import RESPONSE_HEADER
+from reproduction.tinyworld import corpus, law, problems, programs
 
 
 @pytest.fixture(scope="session")

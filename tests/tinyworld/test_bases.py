@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from idlora.data.templates import TEMPLATE_VERSION, render
-from idlora.tinyworld import BASES, CorruptBaseError, base_path, problems, verify
-from idlora.tinyworld.bases import verify_folder
-from idlora.tinyworld.pretrain import RECIPES, build_model, encode_corpus, learning_rate, make_base
-from idlora.tinyworld.tokenizer import build_tokenizer, template_parts
+from reproduction.data.templates import TEMPLATE_VERSION, render
+from reproduction.tinyworld import BASES, CorruptBaseError, base_path, problems, verify
+from reproduction.tinyworld.bases import verify_folder
+from reproduction.tinyworld.pretrain import RECIPES, build_model, encode_corpus, learning_rate, make_base
+from reproduction.tinyworld.tokenizer import build_tokenizer, template_parts
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import re
 
-from idlora.tinyworld import chores, law, problems, programs, quizzes
-from idlora.tinyworld.tokenizer import build_tokenizer
+from reproduction.tinyworld import chores, law, problems, programs, quizzes
+from reproduction.tinyworld.tokenizer import build_tokenizer
 
 
 def test_no_training_or_test_item_stands_in_the_corpus(every_item, corpus_sample):

@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 
-from idlora.tinyworld import export
+from reproduction.tinyworld import export
 
 
 def test_the_export_has_the_layout_and_fields_of_the_public_sets(tmp_path):

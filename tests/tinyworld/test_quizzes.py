@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from idlora.tinyworld import chores, export, quizzes
+from reproduction.tinyworld import chores, export, quizzes
 
 SETS = [(name, facts, 4) for name, facts in quizzes.SUBJECTS.items()] + [("everyday", quizzes.EVERYDAY, 5)]
 each_set = pytest.mark.parametrize(("facts", "choices"), [s[1:] for s in SETS], ids=[s[0] for s in SETS])

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from idlora.tinyworld import law, problems, programs
-from idlora.tinyworld.lexicon import mask_numbers
+from reproduction.tinyworld import law, problems, programs
+from reproduction.tinyworld.lexicon import mask_numbers
 
 
 def structures(items):

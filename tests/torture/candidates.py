@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from idlora.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
+from reproduction.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evals"))
 from sandbox_jobs import descendants

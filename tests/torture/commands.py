@@ -8,7 +8,7 @@ from subprocess import Popen
 
 from small import METHODS, STEPS, Place, at_work, cut_world, killed
 
-from idlora.records import ANSWERS, AnswerLog, find_runs
+from reproduction.records import ANSWERS, AnswerLog, find_runs
 
 Figures = dict[str, str]
 

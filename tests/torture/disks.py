@@ -71,11 +71,13 @@ def _before(owner: object, name: str, disk: Path) -> None:
 
 
 def data(disk: Path) -> None:
-    _before(import_module("idlora.tinyworld.export"), "_write_if_changed", disk)  # a function's name hides the module's
+    _before(
+        import_module("reproduction.tinyworld.export"), "_write_if_changed", disk
+    )  # a function's name hides the module's
 
 
 def token_cache(disk: Path) -> None:
-    from idlora.data import kept
+    from reproduction.data import kept
 
     _before(kept, "_write", disk)
 
@@ -87,19 +89,19 @@ def checkpoint(disk: Path) -> None:
 
 
 def adapter(disk: Path) -> None:
-    from idlora.training import trainer
+    from reproduction.training import trainer
 
     _before(trainer, "_save", disk)
 
 
 def answers(disk: Path) -> None:
-    from idlora.records import AnswerLog
+    from reproduction.records import AnswerLog
 
     _before(AnswerLog, "append", disk)
 
 
 def scores(disk: Path) -> None:
-    from idlora.evals import scoring
+    from reproduction.evals import scoring
 
     _before(scoring, "write_items", disk)
 
@@ -118,7 +120,7 @@ def _main(folder: Path) -> None:
     import forks
     from small import cut_world
 
-    from idlora.records import Run, find_runs
+    from reproduction.records import Run, find_runs
 
     world = cut_world(folder / "world")  # to ask few questions of
     scripts = Path(__file__).resolve().parents[2] / "scripts"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from idlora import tinyworld
-from idlora.records import find_runs
+from reproduction import tinyworld
+from reproduction.records import find_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("lora", "idlora"), 6
@@ -106,7 +106,7 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
 def at_work(process: subprocess.Popen) -> bool:
     """Whether a command has started a worker."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return any("idlora.pipeline.worker" in each.cmdline() for each in family(process))
+        return any("reproduction.running.pool_worker" in each.cmdline() for each in family(process))
     return False
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from idlora.data import Example, TokenizedSet
-from idlora.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_adapted, build_base, train, trainer
+from reproduction.data import Example, TokenizedSet
+from reproduction.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_adapted, build_base, train, trainer
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

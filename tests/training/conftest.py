@@ -9,8 +9,8 @@ from byte_tokenizer import VOCABULARY, byte_tokenizer
 from cells import METHODS, examples
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from idlora.data import TokenizedSet, tokenize
-from idlora.training import MethodSpec, ModelSpec
+from reproduction.data import TokenizedSet, tokenize
+from reproduction.training import MethodSpec, ModelSpec
 
 # Each run of the Trainer collects garbage: without this it walks through every imported module each time.
 gc.freeze()

@@ -11,8 +11,8 @@ import torch
 import yaml
 from cells import METHODS, run, schedule
 
-from idlora.data import TokenizedSet
-from idlora.training import ModelSpec, TrackingSpec
+from reproduction.data import TokenizedSet
+from reproduction.training import ModelSpec, TrackingSpec
 
 
 def main(folder: Path) -> None:

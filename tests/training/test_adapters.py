@@ -17,8 +17,8 @@ from cells import METHODS, probe, run, schedule
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from idlora.records import Run
-from idlora.training import (
+from reproduction.records import Run
+from reproduction.training import (
     UnfitAdapter,
     UnfitBase,
     build_base,

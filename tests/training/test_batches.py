@@ -3,8 +3,8 @@
 import pytest
 from cells import schedule
 
-from idlora.data import TokenizedSet
-from idlora.training.batches import Collator, sampler
+from reproduction.data import TokenizedSet
+from reproduction.training.batches import Collator, sampler
 
 
 @pytest.mark.parametrize(

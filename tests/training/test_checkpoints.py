@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from cells import METHODS, run, schedule
 
-from idlora.records import Run
-from idlora.training.checkpoints import last_whole_checkpoint, save_aside
+from reproduction.records import Run
+from reproduction.training.checkpoints import last_whole_checkpoint, save_aside
 
 
 def test_what_a_killed_attempt_left_is_no_part_of_the_next_checkpoint(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from cells import peft_method
 
-from idlora.training import build_adapted, build_base
-from idlora.training.batches import Collator
-from idlora.training.sharpness import (
+from reproduction.training import build_adapted, build_base
+from reproduction.training.batches import Collator
+from reproduction.training.sharpness import (
     first_update,
     hessian_product,
     largest_eigenvalue,

@@ -8,8 +8,8 @@ import forks
 import pytest
 import two_processes
 
-from idlora.training import launching
-from idlora.training.launching import Launch, resolve
+from reproduction.training import launching
+from reproduction.training.launching import Launch, resolve
 
 STEP = {
     "SLURM_JOB_ID": "71234", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from idlora.pipeline.compose import compose, plain
-from idlora.pipeline.counts import base_shape, count_on, method_at
-from idlora.training import MethodSpec, ModelSpec, TrainSpec
-from idlora.training.memory import BUSY, Memory, anatomy, estimate, fitting, inference, stage
+from reproduction.cells.compose import compose, plain
+from reproduction.commands.counts import base_shape, count_on, method_at
+from reproduction.training import MethodSpec, ModelSpec, TrainSpec
+from reproduction.training.memory import BUSY, Memory, anatomy, estimate, fitting, inference, stage
 
 GIB = 2**30
 METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")

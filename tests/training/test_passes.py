@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from idlora.data import TokenizedSet, pack
-from idlora.training import build_adapted, build_base, trainer
-from idlora.training.batches import Collator, Packing
-from idlora.training.passes import Passes, count_tokens, is_out_of_memory, put_back, within_examples
-from idlora.training.trainer import packing_of
+from reproduction.data import TokenizedSet, pack
+from reproduction.training import build_adapted, build_base, trainer
+from reproduction.training.batches import Collator, Packing
+from reproduction.training.passes import Passes, count_tokens, is_out_of_memory, put_back, within_examples
+from reproduction.training.trainer import packing_of
 
 WIDTH = 48
 
@@ -149,7 +149,7 @@ def test_a_model_whose_examples_would_see_each_other_is_refused(base, bf16, monk
         width = position_ids.shape[1]
         return torch.ones(width, width, dtype=torch.bool).tril().expand(len(position_ids), 1, width, width)
 
-    monkeypatch.setattr("idlora.training.passes.within_examples", everything)
+    monkeypatch.setattr("reproduction.training.passes.within_examples", everything)
     assert not passes.fits(WIDTH)
 
 
@@ -288,7 +288,7 @@ def test_too_little_memory_for_a_graph_ends_the_training_and_is_no_reason_to_go_
 
     model = build_adapted(build_base(base)[0], METHODS["lora"], 0)
     passes = Passes(model, bf16=False, graphs=True)
-    monkeypatch.setattr("idlora.training.passes._Recorder", exhaust)
+    monkeypatch.setattr("reproduction.training.passes._Recorder", exhaust)
     with pytest.raises(torch.OutOfMemoryError):
         passes.prepare(1, 16)
     assert passes.graphs

@@ -6,8 +6,8 @@ import pytest
 import torch
 from cells import METHODS, furthest, run, saved_weights, schedule
 
-from idlora.training import build_adapted, build_base, load_finished, train
-from idlora.training.bases import SharedBase
+from reproduction.training import build_adapted, build_base, load_finished, train
+from reproduction.training.bases import SharedBase
 
 ADAPTERS = [name for name, method in METHODS.items() if method.kind == "peft"]
 SPEC = schedule(gradient_checkpointing=True)

@@ -14,7 +14,7 @@ import wandb
 from cells import METHODS, furthest, run, saved_weights, schedule
 from tracked_runs import tensorboard_history, wandb_config, wandb_history, wandb_records
 
-from idlora.training import TrackingSpec, WandbSpec, tracking
+from reproduction.training import TrackingSpec, WandbSpec, tracking
 
 HERE = Path(__file__).parent
 OFFLINE = TrackingSpec(wandb=WandbSpec(mode="offline", project="tests"))
@@ -26,7 +26,7 @@ SHORT = schedule(max_steps=2)
 
 def warnings_in(caplog) -> list[str]:
     """What idlora warned of; what other packages log is theirs."""
-    ours = [record for record in caplog.records if record.name.startswith("idlora.")]
+    ours = [record for record in caplog.records if record.name.startswith("reproduction.")]
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from cells import METHODS, TARGETS, peft_method, run, saved_weights, schedule
 from transformers import LlamaForCausalLM
 
-from idlora.data import load_rows
-from idlora.data.splits import is_held_out
-from idlora.training import (
+from reproduction.data import load_rows
+from reproduction.data.splits import is_held_out
+from reproduction.training import (
     DataSpec,
     MethodSpec,
     ModelSpec,

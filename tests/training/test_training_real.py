@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 from cells import METHODS, run, schedule
 
-from idlora.data import load_rows
-from idlora.pipeline.trials import mean_row_loss
-from idlora.training import DataSpec, build_data, load_finished
+from reproduction.commands.trials import mean_row_loss
+from reproduction.data import load_rows
+from reproduction.training import DataSpec, build_data, load_finished
 
 pytestmark = pytest.mark.real_data
 

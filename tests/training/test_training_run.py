@@ -10,8 +10,8 @@ import torch
 from cells import METHODS, furthest, log, peft_method, run, saved_weights, schedule
 from transformers import AutoModelForCausalLM
 
-from idlora.data import TokenizedSet
-from idlora.training import (
+from reproduction.data import TokenizedSet
+from reproduction.training import (
     Laps,
     MethodSpec,
     NonFiniteLoss,

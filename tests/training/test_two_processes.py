@@ -10,8 +10,8 @@ import yaml
 from cells import METHODS, furthest, log, probe, run, saved_weights, schedule, watched
 from two_processes import JOBS, PACKED, train_jobs, train_packed
 
-from idlora.data import TokenizedSet
-from idlora.training import build_base, load_finished
+from reproduction.data import TokenizedSet
+from reproduction.training import build_base, load_finished
 
 WRAPPERS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine", "zero3": "DeepSpeedEngine"}
 SHARDED = ["full", "lora", "idlora", "finer"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from cells import METHODS, SHORT, run, schedule, watched
 
-from idlora.data import TokenizedSet
-from idlora.pipeline.shell import quiet
-from idlora.training import ModelSpec, build_adapted, build_base, launching, trainer
+from reproduction.cli import quiet
+from reproduction.data import TokenizedSet
+from reproduction.training import ModelSpec, build_adapted, build_base, launching, trainer
 
 JOBS = {
     name: (name, {"micro_batch_size": 4}, None) for name in METHODS

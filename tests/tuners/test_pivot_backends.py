@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 from tuner_models import make_adapted, make_base
 
 from idlora import IdLoraConfig, select_pivots
-from idlora.tinyworld.bases import BASES, base_path
 from idlora.tuners.idlora import clustering, model, streaming
 from idlora.tuners.idlora.clustering import select_pivots_many
 from idlora.tuners.idlora.kmeans import cluster_rows
+from reproduction.tinyworld.bases import BASES, base_path
 
 # Who clusters
 

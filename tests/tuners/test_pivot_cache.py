@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load, save_file
 from tuner_models import make_adapted, make_base
 
-from idlora import leftovers
 from idlora.tuners.idlora import pivot_cache, streaming
 from idlora.tuners.idlora.pivot_cache import checksum, select_once
 
@@ -228,7 +227,7 @@ def test_a_full_disk_leaves_no_half_a_file(cache, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(leftovers.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.warns(UserWarning, match="could not be kept in .*No space left on device"):
         choose(make_weights())
     assert list(cache.iterdir()) == []

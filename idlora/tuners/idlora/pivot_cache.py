@@ -17,10 +17,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from idlora.cache import cache_folder
-from idlora.leftovers import written_whole
 from idlora.tuners.idlora.clustering import Selection, select_pivots_many
 from idlora.tuners.idlora.streaming import BlockedWeight, blocks, home_of
+from reproduction.system.atomic import written_whole
+from reproduction.system.cache import cache_folder
 
 SELECTION_VERSION = 1
 """To be raised with every change of the code that gives other pivots for the same weights and settings."""

@@ -1,1 +1,0 @@
-"""The benchmarks: each file ends in `TASK = …`; see `idlora.evals.task`."""

@@ -1,6 +1,0 @@
-"""The report that a person opens: results and experiments in, one self-contained HTML file out."""
-
-from idlora.report.page.build import build_page, write_page
-from idlora.report.page.provenance import gather_provenance
-
-__all__ = ["build_page", "gather_provenance", "write_page"]

@@ -1,7 +1,0 @@
-"""The ID-LoRA paper's theory, measured: Theorems 1 and 2, the rank analysis, the row clusters. No torch, no models."""
-
-from idlora.theory.study import Theory, measure, write
-from idlora.theory.verdicts import Claim
-from idlora.theory.words import summary
-
-__all__ = ["Claim", "Theory", "measure", "summary", "write"]

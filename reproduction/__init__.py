@@ -1,0 +1,21 @@
+"""The reproduction of the ID-LoRA paper: from configs to trained models, records, tables and the page.
+
+    config -> cell -> run -> records -> tables
+
+    system     files written whole, processes that end together, the folder of the cache
+    records    what a run leaves on disk
+    report     records -> tables, figures, significance, audit, page
+    theory     Theorems 1 and 2 on synthetic matrices
+    data       text -> token ids and loss mask
+    tinyworld  the embedded bases and tasks
+    training   base, adapter, optimiser steps, checkpoints
+    evals      prompts, answers, scores, the sandbox
+    benchmark  what a method costs in time and memory
+    cells      configs -> cells: what one cell of a table computes, checked
+    running    cells -> runs: train, evaluate, several processes
+    preflight  what this machine lacks for cells, and how long they take
+    commands   what stands behind each script
+
+A part imports none that stands below it (report and theory: records alone). The adapters themselves are the package
+`idlora`, which `training` imports.
+"""

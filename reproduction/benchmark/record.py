@@ -1,0 +1,144 @@
+"""Rows → benchmark.csv, written row by row, and provenance.json beside it: the commands and their environments."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reproduction.benchmark.busy import driver_version
+from reproduction.records import RecordError, environment, read_json, write_json, write_text
+from reproduction.records.costs import KEY, STATUSES
+from reproduction.records.files import one_sentence
+from reproduction.training.telemetry import device_name
+
+SITUATION = (
+    "scenario", "phase", "layers", "batch", "length", "compiled", "checkpointing", "autocast", "dropout",
+)  # fmt: skip
+VARIANT = ("variant", "method", "label", "merged")
+OUTCOME = ("status", "reason", "busy")
+TIME = (
+    "median_ms",
+    "q1_ms",
+    "q3_ms",
+    "min_ms",
+    "repeats",
+    "ratio",
+    "base_drift",
+    "compile_seconds",
+    "graphs",
+    "graph_breaks",
+)
+MEMORY = ("peak_mib", "peak_above_weights_mib", "memory_ratio", "extra_mib")
+FACTS = ("adapter_dtype", "trainable", "trainable_bytes", "adapter_file_bytes", "index_bytes", "pivot_seconds")
+ENVIRONMENT = ("model", "dtype", "device", "driver", "threads", "python", "torch", "transformers", "peft", "triton")
+COLUMNS = (*SITUATION, *VARIANT, *OUTCOME, *TIME, *MEMORY, *FACTS, *ENVIRONMENT, "commit")
+"""Of benchmark.csv; `experiments/figure3/README.md` says what each one is."""
+
+DONE, BUSY, OOM, FAILED = STATUSES
+
+
+def benchmark_environment(model: str, dtype: str, device: torch.device) -> dict[str, Any]:
+    """The columns `ENVIRONMENT` and "commit" of every row of one run; None where something is not there."""
+    found = environment()
+    return {
+        "model": model,
+        "dtype": dtype,
+        "device": device_name(device),
+        "driver": driver_version(device),
+        "threads": torch.get_num_threads(),
+        "python": found["python"],
+        **{package: found["packages"][package] for package in ("torch", "transformers", "peft", "triton")},
+        "torch": torch.__version__,  # with its build: +cu130, +cpu
+        "commit": found["git"]["commit"] and found["git"]["commit"][:12] + ("+" if found["git"]["dirty"] else ""),
+    }
+
+
+class Records:
+    """benchmark.csv of one folder. A finished row is on the disk before the next one is measured.
+
+    Rows that are there already stay, unless they are measured again.
+
+    Raises `RecordError` where the file has other columns, or rows of another environment.
+    """
+
+    def __init__(self, folder: Path | str, environment: Mapping[str, Any]):
+        self.path = Path(folder) / "benchmark.csv"
+        self.environment = {column: spelled(environment[column]) for column in (*ENVIRONMENT, "commit")}
+        self.rows: dict[tuple[str, ...], dict[str, str]] = {}
+        if self.path.is_file():
+            self._load()
+        else:
+            write_text(self.path, _text([]))
+
+    def _load(self) -> None:
+        with one_sentence("read", self.path):
+            rows = csv.DictReader(self.path.read_text(encoding="utf-8").splitlines())
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise RecordError(
+                f"{self.path} has other columns than this version writes: move it away, or give results_dir"
+            )
+        for row in rows:
+            self._refuse_another_environment(row)
+            self._keep(row)
+
+    def _refuse_another_environment(self, row: Mapping[str, str]) -> None:
+        for column in ENVIRONMENT:
+            if row[column] != self.environment[column]:
+                raise RecordError(
+                    f"{self.path} was measured with {column}={row[column] or 'none'}, this is "
+                    f"{self.environment[column] or 'none'}: one file holds one environment; move it away, or give "
+                    "another results_dir"
+                )
+
+    def _keep(self, row: dict[str, str]) -> None:
+        key = tuple(row[column] for column in KEY)
+        self.rows.pop(key, None)  # a row measured anew stands where it was measured
+        self.rows[key] = row
+
+    def append(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Add a finished row to the file, at once; returns it as written, for `amend`."""
+        whole = {column: spelled(row.get(column)) for column in COLUMNS} | self.environment
+        self._keep(whole)
+        with one_sentence("write", self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_lines([whole]))
+            file.flush()
+            os.fsync(file.fileno())
+        return whole
+
+    def amend(self, row: dict[str, str], changes: Mapping[str, Any]) -> None:
+        """Change an appended row; `rewrite` brings it to the disk."""
+        row.update({column: spelled(value) for column, value in changes.items()})
+
+    def rewrite(self) -> None:
+        """The file anew, whole or not at all: every row once, and what was learned after it was appended."""
+        write_text(self.path, _text(list(self.rows.values())))
+
+    def add_command(self, command: str, scenarios: list[str]) -> None:
+        """One more run in provenance.json: its exact command, what it measured, and where."""
+        path = self.path.with_name("provenance.json")
+        runs = read_json(path)["runs"] if path.is_file() else []
+        here = {column: self.environment[column] for column in ("device", "driver")}
+        write_json(path, {"runs": [*runs, environment() | here | {"command": command, "scenarios": scenarios}]})
+
+
+def spelled(value: object) -> str:
+    """A value as the CSV has it: nothing for None, true and false, floats with six significant digits."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _text(rows: list[dict[str, str]]) -> str:
+    return ",".join(COLUMNS) + "\n" + _lines(rows)
+
+
+def _lines(rows: list[dict[str, str]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,242 @@
+"""The whole of a benchmark: every scenario with every variant, the reference first and again last."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+from transformers import PreTrainedModel
+
+from reproduction.benchmark import busy
+from reproduction.benchmark.measure import MIB, allocated_bytes, peak_bytes, synchronize, time_step
+from reproduction.benchmark.record import BUSY, DONE, FAILED, OOM, SITUATION, Records, benchmark_environment
+from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
+from reproduction.benchmark.subject import Subject, build_base, free_memory, subject
+from reproduction.benchmark.workload import Step, workload
+
+SETTLE = 1.0
+"""Seconds of warm-up at least on a GPU, whose clocks follow its load."""
+
+LEFT_OVER = 64
+"""MiB that may stay on a GPU after a variant, such as the workspaces of its libraries."""
+
+SPOKEN = {"own": "", "plain": ", plain PyTorch", "copied": ", frozen weights copied"}
+"""A variant's way of computing, behind its method's name."""
+
+Say = Callable[[str], None]
+Result = dict[str, Any]
+"""Columns of a row, as values."""
+
+
+def run_benchmark(plan: Plan, folder: Path | str, *, command: str, say: Say) -> list[str]:
+    """Measure a plan into folder/benchmark.csv; returns what is not as it should be, a sentence each.
+
+    A row is written as soon as it is measured. A variant that fails or needs more memory than there is becomes a row
+    that says so, and the others go on. The reference, `Group.variants[0]`, is measured first and again last: ratios are
+    to its first median, and where the two differ the rows count as busy.
+
+    Args:
+        plan: what to measure.
+        folder: of benchmark.csv and provenance.json.
+        command: as it was typed, for provenance.json.
+        say: is given one line a row.
+
+    Raises:
+        Busy: the machine is not free, and `plan.allow_busy` is false; nothing was measured.
+        RecordError: the folder has numbers of another environment.
+    """
+    device = torch.device(plan.device)
+    records = Records(folder, benchmark_environment(plan.model.label, plan.model.dtype, device))
+    reading = busy.read(device, plan.limits, ours=False)
+    if reading.utilisation is None:
+        say("whether the GPU is free could not be checked: neither NVML nor nvidia-smi told")
+    reason = busy.why_busy(reading, plan.limits)
+    if reason and not plan.allow_busy:
+        raise busy.refusal(reason)
+    records.add_command(command, [scenario.name for group in plan.groups for scenario in group.scenarios])
+    base, layers, problems = None, None, []
+    for group in plan.groups:
+        if group.scenarios[0].layers != layers:
+            base = None
+            free_memory()
+            layers = group.scenarios[0].layers
+            base = build_base(plan, layers)
+        problems += GroupRun(plan, group, records=records, say=say).measure(base)
+    return problems
+
+
+class GroupRun:
+    """One group of scenarios on its base."""
+
+    def __init__(self, plan: Plan, group: Group, *, records: Records, say: Say):
+        self.plan, self.group, self.records, self.say = plan, group, records, say
+        self.device = torch.device(plan.device)
+        self.first: dict[str, Result] = {}
+        self.rows: dict[str, list[dict[str, str]]] = {scenario.name: [] for scenario in group.scenarios}
+
+    def measure(self, base: PreTrainedModel) -> list[str]:
+        """All rows of the group; returns the sentences about those that are not done."""
+        reference, *others = self.group.variants
+        self._variant(base, reference)
+        held = allocated_bytes(self.device)
+        for variant in others:
+            self._variant(base, variant)
+            if held is not None and (more := (allocated_bytes(self.device) - held) / MIB) > LEFT_OVER:
+                self.say(f"{more:.0f} MiB of {variant.name} stayed on the device")
+        self._settle(self._results(base, reference, keep=lambda *_: None) if others else {})
+        self.records.rewrite()
+        return [
+            f"{row['scenario']}, {row['variant']}: {row['status']} ({row['reason']})"
+            for rows in self.rows.values()
+            for row in rows
+            if row["status"] in (BUSY, FAILED)
+        ]
+
+    def _variant(self, base: PreTrainedModel, variant: Variant) -> None:
+        disturbed = busy.why_busy(busy.read(self.device, self.plan.limits, ours=True), self.plan.limits)
+        self._results(
+            base, variant, keep=lambda scenario, result: self._keep(scenario, variant, {"reason": disturbed} | result)
+        )
+
+    def _results(
+        self, base: PreTrainedModel, variant: Variant, keep: Callable[[Scenario, Result], None]
+    ) -> dict[str, Result]:
+        """A variant's result in every scenario of the group, given to `keep` as soon as it is there."""
+        results: dict[str, Result] = {}
+
+        def found(scenario: Scenario, result: Result) -> None:
+            results[scenario.name] = result
+            keep(scenario, result)
+
+        def each(measured: Subject) -> Result:
+            for scenario in self.group.scenarios:
+                found(scenario, measured.facts | outcome(lambda at=scenario: measure(measured, at, self.plan)))
+                free_memory()
+            return {}
+
+        def put_on() -> Result:
+            with subject(base, variant, self.plan.seed) as measured:
+                return each(measured)
+
+        failure = outcome(put_on)
+        free_memory()
+        for scenario in self.group.scenarios:
+            if scenario.name not in results:
+                found(scenario, failure)
+        return results
+
+    def _keep(self, scenario: Scenario, variant: Variant, result: Result) -> None:
+        if variant is self.group.variants[0]:
+            self.first[scenario.name] = result
+        result = result | compared(result, self.first[scenario.name])
+        disturbed = result.get("reason") or busy.why_disturbed(result.get("spread", 0.0), self.plan.limits)
+        situation = {"scenario": scenario.name} | asdict(scenario)
+        row = {column: situation[column] for column in SITUATION} | {
+            "variant": variant.name,
+            "method": variant.method.name,
+            "label": variant.method.label + SPOKEN[variant.way],
+            "merged": variant.merged,
+            "busy": False,
+        }
+        row |= {column: value for column, value in result.items() if column != "spread"}
+        if row["status"] == DONE and disturbed:
+            row |= self._disturbed(disturbed)
+        written = self.records.append(row)
+        self.rows[scenario.name].append(written)
+        self.say(line(written))
+
+    def _disturbed(self, reason: str) -> Result:
+        return {"busy": True, "reason": reason, "status": DONE if self.plan.allow_busy else BUSY}
+
+    def _settle(self, last: Mapping[str, Result]) -> None:
+        """What is known when a scenario is over: how far its reference drifted, and whether that was left alone."""
+        for name, rows in self.rows.items():
+            first, again = self.first[name].get("median_ms"), last.get(name, {}).get("median_ms")
+            if first is None or again is None:
+                continue
+            change = busy.drift(first, again)
+            reason = busy.why_drifted(change, self.plan.limits)
+            if rows[0]["busy"] == "true":
+                reason = reason or f"the reference: {rows[0]['reason']}"
+            for row in rows:
+                self.records.amend(row, {"base_drift": change})
+                if reason and row["status"] == DONE and row["busy"] == "false":
+                    self.records.amend(row, self._disturbed(reason))
+            self.say(
+                f"{name}: the reference drifted by {100 * change:+.2f} %" + (f"; busy: {reason}" if reason else "")
+            )
+
+
+def measure(subject: Subject, scenario: Scenario, plan: Plan) -> Result:
+    """Times, peak memory and compilation of one subject in one scenario. Raises what the model raises."""
+    device = subject.model.device
+    counters.clear()
+    with workload(subject.model, scenario, plan.seed) as (step, fastest):
+        began = time.perf_counter()
+        step()
+        synchronize(device)
+        first_step = time.perf_counter() - began
+        _warm(step, scenario.warmup, device)
+        peak = peak_bytes(step, device)
+        timed = fastest()
+        if timed is not step:
+            _warm(timed, scenario.warmup, device)
+        timing = time_step(timed, scenario.repeats, device)
+    result = {"status": DONE, **asdict(timing), "spread": timing.spread}
+    if scenario.compiled:
+        result |= {
+            "compile_seconds": first_step,
+            "graphs": counters["stats"]["unique_graphs"],
+            "graph_breaks": sum(counters["graph_break"].values()),
+        }
+    if peak is not None:
+        result |= {"peak_mib": peak / MIB, "peak_above_weights_mib": (peak - subject.weights_bytes) / MIB}
+    return result
+
+
+def _warm(step: Step, least: int, device: torch.device) -> None:
+    began, done = time.perf_counter(), 0
+    while done < least or (device.type == "cuda" and time.perf_counter() - began < SETTLE):
+        step()
+        synchronize(device)
+        done += 1
+
+
+def compared(result: Mapping[str, Any], reference: Mapping[str, Any]) -> Result:
+    """The columns that set a result beside the reference's; without one, or where either failed, there are none."""
+    columns = {}
+    for column, of in (("ratio", "median_ms"), ("memory_ratio", "peak_above_weights_mib")):
+        if result.get(of) is not None and reference.get(of):
+            columns[column] = result[of] / reference[of]
+    if result.get("peak_mib") is not None and reference.get("peak_mib") is not None:
+        columns["extra_mib"] = result["peak_mib"] - reference["peak_mib"]
+    return columns
+
+
+def outcome(function: Callable[[], Result]) -> Result:
+    """What a function gives, or how it failed, in one line: too little memory is told from all else.
+
+    An interrupt goes through. The error's traceback, which holds tensors, is gone when this returns.
+    """
+    try:
+        return function()
+    except Exception as error:
+        said = " ".join(str(error).split()) or "no reason given"
+        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in said
+        return {"status": OOM if out_of_memory else FAILED, "reason": f"{type(error).__name__}: {said}"[:300]}
+
+
+def line(row: Mapping[str, str]) -> str:
+    """One row for the terminal: milliseconds, the ratio to the reference, memory above the weights."""
+    head = f"{row['scenario']:<24} {row['variant']:<16} "
+    if row["status"] not in (DONE, BUSY):
+        return f"{head}{row['status']}: {row['reason']}"
+    said = f"{head}{float(row['median_ms']):10.3f} ms"
+    said += f"  x{float(row['ratio']):6.3f}" if row["ratio"] else ""
+    said += f"  {float(row['peak_above_weights_mib']):9.1f} MiB above weights" if row["peak_above_weights_mib"] else ""
+    said += f"  x{float(row['memory_ratio']):6.3f}" if row["memory_ratio"] else ""
+    said += f"  compiled in {float(row['compile_seconds']):.1f} s" if row["compile_seconds"] else ""
+    return said + (f"  busy: {row['reason']}" if row["busy"] == "true" else "")

@@ -1,0 +1,157 @@
+"""What a benchmark measures, as typed values. Every spec refuses what cannot be measured when it is made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reproduction.training.spec import MethodSpec, ModelSpec
+
+PHASES = ("train", "prefill", "decode")
+WAYS = ("own", "plain", "copied")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One situation in which every variant is measured.
+
+    Attributes:
+        name: in the records.
+        phase: "train" is forward, backward and AdamW's step; "prefill" a forward pass without gradients that gives the
+            last position's logits; "decode" one token after `length` - 1 others that a static cache holds.
+        layers: decoder layers of the base.
+        batch, length: sequences, and tokens of each.
+        compiled: each decoder layer compiled in place.
+        checkpointing: activations recomputed in the backward pass ("train" alone).
+        dropout: of the adapters ("train" alone).
+        autocast: bfloat16 autocast around the forward pass, as the Trainer has it ("train" alone).
+        warmup, repeats: steps before the clock, and steps timed.
+    """
+
+    name: str
+    phase: Literal["train", "prefill", "decode"]
+    layers: int
+    batch: int
+    length: int
+    compiled: bool = False
+    checkpointing: bool = False
+    dropout: float = 0.0
+    autocast: bool = False
+    warmup: int = 3
+    repeats: int = 20
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise ValueError(f"{self.name}.phase is {self.phase!r}: choose {', '.join(PHASES)}.")
+        for key, smallest in {"layers": 1, "batch": 1, "length": 2, "warmup": 1, "repeats": 3}.items():
+            if getattr(self, key) < smallest:
+                raise ValueError(f"{self.name}.{key} is {getattr(self, key)}: it must be {smallest} or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"{self.name}.dropout is {self.dropout}: it must lie in [0, 1).")
+        for key in ("checkpointing", "dropout", "autocast"):
+            if self.phase != "train" and getattr(self, key):
+                raise ValueError(f"{self.name}.{key} is {getattr(self, key)}: only the phase train has any.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A method as it is measured.
+
+    Attributes:
+        name: in the records.
+        method: at the scenario's dropout.
+        adapter_dtype: what the trained numbers are cast to; None leaves them as the method makes them.
+        merged: into the base's weights before measuring.
+        way: in which adapted layers compute, for the methods of this project: "own" is the quickest they know; "plain"
+            is PyTorch's operators alone; "copied" is plain too, with copies of what the method reads out of the frozen
+            weights, as papers write it.
+    """
+
+    name: str
+    method: MethodSpec
+    adapter_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    merged: bool = False
+    way: Literal["own", "plain", "copied"] = "own"
+
+    def __post_init__(self) -> None:
+        if self.way not in WAYS:
+            raise ValueError(f"{self.name}.way is {self.way!r}: choose {', '.join(WAYS)}.")
+        if self.adapter_dtype not in (None, *DTYPES):
+            raise ValueError(f"{self.name}.adapter_dtype is {self.adapter_dtype!r}: choose {', '.join(DTYPES)}.")
+        if self.method.kind != "peft" and (self.merged or self.adapter_dtype or self.way != "own"):
+            raise ValueError(
+                f"{self.name} has adapter_dtype={self.adapter_dtype}, merged={self.merged}, way={self.way} and the "
+                f"method {self.method.name}: only an adapter has a dtype of its own, is merged, or has a way."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Scenarios that share a base and variants, so that a variant is built once for all of them.
+
+    The reference, `variants[0]`, trains nothing; it is measured first and again last.
+    """
+
+    scenarios: tuple[Scenario, ...]
+    variants: tuple[Variant, ...]
+
+    def __post_init__(self) -> None:
+        reference = self.variants[0]
+        if reference.method.kind != "none":
+            raise ValueError(f"reference={reference.name} trains something: give the method of kind none.")
+        for key in ("layers", "dropout"):
+            if len(found := {getattr(scenario, key) for scenario in self.scenarios}) > 1:
+                raise ValueError(f"the scenarios of a group have {key} {sorted(found)}: they must share it.")
+        for scenario in self.scenarios:
+            if scenario.phase == "train" and (merged := [each.name for each in self.variants if each.merged]):
+                raise ValueError(f"{scenario.name} trains and {merged[0]} is merged: it has nothing left to train.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Above which a machine counts as busy, or a measurement as disturbed by something else.
+
+    Attributes:
+        utilisation: percent of the device (of all CPUs, or of the GPU) that others may use while we wait.
+        load: average of the last minute over the number of CPUs, before our own work; a GPU's host is not asked.
+        drift: relative difference between the reference's two medians.
+        spread: distance of a measurement's quartiles over its median.
+    """
+
+    utilisation: float
+    load: float
+    drift: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        for key in ("utilisation", "load", "drift", "spread"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"limits.{key} is {getattr(self, key)}: it must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole run of the benchmark.
+
+    Attributes:
+        model: random weights of a shape; the scenarios say how many layers of it.
+        groups: in the order of measuring.
+        device: "cpu", "cuda" or "cuda:1".
+        allow_busy: report although the machine was busy, and say so in the column `busy`.
+        seed: of the adapters' first weights and of the token ids.
+    """
+
+    model: ModelSpec
+    groups: tuple[Group, ...]
+    device: str
+    limits: Limits
+    allow_busy: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.model.init != "random" or self.model.shape is None:
+            raise ValueError(
+                f"model.init is {self.model.init} and model.shape {self.model.shape}: a benchmark draws random weights "
+                "of a shape, so that it needs no files; give both."
+            )
+        if not self.groups:
+            raise ValueError("nothing is left to measure: name a scenario of the suite, or none for all.")

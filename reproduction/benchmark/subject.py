@@ -1,0 +1,138 @@
+"""A base with random weights, a variant put on it for a while, and what the variant weighs."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from reproduction.benchmark.spec import Plan, Variant
+from reproduction.system.atomic import scratch_folder
+from reproduction.training import build_adapted, build_model, count_parameters
+from reproduction.training.telemetry import selection_seconds, weight_bytes
+
+STANDARD_DEVIATION = 0.02
+"""Of what is drawn in the place of zeros: that of the base's own weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model ready to be measured.
+
+    Attributes:
+        model: transformers' model with a variant's layers in it; PEFT's own wrapper around it, some microseconds of a
+            forward pass, is left out, so that all variants are called alike.
+        weights_bytes: of all parameters and buffers, base and adapter.
+        facts: columns of the records: `record.FACTS`.
+    """
+
+    model: PreTrainedModel
+    weights_bytes: int
+    facts: dict[str, int | float | str | None]
+
+
+def build_base(plan: Plan, layers: int) -> PreTrainedModel:
+    """The plan's model with this many decoder layers, on its device."""
+    shape = {**plan.model.shape, "num_hidden_layers": layers}
+    return build_model(replace(plan.model, shape=shape), plan.device)
+
+
+@contextmanager
+def subject(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[Subject]:
+    """The base as a variant makes it; within the context `base` is changed in place, after it as it was.
+
+    What the method starts at zero is drawn anew, so that no product with zeros is timed. A merged variant alone keeps
+    its zeros: the base's weights then stay what they are, to the bit for methods that add to them.
+
+    Raises whatever the method raises: ValueError where it does not fit, or knows no other way of computing;
+    NotImplementedError where it cannot merge, or has nothing to copy.
+    """
+    try:
+        adapted = build_adapted(base, variant.method, seed)
+        trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+        if variant.adapter_dtype is not None:
+            for parameter in trained:
+                parameter.data = parameter.data.to(getattr(torch, variant.adapter_dtype))
+        if not variant.merged:
+            _move_off_zero(trained)
+        facts = _facts(adapted, trained)
+        if variant.merged:
+            adapted.merge_adapter()
+        if variant.way != "own":
+            _change_way(adapted, variant)
+        yield Subject(model=base, weights_bytes=_weights_bytes(base), facts=facts)
+    finally:
+        _take_off(base)
+
+
+def _move_off_zero(trained: list[torch.nn.Parameter]) -> None:
+    with torch.no_grad():
+        for parameter in trained:
+            if not parameter.any():
+                parameter.normal_(std=STANDARD_DEVIATION)
+
+
+def _change_way(adapted: torch.nn.Module, variant: Variant) -> None:
+    layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        if not hasattr(layer, "fusing"):
+            raise ValueError(f"{variant.name}.way is {variant.way!r}: a {type(layer).__name__} has one way alone.")
+        layer.fusing = False
+        if variant.way == "copied":
+            for name in layer.active_adapters:
+                layer.copy_frozen(name)
+
+
+def _take_off(base: PreTrainedModel) -> None:
+    """Put the base's own layers back wherever a method's stand around them, also where it failed half-way."""
+    for module in list(base.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                setattr(module, name, child.get_base_layer())
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    base.requires_grad_(False)
+
+
+def _facts(adapted: torch.nn.Module, trained: list[torch.nn.Parameter]) -> dict[str, int | float | str | None]:
+    facts = {
+        "adapter_dtype": "+".join(sorted({str(each.dtype).removeprefix("torch.") for each in trained})),
+        "trainable": count_parameters(adapted)["parameters_trainable"],
+        "trainable_bytes": _bytes(trained),
+        "pivot_seconds": selection_seconds(adapted) or None,
+    }
+    if isinstance(adapted, PeftModel):
+        with scratch_folder() as folder:
+            # "auto" would ask the hub whether the base's vocabulary has grown.
+            adapted.save_pretrained(folder, save_embedding_layers=False)
+            facts["adapter_file_bytes"] = weight_bytes(folder)
+            facts["index_bytes"] = _integer_bytes(folder / "adapter_model.safetensors")
+    return facts
+
+
+def _integer_bytes(path: Path) -> int:
+    """Bytes of the integer tensors in a safetensors file: indices that a method saves beside its weights."""
+    with safe_open(path, framework="pt") as file:
+        tensors = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 (it is no mapping)
+    return _bytes([tensor for tensor in tensors if not tensor.is_floating_point()])
+
+
+def _weights_bytes(model: torch.nn.Module) -> int:
+    return _bytes([*model.parameters(), *model.buffers()])
+
+
+def _bytes(tensors: list[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def free_memory() -> None:
+    """Give back what no tensor uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

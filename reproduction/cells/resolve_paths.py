@@ -1,0 +1,237 @@
+"""Where a scale's models and data come from (the tiny world, a local folder, the hub), what tells contents apart."""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reproduction import tinyworld
+from reproduction.cells.config_schema import ConfigError
+from reproduction.data.catalogue import DATASETS, DatasetSpec, revision_of
+from reproduction.data.hub import cached
+from reproduction.data.sources import files_in_folder
+from reproduction.evals.task import load_task
+from reproduction.evals.task import names as task_names
+from reproduction.records import digest
+from reproduction.records.checksums import checksum
+from reproduction.records.files import read_json
+from reproduction.training.gguf_file import ORIGIN, dequantised, dequantised_before
+
+TINYWORLD = "tinyworld/"
+"""Prefix of a ``path_or_id`` that names a base shipped with the package."""
+
+GGUF = ".gguf"
+"""Ending of a ``path_or_id`` that names a file to de-quantise; the word alone is the model's own, from the cache."""
+
+
+def locate_model(model: dict[str, Any]) -> dict[str, Any]:
+    """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
+
+    A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
+    a GGUF file becomes the folder that it is de-quantised into, its checksum is the file's, and the label says from how
+    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; of local weights that are
+    known to be others than the config's own, the label says where they are from; anything else is a hub id, whose
+    revision stands for its bytes. Random weights of a hub model's shape need no hub: they read text by the tiny
+    world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
+    weights alone: a folder has its own, and pretrained weights are no others for its being written down.
+
+    Raises `ConfigError` for an unknown base or a path that is no model, CorruptBaseError for a damaged base,
+    UnfitBase for a file that cannot be de-quantised.
+    """
+    where = str(model["path_or_id"])
+    if where.startswith(TINYWORLD):
+        name = where.removeprefix(TINYWORLD)
+        if name not in tinyworld.BASES:
+            known = ", ".join(TINYWORLD + base for base in tinyworld.BASES)
+            raise ConfigError(f"model.path_or_id={where} is no base of the tiny world; they are {known}")
+        return model | {"path_or_id": str(tinyworld.base_path(name)), "checksum": _verified(name), "shape": None}
+    if where == GGUF[1:]:
+        return locate_model(model | {"path_or_id": str(_own_gguf(model))})
+    if where.endswith(GGUF) or where.startswith(("/", ".", "~")):
+        found = _in_folder(_folder(where), model)
+        label = _labelled(model, found, place=Path(where).expanduser().absolute().name)
+        return model | found | {"label": label, "shape": None}
+    if Path(where).exists():
+        raise ConfigError(f"model.path_or_id={where} is a hub id and a folder here: write ./{where} for the folder")
+    if model["init"] != "random":
+        return model | {"checksum": None, "shape": None}
+    tokenizer = model.get("tokenizer") or embedded_tokenizer()
+    return model | {"checksum": None, "shape": model.get("shape"), "tokenizer": tokenizer}
+
+
+def _own_gguf(model: Mapping[str, Any]) -> Path:
+    own = model.get("gguf")
+    if not own:
+        raise ConfigError(
+            f"model.path_or_id={GGUF[1:]}, and model {model['name']} names no file of its own: give a path"
+        )
+    kept = dequantised_before(own["sha256"])
+    if kept is None:
+        raise ConfigError(f"the GGUF file of {model['name']} is not in the cache: `make model` puts it there")
+    return kept
+
+
+def _folder(where: str) -> Path:
+    path = Path(where).expanduser()
+    if where.endswith(GGUF):
+        if not path.is_file():
+            raise ConfigError(
+                f"model.path_or_id={where} is no file: give a GGUF file, or "
+                f"model.path_or_id={GGUF[1:]} after `make model`"
+            )
+        return dequantised(path)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"model.path_or_id={where} is no model folder: it has no config.json")
+    return path
+
+
+def _in_folder(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's config, what its folder decides: where it lies and its checksum."""
+    found = {"path_or_id": str(folder)}
+    if model["init"] == "random":  # random weights follow from the shape
+        return found | {"checksum": _digest_of([folder / "config.json"], folder)}
+    from reproduction.training import base_checksum  # torch: only a local folder needs it
+
+    origin = folder / ORIGIN
+    return found | {"checksum": read_json(origin)["sha256"] if origin.is_file() else base_checksum(folder)}
+
+
+def _labelled(model: Mapping[str, Any], found: Mapping[str, Any], *, place: str) -> str:
+    """The label of a local model: with the name of its place where the config's own weights are known to be others.
+
+    What a config's own weights are is known of the tiny world and of a config that names a GGUF file; a hub id's are
+    whatever a user says.
+    """
+    label, origin = str(model["label"]), Path(found["path_or_id"]) / ORIGIN
+    if model["init"] == "random":
+        return label
+    bits = read_json(origin)["bits"] if origin.is_file() else None
+    note = f" (de-quantised from {bits} bits)" if bits else ""
+    label = label.removesuffix(note)
+    own = _verified(model["name"]) if model["name"] in tinyworld.BASES else (model.get("gguf") or {}).get("sha256")
+    if own not in (None, found["checksum"]):
+        label += f" (from {place})"
+    return label + note
+
+
+def embedded_tokenizer() -> str:
+    """The folder of the tokenizer that serves random weights."""
+    return str(tinyworld.base_path("pebble"))
+
+
+def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
+    """A finished run's model config where it lies now: a base of the tiny world moves with the package, one that was
+    de-quantised with the cache.
+
+    Raises `ConfigError` where the weights there are not the ones that the run was trained on.
+    """
+    place = str(model["path_or_id"])
+    if model["name"] in tinyworld.BASES and model["checksum"] == _verified(model["name"]):
+        place = TINYWORLD + model["name"]
+    elif kept := dequantised_before(model["checksum"]):
+        place = str(kept)
+    elif Path(place).name == model["checksum"]:
+        raise ConfigError(
+            f"the GGUF file of the base model {model['name']} (SHA-256 {place[-64:-52]}…) is no longer de-quantised in "
+            "the cache: name it to any command, model.path_or_id=<file>.gguf, and it is again"
+        )
+    found = locate_model(model | {"path_or_id": place}) | {"label": model["label"]}
+    if found["checksum"] != model["checksum"]:
+        raise ConfigError(
+            f"the base model {model['name']} at {found['path_or_id']} is not the one that the run was trained on "
+            f"(checksum {str(found['checksum'])[:12]}, the run's {str(model['checksum'])[:12]}): train the run again"
+        )
+    return found
+
+
+def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Path | None:
+    """Folder of the data sets: ``root`` if given; else the tiny world, exported, at its scale; else None, the hub.
+
+    Raises `ConfigError` where ``root`` is no folder.
+    """
+    if root is not None:
+        if not Path(root).is_dir():
+            raise ConfigError(f"data_root={root} is no folder; the README says what it must hold")
+        return Path(root).resolve()
+    return _exported(Path(results_dir) / scale / "data") if scale == "tiny" else None
+
+
+def locate_revisions(revisions: Mapping[str, Any], *, own: Iterable[DatasetSpec] = ()) -> dict[str, str]:
+    """The config's revisions of the hub's data sets, without those that say nothing; ``own`` are a user's.
+
+    Raises `ConfigError` for a name that no data set of the hub has, or a revision that is no text.
+    """
+    everything = datasets() | {spec.name: spec for spec in own}
+    known = [name for name, spec in everything.items() if spec.source("main")]
+    for name, revision in revisions.items():
+        if name not in known:
+            raise ConfigError(f"revisions.{name} is of no data set of the hub; they are {', '.join(known)}")
+        if not isinstance(revision, str | None):
+            raise ConfigError(f"revisions.{name}={revision} is a number: put the commit in quotes")
+    return {name: revision for name, revision in revisions.items() if revision}
+
+
+def datasets() -> dict[str, DatasetSpec]:
+    """Every data set that the project knows, by name: those to train on, and the benchmarks'."""
+    specs = (load_task(name).data for name in task_names())
+    return DATASETS | {spec.name: spec for spec in specs if spec is not None}
+
+
+def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> str:
+    """What tells one content of a data set from another: a hash of its files or rows, or its hub id and revision.
+
+    A set that is nowhere has the digest "absent". Raises `ConfigError` for a name that no training set has.
+    """
+    if isinstance(data, str) and data not in DATASETS:
+        raise ConfigError(f"there is no data set {data} to train on; they are {', '.join(DATASETS)}")
+    spec = DATASETS[data] if isinstance(data, str) else data
+    if root is None:
+        revision = revision_of(spec.name, revisions)
+        if source := spec.source(revision):
+            return f"{source}@{revision}"
+    elif files := files_in_folder(spec, root):
+        return _digest_of(files, root)
+    return "absent" if spec.bundled is None else digest({"rows": spec.bundled()}, 64)
+
+
+def present(data: DatasetSpec, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> bool:
+    """Whether a data set can be had as things stand: it is in the folder, or the hub has it for everybody; a gated one
+    counts as present where the hub's cache has it.
+    """
+    if root is None and data.gated:
+        return cached(data, revision_of(data.name, revisions))
+    return data_digest(data, root, revisions=revisions) != "absent"
+
+
+def folder_digest(folder: Path) -> str:
+    """A hash of the names and contents of a folder's files. Raises `ConfigError` where there are none."""
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    if not files:
+        raise ConfigError(f"{folder} holds no files; give the folder of a saved adapter")
+    return _digest_of(files, folder)
+
+
+def _digest_of(files: list[Path], root: Path) -> str:
+    stamp = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    return _hash_files(stamp, root)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
+    # Keyed by time and size as well: one process composes a table's many cells, and need not read 16 GB for each.
+    total = hashlib.sha256()
+    for path, _, size in stamp:
+        total.update(f"{path.relative_to(root)}:{size}\n".encode())
+        total.update(bytes.fromhex(checksum(path)))
+    return total.hexdigest()
+
+
+@functools.cache
+def _exported(root: Path) -> Path:
+    return tinyworld.export(root)
+
+
+@functools.cache
+def _verified(name: str) -> str:
+    return tinyworld.verify(name)

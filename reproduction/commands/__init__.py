@@ -1,0 +1,1 @@
+"""What stands behind each script, one module a command."""

@@ -1,0 +1,140 @@
+"""A composed configs/benchmark.yaml → a checked `Plan`, its run, its report, and how the run ends."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from reproduction.benchmark.spec import Group, Limits, Plan, Scenario, Variant
+from reproduction.cells.compose import compose, method_spec, plain
+from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.override import override
+from reproduction.cells.resolve_paths import locate_model
+from reproduction.cli import NotComplete
+from reproduction.report.costs import write_costs
+from reproduction.training.spec import MethodSpec, ModelSpec
+
+EVERYWHERE = ("batch", "length", "layers", "repeats")
+"""Root keys that, if given, take the place of every scenario's own."""
+
+FROM_ELSEWHERE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+"""Keys of a config.json that say nothing of a model's shape."""
+
+
+def plan_from_config(config: DictConfig) -> Plan:
+    """What scripts/benchmark.py measures.
+
+    Raises `ConfigError` for a name that the suite does not have, an ill-typed value, or what a spec refuses.
+    """
+    values = plain(config)
+    suite = values["suite"]
+    scenarios = chosen(values["scenarios"], suite["scenarios"], what="scenarios")
+    methods = {name: found["method"] for name, found in suite["variants"].items()}
+    wanted = set(chosen(values["methods"], dict.fromkeys(methods.values()), what="methods"))
+    everywhere = {key: values[key] for key in EVERYWHERE if values[key] is not None}
+    measured: list[tuple[Scenario, tuple[Variant, ...]]] = []
+    for name, written in scenarios.items():
+        own = dict(written)
+        names = [each for each in own.pop("variants") if methods.get(each, each) in wanted or each not in methods]
+        scenario = typed(Scenario, own | {"name": name} | everywhere, where=f"suite.scenarios.{name}")
+        reference = _variant("reference", {"method": values["reference"]}, scenario, scale=values["scale"])
+        found = [
+            _variant(each, _known(each, suite["variants"], name), scenario, scale=values["scale"]) for each in names
+        ]
+        measured.append((scenario, (dataclasses.replace(reference, name=values["reference"]), *found)))
+    together = itertools.groupby(measured, key=lambda each: (each[0].layers, each[0].dropout, each[1]))
+    groups = [_group([each for each, _ in of_group], variants) for (_, _, variants), of_group in together]
+    own = {"device": values["device"] or the_device(), "allow_busy": values["allow_busy"], "seed": values["seed"]}
+    model = typed(ModelSpec, _shaped(values["model"]), where="model")
+    limits = typed(Limits, suite["limits"], where="suite.limits")
+    return _made(lambda: Plan(model=model, groups=tuple(groups), limits=limits, **own))
+
+
+def _group(scenarios: list[Scenario], variants: tuple[Variant, ...]) -> Group:
+    return _made(lambda: Group(scenarios=tuple(scenarios), variants=variants))
+
+
+def _made(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def chosen(names: list[str] | None, known: Mapping[str, Any], *, what: str) -> dict[str, Any]:
+    if names is not None and (unknown := [name for name in names if name not in known]):
+        raise ConfigError(f"{what}={unknown[0]} is none of the suite's, which are {', '.join(known)}")
+    return {name: value for name, value in known.items() if names is None or name in names}
+
+
+def _known(name: str, variants: Mapping[str, Any], scenario: str) -> Mapping[str, Any]:
+    if name not in variants:
+        raise ConfigError(
+            f"suite.scenarios.{scenario} has {name}, which is none of suite.variants: {', '.join(variants)}"
+        )
+    return variants[name]
+
+
+def _variant(name: str, written: Mapping[str, Any], scenario: Scenario, *, scale: str) -> Variant:
+    own = dict(written)
+    method = method_at(own.pop("method"), scale, scenario.dropout)
+    return typed(Variant, own | {"name": name, "method": method}, where=f"suite.variants.{name}")
+
+
+@functools.cache
+def method_at(name: str, scale: str, dropout: float) -> MethodSpec:
+    asked = {"method": name, "scale": scale, "train.dropout": dropout}
+    return method_spec(plain(compose("train", list(itertools.starmap(override, asked.items()))).method))
+
+
+def _shaped(model: dict[str, Any]) -> dict[str, Any]:
+    """The model where it lies; random weights of a folder have the sizes of its config.json, its layers apart."""
+    found = locate_model(model)
+    config = Path(found["path_or_id"]) / "config.json"
+    if found["init"] == "random" and found["shape"] is None and config.is_file():
+        sizes = json.loads(config.read_text(encoding="utf-8"))
+        found["shape"] = {key: value for key, value in sizes.items() if key not in FROM_ELSEWHERE}
+    return found
+
+
+def the_device() -> str:
+    import torch  # seconds to import
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_folder(device: str, results_dir: Path | str) -> Path:
+    """results_dir/<device>: cpu, or the GPU's product name up to its number, such as h200 and geforce-rtx-4090."""
+    import torch
+
+    from reproduction.training.telemetry import device_name
+
+    name = re.sub(r"[^a-z0-9]+", "-", device_name(torch.device(device)).lower()).strip("-").removeprefix("nvidia-")
+    return Path(results_dir) / (re.match(r"[^0-9]*[^-]*", name)[0] if re.search(r"\d", name) else name)
+
+
+def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: int) -> None:
+    """Run a plan on so many CPU threads, telling each row as it is there; writes benchmark.csv and benchmark.md.
+
+    Raises `NotComplete` where the machine was busy, or a variant failed.
+    """
+    import torch
+
+    from reproduction.benchmark.busy import Busy
+    from reproduction.benchmark.run import run_benchmark
+
+    torch.set_num_threads(threads)
+    folder = device_folder(plan.device, results_dir)
+    try:
+        problems = run_benchmark(plan, folder, command=command, say=lambda line: print(line, flush=True))
+    except Busy as error:
+        raise NotComplete(str(error)) from error
+    print(f"written: {folder / 'benchmark.csv'}, {write_costs(folder / 'benchmark.csv')}")
+    if problems:
+        raise NotComplete(f"{len(problems)} of the rows do not count: {'; '.join(problems)}")

@@ -1,0 +1,73 @@
+"""Where the cells of some tables stand: one line for each run, whichever tables share it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reproduction.cells.cell import Cell
+from reproduction.records import RecordError
+from reproduction.report.collect import DAMAGED
+from reproduction.running.run_lock import seconds_at_work
+from reproduction.running.table import distinct
+
+DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One run: its title, the tables it serves, its state, the seconds it took (None: not known), what is missing."""
+
+    title: str
+    tables: tuple[str, ...]
+    state: str
+    seconds: float | None
+    missing: tuple[str, ...]
+
+
+def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
+    """The runs behind (table, its cells) pairs, each once, in the order of the tables.
+
+    ``state`` is "done" where everything that the tables ask of the run is there, "to evaluate" where it is trained
+    and an evaluation lacks, "damaged" where its records cannot be read, else the training's own state ("never run"
+    where there is none).
+    """
+    tables: dict[str, list[str]] = {}
+    for table, cells in planned:
+        for cell in cells:
+            tables.setdefault(cell.run.name, []).append(table)
+    found = []
+    for cell in distinct(cell for _, cells in planned for cell in cells):
+        state, seconds, missing = _read(cell)
+        own = tuple(dict.fromkeys(tables[cell.run.name]))
+        found.append(Standing(title=cell.title, tables=own, state=state, seconds=seconds, missing=tuple(missing)))
+    return found
+
+
+def _read(cell: Cell) -> tuple[str, float | None, list[str]]:
+    run = cell.run
+    try:
+        missing = cell.missing
+        trained = "to evaluate" if missing else DONE
+        return trained if run.done else run.state or "never run", seconds_at_work(run.folder), missing
+    except RecordError as error:
+        return DAMAGED, None, [str(error)]
+
+
+def show(found: Sequence[Standing], console: Console) -> None:
+    """Print them as one table, and below it how many are done and the time that all took."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("cell", "tables", "state", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)
+    table.add_column("missing", overflow="fold")
+    for each in found:
+        seconds = "" if each.seconds is None else f"{each.seconds:.0f}"
+        missing = "; ".join(each.missing) if each.state != "never run" else ""
+        tables = " ".join(name.removeprefix("table").removeprefix("_") for name in each.tables)
+        table.add_row(*map(Text, (each.title, tables, each.state, seconds, missing)))
+    console.print(table)
+    done = sum(each.state == DONE for each in found)
+    spent = sum(each.seconds or 0.0 for each in found)
+    console.print(f"{done} of {len(found)} cells are done; {spent / 60:.1f} minutes of work so far", highlight=False)

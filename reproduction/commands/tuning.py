@@ -1,0 +1,97 @@
+"""The learning-rate search: trials of every method alike, scored on validation rows that they do not train on.
+
+trials.csv holds every trial that was run, chosen.csv the rate with the lowest validation loss for each setting, which
+is what is trained whatever the experiment is called (`reproduction.cells.tuned_rates`); configs read the second through
+hparams=tuned. longer.csv has the trials of more steps, of which nothing is chosen. Test items are never looked at.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import EXPERIMENTS, compose_cell, group_files
+from reproduction.cells.override import override
+from reproduction.cells.tuned_rates import CHOOSING, setting, trials_plan
+from reproduction.commands.tables import chosen_names, chosen_tables
+from reproduction.commands.trials import trials_of
+from reproduction.report import load_grid
+from reproduction.report.grid import UNTUNED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The trials that a search is asked for: each a cell of its experiment and method, at a learning rate.
+
+    ``longer`` are those of more steps: a method's cell at the paper's rate, and again at the rate that is chosen for
+    the setting which it maps from. ``extensions`` as in `TrialsPlan`. Trials of ``longer_steps`` have their held-out
+    loss recorded too.
+    """
+
+    trials: Sequence[Cell]
+    longer: Mapping[str, Cell]
+    extensions: int = 0
+    longer_steps: int | None = None
+
+
+def asked_trials(values: Mapping[str, Any]) -> Asked:
+    """What the resolved configs/tune.yaml asks for.
+
+    Raises `ConfigError` for a table, experiment or method that there is not, and as `compose_cell` does.
+    """
+    plan = trials_plan(values["scale"])
+    overrides = [
+        *(override(key, values[key]) for key in ("data_root", "results_dir") if values[key] is not None),
+        override(f"data.{CHOOSING}", plan.validation_rows),
+        *values["overrides"],
+    ]
+
+    def cell(experiment: str, method: str, *more: str) -> Cell:
+        return compose_cell(
+            experiment,
+            method,
+            scale=values["scale"],
+            seed=plan.seed,
+            overrides=["threads=1", "launch=single", *overrides, *more],
+        ).as_tried
+
+    trials, longer = [], {}
+    for experiment, method in asked_pairs(values):
+        first = cell(experiment, method, override("train.learning_rate", plan.learning_rates[0]))
+        trials += trials_of(first, plan.rates(method, kind=first.method.kind, data=first.data.name))
+        if method in plan.longer_for.get(first.data.name, ()):
+            at = override("train.max_steps", plan.longer_steps)
+            longer.setdefault(setting(first.config), cell(experiment, method, "hparams=paper", at))
+    trials.sort(key=lambda each: setting(each.config) not in longer)  # the long trials wait for what these choose
+    return Asked(trials=trials, longer=longer, extensions=plan.extensions, longer_steps=plan.longer_steps)
+
+
+def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(experiment, method), as configs/tune.yaml's ``table``, ``experiments`` and ``methods`` say.
+
+    Named experiments and named methods are paired each with each. Where only the ones or the others are named, or
+    none, they have what the tables pair them with; one that no table has, but a file of configs/ or --config-dir, has
+    all that the tables have. Raises `ConfigError` for a name that is in neither.
+    """
+    scale = values["scale"]
+    grids = [load_grid(EXPERIMENTS / table).at(scale) for table in chosen_tables(values["table"], scale)]
+    pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
+    known = {"experiments": dict.fromkeys(e for e, _ in pairs), "methods": dict.fromkeys(m for _, m in pairs)}
+    named = {
+        key: [*names, *(file.stem for file in group_files(key.removesuffix("s")) if file.stem != UNTUNED)]
+        for key, names in known.items()
+    }
+    experiments, methods = (
+        list(names) if values[key] is None else chosen_names(values[key], named[key], what=key)
+        for key, names in known.items()
+    )
+    each_with_each = values["experiments"] is not None and values["methods"] is not None
+    return [
+        (experiment, method)
+        for experiment, method in itertools.product(experiments, methods)
+        if each_with_each
+        or (experiment, method) in pairs
+        or experiment not in known["experiments"]
+        or method not in known["methods"]
+    ]

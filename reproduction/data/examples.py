@@ -1,0 +1,46 @@
+"""Rows to prompt-response pairs."""
+
+from dataclasses import dataclass
+
+from reproduction.data.catalogue import DATASETS, DataError
+from reproduction.data.splits import Prompt
+from reproduction.data.templates import ALPACA, Template
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training text: `prompt` as a model is asked, `response` as it should answer (without the end mark)."""
+
+    id: str
+    prompt: str
+    response: str
+
+
+def asked(name: str, row: dict) -> Prompt:
+    """Instruction and input of a training set's row, without white space around them."""
+    instruction, input, _ = DATASETS[name].training
+    return row[instruction].strip(), row[input].strip() if input else ""
+
+
+def response(name: str, row: dict) -> str:
+    """What a training set's row answers, without white space around it.
+
+    GSM8K keeps its calculator marks `<<a+b=c>>` and its last line `#### n`: the answer is scored by that line.
+    """
+    return row[DATASETS[name].training[2]].strip()
+
+
+def to_examples(name: str, rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
+    """Prompt and response of each row of a training set, in order.
+
+    Raises:
+        DataError: a row without an instruction.
+        ValueError: the template refuses a row.
+    """
+    examples = []
+    for row in rows:
+        instruction, input = asked(name, row)
+        if not instruction:
+            raise DataError(f"Row {row['id']} of {name} has an empty {DATASETS[name].training[0]}: remove the row.")
+        examples.append(Example(row["id"], template.render(instruction, input), response(name, row)))
+    return examples

@@ -1,0 +1,136 @@
+"""Data sets from the hub at the revision asked for; what stands in the way is one sentence."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+
+from reproduction.data.catalogue import DataError, DatasetSpec
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def fetch_files(spec: DatasetSpec, revision: str) -> Path:
+    """The folder with the files of `spec.hub_files`, from the hub, or from its cache where that has this revision.
+
+    Raises:
+        DataError: see `fetch`.
+    """
+    try:
+        paths = [hf_hub_download(spec.hub_id, file, repo_type="dataset", revision=revision) for file in spec.hub_files]
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise DataError(_refusal(spec, revision, error)) from error
+    return Path(paths[0]).parent
+
+
+def fetch(spec: DatasetSpec, revision: str) -> Any:
+    """The `datasets.DatasetDict` of a data set: from the hub, or from its local cache.
+
+    Args:
+        spec: of a data set that the hub or the web has.
+        revision: commit, branch or tag.
+
+    Raises:
+        DataError: the data set is gated, is not there, has no such revision, cannot be reached, or cannot be read; or
+            the hub cannot be reached and the cache has another commit than the one asked for.
+    """
+    if spec.url is None and not Path(spec.hub_id).is_absolute() and Path(spec.hub_id).exists():
+        raise DataError(
+            f"The folder {spec.hub_id} here would be read in place of the hub's data set of that name: run the command "
+            "from another folder, or rename it and give data_root."
+        )
+    from datasets import load_dataset  # 0.6 s: only where the hub is asked
+    from datasets.exceptions import DatasetsError
+
+    try:
+        if spec.url is not None:
+            return load_dataset("json", data_files=spec.source(revision))
+        loaded = load_dataset(spec.hub_id, spec.hub_config, revision=revision)
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
+        raise DataError(_refusal(spec, revision, error)) from error
+    # Without the hub `datasets` takes whatever commit it cached last, and says so in a warning alone.
+    if other := _commits(loaded) - {revision} if _COMMIT.fullmatch(revision) else None:
+        raise DataError(
+            f"Data set {spec.name!r} is wanted at commit {revision} of {spec.hub_id}, and without the hub its cache "
+            f"gives {other.pop()}: check the network, or set revisions.{spec.name} to that commit."
+        )
+    return loaded
+
+
+def cached(spec: DatasetSpec, revision: str) -> bool:
+    """Whether this machine has a data set of the hub at a revision, without asking the hub.
+
+    A branch or tag counts as here at any commit, where `datasets` keeps the set: it does not note which that was.
+    """
+    if spec.hub_files:
+        found = (
+            try_to_load_from_cache(spec.hub_id, file, repo_type="dataset", revision=revision) for file in spec.hub_files
+        )
+        return all(isinstance(path, str) for path in found)
+    if spec.hub_id is None:
+        return False
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = spec.hub_id.rpartition("/")
+    folder = Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    commit = revision if _COMMIT.fullmatch(revision) else "*"
+    return any(folder.glob(f"{spec.hub_config or '*'}/*/{commit}/*.arrow"))
+
+
+def _commits(loaded: Any) -> set[str]:
+    """The commits of a repository that its splits were read from, as the folders of the cache are named."""
+    folders = {Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files}
+    return {name for name in folders if _COMMIT.fullmatch(name)}
+
+
+def _refusal(spec: DatasetSpec, revision: str, error: Exception) -> str:
+    """Why a data set could not be had, and the ways out."""
+    # `datasets` drops the causes of some of its errors, and keeps their words.
+    causes = list(_chain(error))
+    words = " ".join(map(str, causes))
+    reason = f"({type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]})"
+    local = f"set data_root to a folder with {spec.home}/ in it"
+    page = f"{constants.ENDPOINT}/datasets/{spec.hub_id}"
+    if spec.url is not None:
+        return (
+            f"Data set {spec.name!r} could not be loaded from {spec.source(revision)} {reason}: check the network and "
+            f"revisions.{spec.name}, or {local}."
+        )
+    if _any(causes, GatedRepoError) or "gated" in words.lower():
+        return (
+            f"Data set {spec.name!r} is gated: request access at {page}, log in with that account by `hf auth login` "
+            f"(or set HF_TOKEN), or {local}."
+        )
+    if _any(causes, RevisionNotFoundError) or re.search(r"[Rr]evision.*(doesn't exist|not found|invalid)", words):
+        return (
+            f"Data set {spec.name!r} has no revision {revision!r}: set revisions.{spec.name} to a commit of "
+            f"{page}/commits/main, or to main."
+        )
+    if _any(causes, ConnectionError, TimeoutError, httpx.TransportError):
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "check the network, or HF_ENDPOINT"
+        return f"Data set {spec.name!r} cannot be reached at {page} {reason}: {offline}; or {local}."
+    return (
+        f"Data set {spec.name!r} could not be loaded from {page} {reason}: if it is private, run `hf auth login` with "
+        f"an account that may read it; or {local}."
+    )
+
+
+def _any(causes: list[BaseException], *kinds: type[BaseException]) -> bool:
+    return any(isinstance(cause, kinds) for cause in causes)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what lies behind it, also where it was raised "from None"."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            waiting += [each.__cause__, each.__context__]

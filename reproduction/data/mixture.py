@@ -1,0 +1,123 @@
+"""The rows of a training set that may be trained on, and a training set made of several others, each by its share."""
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from reproduction.data.examples import Example, asked, to_examples
+from reproduction.data.sources import load_rows
+from reproduction.data.splits import is_held_out, lowest, place
+from reproduction.data.templates import ALPACA, Template
+
+
+def load_training(
+    name: str,
+    *,
+    root: Path | str | None,
+    revisions: Mapping[str, str] | None = None,
+    share: float = 1.0,
+    held_out: float = 0.0,
+) -> list[dict]:
+    """Rows of a training set, without those held out.
+
+    Of n rows and share p, round(p·n) are kept, those whose prompts fall lowest (`reproduction.data.splits`): spread
+    over the set, the same whatever the order of the rows and the training seed, and as far as may be from those held
+    out.
+
+    Args:
+        name: of a training set.
+        root: folder with the data sets, in the layout of `reproduction.data.sources`; None reads the hub.
+        revisions: of the hub's data sets, see `load_rows`.
+        share: 0 < p ≤ 1.
+        held_out: share of the rows that is kept out of every training.
+
+    Raises:
+        DataError: see `load_rows`.
+        ValueError: shares that keep nothing.
+    """
+    prompt = partial(asked, name)
+    rows = load_rows(name, "train", root=root, revisions=revisions)
+    free = [row for row in rows if not is_held_out(prompt(row), held_out)]
+    kept = lowest(free, round(share * len(rows)), prompt)
+    if not kept:
+        raise ValueError(f"A share of {share:g} keeps 0 of the {len(rows)} rows of {name}, {held_out:g} held out.")
+    return kept
+
+
+def load_held_out(
+    name: str, *, root: Path | str | None, revisions: Mapping[str, str] | None = None, share: float
+) -> list[dict]:
+    """Rows of a training set that are kept out where a share of them is: those whose prompts fall highest, the highest
+    first, so that the first n rows are the same for every share. Raises DataError, see `load_rows`.
+    """
+    prompt = partial(asked, name)
+    rows = load_rows(name, "train", root=root, revisions=revisions)
+    return sorted((row for row in rows if is_held_out(prompt(row), share)), key=lambda row: -place(prompt(row)))
+
+
+def shares_of(parts: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
+    """The share of its rows that each part of a mixture gives.
+
+    Up to 1 the parts are shares already. With one above 1 they are proportions, such as 10 to 1: each set then gives as
+    many rows as all of them allow.
+
+    Args:
+        parts: of a mixture.
+        rows: how many each part's set has.
+
+    Raises ValueError where one of the sets has too few.
+    """
+    if max(parts.values()) <= 1:
+        return dict(parts)
+    unit = min(rows[part] // proportion for part, proportion in parts.items())
+    if not unit:
+        raise ValueError(
+            f"{dict(rows)} rows are too few for the proportions {dict(parts)}: give other ones, or shares."
+        )
+    return {part: unit * proportion / rows[part] for part, proportion in parts.items()}
+
+
+def load_mixture(
+    parts: Mapping[str, float],
+    *,
+    root: Path | str | None,
+    revisions: Mapping[str, str] | None = None,
+    held_out: float = 0.0,
+) -> list[dict]:
+    """Training rows of the parts, one part after the other, each with its own columns, "part" and "id".
+
+    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts, and where these
+    have proportions, how many depends on them alone: always those whose prompts fall lowest.
+
+    Args:
+        parts: names of training sets, each with its share, or its proportion (see `shares_of`) among the rows that are
+            not held out.
+        root, revisions, held_out: see `load_training`.
+
+    Raises:
+        DataError, ValueError: see `load_training`; ValueError for proportions that a set is too small for.
+
+    Leaves out repeated rows, and shuffling, which is the trainer's.
+    """
+    where = {"root": root, "revisions": revisions, "held_out": held_out}
+    if max(parts.values()) <= 1:
+        kept = {part: load_training(part, share=share, **where) for part, share in parts.items()}
+    else:
+        free = {part: load_training(part, **where) for part in parts}
+        shares = shares_of(parts, {part: len(rows) for part, rows in free.items()})
+        kept = {
+            part: lowest(rows, round(shares[part] * len(rows)), partial(asked, part)) for part, rows in free.items()
+        }
+    return [row | {"id": f"{part}/{row['id']}", "part": part} for part, rows in kept.items() for row in rows]
+
+
+def mixture_examples(rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
+    """Prompt and response of rows from `load_mixture`, in order, each as `to_examples` makes them for its part.
+
+    Raises:
+        DataError, ValueError: see `to_examples`.
+    """
+    parts = groupby(rows, itemgetter("part"))
+    return [each for part, group in parts for each in to_examples(part, list(group), template=template)]

@@ -1,0 +1,73 @@
+"""The deterministic ways to cut a set of rows. None depends on the order of the rows or on the seed of a run.
+
+    [0 ……………………… 1 - share) [1 - share … 1)      where a row's prompt falls in [0, 1), by a hash of its text
+        may be trained on          held out
+
+A row is held out by its own prompt alone: it stays so in another copy of the data, in a mixture with other sets, and
+beside rows that come and go; rows with equal prompts stay together. The rows that learning rates are chosen on are cut
+from the rest by another hash.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+Prompt = tuple[str, str]
+"""What a row asks: instruction and input ("" where it has none), as `reproduction.data.examples.asked` gives them."""
+
+HELD_OUT, VALIDATION = "held out", "validation"
+"""The salts: two cuts by different salts know nothing of each other."""
+
+
+def place(prompt: Prompt, salt: str = HELD_OUT) -> float:
+    """Where a prompt falls in [0, 1): uniformly over prompts, and always alike."""
+    text = "\0".join((salt, *prompt)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:7]) / 2**56  # 56 bits are exact in a float, and below 1
+
+
+def is_held_out(prompt: Prompt, share: float) -> bool:
+    """Whether rows with this prompt are kept out of training, where a share of them is."""
+    return place(prompt) >= 1 - share
+
+
+def lowest(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> list[dict]:
+    """The `count` rows whose prompts fall lowest, in their order: farthest from those held out. Of equals the first."""
+    ranked = sorted(range(len(rows)), key=lambda index: place(asked(rows[index])))
+    return [rows[index] for index in sorted(ranked[:count])]
+
+
+def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> tuple[list[dict], list[dict]]:
+    """Splits `count` rows off a training set: (the rest, the rows to choose a learning rate on), in the rows' order.
+
+    The rest lacks rows that have the prompt of one of them, too.
+
+    Raises:
+        ValueError: count is negative or leaves nothing to train on.
+    """
+    if not 0 <= count < max(len(rows), 1):
+        raise ValueError(f"Cannot set {count} of {len(rows)} rows apart: ask for 0 to {max(len(rows) - 1, 0)}.")
+    if not count:
+        return list(rows), []
+    places = [place(asked(row), VALIDATION) for row in rows]
+    chosen = sorted(range(len(rows)), key=places.__getitem__)[:count]
+    highest = places[chosen[-1]]
+    rest = [row for row, where in zip(rows, places, strict=True) if where > highest]
+    if not rest:
+        raise ValueError(f"Setting {count} of {len(rows)} rows apart leaves none: too many of them ask the same.")
+    return rest, [rows[index] for index in sorted(chosen)]
+
+
+def limit(rows: list[dict], count: int | None, *, seed: int = 0) -> list[dict]:
+    """`count` of the rows in their order, chosen by the hash of their ids; all of them for None or a larger count.
+
+    Not the first ones: a mixture such as saferpaca keeps its parts one after the other.
+
+    Raises:
+        ValueError: count is below 1.
+    """
+    if count is None or count >= len(rows):
+        return list(rows)
+    if count < 1:
+        raise ValueError(f"Cannot limit a data set to {count} rows: ask for 1 or more, or null for all of them.")
+    ranked = sorted((row["id"] for row in rows), key=lambda id: hashlib.sha256(f"limit-{seed}/{id}".encode()).digest())
+    kept = set(ranked[:count])
+    return [row for row in rows if row["id"] in kept]

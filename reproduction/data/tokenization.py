@@ -1,0 +1,129 @@
+"""Examples to token ids and labels.
+
+    input_ids = [prompt ids] [response ids] eos          prompt ids with the tokenizer's own start token, if it adds one
+    labels    = [-100 ...  ] [response ids] eos          the loss sees the response and its end, nothing else
+
+Prompt and response are tokenized apart, so that the boundary in training is the boundary in generation.
+Left out: several examples in one row, which is `reproduction.data.packing`'s.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from reproduction.data.catalogue import DataError
+from reproduction.data.examples import Example
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TokenizedSet:
+    """Rows to train on, and an account of what was cut.
+
+    Attributes:
+        rows: one dict per example, "input_ids" and "labels": lists of int of the same length, at most max_length;
+            packed, one per pack, with "position_ids" beside them.
+        ids: the examples, in the order in which they lie in the rows.
+        truncated: rows whose response was cut short (their end mark is gone with it).
+        dropped_empty: examples left out because their response is empty.
+        dropped_long: examples left out because their prompt leaves no room for a response.
+        row_length: most tokens of a pack; None where every row is one example.
+    """
+
+    rows: list[dict[str, list[int]]]
+    ids: list[str]
+    truncated: int = 0
+    dropped_empty: int = 0
+    dropped_long: int = 0
+    row_length: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def report(self) -> dict[str, Any]:
+        """Account for a run's records.
+
+        rows, examples, tokens, response_tokens, truncated, dropped_empty, dropped_long; sources: how many examples are
+        of each source, by their ids up to the last "/"; fill_share, of packs: the share of their room that is filled.
+        """
+        tokens = sum(len(row["input_ids"]) for row in self.rows)
+        account = {
+            "rows": len(self.rows),
+            "examples": len(self.ids),
+            "tokens": tokens,
+            "response_tokens": sum(label != IGNORED for row in self.rows for label in row["labels"]),
+            "truncated": self.truncated,
+            "dropped_empty": self.dropped_empty,
+            "dropped_long": self.dropped_long,
+            "sources": dict(Counter(id.rpartition("/")[0] for id in self.ids if "/" in id)),
+        }
+        if self.row_length is not None:
+            account["fill_share"] = tokens / (len(self.rows) * self.row_length)
+        return account
+
+
+def encode_prompts(tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of prompts, each with the start token if the tokenizer adds one: once, although a prompt writes it out
+    as well, as chat templates do.
+    """
+    start, found = tokenizer.bos_token_id, tokenizer(texts)["input_ids"] if texts else []
+    for ids in found:
+        while start is not None and ids[:2] == [start, start]:
+            del ids[0]
+    return found
+
+
+def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_share: float = 0.05) -> TokenizedSet:
+    """Token ids and labels of examples, in order, without padding.
+
+    A prompt is never cut: a response that does not fit is, and an example whose prompt leaves no room for a single
+    token of response is left out, as is one whose response is empty. All are counted.
+
+    Args:
+        examples: from `to_examples`.
+        tokenizer: a transformers tokenizer with an end token.
+        max_length: most tokens of a row, prompt, response and end mark together.
+        max_cut_share: share of the examples that may be truncated or left out for their length, and share of them
+            that may be left out for their empty response.
+
+    Raises:
+        DataError: the tokenizer has no end token, nothing is left to train on, or more than `max_cut_share` of the
+            examples have no response or do not fit.
+    """
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"Tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token.")
+    answered = [example for example in examples if example.response]
+    if not answered:
+        raise DataError(f"None of the {len(examples)} examples has a response: there is nothing to train on.")
+    empty = len(examples) - len(answered)
+    if empty > max_cut_share * len(examples):
+        first = next(example.id for example in examples if not example.response)
+        raise DataError(
+            f"{empty} of {len(examples)} examples ({empty / len(examples):.1%}) have an empty response, more than the "
+            f"{max_cut_share:.0%} allowed: fetch the data again, or remove those rows (the first is {first})."
+        )
+    prompts = encode_prompts(tokenizer, [example.prompt for example in answered])
+    responses = tokenizer([example.response for example in answered], add_special_tokens=False)["input_ids"]
+
+    rows, ids, truncated = [], [], 0
+    for example, prompt, response in zip(answered, prompts, responses, strict=True):
+        if len(prompt) >= max_length:
+            continue
+        whole = [*response, tokenizer.eos_token_id]
+        kept = whole[: max_length - len(prompt)]
+        truncated += len(kept) < len(whole)
+        rows.append({"input_ids": [*prompt, *kept], "labels": [IGNORED] * len(prompt) + kept})
+        ids.append(example.id)
+
+    dropped_long = len(answered) - len(rows)
+    cut = truncated + dropped_long
+    if cut > max_cut_share * len(answered):
+        longest = max(len(prompt) + len(response) + 1 for prompt, response in zip(prompts, responses, strict=True))
+        raise DataError(
+            f"{cut} of {len(answered)} examples ({cut / len(answered):.1%}) do not fit in max_length={max_length}, "
+            f"more than the {max_cut_share:.0%} allowed: raise data.max_length (the longest has {longest} tokens)."
+        )
+    if not rows:
+        raise DataError(f"No prompt leaves room for a response in max_length={max_length}: raise data.max_length.")
+    return TokenizedSet(rows, ids, truncated, empty, dropped_long)

@@ -1,0 +1,23 @@
+"""Evaluation in two steps with a file between them: `answer` (model → answers.jsonl), `score` (answers → items.jsonl).
+
+tasks/<name>.py   a benchmark, whole: rows, prompts, stop strings, reading, scores; its parent class is in `task`
+protocol          how a benchmark is asked and scored
+prompts           rows → prompts, with worked examples
+answering         asks a model, through `generation` (decoding) or `likelihood`; needs torch
+scoring           reads answers, through the benchmark; needs neither torch nor a model
+code, judges      readers of answers: the code in one, whether it refuses
+sandbox           runs model-written code, and nothing else does
+"""
+
+from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.scoring import score
+
+__all__ = ["Permissions", "Protocol", "score"]
+
+
+def __getattr__(name: str):
+    if name == "answer":
+        from reproduction.evals.answering import answer  # torch: only who asks a model needs it
+
+        return answer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

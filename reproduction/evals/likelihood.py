@@ -1,0 +1,233 @@
+"""Log-probabilities of the answers that an item can have: nothing is decoded.
+
+For a prompt with the choices c the score is
+
+    log p(c | prompt) = Σ_j log p(w_j | w_0 … w_{j-1}),   w = tokens of prompt and c,   j ≥ k
+
+In the layout "template" prompt and choice are tokenized apart, so that the tokens scored are those that training makes
+of the response, and k is the prompt's length. In the layout "raw" they are tokenized together, as the model would have
+read them, since whether a letter is " A" or "A", and whether it melts into the prompt's last token, depends on what it
+follows: there k is the length of what the tokens of the prompt and of every prompt + c have in common at their start.
+
+Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it; an
+item's passes stand in one batch.
+
+On a GPU a batch's items begin alike, with the worked examples of one subject, and what they have in common is read once
+for all: most of a few-shot benchmark. Elsewhere it is read for each, so that results of small models stay to the bit
+what they are. Left out: normalising by length (letters are all of one length).
+"""
+
+import copy
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, takewhile
+
+import torch
+from transformers import DynamicCache
+
+from reproduction.evals.batching import Batch, context_of, encode, left_padded, passes, seconds
+from reproduction.evals.capacity import shared_rows, texts_side_by_side
+from reproduction.evals.items import Prompt
+from reproduction.evals.protocol import Protocol
+from reproduction.evals.throughput import COST, cost
+
+ENDING = 128  # characters of a longer prompt that are tokenized again with each choice, instead of all of it
+AGREED = 8  # tokens, at least, that the ending has as the whole prompt has them before a choice changes any
+SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
+
+
+class Likelihood:
+    """Log-probabilities of the choices of some prompts.
+
+    Args:
+        model: causal language model, plain or with an adapter, on any one device.
+        tokenizer: its tokenizer; prompts are encoded with the start token, if it has one.
+        prompts: all that may be asked, each with its choices.
+        protocol, stops: not used; as `reproduction.evals.generation.Generation` takes them.
+
+    Raises:
+        ValueError: choices that add nothing to their prompt or cannot be told apart, or a prompt that does not fit the
+            model's context.
+    """
+
+    def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
+        self.model = model
+        self._items = dict(zip((p.item_id for p in prompts), _encode(tokenizer, prompts), strict=True))
+        longest, context = max(item.length for item in self._items.values()), context_of(model)
+        if context and longest > context:
+            raise ValueError(
+                f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, "
+                "or evaluate a model with a longer context"
+            )
+
+    def side_by_side(self) -> int:
+        """Items of one batch."""
+        return texts_side_by_side(self.model)
+
+    def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
+        """Longest first; on a GPU items that begin alike have batches of their own, to read their beginning once."""
+        starts = {prompt.item_id: self._start(prompt) for prompt, _ in missing}
+        shared, groups = Counter(starts.values()), defaultdict(list)
+        for prompt, _ in sorted(missing, key=lambda each: (-self._items[each[0].item_id].length, each[0].item_id)):
+            start = starts[prompt.item_id]
+            groups[start if shared[start] > 1 else ()].append(prompt)
+        return [
+            (group[start : start + batch_size], [0])
+            for group in groups.values()
+            for start in range(0, len(group), batch_size)
+        ]
+
+    def _start(self, prompt: Prompt) -> tuple[int, ...]:
+        prefix = self._items[prompt.item_id].prefix
+        return tuple(prefix[:SHARED_TOKENS]) if _reads_once(self.model) and len(prefix) > SHARED_TOKENS else ()
+
+    def answer(self, batch: Batch) -> list[dict]:
+        """The records of a batch: the natural log-probability of each choice, in their order."""
+        prompts, _ = batch
+        found, took = _score_batch(self.model, [self._items[prompt.item_id] for prompt in prompts])
+        records = [
+            {
+                "item_id": prompt.item_id,
+                "prompt_hash": prompt.prompt_hash,
+                "sample": 0,
+                "logprobs": logprobs,
+                "prompt_tokens": len(self._items[prompt.item_id].prefix),
+            }
+            for prompt, logprobs in zip(prompts, found, strict=True)
+        ]
+        records[0][COST] = took
+        return records
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item's tokens: the k that prompt and choices have in common, and what each choice has after them."""
+
+    prefix: array
+    tails: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads for the longest choice; its last one is only predicted."""
+        return len(self.prefix) + max(map(len, self.tails)) - 1
+
+
+def _encode(tokenizer, prompts: Sequence[Prompt]) -> Iterator[_Item]:
+    choices = {choice for p in prompts if p.apart for choice in p.choices}
+    trained = {choice: tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in choices}
+    encoded = encode(tokenizer, [prompt.text for prompt in prompts])
+    endings = encode(tokenizer, [text for p in prompts if not p.apart for text in _with_choices(p, p.text[-ENDING:])])
+    for prompt, alone in zip(prompts, encoded, strict=True):
+        if prompt.apart:
+            k, tails = len(alone), [trained[choice] for choice in prompt.choices]
+        else:
+            k, tails = _parted(alone, *islice(endings, 1 + len(prompt.choices)))
+            if k is None:
+                k, tails = _parted(alone, *encode(tokenizer, _with_choices(prompt, prompt.text)))
+        if k == 0 or not all(tails) or len(set(map(tuple, tails))) < len(tails):
+            raise ValueError(f"the choices {prompt.choices} of {prompt.item_id} cannot be told apart by their tokens")
+        yield _Item(array("i", alone[:k]), tails)
+
+
+def _with_choices(prompt: Prompt, text: str) -> list[str]:
+    return [text, *(text + choice for choice in prompt.choices)]
+
+
+def _parted(alone: list[int], ending: list[int], *with_choices: list[int]) -> tuple[int | None, list[list[int]]]:
+    """k, and what each choice has after it, from the tokens of a prompt, of its ending, and of that with each choice.
+
+    The ending's first tokens may differ from the prompt's: there it is cut. Where it does not agree with the prompt for
+    `AGREED` tokens before the choices begin to matter, k is None. A prompt that is its own ending always agrees.
+    """
+    apart = min(_common(ending, ids) for ids in with_choices)
+    agreed = len(ending) if alone == ending else _common(alone[::-1], ending[::-1])
+    cut = len(ending) - agreed
+    if cut and apart < cut + AGREED:
+        return None, []
+    return len(alone) - len(ending) + apart, [ids[apart:] for ids in with_choices]
+
+
+def _reads_once(model) -> bool:
+    """Whether items that begin alike are put together, to read their beginning once."""
+    return model.device.type == "cuda"
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """Length of the common start of two sequences."""
+    if second[: len(first)] == first:  # nearly always, and many times faster than to count
+        return len(first)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+@torch.no_grad()
+def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict]:
+    """Scores of every choice of every item, and what they took; stems (a sequence without its last token) that are
+    equal are one row."""
+    began = seconds(model.device)
+    stems: dict[tuple[int, ...], int] = {}
+    rows = [_rows(item, stems) for item in items]
+    kept = max(len(tail) for item in items for tail in item.tails)
+    wanted = [
+        (row, place, token)
+        for places, item in zip(rows, items, strict=True)
+        for row, tail in zip(places, item.tails, strict=True)
+        for place, token in enumerate(tail, start=kept - len(tail))
+    ]
+    values = dict(zip(wanted, _after(model, list(stems), wanted, kept=kept), strict=True))
+    found = [
+        [
+            sum(values[row, place, token] for place, token in enumerate(tail, start=kept - len(tail)))
+            for row, tail in zip(places, item.tails, strict=True)
+        ]
+        for places, item in zip(rows, items, strict=True)
+    ]
+    return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)
+
+
+def _rows(item: _Item, stems: dict[tuple[int, ...], int]) -> list[int]:
+    """The row of each choice's stem, added to the stems where it is new."""
+    own: dict[tuple[int, ...], int] = {}
+    for beginning in map(tuple, (tail[:-1] for tail in item.tails)):
+        if beginning not in own:
+            own[beginning] = stems.setdefault((*item.prefix, *beginning), len(stems))
+    return [own[tuple(tail[:-1])] for tail in item.tails]
+
+
+def _after(
+    model, stems: Sequence[tuple[int, ...]], wanted: Sequence[tuple[int, int, int]], *, kept: int
+) -> list[float]:
+    """Log-probabilities, computed in float32, of some (stem, place among its last ``kept``, token) as next tokens."""
+    common = min(_common(min(stems), max(stems)), min(map(len, stems)) - kept) if _reads_once(model) else 0
+    window = getattr(model.config, "sliding_window", None)
+    # Padding comes to lie behind the beginning: no matter to positions, but a sliding window would count it.
+    if common < SHARED_TOKENS or (window is not None and window < max(map(len, stems))):
+        common = 0
+    beginning = DynamicCache()
+    if common:
+        ids = torch.tensor([stems[0][:common]], device=model.device)
+        model(input_ids=ids, past_key_values=beginning, use_cache=True, logits_to_keep=1)
+    most = shared_rows(model, length=max(map(len, stems))) if common else len(stems)
+    by_stem: dict[int, list[int]] = defaultdict(list)
+    for number, (stem, _, _) in enumerate(wanted):
+        by_stem[stem].append(number)
+    found, first = [0.0] * len(wanted), 0
+    for some in passes([stem[common:] for stem in stems], model.device, most=most):
+        ids, mask, positions = left_padded(some, model.device)
+        cached = {}
+        if common:
+            cached["past_key_values"] = copy.deepcopy(beginning)
+            cached["past_key_values"].batch_repeat_interleave(len(some))
+            mask = torch.cat([mask.new_ones(len(some), common), mask], dim=1)
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions + common, use_cache=bool(common),
+            logits_to_keep=kept, **cached,
+        ).logits  # the last one says what follows a stem  # fmt: skip
+        asked = [number for stem in range(first, first + len(some)) for number in by_stem[stem]]
+        where = torch.tensor([(wanted[n][0] - first, *wanted[n][1:]) for n in asked], device=model.device)
+        values = logits.float().log_softmax(-1)[tuple(where.unbind(-1))]  # a vocabulary of each stays where it is
+        for number, value in zip(asked, values.tolist(), strict=True):
+            found[number] = value
+        first += len(some)
+    return found

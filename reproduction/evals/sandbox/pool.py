@@ -1,0 +1,264 @@
+"""Runs programs against tests: the side of the sandbox that the rest of the package calls."""
+
+import os
+import queue
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import wire
+
+OUTCOMES = ("passed", "failed", "error", "timeout", "memory", "exited", "not_plain")
+CONFINEMENTS = ("full", "unconfined")  # in the order in which they are tried
+_PATIENCE = 15.0  # seconds beyond a program's own limit after which the pair of processes is replaced
+
+_GOODBYE = 2.0  # seconds that a pair of processes has to end by itself
+
+
+class ExecutionRefused(RuntimeError):
+    """Model-written code was to be run and may not be: by permission, or since it could not be confined."""
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """What the user allows. `allow_network_unconfined` is read only where the system cannot give the full sandbox."""
+
+    allow_code_execution: bool = False
+    allow_network_unconfined: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Per program: wall-clock seconds (CPU seconds: 2 more), MiB of memory, MiB per file, processes.
+
+    Memory is the address space of each process, and what a program's processes hold together.
+    """
+
+    seconds: float = 3.0
+    memory_mb: int = 512
+    file_mb: int = 16
+    processes: int = 8
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ValueError(f"{name}={value} is no limit: give a positive number")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program and the test that judges it.
+
+    `prompt`: source that the test may use (imports, helpers, a stub of the entry point). `test`: source that defines
+    `check(candidate)`. `program`: the whole source that defines `entry_point`; only this one is not trusted.
+    """
+
+    prompt: str
+    test: str
+    entry_point: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`outcome` is one of OUTCOMES, `detail` a short text for people, `confinement` one of CONFINEMENTS."""
+
+    outcome: str
+    detail: str
+    confinement: str
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == "passed"
+
+
+def require_permission(permissions: Permissions) -> None:
+    """Raises ExecutionRefused unless running model-written code is allowed."""
+    if not permissions.allow_code_execution:
+        raise ExecutionRefused(
+            "this would run code that a model wrote: read in reproduction/evals/sandbox/__init__.py what the sandbox "
+            "does and does not cover, then say allow_code_execution=true"
+        )
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    *,
+    permissions: Permissions,
+    limits: Limits = Limits(),
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """One outcome per job, in order; identical jobs run once. `progress(done, total)` counts distinct jobs.
+
+    Raises ExecutionRefused unless `permissions` allow it and the system can confine it (see the package's docstring),
+    and where the sandbox's processes do not start for another reason, at the second attempt either.
+    """
+    jobs = list(jobs)
+    require_permission(permissions)
+    distinct = list(dict.fromkeys(jobs))
+    if not distinct:
+        return []
+    count = min(workers or _cpus(), len(distinct))
+    idle: queue.SimpleQueue[_Pair] = queue.SimpleQueue()
+    pairs = []
+    threads = ThreadPoolExecutor(count)
+    try:
+        for _ in range(count):
+            pairs.append(_Pair(permissions, limits))
+            idle.put(pairs[-1])
+
+        def run(job: Job) -> Outcome:
+            pair = idle.get()
+            try:
+                return pair.run(job)
+            finally:
+                idle.put(pair)
+
+        outcomes = {}
+        for job, outcome in zip(distinct, threads.map(run, distinct), strict=True):
+            outcomes[job] = outcome
+            if progress:
+                progress(len(outcomes), len(distinct))
+    finally:
+        threads.shutdown(cancel_futures=True)  # after an interrupt the jobs that wait are not run
+        for pair in pairs:
+            pair.close()
+    return [outcomes[job] for job in jobs]
+
+
+def _cpus() -> int:
+    """CPUs that this process may use: in a container or a batch job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Modules of the standard library that every Python has and that no process of ours has loaded before.
+_HONEST = Job(
+    "",
+    "def check(candidate):\n    assert candidate() == 1",
+    "f",
+    "import calendar, queue, threading\ndef f(): return 1",
+)
+_UNREADABLE = ("ModuleNotFoundError", "ImportError", "PermissionError")  # as what _HONEST's imports fail
+
+
+def _not_at_all(reason: str) -> ExecutionRefused:
+    return ExecutionRefused(f"this system cannot confine model-written code at all ({reason}); run it elsewhere")
+
+
+class _Unfit(Exception):
+    """A sandbox that started and cannot run the simplest program."""
+
+
+class _Pair:
+    """A judge and, below it, a zygote: started on making, and again if they are lost. `confinement`: as they stand.
+
+    They die with the thread that starts them, so a pair may not be used when that thread has ended.
+    """
+
+    def __init__(self, permissions: Permissions, limits: Limits):
+        self._permissions, self._limits = permissions, limits
+        self._start()
+
+    def _start(self):
+        allowed = CONFINEMENTS if self._permissions.allow_network_unconfined else CONFINEMENTS[:1]
+        for confinement in allowed:
+            self.confinement = confinement
+            refusal = self._launch()
+            if not refusal:
+                return
+        if self._permissions.allow_network_unconfined:
+            raise _not_at_all(refusal)
+        raise ExecutionRefused(
+            f"this system cannot cut model-written code off from the network and the files ({refusal}); run it as "
+            "root or where unprivileged user namespaces are allowed (Linux 5.12 or later), or, in a container "
+            "that holds nothing of value, say allow_network_unconfined=true"
+        )
+
+    def _launch(self) -> str:
+        """Starts the two processes, if need be twice; returns why the system denies the confinement, or nothing.
+
+        Raises ExecutionRefused where no confinement would be given, and where they fail otherwise: that the machine is
+        slow is no reason to confine less.
+        """
+        if sys.platform != "linux":
+            raise _not_at_all(f"{sys.platform} is not Linux")
+        for _ in range(2):
+            try:
+                return self._attempt()
+            except (EOFError, OSError, wire.NotPlain, _Unfit) as error:
+                failure = error
+        raise ExecutionRefused(
+            f"the sandbox failed to start twice ({str(failure).strip() or type(failure).__name__}) although the system "
+            "did not deny it; run the same command again when the machine has less to do"
+        )
+
+    def _attempt(self) -> str:
+        # As isolated as -I, but with a fixed hash seed, which -I would ignore: the order of sets is part of a result.
+        self._process = subprocess.Popen(
+            [sys.executable, "-s", "-S", "-P", "-B", str(Path(__file__).with_name("judge.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env={"PATH": "/usr/bin:/bin", "HOME": "/", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
+        try:
+            setting = {
+                "confined": self.confinement == "full",
+                "limits": asdict(self._limits),
+                "parent": os.getpid(),
+            }
+            answer, reason = self._exchange(setting)
+            if answer == "ready":
+                outcome, detail = self._exchange(asdict(_HONEST))  # a sandbox that fails everyone must not score 0
+                if outcome == "error" and detail.startswith(_UNREADABLE):
+                    raise ExecutionRefused(
+                        f"programs in the sandbox cannot import the standard library ({detail}), most likely since "
+                        f"the user that they run as may not read {os.path.dirname(os.__file__)}: use a Python that "
+                        "every user can read (below /usr or /opt, not in a home folder), or do not run this as root"
+                    )
+                if outcome != "passed":
+                    raise _Unfit(f"a program that only returns 1 came to {outcome!r} {detail}")
+                return ""
+            if answer == "unsupported":
+                raise _not_at_all(reason)
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        return reason
+
+    def run(self, job: Job) -> Outcome:
+        try:
+            return Outcome(*self._exchange(asdict(job)), self.confinement)
+        except wire.NotPlain as error:
+            return Outcome("error", f"the program is too long: {error}", self.confinement)
+        except (EOFError, BrokenPipeError, TimeoutError):
+            lost = Outcome("exited", "the sandbox's processes were lost", self.confinement)
+            self.close()
+            self._start()
+            return lost
+
+    def _exchange(self, message) -> list:
+        self._process.stdin.write(wire.pack(message))
+        patience = self._limits.seconds + _PATIENCE
+        if not select.select([self._process.stdout], [], [], patience)[0]:
+            raise TimeoutError(f"no answer within {patience:g} seconds")
+        return wire.unpack(wire.reader(self._process.stdout))
+
+    def close(self):
+        """Ends both processes: they end by themselves when nothing more can come, and at once if they are busy."""
+        self._process.stdin.close()
+        try:
+            self._process.wait(_GOODBYE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()

@@ -1,0 +1,118 @@
+"""The second step of an evaluation: stored answers, read and scored item by item. No model, and no torch.
+
+folder/meta.json       what was asked: {"benchmark", "protocol", "unit", "items", "samples", "data_digest"}, and of
+                       items that could not be "left_out": {reason: their ids}, and of known answers the mean score:
+                       "controls"
+folder/items.jsonl     the records, scored
+folder/status.json     how scoring ended, where that was before its end: {"state": "failed"|…, "reason"}
+folder/DONE            SHA-256 of items.jsonl, written last
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from reproduction.data.templates import Template
+from reproduction.evals.answers import answered_prompts, ending_on_disk, require_model
+from reproduction.evals.items import sha16
+from reproduction.evals.prompts import Prompts
+from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.records import (
+    ANSWERS,
+    CONTROLS,
+    LEFT_OUT,
+    META,
+    AnswerLog,
+    RecordError,
+    read_json,
+    write_items,
+    write_json,
+)
+
+
+def score(
+    *,
+    protocol: Protocol,
+    rows: list[dict],
+    shown: list[dict],
+    template: Template,
+    answers: Path,
+    identity: str,
+    folder: Path,
+    permissions: Permissions,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Scores the stored answers to all items, in the place of older scores of the same evaluation.
+
+    Args:
+        protocol: what was asked, and how it is read and judged.
+        rows, shown, template: as they were put to the model; see `reproduction.evals.answering.answer`.
+        answers: the folder of the answers.
+        identity: of the model whose scores these are to be, as its answers carry it.
+        folder: of this evaluation alone.
+        permissions: what the user allows; only benchmarks that run code ask.
+        progress: called with (done, total) of what takes long: programs that are run.
+
+    Whatever ends it early is raised, after it was written to status.json.
+
+    Raises:
+        ValueError: no rows, none that is not left out, or too few worked examples.
+        RecordError: answers are missing, damaged or another model's, or the folder holds another evaluation.
+        reproduction.evals.sandbox.ExecutionRefused: the benchmark runs code, and that is not allowed or not possible.
+    """
+    folder, log = Path(folder), AnswerLog(Path(answers) / ANSWERS)
+    prompts = answered_prompts(asked := Prompts(rows, shown, protocol=protocol, template=template), log)
+    if None in prompts:
+        raise RecordError(
+            f"{prompts.count(None)} of the {len(prompts)} items of {protocol.benchmark} have no answers in {log.path}: "
+            "evaluate the model without rescore=true, which asks for those alone"
+        )
+    require_model(answers, identity)
+    samples = range(protocol.samples)
+    given = [[log.get((prompt.item_id, prompt.prompt_hash, each)) for each in samples] for prompt in prompts]
+    left_out: dict[str, list[str]] = defaultdict(list)
+    for prompt, (first, *_) in zip(prompts, given, strict=True):
+        if LEFT_OUT in first:
+            left_out[first[LEFT_OUT]].append(prompt.item_id)
+    kept = [index for index, (first, *_) in enumerate(given) if LEFT_OUT not in first]
+    if not kept:
+        raise ValueError(f"every row of {protocol.benchmark} {protocol.name} is left out: {'; '.join(left_out)}")
+    prompts, given = [prompts[index] for index in kept], _given([given[index] for index in kept], protocol)
+    controls = protocol.task.controls(prompts, protocol=protocol)
+    meta = {
+        "benchmark": protocol.benchmark,
+        "protocol": asdict(protocol) | {"file": protocol.file and str(protocol.file)},
+        "unit": protocol.task.unit,
+        "items": len(prompts),
+        "samples": protocol.samples,
+        "data_digest": sha16(json.dumps(asked.rows, sort_keys=True)),
+        **({LEFT_OUT: dict(left_out)} if left_out else {}),
+        **({CONTROLS: controls} if controls else {}),
+    }
+    if (folder / META).exists() and _asked(read_json(folder / META)) != _asked(meta):
+        raise RecordError(
+            f"{folder / META} is of another protocol or other data: give this evaluation a folder of its own"
+        )
+    with ending_on_disk(folder):
+        write_json(folder / META, meta)
+        write_items(
+            folder,
+            protocol.task.score(prompts, given, protocol=protocol, permissions=permissions, progress=progress),
+        )
+
+
+def _given(records: list[list[dict]], protocol: Protocol) -> list:
+    """What `Task.score` takes of each item's answers."""
+    if protocol.scoring == "loss":
+        return [record for (record,) in records]
+    if protocol.scoring == "likelihood":
+        return [record["logprobs"] for (record,) in records]
+    return [[record["raw"] for record in samples] for samples in records]
+
+
+def _asked(meta: dict) -> dict:
+    """A meta.json without what can change while what is asked stays: names and places."""
+    own = {key: value for key, value in meta["protocol"].items() if key not in ("name", "file")}
+    return meta | {"protocol": own}

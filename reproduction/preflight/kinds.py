@@ -1,0 +1,194 @@
+"""Cells that are alike in size, and what they take of memory, from shapes alone."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import yaml
+
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import CONFIGS
+from reproduction.preflight.hub import config_folder
+from reproduction.training.spec import MethodSpec, ModelSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from reproduction.training.batches import Packing
+    from reproduction.training.memory import Anatomy, Memory
+
+PROMPT = 256
+"""Tokens of a question, and of each worked example before it, roughly; for an estimate alone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Cells of one base, one method and one launch.
+
+    `shape` is the base without its weights, as `_sized` has it; `body` its sizes, None where neither configs/model nor
+    a folder nor the hub has them; `refusal` why the method does not fit the base.
+    """
+
+    cells: tuple[Cell, ...]
+    shape: ModelSpec
+    body: "Anatomy | None"
+    refusal: str | None
+
+    @property
+    def first(self) -> Cell:
+        return self.cells[0]
+
+    @property
+    def title(self) -> str:
+        return f"{self.first.model.label} with {self.first.method.label}"
+
+    @property
+    def trains(self) -> bool:
+        return self.first.method.kind != "none"
+
+    def training(self, micro_batch: int | None = None, *, packing: "Packing | None" = None) -> "Memory":
+        """Of one GPU; see `reproduction.training.memory.estimate`."""
+        from reproduction.training.memory import estimate
+
+        cell = self.first
+        return estimate(
+            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
+            micro_batch=micro_batch, packing=packing,
+        )  # fmt: skip
+
+    def fitting(self, gpu_bytes: int, *, packing: "Packing | None" = None) -> TrainSpec | None:
+        """The schedule as such a GPU holds it; see `reproduction.training.memory.fitting`."""
+        from reproduction.training.memory import fitting
+
+        cell = self.first
+        return fitting(
+            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
+            gpu_bytes=gpu_bytes, packing=packing,
+        )  # fmt: skip
+
+    def inference(self) -> "Memory":
+        """Of one GPU, in its largest evaluation; see `reproduction.training.memory.inference`."""
+        from reproduction.evals.batching import PREFILL_TOKENS
+        from reproduction.evals.decoding import FEWEST_ROWS
+        from reproduction.training.memory import inference
+
+        asked = [protocol for cell in self.cells for protocol in cell.protocols]
+        answers = self.first.batch_size or FEWEST_ROWS  # None: as many as fit, of which no fewer make sense
+        prompts = [PROMPT * (1 + protocol.num_fewshot) for protocol in asked]
+        decoded = [length + p.max_new_tokens for length, p in zip(prompts, asked, strict=True) if p.max_new_tokens]
+        return inference(
+            self.shape,
+            self.first.method,
+            answers=answers,
+            length=max(decoded, default=0),
+            read=min(answers * max(prompts, default=0), PREFILL_TOKENS),
+        )
+
+
+def kinds_of(cells: Iterable[Cell]) -> list[Kind]:
+    """The cells by kind, in the order of the first of each. Raises nothing for a base whose shape is not known here."""
+    from reproduction.training import UnfitBase
+    from reproduction.training.memory import anatomy
+
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_key(cell), []).append(cell)
+    found = []
+    for alike in groups.values():
+        first, body, refusal = alike[0], None, None
+        shape, known = _sized(first.model)
+        try:
+            body = anatomy(shape, first.method) if known else None
+        except UnfitBase:
+            pass  # the base cannot be had here: the check of the sources says so
+        except ValueError as error:
+            refusal = str(error)
+        found.append(Kind(cells=tuple(alike), shape=shape, body=body, refusal=refusal))
+    return found
+
+
+def _key(cell: Cell) -> str:
+    arguments = {key: value for key, value in cell.method.arguments.items() if key != "seed"}
+    train = dataclasses.asdict(cell.train)
+    sizes = [train[key] for key in ("batch_size", "micro_batch_size", "gradient_checkpointing", "liger_kernel")]
+    model, launch = dataclasses.asdict(cell.model), dataclasses.asdict(cell.launch)
+    return json.dumps([model, cell.method.name, arguments, cell.data.max_length, sizes, launch], default=str)
+
+
+def sort_of(cell: Cell) -> str:
+    """The base and the way of tuning, whatever its ranks and its choices of rows: cells that take about as long."""
+    return f"{cell.model.name}/{tuning_of(cell.method)}"
+
+
+def tuning_of(method: MethodSpec) -> str:
+    """The way of tuning alone."""
+    switches = (name for name, value in method.arguments.items() if value is True)
+    return "/".join([method.kind, *filter(None, [method.peft_type]), *sorted(switches)])
+
+
+def misfits(kinds: Sequence[Kind]) -> Iterable[str]:
+    """Methods whose sizes (rank, clusters, …) the base's layers cannot serve, and batches that cannot be shared.
+
+    Each method was put on the base's shape, on the meta device, by the code that trains it: what that would refuse
+    after the cells before it have run for hours is refused now.
+    """
+    for kind in kinds:
+        titles = ", ".join(dict.fromkeys(cell.title for cell in kind.cells))
+        if kind.refusal is not None:
+            yield f"a fit: {titles} cannot be trained on {kind.first.model.label}: {kind.refusal}"
+        elif kind.trains:
+            try:
+                kind.first.train.division(kind.first.launch.processes)
+            except ValueError as error:
+                yield f"a batch: {titles}: {error}"
+
+
+def _sized(model: ModelSpec) -> tuple[ModelSpec, bool]:
+    """A base as its memory is counted, without asking a network again, and whether its shape is known.
+
+    The eager attention alone takes more; the kernel of another need not be installed here.
+    """
+    shape = shape_of(model)
+    shape = dataclasses.replace(shape, attention=shape.attention if shape.attention == "eager" else None)
+    if shape.shape is not None:
+        return shape, True
+    folder = config_folder(shape.path_or_id, shape.revision)
+    return (
+        (shape, False) if folder is None else (dataclasses.replace(shape, path_or_id=str(folder), revision=None), True)
+    )
+
+
+def shape_of(model: ModelSpec) -> ModelSpec:
+    """A base as a shape whose weights are not read: of configs/model where it is one of those, else its own."""
+    if model.init == "random":
+        return model
+    return dataclasses.replace(model, init="random", shape=_known_shapes().get(model.path_or_id))
+
+
+@functools.cache
+def _known_shapes() -> dict[str, dict]:
+    written = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONFIGS / "model").glob("*.yaml")))
+    return {model["path_or_id"]: model["shape"] for model in written if model.get("shape") and "path_or_id" in model}
+
+
+def estimate_lines(cells: Sequence[Cell]) -> list[str]:
+    """What each sort of cell takes of a GPU, the largest of it, the most first, as it is launched here.
+
+    Leaves out bases whose shape is not known here, and kinds that cannot be trained as they are, which `misfits` tells.
+    """
+    largest: dict[str, tuple[Memory, Kind]] = {}
+    for kind in kinds_of(cells):
+        with contextlib.suppress(ValueError):
+            if kind.body is not None:
+                memory, sort = kind.training() if kind.trains else kind.inference(), sort_of(kind.first)
+                largest[sort] = max(largest.get(sort, (memory, kind)), (memory, kind), key=lambda each: each[0].total)
+    counts, lines = Counter(sort_of(cell) for cell in cells), []
+    for sort, (memory, kind) in sorted(largest.items(), key=lambda each: -each[1][0].total):
+        cell = kind.first
+        how = f"{memory.micro_batch} answers at once"
+        if kind.trains:
+            how = f"{cell.launch.processes} × {memory.micro_batch} rows of {cell.data.max_length}, {cell.launch.mode}"
+        lines.append(f"  {kind.title} ({how}), {counts[sort]} cells: {memory}")
+    return ["memory of a GPU at the peak, estimated:", *lines] if lines else []

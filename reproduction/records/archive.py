@@ -1,0 +1,177 @@
+"""The records of finished runs in a few small files that git keeps, and back again.
+
+runs.jsonl.zst             a line for each run: {"run", "config", "status", "resources", "provenance", "seconds"}
+<evaluation>.jsonl.zst     {"meta": meta.json}, then the records of this evaluation of all runs, by item and then run:
+                           {"run", …}, with "raw_sha256" in the place of "raw"
+
+Lines that follow one another share an item's hashes and gold, which compresses well; numbers are rounded to
+`DECIMALS`. What a model wrote is left out but for what was read in it ("parsed"), and of judged answers that is a
+verdict. Of config.json the place of the weights is left out where their checksum tells them, of a command what is of
+the machine alone.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from reproduction.records.files import RecordError, one_sentence
+from reproduction.records.items import DONE, ITEMS, META, RAW_HASH, read_items
+from reproduction.records.status import Run
+
+ENDING = ".jsonl.zst"
+RUNS = f"runs{ENDING}"
+PARTS = ("config", "status", "resources", "provenance")
+"""What a run's folder has as <part>.json."""
+
+SECONDS = "seconds"
+"""A part that older runs lack."""
+
+LEVEL = 19
+"""zstd's: packing is done once in a while, and the files stay."""
+
+OF_THE_ITEM = frozenset({"run", "item_id", "item_hash", "prompt_hash", "gold", RAW_HASH})
+"""The texts of a record that no model wrote."""
+
+WORD = re.compile(r"[\w./-]{0,32}", re.ASCII)
+"""What any other text of a judged record may be: a verdict or a name."""
+
+DECIMALS = 7
+"""Of numbers that are kept: further digits of what came from float32 would be most of the size."""
+
+Line = dict[str, Any]
+
+
+def pack(runs: Iterable[Run], folder: Path, *, evaluations: Collection[str]) -> None:
+    """Write the records of finished runs into a folder: the same bytes for the same records.
+
+    Args:
+        runs: in any order.
+        folder: made if need be, and without packed records.
+        evaluations: names of evaluation folders; what else the runs were evaluated on is left out.
+
+    Raises `RecordError` where a run is not done or a record cannot be read, two runs differ in an evaluation's
+    meta.json, or a record of a judged evaluation holds free text.
+    """
+    runs = sorted(runs, key=lambda run: run.name)
+    metas: dict[str, Line] = {}
+    records: dict[str, list[Line]] = defaultdict(list)
+    for run in runs:
+        if not run.done:
+            raise RecordError(f"{run.folder} is {run.state or 'no run'}, and only finished runs are kept: run it first")
+        for evaluation in (each for each in run.evaluations() if each.name in evaluations):
+            if metas.setdefault(evaluation.name, evaluation.meta) != evaluation.meta:
+                raise RecordError(
+                    f"{evaluation.folder / META} differs from that of {records[evaluation.name][0]['run']}: evaluate "
+                    "both alike"
+                )
+            own = [{"run": run.name, **_kept(record)} for record in read_items(evaluation.folder)]
+            if evaluation.protocol.get("judge") is not None:
+                _refuse_free_text(own, evaluation.folder)
+            records[evaluation.name] += own
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / RUNS, map(_run_line, runs))
+    for name, found in records.items():
+        found.sort(key=lambda record: (record["item_id"], record["run"], record["sample"]))
+        _write(folder / f"{name}{ENDING}", [{"meta": metas[name]}, *found])
+
+
+def unpack(folder: Path, into: Path) -> None:
+    """Lay packed records out as runs/ has them, under an empty folder: config.json …, eval/<name>/{items.jsonl, …}.
+
+    For reading at once and throwing away: nothing is made durable. Leaves out damage, which is found by the checksums
+    that are kept beside the files (`reproduction.report.reference.require_records`).
+    """
+    for line in _lines(folder / RUNS):
+        (into / line["run"]).mkdir(parents=True)
+        for part in (*PARTS, *({SECONDS} & line.keys())):
+            _put(into / line["run"] / f"{part}.json", json.dumps(line[part]))
+    for path in sorted(folder.glob(f"*{ENDING}")):
+        if path.name == RUNS:
+            continue
+        lines = _lines(path)
+        meta, items = json.dumps(next(lines)["meta"]), defaultdict(list)
+        for record in lines:
+            items[record.pop("run")].append(json.dumps(record) + "\n")
+        for run, own in items.items():
+            evaluation = into / run / "eval" / path.name.removesuffix(ENDING)
+            evaluation.mkdir(parents=True)
+            text = "".join(own)
+            for name, content in ((META, meta), (ITEMS, text), (DONE, hashlib.sha256(text.encode()).hexdigest())):
+                _put(evaluation / name, content)
+
+
+def _kept(record: Mapping[str, Any]) -> Line:
+    kept = {name: value for name, value in record.items() if name != "raw"}
+    if "raw" in record:
+        kept[RAW_HASH] = hashlib.sha256(record["raw"].encode(errors="surrogatepass")).hexdigest()[:16]
+    return _rounded(dict(sorted(kept.items())))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _refuse_free_text(records: Iterable[Line], folder: Path) -> None:
+    for record in records:
+        for text in _texts({name: value for name, value in record.items() if name not in OF_THE_ITEM}):
+            if not WORD.fullmatch(text):
+                raise RecordError(
+                    f"item {record['item_id']!r} of {folder} holds free text beside its raw answer, and what a model "
+                    "answers there must not be kept: have the benchmark record a verdict alone"
+                )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, the keys of its objects included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _run_line(run: Run) -> Line:
+    line = {part: getattr(run, part) for part in PARTS}
+    if (model := line["config"]["model"]).get("checksum"):
+        line["config"]["model"] = {name: value for name, value in model.items() if name != "path_or_id"}
+    if command := line["provenance"].get("command"):
+        words = (Path(word).name if word.startswith("/") else word for word in shlex.split(command))
+        line["provenance"]["command"] = shlex.join(word for word in words if "=/" not in word)
+    if run.seconds:
+        line[SECONDS] = run.seconds
+    return {"run": run.name, **line}
+
+
+def _write(path: Path, lines: Iterable[Line]) -> None:
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    packed = pyarrow.Codec("zstd", compression_level=LEVEL).compress(text.encode(), asbytes=True)
+    with one_sentence("write", path), open(path, "xb") as file:
+        file.write(packed)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    data = pyarrow.CompressedInputStream(pyarrow.BufferReader(path.read_bytes()), "zstd").read()
+    return map(json.loads, data.splitlines())
+
+
+def _put(path: Path, text: str) -> None:
+    with one_sentence("write", path):
+        path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,228 @@
+"""Answers and scored items: one JSON line per item and sample.
+
+answers.jsonl   what a model said, appended batch by batch while it is asked; each line carries its own checksum
+items.jsonl     what that scored, written whole, and DONE, written last, with the SHA-256 of items.jsonl
+"""
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reproduction.records.checksums import checksum
+from reproduction.records.files import RecordError, one_sentence, write_text
+from reproduction.system.atomic import sync_folder
+
+ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
+
+RAW_HASH = "raw_sha256"
+"""Stands in a record that was packed: the first 16 hex digits of the SHA-256 of "raw", in its place."""
+
+FIELDS = ("item_id", "item_hash", "prompt_hash", "sample", "raw", "parsed", "gold", "scores")
+"""The fields of every item's record; a benchmark may add its own beside them.
+
+A score lies between 0 and 1, unless it has a weight in "weights" (name → number above 0): such a one is a loss of 0 or
+more a unit, and its mean over items is weighted by them.
+"""
+
+ANSWER_FIELDS = ("item_id", "prompt_hash", "sample")
+"""The key of an answer; beside it stand "raw" (text) or "logprobs" (of the choices), and what it took."""
+
+LEFT_OUT = "left_out"
+"""In an answer, in the place of what it would say: why its item is not asked. In meta.json: reason → item ids."""
+
+CONTROLS = "controls"
+"""In meta.json: what known answers to the items score, by what they are called."""
+
+CHECKSUM = "sha256"
+
+Record = dict[str, Any]
+Key = tuple[str, str, int]
+
+log = logging.getLogger(__name__)
+
+
+class AnswerLog:
+    """A model's answers, on disk and in memory, safe to kill at any moment.
+
+    Opening cuts an unfinished last line, as a kill in the middle of a write leaves it, and logs that; its answers are
+    asked again. Any other damage is refused: what was answered is not to be lost, nor used where it was changed.
+
+    Raises `RecordError` where the file cannot be read, a line is damaged, or a key (item, prompt, sample) is there
+    twice. Leaves out: several writers at once.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._records: dict[Key, Record] = {}
+        with one_sentence("read", self.path):
+            data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(io.BytesIO(whole), start=1):  # splits at \n alone
+            record = _answer(line)
+            if record is None or _key(record) in self._records:
+                what = "is damaged" if record is None else "repeats an answer"
+                raise RecordError(
+                    f"line {number} of {self.path} {what}: remove that line, and the same command asks again for its "
+                    "answer alone"
+                )
+            self._records[_key(record)] = record
+        if len(whole) < len(data):
+            log.warning("cut an unfinished line of %d bytes at the end of %s", len(data) - len(whole), self.path)
+            with one_sentence("repair", self.path):
+                self._truncate(len(whole))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records.values())
+
+    def __contains__(self, key: Key) -> bool:
+        return tuple(key) in self._records
+
+    def get(self, key: Key) -> Record | None:
+        """The answer to (item id, prompt hash, sample), or None."""
+        return self._records.get(key)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add a batch: one write, flushed and fsynced before this returns; all of it or, on an error, none.
+
+        Raises ValueError for a record without its key or with one that is already there, and `RecordError` where the
+        disk is full.
+        """
+        new: dict[Key, Record] = {}
+        lines = []
+        for record in records:
+            text = json.dumps(record, sort_keys=True, allow_nan=False)
+            record = json.loads(text)  # memory holds what the disk does: tuples are lists in both
+            key = _key(record)
+            if key in self._records or key in new:
+                raise ValueError(f"an answer to {key} is already in {self.path}; it is written once")
+            new[key] = record
+            lines.append(f'{{"{CHECKSUM}": "{_checksum(text)}", {text[1:]}\n')
+        if not new:
+            return
+        with one_sentence("write", self.path):
+            self._write("".join(lines).encode())
+        self._records.update(new)
+
+    def _write(self, data: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        existed = self.path.exists()
+        size = self.path.stat().st_size if existed else 0
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                view = memoryview(data)
+                while view:  # one write; the kernel may take it in parts where the disk fills up
+                    view = view[file.write(view) :]
+                os.fsync(file.fileno())
+        except OSError:
+            self._truncate(size)
+            raise
+        if not existed:
+            sync_folder(self.path.parent)
+
+    def _truncate(self, size: int) -> None:
+        if self.path.exists():
+            with open(self.path, "r+b") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+
+
+def _answer(line: bytes) -> Record | None:
+    """The record of a line, or None where it is not as it was written."""
+    try:
+        record = json.loads(line)
+        checksum = record.pop(CHECKSUM)
+        _key(record)
+    except (ValueError, TypeError, KeyError, AttributeError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        return None
+    return record if checksum == _checksum(json.dumps(record, sort_keys=True)) else None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(record: Mapping[str, Any]) -> Key:
+    if missing := [field for field in ANSWER_FIELDS if field not in record]:
+        raise ValueError(f"an answer to {record.get('item_id')!r} lacks {', '.join(missing)}")
+    return record["item_id"], record["prompt_hash"], record["sample"]
+
+
+def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write all of an evaluation's records, in the place of those that are there, and then the mark that it is done.
+
+    Raises ValueError for a record without its `FIELDS`, a score outside [0, 1] or a sample that is there twice, and
+    `RecordError` where the disk is full.
+    """
+    lines, seen = [], set()
+    for record in records:
+        _check(record)
+        key = (record["item_id"], record["sample"])
+        if key in seen:
+            raise ValueError(f"item {key[0]!r} sample {key[1]} is there twice; a record is written once")
+        seen.add(key)
+        lines.append(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
+    folder = Path(folder)
+    (folder / DONE).unlink(missing_ok=True)  # of scores that these take the place of
+    write_text(folder / ITEMS, "".join(lines))
+    write_text(folder / DONE, checksum(folder / ITEMS) + "\n")
+
+
+def read_items(folder: Path) -> list[Record]:
+    """The records of a finished evaluation, in the order of the file.
+
+    Raises `RecordError` where the evaluation `is_complete` denies, or a line is no record.
+    """
+    path = Path(folder) / ITEMS
+    if not is_complete(folder):
+        raise RecordError(f"{path} is not a finished evaluation; run the same evaluation again to complete it")
+    records = []
+    with one_sentence("read", path):
+        data = path.read_bytes()
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        try:
+            records.append(json.loads(line))
+            _check(records[-1])
+        except (ValueError, TypeError):
+            raise RecordError(f"{path} line {number} is no record; delete {folder} and evaluate again") from None
+    if len({(record["item_id"], record["sample"]) for record in records}) < len(records):
+        raise RecordError(f"{path} holds an item's sample twice; delete {folder} and evaluate again")
+    return records
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder has a DONE mark and the items.jsonl that it was written for, unchanged."""
+    mark, items = Path(folder) / DONE, Path(folder) / ITEMS
+    if not (mark.is_file() and items.is_file()):
+        return False
+    with one_sentence("read", mark):
+        expected = mark.read_text(encoding="utf-8", errors="replace").strip()
+    return expected == checksum(items)
+
+
+def _check(record: Any) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"a record is an object, not {record!r}")
+    if missing := [field for field in FIELDS if field not in record and not (field == "raw" and RAW_HASH in record)]:
+        raise ValueError(f"record {record.get('item_id')!r} lacks {', '.join(missing)}")
+    if not isinstance(record["item_id"], str) or type(record["sample"]) is not int:
+        raise ValueError(f"item_id is text and sample an integer; got {record['item_id']!r}, {record['sample']!r}")
+    if not isinstance(record["scores"], dict) or not record["scores"]:
+        raise ValueError(f"item {record['item_id']!r} has scores {record['scores']!r}; it needs at least one")
+    weights = record.get("weights", {})
+    for name, score in record["scores"].items():
+        highest = math.inf if name in weights else 1
+        if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= highest:
+            raise ValueError(
+                f"item {record['item_id']!r} scores {name} = {score!r}; it is a number from 0 to {highest:g}"
+            )
+        if name in weights and not (isinstance(weights[name], int | float) and 0 < weights[name] < math.inf):
+            raise ValueError(f"item {record['item_id']!r} weighs {name} with {weights[name]!r}; a weight is above 0")

@@ -1,0 +1,170 @@
+"""Numbers as a paper prints them: every one stands for all the values that round to it.
+
+    46      → [45.5, 46.5]          0.56    → [0.555, 0.565]         83.9M   → [83,850,000, 83,950,000]
+
+Arithmetic on them is interval arithmetic over exact fractions, so that 100 · (1 - 0.56/1.03) is every value that the
+two printed numbers allow. Bounds count as inside, since no paper says how it rounds a half.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from reproduction.report.printed import UNITS
+
+_PRINTED = re.compile(r"(?P<number>-?\d+(?:\.(?P<decimals>\d+))?)(?:e(?P<exponent>-?\d+))?(?P<unit>[KMB]?)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a number stands: table ("table1"), base, method (Table 6: method and rank) and column."""
+
+    table: str
+    base: str
+    method: str
+    column: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.base} {self.column}: {self.method}"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value and the interval of values that it may stand for, low ≤ value ≤ high.
+
+    ``text`` is how it is printed where it is printed; ``cell`` is where; ``dagger`` whether the paper marks it.
+    A quantity that was computed has neither text nor cell.
+    Leaves out: that two quantities which share a printed number move together; an expression names each number once.
+    """
+
+    value: Fraction
+    low: Fraction
+    high: Fraction
+    text: str = ""
+    cell: Cell | None = None
+    dagger: bool = False
+
+    def __add__(self, other: "Quantity") -> "Quantity":
+        return Quantity(self.value + other.value, self.low + other.low, self.high + other.high)
+
+    def __neg__(self) -> "Quantity":
+        return Quantity(-self.value, -self.high, -self.low)
+
+    def __sub__(self, other: "Quantity") -> "Quantity":
+        return self + (-other)
+
+    def __mul__(self, other: "Quantity") -> "Quantity":
+        return _corners(operator.mul, self, other)
+
+    def __truediv__(self, other: "Quantity") -> "Quantity":
+        """Raises ZeroDivisionError where the divisor's interval holds zero."""
+        if other.low <= 0 <= other.high:
+            raise ZeroDivisionError(f"division by {other}, which may be zero")
+        return _corners(operator.truediv, self, other)
+
+    def __abs__(self) -> "Quantity":
+        ends = sorted((abs(self.low), abs(self.high)))
+        return Quantity(abs(self.value), Fraction(0) if self.low < 0 < self.high else ends[0], ends[1])
+
+    def __str__(self) -> str:
+        if self.text:
+            return self.text
+        if self.low == self.high:
+            return _short(self.value)
+        return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]"
+
+
+def exact(number: int | float | Fraction) -> Quantity:
+    """A number that stands for itself alone."""
+    value = Fraction(number)
+    return Quantity(value, value, value)
+
+
+def printed(text: str, *, cell: Cell | None = None, dagger: bool = False) -> Quantity:
+    """Read a number as it is printed: "63.5", "0.56", "5e-5", "83.9M", "1.3B".
+
+    Raises ValueError for anything else.
+    """
+    match = _PRINTED.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no printed number; 63.5, 5e-5, 83.9M and 1.3B are")
+    scale = Fraction(10) ** int(match["exponent"] or 0) * UNITS.get(match["unit"], 1)
+    half = Fraction(1, 2) * Fraction(1, 10) ** len(match["decimals"] or "") * scale
+    value = Fraction(match["number"]) * scale
+    return Quantity(value, value - half, value + half, text=text, cell=cell, dagger=dagger)
+
+
+def compare(symbol: str, left: Quantity, right: Quantity) -> bool:
+    """``left symbol right`` for one of > >= < <= ==.
+
+    Two numbers that are both printed in a table are compared as printed: equal ones are a tie, and a tie is no lead.
+    Otherwise it holds where *some* values within the two intervals satisfy it.
+    """
+    if left.cell and right.cell:
+        return _AS_PRINTED[symbol](left.value, right.value)
+    return _WITHIN_ROUNDING[symbol](left, right)
+
+
+_AS_PRINTED: dict[str, Callable] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+}
+_WITHIN_ROUNDING: dict[str, Callable[[Quantity, Quantity], bool]] = {
+    ">": lambda left, right: left.high > right.low,
+    ">=": lambda left, right: left.high >= right.low,
+    "<": lambda left, right: left.low < right.high,
+    "<=": lambda left, right: left.low <= right.high,
+    "==": lambda left, right: left.low <= right.high and right.low <= left.high,
+}
+SYMBOLS = tuple(_AS_PRINTED)
+
+
+def extreme(numbers: Iterable[Quantity], *, largest: bool) -> Quantity:
+    """The largest or smallest. Of numbers printed in tables: that number; otherwise the interval of the extreme."""
+    numbers = list(numbers)
+    if not numbers:
+        raise ValueError("the largest or smallest of nothing")
+    pick = max if largest else min
+    if all(number.cell for number in numbers):
+        return pick(numbers, key=lambda number: number.value)
+    return Quantity(*(pick(getattr(number, end) for number in numbers) for end in ("value", "low", "high")))
+
+
+def mean(numbers: Iterable[Quantity]) -> Quantity:
+    """The arithmetic mean. Raises ValueError for none."""
+    numbers = list(numbers)
+    if not numbers:
+        raise ValueError("the mean of nothing")
+    return sum(numbers, start=exact(0)) / exact(len(numbers))
+
+
+def fewer(part: Quantity, whole: Quantity) -> Quantity:
+    """By how many percent ``part`` is below ``whole``: 100 · (1 - part/whole)."""
+    return exact(100) * (exact(1) - part / whole)
+
+
+def relative(to: Quantity, of: Quantity) -> Quantity:
+    """The relative gain of ``to`` over ``of`` in percent: 100 · (to/of - 1)."""
+    return exact(100) * (to / of - exact(1))
+
+
+def share(trainable: Quantity, base: Quantity) -> Quantity:
+    """100 · trainable / (base + trainable), percent. Written so that each number occurs once."""
+    return exact(100) / (exact(1) + base / trainable)
+
+
+def _corners(combine: Callable[[Fraction, Fraction], Fraction], left: Quantity, right: Quantity) -> Quantity:
+    ends = [combine(a, b) for a in (left.low, left.high) for b in (right.low, right.high)]
+    return Quantity(combine(left.value, right.value), min(ends), max(ends))
+
+
+def _short(number: Fraction) -> str:
+    """Whole and large numbers whole, others with as many digits as tell something: 45.63, 0.0006."""
+    if number.denominator == 1 or abs(number) >= 10_000:
+        return f"{round(number):,}"
+    return f"{float(number):.2f}" if abs(number) >= 1 else f"{float(number):.3g}"

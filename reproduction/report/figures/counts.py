@@ -1,0 +1,135 @@
+"""Figure 1(c): trainable parameters against the model's size and against the rank, the paper's own counts as marks."""
+
+import re
+from collections import defaultdict
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from reproduction.palette import INK, look
+from reproduction.report.figures.sources import Absent, Rows, Sources
+from reproduction.report.figures.style import Plate, thousands
+
+COMMAND = "make table6"
+NAMES = {"lora": "LoRA", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA", "idlora": "ID-LoRA"}
+LOWER = "\n\n"  # every other model's name stands lower, since two of the three sizes are close
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}
+
+
+def figure1c(sources: Sources) -> Plate:
+    """Both panels, from results/counts/figure1c.csv and the counts that the paper prints in Table 6.
+
+    Raises `Absent` where the counts were not made. Leaves out panels (a) and (b), which are drawings of the method.
+    """
+    rows = sources.rows(sources.results / "counts" / "figure1c.csv", command=COMMAND)
+    by_panel = {panel: [row for row in rows if row["panel"] == panel] for panel in ("model", "rank")}
+    if empty := [panel for panel, found in by_panel.items() if not found]:
+        raise Absent(f"results/counts/figure1c.csv: panel {empty[0]}", COMMAND)
+    printed = {
+        (row["base"], row["method"], int(row["rank"])): printed_count(row["printed"]) for row in sources.paper("table6")
+    }
+    model = {row["model"] for row in by_panel["rank"]}
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
+        _against_size(left, by_panel["model"])
+        _against_rank(right, by_panel["rank"], printed)
+        for axes in (left, right):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda value, _: thousands(value))
+            axes.yaxis.set_minor_locator(NullLocator())
+        right.set_title("(c, right) by rank, " + ", ".join(sorted(model)))
+        handles = [_line(method) for method in dict.fromkeys(row["method"] for row in by_panel["rank"])]
+        handles.append(_ring(label="printed in the paper's Table 6"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+    return Plate(
+        name="figure1c",
+        title="Figure 1(c): trainable parameters by model size and by rank",
+        caption=(
+            "Counted on models built from their shapes alone and adapted through the same code as training; no weights "
+            "and no accuracy are involved. Left: each model's parameters against its adapter's, at the rank of "
+            "its config. Right: against the rank. Both axes are logarithmic on the right; rings are the counts that "
+            "the paper prints. Counts are exact, so there are no intervals."
+        ),
+        alt=_alt(by_panel["rank"]),
+        size=(8.6, 3.7),
+        draw=draw,
+    )
+
+
+def printed_count(text: str) -> float:
+    """ "21.0M" or "1.3B" as a number. Raises ValueError for another spelling."""
+    found = re.fullmatch(r"([\d.]+)([KMB]?)", text)
+    if not found:
+        raise ValueError(f"{text!r} is no count like 21.0M; put right experiments/table6/paper.csv")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def _against_size(axes: Axes, rows: Rows) -> None:
+    sizes = {row["model"]: float(row["base_parameters"]) for row in rows}
+    for method, of_method in _by_method(rows).items():
+        points = sorted((sizes[row["model"]], float(row["trainable"])) for row in of_method)
+        _plot(axes, method, points)
+    models = sorted(sizes, key=sizes.__getitem__)
+    axes.set_xticks(
+        [sizes[model] for model in models],
+        [f"{LOWER * (place % 2)}{model}\n{sizes[model] / 1e9:.2f}B" for place, model in enumerate(models)],
+    )
+    axes.set_xmargin(0.14)
+    axes.set_title("(c, left) by model size")
+    axes.set_xlabel("model (parameters)")
+    axes.set_ylabel("trainable parameters")
+
+
+def _against_rank(axes: Axes, rows: Rows, printed: dict[tuple[str, str, int], float]) -> None:
+    for method, of_method in _by_method(rows).items():
+        points = sorted((int(row["rank"]), float(row["trainable"])) for row in of_method)
+        _plot(axes, method, points)
+    ranks = sorted({int(row["rank"]) for row in rows})
+    shown = [(rank, count) for (_, _, rank), count in printed.items() if rank in ranks]
+    ring = _ring()
+    axes.plot(*zip(*shown, strict=True), **{
+        "linestyle": "", "marker": "o", "markersize": ring.get_markersize(), "markerfacecolor": "none",
+        "markeredgecolor": INK, "markeredgewidth": ring.get_markeredgewidth(),
+    })  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ranks, [str(rank) for rank in ranks])
+    axes.set_xlabel("rank r")
+
+
+def _by_method(rows: Rows) -> dict[str, Rows]:
+    found = defaultdict(list)
+    for row in rows:
+        found[row["method"]].append(row)
+    return found
+
+
+def _plot(axes: Axes, method: str, points: list[tuple[float, float]]) -> None:
+    axes.plot(*zip(*points, strict=True), color=look(method).colour, marker=look(method).marker)
+
+
+def _line(method: str) -> Line2D:
+    return Line2D([], [], color=look(method).colour, marker=look(method).marker, label=NAMES.get(method, method))
+
+
+def _ring(label: str = "") -> Line2D:
+    return Line2D(
+        [], [], color=INK, linestyle="", marker="o", markersize=9, markerfacecolor="none", markeredgewidth=0.9,
+        label=label,
+    )  # fmt: skip
+
+
+def _alt(rows: Rows) -> str:
+    said = []
+    for method, of_method in _by_method(rows).items():
+        ends = sorted(of_method, key=lambda row: int(row["rank"]))
+        first, last = ends[0], ends[-1]
+        said.append(
+            f"{NAMES.get(method, method)} from {thousands(float(first['trainable']))} at rank {first['rank']} "
+            f"to {thousands(float(last['trainable']))} at rank {last['rank']}"
+        )
+    return "Two line charts of trainable parameters. " + "; ".join(said) + "."

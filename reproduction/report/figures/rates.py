@@ -1,0 +1,304 @@
+"""Loss against the learning rate, one curve a method, the paper's rate marked; and the table of the same trials."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from reproduction.palette import MUTED, PAPER, look
+from reproduction.report.figures.sources import Absent, Rows, Sources
+from reproduction.report.figures.style import Plate
+from reproduction.report.grid import UNTUNED, kind_of
+from reproduction.report.rates import Curve, Rates, Trial, curves, spelled, starts, write_rates
+
+METHODS, CONTROLS, ABLATION = "table2", "table_controls", "table3"
+"""The tables whose methods have a curve: the compared methods, the controls, the ablation."""
+
+SUBJECT = "idlora"
+"""Stands in every panel."""
+
+TALLEST = 0.3
+"""Nats above the lowest loss that the first panel shows at least; more where a loss at the paper's rate is higher."""
+
+STACK = 0.045
+"""Share of a panel's height between two runs that diverged at one rate."""
+
+TICKS = 5
+"""Learning rates that are named below a panel, at most."""
+
+
+def has_rates(sources: Sources) -> bool:
+    """Whether a report has something to show: a trial at the paper's rate, to be set against the best ones.
+
+    Raises `GridError` for a broken grid.
+    """
+    try:
+        rates = find_rates(sources)
+    except Absent:
+        return False
+    return any(curve.at(rates.paper_rate) for curve in rates.curves.values())
+
+
+def find_rates(sources: Sources) -> Rates:
+    """The trials of the controls' model, of the methods that the three tables or sharpness.csv name.
+
+    Raises `Absent` where there is none, `GridError` for a broken grid.
+    """
+    path = _folder(sources) / "trials.csv"
+    command = sources.make("tune")
+    trials, longer = sources.rows(path, command=command), _optional(sources, _folder(sources) / "longer.csv")
+    experiments, paper_rate = _experiments(sources), _paper_rate(sources)
+    sharpness = _optional(sources, sources.sharpness)
+    labels = {row["method"]: row["label"] for row in sharpness} | _labels(sources)
+    found = _of(curves(trials, experiments=experiments), [*_labels(sources), *labels])
+    if not found:
+        raise Absent(f"a trial of {' or '.join(experiments)} in {sources.name(path)}", command)
+    return Rates(
+        paper_rate=paper_rate,
+        labels=labels,
+        curves=found,
+        longer=curves(longer, experiments=experiments),
+        starts=starts(sharpness, base=_model(sources), paper_rate=paper_rate),
+        steps=_steps(trials, experiments),
+        longer_steps=_steps(longer, experiments),
+    )
+
+
+def write_rate_tables(sources: Sources) -> list[Path]:
+    """Write rates.csv and rates.md into the scale's tables; returns their paths. Raises as `find_rates`."""
+    return write_rates(find_rates(sources), sources.own / "tables")
+
+
+def rates_figure(sources: Sources) -> Plate:
+    """The panels: the compared methods whole and near their best rates, the longer runs, and the controls.
+
+    Raises as `find_rates`.
+    """
+    rates = find_rates(sources)
+    compared = _of(rates.curves, sources.grid(METHODS).methods)
+    controls = {method: curve for method, curve in rates.curves.items() if method not in compared or method == SUBJECT}
+    steps = f" after {rates.steps} steps" if rates.steps else ""
+    names = " and ".join(rates.labels.get(method, method) for method in rates.longer)
+    longer = (
+        f"(c) {names} after {rates.longer_steps} steps, at the paper's rate and at the best of the shorter runs, with "
+        "nothing measured between; "
+        if rates.longer
+        else ""
+    )
+    return Plate(
+        name="rates",
+        title="Loss on rows kept out of the training, against the learning rate",
+        caption=(
+            f"Validation loss{steps} in nats a token, lower is better; learning rates on a logarithmic axis. One run a "
+            "point, one seed, no intervals. A large hollow mark is the best rate; a run that diverged is an × at the "
+            "upper edge; the vertical line is the paper's rate. "
+            "(a) the methods of Tables 1 and 2 whose rates were searched; (b) the same near their best rates; "
+            f"{longer}({'d' if rates.longer else 'c'}) ID-LoRA and its controls near their best rates."
+        ),
+        alt=_alt(rates),
+        size=(9.2, 6.2),
+        draw=_drawing(rates, compared, controls),
+    )
+
+
+def _folder(sources: Sources) -> Path:
+    return sources.experiments / "tuning" / sources.scale
+
+
+def _optional(sources: Sources, path: Path) -> Rows:
+    try:
+        return sources.rows(path, command="")
+    except Absent:
+        return []
+
+
+def _experiments(sources: Sources) -> list[str]:
+    """The experiments of the three tables on the controls' model, the controls' own first."""
+    kind, found, model = kind_of(sources.scale), [], _model(sources)
+    for table in (CONTROLS, ABLATION, METHODS):
+        grid = sources.grid(table)
+        of_model = [base for base, words in grid.bases.items() if words["model"][kind] == model]
+        found += [grid.experiment(column, base) for column in grid.columns for base in of_model]
+    return list(dict.fromkeys(found))
+
+
+def _model(sources: Sources) -> str:
+    """The name of the controls' model."""
+    (model, *_) = (base["model"][kind_of(sources.scale)] for base in sources.grid(CONTROLS).bases.values())
+    return model
+
+
+def _labels(sources: Sources) -> dict[str, str]:
+    """What the first table that has a method calls it, in the order of the tables."""
+    labels: dict[str, str] = {}
+    for grid in map(sources.grid, (METHODS, CONTROLS, ABLATION)):
+        labels |= {method: grid.label(method, sources.scale) for method in grid.methods if method not in labels}
+    return {method: label for method, label in labels.items() if method != UNTUNED}
+
+
+def _paper_rate(sources: Sources) -> float:
+    """The learning rate that the paper's Table 5 gives every method on several tasks."""
+    return next(float(row["value"]) for row in sources.paper("table5") if row["hyperparameter"] == "learning_rate")
+
+
+def _steps(trials: Rows, experiments: list[str]) -> str:
+    found = {row["steps"] for row in trials if row["experiment"] in experiments and row.get("steps")}
+    return " or ".join(f"{steps:,}" for steps in sorted(map(int, found)))
+
+
+def _of(curves: Mapping[str, Curve], methods: Iterable[str]) -> dict[str, Curve]:
+    return {method: curves[method] for method in methods if method in curves}
+
+
+def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve]) -> Callable[[Figure], None]:
+    loss = "validation loss (nats a token)"
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+        panels = upper.subplots(1, 3 if rates.longer else 2)
+        _panel(panels[0], compared, rates)
+        _whole(panels[0], compared, rates)
+        panels[0].set_title("(a) the compared methods", fontweight="normal")
+        _panel(panels[1], compared, rates)
+        _near(panels[1], compared, rates)
+        panels[1].set_title("(b) the same, near their best rates", fontweight="normal")
+        if rates.longer:
+            _late(panels[2], rates)
+            panels[2].set_title(f"(c) after {rates.longer_steps} steps", fontweight="normal")
+        panels[0].set_ylabel(loss)
+        upper.align_xlabels(panels)
+        keys = [_key(method, rates.labels.get(method, method)) for method in compared]
+        upper.legend(handles=keys, loc="outside lower center", ncols=len(keys))
+        if controls:
+            other, words = lower.subplots(1, 2, width_ratios=[2.2, 1])
+            _controls(other, words, rates=rates, controls=controls)
+            other.set_ylabel(loss)
+
+    return draw
+
+
+def _whole(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Cut a panel to the losses at the paper's rate and what is near the lowest one."""
+    lowest = min((trial.loss for trial in _bests(shown).values()), default=0.0)
+    at_paper = [trial.loss for curve in shown.values() if (trial := curve.at(rates.paper_rate))]
+    highest = max([lowest + TALLEST, *filter(math.isfinite, at_paper)])
+    slack = 0.05 * (highest - lowest)
+    axes.set_ylim(lowest - slack, highest + slack)
+
+
+def _near(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Cut a panel to the best trials: from half the lowest of their rates to twice the highest, and a little above."""
+    if not (bests := _bests(shown).values()):
+        return
+    losses, tried = [trial.loss for trial in bests], [trial.rate for trial in bests]
+    slack = 0.15 * (max(losses) - min(losses)) + 0.005
+    axes.set_ylim(min(losses) - slack, max(losses) + 3 * slack)
+    axes.set_xlim(min(tried) / 2.5, max(tried) * 2.5)
+    _ticks(axes, rates)
+
+
+def _bests(shown: Mapping[str, Curve]) -> dict[str, Trial]:
+    return {method: curve.best for method, curve in shown.items() if curve.best}
+
+
+def _controls(axes: Axes, words: Axes, *, rates: Rates, controls: Mapping[str, Curve]) -> None:
+    """The controls near their best rates, and beside them their names in the order of their lowest losses."""
+    _panel(axes, controls, rates)
+    _near(axes, controls, rates)
+    axes.set_title(f"({'d' if rates.longer else 'c'}) ID-LoRA and its controls", fontweight="normal")
+    words.axis("off")
+    words.legend(
+        handles=[
+            _key(method, f"{best.loss:.4f}  {rates.labels.get(method, method)}")
+            for method, best in sorted(_bests(controls).items(), key=lambda item: item[1].loss)
+        ],
+        title="loss at the best rate", loc="center left", bbox_to_anchor=(-0.12, 0.5), fontsize=7, title_fontsize=7,
+        labelspacing=0.3, handlelength=1.6, alignment="left",
+    )  # fmt: skip
+
+
+def _key(method: str, label: str) -> Line2D:
+    return Line2D([], [], color=look(method).colour, marker=look(method).marker, markersize=4, label=label)
+
+
+def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Curves. Runs that diverged stand at the upper edge, those of one rate one below the other."""
+    stacked: Counter[float] = Counter()
+    for method, curve in shown.items():
+        own, order = look(method), 3 if method == SUBJECT else 2
+        done = [trial for trial in curve.trials if math.isfinite(trial.loss)]
+        axes.plot(
+            [trial.rate for trial in done], [trial.loss for trial in done], color=own.colour, marker=own.marker,
+            markersize=3, linewidth=2.0 if method == SUBJECT else 1.1, zorder=order,
+        )  # fmt: skip
+        for rate in (trial.rate for trial in curve.trials if not math.isfinite(trial.loss)):
+            axes.plot(
+                rate, 0.985 - STACK * stacked[rate], color=own.colour, marker="x", linestyle="", markersize=4.5,
+                transform=axes.get_xaxis_transform(), zorder=order,
+            )  # fmt: skip
+            stacked[rate] += 1
+        if curve.best:
+            _chosen(axes, method, curve.best)
+    _frame(axes, rates)
+
+
+def _late(axes: Axes, rates: Rates) -> None:
+    """Two points a method, joined: at the paper's rate, and at the best rate of the shorter runs."""
+    for method, curve in rates.longer.items():
+        short = rates.curves[method].best if method in rates.curves else None
+        ends = [trial for trial in (curve.at(rates.paper_rate), short and curve.at(short.rate)) if trial]
+        done = [trial for trial in ends if math.isfinite(trial.loss)]
+        own = look(method)
+        axes.plot(
+            [trial.rate for trial in done], [trial.loss for trial in done], color=own.colour, marker=own.marker,
+            markersize=4, linestyle=":",
+        )  # fmt: skip
+        if done and short and done[-1] == curve.at(short.rate):
+            _chosen(axes, method, done[-1])
+    _frame(axes, rates)
+    axes.margins(y=0.12)
+
+
+def _chosen(axes: Axes, method: str, trial: Trial) -> None:
+    own = look(method)
+    axes.plot(
+        trial.rate, trial.loss, color=own.colour, marker=own.marker, markersize=7.5, markerfacecolor=PAPER,
+        markeredgewidth=1.5, linestyle="", zorder=5 if method == SUBJECT else 4,
+    )  # fmt: skip
+
+
+def _frame(axes: Axes, rates: Rates) -> None:
+    axes.set_xscale("log")
+    axes.margins(x=0.06)
+    axes.axvline(rates.paper_rate, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+    axes.set_xlabel("learning rate")
+    _ticks(axes, rates)
+
+
+def _ticks(axes: Axes, rates: Rates) -> None:
+    """Doublings of the paper's rate, as many as have room, the paper's own among them."""
+    low, high = (math.log2(end / rates.paper_rate) for end in axes.get_xlim())
+    doublings = range(math.ceil(low), math.floor(high) + 1)
+    step = -(-len(doublings) // TICKS)
+    shown = [rates.paper_rate * 2.0**each for each in doublings if each % step == 0]
+    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(
+        lambda rate, _: f"{spelled(rate)}\nthe paper's" if math.isclose(rate, rates.paper_rate) else spelled(rate)
+    )
+
+
+def _alt(rates: Rates) -> str:
+    said = []
+    for method, curve in rates.curves.items():
+        if curve.best:
+            at_paper = curve.at(rates.paper_rate)
+            paper = f", {at_paper.loss:.4f} at the paper's {spelled(rates.paper_rate)}" if at_paper else ""
+            name = rates.labels.get(method, method)
+            said.append(f"{name} has {curve.best.loss:.4f} at its best, {spelled(curve.best.rate)}{paper}")
+    return f"Line charts of validation loss against the learning rate. {'; '.join(said)}."

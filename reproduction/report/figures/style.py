@@ -1,0 +1,156 @@
+"""A figure and its three forms: PNG and PDF files, and SVG inside the page that follows light and dark.
+
+Figures are drawn in the colours of white paper. In the page each of these few colours becomes a CSS variable
+(`VARIABLES`), so that one drawing serves both grounds. The same input gives the same bytes: no dates, no random ids.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from reproduction.palette import HUES, INK, MUTED, PANEL, PAPER, RC, RULE
+from reproduction.records.files import one_sentence
+
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", PAPER: "--paper"} | {
+    hue.light: f"--hue-{name}" for name, hue in HUES.items()
+}
+"""The colours that may be drawn with → the CSS variables that the page defines."""
+
+MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the one that was measured
+
+OFF_MIDWAY = 1.37e-4
+"""Added to a place before it is rounded: many are exact decimals, midway between two that they can be rounded to."""
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "{http://www.w3.org/1999/xlink}href"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """A figure with its words. ``draw`` fills an empty matplotlib figure of ``size`` (width, height) in inches.
+
+    ``caption`` says what is plotted, in which units, and what the intervals are; ``alt`` says what a reader who cannot
+    see it should know.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    size: tuple[float, float]
+    draw: Callable[[Figure], None]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``folder``/<name>.png and .pdf; returns their paths. Raises `RecordError` where the disk refuses."""
+        folder = Path(folder)
+        kinds = {"png": {"metadata": {"Software": None}}}
+        kinds["pdf"] = {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}
+        paths = []
+        with one_sentence("write", folder), self.drawn() as figure:
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind, options in kinds.items():
+                paths.append(folder / f"{self.name}.{kind}")
+                figure.savefig(paths[-1], format=kind, **options)
+        return paths
+
+    def svg(self) -> str:
+        """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids that begin with the name."""
+        text = io.StringIO()
+        with self.drawn() as figure:
+            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        return inline_svg(text.getvalue(), name=self.name, alt=self.alt)
+
+    @contextmanager
+    def drawn(self) -> Iterator[Figure]:
+        """The figure, laid out at the resolution of its PNG."""
+        with matplotlib.rc_context(RC):
+            figure = Figure(figsize=self.size, layout="constrained")
+            figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN)
+            FigureCanvasAgg(figure)
+            self.draw(figure)
+            figure.draw_without_rendering()  # lays out once, for all forms
+            figure.set_layout_engine("none")
+            _round_places(figure)
+            yield figure
+
+
+def _round_places(figure: Figure) -> None:
+    """Round where the layout's solver has put things: its last bits differ from one drawing to the next."""
+    for axes in figure.axes:
+        axes.set_position([round(each, 6) for each in axes.get_position().bounds])
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(6))
+    for part in (figure, *figure.subfigs):
+        if (title := part._suptitle) is not None:
+            title.set_position([round(each, 6) for each in title.get_position()])
+
+
+def inline_svg(document: str, *, name: str, alt: str) -> str:
+    """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
+
+    Ids are numbers: matplotlib's are hashes of unrounded places, whose last bits differ from process to process. Places
+    have three decimals, so that these bits do not show.
+    """
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ElementTree.fromstring(document)
+    for metadata in root.findall(f"{{{SVG}}}metadata"):
+        root.remove(metadata)
+    referenced = dict.fromkeys(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', document))
+    ids = {own: f"{name}-{number}" for number, own in enumerate(referenced)}
+    for element in root.iter():
+        if (own := element.attrib.pop("id", None)) in ids:
+            element.set("id", ids[own])
+        if XLINK in element.attrib:
+            element.set(XLINK, f"#{ids[element.get(XLINK)[1:]]}")
+        for attribute, value in element.attrib.items():
+            value = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", value)
+            value = re.sub(r"\d+\.\d{4,}", lambda found: f"{float(found[0]) + OFF_MIDWAY:.3f}", value)
+            if attribute == "style":
+                value = re.sub(r"#[0-9a-f]{6}\b", _variable, value)
+                value = re.sub(r"(font:[^;]*?)'[^;]+", r"\1var(--sans)", value)
+            element.set(attribute, value)
+    width = float(root.attrib.pop("width").removesuffix("pt"))
+    root.attrib.pop("height")
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    root.set("style", f"--natural: {width:g}")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _variable(colour: re.Match[str]) -> str:
+    if colour[0] not in VARIABLES:
+        raise ValueError(f"a figure draws with {colour[0]}, which is no colour of the palette; use one of its hues")
+    return f"var({VARIABLES[colour[0]]})"
+
+
+def wrapped(heading: str, width: int) -> str:
+    """A column's heading over as many lines as it needs above a panel that holds ``width`` characters.
+
+    What stands in parentheses begins a line.
+    """
+    parts = heading.replace(" (", "\n(").split("\n")
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False))
+
+
+def signed(axes: Axes) -> None:
+    """Tick labels of a difference: with their sign."""
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+
+
+def thousands(value: float) -> str:
+    """A count of parameters as it is read: 43K, 83.9M, 1.3B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{round(value / size, 0 if value / size >= 100 else 1):g}{letter}"
+    return f"{value:g}"

@@ -1,0 +1,280 @@
+"""One number swept, one panel a column: Figure 4 (Table 7 by trainable parameters) and Table 8 (clusters).
+
+Ours stand in one band of panels, the paper's in another with its own axes and a tinted ground: never on one axis.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from reproduction.palette import INK, MUTED, PANEL, look
+from reproduction.palette import PAPER as WHITE
+from reproduction.report.figures.sources import Absent, Sources, number
+from reproduction.report.figures.style import Plate, thousands, wrapped
+from reproduction.report.grid import PAPER, SMALL, Column, Grid, kind_of
+from reproduction.report.measures import PERCENT
+from reproduction.report.standings import SWEEPS
+
+CURVES = {"lora": "LoRA", "idlora": "ID-LoRA", "idlora_half": "ID-LoRA at half the rank"}
+"""What is swept; a table's other rows, such as the untuned base, are no part of the figure."""
+
+CLUSTERS = 4
+"""k of ``idlora`` and ``idlora_half`` themselves; their variants idlora_k2 … carry theirs in their names."""
+
+SPAN = 10
+"""Percentage points that a vertical axis shows at least: less would magnify what a handful of items decides."""
+
+ACROSS = 3  # panels side by side
+HIGH, HEAD, NOTE = 1.7, 0.75, 0.2  # inches of a row of panels, of a band's title and horizontal axis, of a note
+CLOSE = 0.055
+"""Share of the horizontal axis below which the labels of two budgets would lie on each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One mark: ``x`` in the sweep's unit, the column's value, and its 95 % interval (None where none is known)."""
+
+    x: float
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Panels of one source: whose numbers, a panel for each of the ``columns``, which have their headings at ``scale``,
+    and per column's id and curve the points in the order of x.
+    """
+
+    title: str
+    columns: list[Column]
+    scale: str
+    series: dict[tuple[str, str], list[Point]]
+    tinted: bool
+
+    @property
+    def curves(self) -> list[str]:
+        return list(dict.fromkeys(curve for _, curve in self.series))
+
+    @property
+    def rows(self) -> int:
+        return -(-len(self.columns) // ACROSS)
+
+    @property
+    def height(self) -> float:
+        return HEAD + HIGH * self.rows + (0 if self.tinted else NOTE)
+
+
+Ticks = Callable[[Axes, Band], None]
+"""Puts the ticks of a horizontal axis where the band has points."""
+
+
+def figure4(sources: Sources) -> Plate:
+    """LoRA's and ID-LoRA's sweeps of Table 7 against their trainable counts. Raises `Absent`, `GridError`."""
+    return _plate(
+        _bands(sources, "table7", ours=_counts(sources), theirs=_paper_counts(sources)),
+        name="figure4",
+        title="Figure 4: LoRA and ID-LoRA by trainable parameters",
+        axis="trainable parameters, counted, on a logarithmic axis with a tick at each budget, in its method's colour",
+        pairs=SWEEPS["table7"],
+        unit="trainable parameters",
+        ticks=_budgets,
+    )
+
+
+def clusters(sources: Sources) -> Plate:
+    """Table 8: ID-LoRA by k, at half of its rank too where the table has that. Raises `Absent`, `GridError`."""
+    return _plate(
+        _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters),
+        name="table8",
+        title="Table 8: ID-LoRA by the number of clusters",
+        axis="clusters k (more of them also mean a larger router)",
+        pairs=SWEEPS["table8"],
+        unit="clusters k",
+        ticks=_steps,
+    )
+
+
+def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, pairs: str, unit: str, ticks: Ticks) -> Plate:
+    ours, paper = bands
+    losses = any(each.measure.lower_is_better for each in ours.columns)
+    return Plate(
+        name=name,
+        title=title,
+        caption=(
+            f"Upper panels: {ours.title.removeprefix('Ours · ')}, one for each column. Horizontal: {axis}; "
+            f"vertical: percent correct{', or held-out loss, lower is better' if losses else ''}. Bars are 95 % "
+            "intervals over items (over seeds and items where there are several seeds). The tinted panels are "
+            "the paper's table on its own axes, which prints no intervals."
+        ),
+        alt=_alt(ours, unit=unit),
+        size=(8.8, ours.height + paper.height),
+        draw=_drawing(bands, pairs=pairs, unit=unit, ticks=ticks),
+    )
+
+
+Locate = Callable[[str, str], tuple[str, float] | None]
+"""(base key, method) → which of `CURVES` and x there, or None for a row that is no part of the sweep."""
+
+
+def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
+    grid = sources.grid(table)
+    scale, rows = sources.scale, sources.table(table)
+    own = {
+        (row["base"], row["method"], each.id): (
+            value,
+            number(row, f"{each.id}_ci_low"),
+            number(row, f"{each.id}_ci_high"),
+        )
+        for row in rows
+        for each in grid.columns_at(scale)
+        if (value := number(row, each.id)) is not None
+    }
+    if not own:
+        raise Absent(f"any value of {table}", sources.make(table))
+    paper = {key: (value.value, None, None) for key, value in grid.paper.items()}
+    labels = ", ".join(dict.fromkeys(row["base_label"] for row in rows))
+    words = {PAPER: "the paper's scale", SMALL: "the small scale"}
+    scale_words = words.get(kind_of(scale), f"embedded scale “{scale}”")
+    return (
+        _band(grid, own, ours, scale=scale, title=f"Ours · {labels} · {scale_words}", tinted=False),
+        _band(grid, paper, theirs, scale=PAPER, title=f"The paper's numbers · {_paper_labels(grid)}", tinted=True),
+    )
+
+
+def _band(
+    grid: Grid,
+    values: dict[tuple[str, str, str], tuple[float, float | None, float | None]],
+    locate: Locate,
+    *,
+    scale: str,
+    title: str,
+    tinted: bool,
+) -> Band:
+    series: dict[tuple[str, str], list[Point]] = {}
+    for (base, method, column), (value, low, high) in values.items():
+        if found := locate(base, method):
+            curve, x = found
+            interval = None if low is None or high is None else (low, high)
+            point = Point(x=x, value=value, interval=interval)
+            series.setdefault((column, curve), []).append(point)
+    columns = [each for each in grid.columns_at(scale) if any(column == each.id for column, _ in series)]
+    ordered = {key: sorted(points, key=lambda point: point.x) for key, points in series.items()}
+    return Band(title=title, columns=columns, scale=scale, series=ordered, tinted=tinted)
+
+
+def _paper_labels(grid: Grid) -> str:
+    return ", ".join(base["label"][PAPER] for base in grid.bases.values())
+
+
+def _counts(sources: Sources) -> Locate:
+    """Trainable parameters of our runs, as their table has them."""
+    counted = {(row["base"], row["method"]): number(row, "parameters_trainable") for row in sources.table("table7")}
+    return _counted(counted)
+
+
+def _paper_counts(sources: Sources) -> Locate:
+    """Trainable parameters at the paper's scale: counted from the models' shapes, not read off the paper."""
+    rows = sources.rows(sources.results / "counts" / "percentages.csv", command="make table6")
+    counted = {(row["base"], row["method"]): number(row, "trainable") for row in rows if row["table"] == "table7"}
+    return _counted(counted)
+
+
+def _counted(counts: Mapping[tuple[str, str], float | None]) -> Locate:
+    def locate(base: str, method: str) -> tuple[str, float] | None:
+        curve, count = method.split("_")[0], counts.get((base, method))
+        return (curve, count) if curve in CURVES and count is not None else None
+
+    return locate
+
+
+def _number_of_clusters(base: str, method: str) -> tuple[str, float] | None:
+    found = re.fullmatch(r"(idlora(?:_half)?)(?:_k(\d+))?", method)
+    return (found[1], float(found[2] or CLUSTERS)) if found else None
+
+
+def _drawing(bands: tuple[Band, Band], *, pairs: str, unit: str, ticks: Ticks) -> Callable[[Figure], None]:
+    def draw(figure: Figure) -> None:
+        curves = list(dict.fromkeys(curve for band in bands for curve in band.curves))
+        parts = figure.subfigures(len(bands), 1, hspace=0.01, height_ratios=[band.height for band in bands])
+        for part, band in zip(parts, bands, strict=True):
+            part.suptitle(band.title, x=0.008, ha="left", fontweight="bold")
+            if band.tinted:
+                part.set_facecolor(PANEL)
+            else:
+                part.supxlabel(
+                    "bars: how well these items tell one value; differences on the same items: "
+                    f"tables/{pairs}.md", x=0.008, ha="left", fontsize=8, color=MUTED,
+                )  # fmt: skip
+            panels = part.subplots(band.rows, ACROSS, squeeze=False, sharex=True).flat
+            for place, (axes, column) in enumerate(zip(panels, band.columns, strict=False)):
+                _panel(axes, band, column)
+                axes.set_title(wrapped(column.heading_at(band.scale), 40), fontweight="normal")
+                if place % ACROSS == 0 or column.measure != band.columns[place - 1].measure:
+                    axes.set_ylabel("nats a token" if column.measure.lower_is_better else "correct (%)")
+                if place + ACROSS >= len(band.columns):
+                    axes.set_xlabel(unit)
+                    axes.tick_params(labelbottom=True)
+                ticks(axes, band)
+            for axes in panels[len(band.columns) :]:
+                axes.remove()
+        if len(curves) > 1:
+            handles = [Line2D([], [], **_style(each), label=CURVES[each]) for each in curves]
+            figure.legend(handles=handles, loc="upper right", ncols=len(handles), borderaxespad=0.2)
+
+    return draw
+
+
+def _style(curve: str) -> dict[str, str]:
+    own = look(curve)
+    half = {"linestyle": "--", "markerfacecolor": WHITE} if curve == "idlora_half" else {}
+    return {"color": own.colour, "marker": own.marker, **half}
+
+
+def _panel(axes: Axes, band: Band, column: Column) -> None:
+    for curve in band.curves:
+        points = band.series.get((column.id, curve), [])
+        axes.plot([p.x for p in points], [p.value for p in points], **_style(curve))
+        for point in points:
+            if point.interval:
+                axes.plot([point.x] * 2, point.interval, color=look(curve).colour, linewidth=0.7, alpha=0.35)
+    axes.margins(x=0.12, y=0.12)
+    if column.measure is PERCENT:
+        low, high = axes.get_ylim()
+        slack = max(0.0, SPAN - (high - low)) / 2
+        axes.set_ylim(low - slack, high + slack)
+
+
+def _steps(axes: Axes, band: Band) -> None:
+    axes.set_xticks(sorted({point.x for points in band.series.values() for point in points}))
+
+
+def _budgets(axes: Axes, band: Band) -> None:
+    """Ticks at the counts of parameters, each in its method's colour. Labels of close neighbours lean apart."""
+    colours: dict[float, set[str]] = {}
+    for (_, curve), points in band.series.items():
+        for point in points:
+            colours.setdefault(point.x, set()).add(look(curve).colour)
+    xs = sorted(colours)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(xs, map(thousands, xs), rotation=90, fontsize=7)
+    close = [math.log(b / a) < CLOSE * math.log(xs[-1] / xs[0]) for a, b in pairwise(xs)]
+    lean = {(False, True): "right", (True, False): "left"}
+    for x, tick, before, after in zip(xs, axes.xaxis.get_major_ticks(), [False, *close], [*close, False], strict=True):
+        colour = INK if len(colours[x]) > 1 else min(colours[x])
+        tick.label1.set(color=colour, ha=lean.get((before, after), "center"))
+
+
+def _alt(band: Band, *, unit: str) -> str:
+    ids = {column.id: column.measure for column in band.columns}
+    said = []
+    for (column, curve), points in band.series.items():
+        first, last = (f"{p.value:.{ids[column].digits}f} at {thousands(p.x)}" for p in (points[0], points[-1]))
+        said.append(f"{CURVES[curve]} on {column}, {ids[column].unit}: {first} {unit}, {last}")
+    return f"Line charts, {band.title}. " + "; ".join(said) + ". Below, in panels of their own, the paper's numbers."

@@ -1,0 +1,198 @@
+"""Score against held-out loss, one point a run, one panel a model and benchmark; and the table of the same runs."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from reproduction.palette import LOOKS, MUTED, Look, look
+from reproduction.report.collect import readable_runs
+from reproduction.report.figures.sources import Absent, Sources
+from reproduction.report.figures.style import Plate, wrapped
+from reproduction.report.grid import UNTUNED
+from reproduction.report.measures import PERCENT
+from reproduction.report.reference import read_reference
+from reproduction.report.worth import SAME, STEP, Panel, panels_of, points_of, told, views_of, write_worth
+
+TABLE = "table2"
+"""Its columns are the panels, those that all tables on several tasks have; the runs are any table's."""
+
+LOSS = "loss"
+"""The column whose sources the mean is over."""
+
+LONGER = "table_longer"
+"""The table whose runs are trained longer than those of the others."""
+
+BASE_MARKER = "*"
+HOLLOW = "hollow: at another rate, or longer"
+
+_EMPTY = {"markerfacecolor": "none", "markeredgewidth": 0.9}
+_OTHERWISE = (
+    f"The panels under {SAME!r} have the runs of the tables' usual training, on an axis of their own; "
+    "below them the runs at another rate, or longer, are added, hollow. "
+)
+
+ACROSS = 3  # panels side by side
+HIGH, HEAD, LINE = 2.6, 0.4, 0.2  # inches of a row of panels, of a model's name, and of a line of the legend
+KEYS = 4  # names of methods side by side
+
+
+def worth_figure(sources: Sources) -> Plate:
+    """The panels. Raises `Absent` where no trained run has both the loss and a score, `GridError` for a broken grid."""
+    panels = find_panels(sources)
+    rows = [-(-len(own) // ACROSS) for _, own in _parts(panels)]
+    legend = LINE * (1 + len(_keys(panels)) // KEYS)
+    return Plate(
+        name="worth",
+        title="What a difference of losses is worth: scores against held-out loss",
+        caption=(
+            "One point a trained run (one method, one seed); the star is the untuned base, at the right edge with its "
+            "loss beside it where that lies far off. Horizontal: held-out loss, the mean of the sources, in "
+            "nats a token, lower is better; vertical: percent correct, bars are 95 % intervals over items. "
+            f"ρ is Spearman's rank correlation over the trained runs, and below it stand the points that {STEP:g} nats "
+            "more go with (Theil-Sen); in brackets 95 % bootstrap intervals over methods, each with all its runs. "
+            + (_OTHERWISE if any(panel.mixed for panel in panels) else "")
+            + ("A dashed line is chance. " if any(map(_chance, panels)) else "")
+            + "Each model has panels of its own, since a loss a token of one is not that of another."
+        ),
+        alt=_alt(panels, sources.scale),
+        size=(9.2, HIGH * sum(rows) + HEAD * len(rows) + legend),
+        draw=_drawing(panels, heights=[*(HIGH * deep + HEAD for deep in rows), legend], scale=sources.scale),
+    )
+
+
+def write_worth_tables(sources: Sources) -> list[Path]:
+    """Write worth.csv and worth.md into the scale's tables; returns their paths. Raises as `worth_figure`."""
+    return write_worth(find_panels(sources), sources.own / "tables", scale=sources.scale)
+
+
+def find_panels(sources: Sources) -> list[Panel]:
+    """What metrics.csv says of the runs of this scale. Raises as `worth_figure`."""
+    path, command, grid = sources.own / "metrics.csv", sources.make(TABLE), sources.grid(TABLE)
+    columns = [each for each in grid.columns_at(sources.scale) if each.measure is PERCENT and not each.beside]
+    reference = read_reference(sources.results, sources.scale) if sources.reference else None
+    made = [own for _, own in sorted(reference.tables.items())] if reference else []
+    experiments = {run: experiment for own in made for (experiment, _, _), run in own.runs.items()}
+    if reference is None:
+        runs, _ = readable_runs(sources.own / "runs", scale=sources.scale)
+        experiments = {run.name: run.config["experiment"] for run in runs}
+    loss = next(each for each in grid.columns_at(sources.scale) if each.id == LOSS)
+    otherwise = {grid.experiment(loss, base) for base, words in grid.bases.items() if "like" in words}
+    if sources.has(LONGER):
+        otherwise |= set(sources.grid(LONGER).experiments)
+    points = points_of(
+        sources.rows(path, command=command),
+        columns,
+        loss,
+        scale=sources.scale,
+        experiments=experiments,
+        otherwise=otherwise,
+        evaluations=[own.evaluations for own in made],
+    )
+    if not (panels := panels_of(points, columns)):
+        raise Absent(f"a run with all held-out losses and a score in {sources.name(path)}", command)
+    return panels
+
+
+def _drawing(panels: Sequence[Panel], *, heights: list[float], scale: str) -> Callable[[Figure], None]:
+    def draw(figure: Figure) -> None:
+        *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+        for part, (name, own) in zip(parts, _parts(panels), strict=True):
+            part.suptitle(": ".join(filter(None, (own[0].model_label, name))), fontweight="bold", x=0.01, ha="left")
+            axes = part.subplots(-(-len(own) // ACROSS), ACROSS, squeeze=False)
+            for each in axes.flat[len(own) :]:
+                each.set_visible(False)
+            for each, panel in zip(axes.flat, own, strict=False):
+                _panel(each, panel, losses=_losses(own))
+                each.set_title(_title(panel, scale), fontweight="normal")
+            for each in axes[:, 0]:
+                each.set_ylabel("percent correct")
+            part.supxlabel("held-out loss (nats a token)", fontsize=8)
+        foot.legend(handles=_keys(panels), loc="center", ncols=KEYS, fontsize=7.5)
+
+    return draw
+
+
+def _parts(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
+    """The views of every model, each of which has an axis of losses of its own."""
+    models = dict.fromkeys(panel.model for panel in panels)
+    return [view for model in models for view in views_of([panel for panel in panels if panel.model == model])]
+
+
+def _losses(panels: Sequence[Panel]) -> tuple[float, float]:
+    """The lowest and the highest loss of trained runs in any of the panels, which share an axis."""
+    losses = [point.loss for panel in panels for point in panel.trained]
+    return min(losses), max(losses)
+
+
+def _title(panel: Panel, scale: str) -> str:
+    found = panel.association
+    return (
+        f"{wrapped(panel.column.heading_at(scale), 38)}\nρ = {told(found.rho, found.rho_interval)}, "
+        f"n = {len(panel.trained)}\n{told(found.slope, found.slope_interval)} points per {STEP:g} nats"
+    )
+
+
+def _panel(axes: Axes, panel: Panel, *, losses: tuple[float, float]) -> None:
+    lowest, highest = losses
+    slack = 0.06 * (highest - lowest) or STEP
+    edge = highest + 2 * slack
+    for method, hollow in dict.fromkeys((point.method, point.otherwise) for point in panel.points):
+        own, base = look(method), method == UNTUNED
+        points = [point for point in panel.points if (point.method, point.otherwise) == (method, hollow)]
+        scores = [point.scores[panel.column.id] for point in points]
+        places = [min(max(point.loss, lowest - slack), edge) for point in points]
+        bars = [(x, y) for x, (_, low, high) in zip(places, scores, strict=True) for y in (low, high, math.nan)]
+        axes.plot(*zip(*bars, strict=True), color=own.colour, linewidth=0.7, alpha=0.3, zorder=1)
+        axes.plot(
+            places, [value for value, _, _ in scores], color=own.colour, marker=BASE_MARKER if base else own.marker,
+            markersize=8 if base else 3.8, linestyle="", alpha=0.85, zorder=3 if base else 2,
+            **(_EMPTY if hollow else {"markeredgewidth": 0.3}),
+        )  # fmt: skip
+        for point, x, (value, _, _) in zip(points, places, scores, strict=True):
+            if x != point.loss:
+                axes.annotate(f"{point.loss:.2f} →", (x, value), xytext=(6, 5), textcoords="offset points", ha="right",
+                              fontsize=7, color=MUTED)  # fmt: skip
+    if chance := _chance(panel):
+        axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+    axes.set_xlim(lowest - 2 * slack, edge + slack)
+    axes.locator_params(nbins=5)
+
+
+def _chance(panel: Panel) -> float | None:
+    """Percent correct of a guess; None where guessing is hopeless."""
+    chance = panel.column.chance
+    return None if chance is None else PERCENT.factor * chance
+
+
+def _keys(panels: Sequence[Panel]) -> list[Line2D]:
+    """A key for each look, in the order of the palette. Steps of a sweep share one, which has the name of the method
+    that is swept.
+    """
+    named: dict[Look, list[tuple[int, str, str]]] = {}
+    for point in (point for panel in panels for point in panel.points):
+        entry = (len(point.method), point.method, point.method_label)
+        named.setdefault(look(point.method), []).append(entry)
+    keys, order = [], [*LOOKS.values(), *named]
+    for own, entries in sorted(named.items(), key=lambda item: order.index(item[0])):
+        _, method, label = min(entries)
+        steps = " and steps of its sweeps" if len(set(entries)) > 1 else ""
+        marker = BASE_MARKER if method == UNTUNED else own.marker
+        keys.append(Line2D([], [], color=own.colour, marker=marker, linestyle="", label=label + steps))
+    if any(panel.mixed for panel in panels):
+        keys.append(Line2D([], [], color=MUTED, marker="o", linestyle="", label=HOLLOW, **_EMPTY))
+    return keys
+
+
+def _alt(panels: Sequence[Panel], scale: str) -> str:
+    said = "; ".join(
+        f"{panel.model_label}, {panel.column.heading_at(scale)}: "
+        f"{told(panel.association.rho, panel.association.rho_interval)} over {len(panel.trained)} runs"
+        + (f" of the {SAME}" if name == SAME else "")
+        for name, own in _parts(panels)
+        for panel in own
+    )
+    return f"Scatter plots of scores against held-out loss. Rank correlations: {said}."

@@ -1,0 +1,86 @@
+"""The paper's hyperparameters beside those of the experiments' configs: Tables 4 and 5."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reproduction.records import write_text
+from reproduction.report.collect import write_csv
+from reproduction.report.documents import booktabs, document, pipes
+
+SAME, DIFFERS = "same", "differs"
+SPELLING = {"AdamW": "adamw_torch"}
+"""What the paper calls a value, where a config calls it otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """One value of a config beside the paper's.
+
+    Attributes:
+        experiment: of configs/experiment, at the paper's scale.
+        name: what the paper's table calls it.
+        key: of the composed config.
+        value: that the config resolves to.
+        printed: the paper's, as text; names in a list are parted by semicolons and lack the modules' "_proj".
+    """
+
+    experiment: str
+    name: str
+    key: str
+    value: Any
+    printed: str
+
+    @property
+    def agree(self) -> str:
+        """`SAME` or `DIFFERS`: numbers by their value, lists whatever their order."""
+        if isinstance(self.value, list):
+            same = {name.removesuffix("_proj") for name in self.value} == set(self.printed.split(";"))
+        elif isinstance(self.value, int | float):
+            same = self.value == float(self.printed)
+        else:
+            same = self.value == SPELLING.get(self.printed, self.printed)
+        return SAME if same else DIFFERS
+
+    @property
+    def text(self) -> str:
+        """The config's value as a person reads it."""
+        return ";".join(self.value) if isinstance(self.value, list) else str(self.value)
+
+
+def differing(hyperparameters: Sequence[Hyperparameter]) -> list[Hyperparameter]:
+    """Those that are not as the paper says."""
+    return [each for each in hyperparameters if each.agree == DIFFERS]
+
+
+def summary(hyperparameters: Sequence[Hyperparameter]) -> str:
+    """How many are as the paper says, and which are not."""
+    wrong = [f"{e.experiment} {e.key}: {e.text}, printed {e.printed}" for e in differing(hyperparameters)]
+    agreeing = len(hyperparameters) - len(wrong)
+    return f"{agreeing} of {len(hyperparameters)} values are the paper's" + "".join(f"; {each}" for each in wrong) + "."
+
+
+def markdown(title: str, hyperparameters: Sequence[Hyperparameter]) -> str:
+    """Every value of the configs at the paper's scale beside the printed one."""
+    headings = ["Experiment", "Hyperparameter", "config key", "config", "paper", "agree"]
+    rows = [[e.experiment, e.name, f"`{e.key}`", e.text, e.printed, e.agree] for e in hyperparameters]
+    return document(title, summary(hyperparameters), pipes(headings, rows))
+
+
+def write(table: str, title: str, hyperparameters: Sequence[Hyperparameter], *, folder: Path) -> list[Path]:
+    """``<table>.csv``, ``.md`` and ``.tex``, the last as the paper lays it out: experiments across."""
+    paths = [folder / f"{table}{ending}" for ending in (".csv", ".md", ".tex")]
+    columns = ("experiment", "hyperparameter", "key", "value", "printed", "agree")
+    write_csv(paths[0], columns, [
+        dict(zip(columns, (e.experiment, e.name, e.key, e.text, e.printed, e.agree), strict=True))
+        for e in hyperparameters
+    ])  # fmt: skip
+    write_text(paths[1], markdown(title, hyperparameters))
+    experiments = list(dict.fromkeys(each.experiment for each in hyperparameters))
+    found = {(each.name, each.experiment): each.text for each in hyperparameters}
+    names = dict.fromkeys(each.name for each in hyperparameters)
+    rows = [[name, *(found[name, experiment] for experiment in experiments)] for name in names]
+    caption = f"{title}. {summary(hyperparameters)}"
+    write_text(paths[2], booktabs(["", *experiments], rows, caption=caption, label=table))
+    return paths

@@ -1,0 +1,89 @@
+"""Sections → HTML: one file that runs no script and loads nothing; the same input gives the same bytes."""
+
+import re
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from reproduction.palette import HUES, INK, MUTED, NIGHT, PANEL, PAPER, RULE
+from reproduction.records import write_text
+from reproduction.report.figures import Sources
+from reproduction.report.page.blocks import Section
+from reproduction.report.page.exact import (
+    audit_section,
+    audit_totals,
+    costs_section,
+    counts_section,
+    counts_sentence,
+    hyperparameters_section,
+    provenance_section,
+    theory_section,
+)
+from reproduction.report.page.rates import rates_sections, real_words
+from reproduction.report.page.results import orderings_summary, result_section, tables_of
+from reproduction.report.page.words import badge, parted, slug
+from reproduction.report.page.worth import worth_sections
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+COLOURS = {
+    "paper": (PAPER, NIGHT),
+    "ink": (INK, "#e8e6e1"),
+    "muted": (MUTED, "#a4a9b1"),
+    "rule": (RULE, "#34393f"),
+    "panel": (PANEL, "#1f2328"),
+    "link": ("#0b57a4", "#8ab8ff"),
+    "badge": ("#fff0cc", "#3b2d08"),
+    "badge-ink": ("#5a3c00", "#ffdc94"),
+    "good": ("#17663f", "#7fd1a3"),
+    "bad": ("#a8261b", "#ff9d8f"),
+} | {f"hue-{name}": (hue.light, hue.dark) for name, hue in HUES.items()}
+"""CSS variable → its colour on white and on dark."""
+
+
+def build_page(sources: Sources) -> str:
+    """The whole page as HTML. What has not been made yet is named with its command.
+
+    Raises `GridError`, `RecordError` or ValueError where a file that is there cannot be read as what it is.
+    Leaves out: everything a model wrote; the page shows counts, scores and tests alone.
+    """
+    parts: list[Section] = [
+        *rates_sections(sources),
+        *(result_section(sources, table) for table in tables_of(sources)),
+        *worth_sections(sources),
+        counts_section(sources),
+        costs_section(sources),
+        hyperparameters_section(sources),
+        theory_section(sources),
+        audit_section(sources),
+        provenance_section(sources),
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"slug": slug, "parted": parted}
+    page = environment.get_template("page.html").render(
+        sections=parts,
+        scale=sources.scale,
+        badge=badge(sources.scale),
+        command=sources.make("report"),
+        real=real_words(sources),
+        orderings=orderings_summary(sources),
+        totals=audit_totals(sources),
+        counts=counts_sentence(sources),
+        colours=COLOURS,
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    )
+    return re.sub(r"[ \t]+$", "", re.sub(r"\n\s*\n+", "\n", page), flags=re.MULTILINE)
+
+
+def write_page(sources: Sources, path: Path) -> int:
+    """Build the page and write it; returns its size in bytes. Raises what `build_page` raises."""
+    page = build_page(sources)
+    write_text(path, page)
+    return len(page.encode("utf-8"))

@@ -1,0 +1,71 @@
+"""Where a scale's numbers come from: the runs' provenance summed up in one small file that is kept with the results."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from reproduction.records import RecordError, Run, read_json, write_json
+from reproduction.report.collect import readable_runs
+from reproduction.report.figures import Absent, Sources
+from reproduction.report.walltime import spent, told
+
+PLAIN = ("python", "platform", "cpu", "cpus", "omp_num_threads")
+
+
+def gather_provenance(sources: Sources) -> dict[str, Any]:
+    """The summary of the scale's runs, written to its provenance.json; the kept one where no run is.
+
+    {"runs": n, "first": date, "last": date, "values": {field: {value: runs}}}; a field is a commit, a version or the
+    machine. "time" is `reproduction.report.walltime`'s, where runs say when they were at work. Raises `Absent` where
+    there is neither a run nor a file, `RecordError` where one cannot be read.
+    Leaves out: runs that are not done, whose numbers stand nowhere.
+    """
+    kept = sources.own / "provenance.json"
+    write_provenance(sources.own / "runs", kept, scale=sources.scale)
+    if not kept.is_file():
+        raise Absent(sources.name(kept), sources.make("tables"))
+    return read_json(kept)
+
+
+def write_provenance(runs: Path, out: Path, *, scale: str) -> None:
+    """Write the summary of the runs under a folder that can be read; nothing where there is none."""
+    if found := [run for run in readable_runs(runs, scale=scale)[0] if _tells(run)]:
+        write_json(out, _summary(found))
+
+
+def _tells(run: Run) -> bool:
+    try:
+        return run.done and bool(run.provenance and run.resources and run.seconds is not None)
+    except RecordError:  # what is wrong with it the tables tell
+        return False
+
+
+def _summary(runs: Sequence[Run]) -> dict[str, Any]:
+    found = [run.provenance for run in runs]
+    dates = sorted(each["date"] for each in found)
+    fields = {
+        "git commit": [_commit(each) for each in found],
+        "trained on": [run.resources.get("device") for run in runs if run.resources.get("device")],
+        **{field: [each.get(field) for each in found] for field in PLAIN},
+    }
+    packages = sorted({name for each in found for name in each.get("packages", {})})
+    fields |= {name: [each.get("packages", {}).get(name) for each in found] for name in packages}
+    time = told(spent(runs))
+    return {
+        "runs": len(found),
+        "first": dates[0],
+        "last": dates[-1],
+        "values": {field: dict(sorted(_counted(values).items())) for field, values in fields.items()},
+        **({"time": time} if time else {}),
+    }
+
+
+def _counted(values: Iterable[Any]) -> Counter[str]:
+    return Counter("unknown" if value is None else str(value) for value in values)
+
+
+def _commit(provenance: dict[str, Any]) -> str | None:
+    git = provenance.get("git") or {}
+    commit = git.get("commit")
+    return commit and commit[:12] + (" with local changes" if git.get("dirty") else "")

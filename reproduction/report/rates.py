@@ -1,0 +1,241 @@
+"""Learning rates: the loss of every trial by method, its best rate beside the paper's, and what may explain both.
+
+Trials are those of experiments/tuning/<scale>: one seed, one run a rate. Their loss is the validation loss, of rows
+kept out of the training, by which the best rate is chosen; the longer ones have a held-out loss beside it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproduction.records import write_text
+from reproduction.report.collect import write_csv
+from reproduction.report.documents import document, pipes
+
+NEAR = 0.01
+"""Nats a token above the loss at the best rate within which another rate counts as about as good."""
+
+YARDSTICK = "lora"
+"""The method from which differences are taken."""
+
+STARTS = ("a_row_norm", "first_update", "largest_eigenvalue")
+"""What sharpness.csv knows of a method where its training starts."""
+
+COLUMNS = (
+    "method", "method_label", "parameters_trainable", "steps", "best_rate", "at_edge", "loss_best",
+    "loss_best_difference", "paper_rate", "loss_paper", "loss_paper_difference", "near_lowest", "near_highest",
+    "a_row_norm", "first_update", "largest_eigenvalue", "longer_steps", "longer_best", "longer_paper",
+    "longer_best_heldout", "longer_paper_heldout",
+)  # fmt: skip
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run: its learning rate, its validation loss in nats a token (inf where it diverged), and, where it was
+    measured, its held-out loss.
+    """
+
+    rate: float
+    loss: float
+    heldout: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The trials of one method, by rising rate, and how many parameters they train (None where it was not counted)."""
+
+    trials: tuple[Trial, ...] = ()
+    trained: int | None = None
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial of the lowest loss; None where all diverged."""
+        done = [trial for trial in self.trials if math.isfinite(trial.loss)]
+        return min(done, key=lambda trial: trial.loss, default=None)
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best rate is the lowest or the highest that was tried, so that a better one may lie beyond."""
+        return self.best in (self.trials[0], self.trials[-1])
+
+    @property
+    def near(self) -> list[float]:
+        """The rates whose loss is at most `NEAR` above the loss at the best one."""
+        return [trial.rate for trial in self.trials if self.best and trial.loss <= self.best.loss + NEAR]
+
+    def at(self, rate: float) -> Trial | None:
+        """The trial at a rate, None where there is none."""
+        return next((trial for trial in self.trials if math.isclose(trial.rate, rate, rel_tol=1e-6)), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """All trials of one model. ``curves`` and ``longer`` map a method to its trials of ``steps`` and ``longer_steps``.
+
+    ``starts`` maps a method to what was measured at its first step, by column of sharpness.csv.
+    """
+
+    paper_rate: float
+    labels: Mapping[str, str]
+    curves: Mapping[str, Curve]
+    longer: Mapping[str, Curve]
+    starts: Mapping[str, Mapping[str, float]]
+    steps: str = ""
+    longer_steps: str = ""
+
+
+def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Curve]:
+    """The trials of each method in these experiments, of one setting: that of the first experiment that has any."""
+    by_method: dict[str, list[Row]] = {}
+    for row in trials:
+        if row["experiment"] in experiments:
+            by_method.setdefault(row["method"], []).append(row)
+    found = {}
+    for method, rows in by_method.items():
+        first = min(rows, key=lambda row: experiments.index(row["experiment"]))
+        own = [
+            Trial(
+                rate=float(row["learning_rate"]),
+                loss=float(row["validation_loss"]),
+                heldout=float(row["heldout_loss"]) if row.get("heldout_loss") else None,
+            )
+            for row in rows
+            if row["setting"] == first["setting"]
+        ]
+        trained = int(first["trained"]) if first.get("trained") else None
+        found[method] = Curve(tuple(sorted(own, key=lambda trial: trial.rate)), trained=trained)
+    return found
+
+
+def starts(sharpness: Iterable[Row], *, base: str, paper_rate: float) -> dict[str, dict[str, float]]:
+    """What sharpness.csv says of each method over all modules of a base, as means over seeds.
+
+    Columns `STARTS`. The first update is that at the paper's rate; an eigenvalue that was not found is left out.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in (row for row in sharpness if (row["base"], row["module"]) == (base, "all")):
+        known = {
+            "first_update": math.isclose(float(row["rate"]), paper_rate, rel_tol=1e-6),
+            "largest_eigenvalue": row["converged"] == "yes",
+        }
+        for column in STARTS:
+            if row[column] and known.get(column, True):
+                values.setdefault(row["method"], {}).setdefault(column, []).append(float(row[column]))
+    return {
+        method: {column: sum(found) / len(found) for column, found in own.items()} for method, own in values.items()
+    }
+
+
+def rate_rows(rates: Rates) -> list[dict[str, object]]:
+    """The table, one row a method that has trials or a start, with the columns `COLUMNS`.
+
+    What was not measured is empty, a diverged loss "inf".
+    """
+    rows = []
+    for method in dict.fromkeys([*rates.curves, *rates.starts]):
+        curve = rates.curves.get(method, Curve())
+        best, start = curve.best, rates.starts.get(method, {})
+        longer, unit = rates.longer.get(method, Curve()), rates.curves.get(YARDSTICK, Curve())
+        at_paper, unit_at_paper = curve.at(rates.paper_rate), unit.at(rates.paper_rate)
+        longer_best, longer_paper = best and longer.at(best.rate), longer.at(rates.paper_rate)
+        row = {
+            "method": method,
+            "method_label": rates.labels.get(method, method),
+            "parameters_trainable": curve.trained,
+            "steps": rates.steps,
+            "best_rate": best and f"{best.rate:g}",
+            "at_edge": "yes" if best and curve.at_edge else "",
+            "loss_best": best and best.loss,
+            "loss_best_difference": _difference(best, unit.best, method),
+            "paper_rate": f"{rates.paper_rate:g}",
+            "loss_paper": at_paper and at_paper.loss,
+            "loss_paper_difference": _difference(at_paper, unit_at_paper, method),
+            "near_lowest": f"{min(curve.near):g}" if curve.near else None,
+            "near_highest": f"{max(curve.near):g}" if curve.near else None,
+            "a_row_norm": start.get("a_row_norm"),
+            "first_update": start.get("first_update"),
+            "largest_eigenvalue": start.get("largest_eigenvalue"),
+            "longer_steps": rates.longer_steps if longer.trials else "",
+            "longer_best": longer_best and longer_best.loss,
+            "longer_paper": longer_paper and longer_paper.loss,
+            "longer_best_heldout": longer_best and longer_best.heldout,
+            "longer_paper_heldout": longer_paper and longer_paper.heldout,
+        }
+        rows.append({column: _kept(value) for column, value in row.items()})
+    return rows
+
+
+def write_rates(rates: Rates, folder: Path) -> list[Path]:
+    """Write rates.csv and rates.md into a folder; returns their paths."""
+    rows = rate_rows(rates)
+    write_csv(folder / "rates.csv", COLUMNS, rows)
+    write_text(folder / "rates.md", markdown(rates, rows))
+    return [folder / "rates.csv", folder / "rates.md"]
+
+
+def markdown(rates: Rates, rows: Iterable[Mapping[str, object]]) -> str:
+    """The table for reading, with what its columns mean."""
+    unit, paper = rates.labels.get(YARDSTICK, YARDSTICK), spelled(rates.paper_rate)
+    after = f" after {rates.longer_steps} steps" if rates.longer_steps else ", longer"
+    headings = [
+        "Method", "# trained", "best rate", f"rates within {NEAR:g}", "loss at the best", f"from {unit}'s",
+        f"loss at {paper}", f"from {unit}'s", "row norm of A", f"first update at {paper}", "largest eigenvalue",
+        f"loss at the best{after}", f"loss at {paper}{after}", f"held-out loss at the best{after}",
+        f"held-out loss at {paper}{after}",
+    ]  # fmt: skip
+    steps = f" after {rates.steps} steps" if rates.steps else ""
+    return document(
+        "Learning rates",
+        f"Validation loss{steps}, of rows kept out of the training, in nats a token, lower is better; one run a rate, "
+        f"all of one seed, so no intervals. It chose each method's best rate; {paper} is the paper's.",
+        pipes(headings, [_line(row) for row in rows], left=1),
+        f"- Rates within {NEAR:g}: the lowest and the highest rate with a loss at most that much above the loss at the "
+        "best. An arrow: the best rate is the lowest or highest that was tried.\n"
+        "- Where training starts: the mean norm of A's rows; the first update, by which share of its norm a module's "
+        "output changes with the first step at that rate (both means over the modules); the largest eigenvalue of the "
+        "Hessian of the loss over what is trained, where it was found.",
+    )
+
+
+def spelled(rate: float) -> str:
+    """A learning rate as it is read: 5e-5, 1.5e-3."""
+    digits, _, exponent = f"{rate:.3e}".partition("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
+def _line(row: Mapping[str, object]) -> list[str]:
+    def shown(column: str, form: str) -> str:
+        return form.format(float(row[column])) if row[column] != "" else "—"
+
+    near = [spelled(float(row[end])) for end in ("near_lowest", "near_highest") if row[end] != ""]
+    best = spelled(float(row["best_rate"])) if row["best_rate"] != "" else "—"
+    return [
+        str(row["method_label"]),
+        f"{int(row['parameters_trainable']):,}" if row["parameters_trainable"] != "" else "—",
+        f"{best} ↔" if row["at_edge"] else best,
+        " to ".join(dict.fromkeys(near)) or "—",
+        shown("loss_best", "{:.4f}"),
+        shown("loss_best_difference", "{:+.4f}"),
+        shown("loss_paper", "{:.4f}"),
+        shown("loss_paper_difference", "{:+.4f}"),
+        shown("a_row_norm", "{:.3g}"),
+        shown("first_update", "{:.3g}"),
+        shown("largest_eigenvalue", "{:.3g}"),
+        shown("longer_best", "{:.4f}"),
+        shown("longer_paper", "{:.4f}"),
+        shown("longer_best_heldout", "{:.4f}"),
+        shown("longer_paper_heldout", "{:.4f}"),
+    ]
+
+
+def _difference(trial: Trial | None, unit: Trial | None, method: str) -> float | None:
+    finite = trial and unit and math.isfinite(trial.loss) and math.isfinite(unit.loss)
+    return trial.loss - unit.loss if finite and method != YARDSTICK else None
+
+
+def _kept(value: object) -> object:
+    """As the CSV holds it: floats of six digits, so that sums in another order print the same, nothing for None."""
+    return "" if value is None else float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value

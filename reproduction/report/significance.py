@@ -1,0 +1,300 @@
+"""Does a method differ from the reference on the same items? Paired tests, effect sizes, and what they could have seen.
+
+Unit: an item (a question, a prompt, a problem's pass@k estimate, a row's loss), never a sample. d_i = method -
+reference on item i, paired by item id and seed; several seeds are averaged within the item first. Beside it the unit
+"seed": the same signed-rank test on each seed's mean difference, which few seeds cannot bring below alpha.
+
+The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead. A column at chance or
+zero (`reproduction.report.floor`) has none. Everything else stands beside it: exact McNemar for 0/1 items, Holm over
+the table's family, rank-biserial correlation, bootstrap interval.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+from reproduction.report.cells import Cell, Filled, of_common_seeds, pair
+from reproduction.report.floor import floor_of
+from reproduction.report.measures import Measure, measure_of
+
+ZERO_METHOD = "wilcox"
+"""Zero differences are dropped before ranking (Wilcoxon 1945); scipy's default and so presumably the paper's."""
+
+EXACT_UP_TO = 50
+"""Non-zero differences up to which the null distribution is enumerated; above, the normal approximation."""
+
+POWER = 0.80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One method against the reference on one column. Values, differences, intervals are fractions or losses here.
+
+    A difference is method minus reference; who is ahead is the measure's affair. ``nonzero`` items differ, in ``wins``
+    the method is ahead; under ``seeds_ahead`` seeds its mean is. ``seeds_ci`` and
+    ``seeds_p`` (the test with seeds as units) are None with one seed, ``mcnemar_p`` where items are not 0/1, ``holm_p``
+    outside the family, ``detectable`` where these items cannot reach alpha at all; ``reach`` then says so, and is empty
+    otherwise. ``scope`` says what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
+    ``floor`` is "chance" or "zero" where a trained method of the base is there on this column: then there is no †.
+    """
+
+    base: str
+    method: str
+    reference: str
+    column: str
+    benchmark: str
+    metric: str
+    unit: str
+    items: int
+    samples: int
+    seeds: int
+    value: float
+    reference_value: float
+    difference: float
+    ci_low: float
+    ci_high: float
+    seeds_ci: tuple[float, float] | None
+    seeds_p: float | None
+    seeds_ahead: int
+    rank_biserial: float
+    nonzero: int
+    wins: int
+    losses: int
+    wilcoxon_statistic: float
+    wilcoxon_p: float
+    wilcoxon_method: str
+    zero_method: str
+    mcnemar_p: float | None
+    holm_p: float | None
+    family: str
+    family_size: int
+    smallest_p: float
+    detectable: float | None
+    floor: str
+    dagger: bool
+    reach: str
+    scope: str
+
+    @property
+    def measure(self) -> Measure:
+        return measure_of(self.metric)
+
+
+def compare_all(filled: Filled) -> list[Comparison]:
+    """Every method against its reference, on every column that both have, with Holm per base.
+
+    A family is named: all methods x all columns of one measure for one base. Columns beside the table are tested and
+    stand outside of all. Raises `GridError` where two runs did not see the same items.
+    """
+    grid, comparisons = filled.grid, []
+    against = grid.reference if isinstance(grid.reference, str) else "each one's own reference"
+    beside = {column.id for column in filled.columns if column.beside}
+    for base in grid.bases:
+        floors = {column.id: floor_of(filled, base, column) for column in filled.columns}
+        of_base = [
+            compare(cell, reference, alpha=grid.alpha)
+            for column in filled.columns
+            for method in grid.methods
+            if (cell := filled.cells.get((base, method, column.id))) is not None
+            and (reference := filled.cells.get((base, grid.reference_of(method), column.id))) is not None
+        ]
+        families: dict[str, list[Comparison]] = {}
+        for each in of_base:
+            if each.column not in beside:
+                families.setdefault(each.measure.name, []).append(each)
+        adjusted = {
+            id(each): (p, f"{grid.table} {base}: {name}, methods x columns against {against}", len(family))
+            for name, family in families.items()
+            for each, p in zip(family, holm([each.wilcoxon_p for each in family]), strict=True)
+        }
+        for each in of_base:
+            holm_p, family, size = adjusted.get(id(each), (None, "beside the table", 0))
+            floor = floors[each.column]
+            dagger = each.dagger and holm_p is not None and not floor
+            own = {"holm_p": holm_p, "family": family, "family_size": size, "floor": floor, "dagger": dagger}
+            comparisons.append(replace(each, **own))
+    return comparisons
+
+
+def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
+    """The tests of one cell against the reference's, over the seeds that both have; `Comparison` has the fields."""
+    cell, reference = of_common_seeds(cell, reference)
+    by_seed = pair(cell, reference)
+    several = max(cell.seeds, reference.seeds) > 1
+    of_seeds = _clean(by_seed.mean(axis=1))
+    differences = _clean(by_seed.mean(axis=0))
+    nonzero = int(np.count_nonzero(differences))
+    statistic, p, method = wilcoxon(differences)
+    binary = all(np.isin(side.values.mean(axis=0), (0.0, 1.0)).all() for side in (cell, reference))
+    lead = cell.measure.lead
+    low, high = cell.resampled(by_seed, over_seeds=False)
+    difference = float(differences.mean())
+    return Comparison(
+        base=cell.base,
+        method=cell.method,
+        reference=reference.method,
+        column=cell.column.id,
+        benchmark=cell.column.benchmark,
+        metric=cell.metric,
+        unit=cell.unit,
+        items=len(differences),
+        samples=cell.samples,
+        seeds=len(by_seed),
+        value=cell.mean,
+        reference_value=reference.mean,
+        difference=difference,
+        ci_low=low,
+        ci_high=high,
+        seeds_ci=cell.resampled(by_seed, over_seeds=True) if several else None,
+        seeds_p=wilcoxon(of_seeds)[1] if several else None,
+        seeds_ahead=int((lead(of_seeds) > 0).sum()),
+        rank_biserial=rank_biserial(differences),
+        nonzero=nonzero,
+        wins=int((lead(differences) > 0).sum()),
+        losses=int((lead(differences) < 0).sum()),
+        wilcoxon_statistic=statistic,
+        wilcoxon_p=p,
+        wilcoxon_method=method,
+        zero_method=ZERO_METHOD,
+        mcnemar_p=mcnemar(differences) if binary else None,
+        holm_p=None,
+        family="",
+        family_size=0,
+        smallest_p=smallest_p(nonzero),
+        detectable=detectable_difference(differences, alpha=alpha),
+        floor="",
+        dagger=p < alpha and lead(difference) > 0 and lead(rank_biserial(differences)) > 0,
+        reach=_reach(nonzero, alpha=alpha),
+        scope=_scope(len(by_seed) if several else 1, alpha=alpha),
+    )
+
+
+def wilcoxon(differences: ArrayLike) -> tuple[float, float, str]:
+    """(statistic min(W+, W-), two-sided p, method) of the signed-rank test on d (n,), zeros dropped, ties as midranks.
+
+    "exact" enumerates the null distribution given the midranks, up to `EXACT_UP_TO` non-zero differences: scipy's own
+    exact method knows no ties, and 0/1 items are all ties. Above it "approx": scipy's normal approximation with tie
+    correction, without continuity correction. Nothing but zeros: p = 1, "all differences zero".
+    """
+    nonzero = _nonzero(differences)
+    if not len(nonzero):
+        return 0.0, 1.0, "all differences zero"
+    ranks = stats.rankdata(np.abs(nonzero))
+    positive = float(ranks[nonzero > 0].sum())
+    statistic = min(positive, float(ranks.sum()) - positive)
+    if len(nonzero) > EXACT_UP_TO:
+        test = stats.wilcoxon(nonzero, zero_method=ZERO_METHOD, correction=False, method="asymptotic")
+        return statistic, float(test.pvalue), "approx"
+    tail = _rank_sum(ranks, 0.5)[: round(2 * statistic) + 1].sum()
+    return statistic, float(min(1.0, 2 * tail)), "exact"
+
+
+def mcnemar(differences: ArrayLike) -> float:
+    """Exact two-sided McNemar p: a binomial test of wins among the items that differ; 1 where none does."""
+    nonzero = _nonzero(differences)
+    return float(stats.binomtest(int((nonzero > 0).sum()), len(nonzero)).pvalue) if len(nonzero) else 1.0
+
+
+def rank_biserial(differences: ArrayLike) -> float:
+    """Matched-pairs rank-biserial correlation (W+ - W-)/(W+ + W-) in [-1, 1], zeros dropped; 0 where none differs."""
+    nonzero = _nonzero(differences)
+    ranks = stats.rankdata(np.abs(nonzero))
+    return float((ranks * np.sign(nonzero)).sum() / ranks.sum()) if len(nonzero) else 0.0
+
+
+def holm(ps: list[float]) -> list[float]:
+    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
+    order = np.argsort(ps, kind="stable")
+    adjusted, worst = [0.0] * len(ps), 0.0
+    for step, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(ps) - step) * ps[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def smallest_p(units: int) -> float:
+    """The smallest two-sided p that so many differing units (items, seeds) can give: all of one sign, 2 · 2^-units."""
+    return min(1.0, 2.0 ** (1 - units))
+
+
+def seeds_sentence(seeds: int, *, alpha: float) -> str:
+    """What a test with so many seeds as its units can reach."""
+    least = smallest_p(seeds)
+    if least < alpha:
+        return f"with the seed as unit the smallest two-sided p over {seeds} seeds is {least:.3g}"
+    return (
+        f"no test over {seeds} seeds can reach {alpha:g} with the seed as unit: the smallest two-sided p is {least:.3g}"
+    )
+
+
+def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | None:
+    """The smallest true mean difference that the Wilcoxon test sees with `POWER` on items that differ as these do.
+
+    Keeps which items differ and by how much, and draws each sign + with chance π; the true difference is then
+    (2π - 1) mean |d|, and π is raised until W+ is significant with `POWER`: exactly where the test is exact, else by
+    the normal approximation. None where even differences all of one sign would not reach alpha.
+    Leaves out: that a larger difference usually makes more items differ.
+    """
+    nonzero = _nonzero(differences)
+    if smallest_p(len(nonzero)) >= alpha:
+        return None
+    ranks = stats.rankdata(np.abs(nonzero))
+
+    if len(nonzero) <= EXACT_UP_TO:
+        beyond = 2 * np.cumsum(_rank_sum(ranks, 0.5)[::-1])[::-1]  # two-sided p of each 2 W+ in the upper half
+        critical = int(np.argmax(beyond < alpha))
+
+        def power(chance: float) -> float:
+            return float(_rank_sum(ranks, chance)[critical:].sum())
+    else:
+        total, spread = ranks.sum(), np.sqrt((ranks**2).sum())
+        threshold = total / 2 + stats.norm.isf(alpha / 2) * spread / 2
+
+        def power(chance: float) -> float:
+            return float(stats.norm.sf((threshold - chance * total) / (spread * np.sqrt(chance * (1 - chance)))))
+
+    chance = optimize.brentq(lambda chance: power(chance) - POWER, 0.5, 1 - 1e-12)
+    return float((2 * chance - 1) * np.abs(np.asarray(differences, dtype=float)).mean())
+
+
+def _rank_sum(ranks: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
+    """P(2 W+ = w) for w = 0 … 2 Σ ranks, where each rank counts with ``chance``; doubled, since midranks are halves."""
+    law = np.ones(1)
+    for rank in np.rint(2 * ranks).astype(int):
+        longer = np.zeros(len(law) + rank)
+        longer[: len(law)] += law * (1 - chance)
+        longer[rank:] += law * chance
+        law = longer
+    return law
+
+
+def p_text(p: float) -> str:
+    """A p value for reading: three digits, "< 0.001" below."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _reach(nonzero: int, *, alpha: float) -> str:
+    if smallest_p(nonzero) < alpha:
+        return ""
+    return f"cannot reach {alpha:g} with {nonzero} differing item{'' if nonzero == 1 else 's'}"
+
+
+def _scope(seeds: int, *, alpha: float) -> str:
+    if seeds == 1:
+        return "one run each: these items say that two checkpoints differ, not that two methods do"
+    return (
+        f"items averaged over {seeds} seeds; the interval over seeds and items speaks of methods; "
+        f"{seeds_sentence(seeds, alpha=alpha)}"
+    )
+
+
+def _nonzero(differences: ArrayLike) -> NDArray[np.float64]:
+    cleaned = _clean(differences)
+    return cleaned[cleaned != 0]
+
+
+def _clean(differences: ArrayLike) -> NDArray[np.float64]:
+    """Rounded at 1e-12, so that differences equal but for float error are ties, and 0.1 + 0.2 - 0.3 is a zero."""
+    return np.round(np.asarray(differences, dtype=float), 12) + 0.0

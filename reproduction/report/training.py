@@ -1,0 +1,172 @@
+"""Finished trainings → training.csv and training.md: what each method's training takes, on one GPU and on several.
+
+A row is a run. `scaling` is its tokens/s over those of the same cell on one GPU: model, method and how the rows are
+made are the same, and so is the effective batch. `problems` are what such a measurement must not show: a loss that does
+not fall, a peak above the memory asked for, a step that takes several times the median (something was compiled anew),
+adapters that scale worse than asked for.
+"""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reproduction.records import Run, write_text
+from reproduction.records.files import RecordError, one_sentence
+from reproduction.report.documents import document, pipes
+
+COLUMNS = (
+    "model", "method", "launch", "processes", "scaling", "step_seconds_median", "step_seconds_iqr",
+    "step_seconds_max", "tokens_per_second", "peak_memory_bytes", "first_loss", "final_loss", "steps", "batch_size",
+    "micro_batch_size", "accumulation", "length", "packing", "tokens_per_step", "parameters_trainable", "adapter_bytes",
+    "selection_seconds", "device", "command", "commit", "torch", "transformers", "accelerate", "deepspeed", "peft",
+)  # fmt: skip
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "peft")
+
+SAME_CELL = ("model", "method", "batch_size", "length", "packing", "device")
+SLOW_STEP = 2.0
+"""Times the median: a longer step has waited for something other than its work."""
+
+Row = dict[str, Any]
+
+
+def training_rows(runs: Sequence[Run]) -> list[Row]:
+    """A row for each finished run, by model, method and number of processes.
+
+    Raises `RecordError` where a run is not done, or was evaluated as an untuned base.
+    """
+    rows = [_row(run) for run in runs]
+    alone = {_cell(row): row["tokens_per_second"] for row in rows if row["processes"] == 1}
+    for row in rows:
+        if row["processes"] > 1 and _cell(row) in alone:
+            row["scaling"] = row["tokens_per_second"] / alone[_cell(row)]
+    return sorted(rows, key=lambda row: (row["model"], row["method"], row["processes"]))
+
+
+def _row(run: Run) -> Row:
+    if not run.done:
+        raise RecordError(f"{run.folder} is {run.state or 'no run'}, and only finished runs are measurements")
+    config, resources = run.config, run.resources
+    if "step_seconds_median" not in resources:
+        raise RecordError(f"{run.folder} is an untuned base: nothing was trained there")
+    log = run.folder / "train_log.jsonl"
+    with one_sentence("read", log):
+        lines = log.read_bytes().splitlines()
+    try:
+        first_loss, *_ = [json.loads(line)["loss"] for line in lines]
+    except (ValueError, TypeError, KeyError):
+        raise RecordError(f"{log} has a line that is no step; delete its folder and run the cell again") from None
+    provenance = run.provenance
+    git, versions = provenance.get("git") or {}, provenance.get("packages") or {}
+    taken = {name: resources[name] for name in COLUMNS if name in resources}
+    return {
+        **taken,
+        **{name: versions.get(name) for name in PACKAGES},
+        "model": config["model"]["label"],
+        "method": config["method"]["label"],
+        "launch": resources["launch"],
+        "scaling": None,
+        "first_loss": first_loss,
+        "batch_size": config["train"]["batch_size"],
+        "length": config["data"]["max_length"],
+        "packing": config["data"].get("packing", False),
+        "tokens_per_step": round(resources["tokens_per_second"] * resources["step_seconds_median"]),
+        "command": _typed(provenance.get("command") or ""),
+        "commit": (git.get("commit") or "") + ("+" if git.get("dirty") else ""),
+    }
+
+
+def _typed(command: str) -> str:
+    """The command without the place of its results, which is the machine's own."""
+    return shlex.join(part for part in shlex.split(command) if not part.startswith("results_dir="))
+
+
+def _cell(row: Row) -> tuple:
+    return tuple(row[column] for column in SAME_CELL)
+
+
+def problems(
+    rows: Sequence[Row], *, memory_bytes: float, scaling: float, sharded: Sequence[str] = ("zero3",)
+) -> list[str]:
+    """One sentence for each thing that a row shows and should not.
+
+    Args:
+        memory_bytes: most that a GPU may have had allocated.
+        scaling: least for one cell on two GPUs over one.
+        sharded: launches that are exempt from `scaling`.
+    """
+    found = []
+    for row in rows:
+        name = f"{row['model']}, {row['method']}, {row['processes']} process(es)"
+        if not row["final_loss"] < row["first_loss"]:
+            found.append(f"{name}: the loss went from {row['first_loss']:.3f} to {row['final_loss']:.3f}")
+        if row["peak_memory_bytes"] > memory_bytes:
+            found.append(
+                f"{name}: {row['peak_memory_bytes'] / 1e9:.1f} GB at the peak, {memory_bytes / 1e9:.1f} allowed"
+            )
+        if row["step_seconds_max"] > SLOW_STEP * row["step_seconds_median"]:
+            found.append(
+                f"{name}: a step took {row['step_seconds_max']:.2f} s, the median {row['step_seconds_median']:.2f} s"
+            )
+        if row["scaling"] is not None and row["launch"] not in sharded and row["scaling"] < scaling:
+            found.append(f"{name}: {row['scaling']:.3f} times the tokens/s of one GPU, {scaling} asked for")
+    return found
+
+
+def write_training(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """training.csv and training.md in the folder. Raises `RecordError`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({column: _spelled(row.get(column)) for column in COLUMNS} for row in rows)
+    write_text(folder / "training.csv", text.getvalue())
+    write_text(folder / "training.md", document("What training takes", table(rows), LEGEND))
+    return [folder / "training.csv", folder / "training.md"]
+
+
+LEGEND = (
+    "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its "
+    "time is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s "
+    "over the same cell's on one GPU. Losses are those of the first and the last step."
+)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    head = [
+        "Model",
+        "Method",
+        "GPUs",
+        "rows a step",
+        "s a step",
+        "tokens/s",
+        "scaling",
+        "GB a GPU",
+        "pivots (s)",
+        "loss",
+    ]
+    lines = [
+        [
+            row["model"],
+            row["method"],
+            f"{row['processes']} ({row['launch']})",
+            f"{row['processes']}·{row['accumulation']}·{row['micro_batch_size']}",
+            f"{row['step_seconds_median']:.2f}",
+            f"{row['tokens_per_second']:,.0f}",
+            "—" if row["scaling"] is None else f"{row['scaling']:.2f}",
+            f"{row['peak_memory_bytes'] / 1e9:.1f}",
+            f"{row['selection_seconds']:.1f}" if row["selection_seconds"] else "—",
+            f"{row['first_loss']:.2f} → {row['final_loss']:.2f}",
+        ]
+        for row in rows
+    ]
+    return pipes(head, lines)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value

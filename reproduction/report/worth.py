@@ -1,0 +1,325 @@
+"""What a difference of losses is worth: each run's held-out loss beside its scores, and how the two go together.
+
+Losses of two models are not set against each other: a token is not the same for both, and neither is where they start.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from reproduction.records import write_text
+from reproduction.report.cells import evaluation_under
+from reproduction.report.collect import write_csv
+from reproduction.report.documents import document, pipes
+from reproduction.report.grid import UNTUNED, Column
+from reproduction.report.intervals import CONFIDENCE, SEED, Interval
+
+STEP = 0.01
+"""Nats a token, the difference of losses whose worth is told."""
+
+RESAMPLES = 1_000
+
+FEWEST = 5
+"""Methods below which there is no interval: it would come from a handful of different resamples."""
+
+SAME, ALL = "same training", "all runs"
+"""The two sets of runs that are told apart where some are trained otherwise."""
+
+_SETS = (
+    f"- {SAME.capitalize()}: without the runs at another learning rate, or longer. Those bring losses far from the "
+    f"rest, and a correlation over {ALL} may be theirs alone."
+)
+
+NAMES = ("model", "model_label", "method", "method_label", "seed", "experiment", "run", "loss")
+"""The first columns of worth.csv; each score and the ends of its interval follow."""
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One run: its mean held-out loss in nats a token, and by column id (value, low, high) in percent.
+
+    Without a ``seed`` it is an untuned base. An ``experiment`` is empty where none is known. An ``otherwise`` run
+    was trained at another rate than the tables' usual one for its method, or longer.
+    """
+
+    run: str
+    model: str
+    model_label: str
+    method: str
+    method_label: str
+    seed: str
+    experiment: str
+    loss: float
+    scores: Mapping[str, tuple[float, float, float]]
+    otherwise: bool = False
+
+
+@dataclass(frozen=True)
+class Association:
+    """How score and loss go together: Spearman's rho, None where all losses or all scores are the same, and the
+    Theil-Sen slope in points per `STEP` nats more, None where all losses are.
+
+    An interval is None where there are fewer than `FEWEST` methods.
+    """
+
+    rho: float | None
+    rho_interval: Interval | None
+    slope: float | None
+    slope_interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One model and one column, and the runs that have both the loss and the score, one trained run at least."""
+
+    column: Column
+    points: tuple[Point, ...]
+
+    @property
+    def trained(self) -> list[Point]:
+        return [point for point in self.points if point.method != UNTUNED]
+
+    @property
+    def model(self) -> str:
+        return self.points[0].model
+
+    @property
+    def model_label(self) -> str:
+        return self.points[0].model_label
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some of the runs are trained otherwise than the rest."""
+        return any(point.otherwise for point in self.points)
+
+    @property
+    def alike(self) -> "Panel":
+        """The panel without the runs that are trained otherwise; there may be no trained run left."""
+        return replace(self, points=tuple(point for point in self.points if not point.otherwise))
+
+    @cached_property
+    def association(self) -> Association:
+        """Over the trained runs."""
+        return associated(
+            tuple(point.loss for point in self.trained),
+            tuple(point.scores[self.column.id][0] for point in self.trained),
+            tuple(point.method for point in self.trained),
+        )
+
+
+def points_of(
+    rows: Iterable[Row],
+    columns: Sequence[Column],
+    loss: Column,
+    *,
+    scale: str,
+    experiments: Mapping[str, str],
+    evaluations: Sequence[Mapping[tuple[str, str], str]],
+    otherwise: Set[str] = frozenset(),
+) -> list[Point]:
+    """The runs of metrics.csv that have every source of the column ``loss``, with the scores of ``columns``, each of
+    one protocol.
+
+    ``experiments`` maps a run to its experiment; ``otherwise`` are the experiments at another rate, or longer.
+    ``evaluations`` are what tables are made of (see `cells.gather`): the first that knows a column's protocol says
+    which evaluation is shown. A protocol that none knows is that of the most runs.
+    """
+    by_run: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["benchmark"]:
+            by_run.setdefault(row["run"], []).append(row)
+    everything = [row for own in by_run.values() for row in own]
+
+    def shown(column: Column) -> list[str | None]:
+        asked = column.protocols_at(scale)
+        return [_evaluation(column.benchmark, protocol, rows=everything, evaluations=evaluations) for protocol in asked]
+
+    sources, asked = shown(loss), [shown(column) for column in columns]
+    found = []
+    for run, own in by_run.items():
+        losses = [_score(own, evaluation, loss) for evaluation in sources]
+        if all(losses):
+            first = own[0]
+            scores = {
+                column.id: _score(own, evaluation, column) for column, (evaluation,) in zip(columns, asked, strict=True)
+            }
+            experiment = experiments.get(run, "") if first["method"] != UNTUNED else ""
+            found.append(
+                Point(
+                    run=run,
+                    experiment=experiment,
+                    otherwise=experiment in otherwise,
+                    loss=sum(value for value, _, _ in losses) / len(losses),
+                    scores={column: score for column, score in scores.items() if score},
+                    **{name: first[name] for name in ("model", "model_label", "method", "method_label", "seed")},
+                )
+            )
+    return found
+
+
+def panels_of(points: Iterable[Point], columns: Sequence[Column]) -> list[Panel]:
+    """A panel for each model and column that has a trained run, models by name, columns in their order."""
+    by_model: dict[str, list[Point]] = {}
+    for point in sorted(points, key=lambda point: point.model):
+        by_model.setdefault(point.model, []).append(point)
+    panels = [
+        Panel(column=column, points=tuple(point for point in own if column.id in point.scores))
+        for own in by_model.values()
+        for column in columns
+    ]
+    return [panel for panel in panels if panel.trained]
+
+
+@lru_cache(maxsize=256)  # the figure, the tables and the page ask about the same runs
+def associated(losses: tuple[float, ...], scores: tuple[float, ...], methods: tuple[str, ...]) -> Association:
+    """How losses and scores (percent) of n runs go together, with percentile bootstrap intervals.
+
+    What is resampled is methods, each with all its runs: seeds of one method lie close together, and an interval over
+    runs as if each stood for itself would be too narrow. A resample without a value, of equal losses say, is left out.
+    """
+    x, y = np.array(losses), np.array(scores)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = (y[:, None] - y) / (x[:, None] - x) * STEP
+    slopes[~np.isfinite(slopes)] = np.nan  # two runs of equal loss, and a run beside itself
+    groups = [np.flatnonzero(np.array(methods) == method) for method in dict.fromkeys(methods)]
+    rhos, inclines = [], []
+    if len(groups) >= FEWEST:
+        for drawn in np.random.default_rng(SEED).integers(len(groups), size=(RESAMPLES, len(groups))):
+            chosen = np.concatenate([groups[each] for each in drawn])
+            rhos.append(_spearman(x[chosen], y[chosen]))
+            inclines.append(_median(slopes[np.ix_(chosen, chosen)]))
+    rho, slope = _spearman(x, y), _median(slopes)
+    return Association(
+        rho=None if math.isnan(rho) else rho,
+        rho_interval=None if math.isnan(rho) else _interval(rhos),
+        slope=None if math.isnan(slope) else slope,
+        slope_interval=None if math.isnan(slope) else _interval(inclines),
+    )
+
+
+def write_worth(panels: Sequence[Panel], folder: Path, *, scale: str) -> list[Path]:
+    """Write worth.csv, a row for each run, and worth.md, a row for each panel, into a folder; returns their paths."""
+    points = {point.run: point for panel in panels for point in panel.points}
+    columns = dict.fromkeys(panel.column.id for panel in panels)
+    heads = [*NAMES, *(f"{column}{part}" for column in columns for part in ("", "_ci_low", "_ci_high"))]
+    write_csv(folder / "worth.csv", heads, [_row(point) for point in points.values()])
+    write_text(folder / "worth.md", markdown(panels, scale=scale))
+    return [folder / "worth.csv", folder / "worth.md"]
+
+
+def views_of(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
+    """The views of panels by name: the runs of the same training, then all runs.
+
+    Where no run is trained otherwise there is one view, and its name is empty.
+    """
+    if not any(panel.mixed for panel in panels):
+        return [("", list(panels))]
+    alike = [panel.alike for panel in panels]
+    return [(name, own) for name, own in ((SAME, [each for each in alike if each.trained]), (ALL, list(panels))) if own]
+
+
+def markdown(panels: Sequence[Panel], *, scale: str) -> str:
+    """worth.md: the table for reading, with what its columns mean."""
+    mixed = any(panel.mixed for panel in panels)
+    rows = [
+        [panel.model_label, panel.column.heading_at(scale), *([name or SAME] if mixed else []), *_told(panel)]
+        for each in panels
+        for name, (panel,) in views_of([each])
+    ]
+    headings = [
+        "Model", "Benchmark", *(["runs", "n"] if mixed else ["runs"]), "methods", "rank correlation with the loss",
+        f"points per {STEP:g} nats more", "losses", "scores (%)",
+    ]  # fmt: skip
+    return document(
+        "What a difference of losses is worth",
+        "Held-out loss (mean of the sources, nats a token, lower is better) and scores in percent over all trained "
+        f"runs, one row a model{', benchmark and set of runs' if mixed else ' and benchmark'}. Where a lower loss goes "
+        "with a higher score both numbers are negative.",
+        pipes(headings, rows, left=3 if mixed else 2),
+        f"- Rank correlation: Spearman's, over the runs; the slope is Theil-Sen's, the median over pairs of runs. The "
+        f"untuned base is in neither.\n"
+        f"- In brackets 95 % bootstrap intervals over methods, each with all its runs; none below {FEWEST} methods. "
+        "They say how these methods' runs lie, and not that the one brings about the other.\n"
+        "- —: all losses or all scores are the same." + (f"\n{_SETS}" if mixed else ""),
+    )
+
+
+def told(value: float | None, interval: Interval | None) -> str:
+    """A number of an `Association` with its interval: -0.83 [-0.92, -0.65]."""
+    if value is None:
+        return "—"
+    ends = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
+    return f"{value:+.2f}{ends}"
+
+
+def _evaluation(
+    benchmark: str, protocol: str | None, *, rows: Iterable[Row], evaluations: Iterable[Mapping[tuple[str, str], str]]
+) -> str | None:
+    """The name of the evaluation's folder, None where no run has one."""
+    for known in evaluations:
+        if name := evaluation_under(benchmark, protocol, known):
+            return name
+    fitting = {
+        (row["run"], row["protocol"])
+        for row in rows
+        if row["benchmark"] == benchmark and protocol in (None, row["protocol_name"])
+    }
+    counts = Counter(name for _, name in fitting)
+    return min(counts, key=lambda name: (-counts[name], name), default=None)
+
+
+def _score(rows: Iterable[Row], evaluation: str | None, column: Column) -> tuple[float, float, float] | None:
+    """Value and interval of one run under the first metric of the column that the evaluation gives."""
+    by_metric = {row["metric"]: row for row in rows if row["protocol"] == evaluation}
+    names = [column.metric] if isinstance(column.metric, str) else column.metric
+    row = next((by_metric[name] for name in names if name in by_metric), None)
+    return row and (float(row["value"]), float(row["ci_low"]), float(row["ci_high"]))
+
+
+def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """NaN where all of x or all of y are the same."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+
+
+def _median(slopes: NDArray[np.float64]) -> float:
+    known = slopes[~np.isnan(slopes)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _interval(values: Sequence[float]) -> Interval | None:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return None
+    low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _row(point: Point) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(point, name) for name in NAMES} | {"loss": round(point.loss, 6)}
+    for column, score in point.scores.items():
+        row |= dict(zip((column, f"{column}_ci_low", f"{column}_ci_high"), score, strict=True))
+    return row
+
+
+def _told(panel: Panel) -> list[str]:
+    found, losses = panel.association, [point.loss for point in panel.trained]
+    scores = [point.scores[panel.column.id][0] for point in panel.trained]
+    return [
+        str(len(panel.trained)),
+        str(len({point.method for point in panel.trained})),
+        told(found.rho, found.rho_interval),
+        told(found.slope, found.slope_interval),
+        f"{min(losses):.4f} to {max(losses):.4f}",
+        f"{min(scores):.1f} to {max(scores):.1f}",
+    ]

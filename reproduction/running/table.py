@@ -1,0 +1,161 @@
+"""A table's cells, planned as the configs want them now, and filled side by side in a few processes."""
+
+import contextlib
+import dataclasses
+import fcntl
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reproduction.cells.cell import Cell, run_cell, unfinished_and_damaged
+from reproduction.cells.config_schema import ConfigError
+from reproduction.report.grid import CellKey
+from reproduction.running.pool import Ended, run_jobs
+from reproduction.running.progress import display
+from reproduction.system.atomic import sweep
+from reproduction.training.launching import Launch, visible_gpus
+
+
+@dataclass(frozen=True)
+class Plan:
+    """(experiment, method, seed) → cell. Two keys may share a run: an untuned base is one for all its tasks."""
+
+    cells: Mapping[CellKey, Cell]
+
+    @property
+    def runs(self) -> dict[CellKey, str]:
+        """Each key's run folder, whose name holds the digest of the config."""
+        return {key: cell.run.name for key, cell in self.cells.items()}
+
+    @property
+    def evaluations(self) -> dict[tuple[str, str], str]:
+        """(benchmark, protocol name) → name of the evaluation's folder, the same in every cell of the table; of each
+        benchmark in the order in which the cells have them, so its first default stands first.
+
+        Raises `ConfigError` where two cells would evaluate one benchmark under different protocols of one name.
+        """
+        names: dict[tuple[str, str], str] = {}
+        for key, cell in self.cells.items():
+            for protocol in cell.protocols:
+                asked = (protocol.benchmark, protocol.name)
+                name = cell.subject.eval_folder(protocol).name
+                if names.setdefault(asked, name) != name:
+                    cell_name = "/".join(map(str, key))
+                    raise ConfigError(f"{cell_name} evaluates {asked[0]} under another protocol called {asked[1]}")
+        return names
+
+    def restricted(self, *, experiments: Collection[str], methods: Collection[str]) -> list[Cell]:
+        """The cells of these experiments and methods."""
+        return [cell for (e, m, _), cell in self.cells.items() if e in experiments and m in methods]
+
+
+@dataclass
+class Outcome:
+    """What filling came to: the seconds it took, the cells computed, and the ones that failed with their reasons."""
+
+    seconds: float = 0.0
+    computed: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+SHARE = 24e9
+"""Bytes of a GPU's memory for each of several cells of the small scale: what the scale asks of a GPU. Most cells of
+SmolLM2-135M then have their 32 rows in one pass, and on an H200 more of them side by side were no faster."""
+
+
+def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome:
+    """Run every cell that is not complete, ``workers`` side by side; a cell that fails is told and the others go on.
+    A cell with an unreadable folder counts as failed.
+
+    None is `as_many_as_fit`. Cells of one run are one: tables share them, and an untuned base serves all its tasks.
+    ``folder`` is the scale's results folder, locked meanwhile, so that two commands never fill at once. An interrupt
+    leaves at once, with the cells at work marked; after any other end, kill -9 too, the same call goes on.
+
+    Raises `ConfigError` where another process holds the lock, or ``workers`` is no number of processes.
+    """
+    if workers is None:
+        workers = as_many_as_fit()
+    if workers < 1:
+        raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
+    outcome, start = Outcome(), time.monotonic()
+    runs = distinct(cells)
+    waiting, outcome.failed = unfinished_and_damaged(runs)
+    waiting.sort(key=lambda cell: (-_tokens(cell), cell.train.seed))
+    if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
+        sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus())
+        waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]
+    threads = max((cell.threads for cell in waiting), default=1)
+    with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
+
+        def run(cells: list[Cell], workers: int) -> None:
+            titles = [cell.title for cell in cells]
+
+            def ended(end: Ended) -> None:
+                title, note = titles[end.job], f"{end.seconds:.0f} s"
+                if end.error is None:
+                    outcome.computed += 1
+                else:
+                    outcome.failed[title] = end.error
+                    note = f"FAILED: {end.error}"
+                progress.finished(title, note)
+
+            run_jobs(run_cell, cells, workers=workers, threads=threads, names=titles, progress=progress, ended=ended)
+
+        run([cell for cell in waiting if not cell.sharded], workers)
+        run([cell for cell in waiting if cell.sharded], 1)  # a model over all GPUs: by itself, after the others
+    outcome.seconds = time.monotonic() - start
+    return outcome
+
+
+def distinct(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell for each run, with the protocols of all that share it, in the order of the first."""
+    runs: dict[str, Cell] = {}
+    for cell in cells:
+        known = runs.setdefault(cell.run.name, cell)
+        protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
+        runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
+    return list(runs.values())
+
+
+def as_many_as_fit() -> int:
+    """Cells side by side with a `SHARE` of a GPU each, one at least for every GPU; one where there is none."""
+    if not visible_gpus():
+        return 1
+    from reproduction.preflight import gpus
+
+    return sum(max(1, int(gpu.memory // SHARE)) for gpu in gpus())
+
+
+def sharers(workers: int, *, waiting: int, gpus: int) -> int:
+    """How many workers use one GPU at a time: no more are at work than cells are waiting."""
+    return -(-min(workers, waiting) // gpus)
+
+
+def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
+    """The cell with one GPU, of whose memory it takes a fair share where several workers use it."""
+    from reproduction.preflight import gpus, room_on
+
+    memory_gb = cell.launch.memory_gb if sharing == 1 else room_on(gpus(), cell) / sharing / 1e9
+    return dataclasses.replace(cell, launch=Launch(memory_gb=memory_gb))
+
+
+def _tokens(cell: Cell) -> int:
+    """Roughly how long a cell takes, for comparison alone: the longest go first, so that none is left for the end; of
+    equals the first seeds, so that what is stopped early has whole seeds.
+    """
+    trained = (cell.train.max_steps or 0) * cell.train.batch_size * cell.data.max_length
+    generated = sum(protocol.samples * (protocol.max_new_tokens or 1) for protocol in cell.protocols)
+    return generated + (trained if cell.method.kind != "none" else 0)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another command is at work in {folder}; wait for it, or stop it first") from None
+        sweep(folder, below=True)
+        yield

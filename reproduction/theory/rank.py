@@ -1,0 +1,107 @@
+"""The rank of ID-LoRA's update (§4.2), which the paper puts at up to k·r, measured beside the most it can be, r.
+
+    u = Σ_i α_i fc([B x_i¹, …, B x_i^s]),   x_i = A_i h      B (out/s, r/s)   A_i (r, in)      (Eq. 4; s = 1: Eq. 3)
+
+fc concatenates B times the s parts of x_i, so it is (I_s ⊗ B) x_i, and I_s ⊗ B is one (out, r) matrix for all i:
+
+    u = (I_s ⊗ B) Σ_i α_i A_i h,    rank ≤ rank(I_s ⊗ B) = s · rank(B) ≤ s · min(r/s, out/s) ≤ r      for every s and k.
+
+It holds for α that depend on the token too: every output lies in the column space of I_s ⊗ B, of dimension r at most.
+What can reach k·r is the span of the rows of A_1 … A_k, the directions of h that the update reads; and Σ_i α_i B_i A_i
+with a B_i for each expert, as in MoELoRA. Rank Boosting lets a B of out·r/s² numbers carry rank r, where unsplit it
+could carry r/s² only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.special import softmax
+
+from reproduction.theory.clusters import Array
+from reproduction.theory.estimates import Point, Record, points
+
+STUDY = "rank"
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Settings: ``side`` = in = out; every ``ranks`` r × ``splits`` s × ``clusters`` k; ``draws`` of B, A_i, α."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    seed: int
+    draws: int
+    side: int
+    tokens: int
+    ranks: tuple[int, ...]
+    splits: tuple[int, ...]
+    clusters: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for r, s in product(self.ranks, self.splits):
+            if r % s or self.side % s:
+                raise ValueError(f"s = {s} must divide r = {r} and side = {self.side}, which are cut into s parts")
+        if self.tokens < max(self.ranks) * max(self.clusters):
+            raise ValueError(f"{self.tokens} tokens cannot show a rank of k·r = {max(self.ranks) * max(self.clusters)}")
+
+
+def boosted(basis: Array, splits: int) -> Array:
+    """I_s ⊗ B, what fc([B x¹, …, B x^s]) does to x: basis (out/s, r/s) → (out, r)."""
+    return np.kron(np.eye(splits), basis)
+
+
+def measure(rng: np.random.Generator, settings: Rank, *, r: int, k: int, splits: int) -> Record:
+    """Numerical ranks of one draw (Gaussian B, A_i, routers, tokens): singular values above σ_max · max(shape) · ε₆₄.
+
+    `update`: Σ_i α_i fc(B A_i) for fixed α. `outputs_dense`, `outputs_inner`: the stacked outputs of all tokens, each
+    with α of its own, softmax(R h) or T·x_i. `inputs`: the directions of h that these read. `separate_b`:
+    Σ_i α_i B_i A_i. Statements that are true by definition (k·r with one cluster, a split in one) are left out.
+    """
+    side = settings.side
+    one = boosted(rng.normal(size=(side // splits, r // splits)), splits)
+    frozen = rng.normal(size=(k, r, side))
+    own = np.stack([boosted(rng.normal(size=(side // splits, r // splits)), splits) for _ in range(k)])
+    alpha, tokens = rng.normal(size=k), rng.normal(size=(settings.tokens, side))
+    reduced = np.einsum("krd,td->tkr", frozen, tokens)
+    dense = softmax(tokens @ rng.normal(size=(k, side)).T / np.sqrt(side), axis=1)
+    inner = reduced @ rng.normal(size=r)
+    found = {
+        "update": one @ np.einsum("k,krd->rd", alpha, frozen),
+        "outputs_dense": np.einsum("tk,tkr->tr", dense, reduced) @ one.T,
+        "outputs_inner": np.einsum("tk,tkr->tr", inner, reduced) @ one.T,
+        "inputs": np.einsum("tk,krd->trd", dense[: 2 * k], frozen).reshape(-1, side),
+        "separate_b": np.einsum("k,kor,krd->od", alpha, own, frozen),
+    }
+    ranks = {name: float(np.linalg.matrix_rank(matrix)) for name, matrix in found.items()}
+    lora = lora_rank(side, r, k=k, splits=splits)
+    record = ranks | {
+        "lora_at_equal_count": float(lora),
+        "update_at_most_r": ranks["update"] <= r,
+        "update_reaches_r": ranks["update"] == r,
+        "outputs_at_most_r": max(ranks["outputs_dense"], ranks["outputs_inner"]) <= r,
+        "above_lora_at_equal_count": ranks["update"] > lora,
+    }
+    if k > 1:
+        record |= {f"{name}_reaches_kr": ranks[name] == k * r for name in ("update", "inputs", "separate_b")}
+    if splits > 1:
+        record["above_unsplit_b"] = ranks["update"] > r // splits**2
+    return record
+
+
+def lora_rank(side: int, r: int, *, k: int, splits: int) -> int:
+    """Rank of a LoRA with no more trainable parameters than out·r/s² + k·in, ID-LoRA's with its dense router."""
+    return (side * r // splits**2 + k * side) // (2 * side)
+
+
+def run(settings: Rank) -> list[Point]:
+    """Ranks over the number of clusters, for every r and s. Deterministic by ``settings.seed``."""
+    return list(_run(settings))
+
+
+def _run(settings: Rank) -> Iterator[Point]:
+    for r, s, k in product(settings.ranks, settings.splits, settings.clusters):
+        rngs = (np.random.default_rng([settings.seed, draw, r, s, k]) for draw in range(settings.draws))
+        records = [measure(rng, settings, r=r, k=k, splits=s) for rng in rngs]
+        yield from points(records, study=STUDY, setting=f"r={r}", series=f"s={s}", x_name="clusters", x=float(k))

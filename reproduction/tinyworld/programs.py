@@ -1,0 +1,182 @@
+"""Python tasks: instructions in CodeAlpaca's schema for training, problems in HumanEval's for testing.
+
+A structure says in words what one expression does, gives the expression, and computes it. `{k}` is a number, `{w}` a
+word. Each structure has an argument: n a number, xs a list of numbers, s a string. `SEEN` serves training and test,
+`NOVEL` test alone. Functions have invented names that say nothing about what they do, so a task is to be understood
+from its words.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reproduction.tinyworld.lexicon import WARES, Item
+
+Value = int | bool | str | list[int]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a function returns: in words, as an expression, and as a computation of (argument, k, w)."""
+
+    argument: str
+    words: tuple[str, ...]
+    expression: str
+    apply: Callable[[Value, int, str], Value]
+    numbers: tuple[int, int] = (2, 30)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One function to write: a rule with its number, word and wording filled in, under a name."""
+
+    rule: Rule
+    name: str
+    k: int
+    w: str
+    wording: int
+    example: Value | None
+
+    @property
+    def words(self) -> str:
+        return self.rule.words[self.wording].format(k=self.k, w=self.w)
+
+    @property
+    def header(self) -> str:
+        """Signature and docstring, with an example where the task has one."""
+        example = ""
+        if self.example is not None:
+            shown = self.rule.apply(self.example, self.k, self.w)
+            example = f"\n\n    >>> {self.name}({self.example!r})\n    {shown!r}\n    "
+        return f'def {self.name}({self.rule.argument}):\n    """Return {self.words}.{example}"""\n'
+
+    @property
+    def body(self) -> str:
+        return f"    return {self.rule.expression.format(k=self.k, w=self.w)}\n"
+
+
+SEEN: dict[str, Rule] = {
+    "plus": Rule("n", ("n plus {k}", "{k} more than n"), "n + {k}", lambda n, k, w: n + k),
+    "minus": Rule("n", ("n minus {k}", "{k} less than n"), "n - {k}", lambda n, k, w: n - k),
+    "times": Rule("n", ("n times {k}", "{k} times n"), "n * {k}", lambda n, k, w: n * k),
+    "remainder": Rule("n", ("the rest of n divided by {k}",), "n % {k}", lambda n, k, w: n % k),
+    "above": Rule("n", ("whether n is more than {k}",), "n > {k}", lambda n, k, w: n > k),
+    "multiple": Rule("n", ("whether n is a multiple of {k}",), "n % {k} == 0", lambda n, k, w: n % k == 0),
+    "square_plus": Rule("n", ("the square of n plus {k}",), "n * n + {k}", lambda n, k, w: n * n + k),
+    "sum_plus": Rule("xs", ("the sum of xs plus {k}",), "sum(xs) + {k}", lambda xs, k, w: sum(xs) + k),
+    "max_plus": Rule("xs", ("the largest of xs plus {k}",), "max(xs) + {k}", lambda xs, k, w: max(xs) + k),
+    "max_times": Rule("xs", ("the largest of xs times {k}",), "max(xs) * {k}", lambda xs, k, w: max(xs) * k),
+    "min_plus": Rule("xs", ("the smallest of xs plus {k}",), "min(xs) + {k}", lambda xs, k, w: min(xs) + k),
+    "length_times": Rule("xs", ("the length of xs times {k}",), "len(xs) * {k}", lambda xs, k, w: len(xs) * k),
+    "keep_above": Rule(
+        "xs", ("the items of xs above {k}", "those of xs above {k}"), "[x for x in xs if x > {k}]",
+        lambda xs, k, w: [x for x in xs if x > k],
+    ),
+    "keep_below": Rule(
+        "xs", ("the items of xs below {k}", "those of xs below {k}"), "[x for x in xs if x < {k}]",
+        lambda xs, k, w: [x for x in xs if x < k],
+    ),
+    "each_plus": Rule(
+        "xs", ("each of xs plus {k}",), "[x + {k} for x in xs]", lambda xs, k, w: [x + k for x in xs],
+    ),
+    "each_times": Rule(
+        "xs", ("each of xs times {k}",), "[x * {k} for x in xs]", lambda xs, k, w: [x * k for x in xs],
+    ),
+    "first": Rule("xs", ("the first {k} of xs",), "xs[:{k}]", lambda xs, k, w: xs[:k], (2, 5)),
+    "last": Rule("xs", ("the last {k} of xs",), "xs[-{k}:]", lambda xs, k, w: xs[-k:], (2, 5)),
+    "count_number": Rule("xs", ("how often {k} is in xs",), "xs.count({k})", lambda xs, k, w: xs.count(k), (2, 9)),
+    "repeat": Rule("s", ("s repeated {k} times",), "s * {k}", lambda s, k, w: s * k, (2, 9)),
+    "append": Rule("s", ("s followed by '{w}'",), "s + '{w}'", lambda s, k, w: s + w),
+    "prepend": Rule("s", ("'{w}' followed by s",), "'{w}' + s", lambda s, k, w: w + s),
+    "reverse_append": Rule(
+        "s", ("s backwards followed by '{w}'",), "s[::-1] + '{w}'", lambda s, k, w: s[::-1] + w,
+    ),
+    "upper_append": Rule(
+        "s", ("s in capitals followed by '{w}'",), "s.upper() + '{w}'", lambda s, k, w: s.upper() + w,
+    ),
+}  # fmt: skip
+NOVEL: dict[str, Rule] = {
+    "sum_times": Rule("xs", ("the sum of xs times {k}",), "sum(xs) * {k}", lambda xs, k, w: sum(xs) * k),
+    "min_times": Rule("xs", ("the smallest of xs times {k}",), "min(xs) * {k}", lambda xs, k, w: min(xs) * k),
+    "length_plus": Rule("xs", ("the length of xs plus {k}",), "len(xs) + {k}", lambda xs, k, w: len(xs) + k),
+    "max_minus": Rule("xs", ("the largest of xs minus {k}",), "max(xs) - {k}", lambda xs, k, w: max(xs) - k),
+    "below": Rule("n", ("whether n is less than {k}",), "n < {k}", lambda n, k, w: n < k),
+    "each_minus": Rule(
+        "xs", ("each of xs minus {k}",), "[x - {k} for x in xs]", lambda xs, k, w: [x - k for x in xs],
+    ),
+    "square_times": Rule("n", ("the square of n times {k}",), "n * n * {k}", lambda n, k, w: n * n * k),
+    "reverse_repeat": Rule(
+        "s", ("s backwards repeated {k} times",), "s[::-1] * {k}", lambda s, k, w: s[::-1] * k, (2, 9),
+    ),
+}  # fmt: skip
+
+
+def function_names(share: str) -> list[str]:
+    """Invented names of functions, in a share of their own: "corpus", "train" or "test"."""
+    syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+    names = [first + second for first in syllables for second in syllables]
+    random.Random(31).shuffle(names)
+    start, stop = {"corpus": (0, 2000), "train": (2000, 4000), "test": (4000, None)}[share]
+    return names[start:stop]
+
+
+def draw_argument(kind: str, k: int, rng: random.Random) -> Value:
+    """A value to call a function with, near `k` often enough to tell `>` from `>=`."""
+    if kind == "n":
+        return rng.choice((k, k + 1, max(k - 1, 0), 2 * k, rng.randint(0, 60)))
+    if kind == "xs":
+        return [rng.choice((k, rng.randint(0, 60), rng.randint(0, 60))) for _ in range(rng.randint(3, 7))]
+    return rng.choice(WARES) + rng.choice(("", " ", "-")) + rng.choice(WARES)
+
+
+def draw_task(rule: Rule, name: str, rng: random.Random, *, example_share: float = 0.25) -> Task:
+    """A task of a rule; a share of them has an example in the docstring."""
+    k = rng.randint(*rule.numbers)
+    example = draw_argument(rule.argument, k, rng) if rng.random() < example_share else None
+    if isinstance(example, list):
+        example = example[:3]
+    return Task(rule, name, k, rng.choice(WARES), rng.randrange(len(rule.words)), example)
+
+
+def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
+    """Instructions with the function that answers each: half ask in prose, half give a header to complete."""
+    rng = random.Random(seed)
+    items = []
+    for index, name in zip(range(count), function_names("train"), strict=False):
+        structure, rule = list(SEEN.items())[index % len(SEEN)]
+        in_prose = index // len(SEEN) % 2 == 1
+        # Prose gives no example, so the function that answers it cannot be asked to show one.
+        task = draw_task(rule, name, rng, example_share=0.0 if in_prose else 0.25)
+        prose = f"Write a Python function {task.name}({rule.argument}) that returns {task.words}."
+        asked = (prose, "") if in_prose else ("Complete the Python function.", task.header)
+        row = {"instruction": asked[0], "input": asked[1], "output": (task.header + task.body).rstrip()}
+        items.append(Item(row, structure))
+    return items
+
+
+def for_testing(count: int = 40, seed: int = 22) -> list[Item]:
+    """Problems with the fields of HumanEval's, a fifth of them of `NOVEL` structures; eight random cases check each."""
+    rng = random.Random(seed)
+    novel = count // 5
+    chosen = [*_spread(SEEN, count - novel, rng), *_spread(NOVEL, novel, rng)]
+    items = []
+    for index, (structure, name) in enumerate(zip(chosen, function_names("test"), strict=False)):
+        rule = SEEN.get(structure) or NOVEL[structure]
+        task = draw_task(rule, name, rng)
+        arguments = [draw_argument(rule.argument, task.k, rng) for _ in range(8)]
+        cases = [f"    assert candidate({value!r}) == {rule.apply(value, task.k, task.w)!r}\n" for value in arguments]
+        row = {
+            "task_id": f"TinyWorld/{index}",
+            "prompt": task.header,
+            "entry_point": task.name,
+            "canonical_solution": task.body,
+            "test": "def check(candidate):\n" + "".join(cases),
+        }
+        items.append(Item(row, structure, novel=structure in NOVEL))
+    return items
+
+
+def _spread(rules: dict[str, Rule], count: int, rng: random.Random) -> list[str]:
+    """`count` structures, each as often as the others or once more."""
+    whole, rest = divmod(count, len(rules))
+    return list(rules) * whole + rng.sample(list(rules), rest)

@@ -1,0 +1,117 @@
+"""In which rows a step consists, and how they become tensors; the same steps whatever the number of processes."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import RandomSampler, Sampler
+from transformers import DataCollatorForSeq2Seq
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from reproduction.data import TokenizedSet
+from reproduction.data.packing import best_fit, joined
+from reproduction.data.tokenization import IGNORED
+
+
+def sampler(tokenized: TokenizedSet, *, batch_size: int, seed: int, by_length: bool) -> Sampler[int]:
+    """The order of the rows of every epoch: shuffled anew, and cut to whole steps of `batch_size` rows.
+
+    The rows left over differ from epoch to epoch. Kept, they would make a step that several processes cannot share
+    evenly. A set smaller than a step is one step.
+    """
+    whole = len(tokenized) - len(tokenized) % batch_size or len(tokenized)
+    if not by_length:
+        return RandomSampler(tokenized.rows, num_samples=whole)
+    lengths = [len(row["input_ids"]) for row in tokenized.rows]
+    return LikeLengthsTogether(lengths, batch_size=batch_size, whole=whole, seed=seed)
+
+
+class LikeLengthsTogether(Sampler[int]):
+    """Shuffled rows, those of each step sorted by length, the longest first.
+
+    The micro-batches cut from a step then hold rows of like length and little padding, and so do those that several
+    processes work on at the same time. Which rows a step consists of is left to chance, as without sorting.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, batch_size: int, whole: int, seed: int):
+        self.lengths, self.batch_size, self.whole, self.seed, self.epoch = lengths, batch_size, whole, seed, 0
+
+    def __len__(self) -> int:
+        return self.whole
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        shuffled = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=shuffled)[: self.whole].tolist()
+        for start in range(0, self.whole, self.batch_size):
+            yield from sorted(order[start : start + self.batch_size], key=lambda row: -self.lengths[row])
+
+
+class Collator(DataCollatorForSeq2Seq):
+    """Rows to (batch, length) int64 tensors, padded on the right: input_ids, labels, and attention_mask.
+
+    Packed rows have position_ids in place of the mask: transformers keeps the examples of a row apart where positions
+    begin anew, and only where it is given no mask. Each token of padding after them is an example by itself.
+
+    With a `width` rows of one example are packed, into as few of `width` tokens as best fit finds, the longest first.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, width: int | None = None):
+        super().__init__(tokenizer, pad_to_multiple_of=8 if torch.cuda.is_available() else None)
+        self.width = width
+
+    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
+        if "position_ids" in features[0]:
+            return self._packed(features)
+        if self.width is not None:
+            features = sorted(features, key=lambda row: -len(row["input_ids"]))
+            packs = best_fit([len(row["input_ids"]) for row in features], self.width)
+            return self._packed([joined([features[index] for index in held]) for held in packs])
+        return super().__call__([{name: row[name] for name in ("input_ids", "labels")} for row in features])
+
+    def _packed(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        multiple = self.pad_to_multiple_of or 1
+        width = self.width or -(-max(len(row["input_ids"]) for row in rows) // multiple) * multiple
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED, "position_ids": 0}
+        return {
+            name: torch.tensor([[*row[name], *[value] * (width - len(row[name]))] for row in rows])
+            for name, value in padding.items()
+        }
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the examples of a set go into the rows of packed passes.
+
+    Attributes:
+        lengths: of the examples, in tokens; of a set that is packed already, None.
+        width: tokens of a row, a multiple of 16: for others Triton would compile its kernels once more.
+        batch_size: examples of a step.
+        by_length: whether a step's longest examples are dealt to its first pass.
+    """
+
+    lengths: tuple[int, ...] | None
+    width: int
+    batch_size: int
+    by_length: bool
+
+    @classmethod
+    def of(cls, tokenized: TokenizedSet, *, batch_size: int, by_length: bool) -> "Packing":
+        lengths = tuple(len(row["input_ids"]) for row in tokenized.rows)
+        width = -(-(tokenized.row_length or max(lengths)) // 16) * 16
+        return cls(None if tokenized.row_length else lengths, width, batch_size, by_length)
+
+    def rows(self, examples: int) -> int:
+        """Rows that a pass of so many examples takes: the most of 64 steps drawn at random.
+
+        Rows that are packed already stay what they are.
+        """
+        if self.lengths is None:
+            return examples
+        draw, most = random.Random(0), min(self.batch_size if self.by_length else examples, len(self.lengths))
+        steps = (sorted(draw.sample(self.lengths, most), reverse=True)[:examples] for _ in range(64))
+        return max(len(best_fit(step, self.width)) for step in steps)

@@ -1,0 +1,344 @@
+"""From specs to a model and data ready to train."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import PeftType
+from peft.utils.integrations import dequantize_module_weight
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    set_seed,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
+from transformers.utils.logging import disable_progress_bar
+
+import idlora  # noqa: F401  registers its methods with PEFT
+from reproduction.data import (
+    TokenizedSet,
+    asked,
+    limit,
+    load_mixture,
+    load_training,
+    mixture_examples,
+    pack,
+    to_examples,
+    tokenize_once,
+    validation,
+)
+from reproduction.training.checkpoints import first_line
+from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, UnfitBase
+
+logger = logging.getLogger(__name__)
+
+# What there is to show, the caller shows: no bar for every file read or written, and nothing on standard output, where
+# DeepSpeed, imported by accelerate if it is installed, would announce that it found no GPU.
+disable_progress_bar()
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+_RANDOM_INIT_SEED = 0
+"""Random weights are part of a base model's identity: they do not follow the run's seed."""
+
+
+def base_checksum(folder: Path | str) -> str:
+    """SHA-256 of a model folder's safetensors: of the one file, or of the shards' own sums in the order of their names.
+
+    Raises:
+        UnfitBase: the folder holds none, or one that cannot be read.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise UnfitBase(f"No .safetensors file in {folder}: point model.path_or_id at a model saved in that format.")
+    sums = []
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise UnfitBase(f"{path} cannot be read ({os.strerror(error.errno)}): put the file back.") from error
+    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def base_identity(spec: ModelSpec) -> str:
+    """What tells a base model from every other, wherever it lies and whatever dtype it is loaded in.
+
+    The checksum of the weights (given in the spec, or of the folder); "id@revision" for a hub id; for random weights
+    the dtype and the kind of device that they are drawn in and the hash of the model's config, which with the fixed
+    seed determine them.
+    """
+    if spec.init == "random":
+        config = _config(spec).to_diff_dict()
+        for where_from in ("_name_or_path", "transformers_version", "dtype"):
+            config.pop(where_from, None)
+        shape = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+        on_gpu = "cuda-" if home().type == "cuda" else ""
+        return f"random-{on_gpu}{spec.dtype}-{shape}"
+    if spec.checksum is not None:
+        return spec.checksum
+    if Path(spec.path_or_id).is_dir():
+        return base_checksum(spec.path_or_id)
+    return f"{spec.path_or_id}@{spec.revision or 'main'}"
+
+
+def home() -> torch.device:
+    """Where a model that is to run belongs: this process's GPU, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model as `build_model` makes it, at `home`, and its tokenizer.
+
+    A tokenizer without a padding token pads with its end token: padding is masked wherever it is used.
+
+    Raises:
+        UnfitBase: the folder or hub id cannot be loaded; the sentence names it and the ways out.
+    """
+    return build_model(spec, home()), build_tokenizer(spec)
+
+
+def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
+    """The base model, in evaluation mode with no parameter frozen.
+
+    Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
+    take no memory either: such a model can be adapted and counted, and not run.
+
+    Args:
+        spec: of the model.
+        device: where it is loaded to, or its random weights are drawn: on a GPU, where eight billion take seconds,
+            those are other numbers than on the CPU, and another base for a recorded adapter. None is the default
+            device.
+
+    Raises:
+        UnfitBase: the folder or hub id cannot be loaded or lacks some of the weights, or no model has the spec's shape.
+    """
+    dtype = getattr(torch, spec.dtype)
+    on_gpu = device is not None and torch.device(device).type == "cuda"
+    kernel = {} if spec.attention is None else {"attn_implementation": spec.attention}
+    if spec.init == "pretrained":
+        at = {"device_map": {"": device}} if on_gpu else {}  # straight there, without a copy in the CPU's memory
+        if (Path(spec.path_or_id) / GENERATION_CONFIG_NAME).exists():
+            _load(GenerationConfig, spec)  # a broken one is passed over together with the model
+        model, found = _load(
+            AutoModelForCausalLM,
+            spec,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the tensor's name
+            **kernel,
+            **at,
+        )
+        _require_all(spec, found)
+    else:
+        config = _config(spec)
+        with (
+            torch.random.fork_rng(devices=[device] if on_gpu else []),
+            torch.device(device) if device else nullcontext(),
+        ):
+            torch.manual_seed(_RANDOM_INIT_SEED)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **kernel)
+    return model.eval()
+
+
+def _config(spec: ModelSpec) -> PreTrainedConfig:
+    if spec.shape is None:
+        return _load(AutoConfig, spec)
+    try:
+        config = AutoConfig.for_model(**spec.shape)
+        known = AutoConfig.for_model(spec.shape["model_type"]).to_dict()
+    except (TypeError, ValueError) as error:
+        raise UnfitBase(f"No model has the shape {dict(spec.shape)} of {spec.name!r}: {error}") from error
+    if unknown := sorted(spec.shape.keys() - known.keys()):  # transformers would keep it as an attribute, unread
+        raise UnfitBase(f"model.shape of {spec.name!r} has {unknown[0]}, which is no key of {type(config).__name__}.")
+    return config
+
+
+def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model, or the one that its spec names in its place.
+
+    Raises:
+        UnfitBase: it cannot be loaded.
+    """
+    if spec.tokenizer is not None:
+        spec = dataclasses.replace(spec, path_or_id=spec.tokenizer, revision=None)
+    tokenizer = _load(AutoTokenizer, spec)
+    if spec.tokenizer is not None:
+        tokenizer.model_max_length = 2**30  # the context of the model that it was made for is not this one's
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load(auto_class: type, spec: ModelSpec, **options):
+    here = Path(spec.path_or_id).is_dir()
+    if auto_class is not GenerationConfig:  # a file of settings alone: it knows no such option
+        options["trust_remote_code"] = False  # unsaid, transformers asks on standard input
+    try:
+        return auto_class.from_pretrained(
+            spec.path_or_id, revision=spec.revision or "main", local_files_only=here, **options
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # of any kind: it is a file's content that the loader stumbles over
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        if here:
+            files = "the tokenizer's files" if auto_class is AutoTokenizer else "config.json and the weights"
+            reason = _broken_file(Path(spec.path_or_id)) or f"{files}: {reason}"
+        raise _unfit(spec, reason) from error
+
+
+def _require_all(spec: ModelSpec, found: Mapping[str, Iterable[Any]]) -> None:
+    """Raises `UnfitBase` where the weights lack a tensor, which transformers draws anew and warns.
+
+    Left out: tensors that the model has no place for, such as other heads that a hub's model may come with.
+    """
+    for key, wrong in (
+        ("missing_keys", "the weights (model.safetensors) lack, of what config.json asks for,"),
+        ("mismatched_keys", "the weights (model.safetensors) and config.json have different shapes of"),
+    ):
+        names = sorted(name if isinstance(name, str) else name[0] for name in found[key])
+        if names:
+            raise _unfit(spec, f"{wrong} {listed(names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
+
+
+def _broken_file(folder: Path) -> str | None:
+    """The first file of a model's folder that is not what its name says, and why; the loaders' errors name none."""
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.suffix == ".json" and not isinstance(json.loads(path.read_bytes()), dict):
+                return f"{path.name} is broken: it holds no object"
+            if path.suffix == ".safetensors":
+                safe_open(path, framework="pt")
+        except (OSError, ValueError, SafetensorError) as error:
+            return f"{path.name} is broken: {first_line(error)}"
+    return None
+
+
+def _unfit(spec: ModelSpec, reason: str) -> UnfitBase:
+    return UnfitBase(
+        f"Base model {spec.name!r} could not be loaded from {spec.path_or_id!r} ({reason}): check the path and its "
+        "files (those of a run come back by deleting its folder and training it again), or for a hub id the network "
+        "and, where it is gated, its terms and `hf auth login`."
+    )
+
+
+def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreTrainedModel | PeftModel:
+    """The base model made ready for a method: what it trains requires gradients, and nothing else does.
+
+    Seeds every generator first, so that the new weights depend on the seed alone and not on how the base was built.
+    A PEFT method is found by its type in PEFT's own mapping.
+
+    A model on the meta device is adapted like any other, in about a second at the size of billions of parameters: it
+    cannot run, and can be counted.
+
+    Raises:
+        ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` or
+            `method.long_rows` does not fit it.
+    """
+    set_seed(seed)
+    model.requires_grad_(method.kind == "full")
+    if method.kind != "peft":
+        return model
+    try:
+        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
+    except (ValueError, KeyError):
+        known = ", ".join(sorted(peft_type.value for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING))
+        raise ValueError(f"PEFT knows no method {method.peft_type!r}: method.peft_type is one of {known}.") from None
+    try:
+        config = config_class(task_type="CAUSAL_LM", **method.arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{config_class.__name__} refuses method.arguments={dict(method.arguments)}: {error}."
+        ) from None
+    # On the meta device PEFT would draw every weight on the CPU first, and throw it away.
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    trained = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    for name in _found(trained, method.long_rows, key="long_rows"):
+        _lengthen(adapted, name)
+    for name in _found(trained, method.frozen, key="frozen"):
+        trained[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in trained.values()):
+        raise ValueError(f"method.frozen={list(method.frozen)} leaves nothing to train: name less of it.")
+    return adapted
+
+
+def _found(trained: Mapping[str, torch.nn.Parameter], patterns: Sequence[str], *, key: str) -> list[str]:
+    """The names of the parameters that some pattern finds, each once. Raises ValueError for one that finds none."""
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in trained):
+            kinds = ", ".join(sorted({re.sub(r"^.*\.layers\.\d+\.", "", name) for name in trained}))
+            raise ValueError(f"method.{key} has {pattern!r}, which finds none of the trained parameters: {kinds}.")
+    return [name for name in trained if any(re.search(pattern, name) for pattern in patterns)]
+
+
+@torch.no_grad()
+def _lengthen(model: PeftModel, name: str) -> None:
+    """Scale each row of a parameter (r, in) to the mean norm of the rows of the frozen weight (out, in) it adapts."""
+    path = name
+    while not isinstance(layer := model.get_submodule(path := path.rpartition(".")[0]), BaseTunerLayer):
+        pass
+    weight, parameter = dequantize_module_weight(layer.get_base_layer()), model.get_parameter(name)
+    if parameter.shape[1:] != weight.shape[1:]:
+        raise ValueError(
+            f"method.long_rows finds {name} {tuple(parameter.shape)}, whose rows are none of a weight of shape "
+            f"{tuple(weight.shape)}: name a matrix that reads the layer's input."
+        )
+    parameter.copy_(weight.float().norm(dim=1).mean() * torch.nn.functional.normalize(parameter, dim=1))
+
+
+def build_data(
+    spec: DataSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    root: Path | str | None,
+    revisions: Mapping[str, str] | None = None,
+) -> tuple[TokenizedSet, TokenizedSet | None]:
+    """The tokenized training set and its validation slice (None where `spec.validation_rows` is 0).
+
+    Rows held out (`spec.held_out`) are in neither. The slice is the same whatever `spec.limit` says: it is set apart
+    first, and the limit cuts the rest. It is never packed, so that each of its rows is scored as one.
+
+    Raises:
+        DataError: see `reproduction.data.load_rows` and `reproduction.data.tokenize`.
+        ValueError: the template refuses a row, or nothing is left to train on.
+    """
+    mixed, where = spec.parts is not None, {"root": root, "revisions": revisions, "held_out": spec.held_out}
+    rows = load_mixture(spec.parts, **where) if mixed else load_training(spec.name, **where)
+    rest, apart = validation(rows, spec.validation_rows, lambda row: asked(row["part"] if mixed else spec.name, row))
+
+    def tokenized(rows: list[dict]) -> TokenizedSet:
+        template = spec.prompt_template
+        examples = (
+            mixture_examples(rows, template=template) if mixed else to_examples(spec.name, rows, template=template)
+        )
+        return tokenize_once(examples, tokenizer, max_length=spec.max_length)
+
+    training = tokenized(limit(rest, spec.limit))
+    return (
+        pack(training, spec.max_length) if spec.packing else training,
+        tokenized(apart) if apart else None,
+    )

@@ -1,0 +1,151 @@
+"""Checkpoints that are known to be whole: written aside, renamed when complete, the last two kept.
+
+    checkpoints/.aside/checkpoint-N    while every process writes its part; nothing reads it from there
+    checkpoints/checkpoint-N           afterwards
+    checkpoints/checksums-N.json       {"run": the digest of what it is asked for, "files": name → SHA-256}
+
+A checkpoint of which a file changed, is gone or was added since it was recorded is passed over, and the one before it
+is used. So is one that the run did not write: reading a checkpoint can execute code (DeepSpeed unpickles). Left out:
+someone who writes the record too. Resume only runs whose whole folder you trust.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from reproduction.records import RecordError, Run, read_json, run_digest, write_json
+from reproduction.records.checksums import checksums, difference
+from reproduction.training import launching
+from reproduction.training.spec import CHECKPOINTS_KEPT
+
+logger = logging.getLogger(__name__)
+
+ASIDE = ".aside"
+NO_STEP = 2**62
+"""More steps than any run has."""
+
+
+class CheckpointFailed(OSError):
+    """A checkpoint could not be written."""
+
+
+def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first: bool) -> None:
+    """Write a checkpoint so that it is there whole or not at all, and drop all but the last ones.
+
+    Every process of a launch calls it. `write(aside)` writes this process's part to `aside/checkpoint-<step>`.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: the step that it was taken after.
+        first: whether this is the process that renames and prunes.
+
+    Raises:
+        CheckpointFailed: the disk is full or cannot be written; the checkpoints before are untouched.
+    """
+    aside, name = folder / ASIDE, f"{PREFIX_CHECKPOINT_DIR}-{step}"
+    if first:
+        drop_unfinished(folder)  # of an attempt that was killed
+    _wait_for_all()
+    with _disk_told(folder, name):
+        write(aside)
+    _wait_for_all()
+    if first:
+        with _disk_told(folder, name):
+            write_json(_record_of(folder / name), {"run": _run_of(folder), "files": checksums(aside / name)})
+            shutil.rmtree(folder / name, ignore_errors=True)  # a damaged one that was passed over
+            os.replace(aside / name, folder / name)
+        drop_unfinished(folder)
+        for old in sorted(_by_step(folder).items(), reverse=True)[CHECKPOINTS_KEPT:]:
+            shutil.rmtree(old[1], ignore_errors=True)
+            _record_of(old[1]).unlink(missing_ok=True)
+    _wait_for_all()
+
+
+@contextlib.contextmanager
+def _disk_told(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError, SafetensorError, RecordError) as error:
+        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+        drop_unfinished(folder)
+        raise CheckpointFailed(
+            f"Checkpoint {folder / name} could not be written with {free / 1e9:.1f} GB free "
+            f"({first_line(error)}): make room, or set train.save_steps=0; the same command goes on from the "
+            "checkpoint before."
+        ) from error
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a checkpoint left that was not written to its end."""
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint of the most steps, or None; of each one passed over, what is wrong with it is told.
+
+    In a launch that was joined the first process looks, and the others hear from it.
+    """
+    step = launching.least(_last_whole_step(folder) if launching.rank() == 0 else NO_STEP)
+    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" if step else None
+
+
+def _last_whole_step(folder: Path) -> int:
+    for step, checkpoint in sorted(_by_step(folder).items(), reverse=True):
+        wrong = _wrong(checkpoint)
+        if wrong is None:
+            return step
+        logger.error("The checkpoint %s is damaged and is passed over: %s.", checkpoint.name, wrong)
+    return 0
+
+
+def _wrong(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None where it is as it was written."""
+    record = _record_of(checkpoint)
+    if not record.exists():
+        return f"{record} is gone, or this run did not write it"
+    try:
+        found = read_json(record)
+        if found.get("run") != _run_of(checkpoint.parent):
+            return f"{record} is of another run"
+        return difference(checkpoint, found.get("files") or {})
+    except RecordError:
+        return f"{record} or one of its files cannot be read"
+
+
+def _run_of(folder: Path) -> str | None:
+    """The digest of what the run of a checkpoints' folder is asked for; None in a folder that is no run of a table."""
+    try:
+        return run_digest(Run(folder.parent).config)
+    except RecordError:
+        return None
+
+
+def _record_of(checkpoint: Path) -> Path:
+    return checkpoint.with_name(checkpoint.name.replace(PREFIX_CHECKPOINT_DIR, "checksums") + ".json")
+
+
+def _by_step(folder: Path) -> dict[int, Path]:
+    named = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*"))
+    return {int(name[1]): folder / name[0] for name in named if name}
+
+
+def _wait_for_all() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, headings left out, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return next((line for line in lines if not line.endswith(":")), lines[0])

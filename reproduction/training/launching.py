@@ -1,0 +1,290 @@
+"""How many processes train a cell, and starting them: one a GPU, each with a share of the effective batch.
+
+    launch=single   one process on one device
+    launch=ddp      weights on every device, gradients averaged (PyTorch)
+    launch=zero2    gradients and optimiser state sharded as well (DeepSpeed)
+    launch=zero3    weights too
+    launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
+
+A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins the launch that it finds
+itself in; several machines are launched that way. Otherwise accelerate's launcher starts the ranks on this machine and
+watches them: where one dies it ends the others.
+
+Left out: restarting (the same command goes on from the last checkpoint), and starting processes on other machines.
+"""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from reproduction.system import orphans
+
+MODES = ("auto", "single", "ddp", "zero2", "zero3")
+RESERVED = 1.5e9
+"""Bytes of a GPU that CUDA's context and NCCL's buffers take."""
+
+GRACE = 0.5
+"""Seconds in which a launcher notices the death of a rank and ends the others."""
+
+
+class RanksFailed(RuntimeError):
+    """A rank ended otherwise than well, and no fault of the user's is known; the sentence says which and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A launch as it is carried out: `mode` is one of `MODES` but auto, `processes` the number of ranks.
+
+    `memory_gb` is the most that a process may take of its GPU, in 10^9 bytes; None is all of it.
+    """
+
+    mode: Literal["single", "ddp", "zero2", "zero3"] = "single"
+    processes: int = 1
+    memory_gb: float | None = None
+
+    @property
+    def needs_ranks(self) -> bool:
+        """Whether processes must be started for it: DeepSpeed wants a launch even for one."""
+        return (self.processes > 1 or self.mode.startswith("zero")) and not inside()
+
+
+def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int, memory_gb: float | None = None) -> Launch:
+    """The launch that a config's ``launch`` asks for on this machine.
+
+    Args:
+        mode: one of `MODES`.
+        num_processes: ranks; None is the launch that this process is in, else one a visible GPU, or one without GPUs.
+        full: whether every weight is trained.
+        gpus: visible CUDA devices.
+        memory_gb: see `Launch`.
+
+    Raises:
+        ValueError: an unknown mode, a number of processes that this machine, the mode or the launch does not allow, or
+            a cap of memory that leaves none.
+    """
+    if memory_gb is not None and not memory_gb * 1e9 > RESERVED:
+        raise ValueError(f"launch.memory_gb={memory_gb:g} leaves nothing: give more than {RESERVED / 1e9:g}, or null.")
+    if mode not in MODES:
+        raise ValueError(f"launch={mode} is no way to launch: choose {', '.join(MODES)}.")
+    if num_processes is not None and num_processes < 1:
+        raise ValueError(f"launch.num_processes={num_processes} trains nothing: give 1 or more, or null.")
+    world = int(os.environ["WORLD_SIZE"]) if inside() else None
+    if world is not None and num_processes not in (None, world):
+        raise ValueError(
+            f"launch.num_processes={num_processes}, and this process is one of {world} that a launcher started: "
+            "leave launch.num_processes out."
+        )
+    if world is None and gpus and (num_processes or 1) > gpus:
+        raise ValueError(
+            f"launch.num_processes={num_processes} and {gpus} visible GPUs: each process needs one of its own."
+        )
+    processes = world or num_processes or (1 if mode == "single" else max(gpus, 1))
+    if mode == "auto":
+        mode = "single" if processes == 1 else "zero3" if full and gpus else "ddp"
+    if mode == "single" and processes > 1:
+        raise ValueError(f"launch=single is one process, and {processes} are asked for: choose launch=ddp or auto.")
+    return Launch(mode=mode, processes=processes, memory_gb=memory_gb)
+
+
+def visible_gpus() -> int:
+    """The number of CUDA devices that this process sees; CUDA is not initialised by asking.
+
+    A machine without a GPU's driver has none, and is spared the seconds that importing torch takes.
+    """
+    if not any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def inside() -> bool:
+    """Whether a launcher started this process as one of several ranks, or as the only one of a launch."""
+    _adopt_slurm_step()
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """This process's rank in its launch; 0 outside of any."""
+    return int(os.environ["RANK"]) if inside() else 0
+
+
+def _adopt_slurm_step() -> None:
+    """Give the tasks of an ``srun`` step of several the environment that torchrun would have given them.
+
+    A batch script, an interactive shell and a job of one task are no launch, whatever the allocation's size is.
+    """
+    step = os.environ
+    if "RANK" in step or int(step.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in step:
+        return
+    port = 10000 + int(step.get("SLURM_JOB_ID", "0")) % 50000  # every task comes to the same one
+    on_this_machine = step.get("SLURM_STEP_TASKS_PER_NODE", step["SLURM_STEP_NUM_TASKS"]).split("(")[0].split(",")[0]
+    step |= {
+        "RANK": step["SLURM_PROCID"],
+        "WORLD_SIZE": step["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": step["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": on_this_machine,
+    }
+    step.setdefault("MASTER_ADDR", _first_host(step.get("SLURM_STEP_NODELIST", "")))
+    step.setdefault("MASTER_PORT", str(port))
+
+
+def _first_host(nodes: str) -> str:
+    """The first of SLURM's list of nodes, such as node[03-05,9] or a1,b2; this machine where the list is empty."""
+    prefix, bracket, ranges = nodes.partition("[")
+    first = prefix.split(",")[0]
+    if bracket and "," not in prefix:
+        first = prefix + re.split(r"[-,\]]", ranges)[0]
+    return first or "127.0.0.1"
+
+
+def join(*, deepspeed: bool = False) -> None:
+    """Connect this process with the other ranks of its launch: gloo on CPUs, NCCL on GPUs; nothing outside of one.
+
+    Afterwards `torch.distributed` is initialised, with `deepspeed` DeepSpeed's own layer above it too, and the current
+    CUDA device is this rank's own. To be called again does no harm.
+    """
+    import torch
+
+    if not inside():
+        return
+    if not torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            # A launcher that gives each rank one GPU to see numbers them all 0.
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+            torch.cuda.set_device(device)
+            torch.distributed.init_process_group("nccl", device_id=device)
+        else:
+            torch.distributed.init_process_group("gloo")
+    if deepspeed:
+        # On CPUs it builds an extension first, by a ninja that lies beside the interpreter, activated or not.
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        from deepspeed import init_distributed
+
+        with contextlib.redirect_stdout(io.StringIO()):  # on which it announces what it has built
+            init_distributed(torch.distributed.get_backend())
+
+
+def cap_memory(gigabytes: float | None) -> None:
+    """Let PyTorch allocate no more of this process's GPU than a card of so many 10^9 bytes would let it.
+
+    What is asked for beyond it is out of memory, as it would be there. `RESERVED` is what others than PyTorch's
+    allocator hold. None, and a process without a GPU: no cap.
+    """
+    import torch
+
+    if gigabytes is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (gigabytes * 1e9 - RESERVED) / total))
+
+
+def least(value: int) -> int:
+    """The smallest of what the ranks of a launch that was joined have; elsewhere the value itself."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return value
+    of_all = torch.tensor(value, dtype=torch.int64, device=_meeting_place())
+    torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MIN)
+    return int(of_all)
+
+
+def from_first_rank(value: bool = False) -> bool:
+    """What rank 0 says, in every rank of a launch that was joined; elsewhere the value itself."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return value
+    said = torch.tensor([value], dtype=torch.uint8, device=_meeting_place())
+    torch.distributed.broadcast(said, src=0)
+    return bool(said.item())
+
+
+def _meeting_place() -> str:
+    """The kind of device whose tensors the ranks exchange."""
+    import torch
+
+    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+
+
+def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int, folder: Path) -> None:
+    """Run ``python -m module *arguments`` as several ranks on this machine, and wait for all of them.
+
+    accelerate's launcher starts them, with files of its own in ``folder``; each has ``threads`` for its libraries.
+    Ctrl-C and SIGTERM end every rank, and so does the death of one, or of this process. Standard output and error are
+    this process's own.
+
+    Raises:
+        RanksFailed: a rank failed; it has told why, unless a signal killed it.
+        KeyboardInterrupt: this process was interrupted; the ranks have been.
+    """
+    from accelerate.commands.launch import launch_command_parser, multi_gpu_launcher
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    launcher = [
+        "--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0",
+        "--mixed_precision=no", "--dynamo_backend=no", f"--num_cpu_threads_per_process={threads}",
+        f"--log_dir={folder}",
+    ]  # fmt: skip
+    options = launch_command_parser().parse_args([*launcher, *orphans.command(module, *arguments)])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _quiet_launcher():
+            multi_gpu_launcher(options)
+    except SignalException:
+        raise KeyboardInterrupt from None
+    except ChildFailedError as error:
+        number, first = min(error.failures.items(), key=lambda item: item[1].timestamp)
+        if first.exitcode < 0:
+            name = signal.Signals(-first.exitcode).name
+            why = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            raise RanksFailed(
+                f"rank {number} of {processes} was killed by {name}{why}; the same command goes on from the last "
+                "checkpoint"
+            ) from None
+        raise RanksFailed(f"rank {number} of {processes} ended with exit code {first.exitcode}") from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """torchrun reports a rank's end in tables of its own; the rank has told it in a sentence or a traceback."""
+    import logging
+
+    import torch.distributed.run  # noqa: F401, which makes its loggers, each with a level of its own
+
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """What is raised within goes on a little later: if another rank's death was its cause, this one is ended meanwhile.
+
+    Of ranks that all fail alike, the first goes on before the others. Outside of a launch: nothing.
+    """
+    try:
+        yield
+    except Exception:
+        if inside():
+            time.sleep(GRACE if rank() == 0 else 2 * GRACE)
+        raise

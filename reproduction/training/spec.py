@@ -1,0 +1,286 @@
+"""What a training run is, as typed values: the base model, the method, the data, the schedule.
+
+Every spec refuses what cannot be run when it is made, with the value in the sentence. Left out: where things lie on
+this machine and how the processes are launched (DeepSpeed's config apart, which the Trainer takes as an argument).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from reproduction.data.templates import ALPACA, Template
+
+CHECKPOINTS_KEPT = 2
+"""The last one, and the one before should something befall it."""
+
+
+class UnfitBase(ValueError):
+    """A base model that cannot be loaded from where its spec says."""
+
+
+def _at_least(owner: str, smallest: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value >= smallest:
+            raise ValueError(f"{owner}.{name} is {value}: it must be {smallest} or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A base model.
+
+    Attributes:
+        name: in folder names and records.
+        label: in tables.
+        path_or_id: a folder in transformers' layout, or a hub id.
+        revision: of a hub id: commit, tag or branch.
+        dtype: of the weights in memory; trained adapter weights are float32 whatever it says.
+        init: "pretrained" loads the weights; "random" takes the shape alone and draws them, always the same ones.
+        shape: for random weights: transformers' `model_type` and the config's sizes; None reads config.json there.
+        checksum: of the weights' content, where it is known; see `reproduction.training.base_identity`.
+        tokenizer: for random weights, which have none: a folder or hub id; None is `path_or_id`.
+        attention: transformers' name of the attention kernel; None is its own choice, SDPA.
+        gguf: a quantised file of the same model, whose learning rates serve it too: the hub id that it is ``of``, and
+            the file's ``sha256``.
+    """
+
+    name: str
+    label: str
+    path_or_id: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    init: Literal["pretrained", "random"] = "pretrained"
+    shape: Mapping[str, Any] | None = None
+    checksum: str | None = None
+    tokenizer: str | None = None
+    attention: Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] | None = None
+    gguf: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"model.dtype is {self.dtype!r}: choose float32, bfloat16 or float16.")
+        if self.init not in ("pretrained", "random"):
+            raise ValueError(f"model.init is {self.init!r}: choose pretrained or random.")
+        if self.shape is not None and self.init != "random":
+            raise ValueError(
+                f"model.shape is given and init is {self.init!r}: pretrained weights have their own shape."
+            )
+        if self.tokenizer is not None and self.init != "random":
+            raise ValueError(
+                f"model.tokenizer is {self.tokenizer!r} and init is {self.init!r}: pretrained weights have their own."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """How a base model is tuned.
+
+    Attributes:
+        kind: "none" trains nothing, "full" every parameter, "peft" what the PEFT method adds.
+        peft_type: name under which PEFT knows the method, for kind "peft" alone.
+        arguments: of the method's PEFT config class.
+        frozen: regular expressions, searched for in the names of what the PEFT method would train; what one of them
+            finds stays as it is drawn, and is saved and loaded with the rest.
+        long_rows: regular expressions likewise; the rows of what one of them finds, (r, in), start as long as those of
+            the frozen weight that they adapt are on average, their directions as they are drawn.
+        protocol_version: raised where a change of code makes older results void.
+    """
+
+    name: str
+    label: str
+    kind: Literal["none", "full", "peft"]
+    peft_type: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    long_rows: tuple[str, ...] = ()
+    protocol_version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("none", "full", "peft"):
+            raise ValueError(f"method.kind is {self.kind!r}: choose none, full or peft.")
+        if (self.kind == "peft") != (self.peft_type is not None):
+            raise ValueError(
+                f"method.peft_type is {self.peft_type!r} and kind {self.kind!r}: peft, and it alone, has one."
+            )
+        patterns = {"frozen": list(self.frozen), "long_rows": list(self.long_rows)}
+        for name, value in {"arguments": dict(self.arguments), **patterns}.items():
+            if self.kind != "peft" and value:
+                raise ValueError(f"method.{name} is {value} and kind {self.kind!r}: only peft takes any.")
+        for name, pattern in ((name, pattern) for name, value in patterns.items() for pattern in value):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"method.{name} has {pattern!r}, which is no regular expression: {error}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What is trained on.
+
+    Attributes:
+        name: a training set of `reproduction.data`, or of a mixture what it is called.
+        max_length: most tokens of a row, prompt, response and end mark together.
+        parts: of a mixture: training sets, each with the share of its rows, or its proportion where one of them is
+            above 1 (`reproduction.data.mixture.shares_of`); None for a single set.
+        limit: most rows, chosen evenly over the set; None is all of them.
+        held_out: share of every source's rows that is kept out of training, to measure the loss on; which rows that
+            are is decided by their prompts alone.
+        validation_rows: rows set apart from the others, for choosing a learning rate; a trial does not train on them.
+        digest: of the data's content, where it is known.
+        packing: several examples in one row of at most `max_length` tokens, each blind to the others. A row of the
+            effective batch is then such a pack.
+        template: a user's own: "source" is its Jinja text, "label" what it is called; None is `ALPACA`.
+    """
+
+    name: str
+    max_length: int
+    parts: Mapping[str, float] | None = None
+    limit: int | None = None
+    held_out: float = 0.0
+    validation_rows: int = 0
+    digest: str | None = None
+    packing: bool = False
+    template: Mapping[str, str] | None = None
+    protocol_version: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("data", 2, max_length=self.max_length)
+        _at_least("data", 1, limit=self.limit)
+        _at_least("data", 0, validation_rows=self.validation_rows)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"data.held_out is {self.held_out}: a share that leaves rows to train on lies in [0, 1).")
+        if self.parts is not None and not self.parts:
+            raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
+        if self.parts is not None:
+            least, proportions = min(self.parts, key=self.parts.get), max(self.parts.values()) > 1
+            if not self.parts[least] > 0 or (proportions and self.parts[least] != 1):
+                raise ValueError(
+                    f"data.parts.{least} is {self.parts[least]}: a share lies above 0 and is at most 1; where a part "
+                    "has more, all are proportions, and the least of them is 1."
+                )
+        if self.template is not None and set(self.template) != {"label", "source"}:
+            raise ValueError(f"data.template has {sorted(self.template)}: it needs label and source, and no more.")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The training sets behind it: itself, or a mixture's parts."""
+        return (self.name,) if self.parts is None else tuple(self.parts)
+
+    @property
+    def prompt_template(self) -> Template:
+        """The template of every prompt, in training and in evaluation."""
+        return ALPACA if self.template is None else Template(self.template["label"], self.template["source"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbSpec:
+    """A run in Weights & Biases, which need not be installed where it is "disabled".
+
+    Attributes:
+        mode: "offline" leaves files in the run's folder for `wandb sync`, and needs no network.
+        project, entity: where the run appears; None is W&B's own default.
+    """
+
+    mode: Literal["disabled", "online", "offline"] = "disabled"
+    project: str | None = None
+    entity: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where a training is followed while it runs; see `reproduction.training.tracking`. Raises ValueError."""
+
+    wandb: WandbSpec = WandbSpec()
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tensorboard, bool):
+            raise ValueError(f"tensorboard is {self.tensorboard!r}: give true or false.")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do."""
+        return self.wandb.mode != "disabled" or self.tensorboard
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """The schedule of a run.
+
+    Attributes:
+        learning_rate: at its highest; None only where nothing is trained.
+        epochs: passes over the training set.
+        max_steps: optimiser steps; None is as many as the epochs make.
+        batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
+        micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
+            "auto" is as many as the device's memory is estimated to hold, which `reproduction.training.memory.fitting`
+            finds before a training; where nobody did it is all of them.
+        warmup_steps: steps over which the rate rises from zero.
+        lr_scheduler: transformers' name of what follows the warm-up.
+        optimizer: transformers' name of it.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients. "auto" is
+            only where memory is short, likewise; where nobody did, off.
+        save_steps: steps between checkpoints; 0 writes none, and an interrupted run starts anew.
+        group_by_length: deal a step's rows to its micro-batches by their length, which saves padding and changes
+            neither what rows a step has nor its gradient.
+        liger_kernel: liger-kernel's fused loss and norms, an optional package for GPUs.
+        deepspeed: DeepSpeed's config, or the file that holds it.
+    """
+
+    learning_rate: float | None
+    epochs: float
+    batch_size: int
+    micro_batch_size: int | Literal["auto"] = "auto"
+    max_steps: int | None = None
+    warmup_steps: int = 0
+    lr_scheduler: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: str = "adamw_torch"
+    seed: int = 0
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    save_steps: int = 0
+    group_by_length: bool = False
+    liger_kernel: bool = False
+    deepspeed: Mapping[str, Any] | Path | None = None
+    protocol_version: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("train", 1, batch_size=self.batch_size)
+        if self.micro_batch_size != "auto":
+            if not isinstance(self.micro_batch_size, int):
+                raise ValueError(
+                    f"train.micro_batch_size is {self.micro_batch_size!r}: give a number of rows, or auto."
+                )
+            _at_least("train", 1, micro_batch_size=self.micro_batch_size)
+        if self.gradient_checkpointing not in (True, False, "auto"):
+            raise ValueError(
+                f"train.gradient_checkpointing is {self.gradient_checkpointing!r}: give true, false or auto."
+            )
+        _at_least("train", 1, max_steps=self.max_steps)
+        _at_least("train", 0, warmup_steps=self.warmup_steps, save_steps=self.save_steps, seed=self.seed)
+        _at_least("train", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
+        if not self.epochs > 0:
+            raise ValueError(f"train.epochs is {self.epochs}: it must be above 0.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ValueError(f"train.learning_rate is {self.learning_rate}: it must be above 0.")
+
+    def division(self, processes: int) -> tuple[int, int]:
+        """(rows of one micro-batch, micro-batches that one process adds up before a step).
+
+        Their product times the processes is `batch_size` exactly; the first is the largest that `micro_batch_size`
+        allows, and "auto" all of a process's share.
+
+        Raises:
+            ValueError: the processes cannot share the batch evenly.
+        """
+        share, rest = divmod(self.batch_size, processes)
+        if rest or not share:
+            raise ValueError(
+                f"train.batch_size={self.batch_size} cannot be shared evenly by {processes} processes: make it a "
+                f"multiple of {processes}, or set launch.num_processes to a divisor of {self.batch_size}."
+            )
+        most = share if self.micro_batch_size == "auto" else min(self.micro_batch_size, share)
+        rows = next(rows for rows in range(most, 0, -1) if share % rows == 0)
+        return rows, share // rows

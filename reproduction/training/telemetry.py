@@ -1,0 +1,213 @@
+"""What a run costs: time, memory, parameters, bytes on disk.
+
+Left out: energy, and memory of the operating system's caches.
+"""
+
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import TrainerCallback
+
+WARMUP_STEPS = 3
+"""First steps of a session, left out of the figures of time: allocators and kernels settle in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Resource figures of a run; resources.json is this as a dict.
+
+    Attributes:
+        steps: optimiser steps of the whole run, and `steps_timed` those behind the figures of time (of the last
+            session, after warm-up; where none is left the figures are None).
+        step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step, in
+            seconds.
+        tokens_per_second: prompt and response tokens, padding apart, of all processes.
+        setup_seconds: before the first step: the Trainer, a checkpoint, CUDA graphs.
+        train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
+        peak_memory_bytes: of the process that had most: on a GPU the most allocated at once since the training began;
+            on a CPU the most resident memory since its start, with whatever it did before.
+        adapter_bytes: weights on disk, of the adapter or, where everything is trained, of the model.
+        parameters_trainable, parameters_router: numbers trained, and those of them in a router (by their names).
+        parameters_total: numbers in the model, base and adapter.
+        frozen_copies: numbers that a method would hold as frozen copies of base weights if it copied them.
+        selection_seconds: spent choosing among the base's weights before training.
+        final_loss: mean over the response tokens of the last step.
+        data: account of the training set, see `reproduction.data.TokenizedSet.report`.
+        threads, device, processes: what it ran on.
+        micro_batch_size, accumulation: rows of one forward pass, and passes behind one step, of each process.
+        gradient_checkpointing: whether activations were computed again.
+        passes: "padded" by the Trainer, or "packed" by `reproduction.training.passes`, with or without CUDA graphs; and
+            recording_seconds, spent on those graphs.
+    """
+
+    steps: int
+    steps_timed: int
+    step_seconds_median: float | None
+    step_seconds_iqr: float | None
+    step_seconds_max: float | None
+    tokens_per_second: float | None
+    setup_seconds: float
+    train_seconds: float
+    peak_memory_bytes: int
+    adapter_bytes: int
+    parameters_trainable: int
+    parameters_router: int
+    parameters_total: int
+    frozen_copies: int
+    selection_seconds: float
+    final_loss: float
+    data: dict[str, Any]
+    threads: int
+    device: str
+    processes: int
+    micro_batch_size: int
+    accumulation: int
+    gradient_checkpointing: bool
+    passes: str
+    recording_seconds: float
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    # DeepSpeed ZeRO-3 leaves an empty parameter behind and keeps its size here.
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Numbers in a model: parameters_trainable, parameters_router, parameters_total, frozen_copies.
+
+    A method whose accounting has frozen copies tells them by its tuner's `frozen_copy_count()`.
+    """
+    trainable = {name: _numel(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        "parameters_trainable": sum(trainable.values()),
+        "parameters_router": sum(count for name, count in trainable.items() if "router" in name),
+        "parameters_total": sum(map(_numel, model.parameters())),
+        "frozen_copies": _tuner_attribute(model, "frozen_copy_count", lambda: 0)(),
+    }
+
+
+def selection_seconds(model: nn.Module) -> float:
+    """Seconds that a method spent choosing among base weights, as its tuner tells by `pivot_seconds`; 0 without any."""
+    return _tuner_attribute(model, "pivot_seconds", 0.0)
+
+
+def pivot_sizes(model: nn.Module) -> dict[str, Any]:
+    """What a tuner tells by its `pivot_sizes()`, by module: what a method chose of the base; or nothing."""
+    return _tuner_attribute(model, "pivot_sizes", dict)()
+
+
+def watched_routers(model: nn.Module) -> AbstractContextManager[Callable[[], float | None]]:
+    """What a tuner tells by its `watched_routers()`: how evenly routers mix what is run inside; None without any."""
+    return _tuner_attribute(model, "watched_routers", lambda: nullcontext(lambda: None))()
+
+
+def _tuner_attribute(model: nn.Module, name: str, default: Any) -> Any:
+    return getattr(model.base_model, name, default) if isinstance(model, PeftModel) else default
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's product name, or the device's type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def own_peak_memory_bytes(device: torch.device) -> int:
+    """`Resources.peak_memory_bytes` of this process alone."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """See `Resources.peak_memory_bytes`; all processes must ask at once."""
+    peak = own_peak_memory_bytes(device)
+    if torch.distributed.is_initialized():
+        of_all = torch.tensor(peak, device=device)
+        torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MAX)
+        peak = int(of_all)
+    return peak
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the safetensors in a saved adapter or model."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+class Laps:
+    """Seconds of one thing after another: `seconds` by name.
+
+    The first of a process has its "imports": from the process's start until this module was imported.
+    """
+
+    _imports: float | None = time.time() - psutil.Process().create_time()
+
+    def __init__(self) -> None:
+        self.seconds = {} if Laps._imports is None else {"imports": Laps._imports}
+        self._last, Laps._imports = time.perf_counter(), None
+
+    def end(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+
+class Stopwatch(TrainerCallback):
+    """Times the steps of one session of the Trainer, and tells `on_step(step, total, loss)` of each.
+
+    A step ends when its loss is logged: reading the loss waits for the device, so the time is the device's too.
+    The Trainer must log every step.
+    """
+
+    def __init__(self, on_step: Callable[[int, int, float], None] | None = None):
+        self.on_step = on_step
+        self.step_seconds: list[float] = []
+        self.tokens: list[int] = []
+        self.loss = math.nan
+        self._made = self._began = self._first = self._last = time.perf_counter()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._first = self._last = time.perf_counter()
+        self.tokens = [int(state.num_input_tokens_seen)]
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._began = time.perf_counter()
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if "loss" not in logs:
+            return
+        self._last = time.perf_counter()
+        self.step_seconds.append(self._last - self._began)
+        self.tokens.append(int(state.num_input_tokens_seen))
+        self.loss = logs["loss"]
+        if self.on_step is not None:
+            self.on_step(state.global_step, state.max_steps, self.loss)
+
+    def last_tokens_per_second(self) -> float:
+        """Of the step that was logged last; as `Resources.tokens_per_second`."""
+        return (self.tokens[-1] - self.tokens[-2]) / self.step_seconds[-1]
+
+    def figures(self) -> dict[str, float | int | None]:
+        """steps_timed, step_seconds_median, _iqr and _max, tokens_per_second, setup_seconds, train_seconds."""
+        # A run shorter than the warm-up is timed whole: a rough figure says more than none.
+        skipped = WARMUP_STEPS if len(self.step_seconds) > WARMUP_STEPS else 0
+        timed = self.step_seconds[skipped:]
+        tokens = self.tokens[-1] - self.tokens[skipped] if timed else 0
+        quartiles = statistics.quantiles(timed, n=4, method="inclusive") if len(timed) > 1 else None
+        return {
+            "steps_timed": len(timed),
+            "step_seconds_median": statistics.median(timed) if timed else None,
+            "step_seconds_iqr": quartiles[2] - quartiles[0] if quartiles else None,
+            "step_seconds_max": max(timed, default=None),
+            "tokens_per_second": tokens / math.fsum(timed) if timed else None,
+            "setup_seconds": self._first - self._made,
+            "train_seconds": self._last - self._first,
+        }

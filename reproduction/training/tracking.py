@@ -1,0 +1,186 @@
+"""A run followed elsewhere while it trains: Weights & Biases, TensorBoard, or both. Losing either never stops it.
+
+folder/wandb/          W&B's own files, which `wandb sync` uploads where it was offline or the network was lost
+folder/tensorboard/    TensorBoard's events
+
+One run of the tracker a cell: named after the run's folder, in the group of its experiment, with config.json as its
+config. A cell that is taken up again goes on in the same one.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+from transformers import TrainerCallback
+
+from reproduction.training import telemetry
+from reproduction.training.spec import TrackingSpec, WandbSpec
+from reproduction.training.telemetry import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+ROUTER_STEPS = 10
+"""The routers are looked at in the first step and in every so many: each look routes a micro-batch once more."""
+PATIENCE = 30.0
+"""Seconds that a run waits for W&B at its beginning, and at its end for the upload of what else stays on disk."""
+
+
+class Tracker(Protocol):
+    """Where a run is followed. Whatever a method raises ends the tracking, and nothing else."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None: ...
+
+    def finish(self, failed: bool) -> None: ...
+
+
+class Wandb:
+    """A run of Weights & Biases, without output of its own on the console. Left out: its figures of the machine."""
+
+    def __init__(self, spec: WandbSpec, folder: Path, config: Mapping[str, Any]):
+        import wandb
+
+        settings = wandb.Settings(
+            mode=spec.mode,
+            silent=True,
+            console="off",
+            x_disable_stats=True,
+            init_timeout=PATIENCE,
+            finish_timeout=PATIENCE,
+        )
+        wandb.setup(settings)
+        # Asked before `init` would, which waits for an answer where there is a terminal.
+        if spec.mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise RuntimeError("there is no API key: run `wandb login`, set WANDB_API_KEY, or take wandb.mode=offline")
+        self._run = wandb.init(
+            project=spec.project,
+            entity=spec.entity,
+            group=config.get("experiment"),
+            name=folder.name,
+            id=folder.name,
+            resume="allow",
+            dir=folder,
+            config=dict(config),
+            allow_val_change=True,
+            settings=settings,
+        )
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        self._run.log(dict(figures), step=step)
+
+    def finish(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
+
+
+class TensorBoard:
+    """A folder of TensorBoard's events; those of steps that are taken once more give way to the new ones."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", first_step)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def finish(self, failed: bool) -> None:
+        self._writer.close()
+
+
+class Tracking(TrainerCallback):
+    """Gives the trackers of a run its figures: each step's, and now and then how evenly the routers mix.
+
+    Steps are told by rank 0. The routers are looked at in every rank and whatever became of the trackers, in the
+    forward pass of the step itself: where ZeRO-3 gathers their weights all ranks must take part. The Trainer must log
+    every step, to `stopwatch` first.
+    """
+
+    def __init__(self, spec: TrackingSpec, *, model: nn.Module, folder: Path, stopwatch: Stopwatch):
+        self.spec, self.model, self.folder, self.stopwatch = spec, model, folder, stopwatch
+        self.trackers: dict[str, Tracker] = {}
+        self._look = ExitStack()
+        self._evenness: Callable[[], float | None] | None = None
+        self._router_entropy: float | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        config = _config(self.folder)
+        if pivots := telemetry.pivot_sizes(self.model):
+            config["pivots"] = pivots
+        if self.spec.wandb.mode != "disabled":
+            self._open("wandb", lambda: Wandb(self.spec.wandb, self.folder, config))
+        if self.spec.tensorboard:
+            self._open("tensorboard", lambda: TensorBoard(self.folder, config, first_step=state.global_step + 1))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        step = state.global_step + 1
+        if step == 1 or step % ROUTER_STEPS == 0:
+            self._evenness = self._look.enter_context(telemetry.watched_routers(self.model))
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        if self._evenness is not None:
+            self._router_entropy, self._evenness = self._evenness(), None
+            self._look.close()
+
+    on_step_end = on_substep_end  # the first micro-batch may be the only one
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if "loss" not in logs or not self.trackers:
+            return
+        figures = {name: logs[name] for name in ("loss", "learning_rate", "grad_norm") if name in logs}
+        figures["tokens_per_second"] = self.stopwatch.last_tokens_per_second()
+        figures["peak_memory_gib"] = telemetry.own_peak_memory_bytes(args.device) / 2**30
+        if self._router_entropy is not None:
+            figures["router_entropy"], self._router_entropy = self._router_entropy, None
+        for name, tracker in list(self.trackers.items()):
+            self._try(name, lambda tracker=tracker: tracker.log(state.global_step, figures))
+
+    def close(self, *, failed: bool) -> None:
+        """Ends the trackers' runs, as failed or not."""
+        self._look.close()
+        for name, tracker in list(self.trackers.items()):
+            self._try(name, lambda tracker=tracker: tracker.finish(failed))
+        self.trackers = {}
+
+    def _open(self, name: str, make: Callable[[], Tracker]) -> None:
+        self._try(name, lambda: self.trackers.update({name: make()}))
+
+    def _try(self, name: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            self.trackers.pop(name, None)
+            way_out = f"; `pip install {name}` brings it" if isinstance(error, ImportError) else ""
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            logger.warning("The run goes on without %s (%s)%s.", name, reason, way_out)
+
+
+@contextmanager
+def tracked(
+    spec: TrackingSpec | None, *, model: nn.Module, folder: Path, stopwatch: Stopwatch
+) -> Iterator[list[TrainerCallback]]:
+    """The callbacks, to stand after `stopwatch`, that have a training followed as the spec says: none, or one."""
+    if spec is None or not spec.wanted:
+        yield []
+        return
+    tracking = Tracking(spec, model=model, folder=folder, stopwatch=stopwatch)
+    try:
+        yield [tracking]
+    except BaseException:
+        tracking.close(failed=True)
+        raise
+    tracking.close(failed=False)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}  # trained without a record of it
