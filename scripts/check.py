@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from reproduction.cells.cell import unfinished_and_damaged
 from reproduction.cells.compose import plain
+from reproduction.cells.plan import distinct
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import NotComplete, command
 from reproduction.commands.tables import Request, chosen_cells, plan_all
 from reproduction.preflight import estimates, missing
-from reproduction.running.table import distinct
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="check")

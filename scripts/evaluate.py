@@ -9,24 +9,24 @@ python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 import hydra
 from omegaconf import DictConfig
 
-from reproduction.cells.compose import subject_from_config
+from reproduction.cells.compose import eval_job_from_config
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.preflight import require_evaluation
 from reproduction.report.scores import score_lines
-from reproduction.running.evaluation import evaluate_all
+from reproduction.running.evaluate import evaluate
 from reproduction.running.progress import display
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @command
 def main(config: DictConfig) -> None:
-    subject = subject_from_config(config)
+    subject = eval_job_from_config(config)
     if not config.rescore:
         require_evaluation(subject)
     with display(1) as progress:
         progress.cell(subject.folder.name)
-        folders = evaluate_all(subject, progress, rescore=config.rescore)
+        folders = evaluate(subject, progress, rescore=config.rescore)
         progress.finished(subject.folder.name)
     for folder in folders:
         print("\n".join(score_lines(folder)))

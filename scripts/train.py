@@ -12,13 +12,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from reproduction.cells.cell import Cell, train_cell
-from reproduction.cells.compose import cell_from_config, own_folders
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import cell_from_config
+from reproduction.cells.config_folders import own_folders
 from reproduction.cells.override import override, pasted
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.preflight import NotReady, require, slowness
 from reproduction.running.progress import display
+from reproduction.running.train import train_cell
 from reproduction.training.launching import rank
 
 

@@ -114,7 +114,7 @@ def test_the_torture_says_where_it_cannot_run(tmp_path, repository):
 KILLED = """
 import os, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from leftovers import scratch_folder, written_whole
+from atomic import scratch_folder, written_whole
 here = pathlib.Path(sys.argv[2])
 with scratch_folder(here, ".scratch-") as folder, written_whole(here / "file") as file:
     (folder / "large").touch()

@@ -15,39 +15,33 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reproduction.cells.cell import Cell, finished, unseen
+from reproduction.cells.cell import Cell, unseen
+from reproduction.cells.config_folders import group_files, own_folders
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.evaluation import EvalJob, finished, load_model, model_identity
 from reproduction.cells.override import override
+from reproduction.cells.protocols import ALL, protocols
 from reproduction.cells.resolve_paths import (
     data_digest,
     folder_digest,
     locate_data,
     locate_model,
     locate_revisions,
-    present,
     relocate_model,
 )
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cells.tuned_rates import TUNED, trials_plan, tuned_rate
 from reproduction.data.templates import ALPACA, Template, load_template
 from reproduction.evals.protocol import Permissions, Protocol
-from reproduction.evals.task import load_task
+from reproduction.paths import CONFIGS
 from reproduction.records import Run, digest
-from reproduction.running.evaluation import Subject, load_model, model_identity
 from reproduction.training.launching import Launch, resolve, visible_gpus
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec, WandbSpec
 
 logger = logging.getLogger(__name__)
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIGS = REPOSITORY / "configs"
-EXPERIMENTS = REPOSITORY / "experiments"
-DEFAULT, ALL = "default", "all"
-"""What root key ``protocol`` may say instead of names: each benchmark's own choice, or everything it has."""
 
 
 def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -65,14 +59,6 @@ def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
         except hydra.errors.HydraException as error:
             reason = str(error.__cause__ or error).splitlines()
             raise ConfigError(f"the config {root} does not take {list(overrides)}: {' '.join(reason[:3])}") from error
-
-
-def own_folders() -> list[Path]:
-    """A user's own folders of configs: what --config-dir or hydra.searchpath gave the script that this is."""
-    if not HydraConfig.initialized():
-        return []
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(each.path) for each in sources if each.schema == "file" and each.provider != "main"]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -235,82 +221,7 @@ def method_spec(values: Mapping[str, Any]) -> MethodSpec:
     return typed(MethodSpec, own, where="method")
 
 
-def protocols(
-    evals: dict[str, dict[str, Any]],
-    data_root: Path | None,
-    chosen: str | Sequence[str] = DEFAULT,
-    *,
-    revisions: Mapping[str, str] | None = None,
-) -> tuple[Protocol, ...]:
-    """The evaluations of a composed ``eval`` group, benchmark by benchmark, each benchmark's default ones first.
-
-    ``chosen`` is "default", "all", or the names of protocols; a benchmark that has none of the named keeps its default.
-    What says ``where_present``, a benchmark or one of its protocols, is left out without its data
-    (`reproduction.cells.resolve_paths.present`).
-
-    Raises `ConfigError` for a name that no benchmark has, or a setting that is both shared and a protocol's own.
-    """
-    for key, values in evals.items():
-        if missing := [part for part in ("benchmark", "protocols", "default") if part not in values]:
-            raise ConfigError(f"eval.{key} has no {missing[0]}: write it as the files of configs/eval do")
-    names = [chosen] if isinstance(chosen, str) else list(chosen)
-    known = dict.fromkeys([*_protocol_names(), *(name for values in evals.values() for name in values["protocols"])])
-    if unknown := [name for name in names if name not in known and name not in (DEFAULT, ALL)]:
-        raise ConfigError(f"protocol={unknown[0]} is none of {', '.join((DEFAULT, ALL, *known))}")
-    found = []
-    for key, values in evals.items():
-        shared = dict(values)
-        try:
-            task = load_task(shared["benchmark"], shared.get("file"))
-        except ValueError as error:
-            raise ConfigError(f"eval.{key}: {error}") from error
-        default, own = shared.pop("default"), shared.pop("protocols")
-        wanted = {*names, *(default if DEFAULT in names else ())}
-        asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
-        for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
-            protocol, where_present = _protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}")
-            if not where_present or present(protocol.task.data, data_root, revisions=revisions):
-                found.append(protocol)
-    return tuple(found)
-
-
-def _protocol(
-    name: str,
-    own: Mapping[str, Mapping[str, Any]],
-    shared: Mapping[str, Any],
-    *,
-    defaults: Mapping[str, Any],
-    where: str,
-) -> tuple[Protocol, bool]:
-    """One of a benchmark's protocols: what it has of its own, what it shares with the others, the benchmark's own; and
-    whether it is asked where its data are present alone.
-    """
-    if name not in own:
-        raise ConfigError(f"{where}.default names {name}, which is none of its protocols {', '.join(own)}")
-    if twice := sorted(set(own[name]) & set(shared)):
-        raise ConfigError(
-            f"{where}.{twice[0]} is a setting of the protocol {name}, and is not shared: give it under "
-            f"{where}.protocols.{name}"
-        )
-    settings = {**defaults, **shared, **own[name], "name": name}
-    where_present = settings.pop("where_present", False)
-    return typed(Protocol, settings, where=f"{where}.protocols.{name}"), where_present
-
-
-def group_files(group: str) -> list[Path]:
-    """The files of a group of configs, ours before a user's own."""
-    return [path for folder in (CONFIGS, *own_folders()) for path in sorted((folder / group).glob("*.yaml"))]
-
-
-@functools.cache
-def _protocol_names() -> tuple[str, ...]:
-    """Every name in configs/eval: what a table may ask for although one of its cells has no such benchmark."""
-    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in group_files("eval"))
-    benchmarks = [values for group in groups for values in group.values() if isinstance(values, dict)]  # not: defaults
-    return tuple(dict.fromkeys(name for values in benchmarks for name in values.get("protocols", ())))
-
-
-def subject_from_config(config: DictConfig) -> Subject:
+def eval_job_from_config(config: DictConfig) -> EvalJob:
     """What scripts/evaluate.py evaluates: a finished run, or a base model with or without an adapter.
 
     A run says itself what it was trained on; its evaluations are its experiment's unless ``eval`` names others.
@@ -318,7 +229,7 @@ def subject_from_config(config: DictConfig) -> Subject:
     Raises `ConfigError` for a folder that is no finished run, a run and an adapter at once, or nothing to evaluate on.
     """
     if config.run is None:
-        return _model_subject(config)
+        return _model_job(config)
     if config.adapter is not None:
         raise ConfigError(f"give run={config.run} or adapter={config.adapter}, not both: a run has its own adapter")
     run = Run(Path(config.run))
@@ -354,7 +265,7 @@ def _overrides(recorded: Mapping[str, Any]) -> list[str]:
     return [override(key, name) for key, name in asked.items()]
 
 
-def _model_subject(config: DictConfig) -> Subject:
+def _model_job(config: DictConfig) -> EvalJob:
     values = plain(config)
     if not values["eval"]:
         known = sorted({path.stem for path in group_files("eval")} - {"auto"})
@@ -372,7 +283,7 @@ def _model_subject(config: DictConfig) -> Subject:
             how["protocols"] = _held_out(_data_of(run.config), how["protocols"], asked=values["protocol"])
         else:
             logger.warning("%s lies in no run: whether it was trained on the rows held out is not checked.", adapter)
-    return Subject(
+    return EvalJob(
         folder=folder,
         load=functools.partial(load_model, model, adapter, allow_unknown_base=values["allow_unknown_base"]),
         identity=functools.partial(model_identity, model, adapter),
@@ -383,7 +294,7 @@ def _model_subject(config: DictConfig) -> Subject:
 
 
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
-    """The part of a `Subject` that says how it is evaluated here."""
+    """The part of a `EvalJob` that says how it is evaluated here."""
     chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
     return {
         "protocols": chosen,

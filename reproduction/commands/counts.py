@@ -10,10 +10,11 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from reproduction.cells.compose import EXPERIMENTS, compose, method_spec, plain
+from reproduction.cells.compose import compose, method_spec, plain
 from reproduction.cells.config_schema import typed
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cli import NotComplete
+from reproduction.paths import EXPERIMENTS
 from reproduction.report.counts import Compared, Count, differing, summary
 from reproduction.report.grid import PAPER, load_grid
 from reproduction.report.ordering import PARAMS

@@ -4,8 +4,9 @@ import csv
 
 from omegaconf import OmegaConf
 
-from reproduction.cells.compose import EXPERIMENTS, compose
+from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
+from reproduction.paths import EXPERIMENTS
 from reproduction.report.hyperparameters import Hyperparameter
 
 METHOD = "idlora"

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from reproduction.cells.cell import Cell
+from reproduction.cells.plan import distinct
 from reproduction.records import RecordError
 from reproduction.report.collect import DAMAGED
 from reproduction.running.run_lock import seconds_at_work
-from reproduction.running.table import distinct
 
 DONE = "done"
 

@@ -9,16 +9,17 @@ from typing import Any
 import yaml
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import DEFAULT, EXPERIMENTS
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.plan import Plan, distinct
+from reproduction.cells.protocols import DEFAULT
 from reproduction.cli import NotComplete
 from reproduction.commands.pivots import Inspection, inspect, replace_rows
 from reproduction.commands.tables import Request
+from reproduction.paths import EXPERIMENTS
 from reproduction.records.archive import pack
 from reproduction.report.page.results import CONTROLS
 from reproduction.report.rebuild import make_reference
 from reproduction.report.reference import PIVOTS, RECORDS, SHARPNESS, Made, write_reference
-from reproduction.running.table import Plan, distinct
 
 REFERENCES = EXPERIMENTS / "reference.yaml"
 

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reproduction.cells.compose import compose, group_files, method_spec, plain
+from reproduction.cells.compose import compose, method_spec, plain
+from reproduction.cells.config_folders import group_files
 from reproduction.cells.config_schema import ConfigError, typed
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions

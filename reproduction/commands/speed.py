@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from reproduction.cells.evaluation import EvalJob
 from reproduction.evals.answers import THROUGHPUT
 from reproduction.evals.batching import evaluating, fits, seconds
 from reproduction.evals.generation import Generation
@@ -25,7 +26,7 @@ from reproduction.evals.prompts import Prompts
 from reproduction.evals.protocol import Protocol
 from reproduction.evals.task import RAW
 from reproduction.records import read_items, read_json
-from reproduction.running.evaluation import Subject, evaluate_all
+from reproduction.running.evaluate import evaluate
 from reproduction.system.atomic import scratch_folder
 
 HARNESS_BYTES = 25 * 10**9
@@ -37,7 +38,7 @@ HARNESS_ROWS = 64
 Row = dict[str, Any]
 
 
-def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> list[Row]:
+def measure(subject: EvalJob, *, compared: int, say: Callable[[Row], None]) -> list[Row]:
     """One row for each of the subject's protocols: `reproduction.report.speed.COLUMNS` without the environment.
 
     Args:
@@ -63,14 +64,14 @@ def measure(subject: Subject, *, compared: int, say: Callable[[Row], None]) -> l
     return rows
 
 
-def _whole(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
+def _whole(subject: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
     with scratch_folder() as folder:
         alone = dataclasses.replace(
             subject, folder=folder, load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
         )
         _forget(model)
         began = time.perf_counter()
-        (scores,) = evaluate_all(alone)
+        (scores,) = evaluate(alone)
         took = time.perf_counter() - began
         told = read_json(alone.answers_folder(protocol) / THROUGHPUT)
         items = len({item["item_id"] for item in read_items(scores)})
@@ -86,7 +87,7 @@ def _whole(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any) 
     }
 
 
-def _prompts(subject: Subject, protocol: Protocol, *, model: Any, tokenizer: Any, count: int) -> list[Prompt]:
+def _prompts(subject: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any, count: int) -> list[Prompt]:
     asked = subject.asked(protocol)
     layout = RAW if protocol.scoring == "likelihood" else protocol.layout
     asked["protocol"] = dataclasses.replace(protocol, layout=layout, limit=min(count, protocol.limit or count))

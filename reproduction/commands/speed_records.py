@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reproduction.cells.evaluation import EvalJob
 from reproduction.commands.benchmark import device_folder
 from reproduction.records import environment, read_json, write_json
 from reproduction.report.speed import write_speed
-from reproduction.running.evaluation import Subject
 
 MACHINES = ("results_dir=", "data_root=", "into=")
 """Beginnings of arguments that say where things lie on this machine."""
@@ -20,7 +20,7 @@ FOLDER = re.compile(r"=/.*")
 
 
 def record_speed(
-    subject: Subject,
+    subject: EvalJob,
     *,
     model: Mapping[str, Any],
     label: str | None,

@@ -13,10 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import ALL, DEFAULT, EXPERIMENTS, REPOSITORY, compose_cell
+from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
+from reproduction.cells.plan import Plan
+from reproduction.cells.protocols import ALL, DEFAULT
 from reproduction.cli import NotComplete
+from reproduction.paths import EXPERIMENTS, REPOSITORY
 from reproduction.report import (
     Grid,
     Table,
@@ -35,7 +38,6 @@ from reproduction.report.keeping import fuller
 from reproduction.report.reference import read_reference
 from reproduction.report.render import wide
 from reproduction.report.statistics import test_rows
-from reproduction.running.table import Plan
 from reproduction.system import orphans
 
 

@@ -80,7 +80,7 @@ def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) ->
     import torch
 
     from reproduction.evals.capacity import CPU_ROWS
-    from reproduction.preflight import fitted_now
+    from reproduction.running.memory import fitted_now
     from reproduction.training import (
         NonFiniteLoss,
         build_adapted,
@@ -163,7 +163,7 @@ def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
         for protocol in cell.protocols:
             if protocol.scoring != "loss":
                 continue
-            prompts = Prompts(**cell.subject.asked(protocol)).fitting(lambda some: [True] * len(some))
+            prompts = Prompts(**cell.eval_job.asked(protocol)).fitting(lambda some: [True] * len(some))
             asked = Loss(model, tokenizer, prompts, protocol=protocol, stops=())
             batches = asked.batches([(prompt, [0]) for prompt in prompts], asked.side_by_side())
             found = [each for batch in batches for each in asked.answer(batch) if LEFT_OUT not in each]

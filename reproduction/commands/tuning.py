@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import EXPERIMENTS, compose_cell, group_files
+from reproduction.cells.compose import compose_cell
+from reproduction.cells.config_folders import group_files
 from reproduction.cells.override import override
 from reproduction.cells.tuned_rates import CHOOSING, setting, trials_plan
 from reproduction.commands.tables import chosen_names, chosen_tables
 from reproduction.commands.trials import trials_of
+from reproduction.paths import EXPERIMENTS
 from reproduction.report import load_grid
 from reproduction.report.grid import UNTUNED
 

@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import CONFIGS, EXPERIMENTS, REPOSITORY, compose_cell
+from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
+from reproduction.cells.plan import distinct
+from reproduction.paths import CONFIGS, EXPERIMENTS, REPOSITORY
 from reproduction.records import Evaluation, RecordError
 from reproduction.report.collect import write_csv
 from reproduction.report.measures import PERCENT, measure_of
 from reproduction.report.reference import reference_folder
 from reproduction.report.scores import read_scores
-from reproduction.running.table import distinct
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +152,8 @@ def base_cells(rows: Sequence[Published], *, scale: str, overrides: Sequence[str
 
 def check(rows: Sequence[Published], cells: Sequence[Cell]) -> list[Checked]:
     """Each published score beside ours, from the records of the cells' finished evaluations."""
-    folders = {(c.model.name, p.benchmark, p.name): c.subject.eval_folder(p) for c in cells for p in c.protocols}
-    waiting = {(c.model.name, p.benchmark, p.name) for c in cells for p in c.subject.waiting}
+    folders = {(c.model.name, p.benchmark, p.name): c.eval_job.eval_folder(p) for c in cells for p in c.protocols}
+    waiting = {(c.model.name, p.benchmark, p.name) for c in cells for p in c.eval_job.waiting}
     scores: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     checked = []
     for row in rows:

@@ -13,27 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from reproduction.cells.cell import Cell, unfinished
+from reproduction.cells.evaluation import EvalJob
+from reproduction.cells.sizes import Kind, kinds_of
 from reproduction.evals.protocol import Permissions, Protocol
 from reproduction.evals.sandbox import ExecutionRefused, Job, run_jobs
 from reproduction.preflight.disk import lacking as disk_lacks
 from reproduction.preflight.disk import needs
+from reproduction.preflight.fits import estimate_lines, misfits
 from reproduction.preflight.hub import Sources
-from reproduction.preflight.kinds import Kind, estimate_lines, kinds_of, misfits
-from reproduction.preflight.machine import (
-    estimated_bytes,
-    fitted,
-    fitted_now,
-    fitted_to_the_papers,
-    gpu_lacks,
-    gpus,
-    memory_lacks,
-    room_on,
-    slow_on_cpu,
-    this_machine,
-    unusable,
-)
+from reproduction.preflight.machine import gpu_lacks, memory_lacks, slow_on_cpu, this_machine, unusable
 from reproduction.preflight.software import software_lacks
-from reproduction.running.evaluation import Subject
+from reproduction.running.memory import estimated_bytes, fitted, fitted_now, fitted_to_the_papers, gpus, room_on
 
 __all__ = [
     "Kind",
@@ -69,7 +59,7 @@ def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
 
 
-def require_evaluation(subject: Subject) -> None:
+def require_evaluation(subject: EvalJob) -> None:
     """Raise `NotReady` naming what the subject's unfinished evaluations need and this machine lacks.
 
     Leaves out the model, which is loaded before anything is asked of it and says itself what it lacks.
@@ -147,7 +137,7 @@ def told(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _protocols(cells: Sequence[Cell]) -> list[Protocol]:
-    return [protocol for cell in cells for protocol in cell.subject.waiting]
+    return [protocol for cell in cells for protocol in cell.eval_job.waiting]
 
 
 def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterable[str]:

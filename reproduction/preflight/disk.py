@@ -8,10 +8,10 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from reproduction.cells.sizes import Kind
 from reproduction.data.catalogue import DatasetSpec, revision_of
 from reproduction.data.hub import cached
-from reproduction.preflight.hub import model_here
-from reproduction.preflight.kinds import Kind
+from reproduction.system.hub import model_here
 from reproduction.training.spec import CHECKPOINTS_KEPT
 
 DATA_SET = 150_000_000

@@ -1,49 +1,22 @@
 """The GPUs of this machine, what stands between them and PyTorch, and whether their memory suffices."""
 
 import ctypes
-import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reproduction.cells.cell import Cell
-from reproduction.preflight.kinds import Kind, kinds_of
-from reproduction.training import launching
+from reproduction.cells.sizes import Kind
+from reproduction.running.memory import Gpu, gpus, room_on
 
 if TYPE_CHECKING:
-    from reproduction.training.batches import Packing
+    pass
 
 DRIVER = Path("/proc/driver/nvidia/version")
-A800_GB = 80
 SLOW = 50_000_000
 """Parameters from which on a step of training takes a CPU seconds, not a fraction of one."""
 
-LEAST = {"micro_batch_size": 1, "gradient_checkpointing": True}
-UNKNOWN = {"micro_batch_size": 4, "gradient_checkpointing": True}
-"""Of what is "auto", where nothing fits, and where the memory cannot be estimated."""
-
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """One visible CUDA device: its memory in bytes, its compute capability."""
-
-    name: str
-    memory: int
-    capability: tuple[int, int]
-
-
-@functools.cache
-def gpus() -> tuple[Gpu, ...]:
-    """The visible CUDA devices that PyTorch can use."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return ()
-    found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
-    return tuple(Gpu(name=each.name, memory=each.total_memory, capability=(each.major, each.minor)) for each in found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,59 +189,3 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
     if (needed := kind.inference()).total > room:
         way = f"lower eval_batch_size (now {cell.batch_size})" if cell.batch_size else "a GPU with more memory"
         yield needed.total, f"memory: evaluating {kind.title} takes {needed}, and {place}: {way}"
-
-
-def room_on(found: Sequence[Gpu], cell: Cell) -> int:
-    """Bytes of the smallest of some GPUs that a cell's launch lets each process take."""
-    memory = min(gpu.memory for gpu in found)
-    return memory if cell.launch.memory_gb is None else min(memory, int(cell.launch.memory_gb * 1e9))
-
-
-def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
-    """The cell with `train.micro_batch_size` and `train.gradient_checkpointing` as `room` bytes allow.
-
-    The effective batch stays. What is "auto" takes the least memory where nothing is estimated to fit, and is `UNKNOWN`
-    where the base's shape is not known. The cell is as it was where its processes cannot share the batch, which
-    `kinds.misfits` tells.
-    """
-    if cell.method.kind == "none":
-        return cell
-    (kind,) = kinds_of([cell])
-    try:
-        train = None if kind.body is None else kind.fitting(room, packing=packing)
-    except ValueError:
-        return cell
-    if train is None:
-        instead = UNKNOWN if kind.body is None else LEAST
-        train = replace(
-            cell.train, **{key: value for key, value in instead.items() if getattr(cell.train, key) == "auto"}
-        )
-    return replace(cell, train=train)
-
-
-def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
-    """`fitted` to what is free for this process now: on its GPU within its launch's cap, else in the machine's memory.
-
-    The processes of one launch come to the same schedule, that of the one with least. Without a GPU a cell that leaves
-    nothing to be chosen is as it was.
-    """
-    import psutil
-    import torch
-
-    if gpus():
-        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)), packing=packing)
-    if "auto" not in (cell.train.micro_batch_size, cell.train.gradient_checkpointing):
-        return cell
-    return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes), packing=packing)
-
-
-def fitted_to_the_papers(cell: Cell) -> Cell:
-    """`fitted` to this machine's GPUs, or where it has none to one of the paper's, an A800."""
-    return fitted(cell, room_on(gpus(), cell) if gpus() else int(1e9 * (cell.launch.memory_gb or A800_GB)))
-
-
-def estimated_bytes(cell: Cell, *, packing: "Packing | None" = None) -> int | None:
-    """What training the cell is estimated to allocate on each GPU; None where that is not known."""
-    (kind,) = kinds_of([cell])
-    return None if kind.body is None else kind.training(packing=packing).allocated

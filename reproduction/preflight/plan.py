@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduction.cells.cell import Cell, unfinished
-from reproduction.preflight import kinds_of, needs, told
-from reproduction.preflight.kinds import sort_of
-from reproduction.preflight.machine import gpus
+from reproduction.cells.plan import distinct
+from reproduction.cells.sizes import kinds_of, sort_of
+from reproduction.preflight import needs, told
 from reproduction.preflight.probe import Probe, device_name, measurable
-from reproduction.running.table import distinct
+from reproduction.running.memory import gpus
 
 TOTAL = "all, each cell once"
 

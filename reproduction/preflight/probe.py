@@ -14,6 +14,7 @@ from typing import Any
 
 from reproduction.cells.cell import Cell, unfinished
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.sizes import shape_of, sort_of
 from reproduction.data.catalogue import DATASETS
 from reproduction.data.examples import to_examples
 from reproduction.data.mixture import shares_of
@@ -21,9 +22,8 @@ from reproduction.data.sources import load_rows
 from reproduction.data.templates import Template
 from reproduction.evals.answers import THROUGHPUT
 from reproduction.evals.protocol import Protocol
-from reproduction.preflight.kinds import shape_of, sort_of
-from reproduction.preflight.machine import gpus
 from reproduction.records import read_json, write_json
+from reproduction.running.memory import gpus
 from reproduction.running.table import fill
 from reproduction.system.atomic import scratch_folder
 
@@ -81,7 +81,7 @@ class Probe:
 
     def evaluation(self, cell: Cell) -> float:
         """Device-seconds of the evaluations that a cell still lacks, if every answer had its full length."""
-        return sum(map(functools.partial(self._asking, cell), cell.subject.waiting))
+        return sum(map(functools.partial(self._asking, cell), cell.eval_job.waiting))
 
     def _asking(self, cell: Cell, protocol: Protocol) -> float:
         read, decoded = self.answers[protocol.benchmark, protocol.name]
@@ -179,7 +179,7 @@ def _figures(cell: Cell, failed: str | None) -> dict[str, Any]:
         figures["row"] = resources["step_seconds_median"] * resources["processes"] / cell.train.batch_size
         figures["rows"], figures["once"] = resources["data"]["rows"], resources["selection_seconds"]
     for protocol in cell.protocols:
-        took = read_json(cell.subject.answers_folder(protocol) / THROUGHPUT)
+        took = read_json(cell.eval_job.answers_folder(protocol) / THROUGHPUT)
         read, decoded = (
             took["prefill_seconds"] / took["answers"],
             took["decode_seconds"] / max(took["generated_tokens"], 1),

@@ -16,17 +16,19 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduction.cells.cell import Cell, unfinished
-from reproduction.cells.compose import REPOSITORY, compose, group_files, method_spec, plain
+from reproduction.cells.compose import compose, method_spec, plain
+from reproduction.cells.config_folders import group_files
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.plan import distinct
+from reproduction.cells.sizes import shape_of, tuning_of
 from reproduction.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
 from reproduction.data.mixture import shares_of
 from reproduction.evals.protocol import Protocol
-from reproduction.preflight.kinds import shape_of, tuning_of
+from reproduction.paths import REPOSITORY
 from reproduction.preflight.plan import TOTAL
 from reproduction.preflight.probe import items_of, text_of
 from reproduction.records.files import one_sentence
 from reproduction.report.speed import read_speed
-from reproduction.running.table import distinct
 
 RESULTS = REPOSITORY / "results"
 
@@ -169,7 +171,7 @@ def _share(name: str, cells: Sequence[Cell], measured: Measured) -> Share:
             what = f"training {cell.model.label} with {measured.sorts.get(tuning_of(cell.method), cell.method.label)}"
             missing[what] = missing.get(what, 0) + 1
         training += seconds or 0.0
-        for protocol in cell.subject.waiting:
+        for protocol in cell.eval_job.waiting:
             seconds = measured.evaluation_seconds(cell, protocol)
             if seconds is None:
                 what = f"evaluating {cell.model.label} on {protocol.benchmark} {protocol.name}"
@@ -207,7 +209,7 @@ def sources(cells: Sequence[Cell], found: Sequence[Share], measured: Measured) -
         f"{float(row['prefill_seconds']):.1f} s, new tokens {float(row['decode_seconds']):.1f} s on 1 × "
         f"{row['device']} ({row['weights']} weights; {row['source']})": None
         for cell in waiting
-        for protocol in cell.subject.waiting
+        for protocol in cell.eval_job.waiting
         if (row := measured.evaluation.get((cell.model.label, protocol.benchmark, protocol.name)))
     }
     missing = dict.fromkeys(line for share in found[-1:] for line in share.missing)

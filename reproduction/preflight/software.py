@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from packaging.requirements import Requirement
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import REPOSITORY
+from reproduction.paths import REPOSITORY
 from reproduction.training.launching import visible_gpus
 
 EXTRA = "reproduction"

@@ -1,6 +1,6 @@
 """A cell's training as several ranks: the parent starts and watches them, and hears from the first how far they are.
 
-    parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.ranks <folder>
+    parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.ddp_worker <folder>
     parent <── steps ── socket ── rank 0
     parent <── figures or error ── file ── the first rank that ended
 
@@ -9,33 +9,31 @@ affair: it outlives the ranks, and marks what became of them. Left out: ranks on
 """
 
 import contextlib
-import os
 import pickle
-import signal
-import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Iterator
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reproduction.cli import is_input_error, quiet, shows_traceback
-from reproduction.running.progress import STEP_SECONDS, Silent, Telling
+from reproduction.cells.cell import Cell
+from reproduction.running.progress import STEP_SECONDS, Silent
 from reproduction.system.atomic import scratch_folder
 from reproduction.training.checkpoints import drop_unfinished
-from reproduction.training.launching import RanksFailed, giving_way, rank, run_ranks
+from reproduction.training.launching import RanksFailed, run_ranks
 
-if TYPE_CHECKING:
-    from reproduction.cells.cell import Cell
+WORKER = "reproduction.running.ddp_worker"
+"""The module that each rank runs."""
 
 CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"
+"""In the folder that the ranks share: what they train, where the first tells its steps, what came of it."""
+
 LONGEST = 75
 """Characters of a folder for temporary files in which a socket has room: its path may have 107 in all."""
 
 
-def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
+def train_in_ranks(cell: Cell, progress: Silent) -> dict[str, Any]:
     """Train the cell in as many processes as its launch has, and return what `train_here` returns in the first.
 
     Raises what a rank raised where a user can put it right, and else `RanksFailed`: the rank has shown its traceback,
@@ -47,7 +45,7 @@ def train_in_ranks(cell: "Cell", progress: Silent) -> dict[str, Any]:
         try:
             with _steps_shown(folder / SOCKET, progress):
                 own = {"processes": cell.launch.processes, "threads": cell.threads}
-                run_ranks(__name__, [str(folder)], folder=folder, **own)
+                run_ranks(WORKER, [str(folder)], folder=folder, **own)
         except RanksFailed:
             if not (folder / OUTCOME).exists():
                 raise
@@ -74,55 +72,3 @@ def _steps_shown(address: Path, progress: Silent) -> Iterator[None]:
         thread.start()
         yield
     thread.join(STEP_SECONDS)
-
-
-def _main(folder: Path) -> None:
-    from reproduction.cells.cell import train_here
-
-    cell = pickle.loads((folder / CELL).read_bytes())
-    progress = Silent()
-    if rank() == 0:
-        pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
-
-        def send(*step: object) -> None:
-            with contextlib.suppress(OSError):  # the parent is gone, and this rank about to be
-                pipe.send(step)
-
-        progress = Telling(send)
-    figures = train_here(cell, progress)
-    if rank() == 0:
-        _leave(figures, folder)
-
-
-def _leave(outcome: object, folder: Path) -> None:
-    """Leave the outcome for the parent, there whole or not at all."""
-    aside = folder / f"{OUTCOME}.{rank()}"
-    try:
-        pickle.loads(pickled := pickle.dumps(outcome))
-    except Exception:  # an exception of some library that cannot be handed on: its words can
-        pickled = pickle.dumps(ValueError(str(outcome)))
-    aside.write_bytes(pickled)
-    aside.replace(folder / OUTCOME)
-
-
-def _end(code: int) -> None:
-    """Leave at once: a connection to ranks that are gone or wait would hold up, or crash, an orderly exit."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, also where it waits in a library that answers no signal
-    quiet()
-    place = Path(sys.argv[1])
-    try:
-        with giving_way():
-            _main(place)
-    except Exception as error:
-        if shows_traceback(error):
-            traceback.print_exc()
-        own = error if is_input_error(error) else RanksFailed(f"rank {rank()}: {type(error).__name__}: {error}")
-        _leave(own, place)
-        _end(1)
-    _end(0)

@@ -4,50 +4,19 @@ import contextlib
 import dataclasses
 import fcntl
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reproduction.cells.cell import Cell, run_cell, unfinished_and_damaged
+from reproduction.cells.cell import Cell, unfinished_and_damaged
 from reproduction.cells.config_schema import ConfigError
-from reproduction.report.grid import CellKey
+from reproduction.cells.plan import distinct
+from reproduction.running.memory import gpus, room_on
 from reproduction.running.pool import Ended, run_jobs
 from reproduction.running.progress import display
+from reproduction.running.train import run_cell
 from reproduction.system.atomic import sweep
 from reproduction.training.launching import Launch, visible_gpus
-
-
-@dataclass(frozen=True)
-class Plan:
-    """(experiment, method, seed) → cell. Two keys may share a run: an untuned base is one for all its tasks."""
-
-    cells: Mapping[CellKey, Cell]
-
-    @property
-    def runs(self) -> dict[CellKey, str]:
-        """Each key's run folder, whose name holds the digest of the config."""
-        return {key: cell.run.name for key, cell in self.cells.items()}
-
-    @property
-    def evaluations(self) -> dict[tuple[str, str], str]:
-        """(benchmark, protocol name) → name of the evaluation's folder, the same in every cell of the table; of each
-        benchmark in the order in which the cells have them, so its first default stands first.
-
-        Raises `ConfigError` where two cells would evaluate one benchmark under different protocols of one name.
-        """
-        names: dict[tuple[str, str], str] = {}
-        for key, cell in self.cells.items():
-            for protocol in cell.protocols:
-                asked = (protocol.benchmark, protocol.name)
-                name = cell.subject.eval_folder(protocol).name
-                if names.setdefault(asked, name) != name:
-                    cell_name = "/".join(map(str, key))
-                    raise ConfigError(f"{cell_name} evaluates {asked[0]} under another protocol called {asked[1]}")
-        return names
-
-    def restricted(self, *, experiments: Collection[str], methods: Collection[str]) -> list[Cell]:
-        """The cells of these experiments and methods."""
-        return [cell for (e, m, _), cell in self.cells.items() if e in experiments and m in methods]
 
 
 @dataclass
@@ -108,22 +77,10 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
     return outcome
 
 
-def distinct(cells: Iterable[Cell]) -> list[Cell]:
-    """One cell for each run, with the protocols of all that share it, in the order of the first."""
-    runs: dict[str, Cell] = {}
-    for cell in cells:
-        known = runs.setdefault(cell.run.name, cell)
-        protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
-        runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
-    return list(runs.values())
-
-
 def as_many_as_fit() -> int:
     """Cells side by side with a `SHARE` of a GPU each, one at least for every GPU; one where there is none."""
     if not visible_gpus():
         return 1
-    from reproduction.preflight import gpus
-
     return sum(max(1, int(gpu.memory // SHARE)) for gpu in gpus())
 
 
@@ -134,8 +91,6 @@ def sharers(workers: int, *, waiting: int, gpus: int) -> int:
 
 def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
     """The cell with one GPU, of whose memory it takes a fair share where several workers use it."""
-    from reproduction.preflight import gpus, room_on
-
     memory_gb = cell.launch.memory_gb if sharing == 1 else room_on(gpus(), cell) / sharing / 1e9
     return dataclasses.replace(cell, launch=Launch(memory_gb=memory_gb))
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from reproduction.cells.compose import compose, compose_cell, subject_from_config
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.resolve_paths import data_digest, datasets
 from reproduction.commands.pivots import Inspection
@@ -31,11 +31,11 @@ def test_a_run_and_its_evaluations_carry_the_revision_that_is_used():
     assert f"openai/gsm8k@{compose('train').revisions.gsm8k}" in pinned.data.digest.split("+")
     assert f"openai/gsm8k@{COMMIT}" in other.data.digest.split("+")
     assert pinned.run.name != other.run.name
-    assert pinned.subject.revisions == pinned.revisions
+    assert pinned.eval_job.revisions == pinned.revisions
     changed = {
         (each.benchmark, each.name)
         for each in pinned.protocols
-        if pinned.subject.eval_folder(each).name != other.subject.eval_folder(each).name
+        if pinned.eval_job.eval_folder(each).name != other.eval_job.eval_folder(each).name
     }
     assert changed == {("gsm8k", "0shot"), ("heldout", "gsm8k_test")}
 
@@ -53,7 +53,7 @@ def test_the_file_that_is_on_no_hub_is_fetched_at_its_revision_too():
 
 def test_evaluating_and_inspecting_take_the_same_revisions():
     asked = ["scale=paper", f"revisions.gsm8k={COMMIT}"]
-    assert subject_from_config(compose("evaluate", [*asked, "eval=gsm8k"])).revisions["gsm8k"] == COMMIT
+    assert eval_job_from_config(compose("evaluate", [*asked, "eval=gsm8k"])).revisions["gsm8k"] == COMMIT
     assert Inspection.from_config(compose("pivots", asked)).revisions["gsm8k"] == COMMIT
 
 

@@ -10,7 +10,7 @@ from steps import ask, evaluate, judge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reproduction import tinyworld
-from reproduction.cells.compose import compose, compose_cell, subject_from_config
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config
 from reproduction.cells.config_schema import ConfigError
 from reproduction.data import DataError, asked, load_mixture, load_rows, to_examples, tokenize
 from reproduction.data.catalogue import DATASETS
@@ -268,13 +268,13 @@ def test_an_adapter_that_lies_in_a_run_is_not_scored_on_the_runs_rows(world, tmp
         (adapter / "adapter_config.json").write_text("{}")
         asked_for = compose("evaluate", [*brought, f"adapter={adapter}"])
         if share:
-            assert [each.source for each in subject_from_config(asked_for).protocols] == ["gsm8k"]
+            assert [each.source for each in eval_job_from_config(asked_for).protocols] == ["gsm8k"]
         else:
             with pytest.raises(ConfigError, match=r"data\.held_out=0 are kept out"):
-                subject_from_config(asked_for)
+                eval_job_from_config(asked_for)
     assert "lies in no run" not in caplog.text
     adapter.rename(tmp_path / "alone")
-    subject_from_config(compose("evaluate", [*brought, f"adapter={tmp_path / 'alone'}"]))
+    eval_job_from_config(compose("evaluate", [*brought, f"adapter={tmp_path / 'alone'}"]))
     assert "lies in no run: whether it was trained on the rows held out is not checked" in caplog.text
 
 

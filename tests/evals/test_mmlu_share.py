@@ -55,7 +55,7 @@ def test_a_share_is_part_of_a_protocols_identity_and_leaves_that_of_the_others_a
     committed = read_reference(repository / "results", "tiny").tables["table8"].evaluations
     cell = compose_cell("multitask_llama3", "base", scale="tiny", seed=0)
     named = {
-        ("mmlu", each.name): cell.subject.eval_folder(each).name for each in cell.protocols if each.benchmark == "mmlu"
+        ("mmlu", each.name): cell.eval_job.eval_folder(each).name for each in cell.protocols if each.benchmark == "mmlu"
     }
     assert named == {key: name for key, name in committed.items() if key[0] == "mmlu"}
 

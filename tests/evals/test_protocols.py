@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reproduction.cells.compose import CONFIGS, compose_cell
+from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.evals.sandbox import ExecutionRefused
-from reproduction.running.evaluation import evaluate_all
+from reproduction.paths import CONFIGS
+from reproduction.running.evaluate import evaluate
 
 DEFAULTS = {
     "gsm8k": ["0shot"], "humaneval": ["template_t0.6"], "hexphi": ["greedy"], "hexphi_benign": ["greedy"],
@@ -75,7 +76,7 @@ def test_every_protocol_asks_what_its_name_says(cell) -> None:
 
 
 def test_protocols_have_folders_of_their_own_and_a_name_alone_changes_none(cell) -> None:
-    subject = cell("protocol=all").subject
+    subject = cell("protocol=all").eval_job
     folders = {subject.eval_folder(protocol) for protocol in subject.protocols}
     assert len(folders) == len(subject.protocols)
     for protocol in subject.protocols:
@@ -88,7 +89,7 @@ def test_protocols_have_folders_of_their_own_and_a_name_alone_changes_none(cell)
 
 def test_one_protocols_folder_is_the_same_whatever_is_chosen_beside_it(cell) -> None:
     def folders(*overrides: str) -> dict[tuple[str, str], str]:
-        subject = cell(*overrides).subject
+        subject = cell(*overrides).eval_job
         return {(p.benchmark, p.name): subject.eval_folder(p).name for p in subject.protocols}
 
     every = folders("protocol=all")
@@ -102,7 +103,7 @@ def test_other_questions_in_a_subjects_folder_are_another_evaluation(cell, tmp_p
     group = ["eval=[mmlu,commonsenseqa]", f"data_root={world}"]
 
     def folders() -> list[str]:
-        subject = cell(*group).subject
+        subject = cell(*group).eval_job
         return [subject.eval_folder(protocol).name for protocol in subject.protocols]
 
     before = folders()
@@ -149,7 +150,7 @@ def test_a_benchmark_of_ones_own_on_the_hub_is_read_at_a_revision_of_ones_own(ce
         f"+eval.capitals={{benchmark: capitals, file: {own}, protocol_version: 1, max_new_tokens: 8, "
         "default: [greedy], protocols: {greedy: {temperature: 0}}}"
     )
-    assert cell(group, "+revisions.capitals=abc").subject.revisions["capitals"] == "abc"
+    assert cell(group, "+revisions.capitals=abc").eval_job.revisions["capitals"] == "abc"
     with pytest.raises(ConfigError, match=r"revisions\.capitals is of no data set of the hub"):
         cell("+revisions.capitals=abc")
 
@@ -173,19 +174,19 @@ def test_one_pass_records_every_chosen_protocol(cell, tmp_path: Path) -> None:
         return small_model(), TOKENIZER
 
     subject = dataclasses.replace(
-        composed.subject, load=load, identity=lambda: "small", folder=tmp_path / "run", threads=1
+        composed.eval_job, load=load, identity=lambda: "small", folder=tmp_path / "run", threads=1
     )
     assert len(subject.waiting) == 11
-    folders = evaluate_all(subject)
+    folders = evaluate(subject)
     assert len(set(folders)) == 2 + 5 + 4
     assert loads == [1]
     assert not subject.waiting
-    assert evaluate_all(subject) == folders
+    assert evaluate(subject) == folders
     assert loads == [1]
 
 
 def test_an_evaluation_that_runs_code_is_refused_before_the_first_question_of_any(cell) -> None:
-    subject = cell("eval=[gsm8k,humaneval]").subject
+    subject = cell("eval=[gsm8k,humaneval]").eval_job
     with pytest.raises(ExecutionRefused, match="allow_code_execution"):
-        evaluate_all(dataclasses.replace(subject, load=lambda: pytest.fail("the model was loaded")))
+        evaluate(dataclasses.replace(subject, load=lambda: pytest.fail("the model was loaded")))
     assert not subject.folder.exists()

@@ -9,8 +9,8 @@ import torch
 from byte_tokenizer import VOCABULARY, byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from reproduction.cells.evaluation import EvalJob
 from reproduction.evals.protocol import Permissions, Protocol
-from reproduction.running.evaluation import Subject
 from reproduction.running.progress import Silent
 
 TOKENIZER = byte_tokenizer()
@@ -25,17 +25,17 @@ PROTOCOLS = (
 )  # fmt: skip
 
 
-def subject_in(folder: Path, data_root: Path, **changes) -> Subject:
+def subject_in(folder: Path, data_root: Path, **changes) -> EvalJob:
     """A subject with a folder of its own, in which its model leaves what it was asked."""
     settings = {
         "folder": folder, "load": functools.partial(load_watched, folder), "identity": _identity,
         "protocols": PROTOCOLS, "data_root": data_root, "batch_size": 2, "threads": 1,
         "permissions": Permissions(allow_code_execution=True),
     }  # fmt: skip
-    return Subject(**settings | changes)
+    return EvalJob(**settings | changes)
 
 
-def records(subject: Subject) -> dict[str, bytes]:
+def records(subject: EvalJob) -> dict[str, bytes]:
     """The scores of every evaluation, by benchmark and file."""
     return {
         f"{protocol.benchmark}/{name}": (subject.eval_folder(protocol) / name).read_bytes()
@@ -44,17 +44,17 @@ def records(subject: Subject) -> dict[str, bytes]:
     }
 
 
-def asked(subject: Subject) -> list[list[str]]:
+def asked(subject: EvalJob) -> list[list[str]]:
     """The prompts that each process read."""
     return [path.read_text().splitlines() for path in sorted(subject.folder.glob("asked.*"))]
 
 
-def asked_in_all(subject: Subject) -> Counter:
+def asked_in_all(subject: EvalJob) -> Counter:
     """How often each prompt was read, by any process."""
     return Counter(prompt for prompts in asked(subject) for prompt in prompts)
 
 
-def loaded(subject: Subject) -> int:
+def loaded(subject: EvalJob) -> int:
     """How many processes loaded the model."""
     return len(list(subject.folder.glob("loaded.*")))
 

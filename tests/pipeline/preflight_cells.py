@@ -1,6 +1,6 @@
 """A GPU as the preflight sees it."""
 
-from reproduction.preflight.machine import Gpu
+from reproduction.running.memory import Gpu
 
 
 def gpu(gigabytes: float, *, name: str = "A GPU", capability: tuple[int, int] = (8, 0)) -> Gpu:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from reproduction.cells import compose
-from reproduction.cells.compose import EXPERIMENTS as TABLES
 from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.tuned_rates import chosen_csv
+from reproduction.paths import EXPERIMENTS as TABLES
 from reproduction.report import load_grid
 
 EXPERIMENTS = [f"{data}_{model}" for data in ("gsm8k", "codealpaca", "saferpaca") for model in ("llama3", "mistral")]

@@ -8,7 +8,8 @@ import pytest
 from evaluation_work import PROTOCOLS, Stopped, Stopping, asked_in_all, load_watched, loaded, records, subject_in
 
 from reproduction import tinyworld
-from reproduction.cells.compose import compose, compose_cell, subject_from_config
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config
+from reproduction.cells.evaluation import EvalJob, model_identity
 from reproduction.data.templates import Template
 from reproduction.evals.answering import answer
 from reproduction.evals.answers import Share, gather
@@ -17,7 +18,7 @@ from reproduction.evals.sandbox import ExecutionRefused
 from reproduction.evals.tasks.hexphi import Refusals
 from reproduction.preflight import NotReady, require_evaluation
 from reproduction.records import RecordError, read_items
-from reproduction.running.evaluation import Subject, evaluate_all, model_identity
+from reproduction.running.evaluate import evaluate
 from reproduction.training import ModelSpec
 
 GSM8K, MMLU, HUMANEVAL = PROTOCOLS
@@ -30,15 +31,15 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def subject(world, tmp_path) -> Subject:
+def subject(world, tmp_path) -> EvalJob:
     return subject_in(tmp_path, world)
 
 
 @pytest.fixture(scope="module")
-def alone(world, tmp_path_factory) -> Subject:
+def alone(world, tmp_path_factory) -> EvalJob:
     """Evaluated without a break."""
     made = subject_in(tmp_path_factory.mktemp("alone"), world)
-    evaluate_all(made)
+    evaluate(made)
     return made
 
 
@@ -49,35 +50,35 @@ def no_model():
 def test_an_evaluation_stopped_while_it_answers_goes_on_with_other_batches_and_asks_nothing_twice(subject, alone):
     for phase in ("gsm8k", "mmlu"):
         with pytest.raises(Stopped):
-            evaluate_all(subject, Stopping(phase, 4))
+            evaluate(subject, Stopping(phase, 4))
     assert not list(subject.folder.rglob("items.jsonl"))
-    evaluate_all(dataclasses.replace(subject, batch_size=5))
+    evaluate(dataclasses.replace(subject, batch_size=5))
     assert records(subject) == records(alone)
     assert asked_in_all(subject) == asked_in_all(alone)
 
 
 def test_an_evaluation_stopped_while_it_runs_programs_is_scored_again_without_the_model(subject, alone):
     with pytest.raises(Stopped):
-        evaluate_all(subject, Stopping("humaneval scoring", 2))
+        evaluate(subject, Stopping("humaneval scoring", 2))
     assert not (subject.eval_folder(HUMANEVAL) / "DONE").exists()
     assert [protocol.benchmark for protocol in subject.waiting] == ["humaneval"]
-    evaluate_all(dataclasses.replace(subject, load=no_model, batch_size=1, processes=4))
+    evaluate(dataclasses.replace(subject, load=no_model, batch_size=1, processes=4))
     assert records(subject) == records(alone)
     assert not list(subject.folder.rglob("status.json"))
 
 
 def test_answers_outlive_their_scores_and_serve_every_way_of_scoring(world, tmp_path):
     subject = subject_in(tmp_path, world, protocols=(GSM8K, HUMANEVAL))
-    evaluate_all(subject)
+    evaluate(subject)
     (subject.eval_folder(HUMANEVAL) / "items.jsonl").unlink()
     fewer = dataclasses.replace(GSM8K, limit=4, protocol_version=2)
     less = dataclasses.replace(HUMANEVAL, samples=1)
     later = dataclasses.replace(subject, load=no_model, protocols=(GSM8K, HUMANEVAL, fewer, less))
-    first, again, *_ = map(read_items, evaluate_all(later))
+    first, again, *_ = map(read_items, evaluate(later))
     assert read_items(later.eval_folder(fewer)) == first[:4]
     assert read_items(later.eval_folder(less)) == [record for record in again if record["sample"] == 0]
     more = dataclasses.replace(HUMANEVAL, samples=4)
-    evaluate_all(dataclasses.replace(subject, batch_size=4, protocols=(more,)))
+    evaluate(dataclasses.replace(subject, batch_size=4, protocols=(more,)))
     assert [record for record in read_items(subject.eval_folder(more)) if record["sample"] < 2] == again
     assert sorted(asked_in_all(subject).values()) == [1] * 9 + [2] * 3  # problems for two samples, and for two more
 
@@ -85,8 +86,8 @@ def test_answers_outlive_their_scores_and_serve_every_way_of_scoring(world, tmp_
 def test_an_evaluation_with_worked_examples_is_not_scored_on_answers_to_the_bare_questions(world, tmp_path):
     bare = dataclasses.replace(MMLU, num_fewshot=0)
     subject = subject_in(tmp_path, world, protocols=(bare,))
-    evaluate_all(subject)
-    evaluate_all(dataclasses.replace(subject, protocols=(MMLU, bare)))
+    evaluate(subject)
+    evaluate(dataclasses.replace(subject, protocols=(MMLU, bare)))
     assert {record["shots"] for record in read_items(subject.eval_folder(MMLU))} == {2}
     assert sum(asked_in_all(subject).values()) == 2 * 7
 
@@ -96,10 +97,10 @@ def test_scores_are_made_anew_of_the_answers_that_are_there_and_only_of_those(su
     before = records(alone)
     items = alone.eval_folder(GSM8K) / "items.jsonl"
     items.write_bytes(before["gsm8k/items.jsonl"].replace(b'"strict": 0.0', b'"strict": 1.0'))
-    evaluate_all(again, rescore=True)
+    evaluate(again, rescore=True)
     assert records(alone) == before
     with pytest.raises(RecordError, match=r"9 of the 9 items of gsm8k have no answers in .*without rescore=true"):
-        evaluate_all(dataclasses.replace(subject, load=no_model), rescore=True)
+        evaluate(dataclasses.replace(subject, load=no_model), rescore=True)
 
 
 def test_two_evaluations_that_put_the_same_to_a_model_share_its_answers_in_every_share(world, tmp_path):
@@ -121,7 +122,7 @@ def test_nothing_is_asked_where_programs_may_not_run(subject):
     forbidden = dataclasses.replace(subject, permissions=Permissions())
     for rescore in (False, True):
         with pytest.raises(ExecutionRefused, match="allow_code_execution"):
-            evaluate_all(forbidden, rescore=rescore)
+            evaluate(forbidden, rescore=rescore)
     assert loaded(subject) == 0
 
 
@@ -134,20 +135,20 @@ def test_the_check_before_an_evaluation_is_for_what_is_not_scored_yet(world, tmp
         require_evaluation(dataclasses.replace(subject, data_root=tmp_path))
     require_evaluation(subject)
     with pytest.raises(Stopped):
-        evaluate_all(subject, Stopping("humaneval scoring", 1))
+        evaluate(subject, Stopping("humaneval scoring", 1))
     with pytest.raises(NotReady, match=r"^1 evaluations of "):  # answered, and yet to be run
         require_evaluation(forbidden)
-    evaluate_all(dataclasses.replace(subject, load=no_model))
+    evaluate(dataclasses.replace(subject, load=no_model))
     require_evaluation(forbidden)
 
 
 def test_scores_of_another_model_are_refused_however_often_they_are_asked_for(subject, world, tmp_path):
     subject = dataclasses.replace(subject, protocols=(GSM8K,))
-    evaluate_all(subject)
+    evaluate(subject)
     trained_again = dataclasses.replace(subject, identity=lambda: "another")
     for _ in range(2):
         with pytest.raises(RecordError, match="are another model's"):
-            evaluate_all(trained_again)
+            evaluate(trained_again)
         assert trained_again.waiting == [GSM8K]
 
 
@@ -186,13 +187,13 @@ def test_where_scores_lie_tells_what_was_asked_of_which_data_and_nothing_else(su
 def test_batches_and_processes_are_keys_of_the_config_and_decide_nothing_that_is_asked(tmp_path):
     overrides = [f"output={tmp_path}", "eval=gsm8k"]
     own = [[], ["eval_processes=2", "eval_batch_size=3"]]
-    subjects = [subject_from_config(compose("evaluate", [*overrides, *each])) for each in own]
+    subjects = [eval_job_from_config(compose("evaluate", [*overrides, *each])) for each in own]
     assert [(subject.processes, subject.batch_size) for subject in subjects] == [(None, None), (2, 3)]
     (protocol,) = subjects[0].protocols
     assert len({(subject.eval_folder(protocol), subject.answers_folder(protocol)) for subject in subjects}) == 1
     for key, says in (("eval_processes", "answer nothing"), ("eval_batch_size", "holds no sequence")):
         with pytest.raises(ValueError, match=f"{key}=0 {says}"):
-            subject_from_config(compose("evaluate", [*overrides, f"{key}=0"]))
+            eval_job_from_config(compose("evaluate", [*overrides, f"{key}=0"]))
 
 
 def test_a_model_is_known_by_its_weights_and_its_adapters_and_not_by_its_place(tmp_path):
@@ -209,8 +210,8 @@ def test_a_model_is_known_by_its_weights_and_its_adapters_and_not_by_its_place(t
 def test_a_process_that_evaluates_keeps_to_the_cap_of_its_launch(subject, monkeypatch):
     asked = []
     monkeypatch.setattr("reproduction.training.launching.cap_memory", asked.append)
-    evaluate_all(dataclasses.replace(subject, memory_gb=20.0, protocols=subject.protocols[:1]))
+    evaluate(dataclasses.replace(subject, memory_gb=20.0, protocols=subject.protocols[:1]))
     assert asked == [20.0]
     cell = compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=["train.learning_rate=0.01"])
     capped = dataclasses.replace(cell, launch=dataclasses.replace(cell.launch, memory_gb=30.0))
-    assert (cell.subject.memory_gb, capped.subject.memory_gb) == (None, 30.0)
+    assert (cell.eval_job.memory_gb, capped.eval_job.memory_gb) == (None, 30.0)

@@ -8,7 +8,8 @@ import pytest
 from evaluation_work import PROTOCOLS, Stopped, Stopping, asked, asked_in_all, records, subject_in
 
 from reproduction import tinyworld
-from reproduction.running.evaluation import ShareFailed, Subject, evaluate_all
+from reproduction.cells.evaluation import EvalJob
+from reproduction.running.evaluate import ShareFailed, evaluate
 from reproduction.running.pool import run_jobs
 from reproduction.running.progress import Silent
 
@@ -24,11 +25,11 @@ def subject(tmp_path_factory):
 def alone(subject):
     """Evaluated by this process."""
     made = subject()
-    evaluate_all(made)
+    evaluate(made)
     return made
 
 
-def costs(subject: Subject) -> list[dict]:
+def costs(subject: EvalJob) -> list[dict]:
     found = [json.loads((subject.answers_folder(p) / "throughput.json").read_text()) for p in subject.protocols]
     timed = ("prefill_seconds", "decode_seconds", "tokens_per_second")
     return [{key: value for key, value in each.items() if key not in timed} for each in found]
@@ -37,8 +38,8 @@ def costs(subject: Subject) -> list[dict]:
 def test_what_one_process_began_two_end_with_the_records_of_one_and_everything_is_asked_once(subject, alone):
     shared = subject()
     with pytest.raises(Stopped):
-        evaluate_all(shared, Stopping("gsm8k", 4))
-    evaluate_all(dataclasses.replace(shared, processes=2))
+        evaluate(shared, Stopping("gsm8k", 4))
+    evaluate(dataclasses.replace(shared, processes=2))
     assert records(shared) == records(alone)
     assert asked_in_all(shared) == asked_in_all(alone)
     assert len(asked(shared)) == 3
@@ -51,11 +52,11 @@ def test_when_a_process_dies_the_others_go_on_and_the_rest_alone_is_asked_again_
     shared = subject(processes=2)
     (shared.folder / "die").touch()
     with pytest.raises(ShareFailed, match=r"1 of the 2 processes .* \(number [12]: .* SIGKILL.*the same command asks"):
-        evaluate_all(shared)
+        evaluate(shared)
     everything = asked_in_all(alone)
     assert len(max(asked(shared), key=len)) > everything.total() / 3
     assert not list(shared.folder.rglob("DONE"))
-    evaluate_all(dataclasses.replace(shared, processes=3, batch_size=3))
+    evaluate(dataclasses.replace(shared, processes=3, batch_size=3))
     assert not (shared.folder / f"loaded.{os.getpid()}").exists()  # who scores needs no model
     assert records(shared) == records(alone)
     assert asked_in_all(shared) == everything
@@ -64,7 +65,7 @@ def test_when_a_process_dies_the_others_go_on_and_the_rest_alone_is_asked_again_
 def test_a_worker_of_a_table_may_share_an_evaluation_in_turn(subject, alone):
     shared, ends = subject(processes=2, protocols=PROTOCOLS[:1]), []
     run_jobs(
-        evaluate_all, [shared], workers=2, threads=1, names=["cell"], progress=Silent(), ended=ends.append,
+        evaluate, [shared], workers=2, threads=1, names=["cell"], progress=Silent(), ended=ends.append,
     )  # fmt: skip
     assert [end.error for end in ends] == [None]
     assert records(shared).items() <= records(alone).items()

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 from preflight_cells import gpu
 
-from reproduction.cells.cell import Cell, in_smaller_passes
-from reproduction.preflight import fitted, fitted_now, kinds_of
-from reproduction.preflight.machine import estimated_bytes, fitted_to_the_papers, room_on, slow_on_cpu
+from reproduction.cells.cell import Cell
+from reproduction.cells.sizes import kinds_of
+from reproduction.preflight.machine import slow_on_cpu
+from reproduction.running.memory import estimated_bytes, fitted, fitted_now, fitted_to_the_papers, room_on
 from reproduction.running.progress import Silent
 from reproduction.running.table import as_many_as_fit, on_part_of_a_gpu, sharers
+from reproduction.running.train import in_smaller_passes
 from reproduction.training import OutOfMemory
 from reproduction.training.batches import Packing
 from reproduction.training.launching import Launch
@@ -33,7 +35,7 @@ def test_packed_rows_take_less_and_a_batch_that_cannot_be_shared_is_left_alone(p
 def test_a_pass_is_fitted_to_the_memory_that_is_free_and_to_a_workers_share(
     paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, cap: int | None
 ) -> None:
-    monkeypatch.setattr("reproduction.preflight.machine.gpus", lambda: (gpu(80),))
+    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(80),))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (free * 10**9, 80 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: reserved * 10**9)
     cell = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=2, memory_gb=cap))
@@ -93,7 +95,7 @@ def test_the_papers_gpu_and_this_machines_are_taken_in_their_turn(
     capped = dataclasses.replace(lora, launch=dataclasses.replace(lora.launch, memory_gb=30))
     assert fitted_to_the_papers(capped) == fitted(capped, 30 * 10**9) != fitted(capped, 80 * 10**9)
     assert room_on((gpu(40),), dataclasses.replace(lora, launch=Launch(memory_gb=60))) == 40 * 10**9
-    monkeypatch.setattr("reproduction.preflight.machine.gpus", lambda: (gpu(45),))
+    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(45),))
     assert fitted_to_the_papers(lora) == fitted(lora, 45 * 10**9) != fitted(lora, 80 * 10**9)
     changed = dataclasses.replace(lora, train=dataclasses.replace(lora.train, gradient_checkpointing=True))
     assert len(kinds_of([lora, changed])) == 2
@@ -108,7 +110,7 @@ def test_what_the_user_fixed_stays_on_a_cpu_and_processes_agree_on_a_gpu(
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 22 * 10**9))
     assert fitted(fixed, 22 * 10**9) != fixed
     assert fitted_now(fixed) == fixed
-    monkeypatch.setattr("reproduction.preflight.machine.gpus", lambda: (gpu(80),))
+    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(80),))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 0)
     monkeypatch.setattr("reproduction.preflight.machine.launching.least", lambda value: min(value, 30 * 10**9))
@@ -124,7 +126,7 @@ def test_a_real_model_on_the_cpu_is_told_to_be_slow_and_a_small_one_is_not(paper
 
 
 def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reproduction.preflight.gpus", lambda: (gpu(80),))
+    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(80),))
     assert on_part_of_a_gpu(paper["lora"], 4).launch == Launch(memory_gb=20.0)
     assert on_part_of_a_gpu(paper["lora"], 1).launch == Launch()
     capped = dataclasses.replace(paper["lora"], launch=Launch(memory_gb=40.0))
@@ -141,5 +143,5 @@ def test_as_many_cells_go_side_by_side_as_have_24_gb_of_a_gpu_each_and_one_where
 ) -> None:
     for found, workers in (((), 1), ((gpu(16),), 1), ((gpu(47),), 1), ((gpu(48),), 2), ((gpu(150), gpu(150)), 12)):
         monkeypatch.setattr("reproduction.running.table.visible_gpus", lambda found=found: len(found))
-        monkeypatch.setattr("reproduction.preflight.gpus", lambda found=found: found)
+        monkeypatch.setattr("reproduction.running.memory.gpus", lambda found=found: found)
         assert as_many_as_fit() == workers

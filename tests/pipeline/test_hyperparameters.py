@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reproduction.cells.compose import CONFIGS, compose
+from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
 from reproduction.commands import hyperparameters as pipeline
 from reproduction.commands.hyperparameters import hyperparameters
+from reproduction.paths import CONFIGS
 from reproduction.report.hyperparameters import DIFFERS, Hyperparameter, differing, summary, write
 
 

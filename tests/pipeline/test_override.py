@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells.compose import compose, compose_cell, plain, subject_from_config
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain
 from reproduction.cells.override import override, pasted
 from reproduction.commands.tables import Request
 
@@ -112,7 +112,7 @@ def test_the_command_that_a_training_ends_with_evaluates_its_run(repository, tmp
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("next: ")]
     config = compose("evaluate", shlex.split(line)[3:])
     assert Path(config.run) in (tmp_path / ODD / "tiny/runs").iterdir()
-    assert [each.limit for each in subject_from_config(config).waiting if each.benchmark == "heldout"] == [4, 4]
+    assert [each.limit for each in eval_job_from_config(config).waiting if each.benchmark == "heldout"] == [4, 4]
 
 
 def ran(repository: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -6,11 +6,11 @@ import io
 import pytest
 from rich.console import Console
 
-from reproduction.cells.cell import train_cell
 from reproduction.cells.compose import compose, compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
 from reproduction.commands.pivots import Inspection, replace_rows, report_pivots
+from reproduction.running.train import train_cell
 from reproduction.tinyworld import base_path
 
 TWO_LAYERS = "+method.arguments.layers_to_transform=[0,2]"

@@ -11,8 +11,8 @@ from rich.console import Console
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, compose_cell, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.sizes import sort_of
 from reproduction.commands.tables import Request, chosen_cells, plan_all
-from reproduction.preflight.kinds import sort_of
 from reproduction.preflight.plan import TOTAL, disk_lines, shares, show, unmeasured
 from reproduction.preflight.probe import FILE, Probe, Text, items_of, probes, text_of
 

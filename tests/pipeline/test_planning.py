@@ -16,13 +16,14 @@ from rich.console import Console
 
 from reproduction.cells.compose import cell_from_config, compose, compose_cell, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.plan import Plan, distinct
 from reproduction.cli import shows_traceback
 from reproduction.commands.listing import show, standings
 from reproduction.commands.tables import Request, chosen_names, chosen_tables, known_tables, plan_all
 from reproduction.commands.tuning import asked_pairs
 from reproduction.preflight import NotReady, require
 from reproduction.report.grid import GridError
-from reproduction.running.table import Plan, distinct, fill
+from reproduction.running.table import fill
 
 RATE = "train.learning_rate=0.01"
 

@@ -18,16 +18,19 @@ from packaging.requirements import Requirement
 from preflight_cells import gpu
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose, subject_from_config
+from reproduction.cells.compose import compose, eval_job_from_config
 from reproduction.cells.resolve_paths import datasets
+from reproduction.cells.sizes import kinds_of, sort_of
 from reproduction.data.catalogue import DatasetSpec
 from reproduction.evals.task import load_task
-from reproduction.preflight import NotReady, estimates, kinds_of, missing, needs, require, require_evaluation
+from reproduction.preflight import NotReady, estimates, missing, needs, require, require_evaluation
 from reproduction.preflight.disk import Need, lacking
-from reproduction.preflight.hub import DATASET, Sources, model_here
-from reproduction.preflight.kinds import estimate_lines, sort_of
-from reproduction.preflight.machine import Machine, fitted_to_the_papers, gpu_lacks, memory_lacks, unusable
+from reproduction.preflight.fits import estimate_lines
+from reproduction.preflight.hub import DATASET, Sources
+from reproduction.preflight.machine import Machine, gpu_lacks, memory_lacks, unusable
 from reproduction.preflight.software import package_lacks, software_lacks
+from reproduction.running.memory import fitted_to_the_papers
+from reproduction.system.hub import model_here
 from reproduction.training.launching import Launch
 from reproduction.training.spec import DataSpec
 
@@ -99,10 +102,10 @@ def test_a_driver_that_pytorch_cannot_use_is_no_matter_where_no_gpu_is_needed(
     build, _ = gpu_lacks(machine, kinds_of([paper["lora"]]))
     assert "this build is for CPUs alone" in build
     monkeypatch.setattr("reproduction.preflight.this_machine", lambda: machine)
-    monkeypatch.setattr("reproduction.preflight.gpus", lambda: machine.gpus)
-    require_evaluation(tiny.subject)
+    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: machine.gpus)
+    require_evaluation(tiny.eval_job)
     asked = [f"output={tmp_path}", "eval=gsm8k", f"data_root={tiny.data_root}"]
-    for subject in (paper["lora"].subject, subject_from_config(compose("evaluate", asked))):
+    for subject in (paper["lora"].eval_job, eval_job_from_config(compose("evaluate", asked))):
         with pytest.raises(NotReady, match="this build is for CPUs alone"):
             require_evaluation(subject)
 
@@ -326,7 +329,7 @@ def test_estimates_end_in_no_exception(paper: dict[str, Cell], tiny: Cell, monke
     broken = dataclasses.replace(tiny, method=None)
     (line,) = estimates([broken])
     assert line.startswith("memory: this could not be checked (AttributeError")
-    monkeypatch.setattr("reproduction.preflight.machine.gpus", lambda: (gpu(85),))
+    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(85),))
     odd = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=3))
     assert any("FFT" in line for line in estimates([odd, paper["fft"]]))
 

@@ -11,7 +11,8 @@ import pytest
 
 from reproduction.cells.compose import compose_cell
 from reproduction.preflight import missing
-from reproduction.preflight.hub import DATASET, MODEL, Asked, Sources, Unanswered
+from reproduction.preflight.hub import DATASET, MODEL, Sources
+from reproduction.system.hub import Asked, Unanswered
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, compose_cell, plain
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
+from reproduction.cells.plan import distinct
 from reproduction.cli import NotComplete
 from reproduction.commands import reference
 from reproduction.commands.pivots import Inspection
@@ -22,7 +23,6 @@ from reproduction.commands.tables import Request, known_tables, plan_all, report
 from reproduction.records import find_runs, write_items, write_json
 from reproduction.report.rebuild import rebuild
 from reproduction.report.reference import read_reference, reference_folder
-from reproduction.running.table import distinct
 
 FILES = (
     "tables/table8.csv", "tables/table8.md", "tables/clusters.csv", "significance/table8.csv", "metrics.csv",
@@ -44,8 +44,8 @@ def finish(cells: Iterable[Cell]) -> None:
                 "parameters_trainable": 5000 + number, "parameters_router": 0, "parameters_total": 1_000_000,
                 "frozen_copies": 48,
             })  # fmt: skip
-        for protocol in cell.subject.waiting:
-            folder, rows = cell.subject.eval_folder(protocol), protocol.task.rows(root=cell.data_root)
+        for protocol in cell.eval_job.waiting:
+            folder, rows = cell.eval_job.eval_folder(protocol), protocol.task.rows(root=cell.data_root)
             name = "passed" if protocol.samples > 1 else "acc" if protocol.scoring == "likelihood" else "strict"
             more = {}
             if protocol.scoring == "loss":

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from reproduction.cells.cell import Cell, train_cell
-from reproduction.cells.compose import compose, compose_cell, plain, subject_from_config, template_of
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain, template_of
 from reproduction.cells.config_schema import ConfigError, typed
 from reproduction.commands.pivots import Inspection, _prompts
 from reproduction.data import encode_prompts, load_rows
 from reproduction.data.templates import ALPACA, TEMPLATE_VERSION
 from reproduction.preflight.probe import text_of
 from reproduction.report import load_grid
+from reproduction.running.train import train_cell
 from reproduction.training import build_data
 from reproduction.training.spec import DataSpec
 
@@ -123,7 +124,7 @@ def test_a_model_is_evaluated_under_the_template_it_is_given_and_a_run_under_its
     asked = plain(compose("evaluate", [f"template.path={chat}", "template.name=mine"]))
     assert (template_of(asked).name, template_of(asked).source) == ("mine", CHAT)
     with pytest.raises(ConfigError, match="a run has its own template"):
-        subject_from_config(compose("evaluate", ["run=somewhere", f"template.path={chat}"]))
+        eval_job_from_config(compose("evaluate", ["run=somewhere", f"template.path={chat}"]))
 
 
 @pytest.mark.parametrize("experiment", ["codealpaca_llama3", "multitask_llama3"])

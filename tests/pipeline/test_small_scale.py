@@ -10,14 +10,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from reproduction import tinyworld
-from reproduction.cells.cell import Cell, train_cell
-from reproduction.cells.compose import CONFIGS, EXPERIMENTS, compose, compose_cell, plain, subject_from_config
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain
 from reproduction.cells.config_schema import ConfigError, typed
 from reproduction.cells.resolve_paths import locate_model
+from reproduction.cells.sizes import Kind, kinds_of
 from reproduction.commands.counts import base_shape, count, count_on
-from reproduction.preflight.kinds import Kind, kinds_of, misfits
+from reproduction.paths import CONFIGS, EXPERIMENTS
+from reproduction.preflight.fits import misfits
 from reproduction.report import Grid, load_grid
 from reproduction.report.grid import PAPER, kind_of, tasks_of
+from reproduction.running.train import train_cell
 from reproduction.training.spec import MethodSpec, ModelSpec
 
 GRIDS = [load_grid(path.parent).at("small") for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
@@ -326,7 +329,7 @@ def test_two_layers_of_the_model_train_and_are_found_again(method: str, tmp_path
     assert len(losses) == 2
     assert all(map(math.isfinite, losses))
     assert cell.run.resources["parameters_trainable"] * 15 == trained(method)  # 2 of 30 layers
-    subject = subject_from_config(compose("evaluate", [f"run={cell.run.folder}", f"data_root={tmp_path / 'data'}"]))
+    subject = eval_job_from_config(compose("evaluate", [f"run={cell.run.folder}", f"data_root={tmp_path / 'data'}"]))
     assert subject.batch_size == 256
     assert [protocol.max_new_tokens for protocol in subject.protocols] == [256, None, None]
     assert subject.load()[0].config.num_hidden_layers == 2

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from reproduction import tinyworld
-from reproduction.cells.cell import run_cell, train_cell
-from reproduction.cells.compose import compose, compose_cell, plain, subject_from_config
+from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain
 from reproduction.cells.config_schema import ConfigError
 from reproduction.commands.tables import Request
 from reproduction.running.run_lock import seconds_at_work
+from reproduction.running.train import run_cell, train_cell
 from reproduction.training import UnfitAdapter
 
 OVERRIDES = ["train.max_steps=2", "data.limit=48", "train.learning_rate=0.002"]
@@ -200,8 +200,8 @@ def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_ans
     (alone / "base.json").unlink()
     asked = ["scale=tiny", "model=llama3_8b", "eval=gsm8k", f"adapter={alone}", *small]
     with pytest.raises(UnfitAdapter, match="allow_unknown_base=true"):
-        subject_from_config(compose("evaluate", asked)).load()
-    subject_from_config(compose("evaluate", [*asked, "allow_unknown_base=true"])).load()
+        eval_job_from_config(compose("evaluate", asked)).load()
+    eval_job_from_config(compose("evaluate", [*asked, "allow_unknown_base=true"])).load()
     weights = tmp_path / folder / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     changed = run(repository, "evaluate", f"run={folder}", *small, cwd=tmp_path)
@@ -249,6 +249,6 @@ def test_what_does_not_fit_is_refused_with_its_value(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size=15 cannot be shared evenly by 2 processes"):
         compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=odd).division  # noqa: B018
     with pytest.raises(ConfigError, match="nowhere"):
-        subject_from_config(compose("evaluate", ["run=nowhere"]))
+        eval_job_from_config(compose("evaluate", ["run=nowhere"]))
     with pytest.raises(ConfigError, match=r"table9.*table1"):
         Request.from_config(plain(compose("report", ["table=table9"])))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproduction.cells.compose import compose, subject_from_config
+from reproduction.cells.compose import compose, eval_job_from_config
 from reproduction.commands import speed
 from reproduction.report.speed import COLUMNS, FILE, KEY, read_speed, write_speed
 
@@ -76,7 +76,7 @@ def test_a_row_that_is_measured_anew_takes_the_place_of_the_old_one(tmp_path: Pa
 
 
 def test_ways_that_do_not_give_the_same_number_of_tokens_are_no_comparison(monkeypatch) -> None:
-    subject = subject_from_config(compose("evaluation_speed", [*ASKED, "eval.gsm8k.limit=2"]))
+    subject = eval_job_from_config(compose("evaluation_speed", [*ASKED, "eval.gsm8k.limit=2"]))
     monkeypatch.setattr(speed, "_generate", lambda *given, tokens: torch.zeros(2, tokens + 1).long())
     with pytest.raises(RuntimeError, match="gsm8k: the two ways did not generate the same number of tokens"):
         speed.measure(subject, compared=2, say=print)

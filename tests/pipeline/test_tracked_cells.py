@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from reproduction.cells.cell import train_cell
 from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.running.train import train_cell
 from reproduction.training import TrackingSpec, WandbSpec
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells.cell import Cell, run_cell, train_here
-from reproduction.cells.compose import EXPERIMENTS, compose_cell
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.tuned_rates import CHOOSING, trials_plan
 from reproduction.cli import shows_traceback
@@ -18,10 +18,12 @@ from reproduction.commands.search import choose
 from reproduction.commands.tables import known_tables
 from reproduction.commands.trials import Chosen, Trial, heldout_loss, read_rows, run_trial, trials_of
 from reproduction.commands.tuning import asked_pairs, asked_trials
+from reproduction.paths import EXPERIMENTS
 from reproduction.records import read_items
 from reproduction.records.identity import run_digest
 from reproduction.report import load_grid
 from reproduction.running.progress import Silent
+from reproduction.running.train import run_cell, train_here
 from reproduction.training import NonFiniteLoss, TrainSpec
 
 
@@ -173,12 +175,12 @@ def test_a_trial_has_the_held_out_loss_of_the_table(tmp_path: Path) -> None:
     run_cell(heldout)
     means = []
     for protocol in heldout.protocols:
-        items = read_items(heldout.subject.eval_folder(protocol))
+        items = read_items(heldout.eval_job.eval_folder(protocol))
         weights = [item["weights"]["nats_per_token"] for item in items]
         nats = [item["scores"]["nats_per_token"] * weight for item, weight in zip(items, weights, strict=True)]
         means.append(sum(nats) / sum(weights))
     scored = replace(cell, data=replace(cell.data, validation_rows=0))
-    model, tokenizer = heldout.subject.load()
+    model, tokenizer = heldout.eval_job.load()
     assert len(means) == 5
     assert heldout_loss(model, tokenizer, scored) == pytest.approx(sum(means) / 5, rel=1e-5)
 
@@ -260,7 +262,7 @@ def test_what_is_trained_was_fitted_to_the_memory_as_its_rows_are_packed(
         seen["rows"] = spec.micro_batch_size
         raise NonFiniteLoss("enough was seen")
 
-    monkeypatch.setattr("reproduction.preflight.fitted_now", fitted_now)
+    monkeypatch.setattr("reproduction.running.memory.fitted_now", fitted_now)
     monkeypatch.setattr("reproduction.training.trainer.packing_of", lambda *_: "as rows are packed")
     monkeypatch.setattr("reproduction.training.trainer.train", train)
     if work == "trial":

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from reproduction.cells import cell as cells
-from reproduction.cells.cell import Cell, train_cell
+from reproduction.cells.cell import Cell
 from reproduction.records import RecordError, Run, write_json
 from reproduction.running.run_lock import ROOM, at_work, seconds_at_work
+from reproduction.running.train import train_cell
 from reproduction.system.atomic import ENDING, HOST
 
 

@@ -1,0 +1,87 @@
+"""The evaluations that a config's ``eval`` group and ``protocol`` name, as typed protocols."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reproduction.cells.config_folders import group_files
+from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.resolve_paths import present
+from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import load_task
+
+DEFAULT, ALL = "default", "all"
+"""What root key ``protocol`` may say instead of names: each benchmark's own choice, or everything it has."""
+
+
+def protocols(
+    evals: dict[str, dict[str, Any]],
+    data_root: Path | None,
+    chosen: str | Sequence[str] = DEFAULT,
+    *,
+    revisions: Mapping[str, str] | None = None,
+) -> tuple[Protocol, ...]:
+    """The evaluations of a composed ``eval`` group, benchmark by benchmark, each benchmark's default ones first.
+
+    ``chosen`` is "default", "all", or the names of protocols; a benchmark that has none of the named keeps its default.
+    What says ``where_present``, a benchmark or one of its protocols, is left out without its data
+    (`reproduction.cells.resolve_paths.present`).
+
+    Raises `ConfigError` for a name that no benchmark has, or a setting that is both shared and a protocol's own.
+    """
+    for key, values in evals.items():
+        if missing := [part for part in ("benchmark", "protocols", "default") if part not in values]:
+            raise ConfigError(f"eval.{key} has no {missing[0]}: write it as the files of configs/eval do")
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    known = dict.fromkeys([*_protocol_names(), *(name for values in evals.values() for name in values["protocols"])])
+    if unknown := [name for name in names if name not in known and name not in (DEFAULT, ALL)]:
+        raise ConfigError(f"protocol={unknown[0]} is none of {', '.join((DEFAULT, ALL, *known))}")
+    found = []
+    for key, values in evals.items():
+        shared = dict(values)
+        try:
+            task = load_task(shared["benchmark"], shared.get("file"))
+        except ValueError as error:
+            raise ConfigError(f"eval.{key}: {error}") from error
+        default, own = shared.pop("default"), shared.pop("protocols")
+        wanted = {*names, *(default if DEFAULT in names else ())}
+        asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
+        for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
+            protocol, where_present = _protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}")
+            if not where_present or present(protocol.task.data, data_root, revisions=revisions):
+                found.append(protocol)
+    return tuple(found)
+
+
+def _protocol(
+    name: str,
+    own: Mapping[str, Mapping[str, Any]],
+    shared: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any],
+    where: str,
+) -> tuple[Protocol, bool]:
+    """One of a benchmark's protocols: what it has of its own, what it shares with the others, the benchmark's own; and
+    whether it is asked where its data are present alone.
+    """
+    if name not in own:
+        raise ConfigError(f"{where}.default names {name}, which is none of its protocols {', '.join(own)}")
+    if twice := sorted(set(own[name]) & set(shared)):
+        raise ConfigError(
+            f"{where}.{twice[0]} is a setting of the protocol {name}, and is not shared: give it under "
+            f"{where}.protocols.{name}"
+        )
+    settings = {**defaults, **shared, **own[name], "name": name}
+    where_present = settings.pop("where_present", False)
+    return typed(Protocol, settings, where=f"{where}.protocols.{name}"), where_present
+
+
+@functools.cache
+def _protocol_names() -> tuple[str, ...]:
+    """Every name in configs/eval: what a table may ask for although one of its cells has no such benchmark."""
+    groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in group_files("eval"))
+    benchmarks = [values for group in groups for values in group.values() if isinstance(values, dict)]  # not: defaults
+    return tuple(dict.fromkeys(name for values in benchmarks for name in values.get("protocols", ())))

@@ -1,0 +1,168 @@
+"""Training a cell: base, data, adapter, then the steps; resumes, never repeats, and leaves every ending on disk."""
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from reproduction.cells.cell import Cell
+from reproduction.records import RecordError, Run
+from reproduction.running.evaluate import evaluate
+from reproduction.running.memory import estimated_bytes, fitted_now
+from reproduction.running.progress import Silent
+from reproduction.running.ranks import train_in_ranks
+from reproduction.running.run_lock import at_work, give_room
+from reproduction.training import launching
+
+_logger = logging.getLogger(__name__)
+
+
+def run_cell(cell: Cell, progress: Silent | None = None) -> None:
+    """Train the cell unless that is done, then run each evaluation that is not, on the model as it was saved.
+
+    A run that was killed stands as ``running``, an interrupted one says so; either is taken up again: training from its
+    last checkpoint, an evaluation from its last batch of answers. What is finished is never run again.
+
+    Raises whatever ended it, after the ending of a training (oom, failed, interrupted, with the reason) is on disk.
+    """
+    if not cell.run.done:
+        train_cell(cell, progress)
+    gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
+    evaluate(cell.eval_job, progress)
+
+
+def train_cell(cell: Cell, progress: Silent | None = None) -> None:
+    """The training half of `run_cell`; an untuned base only has its parameters counted.
+
+    Waits for another process that works on the run, and does nothing where that one finished it.
+    """
+    progress = progress or Silent()
+    in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
+    if not in_ranks:
+        launching.join()
+    with _status_on_disk(cell) as finish:
+        if finish is None:
+            return
+        finish(in_smaller_passes(train_in_ranks if in_ranks else train_here, cell, progress))
+    if launching.rank() == 0:
+        shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+
+
+def in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Cell, progress: Silent) -> dict[str, Any]:
+    """Train the cell; where memory does not suffice, once more with half of the rows a pass, and say so.
+
+    A launch that was joined is not started again: its ranks may have ended at different places.
+    """
+    from reproduction.training import OutOfMemory
+
+    try:
+        return train(cell, progress)
+    except OutOfMemory as error:
+        if error.rows == 1 or launching.inside():
+            raise
+        rows, checkpointing, reason = error.rows, error.checkpointing, str(error)
+    # Out of the handler: the error's frames hold what memory there is.
+    _logger.warning("%s: %s Goes on with train.micro_batch_size=%d.", cell.title, reason, rows // 2)
+    gc.collect()
+    half = dataclasses.replace(cell.train, micro_batch_size=rows // 2, gradient_checkpointing=checkpointing)
+    smaller = dataclasses.replace(cell, train=half)
+    return train(smaller, progress) | {"out_of_memory_at_micro_batch_size": rows}
+
+
+def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
+    """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
+    import torch  # seconds to import: a finished cell needs none of it
+
+    from reproduction.training import (
+        Laps,
+        build_adapted,
+        build_data,
+        build_model,
+        count_parameters,
+        packing_of,
+        shared_base,
+        train,
+    )
+
+    laps = Laps()
+    torch.set_num_threads(cell.threads)
+    launching.join()
+    launching.cap_memory(cell.launch.memory_gb)
+    if cell.method.kind == "none":
+        untuned = build_model(dataclasses.replace(cell.model, init="random"), "meta")  # counting needs no weights
+        return count_parameters(untuned) | {"parameters_trainable": 0}
+    model, tokenizer = shared_base.take(cell.model)
+    laps.end("base")
+    tokenized = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)[0]
+    laps.end("data")
+    model = build_adapted(model, cell.method, cell.train.seed)
+    laps.end("adapter")
+    packing = packing_of(model, tokenized, cell.train)
+    cell = fitted_now(cell, packing=packing)
+    resources = train(
+        model=model,
+        tokenizer=tokenizer,
+        tokenized=tokenized,
+        spec=cell.train,
+        base=cell.model,
+        folder=cell.run.folder,
+        on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
+        tracking=cell.tracking,
+    )
+    # Else weights have moved, the process ends, or forward passes are no longer the model's own.
+    if cell.method.kind == "peft" and cell.launch.mode == "single" and not cell.train.liger_kernel:
+        shared_base.give_back(model)
+    return dataclasses.asdict(resources) | {
+        "launch": cell.launch.mode,
+        "startup_seconds": laps.seconds | {"trainer": resources.setup_seconds},
+        "memory_estimate_bytes": estimated_bytes(cell, packing=packing) if torch.cuda.is_available() else None,
+    }
+
+
+@contextlib.contextmanager
+def _status_on_disk(cell: Cell) -> Iterator[Any]:
+    """Walk the run's states around a training. Of a launch joined the first rank starts and ends it, and each may fail
+    it; ranks that this process starts know nothing of it.
+
+    Gives what takes the resources at the end, or None where the run turns out to be done.
+    """
+    with _opened(cell) as finish:
+        try:
+            yield finish
+        except BaseException as error:
+            if finish is not None:
+                with contextlib.suppress(RecordError):  # a disk that cannot be written must not hide what went wrong
+                    _mark(cell.run, error)
+            raise
+
+
+@contextlib.contextmanager
+def _opened(cell: Cell) -> Iterator[Any]:
+    if launching.rank() > 0:
+        yield None if launching.from_first_rank() else lambda resources: None
+        return
+    run = cell.run
+    with at_work(run.folder):
+        done = launching.from_first_rank(run.done)  # known only now: another command may have been at work
+        if not done:
+            run.start(cell.config)
+        yield None if done else run.finish
+
+
+def _mark(run: Run, error: BaseException) -> None:
+    """Write how a training ended, unless another rank has: one fails, and the others are interrupted for it."""
+    from reproduction.training import OutOfMemory
+
+    rank = f"rank {launching.rank()}: " if launching.inside() else ""
+    if run.state != "running":
+        return
+    give_room(run.folder)
+    if isinstance(error, OutOfMemory):
+        run.fail("oom", f"{rank}{error}")
+    elif isinstance(error, Exception):
+        run.fail("failed", f"{rank}{type(error).__name__}: {error}")
+    else:
+        run.fail("interrupted", "stopped by a signal while training")

@@ -1,0 +1,96 @@
+"""Questions to the hub and other hosts, put all at once and answered in time; what the hub's cache has of a model.
+
+Every question has a thread of its own, and all have `SECONDS` to be answered in: a host which swallows packets costs
+that long and no more.
+"""
+
+import functools
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+SECONDS = 10.0
+"""In which all questions together must be answered."""
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+class Unanswered(Exception):
+    """No answer came in time."""
+
+
+class Asked:
+    """Questions put all at once; a question is answered by returning, or by what it raises."""
+
+    def __init__(self, questions: Mapping[Any, Callable[[], None]]):
+        self._deadline = time.monotonic() + SECONDS
+        self._answers: dict[Any, Exception | None] = {}
+        self._threads = {key: self._started(key, question) for key, question in questions.items()}
+
+    def _started(self, key: Any, question: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                question()
+                self._answers[key] = None
+            except Exception as error:
+                self._answers[key] = error
+
+        thread = threading.Thread(target=run, daemon=True)  # one that hangs keeps no process alive
+        thread.start()
+        return thread
+
+    def answers(self) -> dict[Any, Exception | None]:
+        """What each question raised, None where it returned, `Unanswered` where it has done neither in time."""
+        for thread in self._threads.values():
+            thread.join(max(0.0, self._deadline - time.monotonic()))
+        return {key: self._answers.get(key, Unanswered(f"no answer in {SECONDS:.0f} s")) for key in self._threads}
+
+
+def model_here(name: str, revision: str | None) -> bool:
+    """Whether the hub's cache holds a model at a revision, with all of its weights."""
+    try:
+        folder = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return False
+    return folder_lacks(Path(folder), weights=True) is None
+
+
+@functools.cache
+def config_folder(name: str, revision: str | None) -> Path | None:
+    """Where a model's config.json lies: in its folder, in the hub's cache, or fetched into that, all in `SECONDS`.
+
+    None where it cannot be had. Asked once for each model, since a hub out of reach costs that long.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found: list[str] = []
+
+    def fetch() -> None:
+        known = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+        found.append(
+            known if isinstance(known, str) else huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+        )
+
+    answers = Asked({name: fetch}).answers()
+    return Path(found[0]).parent if answers[name] is None else None
+
+
+def folder_lacks(folder: Path, *, weights: bool) -> str | None:
+    """What a model's folder lacks: its config, its tokenizer, a file of its weights. None where all is there."""
+    if weights and not (folder / "config.json").is_file():
+        return "it has no config.json"
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return f"it has no tokenizer ({' or '.join(TOKENIZERS)})"
+    if not weights:
+        return None
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        absent = [name for name in names if not (folder / name).is_file()]
+        return f"it lacks {len(absent)} of its {len(names)} files of weights, such as {absent[0]}" if absent else None
+    return None if any(folder.glob("*.safetensors")) else "it has no .safetensors file"
