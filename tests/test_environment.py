@@ -23,11 +23,15 @@ def _locked(repository: Path) -> dict[str, str]:
     return {_name(line): PIN.match(line)[2] for line in pins}
 
 
-def test_the_lock_file_pins_every_requirement_of_the_package_exactly(repository: Path) -> None:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    required = [*project["dependencies"], *extras["reproduction"], *extras["test"]]  # liger is for GPUs, and asked for
+def test_the_lock_file_pins_every_requirement_of_both_packages_exactly(repository: Path) -> None:
+    library, experiments = (
+        tomllib.loads((repository / folder / "pyproject.toml").read_text())["project"]
+        for folder in (".", "reproduction")
+    )
+    own = [*experiments["dependencies"], *experiments["optional-dependencies"]["test"]]  # liger is for GPUs
+    assert library["name"] in own
     locked = _locked(repository)
+    required = [name for name in [*library["dependencies"], *own] if name != library["name"]]
     assert not [name for name in required if _name(name) not in locked]
 
 
@@ -39,6 +43,7 @@ def test_conda_users_install_from_the_same_lock_file(repository: Path) -> None:
     environment = yaml.safe_load((repository / "environment.yml").read_text())
     pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
     assert "-r requirements.lock" in pip
+    assert {"-e .", "-e ./reproduction"} <= set(pip)
     pinned_twice = [line for line in pip if "==" in line]
     assert not pinned_twice
     python = next(item for item in environment["dependencies"] if str(item).startswith("python="))

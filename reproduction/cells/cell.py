@@ -10,7 +10,8 @@ from reproduction.cells.evaluation import EvalJob, finished
 from reproduction.cells.resolve_paths import embedded_tokenizer
 from reproduction.data.catalogue import DATASETS, DatasetSpec
 from reproduction.data.templates import TEMPLATE_VERSION
-from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import Permissions
+from reproduction.evals.task import Protocol
 from reproduction.records import RecordError, Run, run_name
 from reproduction.training.launching import Launch
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec

@@ -35,7 +35,8 @@ from reproduction.cells.resolve_paths import (
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cells.tuned_rates import TUNED, trials_plan, tuned_rate
 from reproduction.data.templates import ALPACA, Template, load_template
-from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import Permissions
+from reproduction.evals.task import Protocol
 from reproduction.paths import CONFIGS
 from reproduction.records import Run, digest
 from reproduction.training.launching import Launch, resolve, visible_gpus

@@ -8,8 +8,8 @@ from typing import Any
 
 from reproduction.cells.resolve_paths import data_digest, folder_digest
 from reproduction.data.templates import ALPACA, Template
-from reproduction.evals.protocol import Permissions, Protocol, decoding
-from reproduction.evals.task import TEMPLATE
+from reproduction.evals.sandbox import Permissions
+from reproduction.evals.task import TEMPLATE, Protocol, decoding
 from reproduction.records import Run, digest, is_complete
 from reproduction.training.spec import MethodSpec, ModelSpec
 

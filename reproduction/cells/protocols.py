@@ -10,8 +10,7 @@ import yaml
 from reproduction.cells.config_folders import group_files
 from reproduction.cells.config_schema import ConfigError, typed
 from reproduction.cells.resolve_paths import present
-from reproduction.evals.protocol import Protocol
-from reproduction.evals.task import load_task
+from reproduction.evals.task import Protocol, load_task
 
 DEFAULT, ALL = "default", "all"
 """What root key ``protocol`` may say instead of names: each benchmark's own choice, or everything it has."""

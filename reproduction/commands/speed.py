@@ -23,8 +23,7 @@ from reproduction.evals.generation import Generation
 from reproduction.evals.items import Prompt
 from reproduction.evals.likelihood import Likelihood
 from reproduction.evals.prompts import Prompts
-from reproduction.evals.protocol import Protocol
-from reproduction.evals.task import RAW
+from reproduction.evals.task import RAW, Protocol
 from reproduction.records import read_items, read_json
 from reproduction.running.evaluate import evaluate
 from reproduction.system.atomic import scratch_folder

@@ -9,8 +9,9 @@ code, judges      readers of answers: the code in one, whether it refuses
 sandbox           runs model-written code, and nothing else does
 """
 
-from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import Permissions
 from reproduction.evals.scoring import score
+from reproduction.evals.task import Protocol
 
 __all__ = ["Permissions", "Protocol", "score"]
 

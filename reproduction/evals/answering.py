@@ -11,7 +11,7 @@ from reproduction.evals.generation import Generation
 from reproduction.evals.likelihood import Likelihood
 from reproduction.evals.loss import Loss
 from reproduction.evals.prompts import Prompts
-from reproduction.evals.protocol import Protocol, decoding, stops
+from reproduction.evals.task import Protocol, decoding, stops
 from reproduction.evals.throughput import throughput
 from reproduction.records import ANSWERS, META, AnswerLog, RecordError, read_json, write_json
 

@@ -26,7 +26,7 @@ from reproduction.evals.batching import Batch, context_of, encode, seconds
 from reproduction.evals.capacity import answers_side_by_side
 from reproduction.evals.decoding import Decoder, decoder
 from reproduction.evals.items import Prompt
-from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import Protocol
 from reproduction.evals.throughput import COST, cost
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off

@@ -30,7 +30,7 @@ from transformers import DynamicCache
 from reproduction.evals.batching import Batch, context_of, encode, left_padded, passes, seconds
 from reproduction.evals.capacity import shared_rows, texts_side_by_side
 from reproduction.evals.items import Prompt
-from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import Protocol
 from reproduction.evals.throughput import COST, cost
 
 ENDING = 128  # characters of a longer prompt that are tokenized again with each choice, instead of all of it

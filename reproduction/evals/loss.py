@@ -14,7 +14,7 @@ import torch
 from reproduction.evals.batching import PREFILL_TOKENS, Batch, context_of, encode, evaluating, left_padded, seconds
 from reproduction.evals.capacity import logits_at_once, texts_side_by_side
 from reproduction.evals.items import Prompt
-from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import Protocol
 from reproduction.evals.throughput import COST, cost
 from reproduction.records import LEFT_OUT
 

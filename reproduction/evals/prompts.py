@@ -10,8 +10,7 @@ from itertools import islice
 
 from reproduction.data.templates import Template
 from reproduction.evals.items import Prompt
-from reproduction.evals.protocol import Protocol
-from reproduction.evals.task import TEMPLATE, Task
+from reproduction.evals.task import TEMPLATE, Protocol, Task
 
 EXAMPLE_END = "\n\n"
 """Between a worked example and what follows it."""

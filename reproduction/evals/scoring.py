@@ -18,7 +18,8 @@ from reproduction.data.templates import Template
 from reproduction.evals.answers import answered_prompts, ending_on_disk, require_model
 from reproduction.evals.items import sha16
 from reproduction.evals.prompts import Prompts
-from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import Permissions
+from reproduction.evals.task import Protocol
 from reproduction.records import (
     ANSWERS,
     CONTROLS,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reproduction.evals.items import Prompt
-from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import Protocol
 
 COST = "cost"
 """A batch's first answer has what the batch took under this key."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from reproduction.cells.cell import Cell, unfinished
 from reproduction.cells.evaluation import EvalJob
 from reproduction.cells.sizes import Kind, kinds_of
-from reproduction.evals.protocol import Permissions, Protocol
-from reproduction.evals.sandbox import ExecutionRefused, Job, run_jobs
+from reproduction.evals.sandbox import ExecutionRefused, Job, Permissions, run_jobs
+from reproduction.evals.task import Protocol
 from reproduction.preflight.disk import lacking as disk_lacks
 from reproduction.preflight.disk import needs
 from reproduction.preflight.fits import estimate_lines, misfits

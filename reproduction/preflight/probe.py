@@ -21,7 +21,7 @@ from reproduction.data.mixture import shares_of
 from reproduction.data.sources import load_rows
 from reproduction.data.templates import Template
 from reproduction.evals.answers import THROUGHPUT
-from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import Protocol
 from reproduction.records import read_json, write_json
 from reproduction.running.memory import gpus
 from reproduction.running.table import fill

@@ -23,7 +23,7 @@ from reproduction.cells.plan import distinct
 from reproduction.cells.sizes import shape_of, tuning_of
 from reproduction.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
 from reproduction.data.mixture import shares_of
-from reproduction.evals.protocol import Protocol
+from reproduction.evals.task import Protocol
 from reproduction.paths import REPOSITORY
 from reproduction.preflight.plan import TOTAL
 from reproduction.preflight.probe import items_of, text_of

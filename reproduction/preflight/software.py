@@ -17,7 +17,9 @@ from reproduction.cells.cell import Cell
 from reproduction.paths import REPOSITORY
 from reproduction.training.launching import visible_gpus
 
-EXTRA = "reproduction"
+PROJECTS = (REPOSITORY / "pyproject.toml", REPOSITORY / "reproduction" / "pyproject.toml")
+"""Of the library and of the reproduction: each names the packages that it needs."""
+
 WHERE_ASKED = {
     "deepspeed", "wandb", "tensorboard", "liger-kernel", "flash-attn", "hydra-submitit-launcher", "k-means-constrained",
 }  # fmt: skip
@@ -57,9 +59,10 @@ def package_lacks(requirement: Requirement) -> Iterable[str]:
 
 
 def _requirements() -> Iterable[Requirement]:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for text in [*project["dependencies"], *project["optional-dependencies"][EXTRA]]:
-        yield Requirement(text)
+    for path in PROJECTS:
+        for text in tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]:
+            if text != "idlora":  # the library beside this package
+                yield Requirement(text)
 
 
 def _deepspeed_lacks() -> Iterable[str]:

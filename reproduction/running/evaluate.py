@@ -11,9 +11,9 @@ from pathlib import Path
 from reproduction.cells.evaluation import EvalJob
 from reproduction.evals.answers import THROUGHPUT, Share, answered_prompts, gather, require_model, unanswered
 from reproduction.evals.prompts import Prompts
-from reproduction.evals.protocol import Permissions, Protocol
-from reproduction.evals.sandbox import require_permission
+from reproduction.evals.sandbox import Permissions, require_permission
 from reproduction.evals.scoring import score
+from reproduction.evals.task import Protocol
 from reproduction.evals.throughput import throughput
 from reproduction.records import ANSWERS, DONE, META, AnswerLog, RecordError, write_json
 from reproduction.running.pool import Ended, run_jobs

@@ -12,8 +12,7 @@ from texts import TEXTS, protocol, rows
 from reproduction.data.templates import ALPACA, Template
 from reproduction.evals import batching
 from reproduction.evals.answers import STATUS, Share, gather
-from reproduction.evals.protocol import decoding
-from reproduction.evals.task import TEMPLATE
+from reproduction.evals.task import TEMPLATE, decoding
 from reproduction.records import ANSWERS, META, AnswerLog, RecordError
 
 ROWS = rows()

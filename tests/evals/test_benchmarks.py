@@ -7,8 +7,7 @@ import pytest
 from steps import scored
 
 from reproduction.evals import Protocol
-from reproduction.evals.protocol import file_digest
-from reproduction.evals.task import Task, load_part, load_task, names
+from reproduction.evals.task import Task, file_digest, load_part, load_task, names
 
 OWN = """
 from __future__ import annotations

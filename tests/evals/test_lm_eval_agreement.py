@@ -20,7 +20,7 @@ from reproduction.data.templates import ALPACA
 from reproduction.data.tokenization import IGNORED
 from reproduction.evals import Protocol
 from reproduction.evals.lm_eval import LETTERS
-from reproduction.evals.protocol import stops
+from reproduction.evals.task import stops
 
 ITEMS = 16
 

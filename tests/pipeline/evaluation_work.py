@@ -10,7 +10,8 @@ from byte_tokenizer import VOCABULARY, byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from reproduction.cells.evaluation import EvalJob
-from reproduction.evals.protocol import Permissions, Protocol
+from reproduction.evals.sandbox import Permissions
+from reproduction.evals.task import Protocol
 from reproduction.running.progress import Silent
 
 TOKENIZER = byte_tokenizer()

@@ -13,8 +13,8 @@ from reproduction.cells.evaluation import EvalJob, model_identity
 from reproduction.data.templates import Template
 from reproduction.evals.answering import answer
 from reproduction.evals.answers import Share, gather
-from reproduction.evals.protocol import Permissions, Protocol
-from reproduction.evals.sandbox import ExecutionRefused
+from reproduction.evals.sandbox import ExecutionRefused, Permissions
+from reproduction.evals.task import Protocol
 from reproduction.evals.tasks.hexphi import Refusals
 from reproduction.preflight import NotReady, require_evaluation
 from reproduction.records import RecordError, read_items

@@ -81,7 +81,7 @@ def test_a_pass_is_halved_once_and_not_in_a_launch_that_was_joined(
         asked.append((cell.train.micro_batch_size, cell.train.gradient_checkpointing))
         raise OutOfMemory("too little", asked[-1][0], True)
 
-    monkeypatch.setattr("reproduction.cells.cell.launching.inside", lambda: inside)
+    monkeypatch.setattr("reproduction.running.train.launching.inside", lambda: inside)
     spec = dataclasses.replace(tiny.train, micro_batch_size=rows, gradient_checkpointing="auto")
     with pytest.raises(OutOfMemory):
         in_smaller_passes(train, dataclasses.replace(tiny, train=spec), Silent())
@@ -113,7 +113,7 @@ def test_what_the_user_fixed_stays_on_a_cpu_and_processes_agree_on_a_gpu(
     monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(80),))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 0)
-    monkeypatch.setattr("reproduction.preflight.machine.launching.least", lambda value: min(value, 30 * 10**9))
+    monkeypatch.setattr("reproduction.running.memory.launching.least", lambda value: min(value, 30 * 10**9))
     assert fitted_now(lora) == fitted(lora, 30 * 10**9)
 
 

@@ -305,7 +305,7 @@ def test_a_kernel_that_is_not_installed_is_a_line_and_the_sizes_are_told(paper: 
 def test_a_base_that_is_nowhere_near_costs_one_deadline_whatever_is_done_to_it(
     paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reproduction.preflight.hub.SECONDS", 0.5)
+    monkeypatch.setattr("reproduction.system.hub.SECONDS", 0.5)
     model = dataclasses.replace(paper["lora"].model, path_or_id="owner/unknown")
     began = time.monotonic()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -96,7 +96,7 @@ def test_a_data_set_without_a_card_may_be_read_and_a_model_without_a_config_may_
 def test_a_host_that_swallows_packets_costs_seconds_however_much_is_asked_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reproduction.preflight.hub.SECONDS", 1.0)
+    monkeypatch.setattr("reproduction.system.hub.SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:  # connections are taken and nothing is answered
         endpoint, began = f"http://127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
         (line,) = told(monkeypatch, endpoint, *(f"owner{number}" for number in range(8)))
@@ -107,7 +107,7 @@ def test_a_host_that_swallows_packets_costs_seconds_however_much_is_asked_of_it(
 
 
 def test_questions_that_hang_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reproduction.preflight.hub.SECONDS", 0.3)
+    monkeypatch.setattr("reproduction.system.hub.SECONDS", 0.3)
     began = time.monotonic()
     answers = Asked({number: lambda: time.sleep(20) for number in range(4)} | {"quick": lambda: None}).answers()
     assert time.monotonic() - began < 1
