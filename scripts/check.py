@@ -8,9 +8,8 @@ Downloads nothing, and takes seconds whatever the network does. Exit code 1 wher
 import hydra
 from omegaconf import DictConfig
 
-from reproduction.cells.cell import unfinished_and_damaged
+from reproduction.cells.cell import distinct, unfinished_and_damaged
 from reproduction.cells.compose import plain
-from reproduction.cells.plan import distinct
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import NotComplete, command
 from reproduction.commands.tables import Request, chosen_cells, plan_all

@@ -134,6 +134,16 @@ class Cell:
         return [f"not evaluated on {protocol.benchmark} ({protocol.name})" for protocol in self.eval_job.waiting]
 
 
+def distinct(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell for each run, with the protocols of all that share it, in the order of the first."""
+    runs: dict[str, Cell] = {}
+    for cell in cells:
+        known = runs.setdefault(cell.run.name, cell)
+        protocols = tuple(dict.fromkeys((*known.protocols, *cell.protocols)))
+        runs[cell.run.name] = dataclasses.replace(known, protocols=protocols)
+    return list(runs.values())
+
+
 def unfinished_and_damaged(cells: Iterable[Cell]) -> tuple[list[Cell], dict[str, str]]:
     """The cells that are not complete; and title → why the folder cannot be read, of the others that are damaged."""
     found, damaged = [], {}

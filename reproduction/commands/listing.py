@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reproduction.cells.cell import Cell
-from reproduction.cells.plan import distinct
+from reproduction.cells.cell import Cell, distinct
 from reproduction.records import RecordError
 from reproduction.report.collect import DAMAGED
 from reproduction.running.run_lock import seconds_at_work

@@ -8,13 +8,12 @@ from typing import Any
 
 import yaml
 
-from reproduction.cells.cell import Cell
+from reproduction.cells.cell import Cell, distinct
 from reproduction.cells.config_schema import ConfigError
-from reproduction.cells.plan import Plan, distinct
 from reproduction.cells.protocols import DEFAULT
 from reproduction.cli import NotComplete
 from reproduction.commands.pivots import Inspection, inspect, replace_rows
-from reproduction.commands.tables import Request
+from reproduction.commands.tables import Plan, Request
 from reproduction.paths import EXPERIMENTS
 from reproduction.records.archive import pack
 from reproduction.report.page.results import CONTROLS

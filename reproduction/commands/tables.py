@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
-from reproduction.cells.plan import Plan
 from reproduction.cells.protocols import ALL, DEFAULT
 from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS, REPOSITORY
@@ -90,6 +89,39 @@ def forwarded(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The overrides of configs/train.yaml for every cell of a request: keys that both have, and ``overrides``."""
     keys = ("data_root", "results_dir", "allow_code_execution", "allow_network_unconfined")
     return (*(override(key, config[key]) for key in keys if config.get(key) is not None), *config["overrides"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """(experiment, method, seed) → cell. Two keys may share a run: an untuned base is one for all its tasks."""
+
+    cells: Mapping[CellKey, Cell]
+
+    @property
+    def runs(self) -> dict[CellKey, str]:
+        """Each key's run folder, whose name holds the digest of the config."""
+        return {key: cell.run.name for key, cell in self.cells.items()}
+
+    @property
+    def evaluations(self) -> dict[tuple[str, str], str]:
+        """(benchmark, protocol name) → name of the evaluation's folder, the same in every cell of the table; of each
+        benchmark in the order in which the cells have them, so its first default stands first.
+
+        Raises `ConfigError` where two cells would evaluate one benchmark under different protocols of one name.
+        """
+        names: dict[tuple[str, str], str] = {}
+        for key, cell in self.cells.items():
+            for protocol in cell.protocols:
+                asked = (protocol.benchmark, protocol.name)
+                name = cell.subject.eval_folder(protocol).name
+                if names.setdefault(asked, name) != name:
+                    cell_name = "/".join(map(str, key))
+                    raise ConfigError(f"{cell_name} evaluates {asked[0]} under another protocol called {asked[1]}")
+        return names
+
+    def restricted(self, *, experiments: Collection[str], methods: Collection[str]) -> list[Cell]:
+        """The cells of these experiments and methods."""
+        return [cell for (e, m, _), cell in self.cells.items() if e in experiments and m in methods]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

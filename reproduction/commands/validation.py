@@ -16,11 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from reproduction.cells.cell import Cell
+from reproduction.cells.cell import Cell, distinct
 from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
-from reproduction.cells.plan import distinct
 from reproduction.paths import CONFIGS, EXPERIMENTS, REPOSITORY
 from reproduction.records import Evaluation, RecordError
 from reproduction.report.collect import write_csv

@@ -7,8 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reproduction.cells.cell import Cell, unfinished
-from reproduction.cells.plan import distinct
+from reproduction.cells.cell import Cell, distinct, unfinished
 from reproduction.cells.sizes import kinds_of, sort_of
 from reproduction.preflight import needs, told
 from reproduction.preflight.probe import Probe, device_name, measurable

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reproduction.cells.cell import Cell, unfinished_and_damaged
+from reproduction.cells.cell import Cell, distinct, unfinished_and_damaged
 from reproduction.cells.config_schema import ConfigError
-from reproduction.cells.plan import distinct
 from reproduction.running.memory import gpus, room_on
 from reproduction.running.pool import Ended, run_jobs
 from reproduction.running.progress import display

@@ -14,12 +14,12 @@ import pytest
 from forks import all_ended, at_work_in
 from rich.console import Console
 
+from reproduction.cells.cell import distinct
 from reproduction.cells.compose import cell_from_config, compose, compose_cell, plain
 from reproduction.cells.config_schema import ConfigError
-from reproduction.cells.plan import Plan, distinct
 from reproduction.cli import shows_traceback
 from reproduction.commands.listing import show, standings
-from reproduction.commands.tables import Request, chosen_names, chosen_tables, known_tables, plan_all
+from reproduction.commands.tables import Plan, Request, chosen_names, chosen_tables, known_tables, plan_all
 from reproduction.commands.tuning import asked_pairs
 from reproduction.preflight import NotReady, require
 from reproduction.report.grid import GridError

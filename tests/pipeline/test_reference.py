@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reproduction.cells.cell import Cell
+from reproduction.cells.cell import Cell, distinct
 from reproduction.cells.compose import compose, compose_cell, plain
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.override import override
-from reproduction.cells.plan import distinct
 from reproduction.cli import NotComplete
 from reproduction.commands import reference
 from reproduction.commands.pivots import Inspection
