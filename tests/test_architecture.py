@@ -2,109 +2,180 @@
 
 import ast
 import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-OURS = "idlora"
-PARTS = {"tuners", "data", "tinyworld", "training", "evals", "records", "report", "pipeline", "theory", "benchmark"}
+PACKAGES = ("idlora", "reproduction")
+
+MAY_IMPORT = {
+    "idlora": set(),
+    "system": set(),
+    "paths": set(),
+    "palette": set(),
+    "records": {"system"},
+    "report": {"palette", "records", "system"},
+    "theory": {"palette", "records"},
+    "data": {"system"},
+    "tinyworld": {"data", "system"},
+    "evals": {"data", "records"},
+    "training": {"data", "idlora", "records", "system"},
+    "benchmark": {"data", "records", "system", "training"},
+    "cli": {"training"},
+    "cells": {"data", "evals", "paths", "records", "system", "tinyworld", "training"},
+    "running": {"cells", "cli", "evals", "records", "system", "training"},
+    "preflight": {"cells", "data", "evals", "paths", "records", "report", "running", "system", "training"},
+    "commands": {
+        "benchmark", "cells", "cli", "data", "evals", "paths", "preflight", "records", "report", "running", "system",
+        "training",
+    },
+}  # fmt: skip
+"""Which parts a part imports, lazily or not: the library, and the parts of the reproduction."""
 
 CONFIGS = {"hydra", "omegaconf"}
-
-
-def _ours(*parts: str) -> set[str]:
-    return {f"{OURS}.{part}" for part in parts}
-
-
-FORBIDDEN = {
-    "tuners": CONFIGS | {"accelerate", "deepspeed", "datasets"} | _ours(*PARTS - {"tuners"}),
+TORCH = {"torch", "transformers", "peft"}
+NEVER = {
+    "idlora": CONFIGS | {"accelerate", "deepspeed", "datasets"},
     **{
-        f"tuners/idlora/{module}.py": {"peft"}
+        f"idlora/tuners/idlora/{module}.py": {"peft"}
         for module in ("clustering", "kmeans", "assignment", "transfers", "streaming")
     },
-    "tuners/idlora/kernels": {"peft", "transformers"},
-    "data": CONFIGS | {"peft"} | _ours("tuners", "training", "evals", "pipeline", "report", "benchmark"),
-    "tinyworld": CONFIGS | {"peft"} | _ours(*PARTS - {"tinyworld", "data"}),
-    "training": CONFIGS | _ours("evals", "report", "pipeline", "tuners", "tinyworld", "benchmark"),
-    "benchmark": CONFIGS | _ours(*PARTS - {"benchmark", "training", "records", "data"}),
-    "evals": CONFIGS | {"peft"} | _ours("training", "tuners", "report", "pipeline", "tinyworld", "benchmark"),
-    "evals/sandbox": {OURS, "torch", "transformers"},
-    "records": CONFIGS | {"torch", "transformers", "peft"} | _ours(*PARTS - {"records"}),
-    "report": CONFIGS
-    | {"torch", "transformers", "peft", "datasets", "lm_eval"}
-    | _ours(*PARTS - {"report", "records"}),
-    "theory": CONFIGS
-    | {"torch", "transformers", "peft", "datasets", "lm_eval"}
-    | _ours(*PARTS - {"theory", "records"}),
-    "pipeline": {"scripts"} | _ours("tuners"),
-    # The modules that every part may import, tuners too (the sandbox alone may not): where caches lie, with nothing of
-    # what is in them, how a file is written whole, how a process ends with another, and what figures look like.
-    **{
-        module: CONFIGS | {"torch", "transformers", "peft", "datasets"} | _ours(*PARTS)
-        for module in ("cache.py", "leftovers.py", "orphans.py", "palette.py")
-    },
+    "idlora/tuners/idlora/kernels": {"peft", "transformers"},
+    "reproduction/system": CONFIGS | TORCH | {"datasets"},
+    "reproduction/records": CONFIGS | TORCH,
+    "reproduction/report": CONFIGS | TORCH | {"datasets", "lm_eval"},
+    "reproduction/theory": CONFIGS | TORCH | {"datasets", "lm_eval"},
+    "reproduction/data": CONFIGS | {"peft"},
+    "reproduction/tinyworld": CONFIGS | {"peft"},
+    "reproduction/training": CONFIGS,
+    "reproduction/benchmark": CONFIGS,
+    "reproduction/evals": CONFIGS | {"peft"},
+    "reproduction/evals/sandbox": {"idlora", "torch", "transformers"},
+    "reproduction/running": CONFIGS,
 }
+"""What a part, or a module, must not import of others' packages."""
+
+
+def modules(repository: Path) -> dict[str, Path]:
+    """Every module of the two packages by its dotted name."""
+    found = {}
+    for path in (path for package in PACKAGES for path in (repository / package).rglob("*.py")):
+        parts = path.relative_to(repository).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def statements(path: Path) -> Iterator[tuple[str, str | None]]:
+    """(a, b) for each `from a import b` of a file, (a, None) for each `import a`, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, [_package(path, node.level), node.module]))
+            yield from ((module, alias.name) for alias in node.names)
 
 
 def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, anywhere in it; `from a import b` counts as a and as a.b."""
+    """Every module that a file imports; `from a import b` counts as a and as a.b."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = ".".join(filter(None, [_package(path, node.level), node.module]))
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    for module, name in statements(path):
+        found |= {module} if name is None else {module, f"{module}.{name}"}
     return found
 
 
 def _package(path: Path, level: int) -> str:
     """What the dots of a relative import stand for: the package ``level`` folders up; nothing for an absolute one."""
-    folders = path.parts[path.parts.index(OURS) if OURS in path.parts else 0 : -1]
+    first = next((at for at, part in enumerate(path.parts) if part in PACKAGES), 0)
+    folders = path.parts[first:-1]
     return ".".join(folders[: len(folders) - level + 1]) if level else ""
 
 
-def breaches(imported: set[str], forbidden: set[str], *, within: str) -> set[str]:
-    """The imports that a forbidden module covers; a part always reaches its own modules."""
-    own = f"{OURS}.{within.removesuffix('.py').replace('/', '.')}"
-    return {
-        name
-        for name in imported
-        for module in forbidden
-        if (name == module or name.startswith(f"{module}.")) and not (name == own or name.startswith(f"{own}."))
-    }
+def part_of(module: str) -> str:
+    """The part that a module belongs to: the library, or a part of the reproduction ("" for the package itself)."""
+    package, *inner = module.split(".")
+    return package if package == "idlora" else (inner or [""])[0]
 
 
-@pytest.mark.parametrize("place", FORBIDDEN)
-def test_a_part_imports_nothing_that_the_table_forbids(place: str, repository: Path) -> None:
-    target = repository / OURS / place
+def breaches(imported: set[str], forbidden: set[str]) -> set[str]:
+    """The imports that a forbidden module covers."""
+    return {name for name in imported for module in forbidden if name == module or name.startswith(f"{module}.")}
+
+
+def test_a_part_imports_the_parts_that_the_table_names_and_no_others(repository: Path) -> None:
+    used: dict[str, set[str]] = {part: set() for part in MAY_IMPORT}
+    for module, path in modules(repository).items():
+        if part := part_of(module):
+            ours = {part_of(name) for name in imports_of(path) if name.split(".")[0] in PACKAGES}
+            assert ours - {part, ""} <= MAY_IMPORT[part], path
+            used[part] |= ours - {part, ""}
+    assert used == MAY_IMPORT, "the table allows what nothing imports"
+
+
+def test_the_parts_stand_on_floors(repository: Path) -> None:
+    order = list(TopologicalSorter(MAY_IMPORT).static_order())  # raises CycleError
+    assert order[-1] == "commands"
+    listed = re.findall(r"^    (\w+)  +\w", (repository / "reproduction/__init__.py").read_text(encoding="utf-8"), re.M)
+    assert set(listed) == set(MAY_IMPORT) - {"idlora", "paths", "palette", "cli"}
+    for at, part in enumerate(listed):
+        assert MAY_IMPORT[part].isdisjoint(listed[at:]), f"the package's docstring lists {part} above what it imports"
+
+
+def test_no_module_imports_itself_through_others(repository: Path) -> None:
+    known = modules(repository)
+    list(TopologicalSorter({module: set(_known(module, path, known)) for module, path in known.items()}).static_order())
+
+
+def _known(module: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The modules of ours that a module imports: for `from a import b` a.b where that is one, else a."""
+    for source, name in statements(path):
+        wanted = f"{source}.{name}" if f"{source}.{name}" in known else source
+        if wanted in known and wanted != module:
+            yield wanted
+    text = path.read_text(encoding="utf-8")
+    if path.name == "__init__.py" and "__getattr__" in text:  # names that are imported on first use, by _HOME
+        yield from {f"{module}.{name}" for name in re.findall(r'": "(\w+)",', text)} & known.keys()
+
+
+def test_a_circle_over_a_lazy_import_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "reproduction/one.py").write_text("from reproduction.two import x\n")
+    (tmp_path / "reproduction/two.py").write_text("def f():\n    from reproduction import one\n")
+    known = modules(tmp_path)
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({name: set(_known(name, path, known)) for name, path in known.items()}).static_order())
+
+
+@pytest.mark.parametrize("place", NEVER)
+def test_a_part_imports_nothing_that_is_forbidden_to_it(place: str, repository: Path) -> None:
+    target = repository / place
     files = [target] if target.suffix == ".py" else sorted(target.rglob("*.py"))
     assert files, f"{target} holds no module"
     for path in files:
-        assert not breaches(imports_of(path), FORBIDDEN[place], within=place), path
+        assert not breaches(imports_of(path), NEVER[place]), path
 
 
 def test_the_check_sees_a_breach_in_every_form_of_import(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
     bad.write_text(
-        "def f():\n    from idlora import training\n    import torch.nn as nn\n    from peft.tuners import lora\n"
+        "def f():\n    from reproduction import training\n    import torch.nn as nn\n    from peft.tuners import lora\n"
     )
-    assert breaches(imports_of(bad), {"reproduction.training", "torch", "peft"}, within="evals") == {
+    assert breaches(imports_of(bad), {"reproduction.training", "torch", "peft"}) == {
         "reproduction.training", "torch.nn", "peft.tuners", "peft.tuners.lora",
     }  # fmt: skip
 
 
 def test_nobody_imports_the_scripts(repository: Path) -> None:
-    for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
+    for path in [*modules(repository).values(), *repository.glob("scripts/*.py")]:
         assert not any(name.split(".")[0] == "scripts" for name in imports_of(path)), path
 
 
 @pytest.mark.parametrize("part", ["training", "benchmark"])
 def test_a_part_for_every_method_names_none(part: str, repository: Path) -> None:
     names = re.compile(r"\b(i?d?lora|dora|hydra_?lora|idlora_config|moelora)\b", re.IGNORECASE)
-    for path in (repository / OURS / part).glob("*.py"):
-        text = path.read_text(encoding="utf-8").replace("from idlora", "").replace("import idlora", "")
-        text = re.sub(r"idlora\.\w+", "", text)  # the package's own name
+    for path in (repository / "reproduction" / part).glob("*.py"):
+        text = path.read_text(encoding="utf-8").replace("import idlora", "")  # the library
         assert not names.search(text), f"{path} names {names.search(text)}"
 
 
@@ -131,7 +202,7 @@ def benchmarks_named(source: str) -> set[str]:
 
 
 def test_nothing_but_its_own_file_names_a_benchmark(repository: Path) -> None:
-    root = repository / OURS
+    root = repository / "reproduction"
     named = {
         path.relative_to(root).as_posix(): names
         for path in sorted(root.rglob("*.py"))
@@ -152,8 +223,8 @@ def test_the_check_sees_a_benchmark_in_every_form() -> None:
 
 
 def test_model_written_code_is_executed_in_the_sandbox_alone(repository: Path) -> None:
-    for path in (repository / OURS).rglob("*.py"):
-        if (repository / OURS / "evals" / "sandbox") in path.parents:
+    for path in modules(repository).values():
+        if (repository / "reproduction" / "evals" / "sandbox") in path.parents:
             continue
         calls = {
             node.func.id
@@ -164,7 +235,7 @@ def test_model_written_code_is_executed_in_the_sandbox_alone(repository: Path) -
 
 
 def test_every_module_stays_under_four_hundred_lines(repository: Path) -> None:
-    for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
+    for path in [*modules(repository).values(), *repository.glob("scripts/*.py")]:
         assert len(path.read_text(encoding="utf-8").splitlines()) < 400, path
 
 
@@ -182,7 +253,7 @@ def _called_by_place(node: ast.FunctionDef) -> bool:
 
 
 def test_arguments_beyond_the_third_are_keyword_only(repository: Path) -> None:
-    for path in [*repository.glob("idlora/**/*.py"), *repository.glob("scripts/*.py")]:
+    for path in [*modules(repository).values(), *repository.glob("scripts/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.name not in THEIR_INTERFACES and not _called_by_place(node):
                 names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
