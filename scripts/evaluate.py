@@ -4,6 +4,11 @@ python scripts/evaluate.py run=results/tiny/runs/<name>
 python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_code_execution=true
 python scripts/evaluate.py run=results/tiny/runs/<name> rescore=true allow_code_execution=true
 python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
+
+eval_job_from_config    the config as a typed, checked job                   reproduction/cells/compose.py
+require_evaluation      everything that this machine lacks for it            reproduction/preflight
+evaluate                the model's answers, one process a GPU; then their
+                        scores, which need no model                          reproduction/running/evaluate.py
 """
 
 import hydra
@@ -21,13 +26,13 @@ from reproduction.running.progress import display
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @command
 def main(config: DictConfig) -> None:
-    subject = eval_job_from_config(config)
+    job = eval_job_from_config(config)
     if not config.rescore:
-        require_evaluation(subject)
+        require_evaluation(job)
     with display(1) as progress:
-        progress.cell(subject.folder.name)
-        folders = evaluate(subject, progress, rescore=config.rescore)
-        progress.finished(subject.folder.name)
+        progress.cell(job.folder.name)
+        folders = evaluate(job, progress, rescore=config.rescore)
+        progress.finished(job.folder.name)
     for folder in folders:
         print("\n".join(score_lines(folder)))
         print(f"records: {folder}")

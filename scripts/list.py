@@ -11,14 +11,14 @@ from reproduction.cells.compose import plain
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.commands.listing import show, standings
-from reproduction.commands.tables import Request
+from reproduction.commands.tables import Request, plan_all
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 @command
 def main(config: DictConfig) -> None:
-    requests = Request.from_config(plain(config))
-    show(standings([(request.table, list(request.plan().cells.values())) for request in requests]), Console())
+    planned = plan_all(Request.from_config(plain(config)), gpus=0)
+    show(standings([(request.table, list(plan.cells.values())) for request, plan in planned]), Console())
 
 
 if __name__ == "__main__":

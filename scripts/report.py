@@ -11,14 +11,13 @@ from omegaconf import DictConfig
 from reproduction.cells.compose import plain
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
-from reproduction.commands.tables import Request, report_tables
+from reproduction.commands.tables import Request, plan_all, report_tables
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 @command
 def main(config: DictConfig) -> None:
-    requests = Request.from_config(plain(config))
-    report_tables([(request, request.plan()) for request in requests])
+    report_tables(plan_all(Request.from_config(plain(config)), gpus=0))
 
 
 if __name__ == "__main__":

@@ -71,8 +71,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(sentence) from error
 
 
-def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = ()) -> Cell:
+def compose_cell(
+    experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = (), gpus: int | None = None
+) -> Cell:
     """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
+
+    ``gpus`` are those that it is launched on, None this machine's, which PyTorch counts: a cell whose records are read,
+    and that is not run, has 0.
 
     Raises `ConfigError` as `cell_from_config` does, and for overrides that set the seed another way.
     """
@@ -84,7 +89,7 @@ def compose_cell(experiment: str, method: str, *, scale: str, seed: int, overrid
     def at(seed: int) -> dict[str, Any]:
         return _with_seed(values, written, seed) | {"seed": seed}
 
-    return _cell(at(seed), at)
+    return _cell(at(seed), at, gpus)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -119,24 +124,24 @@ def cell_from_config(config: DictConfig) -> Cell:
     return _cell(plain(config), lambda seed: plain(OmegaConf.merge(config, {"seed": seed})))
 
 
-def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]]) -> Cell:
+def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]], gpus: int | None = None) -> Cell:
     """The cell of resolved values, with the tuned learning rate where they ask for it; ``at`` a seed they are others.
 
     The rate is found by what the trials trained: by the cell at their seed.
     """
-    cell = _as_written(values)
+    cell = _as_written(values, gpus)
     if values["train"]["learning_rate"] != TUNED:
         return cell
     seed = trials_plan(values["scale"]).seed
-    tried = cell if values["seed"] == seed else _as_written(at(seed))
+    tried = cell if values["seed"] == seed else _as_written(at(seed), gpus)
     rate = tuned_rate(tried.as_tried.config)
     return dataclasses.replace(cell, train=dataclasses.replace(cell.train, learning_rate=rate))
 
 
-def _as_written(values: Mapping[str, Any]) -> Cell:
+def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
     """The cell of resolved values; a tuned learning rate is still left open."""
     method = method_spec(values["method"])
-    launch, deepspeed = _launch(values["launch"], full=method.kind == "full")
+    launch, deepspeed = _launch(values["launch"], full=method.kind == "full", gpus=gpus)
     train = values["train"] | {"seed": values["seed"], "deepspeed": deepspeed}
     if train["learning_rate"] == TUNED:
         train["learning_rate"] = None
@@ -194,7 +199,7 @@ def template_of(values: Mapping[str, Any]) -> Template:
         raise ConfigError(str(error)) from error
 
 
-def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[str, Any] | None]:
+def _launch(values: Mapping[str, Any], *, full: bool, gpus: int | None) -> tuple[Launch, Mapping[str, Any] | None]:
     """How a cell is launched here, and DeepSpeed's config where that takes part.
 
     ``launch=auto`` ends as one of the other files of configs/launch, whose DeepSpeed config it takes over.
@@ -204,7 +209,7 @@ def _launch(values: Mapping[str, Any], *, full: bool) -> tuple[Launch, Mapping[s
             values["mode"],
             num_processes=values["num_processes"],
             full=full,
-            gpus=visible_gpus(),
+            gpus=visible_gpus() if gpus is None else gpus,
             memory_gb=values["memory_gb"],
         )
     except ValueError as error:

@@ -1,6 +1,7 @@
 """Tables as a person asks for them: which ones, at which scale; planned, and reported from what their runs left."""
 
 import dataclasses
+import functools
 import gc
 import multiprocessing
 import os
@@ -188,9 +189,9 @@ class Request:
         notes = (*grid.notes, *told)
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, fewer=self.fewer, notes=notes)
 
-    def plan(self) -> Plan:
-        """Every cell composed, so that a bad config is refused before the first is run."""
-        return Plan({key: _compose(job) for key, job in self.jobs().items()})
+    def plan(self, *, gpus: int | None = None) -> Plan:
+        """Every cell composed, so that a bad config is refused before the first is run; ``gpus`` as `compose_cell`."""
+        return Plan({key: _compose(job, gpus) for key, job in self.jobs().items()})
 
     def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
         """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
@@ -243,7 +244,7 @@ class Request:
         ]
 
 
-def plan_all(requests: Sequence[Request]) -> list[tuple[Request, Plan]]:
+def plan_all(requests: Sequence[Request], *, gpus: int | None = None) -> list[tuple[Request, Plan]]:
     """The requests with their plans, composed by several processes: each cell takes a while, and they are many.
 
     Raises as `Request.plan`.
@@ -252,7 +253,7 @@ def plan_all(requests: Sequence[Request]) -> list[tuple[Request, Plan]]:
     different = list(dict.fromkeys(job for each in jobs for job in each.values()))
     forks = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(mp_context=forks, initializer=_composes, initargs=(os.getpid(),)) as pool:
-        cells = dict(zip(different, pool.map(_compose, different), strict=True))
+        cells = dict(zip(different, pool.map(functools.partial(_compose, gpus=gpus), different), strict=True))
     plans = (Plan({key: cells[job] for key, job in each.items()}) for each in jobs)
     return list(zip(requests, plans, strict=True))
 
@@ -270,9 +271,9 @@ def chosen_cells(planned: Sequence[tuple[Request, Plan]], config: Mapping[str, A
     return {request.table: plan.restricted(experiments=experiments, methods=methods) for request, plan in planned}
 
 
-def _compose(job: tuple[CellKey, str, tuple[str, ...]]) -> Cell:
+def _compose(job: tuple[CellKey, str, tuple[str, ...]], gpus: int | None) -> Cell:
     (experiment, method, seed), scale, overrides = job
-    return compose_cell(experiment, method, scale=scale, seed=seed, overrides=overrides)
+    return compose_cell(experiment, method, scale=scale, seed=seed, overrides=overrides, gpus=gpus)
 
 
 def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = REPOSITORY / "results") -> None:

@@ -1,6 +1,6 @@
 """What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed.
 
-    kinds     cells that are alike in size: does the method fit the base, what memory does it take
+    fits      does each method fit its base, what memory does it take
     machine   GPUs, the driver, the memory of each
     software  versions of the packages, DeepSpeed and its compiler
     disk      downloads, saved models and checkpoints, by file system
@@ -10,6 +10,7 @@ Nothing here raises but `NotReady`: what a check did not expect becomes a line o
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reproduction.cells.cell import Cell, unfinished
@@ -23,25 +24,8 @@ from reproduction.preflight.fits import estimate_lines, misfits
 from reproduction.preflight.hub import Sources
 from reproduction.preflight.machine import gpu_lacks, memory_lacks, slow_on_cpu, this_machine, unusable
 from reproduction.preflight.software import software_lacks
-from reproduction.running.memory import estimated_bytes, fitted, fitted_now, fitted_to_the_papers, gpus, room_on
-
-__all__ = [
-    "Kind",
-    "NotReady",
-    "estimated_bytes",
-    "estimates",
-    "fitted",
-    "fitted_now",
-    "gpus",
-    "kinds_of",
-    "missing",
-    "needs",
-    "require",
-    "require_evaluation",
-    "room_on",
-    "slowness",
-    "told",
-]
+from reproduction.running.memory import fitted_to_the_papers, gpus
+from reproduction.training.launching import rank
 
 
 class NotReady(Exception):
@@ -59,25 +43,35 @@ def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
 
 
-def require_evaluation(subject: EvalJob) -> None:
-    """Raise `NotReady` naming what the subject's unfinished evaluations need and this machine lacks.
+def require_training(cell: Cell) -> None:
+    """`require` what training the cell needs, not what evaluating it does. Of several ranks the first says it."""
+    try:
+        require([replace(cell, protocols=())], scale=cell.scale, results_dir=cell.results_dir)
+    except NotReady:
+        if rank() > 0:
+            raise SystemExit(2) from None
+        raise
+
+
+def require_evaluation(job: EvalJob) -> None:
+    """Raise `NotReady` naming what the job's unfinished evaluations need and this machine lacks.
 
     Leaves out the model, which is loaded before anything is asked of it and says itself what it lacks.
     """
-    waiting = subject.waiting
+    waiting = job.waiting
     if not waiting:
         return
     sources = Sources()
     for protocol in waiting:
-        sources.add_data(protocol.task.data, subject.data_root, subject.revisions)
+        sources.add_data(protocol.task.data, job.data_root, job.revisions)
     sources.ask()
     lacks = [
-        *told("the sandbox", lambda: _sandbox(waiting, subject.permissions)),
-        *told("GPUs", lambda: unusable(this_machine()) if gpus() or subject.dtype != "float32" else ()),
+        *told("the sandbox", lambda: _sandbox(waiting, job.permissions)),
+        *told("GPUs", lambda: unusable(this_machine()) if gpus() or job.dtype != "float32" else ()),
         *told("the hub", sources.lacks),
     ]
     if lacks:
-        raise NotReady(f"{len(waiting)} evaluations of {subject.folder} cannot run here; missing:{_listed(lacks)}")
+        raise NotReady(f"{len(waiting)} evaluations of {job.folder} cannot run here; missing:{_listed(lacks)}")
 
 
 def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:

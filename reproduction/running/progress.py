@@ -103,8 +103,10 @@ class Display(Silent):
         self._bars.update(self._cells, note=f"about {_clock(left)} left")
 
 
-def display(total: int, done: int = 0) -> Silent:
-    """The live display where standard error is a terminal, else one line a finished cell."""
+def display(total: int, done: int = 0, *, shown: bool = True) -> Silent:
+    """The live display where standard error is a terminal, else one line a finished cell; not ``shown``, neither."""
+    if not shown:
+        return Silent()
     console = Console(stderr=True)
     return Display(total, done, console) if sys.stderr.isatty() else Lines(total, done)
 
