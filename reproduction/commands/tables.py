@@ -114,7 +114,7 @@ class Plan:
         for key, cell in self.cells.items():
             for protocol in cell.protocols:
                 asked = (protocol.benchmark, protocol.name)
-                name = cell.subject.eval_folder(protocol).name
+                name = cell.eval_job.eval_folder(protocol).name
                 if names.setdefault(asked, name) != name:
                     cell_name = "/".join(map(str, key))
                     raise ConfigError(f"{cell_name} evaluates {asked[0]} under another protocol called {asked[1]}")

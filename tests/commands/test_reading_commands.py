@@ -1,0 +1,52 @@
+"""The commands that need no model start, and do their work, without torch: whoever reads results waits for none."""
+
+import subprocess
+import sys
+import textwrap
+
+PROGRAM = """
+    import runpy, sys
+    from importlib.abc import MetaPathFinder
+    from hydra.core.global_hydra import GlobalHydra
+
+    FORBIDDEN = {"torch", "transformers", "peft", "datasets", "lm_eval", "accelerate", "deepspeed"}
+
+    class Watched(MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            assert name.split(".")[0] not in FORBIDDEN, f"{sys.argv} imports {name}"
+
+    sys.meta_path.insert(0, Watched())
+    scripts, results = sys.argv[1:]
+    cells = ["table=table3", "seeds=0", f"results_dir={results}"]
+    for script, *arguments in (
+        ("list", *cells),
+        ("report", *cells, "allow_missing=true"),
+        ("stats", *cells, "allow_missing=true"),
+        ("hyperparameters", "table=table4", f"results_dir={results}"),
+        ("figures", "figure=figure1", f"results_dir={results}"),
+        ("page", f"results_dir={results}", f"output={results}/report.html"),
+        ("audit", "--results", results),
+        ("counts", "--help"),
+        ("rebuild", "--help"),
+    ):
+        sys.argv = [f"{scripts}/{script}.py", *arguments]
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, (script, end.code)
+        GlobalHydra.instance().clear()
+        print("without torch:", script)
+    import reproduction.report.counts
+    assert not FORBIDDEN & set(sys.modules)
+"""
+
+
+def test_no_command_that_only_reads_imports_torch(repository, tmp_path):
+    for name in ("counts", "theory", "h200", "cpu"):
+        if (repository / "results" / name).is_dir():
+            (tmp_path / name).symlink_to(repository / "results" / name)
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), repository / "scripts", tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("without torch:") == 9
+    assert (tmp_path / "report.html").is_file()
