@@ -25,6 +25,7 @@ from idlora.records.archive import pack, unpack
 from idlora.records.checksums import checksums
 from idlora.report import build_table, collect_metrics, load_grid, write_significance, write_table
 from idlora.report.figures import Sources, draw_figures
+from idlora.report.figures.worth import write_worth_tables
 from idlora.report.page import write_page
 from idlora.report.page.provenance import write_provenance
 from idlora.report.reference import (
@@ -39,8 +40,8 @@ from idlora.report.reference import (
 SCALE = "tiny"
 EXPERIMENTS = Path(__file__).parent / "small_table" / "experiments"
 KEPT = Path(__file__).parent / "small_table" / "reference"
-GIVEN = (RECORDS, "reference.json")
-FIGURES = ("table1", "table2", "worth")
+SAVED = "table1"
+"""The figure whose files are made; the page draws all of them."""
 
 CUTS = {
     "table1": {"seeds": (0, 1), "benchmarks": ("gsm8k", "hexphi", "hexphi_benign"), "fewer": {"gsm8k": (0,)}},
@@ -68,14 +69,14 @@ def make(results: Path) -> Path:
         write_table(table, folder / "tables")
     collect_metrics(runs, folder / "metrics.csv", scale=SCALE)
     write_provenance(runs, folder / "provenance.json", scale=SCALE)
-    for name in FIGURES:
-        draw_figures(sources, name)
+    draw_figures(sources, SAVED)
+    write_worth_tables(sources)
     write_page(sources, folder / "report.html")
     return folder
 
 
 def hash_drawings(folder: Path) -> None:
-    """Put hashes in the place of the figures' files and of the page's drawings, which are large and no one reads."""
+    """Put hashes in the place of a figure's files and of the page's drawings, which are large."""
     (folder / "figures.json").write_text(json.dumps(checksums(folder / "figures"), indent=2) + "\n")
     shutil.rmtree(folder / "figures")
     page = folder / "report.html"
@@ -88,16 +89,17 @@ def _hashed(drawing: re.Match[str]) -> str:
 
 
 def differing(kept: Path, made: Path) -> list[str]:
-    """A line for each file that is not the same in both folders: its name, and the first line that differs."""
+    """Of each file that is not the same in both folders its name, and both from where they first differ."""
     names = {path.relative_to(root).as_posix() for root in (kept, made) for path in root.rglob("*") if path.is_file()}
     found = []
     for name in sorted(names):
         if not ((kept / name).is_file() and (made / name).is_file()):
             found.append(f"{name} is not {'made' if (kept / name).is_file() else 'kept'}")
         elif (one := (kept / name).read_bytes()) != (other := (made / name).read_bytes()):
-            lines = zip_longest(one.splitlines(keepends=True), other.splitlines(keepends=True))
-            number, (was, now) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
-            found.append(f"{name}, line {number}:\n  kept {was!r}\n  made {now!r}")
+            at = next(place for place, (a, b) in enumerate(zip_longest(one, other)) if a != b)
+            line, start = one.count(b"\n", 0, at) + 1, max(one.rfind(b"\n", 0, at) + 1, at - 60)
+            was, now = (text[start : at + 60].decode(errors="replace") for text in (one, other))
+            found.append(f"{name}, line {line}:\n  kept {was!r}\n  made {now!r}")
     return found
 
 
