@@ -20,15 +20,15 @@ from pathlib import Path
 
 import pytest
 
-from idlora.records import find_runs
-from idlora.records.archive import pack, unpack
-from idlora.records.checksums import checksums
-from idlora.report import build_table, collect_metrics, load_grid, write_significance, write_table
-from idlora.report.figures import Sources, draw_figures
-from idlora.report.figures.worth import write_worth_tables
-from idlora.report.page import write_page
-from idlora.report.page.provenance import write_provenance
-from idlora.report.reference import (
+from reproduction.records import find_runs
+from reproduction.records.archive import pack, unpack
+from reproduction.records.checksums import checksums
+from reproduction.report import build_table, collect_metrics, load_grid, write_significance, write_table
+from reproduction.report.figures import Sources, draw_figures
+from reproduction.report.figures.worth import write_worth_tables
+from reproduction.report.page import write_page
+from reproduction.report.page.provenance import write_provenance
+from reproduction.report.reference import (
     RECORDS,
     Made,
     read_reference,
