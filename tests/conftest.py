@@ -49,3 +49,35 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repository() -> Path:
     """The repository's root folder."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cells below would leave their runs."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def paper(results: Path) -> dict:
+    """Cells of the paper's scale as two GPUs would launch them; nothing of them is run."""
+    from reproduction.cells.compose import compose_cell  # most tests need no config
+
+    def composed(method: str, launch: str):
+        overrides = [
+            f"results_dir={results}",
+            f"launch={launch}",
+            "launch.num_processes=2",
+            "allow_code_execution=true",
+        ]
+        return compose_cell("multitask_llama3", method, scale="paper", seed=0, overrides=overrides)
+
+    return {method: composed(method, "zero3" if method == "fft" else "ddp") for method in ("fft", "lora", "base")}
+
+
+@pytest.fixture(scope="module")
+def tiny(results: Path):
+    """A cell of the embedded scale; nothing of it is run."""
+    from reproduction.cells.compose import compose_cell
+
+    overrides = [f"results_dir={results}", "train.learning_rate=0.01"]
+    return compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=overrides)

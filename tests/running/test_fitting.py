@@ -4,7 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from preflight_cells import gpu
+from made_gpus import gpu
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.sizes import kinds_of

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from made_gpus import gpu
 from packaging.requirements import Requirement
-from preflight_cells import gpu
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, eval_job_from_config
