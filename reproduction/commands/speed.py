@@ -1,4 +1,4 @@
-"""What evaluation takes: whole benchmarks through the pipeline, and the same prompts through what others would use.
+"""What evaluation takes: whole benchmarks end to end, and the same prompts through what others would use.
 
     transformers    `generate` with a left-padded batch, greedy, every answer as long as the other's: end tokens are
                     ignored by both, so that both give the same number of tokens

@@ -1,4 +1,4 @@
-"""Whole folders of finished runs, written through the records API as the pipeline writes them, with scores made up."""
+"""Whole folders of finished runs, written through the records API as runs write them, with scores made up."""
 
 import dataclasses
 import os
