@@ -10,7 +10,6 @@ import yaml
 
 from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
-from reproduction.commands import hyperparameters
 from reproduction.commands.hyperparameters import hyperparameters
 from reproduction.paths import CONFIGS
 from reproduction.report.hyperparameters import DIFFERS, Hyperparameter, differing, summary, write
@@ -75,7 +74,7 @@ def test_a_value_that_is_the_papers_in_another_spelling_agrees(value: object, pr
 def changed_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
     (tmp_path / "table4").mkdir()
     (tmp_path / "table4" / "paper.csv").write_text(f"experiment,hyperparameter,value,source\n{line}\n")
-    monkeypatch.setattr(hyperparameters, "EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("reproduction.commands.hyperparameters.EXPERIMENTS", tmp_path)
 
 
 def test_the_config_is_read_and_not_the_papers_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
