@@ -14,6 +14,7 @@ from reproduction.cells.config_schema import typed
 from reproduction.data.tokenization import IGNORED, TokenizedSet
 from reproduction.records import LEFT_OUT, write_text
 from reproduction.records.identity import run_digest
+from reproduction.running.memory import fitted_now
 from reproduction.running.progress import Silent
 from reproduction.system.atomic import scratch_folder
 
@@ -80,7 +81,6 @@ def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) ->
     import torch
 
     from reproduction.evals.capacity import CPU_ROWS
-    from reproduction.running.memory import fitted_now
     from reproduction.training import (
         NonFiniteLoss,
         build_adapted,

@@ -20,7 +20,6 @@ from typing import Any
 from reproduction.cells.cell import Cell
 from reproduction.running.progress import STEP_SECONDS, Silent
 from reproduction.system.atomic import scratch_folder
-from reproduction.training.checkpoints import drop_unfinished
 from reproduction.training.launching import RanksFailed, run_ranks
 
 WORKER = "reproduction.running.ddp_worker"
@@ -50,6 +49,8 @@ def train_in_ranks(cell: Cell, progress: Silent) -> dict[str, Any]:
             if not (folder / OUTCOME).exists():
                 raise
         finally:
+            from reproduction.training.checkpoints import drop_unfinished  # torch, which the launcher has imported
+
             # Where one rank fails to write its part, another may go on writing: it is known to be over only here.
             drop_unfinished(cell.run.folder / "checkpoints")
         outcome = pickle.loads((folder / OUTCOME).read_bytes())

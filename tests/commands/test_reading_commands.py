@@ -36,7 +36,7 @@ PROGRAM = """
             assert not end.code, (script, end.code)
         GlobalHydra.instance().clear()
         print("without torch:", script)
-    import reproduction.report.counts
+    import reproduction.preflight, reproduction.report.counts, reproduction.running.table  # what fills tables, too
     assert not FORBIDDEN & set(sys.modules)
 """
 

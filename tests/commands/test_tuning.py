@@ -204,7 +204,7 @@ OWN = {
 SEARCHED_ELSEWHERE = """\
 import pathlib, runpy, sys
 from reproduction.cells import tuned_rates
-rates.TUNING = pathlib.Path("tuning").resolve()
+tuned_rates.TUNING = pathlib.Path("tuning").resolve()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -262,7 +262,8 @@ def test_what_is_trained_was_fitted_to_the_memory_as_its_rows_are_packed(
         seen["rows"] = spec.micro_batch_size
         raise NonFiniteLoss("enough was seen")
 
-    monkeypatch.setattr("reproduction.running.memory.fitted_now", fitted_now)
+    for module in ("running.train", "commands.trials"):
+        monkeypatch.setattr(f"reproduction.{module}.fitted_now", fitted_now)
     monkeypatch.setattr("reproduction.training.trainer.packing_of", lambda *_: "as rows are packed")
     monkeypatch.setattr("reproduction.training.trainer.train", train)
     if work == "trial":

@@ -126,7 +126,7 @@ def test_a_real_model_on_the_cpu_is_told_to_be_slow_and_a_small_one_is_not(paper
 
 
 def test_workers_share_the_memory_of_their_gpu(paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(80),))
+    monkeypatch.setattr("reproduction.running.table.gpus", lambda: (gpu(80),))
     assert on_part_of_a_gpu(paper["lora"], 4).launch == Launch(memory_gb=20.0)
     assert on_part_of_a_gpu(paper["lora"], 1).launch == Launch()
     capped = dataclasses.replace(paper["lora"], launch=Launch(memory_gb=40.0))
@@ -143,5 +143,5 @@ def test_as_many_cells_go_side_by_side_as_have_24_gb_of_a_gpu_each_and_one_where
 ) -> None:
     for found, workers in (((), 1), ((gpu(16),), 1), ((gpu(47),), 1), ((gpu(48),), 2), ((gpu(150), gpu(150)), 12)):
         monkeypatch.setattr("reproduction.running.table.visible_gpus", lambda found=found: len(found))
-        monkeypatch.setattr("reproduction.running.memory.gpus", lambda found=found: found)
+        monkeypatch.setattr("reproduction.running.table.gpus", lambda found=found: found)
         assert as_many_as_fit() == workers

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells import cell as cells
 from reproduction.cells.cell import Cell
 from reproduction.records import RecordError, Run, write_json
 from reproduction.running.run_lock import ROOM, at_work, seconds_at_work
@@ -55,7 +54,7 @@ def test_a_disk_that_fills_while_a_cell_trains_is_told_with_the_file_and_the_sta
         write_json(cell.run.folder / "file", {})
         raise AssertionError("the disk is full")
 
-    monkeypatch.setattr(cells, "train_here", train)
+    monkeypatch.setattr("reproduction.running.train.train_here", train)
     with pytest.raises(RecordError, match=r"cannot write \S*/file: No space left on device"):
         train_cell(cell)
     assert (cell.run.state, lock.stat().st_size) == ("failed", 0)
