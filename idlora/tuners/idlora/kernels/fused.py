@@ -2,7 +2,8 @@
 
 import torch
 
-from idlora.tuners.idlora.kernels import eager, entry_type, launch, ops
+from idlora.tuners.idlora.kernels import eager, launch, ops
+from idlora.tuners.idlora.kernels.limits import entry_type
 
 
 def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
