@@ -1,4 +1,4 @@
-"""Run by torchrun in two processes, of which the second would select other pivots: what both have in the end.
+"""Run by torchrun in two processes: the pivots of an adapter that the first makes alone, and of those that both make.
 
 Usage: agree_on_pivots.py <folder>
 """
@@ -6,36 +6,34 @@ Usage: agree_on_pivots.py <folder>
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from tuner_models import make_adapted
 
-from idlora.tuners.idlora import pivot_cache
-
 
 def main(folder: Path) -> None:
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=30))
     rank = torch.distributed.get_rank()
-    real = pivot_cache.select_pivots_many
-    selected = []
-
-    def selecting(*arguments, seed, **settings):
-        selected.append(1)
-        return real(*arguments, seed=seed + rank, **settings)
-
-    pivot_cache.select_pivots_many = selecting
     found = {}
-    for name, cache in {"off": "", "cold": f"cache-{rank}", "warm": f"cache-{rank}"}.items():
-        os.environ["IDLORA_CACHE"] = cache and str(folder / cache)  # each with a disk of its own, as on two machines
+
+    def make(name: str) -> None:
         tuner = make_adapted("idlora").base_model
-        layers = tuner.pivot_layers("default").items()
-        found[name] = {
-            "pivots": {name: layer.idlora_pivots["default"].tolist() for name, layer in layers},
-            "seconds": tuner.pivot_seconds,
-            "cached": tuner.pivots_cached,
-            "selections": len(selected),
+        pivots = {
+            name: layer.idlora_pivots["default"].tolist() for name, layer in tuner.pivot_layers("default").items()
         }
+        found[name] = {"pivots": pivots, "cached": tuner.pivots_cached}
+
+    os.environ["IDLORA_CACHE"] = ""
+    if rank == 0:
+        make("alone")
+    torch.distributed.barrier()
+    make("off")
+    os.environ["IDLORA_CACHE"] = str(folder / "cache")
+    make("cold")
+    torch.distributed.barrier()
+    make("warm")
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
