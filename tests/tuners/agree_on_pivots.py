@@ -6,6 +6,7 @@ Usage: agree_on_pivots.py <folder>
 import json
 import os
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,14 +22,17 @@ def main(folder: Path) -> None:
     def make(name: str) -> None:
         tuner = make_adapted("idlora").base_model
         pivots = {
-            name: layer.idlora_pivots["default"].tolist() for name, layer in tuner.pivot_layers("default").items()
+            module: layer.idlora_pivots["default"].tolist() for module, layer in tuner.pivot_layers("default").items()
         }
         found[name] = {"pivots": pivots, "cached": tuner.pivots_cached}
 
     os.environ["IDLORA_CACHE"] = ""
+    alone = folder / "alone"
     if rank == 0:
         make("alone")
-    torch.distributed.barrier()
+        alone.touch()
+    while not alone.exists():  # in no collective, which would be taken for one of the first process's
+        time.sleep(0.1)
     make("off")
     os.environ["IDLORA_CACHE"] = str(folder / "cache")
     make("cold")
