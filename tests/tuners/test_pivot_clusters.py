@@ -9,7 +9,6 @@ from k_means_constrained import KMeansConstrained
 from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from idlora import select_pivots
-from idlora.tuners.idlora import kmeans
 from idlora.tuners.idlora.arithmetic import full_float32
 from idlora.tuners.idlora.assignment import assign_at_least
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
