@@ -83,7 +83,7 @@ class IdLoraConfig(RoutedConfig):
         default=None,
         repr=False,
         metadata={
-            "help": "Sketches of some base rows that a saved adapter was made from, by module; set by the model."
+            "help": "Sketches of base rows that a saved adapter was made from, of some modules; set by the model."
         },
     )
 
