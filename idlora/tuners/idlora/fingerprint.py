@@ -7,8 +7,8 @@ over the model, and loading compares it with the rows found at those places.
 The sketch of a row is a count sketch: entries get pseudo-random signs and are summed in `BUCKETS` groups. It is
 linear in the row, so the distance of two sketches estimates the distance of the rows, relative to their length. The
 median over the modules decides, for a coarse rounding ruins single modules: those of which a few large entries set the
-scale. Measured on SmolLM2-135M-Instruct (210 modules, k = 4, r = 32), and on three Llamas of 2 M parameters (28
-modules, k = 4, r = 16; in brackets):
+scale. Measured on SmolLM2-135M-Instruct (210 modules, k = 4, r = 32), and on three Llamas of 1.6 to 1.8 M parameters
+(28 modules, k = 4, r = 16; in brackets):
 
                                                      median of all        of single modules
     the same base, int8, a scale for each row        0.01  (0.01)         up to 0.02  (0.01)
