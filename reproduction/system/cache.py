@@ -14,7 +14,7 @@ VARIABLE = "IDLORA_CACHE"
 
 
 def cache_folder(kind: str) -> Path | None:
-    """The folder for one kind of content ("tokenized", "pivots"), which need not exist; None where caching is off."""
+    """The folder for one kind of content ("tokenized", "gguf"), which need not exist; None where caching is off."""
     named = os.environ.get(VARIABLE)
     if named == "":
         return None

@@ -1,4 +1,4 @@
-"""Run by torchrun in two processes, of which the second would select other pivots: what both have in the end.
+"""Run by torchrun in two processes: the pivots of an adapter that the first makes alone, and of those that both make.
 
 Usage: agree_on_pivots.py <folder>
 """
@@ -6,36 +6,38 @@ Usage: agree_on_pivots.py <folder>
 import json
 import os
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from tuner_models import make_adapted
 
-from idlora.tuners.idlora import pivot_cache
-
 
 def main(folder: Path) -> None:
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=30))
     rank = torch.distributed.get_rank()
-    real = pivot_cache.select_pivots_many
-    selected = []
-
-    def selecting(*arguments, seed, **settings):
-        selected.append(1)
-        return real(*arguments, seed=seed + rank, **settings)
-
-    pivot_cache.select_pivots_many = selecting
     found = {}
-    for name, cache in {"off": "", "cold": f"cache-{rank}", "warm": f"cache-{rank}"}.items():
-        os.environ["IDLORA_CACHE"] = cache and str(folder / cache)  # each with a disk of its own, as on two machines
+
+    def make(name: str) -> None:
         tuner = make_adapted("idlora").base_model
-        layers = tuner.pivot_layers("default").items()
-        found[name] = {
-            "pivots": {name: layer.idlora_pivots["default"].tolist() for name, layer in layers},
-            "seconds": tuner.pivot_seconds,
-            "cached": tuner.pivots_cached,
-            "selections": len(selected),
+        pivots = {
+            module: layer.idlora_pivots["default"].tolist() for module, layer in tuner.pivot_layers("default").items()
         }
+        found[name] = {"pivots": pivots, "cached": tuner.pivots_cached}
+
+    os.environ["IDLORA_CACHE"] = ""
+    alone = folder / "alone"
+    if rank == 0:
+        make("alone")
+        alone.touch()
+    while not alone.exists():  # in no collective, which would be taken for one of the first process's
+        time.sleep(0.1)
+    make("off")
+    os.environ["IDLORA_CACHE"] = str(folder / "cache")
+    make("cold")
+    torch.distributed.barrier()
+    make("warm")
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

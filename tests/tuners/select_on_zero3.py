@@ -4,7 +4,10 @@ Usage: select_on_zero3.py <folder>
 """
 
 import json
+import os
+import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import deepspeed
@@ -19,8 +22,9 @@ from idlora.tuners.idlora import streaming
 def main(folder: Path) -> None:
     # By this name, for the package's attribute `torch` is PyTorch.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # compiled for a minute, and not needed
-    deepspeed.init_distributed("gloo")
+    deepspeed.init_distributed("gloo", timeout=timedelta(seconds=60))
     rank = torch.distributed.get_rank()
+    os.environ["IDLORA_CACHE"] = str(folder / f"cache-{rank}")  # each with a disk of its own, as on two machines
     base = make_base()
     settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
     keep = HfDeepSpeedConfig(settings)  # by which PEFT knows that weights have to be gathered
@@ -44,6 +48,11 @@ def main(folder: Path) -> None:
         "pivots": {n: layer.idlora_pivots["default"].tolist() for n, layer in model.pivot_layers("default").items()},
         "fingerprints": model.peft_config["default"].base_fingerprint,
     }
+    if rank == 1:
+        shutil.rmtree(folder / "cache-1")
+    model.add_adapter("again", make_config("idlora"))
+    found["again"] = {n: layer.idlora_pivots["again"].tolist() for n, layer in model.pivot_layers("again").items()}
+    found["cached"] = model.base_model.pivots_cached
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     del keep
 

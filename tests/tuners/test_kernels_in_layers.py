@@ -232,10 +232,10 @@ def test_what_the_kernels_cannot_do_is_done_without_them(settings, monkeypatch):
 def test_more_than_a_launch_can_take_is_done_without_the_kernels(monkeypatch):
     layer = make_layer()  # two chunks a token
     monkeypatch.setattr(kernels, "usable", lambda tensor: True)
-    monkeypatch.setattr(kernels, "MOST_CHUNKS", 8)
+    monkeypatch.setattr(kernels.limits, "MOST_CHUNKS", 8)
     assert layer.fuses("default", draw(2, 2, 12))
     assert not layer.fuses("default", draw(5, 12))
-    monkeypatch.setattr(kernels, "MOST_CLUSTERS", 2)
+    monkeypatch.setattr(kernels.limits, "MOST_CLUSTERS", 2)
     assert not layer.fuses("default", draw(2, 12))
 
 

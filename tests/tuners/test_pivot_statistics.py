@@ -66,8 +66,8 @@ def test_update_and_entropy_are_those_of_the_tokens_that_ran(settings):
     model = excite(make_adapted("idlora", **settings))
     batches = [make_batch(rows=1, length=length, seed=length) for length in (3, 8)]
     layer, seen = model.pivot_layers("default")[UP], []
-    real = layer.mixture
-    layer.mixture = lambda *args: seen.append(real(*args)[0]) or seen[-1][None]
+    real = layer.alpha
+    layer.alpha = lambda *args: seen.append(real(*args)[0]) or seen[-1][None]
     found = model.base_model.pivot_statistics(batches)[UP]
     mixtures = torch.cat(seen[: 2 * len(batches) : 2]).double()  # forward and hook each ask once
     assert len(mixtures) == 11

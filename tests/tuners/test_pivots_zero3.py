@@ -24,7 +24,6 @@ def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tm
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "DS_ACCELERATOR": "cpu",
-            "IDLORA_CACHE": str(tmp_path / "cache"),
         },
         capture_output=True,
         text=True,
@@ -38,7 +37,8 @@ def test_a_base_in_parts_gives_the_pivots_of_the_whole_one_and_is_never_whole(tm
     for rank in ranks:
         assert (rank["world"], rank["in_parts_before"], rank["in_parts_after"]) == (2, True, True)
         assert rank["whole_at_once"] == 1
-        assert rank["pivots"] == pivots
+        assert rank["pivots"] == rank["again"] == pivots
         assert rank["fingerprints"] == whole.peft_config["default"].base_fingerprint
-    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
+    assert [rank["cached"] for rank in ranks] == [True, False]  # and neither waited for the other
+    monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache-0"))
     assert make_adapted("idlora").base_model.pivots_cached  # the content of the whole weights

@@ -160,7 +160,8 @@ def test_an_adapter_on_bitsandbytes_4_bits_never_holds_a_weight_whole(monkeypatc
     for name, layer in model.pivot_layers("default").items():
         pivots = select_pivots(whole[name], 4, 4, backend="torch")
         assert torch.equal(layer.idlora_pivots["default"], pivots)
-        assert fingerprints[name] == take_fingerprint(whole[name], pivots)
+        assert fingerprints.get(name) in (None, take_fingerprint(whole[name], pivots))
+    assert len(fingerprints) == 12
 
 
 def test_a_format_that_cannot_be_decoded_runs_a_saved_adapter_and_says_that_nothing_was_checked(
@@ -169,7 +170,7 @@ def test_a_format_that_cannot_be_decoded_runs_a_saved_adapter_and_says_that_noth
     model = excite(make_adapted("idlora"))
     folder = save(model, tmp_path)
     expected = logits(PeftModel.from_pretrained(four_bit_base(), folder))
-    with pytest.warns(UserWarning, match="the weights of 14 modules cannot be read"):
+    with pytest.warns(UserWarning, match="the weights of 12 modules cannot be read"):
         loaded = PeftModel.from_pretrained(four_bit_base(SealedBackend), folder)
     assert torch.equal(logits(loaded), expected)
     with pytest.raises(UnsetPivotsError):

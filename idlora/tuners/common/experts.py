@@ -56,13 +56,13 @@ class ExpertsLayer(RoutedLayer):
         for drawn in (A, router):
             nn.init.kaiming_uniform_(drawn[adapter_name], a=math.sqrt(5))
 
-    def mixture(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
+    def alpha(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
         _, _, router = (getattr(self, name) for name in self.adapter_layer_names)
         return softmax_route(router[adapter_name], h)
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         A, B, _ = (getattr(self, name)[adapter_name] for name in self.adapter_layer_names)
-        alpha = self.mixture(adapter_name, h)  # (..., n)
+        alpha = self.alpha(adapter_name, h)  # (..., n)
         a = F.linear(self.dropout[adapter_name](self._cast_input_dtype(h, A.dtype)), A)
         a = a.unflatten(-1, (-1, B.shape[-1]))  # (..., n, r), or (..., 1, r) where A is shared
         mixed = alpha.to(a.dtype).unsqueeze(-1) * a

@@ -1,6 +1,6 @@
 """A frozen linear layer with token-routed low-rank updates beside it.
 
-    u = W h + b + Σ_adapters (α/r) Δ(h)        h (..., in) -> u (..., out)
+    u = W h + b + Σ_adapters c Δ(h)        h (..., in) -> u (..., out), c = lora_alpha/r
 
 What Δ is, the method says; this file owns the rest: several adapters, switching them, number types, no merging.
 """
@@ -21,7 +21,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     """The layer that stands in a model for a linear layer `base_layer`, which it keeps, frozen, inside.
 
     A method subclasses it and gives `adapter_layer_names`, `other_param_names` (this class' and its own),
-    `init_adapter`, `update` and `mixture`.
+    `init_adapter`, `update` and `alpha`.
     """
 
     other_param_names = ("r", "scaling", "dropout", "made_with")
@@ -51,14 +51,14 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         raise NotImplementedError
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
-        """(α/r) Δ(h), shape (..., out), from h (..., in) and the base layer's own output W h + b (..., out)."""
+        """c Δ(h), shape (..., out), from h (..., in) and the base layer's own output W h + b (..., out)."""
         raise NotImplementedError
 
-    def mixture(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
-        """α (..., n), what the router makes of h (..., in), in float32 at least."""
+    def alpha(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
+        """α (..., n): the router's weight for each of n experts, of every token h (..., in); in float32 at least."""
         raise NotImplementedError
 
-    def mixes_shares(self, adapter_name: str) -> bool:
+    def alpha_sums_to_one(self, adapter_name: str) -> bool:
         """Whether α are shares: none negative, and one in sum."""
         return True
 

@@ -43,7 +43,7 @@ def watched_mixtures(layers: Mapping[str, RoutedLayer], adapter_name: str) -> It
     def watch(name: str):
         @torch.no_grad()
         def hook(layer: RoutedLayer, arguments: tuple[torch.Tensor, ...]) -> None:
-            found.setdefault(name, Mixture()).add(layer.mixture(adapter_name, arguments[0]))
+            found.setdefault(name, Mixture()).add(layer.alpha(adapter_name, arguments[0]))
 
         return hook
 

@@ -101,7 +101,7 @@ class RoutedModel(BaseTuner):
             for name, module in self.model.named_modules()
             if isinstance(module, self.tuner_layer_cls)
             and adapter_name in module.scaling
-            and module.mixes_shares(adapter_name)
+            and module.alpha_sums_to_one(adapter_name)
         }
         with watched_mixtures(layers, adapter_name) as mixtures:
 

@@ -1,7 +1,7 @@
 """A linear layer with HydraLoRA adapters.
 
-α = softmax(T h)                            T (n, in)
-u = W h + b + (α/r) Σ_i α_i B_i A d(h)      A (r, in), B_i (out, r), d one dropout mask
+α = softmax(T h)                        T (n, in)
+u = W h + b + c Σ_i α_i B_i A d(h)      A (r, in), B_i (out, r), d one dropout mask, c = lora_alpha/r
 """
 
 from idlora.tuners.common import ExpertsLayer

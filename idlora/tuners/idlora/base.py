@@ -19,6 +19,11 @@ def is_quantized(layer: nn.Module) -> bool:
     return resolve_quantization_backend(layer) is not None
 
 
+def is_partitioned(layer: nn.Module) -> bool:
+    """Whether DeepSpeed ZeRO-3 keeps the layer's weight in parts, so that reading it takes all processes at once."""
+    return any(hasattr(parameter, "ds_id") for parameter in layer.parameters(recurse=False))
+
+
 @contextmanager
 def readable_weight(layer: nn.Module) -> Iterator[torch.Tensor | None]:
     """W (out, in) of a linear layer, detached: a view, or a copy where it has to be dequantised.

@@ -82,7 +82,9 @@ class IdLoraConfig(RoutedConfig):
     base_fingerprint: dict[str, str] | None = field(
         default=None,
         repr=False,
-        metadata={"help": "Sketches of the base rows that a saved adapter was made from, by module; set by the model."},
+        metadata={
+            "help": "Sketches of base rows that a saved adapter was made from, of some modules; set by the model."
+        },
     )
 
     def __post_init__(self):

@@ -117,5 +117,5 @@ def _update(layer: IdLoraLinear, adapter_name: str, mixture: Mixture) -> dict:
     return {
         "update_rank": int(torch.linalg.matrix_rank(update)),
         "update_effective_rank": effective_rank(update),
-        "router_entropy": mixture.evenness if layer.mixes_shares(adapter_name) else None,
+        "router_entropy": mixture.evenness if layer.alpha_sums_to_one(adapter_name) else None,
     }

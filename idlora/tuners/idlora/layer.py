@@ -2,10 +2,14 @@
 
     A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
     x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
-    α   = softmax(T h)                  T (k, in), the dense router     or
-    α_i = T · x_i                       T (r,), the inner product       or (quadratic in h: see IdLoraConfig)
-    α_i = 1/k                           no T, the uniform mixture
-    u   = W h + b + (α/r) Σ_i α_i [B x_i^1, …, B x_i^s]      B (out/s, r/s)
+    α   (k,)                            one weight for each cluster, for every token anew, from the router T:
+          softmax(T h)                      T (k, in), the dense router
+          α_i = T · x_i                     T (r,), the inner product (quadratic in h: see IdLoraConfig)
+          α_i = 1/k                         no T, the uniform mixture
+    u   = W h + b + c Σ_i α_i [B x_i^1, …, B x_i^s]          B (out/s, r/s), c = lora_alpha/r, a constant
+
+α is computed in `IdLoraLinear.alpha`, and the update with it in `IdLoraLinear.update`. On a GPU kernels replace both:
+`IdLoraLinear.fused` gets T h from `kernels/routing.py`, and α and u from `kernels/mixing.py`.
 
 Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
 (its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
@@ -72,8 +76,8 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_checked: dict[str, tuple[torch.Tensor, int]] = {}
         self.idlora_order: dict[str, torch.Tensor] = {}
         self.idlora_fingerprint: dict[str, dict[str, str]] = {}
-        self.register_load_state_dict_pre_hook(notice_other_pivots)
-        self.register_load_state_dict_post_hook(look_at_pivots)
+        self.register_load_state_dict_pre_hook(warn_of_other_pivots)
+        self.register_load_state_dict_post_hook(check_pivots)
 
     def init_adapter(
         self,
@@ -98,7 +102,7 @@ class IdLoraLinear(RoutedLayer):
 
     def update_layer(self, adapter_name: str, config: IdLoraConfig, **prepared: Any) -> None:
         super().update_layer(adapter_name, config, **prepared)
-        look_at_pivots(self)
+        check_pivots(self)
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
@@ -152,15 +156,15 @@ class IdLoraLinear(RoutedLayer):
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         B = self.idlora_B[adapter_name]
         x = self.pivot_outputs(adapter_name, h, base_output)  # (..., k, r)
-        alpha = self.mixture(adapter_name, h, x)  # (..., k)
+        alpha = self.alpha(adapter_name, h, x)  # (..., k)
         z = torch.einsum("...k,...kr->...r", alpha.to(x.dtype), x)
         if not self.idlora_drops_input[adapter_name]:
             z = self.dropout[adapter_name](z)
         chunks = (self.scaling[adapter_name] * z).unflatten(-1, (-1, B.shape[1]))  # (..., s, r/s)
         return F.linear(chunks, B).flatten(-2)
 
-    def mixture(self, adapter_name: str, h: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
-        """α (..., k), in float32 at least, from h (..., in), and x (..., k, r) where that is known already."""
+    def alpha(self, adapter_name: str, h: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
+        """The router's α (..., k), in float32 at least, from h (..., in), and x (..., k, r) if that is known."""
         router = self.idlora_router.get(adapter_name)
         if router is None:
             k = len(self.idlora_pivots[adapter_name])
@@ -172,7 +176,7 @@ class IdLoraLinear(RoutedLayer):
             x = self.pivot_outputs(adapter_name, h, self.base_layer(h))
         return inner_product_route(router, x)
 
-    def mixes_shares(self, adapter_name: str) -> bool:
+    def alpha_sums_to_one(self, adapter_name: str) -> bool:
         router = self.idlora_router.get(adapter_name)
         # DeepSpeed ZeRO-3 leaves an empty vector behind and keeps its shape here.
         return router is None or len(getattr(router, "ds_shape", router.shape)) == 2
@@ -279,7 +283,7 @@ def is_unset(pivots: torch.Tensor) -> bool:
     return pivots.is_meta or bool((pivots < 0).any())
 
 
-def look_at_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> None:
+def check_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> None:
     """Look at new pivots while it can be done: a layer that is compiled before it is first run could not.
 
     Also the hook after `load_state_dict`, whose second argument it has no use for.
@@ -289,7 +293,7 @@ def look_at_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> Non
             layer.pivots(adapter_name)
 
 
-def notice_other_pivots(layer: IdLoraLinear, state_dict: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+def warn_of_other_pivots(layer: IdLoraLinear, state_dict: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
     """Warn where an adapter that has pivots is about to get others: no loader compares the base with those.
 
     The hook before `load_state_dict`. PEFT's `load_adapter` reads no config for a name that is there already, so the

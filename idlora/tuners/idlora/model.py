@@ -10,10 +10,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
 from idlora.tuners.common import RoutedModel, watched_mixtures
-from idlora.tuners.idlora.base import FourBitRows, is_quantized, readable_rows, readable_weight
+from idlora.tuners.idlora.base import FourBitRows, is_partitioned, is_quantized, readable_rows, readable_weight
 from idlora.tuners.idlora.clustering import Selection
 from idlora.tuners.idlora.config import IdLoraConfig
-from idlora.tuners.idlora.fingerprint import distance, judge, take_fingerprint
+from idlora.tuners.idlora.fingerprint import distance, judge, sampled, take_fingerprint
 from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
 from idlora.tuners.idlora.pivot_cache import select_once
@@ -24,8 +24,12 @@ class IdLoraModel(RoutedModel):
 
     Before it replaces a single module it checks that every target fits, and then either selects the pivots of all
     targets or, for a saved adapter, compares the base's rows with the adapter's fingerprint. PEFT's loaders and
-    transformers' own both come through here. What was selected once for a base is read from disk (`pivot_cache`); of
-    several processes that torch.distributed connects all must make the adapter at once, and all get the first's pivots.
+    transformers' own both come through here. What was selected once for a base is read from disk (`pivot_cache`).
+
+    Several processes need not make the adapter together, nor all of them make one: nothing is sent between them. Each
+    selects (or reads) the pivots itself, and the same weights, settings and seed give the same pivots on devices of one
+    kind. A base that DeepSpeed ZeRO-3 keeps in parts is the exception: its weights can only be read by all processes
+    at once, so all must make the adapter, with the pivots' cache on in all or in none.
 
     Attributes:
         pivot_seconds: what the selections took when they were made, of all adapters together.
@@ -81,10 +85,11 @@ class IdLoraModel(RoutedModel):
             n_init=config.kmeans_starts,
             max_iter=config.kmeans_iterations,
             backend=config.kmeans_backend,
+            gathered=any(map(is_partitioned, layers.values())),
         )
         fingerprint = {
             name: take_fingerprint(rows, chosen.selections[name].pivots)
-            for name, rows in _readable({name: layers[name] for name in chosen.selections})
+            for name, rows in _readable({name: layers[name] for name in sampled(list(chosen.selections))})
         }
         self._selected = chosen.selections
         config.base_fingerprint = fingerprint or None

@@ -5,31 +5,35 @@ checksums of all weights + settings  ->  <cache folder>/pivots/<key>.safetensors
     metadata: the key, the seconds that the selection took, and a SHA-256 of all of it
 """
 
+import contextlib
 import hashlib
 import json
+import os
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
+from huggingface_hub.constants import HF_HOME
 
 from idlora.tuners.idlora.clustering import Selection, select_pivots_many
 from idlora.tuners.idlora.streaming import BlockedWeight, blocks, home_of
-from reproduction.system.atomic import written_whole
-from reproduction.system.cache import cache_folder
 
-SELECTION_VERSION = 1
+SELECTION_VERSION = 2
 """To be raised with every change of the code that gives other pivots for the same weights and settings."""
 
 PIECE_BYTES = {"cpu": 2**18}
 """Of a weight, multiplied at a time for its checksum: what stays in a CPU's cache; elsewhere the block that came."""
 
+LEFT_BEHIND_SECONDS = 24 * 3600
+"""So old a temporary file is a dead writer's: writing one takes less than a second."""
+
 Named = Iterable[tuple[str, torch.Tensor | BlockedWeight]]
-T = TypeVar("T")
 
 
 class Chosen(NamedTuple):
@@ -50,14 +54,19 @@ def select_once(
     n_init: int,
     max_iter: int,
     backend: str,
+    gathered: bool = False,
 ) -> Chosen:
     """`select_pivots_many`, or what it gave when the same weights were selected from with the same settings before.
 
-    Of several processes that torch.distributed connects, all must call this at once, with the same weights: each
-    selects where nothing is cached (ZeRO-3 needs all of them to gather a weight), and all take what the first one has.
+    Every process works for itself: it reads the file, or selects and writes it. Nothing is sent between processes, so
+    one rank alone may call this, and all may at once: equal weights and settings give equal pivots on devices of one
+    kind, and a file is replaced whole by another of the same content.
 
     Args:
         weights: gives the names and weights, afresh at each call: once for their checksums, and once more to select.
+        gathered: whether reading a weight takes all processes (DeepSpeed ZeRO-3). Then all must call this at once, with
+            the cache on in all or in none. Each reads every weight twice, even if it finds its pivots on disk: another
+            one, with another disk, may not, and would wait for it.
         The others are `select_pivots_many`'s.
 
     Raises ValueError as `select_pivots_many`. A file that is damaged or of another kind, or a folder that cannot be
@@ -67,19 +76,21 @@ def select_once(
     """
     settings = {"method": method, "seed": seed, "n_init": n_init, "max_iter": max_iter, "backend": backend}
     sizes = {"num_clusters": num_clusters, "r": r}
-    folder = cache_folder("pivots")
+    folder = _folder()
     file = None
     if folder is not None:
         marks = {name: [checksum(weight), home_of(weight).type] for name, weight in weights()}
         key = {"version": SELECTION_VERSION, "weights": list(marks.values())} | settings | sizes
         file = folder / f"{_sha256(json.dumps(key).encode())}.safetensors"
-        found = _from_first_process(_read(file, list(marks), (num_clusters, r)) if _is_first_process() else None)
+        found = _read(file, list(marks), (num_clusters, r))
         if found is not None:
+            for _ in weights() if gathered else ():
+                pass
             return found
     start = time.perf_counter()
     selections = select_pivots_many(weights(), num_clusters, r, **settings)
-    chosen = _from_first_process(Chosen(selections, time.perf_counter() - start, cached=False))
-    if file is not None and selections and _is_first_process():
+    chosen = Chosen(selections, time.perf_counter() - start, cached=False)
+    if file is not None and selections:
         _write(file, chosen)
     return chosen
 
@@ -103,6 +114,14 @@ def checksum(weight: torch.Tensor | BlockedWeight) -> str:
         sums += [(piece.contiguous().view(words) * factors).sum(dim=1) for piece in block.split(rows)]
     sketch = torch.cat(sums).cpu().numpy().astype("<i8")
     return _sha256(f"{dtype} {tuple(weight.shape)} ".encode() + sketch.tobytes())
+
+
+def _folder() -> Path | None:
+    """$IDLORA_CACHE/pivots, else $HF_HOME/idlora/pivots; None, no cache, where IDLORA_CACHE is empty."""
+    named = os.environ.get("IDLORA_CACHE")
+    if named == "":
+        return None
+    return Path(named or Path(HF_HOME) / "idlora").expanduser() / "pivots"
 
 
 def _factors(count: int, device: torch.device) -> torch.Tensor:
@@ -139,10 +158,28 @@ def _write(file: Path, chosen: Chosen) -> None:
     metadata = {"key": file.stem, "seconds": repr(chosen.seconds)}
     metadata["sha256"] = _seal(tensors, metadata)
     try:
-        with written_whole(file) as written:
-            written.write(safetensors.torch.save(tensors, metadata))
+        _replace(file, safetensors.torch.save(tensors, metadata))
     except OSError as error:
         warnings.warn(f"the selected pivots could not be kept in {file.parent} ({_reason(error)})", stacklevel=2)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file that other processes see whole or not at all, and remove what writers that died left beside it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for left in file.parent.glob("*.tmp"):
+        with contextlib.suppress(OSError):  # another process was quicker, or it is another user's
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                left.unlink()
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as written:
+            written.write(content)
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _seal(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
@@ -158,20 +195,3 @@ def _sha256(content: bytes) -> str:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-
-
-def _is_connected() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _is_first_process() -> bool:
-    return not _is_connected() or torch.distributed.get_rank() == 0
-
-
-def _from_first_process(value: T) -> T:
-    """The first process's value, in every process that torch.distributed connects; the value itself elsewhere."""
-    if not _is_connected():
-        return value
-    box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]

@@ -2,7 +2,8 @@
 
 import torch
 
-from idlora.tuners.idlora.kernels import eager, entry_type, launch, ops
+from idlora.tuners.idlora.kernels import eager, launch, ops
+from idlora.tuners.idlora.kernels.limits import entry_type
 
 
 def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
@@ -39,7 +40,7 @@ def adapt(
         B: (out/s, r/s), any floating type.
         bias: b (out,), frozen, or None.
         route: `logits` of the dense router, T (r,) of the inner product, None for the uniform mixture.
-        scale: c = α/r.
+        scale: c = lora_alpha/r.
         dropout: the probability with which entries of z are dropped; 0 outside training.
 
     Leaves out second derivatives, PyTorch's function transforms, and a trained bias.
