@@ -119,19 +119,10 @@ def lent(weights):
         weight.fill_(torch.nan)
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    assert torch.get_num_threads() == request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("method", ["pmrc", "random", "largest_norm"])
 @pytest.mark.parametrize("backend", clustering.BACKENDS)
 @pytest.mark.parametrize("room", [0, 1, 40_000, 10**9])
-def test_many_weights_get_the_pivots_that_each_gets_alone(method, backend, room, threads, monkeypatch):
+def test_many_weights_get_the_pivots_that_each_gets_alone(method, backend, room, monkeypatch):
     weights = make_weights()
     settings = {"method": method, "backend": backend, "seed": 1, "n_init": 2}
     alone = {name: select_pivots(weight, 3, 4, **settings) for name, weight in weights.items()}
@@ -191,7 +182,7 @@ def test_a_weight_that_comes_in_blocks_is_read_once_and_in_blocks():
     ],
 )
 @pytest.mark.parametrize("settings", [{"backend": "torch"}, {"backend": "k_means_constrained"}, {"method": "serial"}])
-def test_of_many_weights_the_one_at_fault_is_named(spoil, message, settings, threads):
+def test_of_many_weights_the_one_at_fault_is_named(spoil, message, settings):
     weights = make_weights()
     spoil(weights["1.v"])
     with pytest.raises(ValueError, match=message):

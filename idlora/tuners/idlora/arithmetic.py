@@ -1,14 +1,9 @@
-"""Settings of PyTorch under which the same products have the same digits in every run, and a crew of threads."""
+"""Settings of PyTorch under which the same products have the same digits in every run."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Generic, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
-
-Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 @contextmanager
@@ -50,42 +45,3 @@ def one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class Crew(Generic[Task, Result]):
-    """Work on the CPU side by side: each task on one of PyTorch's threads, whose products then do not know of others.
-
-    Results come in the order of their tasks, and so does what a task raises. At most `size` tasks wait or are at work.
-    """
-
-    def __init__(self, work: Callable[[Task], Result]):
-        self.work, self.size = work, torch.get_num_threads()
-        self._given: deque[Future[Result]] = deque()
-        self._settings = ExitStack()
-
-    def __enter__(self) -> "Crew[Task, Result]":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._given:
-            self._given.popleft().cancel()
-        self._settings.close()
-
-    def give(self, task: Task, *, on_cpu: bool) -> Iterator[Result]:
-        """Results: of this task if it is another device's or there is one thread, else of earlier ones."""
-        if not on_cpu or self.size == 1:
-            yield self.work(task)
-            return
-        if not hasattr(self, "_pool"):
-            cpu = torch.device("cpu")
-            for setting in (full_float32(cpu), one_thread(cpu)):  # once for all: each is the whole process's
-                self._settings.enter_context(setting)
-            self._pool = self._settings.enter_context(ThreadPoolExecutor(self.size))
-        if len(self._given) == self.size:
-            yield self._given.popleft().result()
-        self._given.append(self._pool.submit(self.work, task))
-
-    def rest(self) -> Iterator[Result]:
-        """The results of what is still at work."""
-        while self._given:
-            yield self._given.popleft().result()

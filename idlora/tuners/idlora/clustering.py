@@ -4,13 +4,11 @@ W (out, in)  ->  pivots (k, r):  pivots[i] are the indices of the r rows that ma
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from idlora.tuners.idlora.arithmetic import Crew
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
 from idlora.tuners.idlora.streaming import Batch, BlockedWeight, WorkingCopies, scaled
 
@@ -113,9 +111,8 @@ def select_pivots_many(
     """`select_pivots` for every weight of a model, which need not be in memory all at once.
 
     On an accelerator the torch backend collects float32 working copies of equal shapes and clusters them together;
-    they take `streaming.BATCH_BYTES` at most, or a quarter of the memory that is free. On the CPU each of PyTorch's
-    threads has one, and works on it alone. Neither changes anything: every product is of one matrix, so each weight's
-    pivots are those it has alone.
+    they take `streaming.BATCH_BYTES` at most, or a quarter of the memory that is free. On the CPU there is one at a
+    time. Batches change nothing: every product is of one matrix, so each weight's pivots are those it has alone.
 
     Args:
         weights: names and weights, in any order and of any shapes. A weight is a tensor (out, in), a `BlockedWeight`,
@@ -196,24 +193,20 @@ def _by_torch(
 ) -> dict[str | None, Selection]:
     """PMRC of every weight, by name, in their order."""
     found: dict[str | None, Selection | None] = {}
-    with Crew(partial(_clusterings, **kmeans)) as crew:
-        waiting = WorkingCopies(device, borrow=crew.size == 1)
-        for name, weight in weights:
-            found[name] = None
-            try:
-                weight = _sized(weight, kmeans["k"], kmeans["r"])
-            except ValueError as error:
-                raise _named(name, error) from error
-            for batch in waiting.add(name, weight):
-                for done in crew.give(batch, on_cpu=batch.copies[0].device.type == "cpu"):
-                    found.update(done)
-                del batch  # its memory is the next one's
-            del weight
-        for batch in waiting.rest():
+    waiting = WorkingCopies(device)
+    for name, weight in weights:
+        found[name] = None
+        try:
+            weight = _sized(weight, kmeans["k"], kmeans["r"])
+        except ValueError as error:
+            raise _named(name, error) from error
+        for batch in waiting.add(name, weight):
             found.update(_clusterings(batch, **kmeans))
-            del batch
-        for done in crew.rest():
-            found.update(done)
+            del batch  # its memory is the next one's
+        del weight
+    for batch in waiting.rest():
+        found.update(_clusterings(batch, **kmeans))
+        del batch
     return found
 
 

@@ -34,14 +34,12 @@ class Batch(NamedTuple):
 class WorkingCopies:
     """Collects weights until there are enough of a shape, within a limit of memory.
 
-    On the CPU every weight makes a batch of its own, for batching gains nothing there, and with `borrow` a float32
-    weight is its own working copy: for one who is done with a batch before the next weight is asked for. On an
-    accelerator it waits for others of its shape until `BATCH_BYTES`, or a quarter of the memory that is free, are full;
-    then the shape that holds most is handed out.
+    On the CPU every weight makes a batch of its own, for batching gains nothing there, and a float32 weight is its own
+    working copy. On an accelerator it waits for others of its shape until `BATCH_BYTES`, or a quarter of the memory
+    that is free, are full; then the shape that holds most is handed out.
     """
 
-    def __init__(self, device: torch.device | str | None = None, *, borrow: bool = False):
-        self.borrow = borrow
+    def __init__(self, device: torch.device | str | None = None):
         self.device = None if device is None else torch.device(device)
         self.waiting: dict[tuple[torch.Size, torch.device], Batch] = {}
 
@@ -50,7 +48,7 @@ class WorkingCopies:
         device = self.device or home_of(weight)
         size, limit = 4 * weight.shape[0] * weight.shape[1], _limit(device)
         if limit == 0:
-            yield Batch([name], [working_copy(weight, device, borrow=self.borrow)])
+            yield Batch([name], [working_copy(weight, device, borrow=True)])
             return
         while self.waiting and self._bytes() + size > limit:
             yield self.waiting.pop(max(self.waiting, key=lambda group: _bytes(self.waiting[group])))
