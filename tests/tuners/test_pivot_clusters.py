@@ -9,7 +9,7 @@ from k_means_constrained import KMeansConstrained
 from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from idlora import select_pivots
-from idlora.tuners.idlora.arithmetic import full_float32
+from idlora.tuners.idlora import kmeans
 from idlora.tuners.idlora.assignment import assign_at_least
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
 from idlora.tuners.idlora.transfers import transfer_rows
@@ -239,20 +239,6 @@ def test_numbers_at_the_ends_of_float32_do_no_harm(scale, dtype):
     assert torch.equal(select_pivots((weight * scale).to(dtype), 3, 6, backend="torch"), expected)
 
 
-def test_the_number_of_threads_changes_no_bit_and_stays():
-    before = torch.get_num_threads()
-    rows = torch.randn(1024, 300, generator=torch.Generator().manual_seed(0))
-    found = []
-    try:
-        for threads in (1, 2, 3, 8):
-            torch.set_num_threads(threads)
-            found += cluster_rows([rows], 4, 8)
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(each.centroids, found[0].centroids) for each in found)
-
-
 def test_an_offset_of_all_rows_changes_nothing():
     weight = torch.randn(60, 24, generator=torch.Generator().manual_seed(9)).bfloat16().float()
     expected = select_pivots(weight, 3, 6, backend="torch")
@@ -266,7 +252,7 @@ def test_the_process_settings_for_products_are_neither_obeyed_nor_changed():
     try:
         torch.set_float32_matmul_precision("medium")
         seen = []
-        with torch.autocast("cpu", dtype=torch.bfloat16), full_float32(torch.device("cpu")):
+        with torch.autocast("cpu", dtype=torch.bfloat16), kmeans.full_float32(torch.device("cpu")):
             seen.append((weight @ weight.T).dtype)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(select_pivots(weight, 4, 20, backend="torch"), expected)

@@ -74,8 +74,8 @@ def select_pivots(
 
     Returns:
         int32 tensor (k, r) on the CPU, k·r different row indices. The same arguments give the same result on the same
-        kind of device, and with the torch backend on any number of threads; another kind of device rounds products
-        otherwise, and a row between two clusters may change sides.
+        kind of device (CPUs: with as many threads); another rounds products otherwise, and a row between two clusters
+        may change sides.
 
     Raises:
         ValueError: sizes that do not fit, an unknown method or backend, or entries of W that are not finite.

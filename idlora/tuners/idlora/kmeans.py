@@ -9,18 +9,17 @@ every cluster r rows they are the assignment, and that is seen for all matrices 
 to the CPU and `assignment` solves them.
 
 Everything read from a W is a product of that W alone, whatever else is in the batch: batched and single runs are the
-same to the bit, and so are runs of a CPU that is given more threads or fewer. Centroids are kept relative to the mean
-of all rows, so an offset common to them costs no digits.
+same to the bit. Centroids are kept relative to the mean of all rows, so an offset common to them costs no digits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from idlora.tuners.idlora.arithmetic import full_float32, one_thread
 from idlora.tuners.idlora.assignment import assign_at_least
 from idlora.tuners.idlora.transfers import transfer_gains, transfer_rows
 
@@ -128,7 +127,7 @@ def cluster_rows(
     Leaves out weights on rows, upper bounds on sizes, a tolerance on centroids (labels stand still soon enough), and
     any search beyond local optima but more starts.
     """
-    with torch.no_grad(), full_float32(matrices[0].device), one_thread(matrices[0].device):
+    with torch.no_grad(), full_float32(matrices[0].device):
         batch = _Batch(matrices)
         generator = np.random.default_rng(seed)
         best: _State | None = None
@@ -187,6 +186,29 @@ def _distances(
         labels = labels.to(matrix.device).split(len(blocks[0]))
         differences = (block - points[label] for block, label in zip(blocks, labels, strict=True))
     return torch.cat([torch.linalg.vector_norm(difference, dim=1, dtype=dtype) for difference in differences])
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Products of float32 in float32: no TF32, no bf16 passes, no autocast. The switches are the whole process's."""
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    new = all(hasattr(backend, "fp32_precision") for backend in backends)  # torch 2.9; it forbids mixing with the old
+    before = [backend.fp32_precision for backend in backends] if new else torch.get_float32_matmul_precision()
+    autocast = torch.amp.is_autocast_available(device.type)
+    try:
+        if new:
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+        else:
+            torch.set_float32_matmul_precision("highest")
+        with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
+            yield
+    finally:
+        if new:
+            for backend, precision in zip(backends, before, strict=True):
+                backend.fp32_precision = precision
+        else:
+            torch.set_float32_matmul_precision(before)
 
 
 class _Batch:

@@ -28,8 +28,9 @@ class IdLoraModel(RoutedModel):
 
     Several processes need not make the adapter together, nor all of them make one: nothing is sent between them. Each
     selects (or reads) the pivots itself, and the same weights, settings and seed give the same pivots on devices of one
-    kind. A base that DeepSpeed ZeRO-3 keeps in parts is the exception: its weights can only be read by all processes
-    at once, so all must make the adapter, with the pivots' cache on in all or in none.
+    kind; on CPUs the number of threads is to be the same too, as a launch's processes have it. A base that DeepSpeed
+    ZeRO-3 keeps in parts is the exception: its weights can only be read by all processes at once, so all must make the
+    adapter, with the pivots' cache on in all or in none.
 
     Attributes:
         pivot_seconds: what the selections took when they were made, of all adapters together.

@@ -24,7 +24,7 @@ from huggingface_hub.constants import HF_HOME
 from idlora.tuners.idlora.clustering import Selection, select_pivots_many
 from idlora.tuners.idlora.streaming import BlockedWeight, blocks, home_of
 
-SELECTION_VERSION = 2
+SELECTION_VERSION = 1
 """To be raised with every change of the code that gives other pivots for the same weights and settings."""
 
 PIECE_BYTES = {"cpu": 2**18}
