@@ -225,29 +225,6 @@ def test_a_sweep_removes_what_this_host_left_alone_and_waits_for_nothing(tmp_pat
     assert list(deep.iterdir()) == []
 
 
-def test_files_are_written_where_there_are_no_locks_and_no_open_file_can_be_replaced(tmp_path, monkeypatch):
-    real = {name: getattr(os, name) for name in ("open", "replace")}
-
-    def open_as_windows(path, *rest, **options):
-        if os.path.isdir(path):
-            raise PermissionError(errno.EACCES, "Permission denied", path)
-        return real["open"](path, *rest, **options)
-
-    def replace_as_windows(source, target):
-        if any(os.path.samefile(source, own) for own in Path("/proc/self/fd").iterdir() if own.exists()):
-            raise PermissionError(errno.EACCES, "The process cannot access the file", source)
-        real["replace"](source, target)
-
-    monkeypatch.setattr(atomic, "fcntl", None)
-    monkeypatch.setattr(os, "open", open_as_windows)
-    monkeypatch.setattr(os, "replace", replace_as_windows)
-    (tmp_path / f".file.{HOST}-01234567{ENDING}").touch()
-    for text in ("before", "after"):
-        with_text(tmp_path / "file", text)
-    assert (tmp_path / "file").read_text() == "after"
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 def with_text(path: Path, text: str) -> None:
     with written_whole(path) as file:
         file.write(text.encode())

@@ -5,11 +5,12 @@
     <prefix><host>-<random>.idlora-tmp      which is locked by the folder's maker
 
 The kernel releases a lock when its process ends. Whoever gets the lock knows that no process still writes the file.
-A shared file system may keep locks within each host, so a host removes only what it made. Where there are no locks (on
-some file systems, on Windows), files are written all the same, and what dead writers left stays.
+A shared file system may keep locks within each host, so a host removes only what it made. Where there are no locks, on
+some file systems, files are written all the same, and what dead writers left stays.
 """
 
 import contextlib
+import fcntl
 import fnmatch
 import io
 import itertools
@@ -23,11 +24,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where the methods are installed without the rest
-    fcntl = None
 
 ENDING = ".idlora-tmp"
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -65,8 +61,6 @@ def written_whole(path: Path, place: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 with _told(path):
                     os.fsync(file.fileno())
-                    if fcntl is None:
-                        file.close()  # Windows replaces no open file
                     os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -96,8 +90,6 @@ def scratch_folder(place: Path | None = None, prefix: str = "idlora-") -> Iterat
 
 def sweep(folder: Path, *, below: bool = False) -> None:
     """Remove what writers and makers of this host that died left in a folder, and ``below`` it in others too."""
-    if fcntl is None:
-        return
     walk = os.walk(folder)
     for parent, _, names in walk if below else itertools.islice(walk, 1):
         for name in fnmatch.filter(names, MADE_HERE):
@@ -105,9 +97,7 @@ def sweep(folder: Path, *, below: bool = False) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` durable. Left out: Windows, which opens no folder."""
-    if fcntl is None:
-        return
+    """Make a rename or a new name in ``folder`` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -142,11 +132,10 @@ def _locked_file(place: Path, prefix: str, path: Path) -> Iterator[tuple[Path, _
     while True:
         own = place / f"{prefix}{HOST}-{secrets.token_hex(4)}{ENDING}"
         with _File(own, path) as file:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                if not _is_at(file.fileno(), own):
-                    continue
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file.fileno(), own):
+                continue
             yield own, file
             return
 
