@@ -268,8 +268,8 @@ class _Finder:
                 name = self.expected[experiment, method, seed]
             except KeyError:
                 raise GridError(
-                    f"no run was named for the cell {(experiment, method, seed)}: the committed reference lacks a cell that "
-                    "is new in the grid, and `make reference` makes it anew"
+                    f"no run was named for the cell {(experiment, method, seed)}: the committed reference lacks a cell "
+                    "that is new in the grid, and `make reference` makes it anew"
                 ) from None
             if name in self.damaged:
                 raise RecordError(self.damaged[name])

@@ -49,7 +49,7 @@ class SharedBase:
     def give_back(self, model: PreTrainedModel | PeftModel) -> None:
         """Keep the base that was taken last, and comes back with adapters or without, unless something has changed it.
 
-        Another model is nobody's base here, and is left to its caller.
+        Any other model is ignored.
         """
         if self._lent is None or base_of(model) is not self._lent():
             return

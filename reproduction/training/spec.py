@@ -13,7 +13,7 @@ from typing import Any, Literal
 from reproduction.data.templates import ALPACA, Template
 
 CHECKPOINTS_KEPT = 2
-"""The last one, and the one before should something befall it."""
+"""The last checkpoint, and the one before it in case the last is damaged."""
 
 
 class UnfitBase(ValueError):
