@@ -5,7 +5,7 @@ python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_cod
 python scripts/evaluate.py run=results/tiny/runs/<name> rescore=true allow_code_execution=true
 python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 
-eval_job_from_config    the config as a typed, checked job                   reproduction/cells/compose.py
+eval_job_from_config    the config as a typed, checked job                   reproduction/cells/from_config.py
 require_evaluation      everything that this machine lacks for it            reproduction/preflight
 evaluate                the model's answers, one process a GPU; then their
                         scores, which need no model                          reproduction/running/evaluate.py
@@ -14,7 +14,7 @@ evaluate                the model's answers, one process a GPU; then their
 import hydra
 from omegaconf import DictConfig
 
-from reproduction.cells.compose import eval_job_from_config
+from reproduction.cells.from_config import eval_job_from_config
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.preflight import require_evaluation

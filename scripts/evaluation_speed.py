@@ -8,7 +8,7 @@ Writes results/<device>/evaluation.csv, row by row, and the table evaluation.md.
 import hydra
 from omegaconf import DictConfig
 
-from reproduction.cells.compose import eval_job_from_config
+from reproduction.cells.from_config import eval_job_from_config
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.commands.speed_records import record_speed

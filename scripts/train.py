@@ -3,7 +3,7 @@
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
 
-cell_from_config     the config as a typed, checked cell                     reproduction/cells/compose.py
+cell_from_config     the config as a typed, checked cell                     reproduction/cells/from_config.py
 require_training     everything that this machine lacks for it               reproduction/preflight
 train_cell           in this process, or in one a GPU (reproduction/running/ranks.py):
                      base, data, adapter, then the steps, then saved         reproduction/running/train.py
@@ -12,7 +12,7 @@ train_cell           in this process, or in one a GPU (reproduction/running/rank
 import hydra
 from omegaconf import DictConfig
 
-from reproduction.cells.compose import cell_from_config
+from reproduction.cells.from_config import cell_from_config
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.commands.trained import lines_on

@@ -60,7 +60,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def paper(results: Path) -> dict:
     """Cells of the paper's scale as two GPUs would launch them; nothing of them is run."""
-    from reproduction.cells.compose import compose_cell  # most tests need no config
+    from reproduction.cells.from_config import compose_cell  # most tests need no config
 
     def composed(method: str, launch: str):
         overrides = [
@@ -77,7 +77,7 @@ def paper(results: Path) -> dict:
 @pytest.fixture(scope="module")
 def tiny(results: Path):
     """A cell of the embedded scale; nothing of it is run."""
-    from reproduction.cells.compose import compose_cell
+    from reproduction.cells.from_config import compose_cell
 
     overrides = [f"results_dir={results}", "train.learning_rate=0.01"]
     return compose_cell("gsm8k_llama3", "lora", scale="tiny", seed=0, overrides=overrides)

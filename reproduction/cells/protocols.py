@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from reproduction.cells.config_folders import group_files
+from reproduction.cells.compose import group_files
 from reproduction.cells.config_schema import ConfigError, typed
 from reproduction.cells.resolve_paths import present
 from reproduction.evals.task import Protocol, load_task

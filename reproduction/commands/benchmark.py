@@ -12,8 +12,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from reproduction.benchmark.spec import Group, Limits, Plan, Scenario, Variant
-from reproduction.cells.compose import compose, method_spec, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.from_config import method_spec
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cli import NotComplete

@@ -10,8 +10,9 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from reproduction.cells.compose import compose, method_spec, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import typed
+from reproduction.cells.from_config import method_spec
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reproduction.cells.compose import method_spec, plain
+from reproduction.cells.compose import plain
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.from_config import method_spec
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions, relocate_model
 from reproduction.records import Run
 from reproduction.report.collect import write_csv

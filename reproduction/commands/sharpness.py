@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reproduction.cells.compose import compose, method_spec, plain
-from reproduction.cells.config_folders import group_files
+from reproduction.cells.compose import compose, group_files, plain
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.from_config import method_spec
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions
 from reproduction.commands.counts import count_on

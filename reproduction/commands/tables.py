@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.cells.protocols import ALL, DEFAULT
 from reproduction.cli import NotComplete

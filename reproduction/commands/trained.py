@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.config_folders import own_folders
+from reproduction.cells.compose import own_folders
 from reproduction.cells.override import override, pasted
 
 STARTUP = ("imports", "base", "data", "adapter", "trainer")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose_cell
-from reproduction.cells.config_folders import group_files
+from reproduction.cells.compose import group_files
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.cells.tuned_rates import CHOOSING, setting, trials_plan
 from reproduction.commands.tables import chosen_names, chosen_tables

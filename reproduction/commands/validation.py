@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduction.cells.cell import Cell, distinct
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.paths import CONFIGS, EXPERIMENTS, REPOSITORY
 from reproduction.records import Evaluation, RecordError

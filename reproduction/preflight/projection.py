@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from reproduction.cells.cell import Cell, distinct, unfinished
-from reproduction.cells.compose import compose, method_spec, plain
-from reproduction.cells.config_folders import group_files
+from reproduction.cells.compose import compose, group_files, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import method_spec
 from reproduction.cells.sizes import shape_of, tuning_of
 from reproduction.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
 from reproduction.data.mixture import shares_of

@@ -18,8 +18,8 @@ import yaml
 from gguf.quants import dequantize, quantize
 
 from reproduction import tinyworld
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.resolve_paths import locate_model, relocate_model
 from reproduction.cli import NotComplete
 from reproduction.commands.model import get_model

@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from reproduction.cells.compose import compose, compose_cell, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import typed
+from reproduction.cells.from_config import compose_cell
 from reproduction.paths import CONFIGS
 from reproduction.training import MethodSpec, build_adapted, count_parameters
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain
+from reproduction.cells.compose import compose, plain
+from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.override import override, pasted
 from reproduction.commands.tables import Request
 

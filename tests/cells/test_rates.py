@@ -8,8 +8,9 @@ import yaml
 
 from reproduction.cells import tuned_rates
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import cell_from_config, compose, compose_cell
+from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import cell_from_config, compose_cell
 from reproduction.cells.tuned_rates import CHOOSING, chosen_csv, setting
 
 

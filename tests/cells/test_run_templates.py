@@ -10,8 +10,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain, template_of
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.from_config import compose_cell, eval_job_from_config, template_of
 from reproduction.commands.pivots import Inspection, _prompts
 from reproduction.data import encode_prompts, load_rows
 from reproduction.data.templates import ALPACA, TEMPLATE_VERSION

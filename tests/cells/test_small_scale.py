@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from reproduction import tinyworld
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cells.sizes import Kind, kinds_of
 from reproduction.commands.counts import base_shape, count, count_on

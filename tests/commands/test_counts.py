@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells.compose import compose_cell
+from reproduction.cells.from_config import compose_cell
 from reproduction.cli import NotComplete
 from reproduction.commands import counts
 from reproduction.commands.counts import base_shape, count, count_on, method_at

@@ -6,8 +6,9 @@ import io
 import pytest
 from rich.console import Console
 
-from reproduction.cells.compose import compose, compose_cell
+from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.commands.pivots import Inspection, replace_rows, report_pivots
 from reproduction.running.train import train_cell

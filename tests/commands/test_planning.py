@@ -15,8 +15,9 @@ from forks import all_ended, at_work_in
 from rich.console import Console
 
 from reproduction.cells.cell import distinct
-from reproduction.cells.compose import cell_from_config, compose, compose_cell, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import cell_from_config, compose_cell
 from reproduction.cli import shows_traceback
 from reproduction.commands.listing import show, standings
 from reproduction.commands.tables import Plan, Request, chosen_names, chosen_tables, known_tables, plan_all

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from reproduction.cells.cell import Cell, distinct
-from reproduction.cells.compose import compose, compose_cell, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.cli import NotComplete
 from reproduction.commands import reference

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproduction.cells.compose import compose, eval_job_from_config
+from reproduction.cells.compose import compose
+from reproduction.cells.from_config import eval_job_from_config
 from reproduction.commands import speed
 from reproduction.report.speed import COLUMNS, FILE, KEY, read_speed, write_speed
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.tuned_rates import CHOOSING, trials_plan
 from reproduction.cli import shows_traceback
 from reproduction.commands.search import choose

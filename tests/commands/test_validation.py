@@ -6,8 +6,8 @@ from pathlib import Path
 import forks
 import pytest
 
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.commands import validation
 from reproduction.commands.validation import (
     MISSING,

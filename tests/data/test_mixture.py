@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.resolve_paths import data_digest
 from reproduction.data import (
     DataError,

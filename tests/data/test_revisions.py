@@ -5,8 +5,9 @@ import re
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config
+from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.resolve_paths import data_digest, datasets
 from reproduction.commands.pivots import Inspection
 from reproduction.data.catalogue import DataError

@@ -7,8 +7,8 @@ import pytest
 from steps import scored
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.data import asked, load_mixture, load_rows
 from reproduction.data.splits import is_held_out, place
 from reproduction.evals import Permissions, Protocol

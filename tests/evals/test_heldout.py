@@ -10,8 +10,9 @@ from steps import ask, evaluate, judge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from reproduction import tinyworld
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config
+from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.data import DataError, asked, load_mixture, load_rows, to_examples, tokenize
 from reproduction.data.catalogue import DATASETS
 from reproduction.evals import Protocol

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells.compose import compose_cell
+from reproduction.cells.from_config import compose_cell
 from reproduction.evals import Protocol
 from reproduction.evals.task import load_task
 from reproduction.report.reference import read_reference

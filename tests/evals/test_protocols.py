@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.evals.sandbox import ExecutionRefused
 from reproduction.paths import CONFIGS
 from reproduction.running.evaluate import evaluate

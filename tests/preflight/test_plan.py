@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose, compose_cell, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.sizes import sort_of
 from reproduction.commands.tables import Request, chosen_cells, plan_all
 from reproduction.preflight.plan import TOTAL, disk_lines, shares, show, unmeasured

@@ -18,7 +18,8 @@ from made_gpus import gpu
 from packaging.requirements import Requirement
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose, eval_job_from_config
+from reproduction.cells.compose import compose
+from reproduction.cells.from_config import eval_job_from_config
 from reproduction.cells.resolve_paths import datasets
 from reproduction.cells.sizes import kinds_of, sort_of
 from reproduction.data.catalogue import DatasetSpec

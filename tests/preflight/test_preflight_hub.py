@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells.compose import compose_cell
+from reproduction.cells.from_config import compose_cell
 from reproduction.preflight import missing
 from reproduction.preflight.hub import DATASET, MODEL, Sources
 from reproduction.system.hub import Asked, Unanswered

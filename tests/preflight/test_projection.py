@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.data.catalogue import CHARACTERS_A_TOKEN
 from reproduction.preflight.probe import items_of, text_of
 from reproduction.preflight.projection import (

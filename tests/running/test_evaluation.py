@@ -8,8 +8,9 @@ import pytest
 from evaluation_work import PROTOCOLS, Stopped, Stopping, asked_in_all, load_watched, loaded, records, subject_in
 
 from reproduction import tinyworld
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config
+from reproduction.cells.compose import compose
 from reproduction.cells.evaluation import EvalJob, model_identity
+from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.data.templates import Template
 from reproduction.evals.answering import answer
 from reproduction.evals.answers import Share, gather

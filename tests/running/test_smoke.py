@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from reproduction import tinyworld
-from reproduction.cells.compose import compose, compose_cell, eval_job_from_config, plain
+from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.commands.tables import Request
 from reproduction.running.run_lock import seconds_at_work
 from reproduction.running.train import run_cell, train_cell

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.running.train import train_cell
 from reproduction.training import TrackingSpec, WandbSpec
 

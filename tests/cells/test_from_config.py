@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from reproduction.cells import compose
-from reproduction.cells.compose import compose_cell
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import compose_cell
 from reproduction.cells.tuned_rates import chosen_csv
 from reproduction.paths import EXPERIMENTS as TABLES
 from reproduction.report import load_grid

@@ -1,0 +1,282 @@
+"""A composed config as a typed, checked cell to train, or a job to evaluate: below this no code sees a config."""
+
+import copy
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from reproduction.cells.cell import Cell, unseen
+from reproduction.cells.compose import compose, group_files, plain
+from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.evaluation import EvalJob, finished, load_model, model_identity
+from reproduction.cells.override import override
+from reproduction.cells.protocols import ALL, protocols
+from reproduction.cells.resolve_paths import (
+    data_digest,
+    folder_digest,
+    locate_data,
+    locate_model,
+    locate_revisions,
+    relocate_model,
+)
+from reproduction.cells.tuned_rates import TUNED, trials_plan, tuned_rate
+from reproduction.data.templates import ALPACA, Template, load_template
+from reproduction.evals.sandbox import Permissions
+from reproduction.evals.task import Protocol
+from reproduction.paths import CONFIGS
+from reproduction.records import Run, digest
+from reproduction.training.launching import Launch, resolve, visible_gpus
+from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec, WandbSpec
+
+logger = logging.getLogger(__name__)
+
+
+def compose_cell(
+    experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = (), gpus: int | None = None
+) -> Cell:
+    """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
+
+    ``gpus`` are those that it is launched on, None this machine's, which PyTorch counts: a cell whose records are read,
+    and that is not run, has 0.
+
+    Raises `ConfigError` as `cell_from_config` does, and for overrides that set the seed another way.
+    """
+    if twice := [override for override in overrides if override.lstrip("+").startswith("seed=")]:
+        raise ConfigError(f"{twice[0]} among the overrides would be lost: give seeds=[…]")
+    asked = (override("experiment", experiment), override("method", method), override("scale", scale), *overrides)
+    values, written = _composed(asked)
+
+    def at(seed: int) -> dict[str, Any]:
+        return _with_seed(values, written, seed) | {"seed": seed}
+
+    return _cell(at(seed), at, gpus)
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The resolved training config, and the same as it is written.
+
+    Composing and resolving take a quarter of a second, nearly all of planning a cell: the seeds of a cell, and the
+    tables that share it, have it done once.
+    """
+    config = compose("train", overrides)
+    return plain(config), OmegaConf.to_container(config)
+
+
+def _with_seed(value: Any, written: Any, seed: int) -> Any:
+    """A copy of a resolved config in which everything that is written as ``${seed}`` is this seed.
+
+    Raises `ConfigError` where the seed stands within another text, a list or a resolver: it would stay seed 0.
+    """
+    if isinstance(value, dict) and isinstance(written, dict):
+        return {key: _with_seed(inner, written[key], seed) for key, inner in value.items()}
+    if written != "${seed}" and "${seed}" in str(written) and "${seed}" not in str(value):
+        raise ConfigError(f"{written!r} holds the seed: write it as a value of its own, ${{seed}}")
+    return seed if written == "${seed}" else copy.deepcopy(value)
+
+
+def cell_from_config(config: DictConfig) -> Cell:
+    """A checked `Cell` from a composed training config.
+
+    Raises `ConfigError` for an unknown key, an ill-typed value, a model or data set that is not there, or a tuned
+    learning rate that was asked for and never searched.
+    """
+    return _cell(plain(config), lambda seed: plain(OmegaConf.merge(config, {"seed": seed})))
+
+
+def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]], gpus: int | None = None) -> Cell:
+    """The cell of resolved values, with the tuned learning rate where they ask for it; ``at`` a seed they are others.
+
+    The rate is found by what the trials trained: by the cell at their seed.
+    """
+    cell = _as_written(values, gpus)
+    if values["train"]["learning_rate"] != TUNED:
+        return cell
+    seed = trials_plan(values["scale"]).seed
+    tried = cell if values["seed"] == seed else _as_written(at(seed), gpus)
+    rate = tuned_rate(tried.as_tried.config)
+    return dataclasses.replace(cell, train=dataclasses.replace(cell.train, learning_rate=rate))
+
+
+def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
+    """The cell of resolved values; a tuned learning rate is still left open."""
+    method = method_spec(values["method"])
+    launch, deepspeed = _launch(values["launch"], full=method.kind == "full", gpus=gpus)
+    train = values["train"] | {"seed": values["seed"], "deepspeed": deepspeed}
+    if train["learning_rate"] == TUNED:
+        train["learning_rate"] = None
+    for read_by_the_methods in ("dropout", "target_modules"):
+        train.pop(read_by_the_methods, None)
+    own = dict(values["data"])
+    data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
+    data, how = typed(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
+    if method.kind != "none":
+        how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
+    digests = (data_digest(source, data_root, revisions=how["revisions"]) for source in data.sources)
+    template = template_of(values)
+    own_template = None if template.source is None else {"label": template.name, "source": template.source}
+    data = dataclasses.replace(data, digest="+".join(digests), template=own_template)
+    model = typed(ModelSpec, locate_model(values["model"]), where="model")
+    if data.packing and (model.attention or "").startswith("flash"):
+        raise ConfigError(
+            f"data.packing=true with model.attention={model.attention}: examples of a row would see each other where a "
+            "pass has several rows; take model.attention=sdpa, or data.packing=false"
+        )
+    return Cell(
+        experiment=values["experiment"],
+        scale=values["scale"],
+        model=model,
+        method=method,
+        data=data,
+        train=typed(TrainSpec, train, where="train"),
+        launch=launch,
+        tracking=TrackingSpec(
+            wandb=typed(WandbSpec, values["wandb"], where="wandb"), tensorboard=values["tensorboard"]
+        ),
+        results_dir=Path(values["results_dir"]),
+        trial_steps=values["trial_steps"],
+        **how,
+    )
+
+
+def _held_out(data: DataSpec, protocols: Sequence[Protocol], *, asked: str | Sequence[str]) -> tuple[Protocol, ...]:
+    names = [asked] if isinstance(asked, str) else asked
+    return tuple(unseen(data, protocols, everything=ALL in names, named=names))
+
+
+def template_of(values: Mapping[str, Any]) -> Template:
+    """The template of a composed ``template`` group: ours, or the file at its path, under its name if it gives another.
+
+    Raises `ConfigError` for a file that is no template, or a name without a file.
+    """
+    name, path = (values["template"].get(key) for key in ("name", "path"))
+    named = {} if name in (None, ALPACA.name) else {"name": str(name)}
+    if path is None and named:
+        raise ConfigError(f"template.name={name} has no file: give template.path=<file>, a Jinja template")
+    try:
+        return ALPACA if path is None else dataclasses.replace(load_template(str(path)), **named)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _launch(values: Mapping[str, Any], *, full: bool, gpus: int | None) -> tuple[Launch, Mapping[str, Any] | None]:
+    """How a cell is launched here, and DeepSpeed's config where that takes part.
+
+    ``launch=auto`` ends as one of the other files of configs/launch, whose DeepSpeed config it takes over.
+    """
+    try:
+        launch = resolve(
+            values["mode"],
+            num_processes=values["num_processes"],
+            full=full,
+            gpus=visible_gpus() if gpus is None else gpus,
+            memory_gb=values["memory_gb"],
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if launch.mode == values["mode"]:
+        return launch, values["deepspeed"]
+    return launch, yaml.safe_load((CONFIGS / "launch" / f"{launch.mode}.yaml").read_text(encoding="utf-8")).get(
+        "deepspeed"
+    )
+
+
+def method_spec(values: Mapping[str, Any]) -> MethodSpec:
+    """The method of a composed ``method`` group. Raises `ConfigError` for an unknown key or an ill-typed value."""
+    own = {key: value for key, value in values.items() if key != "paper_learning_rate"}  # hparams/paper.yaml reads it
+    return typed(MethodSpec, own, where="method")
+
+
+def eval_job_from_config(config: DictConfig) -> EvalJob:
+    """What scripts/evaluate.py evaluates: a finished run, or a base model with or without an adapter.
+
+    A run says itself what it was trained on; its evaluations are its experiment's unless ``eval`` names others.
+
+    Raises `ConfigError` for a folder that is no finished run, a run and an adapter at once, or nothing to evaluate on.
+    """
+    if config.run is None:
+        return _model_job(config)
+    if config.adapter is not None:
+        raise ConfigError(f"give run={config.run} or adapter={config.adapter}, not both: a run has its own adapter")
+    run = Run(Path(config.run))
+    trained = not run.done or run.config["method"]["kind"] != "none"  # an untuned base is one run for all templates
+    if trained and config.template.path is not None:
+        raise ConfigError(f"give run={config.run} or template.path, not both: a run has its own template")
+    if not run.done:
+        raise ConfigError(f"run={config.run} is no finished run (its state is {run.state}): train it first")
+    recorded = run.config
+    config = OmegaConf.merge(config, OmegaConf.load(CONFIGS / "scale" / f"{recorded['scale']}.yaml"))
+    values = plain(config)
+    data_root = locate_data(values["data_root"], scale=recorded["scale"], results_dir=values["results_dir"])
+    evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
+    data, how = _data_of(recorded), _how(values, evals, data_root)
+    if trained:
+        how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
+    return finished(
+        run.folder,
+        typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
+        typed(MethodSpec, recorded["method"], where="method"),
+        template=data.prompt_template if trained else template_of(values),
+        **how,
+    )
+
+
+def _data_of(recorded: Mapping[str, Any]) -> DataSpec:
+    own = {key: value for key, value in recorded["data"].items() if key != "template_version"}
+    return typed(DataSpec, own, where="data")
+
+
+def _overrides(recorded: Mapping[str, Any]) -> list[str]:
+    asked = {"experiment": recorded["experiment"], "scale": recorded["scale"], "method": recorded["method"]["name"]}
+    return [override(key, name) for key, name in asked.items()]
+
+
+def _model_job(config: DictConfig) -> EvalJob:
+    values = plain(config)
+    if not values["eval"]:
+        known = sorted({path.stem for path in group_files("eval")} - {"auto"})
+        raise ConfigError(f"say what to evaluate on, eval=<one of {', '.join(known)}>, which run=<folder> knows itself")
+    model = typed(ModelSpec, locate_model(values["model"]), where="model")
+    adapter = values["adapter"]
+    subject = {"model": dataclasses.asdict(model), "adapter": None if adapter is None else folder_digest(Path(adapter))}
+    name = f"{model.name}-{digest(subject, 8)}"
+    folder = Path(values["output"] or Path(values["results_dir"]) / values["scale"] / "evaluations" / name)
+    data_root = locate_data(values["data_root"], scale=values["scale"], results_dir=values["results_dir"])
+    how = _how(values, values["eval"], data_root)
+    if adapter is not None and any(protocol.share for protocol in how["protocols"]):
+        run = Run(Path(adapter).resolve().parent)
+        if run.done:
+            how["protocols"] = _held_out(_data_of(run.config), how["protocols"], asked=values["protocol"])
+        else:
+            logger.warning("%s lies in no run: whether it was trained on the rows held out is not checked.", adapter)
+    return EvalJob(
+        folder=folder,
+        load=functools.partial(load_model, model, adapter, allow_unknown_base=values["allow_unknown_base"]),
+        identity=functools.partial(model_identity, model, adapter),
+        template=template_of(values),
+        dtype=model.dtype,
+        **how,
+    )
+
+
+def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
+    """The part of a `EvalJob` that says how it is evaluated here."""
+    chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
+    return {
+        "protocols": chosen,
+        "data_root": data_root,
+        "revisions": locate_revisions(values["revisions"], own=[protocol.task.data for protocol in chosen]),
+        "batch_size": values["eval_batch_size"],
+        "threads": values["threads"],
+        "processes": values["eval_processes"],
+        "permissions": Permissions(
+            allow_code_execution=values["allow_code_execution"],
+            allow_network_unconfined=values["allow_network_unconfined"],
+        ),
+    }
