@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.cells import compose
+from reproduction.cells import from_config
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell
 from reproduction.cells.tuned_rates import chosen_csv
@@ -153,7 +153,7 @@ def test_a_bad_value_is_refused_with_the_key_and_the_value(change: dict, words: 
     [("fft", 2, "zero3", 2), ("idlora", 2, "ddp", 2), ("idlora", 1, "single", 1), ("lora", 0, "single", 1)],
 )
 def test_a_cell_of_the_papers_scale_takes_every_visible_gpu(method, gpus, mode, processes, monkeypatch):
-    monkeypatch.setattr(compose, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(from_config, "visible_gpus", lambda: gpus)
     cell = compose_cell(
         "multitask_llama3", method, scale="paper", seed=0, overrides=["data.root=.", "model.init=random"]
     )
@@ -163,7 +163,7 @@ def test_a_cell_of_the_papers_scale_takes_every_visible_gpu(method, gpus, mode, 
 
 
 def test_a_cell_of_the_embedded_scale_is_one_process_on_any_machine(monkeypatch):
-    monkeypatch.setattr(compose, "visible_gpus", lambda: 8)
+    monkeypatch.setattr(from_config, "visible_gpus", lambda: 8)
     assert compose_cell("gsm8k_llama3", "fft", scale="tiny", seed=0).launch.mode == "single"
 
 
