@@ -1,9 +1,12 @@
-"""Every prompt string of the project, and a user's own templates.
+"""The prompt template of training and evaluation, ours or a user's own.
 
 `ALPACA`, pinned by `TEMPLATE_VERSION`, has the layout that Stanford's Alpaca made common: a line of preamble, then the
 sections Instruction, Input (left out when it is empty) and Response. Its prompt ends in `"### Response:\\n"`; the
 answer starts on the line after it. `load_template` takes a Jinja file in its place, such as the chat template of a
 model's page. Training and evaluation render through the same `Template`, so a model is asked exactly as it was taught.
+
+What goes into it, and what a benchmark puts without it, stands elsewhere: `examples` for training rows, and
+`reproduction.evals.tasks` for a benchmark's instruction and its raw layout.
 
 Imports the standard library alone, and jinja2 once a user's own template is used. Left out: conversations of several
 turns.

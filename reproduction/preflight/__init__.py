@@ -94,7 +94,7 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
 
 
 def estimates(cells: Sequence[Cell]) -> list[str]:
-    """What these cells take of a GPU's memory, in micro-batches that fit it; see `kinds.estimate_lines`.
+    """What these cells take of a GPU's memory, in micro-batches that fit it; see `fits.estimate_lines`.
 
     Where this machine has no GPU, of one of the paper's.
     """

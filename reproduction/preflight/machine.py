@@ -4,13 +4,9 @@ import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reproduction.cells.sizes import Kind
 from reproduction.running.memory import Gpu, gpus, room_on
-
-if TYPE_CHECKING:
-    pass
 
 DRIVER = Path("/proc/driver/nvidia/version")
 SLOW = 50_000_000

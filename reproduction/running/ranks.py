@@ -1,6 +1,6 @@
 """A cell's training as several ranks: the parent starts and watches them, and hears from the first how far they are.
 
-    parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.ddp_worker <folder>
+    parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.rank_worker <folder>
     parent <── steps ── socket ── rank 0
     parent <── figures or error ── file ── the first rank that ended
 
@@ -22,7 +22,7 @@ from reproduction.running.progress import STEP_SECONDS, Silent
 from reproduction.system.atomic import scratch_folder
 from reproduction.training.launching import RanksFailed, run_ranks
 
-WORKER = "reproduction.running.ddp_worker"
+WORKER = "reproduction.running.rank_worker"
 """The module that each rank runs."""
 
 CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"

@@ -1,4 +1,14 @@
-"""Training a cell: base, data, adapter, then the steps; resumes, never repeats, and leaves every ending on disk."""
+"""Training a cell: base, data, adapter, then the steps; resumes, never repeats, and leaves every ending on disk.
+
+an ending                    raised in                                 status.json, written here
+every step done, saved       -                                         done
+out of memory                training/trainer.py: _memory_watched      oom, after one more try with half the rows a pass
+loss or gradient not finite  training/trainer.py: StepLog              failed
+a full disk                  training/trainer.py, checkpoints.py       failed
+a rank died                  training/launching.py: run_ranks          failed
+Ctrl-C, SIGTERM              the signal (cli.py, running/pool.py)      interrupted
+kill -9 of this process      -                                         running, until the same command goes on
+"""
 
 import contextlib
 import dataclasses
@@ -153,7 +163,9 @@ def _opened(cell: Cell) -> Iterator[Any]:
 
 
 def _mark(run: Run, error: BaseException) -> None:
-    """Write how a training ended, unless another rank has: one fails, and the others are interrupted for it."""
+    """Write how a training ended, unless another rank has: of a launch that was joined one fails, and the
+    others are interrupted for it.
+    """
     from reproduction.training import OutOfMemory
 
     rank = f"rank {launching.rank()}: " if launching.inside() else ""

@@ -1,4 +1,4 @@
-"""In which rows a step consists, and how they become tensors; the same steps whatever the number of processes."""
+"""Which rows a step has, and how they become tensors; the same steps whatever the number of processes."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
-"""How many processes train a cell, and starting them: one a GPU, each with a share of the effective batch.
+"""How many processes train a cell, and starting them: one for each GPU, each with a share of the effective batch.
 
     launch=single   one process on one device
-    launch=ddp      weights on every device, gradients averaged (PyTorch)
+    launch=ddp      weights on every device, gradients added up once a step (`passes`) or by PyTorch's DDP
     launch=zero2    gradients and optimiser state sharded as well (DeepSpeed)
     launch=zero3    weights too
     launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
@@ -36,7 +36,7 @@ GRACE = 0.5
 
 
 class RanksFailed(RuntimeError):
-    """A rank ended otherwise than well, and no fault of the user's is known; the sentence says which and how."""
+    """A rank failed for a reason that is not the user's to mend; the sentence says which rank and how it ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ class TrainSpec:
         batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
         micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
             "auto" is as many as the device's memory is estimated to hold, which `reproduction.training.memory.fitting`
-            finds before a training; where nobody did it is all of them.
+            finds before a training; until then it stands for all of them.
         warmup_steps: steps over which the rate rises from zero.
         lr_scheduler: transformers' name of what follows the warm-up.
         optimizer: transformers' name of it.

@@ -1,6 +1,6 @@
 """What each rank of a cell's training runs: `train_here`, and what came of it left for the parent.
 
-python -m reproduction.running.ddp_worker <folder>      started by `reproduction.running.ranks`
+python -m reproduction.running.rank_worker <folder>      started by `reproduction.running.ranks`
 """
 
 import contextlib
