@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -67,7 +67,7 @@ def around(mean: float, rest: NDArray[np.float64], resampled: Callable[[ArrayLik
 
 def wilson(successes: int, n: int) -> Interval:
     """Wilson's score interval for ``successes`` of ``n`` (Wilson 1927), as scipy computes it."""
-    found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    found = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
 

@@ -12,8 +12,8 @@ the table's family, rank-biserial correlation, bootstrap interval.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 from reproduction.report.cells import Cell, Filled, of_common_seeds, pair
 from reproduction.report.floor import floor_of
@@ -181,11 +181,11 @@ def wilcoxon(differences: ArrayLike) -> tuple[float, float, str]:
     nonzero = _nonzero(differences)
     if not len(nonzero):
         return 0.0, 1.0, "all differences zero"
-    ranks = stats.rankdata(np.abs(nonzero))
+    ranks = scipy.stats.rankdata(np.abs(nonzero))
     positive = float(ranks[nonzero > 0].sum())
     statistic = min(positive, float(ranks.sum()) - positive)
     if len(nonzero) > EXACT_UP_TO:
-        test = stats.wilcoxon(nonzero, zero_method=ZERO_METHOD, correction=False, method="asymptotic")
+        test = scipy.stats.wilcoxon(nonzero, zero_method=ZERO_METHOD, correction=False, method="asymptotic")
         return statistic, float(test.pvalue), "approx"
     tail = _rank_sum(ranks, 0.5)[: round(2 * statistic) + 1].sum()
     return statistic, float(min(1.0, 2 * tail)), "exact"
@@ -194,13 +194,13 @@ def wilcoxon(differences: ArrayLike) -> tuple[float, float, str]:
 def mcnemar(differences: ArrayLike) -> float:
     """Exact two-sided McNemar p: a binomial test of wins among the items that differ; 1 where none does."""
     nonzero = _nonzero(differences)
-    return float(stats.binomtest(int((nonzero > 0).sum()), len(nonzero)).pvalue) if len(nonzero) else 1.0
+    return float(scipy.stats.binomtest(int((nonzero > 0).sum()), len(nonzero)).pvalue) if len(nonzero) else 1.0
 
 
 def rank_biserial(differences: ArrayLike) -> float:
     """Matched-pairs rank-biserial correlation (W+ - W-)/(W+ + W-) in [-1, 1], zeros dropped; 0 where none differs."""
     nonzero = _nonzero(differences)
-    ranks = stats.rankdata(np.abs(nonzero))
+    ranks = scipy.stats.rankdata(np.abs(nonzero))
     return float((ranks * np.sign(nonzero)).sum() / ranks.sum()) if len(nonzero) else 0.0
 
 
@@ -240,7 +240,7 @@ def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | No
     nonzero = _nonzero(differences)
     if smallest_p(len(nonzero)) >= alpha:
         return None
-    ranks = stats.rankdata(np.abs(nonzero))
+    ranks = scipy.stats.rankdata(np.abs(nonzero))
 
     if len(nonzero) <= EXACT_UP_TO:
         beyond = 2 * np.cumsum(_rank_sum(ranks, 0.5)[::-1])[::-1]  # two-sided p of each 2 W+ in the upper half
@@ -250,12 +250,12 @@ def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | No
             return float(_rank_sum(ranks, chance)[critical:].sum())
     else:
         total, spread = ranks.sum(), np.sqrt((ranks**2).sum())
-        threshold = total / 2 + stats.norm.isf(alpha / 2) * spread / 2
+        threshold = total / 2 + scipy.stats.norm.isf(alpha / 2) * spread / 2
 
         def power(chance: float) -> float:
-            return float(stats.norm.sf((threshold - chance * total) / (spread * np.sqrt(chance * (1 - chance)))))
+            return float(scipy.stats.norm.sf((threshold - chance * total) / (spread * np.sqrt(chance * (1 - chance)))))
 
-    chance = optimize.brentq(lambda chance: power(chance) - POWER, 0.5, 1 - 1e-12)
+    chance = scipy.optimize.brentq(lambda chance: power(chance) - POWER, 0.5, 1 - 1e-12)
     return float((2 * chance - 1) * np.abs(np.asarray(differences, dtype=float)).mean())
 
 

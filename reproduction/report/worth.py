@@ -11,8 +11,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from reproduction.records import write_text
 from reproduction.report.cells import evaluation_under
@@ -289,7 +289,7 @@ def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """NaN where all of x or all of y are the same."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+    return float(np.corrcoef(scipy.stats.rankdata(x), scipy.stats.rankdata(y))[0, 1])
 
 
 def _median(slopes: NDArray[np.float64]) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from scipy import special
+import scipy
 
 from reproduction.report.audit.quantities import Quantity, exact
 
@@ -50,9 +50,9 @@ def p_value(test: str, difference: int, differing: int, *, sides: int = 2) -> fl
         return 1.0
     size = abs(difference)
     if test == SIGN:
-        tail = special.bdtrc((differing + size) // 2 - 1, differing, 0.5) if size else 1.0
+        tail = scipy.special.bdtrc((differing + size) // 2 - 1, differing, 0.5) if size else 1.0
     else:
-        tail = special.ndtr(-size / math.sqrt(differing))
+        tail = scipy.special.ndtr(-size / math.sqrt(differing))
     return float(min(1.0, sides * tail))
 
 
