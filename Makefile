@@ -66,6 +66,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml reproduction/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --editable . --editable ./reproduction
+	@rm -rf build/lib  # of an earlier `pip install .`, which the next one would take up
 	@touch $@
 
 model: setup

@@ -2,7 +2,8 @@
 
     config -> cell -> run -> records -> tables
 
-    system     files written whole, processes that end together, the folder of the cache
+    paths      where the checkout has its configs and experiments; palette: the colours of figures
+    system     files written whole, processes that end together, the cache's folder, questions to the hub
     records    what a run leaves on disk
     report     records -> tables, figures, significance, audit, page
     theory     Theorems 1 and 2 on synthetic matrices
@@ -12,10 +13,11 @@
     evals      prompts, answers, scores, the sandbox
     benchmark  what a method costs in time and memory
     cells      configs -> cells: what one cell of a table computes, checked
+    cli        errors as sentences and exit codes
     running    cells -> runs: train, evaluate, several processes
     preflight  what this machine lacks for cells, and how long they take
     commands   what stands behind each script
 
-A part imports none that stands below it (report and theory: records alone). The adapters themselves are the package
-`idlora`, which `training` imports.
+A part imports none that stands below it (report and theory: records and system alone). The adapters themselves are
+the package `idlora`, which `training` imports.
 """

@@ -10,17 +10,16 @@ import argparse
 from pathlib import Path
 
 from reproduction.cli import command
+from reproduction.paths import EXPERIMENTS, RESULTS
 from reproduction.report.audit import audit, totals, write_audit
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", help="whose tables of ours stand beside the claims (default: tiny)")
-    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help="the paper's tables and claims")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="ours; audit/ is written here")
+    parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="the paper's tables and claims")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="ours; audit/ is written here")
     options = parser.parse_args()
     found = audit(options.experiments, options.results, scale=options.scale)
     for path in write_audit(found, options.results / "audit"):

@@ -13,9 +13,8 @@ import hydra
 from omegaconf import DictConfig
 
 from reproduction.cli import NotComplete, command
+from reproduction.paths import EXPERIMENTS
 from reproduction.report.figures import Sources, draw_figures
-
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="figures")

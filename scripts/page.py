@@ -11,10 +11,9 @@ import hydra
 from omegaconf import DictConfig
 
 from reproduction.cli import command
+from reproduction.paths import EXPERIMENTS
 from reproduction.report.figures import Sources
 from reproduction.report.page import write_page
-
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="page")

@@ -10,18 +10,17 @@ import argparse
 from pathlib import Path
 
 from reproduction.cli import command
+from reproduction.paths import EXPERIMENTS, RESULTS
 from reproduction.report.rebuild import rebuild
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", help="whose reference (default: tiny)")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="reference/<scale> lies and stays here")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="reference/<scale> lies and stays here")
     options = parser.parse_args()
-    folder = rebuild(options.results, ROOT / "experiments", scale=options.scale)
+    folder = rebuild(options.results, EXPERIMENTS, scale=options.scale)
     print(f"rebuilt: {folder}")
 
 

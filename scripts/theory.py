@@ -14,20 +14,19 @@ import yaml
 
 from reproduction.cells.config_schema import typed
 from reproduction.cli import command
+from reproduction.paths import EXPERIMENTS, REPOSITORY, RESULTS
 from reproduction.theory import Claim, Theory, summary, write
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", type=Path, default=ROOT / "experiments/theory/settings.yaml")
-    parser.add_argument("--claims", type=Path, default=ROOT / "experiments/theory/claims.yaml")
+    parser.add_argument("--settings", type=Path, default=EXPERIMENTS / "theory/settings.yaml")
+    parser.add_argument("--claims", type=Path, default=EXPERIMENTS / "theory/claims.yaml")
     parser.add_argument(
-        "--bases", type=Path, default=ROOT / "reproduction/tinyworld/bases", help="folder of the small bases"
+        "--bases", type=Path, default=REPOSITORY / "reproduction/tinyworld/bases", help="folder of the small bases"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results/theory")
+    parser.add_argument("--out", type=Path, default=RESULTS / "theory")
     arguments = parser.parse_args()
     settings = typed(Theory, _read(arguments.settings), where="theory")
     claims = [typed(Claim, each, where="claim") for each in _read(arguments.claims)]

@@ -1,4 +1,4 @@
-"""What `pip install .` gives: the library alone, small, and importable with torch and PEFT as its only dependencies."""
+"""What `pip install .` gives: the library alone, small, and importable without what the reproduction needs."""
 
 import shutil
 import subprocess
@@ -28,7 +28,9 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(repository / name, source)
     for package in ("idlora", "reproduction"):
-        shutil.copytree(repository / package, source / package, ignore=shutil.ignore_patterns("bases", "__pycache__"))
+        shutil.copytree(
+            repository / package, source / package, ignore=shutil.ignore_patterns("bases", "__pycache__", "*.egg-info")
+        )
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir", source]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *map(str, options), str(source)], check=True)
     (built,) = source.glob("*.whl")

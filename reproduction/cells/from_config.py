@@ -266,7 +266,7 @@ def _model_job(config: DictConfig) -> EvalJob:
 
 
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
-    """The part of a `EvalJob` that says how it is evaluated here."""
+    """The part of an `EvalJob` that says how it is evaluated here."""
     chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
     return {
         "protocols": chosen,

@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.paths import EXPERIMENTS
 from reproduction.records import digest
 from reproduction.records.identity import identity
 
-TUNING = Path(__file__).resolve().parents[2] / "experiments" / "tuning"
+TUNING = EXPERIMENTS / "tuning"
 TUNED = "tuned"
 """What train.learning_rate says in place of a number where the tuned one is asked for."""
 

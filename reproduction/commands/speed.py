@@ -37,24 +37,24 @@ HARNESS_ROWS = 64
 Row = dict[str, Any]
 
 
-def measure(subject: EvalJob, *, compared: int, say: Callable[[Row], None]) -> list[Row]:
-    """One row for each of the subject's protocols: `reproduction.report.speed.COLUMNS` without the environment.
+def measure(job: EvalJob, *, compared: int, say: Callable[[Row], None]) -> list[Row]:
+    """One row for each of the job's protocols: `reproduction.report.speed.COLUMNS` without the environment.
 
     Args:
-        subject: its model is loaded once, and its folder left alone: every benchmark is answered in one of its own.
+        job: its model is loaded once, and its folder left alone: every benchmark is answered in one of its own.
         compared: prompts of each benchmark that baselines are given too; 0 is none of them.
         say: is given each row as soon as it is there, and again with what the baseline took.
     """
-    torch.set_num_threads(subject.threads)
-    model, tokenizer = subject.load()
+    torch.set_num_threads(job.threads)
+    model, tokenizer = job.load()
     if torch.cuda.is_available():
         model = model.to("cuda")
     rows = []
-    for protocol in subject.protocols:
-        row = _whole(subject, protocol, model=model, tokenizer=tokenizer)
+    for protocol in job.protocols:
+        row = _whole(job, protocol, model=model, tokenizer=tokenizer)
         say(row)
         if compared and protocol.scoring in BASELINES:
-            prompts = _prompts(subject, protocol, model=model, tokenizer=tokenizer, count=compared)
+            prompts = _prompts(job, protocol, model=model, tokenizer=tokenizer, count=compared)
             with evaluating(model):
                 row |= BASELINES[protocol.scoring](model, tokenizer, prompts, protocol=protocol)
             say(row)
@@ -63,10 +63,10 @@ def measure(subject: EvalJob, *, compared: int, say: Callable[[Row], None]) -> l
     return rows
 
 
-def _whole(subject: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
+def _whole(job: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
     with scratch_folder() as folder:
         alone = dataclasses.replace(
-            subject, folder=folder, load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
+            job, folder=folder, load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
         )
         _forget(model)
         began = time.perf_counter()
@@ -86,8 +86,8 @@ def _whole(subject: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any) 
     }
 
 
-def _prompts(subject: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any, count: int) -> list[Prompt]:
-    asked = subject.asked(protocol)
+def _prompts(job: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any, count: int) -> list[Prompt]:
+    asked = job.asked(protocol)
     layout = RAW if protocol.scoring == "likelihood" else protocol.layout
     asked["protocol"] = dataclasses.replace(protocol, layout=layout, limit=min(count, protocol.limit or count))
     room = protocol.max_new_tokens or 4

@@ -20,7 +20,7 @@ FOLDER = re.compile(r"=/.*")
 
 
 def record_speed(
-    subject: EvalJob,
+    job: EvalJob,
     *,
     model: Mapping[str, Any],
     label: str | None,
@@ -28,10 +28,10 @@ def record_speed(
     into: str | None,
     results_dir: Path | str,
 ) -> list[Path]:
-    """Measure every protocol of a subject, writing each row as soon as it is there; returns the files.
+    """Measure every protocol of a job, writing each row as soon as it is there; returns the files.
 
     Args:
-        subject: what is evaluated.
+        job: what is evaluated.
         model: its config, with "label", "init" and "dtype".
         label: what it is called in the records; None is its own label.
         compared: as in `reproduction.commands.speed.measure`.
@@ -50,7 +50,7 @@ def record_speed(
     )
     own = benchmark_environment(name, model["dtype"], torch.device(device))
     own |= {"weights": model["init"], "command": typed, "lm_eval": found["packages"].get("lm-eval")}
-    asked = [f"{protocol.benchmark} {protocol.name}" for protocol in subject.protocols]
+    asked = [f"{protocol.benchmark} {protocol.name}" for protocol in job.protocols]
     place = folder / "provenance.json"
     runs = read_json(place)["runs"] if place.is_file() else []
     here = {key: own[key] for key in ("device", "driver")} | {"command": typed, "model": name, "benchmarks": asked}
@@ -61,7 +61,7 @@ def record_speed(
         paths[:] = write_speed([own | row], folder)
         print(line(row), flush=True)
 
-    measure(subject, compared=compared, say=say)
+    measure(job, compared=compared, say=say)
     return paths
 
 

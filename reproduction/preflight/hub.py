@@ -24,7 +24,8 @@ from reproduction.cells.cell import Cell
 from reproduction.cells.resolve_paths import data_digest
 from reproduction.data.catalogue import DatasetSpec, revision_of
 from reproduction.data.hub import cached
-from reproduction.system.hub import SECONDS, Asked, Unanswered, folder_lacks, model_here
+from reproduction.system import hub
+from reproduction.system.hub import Asked, Unanswered, folder_lacks, model_here
 
 USUAL = "https://huggingface.co"
 MODEL, DATASET = "model", "dataset"
@@ -122,11 +123,11 @@ def _access(kind: str, name: str, revision: str) -> None:
     url = huggingface_hub.hf_hub_url(name, file, repo_type=kind, revision=revision)
     # Many a data set has no card, and who may not read it is told so before.
     with contextlib.suppress(*[EntryNotFoundError] if kind == DATASET else []):
-        huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
+        huggingface_hub.get_hf_file_metadata(url, timeout=hub.SECONDS)
 
 
 def _head(url: str) -> None:
-    answer = httpx.head(url, timeout=SECONDS, follow_redirects=True)
+    answer = httpx.head(url, timeout=hub.SECONDS, follow_redirects=True)
     if answer.status_code >= 400:
         raise httpx.HTTPError(f"status {answer.status_code}")
 

@@ -38,7 +38,7 @@ def evaluate(job: EvalJob, progress: Silent | None = None, *, rescore: bool = Fa
     progress, identity_of = progress or Silent(), functools.cache(job.identity)  # reads all of the weights
     _require_own_answers(job, identity_of)
     if wanted := job.protocols if rescore else job.waiting:
-        require_permissions(wanted, job.permissions)
+        _require_permissions(wanted, job.permissions)
         with at_work(job.folder):
             identity = identity_of()
             if not rescore:
@@ -155,7 +155,7 @@ def _steps(progress: Silent, protocol: Protocol, phase: str = "") -> Callable[[i
     return lambda done, total: progress.step(what, done, total)
 
 
-def require_permissions(protocols: Iterable[Protocol], permissions: Permissions) -> None:
+def _require_permissions(protocols: Iterable[Protocol], permissions: Permissions) -> None:
     """Raises `ExecutionRefused` where one of the protocols runs what a model writes, and that is not allowed."""
     if any(protocol.task.runs_code for protocol in protocols):
         require_permission(permissions)

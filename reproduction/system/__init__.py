@@ -1,1 +1,1 @@
-"""What every part needs of the operating system: files written whole, processes that end together, a cache folder."""
+"""What every part needs of the system: files written whole, processes that end together, the cache, the hub."""

@@ -65,7 +65,7 @@ def cache_for(what: Path | str) -> Path:
 def require_gguf(what: Path | str) -> None:
     """Raise `UnfitBase`, naming ``what``, where the package gguf is missing."""
     if importlib.util.find_spec("gguf") is None:
-        raise UnfitBase(f"{what} needs the package gguf: pip install './reproduction[gguf]'.")
+        raise UnfitBase(f"{what} needs the package gguf: pip install -e './reproduction[gguf]'.")
 
 
 def dequantised_before(checksum: str | None) -> Path | None:

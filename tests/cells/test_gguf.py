@@ -285,5 +285,5 @@ def test_what_is_missing_is_named_with_the_way_out(written, tmp_path: Path, monk
         locate_model(config(written[0]))
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UnfitBase, match=r"needs the package gguf: pip install '\./reproduction\[gguf\]'"):
+    with pytest.raises(UnfitBase, match=r"needs the package gguf: pip install -e '\./reproduction\[gguf\]'"):
         locate_model(config(written[0]))

@@ -103,7 +103,7 @@ def test_a_driver_that_pytorch_cannot_use_is_no_matter_where_no_gpu_is_needed(
     build, _ = gpu_lacks(machine, kinds_of([paper["lora"]]))
     assert "this build is for CPUs alone" in build
     monkeypatch.setattr("reproduction.preflight.this_machine", lambda: machine)
-    monkeypatch.setattr("reproduction.running.memory.gpus", lambda: machine.gpus)
+    monkeypatch.setattr("reproduction.preflight.gpus", lambda: machine.gpus)
     require_evaluation(tiny.eval_job)
     asked = [f"output={tmp_path}", "eval=gsm8k", f"data_root={tiny.data_root}"]
     for subject in (paper["lora"].eval_job, eval_job_from_config(compose("evaluate", asked))):

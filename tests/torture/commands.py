@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from small import METHODS, STEPS, Place, at_work, cut_world, killed
+from places import METHODS, STEPS, Place, at_work, cut_world, killed
 
 from reproduction.records import ANSWERS, AnswerLog, find_runs
 

@@ -118,7 +118,7 @@ MOMENTS: dict[Callable[[Path], None], tuple[str, str]] = {
 
 def _main(folder: Path) -> None:
     import forks
-    from small import cut_world
+    from places import cut_world
 
     from reproduction.records import Run, find_runs
 
