@@ -1,4 +1,14 @@
-"""Records → everything a person reads: metrics.csv, significance, tables. Runs where torch cannot be imported."""
+"""Records → everything a person reads. Runs where torch cannot be imported.
+
+How a model's answer reaches a table:
+
+    answers.jsonl     evals/answering.py: answer           the raw text, in the run's folder
+    items.jsonl       evals/scoring.py: score              read and scored by the benchmark, evals/tasks/<name>.py
+    values of cells   cells.py: gather                     of the runs that the table's grid names, with their items
+    a table           tables.py: lay_out                   means, the best in bold; significance.py: tests and †
+    its files         render.py: write_table               results/<scale>/tables/<table>.md, .csv, .tex
+    metrics.csv       collect.py: collect_metrics          beside them, one row for each score
+"""
 
 from reproduction.report.cells import Missing, gather
 from reproduction.report.collect import collect_metrics
