@@ -211,7 +211,8 @@ def write_worth(panels: Sequence[Panel], folder: Path, *, scale: str) -> list[Pa
     points = {point.run: point for panel in panels for point in panel.points}
     columns = dict.fromkeys(panel.column.id for panel in panels)
     heads = [*NAMES, *(f"{column}{part}" for column in columns for part in ("", "_ci_low", "_ci_high"))]
-    write_csv(folder / "worth.csv", heads, [_row(point) for point in points.values()])
+    rows = ({name: value for name, value in _row(point).items() if name in heads} for point in points.values())
+    write_csv(folder / "worth.csv", heads, rows)  # an untuned base may have scores that no panel shows
     write_text(folder / "worth.md", markdown(panels, scale=scale))
     return [folder / "worth.csv", folder / "worth.md"]
 
