@@ -16,8 +16,8 @@
     cli        errors as sentences and exit codes
     running    cells -> runs: train, evaluate, several processes
     preflight  what this machine lacks for cells, and how long they take
-    commands   what stands behind each script
+    commands   what stands behind most scripts
 
-A part imports none that stands below it (report and theory: records and system alone). The adapters themselves are
-the package `idlora`, which `training` imports.
+A part imports none that stands below it; report and theory import nothing of the reproduction but records, system and
+palette. The adapters themselves are the package `idlora`, which `training` imports.
 """

@@ -2,12 +2,13 @@
 
 How a model's answer reaches a table:
 
-    answers.jsonl     evals/answering.py: answer           the raw text, in the run's folder
-    items.jsonl       evals/scoring.py: score              read and scored by the benchmark, evals/tasks/<name>.py
-    values of cells   cells.py: gather                     of the runs that the table's grid names, with their items
-    a table           tables.py: lay_out                   means, the best in bold; significance.py: tests and †
-    its files         render.py: write_table               results/<scale>/tables/<table>.md, .csv, .tex
-    metrics.csv       collect.py: collect_metrics          beside them, one row for each score
+answers.jsonl     evals/answering.py: answer           raw text, or log-probabilities, in the run's folder
+items.jsonl       evals/scoring.py: score              read and scored by the benchmark, evals/tasks/<name>.py
+values of cells   cells.py: gather                     of the runs that the table's grid names; scores.py reads items
+a table           tables.py: lay_out                   means, which is best; significance.py: tests and †
+its files         render.py: write_table               results/<scale>/tables/<table>.md, .csv, .tex, best in bold
+the tests         statistics.py: write_significance    results/<scale>/significance/<table>.csv
+metrics.csv       collect.py: metric_rows              results/<scale>/metrics.csv, a row for each score
 """
 
 from reproduction.report.cells import Missing, gather

@@ -1,12 +1,13 @@
 """Training a cell: base, data, adapter, then the steps; resumes, never repeats, and leaves every ending on disk.
 
-an ending                    raised in                                 status.json, written here
+an ending                    raised in                                 status.json, by records/status.py: Run
 every step done, saved       -                                         done
-out of memory                training/trainer.py: _memory_watched      oom, after one more try with half the rows a pass
+out of memory in training    training/trainer.py: _memory_watched      oom, after one more try with half the rows a pass
 loss or gradient not finite  training/trainer.py: StepLog              failed
 a full disk                  training/trainer.py, checkpoints.py       failed
 a rank died                  training/launching.py: run_ranks          failed
-Ctrl-C, SIGTERM              the signal (cli.py, running/pool.py)      interrupted
+any other error              -                                         failed
+Ctrl-C, SIGTERM              the signal (cli.py, pool_worker.py)       interrupted
 kill -9 of this process      -                                         running, until the same command goes on
 """
 

@@ -7,6 +7,7 @@ import textwrap
 PROGRAM = """
     import runpy, sys
     from importlib.abc import MetaPathFinder
+    from pathlib import Path
     from hydra.core.global_hydra import GlobalHydra
 
     FORBIDDEN = {"torch", "transformers", "peft", "datasets", "lm_eval", "accelerate", "deepspeed"}
@@ -20,6 +21,8 @@ PROGRAM = """
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Watched())
+    exists = Path.exists  # as on a machine with a GPU, which only torch can count
+    Path.exists = lambda self, **options: str(self) == "/dev/nvidiactl" or exists(self, **options)
     scripts, results = sys.argv[1:]
     cells = ["table=table3", "seeds=0", f"results_dir={results}"]
     for script, *arguments in (

@@ -8,9 +8,9 @@
           α_i = 1/k                         no T, the uniform mixture
     u   = W h + b + c Σ_i α_i [B x_i^1, …, B x_i^s]          B (out/s, r/s), c = lora_alpha/r, a constant
 
-α is computed in `IdLoraLinear.alpha`, and the update with it in `IdLoraLinear.update`. On a GPU kernels replace both:
-`IdLoraLinear.fused` calls `kernels/fused.py`, which gets T h from `kernels/routing.py`, and α and u from
-`kernels/mixing.py` (there α is called a mixture).
+α is computed in `IdLoraLinear.alpha`, and the update with it in `IdLoraLinear.update`. On a GPU, where
+`IdLoraLinear.fuses` holds, kernels replace both: `IdLoraLinear.fused` calls `kernels/fused.py`, which gets T h from
+`kernels/routing.py`, and α (there called a mixture) and u from `kernels/mixing.py`.
 
 Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
 (its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
