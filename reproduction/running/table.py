@@ -1,4 +1,4 @@
-"""A table's cells, planned as the configs want them now, and filled side by side in a few processes."""
+"""Cells, those of a table or of several, filled side by side in a few processes."""
 
 import contextlib
 import dataclasses
