@@ -9,7 +9,6 @@ from typing import Any
 from reproduction import tinyworld
 from reproduction.cells.config_schema import ConfigError
 from reproduction.data.catalogue import DATASETS, DatasetSpec, revision_of
-from reproduction.data.hub import cached
 from reproduction.data.sources import files_in_folder
 from reproduction.evals.task import load_task
 from reproduction.evals.task import names as task_names
@@ -200,6 +199,8 @@ def present(data: DatasetSpec, root: Path | None, *, revisions: Mapping[str, str
     counts as present where the hub's cache has it.
     """
     if root is None and data.gated:
+        from reproduction.data.hub import cached  # the hub's client, which commands that only read start without
+
         return cached(data, revision_of(data.name, revisions))
     return data_digest(data, root, revisions=revisions) != "absent"
 

@@ -21,7 +21,6 @@ from typing import Any
 
 from reproduction.data.catalogue import DATASETS, INSTRUCTION_COLUMNS, SAFETY_ALONE, DataError, DatasetSpec, revision_of
 from reproduction.data.files import clean, only_json, read_json, read_jsonl
-from reproduction.data.hub import fetch, fetch_files
 from reproduction.data.splits import limit
 
 # CodeAlpaca writes the absence of an input in words, in 17 of its rows.
@@ -71,6 +70,8 @@ def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]
         if spec.bundled is None:
             raise DataError(f"Data set {spec.name!r} is on no hub: set data_root to a folder with {spec.home}/ in it.")
         return _rows(spec, split, spec.bundled(), source=spec.name)
+    from reproduction.data.hub import fetch, fetch_files  # the hub's client: data in a folder need none
+
     if spec.hub_files:
         # Not through `datasets`: it takes the first prompt of a headerless file for its header, and does not find again
         # without the hub what it has cached of single files.

@@ -101,7 +101,7 @@ def test_hexphi_itself_is_asked_where_the_data_folder_or_the_hubs_cache_has_it(r
     (root / "hexphi" / "category_1.csv").write_text("Open it.\n")
     assert asked_on(root)
     for cached in (False, True):
-        monkeypatch.setattr("reproduction.cells.resolve_paths.cached", lambda spec, revision, there=cached: there)
+        monkeypatch.setattr("reproduction.data.hub.cached", lambda spec, revision, there=cached: there)
         assert asked_on(None) == cached
         assert asked_on(None, "paper")
 
