@@ -24,7 +24,7 @@ from reproduction.cells.resolve_paths import datasets
 from reproduction.cells.sizes import kinds_of, sort_of
 from reproduction.data.catalogue import DatasetSpec
 from reproduction.evals.task import load_task
-from reproduction.preflight import NotReady, estimates, missing, needs, require, require_evaluation, require_training
+from reproduction.preflight import NotReady, estimates, missing, needs, require, require_evaluation
 from reproduction.preflight.disk import Need, lacking
 from reproduction.preflight.fits import estimate_lines
 from reproduction.preflight.hub import DATASET, Sources
@@ -109,19 +109,6 @@ def test_a_driver_that_pytorch_cannot_use_is_no_matter_where_no_gpu_is_needed(
     for job in (paper["lora"].eval_job, eval_job_from_config(compose("evaluate", asked))):
         with pytest.raises(NotReady, match="this build is for CPUs alone"):
             require_evaluation(job)
-
-
-def test_of_the_ranks_of_a_launch_the_first_says_what_is_missing_and_the_others_end(
-    paper: dict[str, Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(NotReady, match="1 cells at scale=paper cannot run here"):
-        require_training(paper["lora"])
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit) as end:
-        require_training(paper["lora"])
-    assert end.value.code == 2
 
 
 @pytest.mark.parametrize(
