@@ -5,7 +5,7 @@ every step done, saved       -                                         done
 out of memory in training    training/trainer.py: _memory_watched      oom, after one more try with half the rows a pass
 loss or gradient not finite  training/trainer.py: StepLog              failed
 a full disk                  training/trainer.py, checkpoints.py       failed
-a rank died                  training/launching.py: run_ranks          failed
+a rank died                  ranks.py: _run_ranks                      failed
 any other error              -                                         failed
 Ctrl-C, SIGTERM              the signal (cli.py, pool_worker.py)       interrupted
 kill -9 of this process      -                                         running, until the same command goes on

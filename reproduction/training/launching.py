@@ -1,4 +1,4 @@
-"""How many processes train a cell, and starting them: one for each GPU, each with a share of the effective batch.
+"""How many processes train a cell, one for each GPU, each with a share of the effective batch; and joining a launch.
 
     launch=single   one process on one device
     launch=ddp      weights on every device, gradients added up once a step (`passes`) or by PyTorch's DDP
@@ -7,25 +7,20 @@
     launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
 
 A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins the launch that it finds
-itself in; several machines are launched that way. Otherwise accelerate's launcher starts the ranks on this machine and
-watches them: where one dies it ends the others.
-
-Left out: restarting (the same command goes on from the last checkpoint), and starting processes on other machines.
+itself in; several machines are launched that way. Otherwise `reproduction.running.ranks` starts the ranks on this
+machine.
 """
 
 import contextlib
 import io
 import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from reproduction.system import orphans
 
 MODES = ("auto", "single", "ddp", "zero2", "zero3")
 RESERVED = 1.5e9
@@ -213,67 +208,6 @@ def _meeting_place() -> str:
     import torch
 
     return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-
-
-def run_ranks(module: str, arguments: Sequence[str], *, processes: int, threads: int, folder: Path) -> None:
-    """Run ``python -m module *arguments`` as several ranks on this machine, and wait for all of them.
-
-    accelerate's launcher starts them, with files of its own in ``folder``; each has ``threads`` for its libraries.
-    Ctrl-C and SIGTERM end every rank, and so does the death of one, or of this process. Standard output and error are
-    this process's own.
-
-    Raises:
-        RanksFailed: a rank failed; it has told why, unless a signal killed it.
-        KeyboardInterrupt: this process was interrupted; the ranks have been.
-    """
-    from accelerate.commands.launch import launch_command_parser, multi_gpu_launcher
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    launcher = [
-        "--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0",
-        "--mixed_precision=no", "--dynamo_backend=no", f"--num_cpu_threads_per_process={threads}",
-        f"--log_dir={folder}",
-    ]  # fmt: skip
-    options = launch_command_parser().parse_args([*launcher, *orphans.command(module, *arguments)])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with _quiet_launcher():
-            multi_gpu_launcher(options)
-    except SignalException:
-        raise KeyboardInterrupt from None
-    except ChildFailedError as error:
-        number, first = min(error.failures.items(), key=lambda item: item[1].timestamp)
-        if first.exitcode < 0:
-            name = signal.Signals(-first.exitcode).name
-            why = ", perhaps for want of memory" if name == "SIGKILL" else ""
-            raise RanksFailed(
-                f"rank {number} of {processes} was killed by {name}{why}; the same command goes on from the last "
-                "checkpoint"
-            ) from None
-        raise RanksFailed(f"rank {number} of {processes} ended with exit code {first.exitcode}") from None
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """torchrun reports a rank's end in tables of its own; the rank has told it in a sentence or a traceback."""
-    import logging
-
-    import torch.distributed.run  # noqa: F401, which makes its loggers, each with a level of its own
-
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 @contextlib.contextmanager
