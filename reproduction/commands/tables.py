@@ -19,7 +19,7 @@ from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.cells.protocols import ALL, DEFAULT
 from reproduction.cli import NotComplete
-from reproduction.paths import EXPERIMENTS, REPOSITORY
+from reproduction.paths import EXPERIMENTS, RESULTS
 from reproduction.report import (
     Grid,
     Table,
@@ -189,9 +189,9 @@ class Request:
         notes = (*grid.notes, *told)
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, fewer=self.fewer, notes=notes)
 
-    def plan(self, *, gpus: int | None = None) -> Plan:
-        """Every cell composed, so that a bad config is refused before the first is run; ``gpus`` as `compose_cell`."""
-        return Plan({key: _compose(job, gpus) for key, job in self.jobs().items()})
+    def plan(self) -> Plan:
+        """Every cell composed, so that a bad config is refused before the first is run."""
+        return Plan({key: _compose(job) for key, job in self.jobs().items()})
 
     def jobs(self) -> dict[CellKey, tuple[CellKey, str, tuple[str, ...]]]:
         """What `compose_cell` is asked for, cell by cell: the key, the scale, the overrides."""
@@ -271,12 +271,12 @@ def chosen_cells(planned: Sequence[tuple[Request, Plan]], config: Mapping[str, A
     return {request.table: plan.restricted(experiments=experiments, methods=methods) for request, plan in planned}
 
 
-def _compose(job: tuple[CellKey, str, tuple[str, ...]], gpus: int | None) -> Cell:
+def _compose(job: tuple[CellKey, str, tuple[str, ...]], gpus: int | None = None) -> Cell:
     (experiment, method, seed), scale, overrides = job
     return compose_cell(experiment, method, scale=scale, seed=seed, overrides=overrides, gpus=gpus)
 
 
-def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = REPOSITORY / "results") -> None:
+def report_tables(planned: Sequence[tuple[Request, Plan]], *, committed: Path = RESULTS) -> None:
     """Rebuild metrics.csv, and each table's files and tests of significance, from the records; print the tables.
 
     A table with gaps, its tests and metrics.csv leave files that say more as they are. The reference is of the results

@@ -48,7 +48,7 @@ from reproduction.data.templates import Template
 from reproduction.evals.items import Prompt, record
 from reproduction.evals.sandbox import Permissions
 
-TEMPLATE, RAW = LAYOUTS = ("template", "raw")
+TEMPLATE, RAW = "template", "raw"
 """How an item is put: as an instruction in the prompt template, or as text that a model continues."""
 
 

@@ -23,13 +23,11 @@ from reproduction.cells.sizes import shape_of, tuning_of
 from reproduction.data.catalogue import CHARACTERS_A_TOKEN, DATASETS
 from reproduction.data.mixture import shares_of
 from reproduction.evals.task import Protocol
-from reproduction.paths import REPOSITORY
+from reproduction.paths import REPOSITORY, RESULTS
 from reproduction.preflight.plan import TOTAL
 from reproduction.preflight.probe import items_of, text_of
 from reproduction.records.files import one_sentence
 from reproduction.report.speed import read_speed
-
-RESULTS = REPOSITORY / "results"
 
 Rows = Mapping[tuple[str, ...], Mapping[str, str]]
 
