@@ -5,7 +5,7 @@ python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.
 
 cell_from_config     the config as a typed, checked cell                     reproduction/cells/from_config.py
 require_training     everything that this machine lacks for it               reproduction/preflight
-train_cell           in this process, or in one for each GPU (running/ranks.py):
+train_cell           in this process, or in one for each GPU (running/ddp.py):
                      base, data, adapter, then the steps, then saved         reproduction/running/train.py
 """
 

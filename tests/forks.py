@@ -25,7 +25,7 @@ from reproduction.system import orphans
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        "reproduction.running.rank_worker", "reproduction.cells.from_config", "reproduction.training.trainer",
+        "reproduction.running.ddp_worker", "reproduction.cells.from_config", "reproduction.training.trainer",
         "deepspeed", "accelerate.commands.launch", "torch.distributed.run", "transformers.models.llama.modeling_llama",
     ]
 )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from reproduction.benchmark.busy import driver_version
+from reproduction.benchmark.idle_check import driver_version
 from reproduction.records import RecordError, environment, read_json, write_json, write_text
 from reproduction.records.costs import KEY, STATUSES
 from reproduction.records.files import one_sentence

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
-from reproduction.benchmark import busy
+from reproduction.benchmark import idle_check
 from reproduction.benchmark.measure import MIB, allocated_bytes, peak_bytes, synchronize, time_step
 from reproduction.benchmark.record import BUSY, DONE, FAILED, OOM, SITUATION, Records, benchmark_environment
 from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
@@ -50,12 +50,12 @@ def run_benchmark(plan: Plan, folder: Path | str, *, command: str, say: Say) -> 
     """
     device = torch.device(plan.device)
     records = Records(folder, benchmark_environment(plan.model.label, plan.model.dtype, device))
-    reading = busy.read(device, plan.limits, ours=False)
+    reading = idle_check.read(device, plan.limits, ours=False)
     if reading.utilisation is None:
         say("whether the GPU is free could not be checked: neither NVML nor nvidia-smi told")
-    reason = busy.why_busy(reading, plan.limits)
+    reason = idle_check.why_busy(reading, plan.limits)
     if reason and not plan.allow_busy:
-        raise busy.refusal(reason)
+        raise idle_check.refusal(reason)
     records.add_command(command, [scenario.name for group in plan.groups for scenario in group.scenarios])
     base, layers, problems = None, None, []
     for group in plan.groups:
@@ -96,7 +96,7 @@ class GroupRun:
         ]
 
     def _variant(self, base: PreTrainedModel, variant: Variant) -> None:
-        disturbed = busy.why_busy(busy.read(self.device, self.plan.limits, ours=True), self.plan.limits)
+        disturbed = idle_check.why_busy(idle_check.read(self.device, self.plan.limits, ours=True), self.plan.limits)
         self._results(
             base, variant, keep=lambda scenario, result: self._keep(scenario, variant, {"reason": disturbed} | result)
         )
@@ -132,7 +132,7 @@ class GroupRun:
         if variant is self.group.variants[0]:
             self.first[scenario.name] = result
         result = result | compared(result, self.first[scenario.name])
-        disturbed = result.get("reason") or busy.why_disturbed(result.get("spread", 0.0), self.plan.limits)
+        disturbed = result.get("reason") or idle_check.why_disturbed(result.get("spread", 0.0), self.plan.limits)
         situation = {"scenario": scenario.name} | asdict(scenario)
         row = {column: situation[column] for column in SITUATION} | {
             "variant": variant.name,
@@ -157,8 +157,8 @@ class GroupRun:
             first, again = self.first[name].get("median_ms"), last.get(name, {}).get("median_ms")
             if first is None or again is None:
                 continue
-            change = busy.drift(first, again)
-            reason = busy.why_drifted(change, self.plan.limits)
+            change = idle_check.drift(first, again)
+            reason = idle_check.why_drifted(change, self.plan.limits)
             if rows[0]["busy"] == "true":
                 reason = reason or f"the reference: {rows[0]['reason']}"
             for row in rows:

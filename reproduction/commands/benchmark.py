@@ -127,7 +127,7 @@ def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: 
     """
     import torch
 
-    from reproduction.benchmark.busy import Busy
+    from reproduction.benchmark.idle_check import Busy
     from reproduction.benchmark.run import run_benchmark
 
     torch.set_num_threads(threads)

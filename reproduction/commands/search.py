@@ -15,7 +15,7 @@ from reproduction.commands.trials import Asking, Chosen, Trial, read_rows, run_t
 from reproduction.commands.tuning import Asked
 from reproduction.records.identity import run_digest
 from reproduction.running.pool import Ended, run_jobs
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 from reproduction.running.table import on_part_of_a_gpu, sharers
 from reproduction.training.launching import visible_gpus
 
@@ -67,7 +67,7 @@ def search(asked: Asked, *, folder: Path, workers: int, told: Callable[[Trial], 
         workers=workers,
         threads=1,
         names=list(map(title, jobs)),
-        progress=Silent(),
+        progress=NullProgress(),
         ended=ended,
         more=more,
     )

@@ -15,7 +15,7 @@ from reproduction.data.tokenization import IGNORED, TokenizedSet
 from reproduction.records import LEFT_OUT, write_text
 from reproduction.records.identity import run_digest
 from reproduction.running.memory import fitted_now
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 from reproduction.system.atomic import scratch_folder
 
 Asking = tuple[str, str, str]
@@ -76,7 +76,7 @@ def trials_of(cell: Cell, rates: Iterable[float]) -> list[Cell]:
     return [replace(cell, train=replace(cell.train, learning_rate=float(rate))) for rate in rates]
 
 
-def run_trial(cell: Cell, progress: Silent, *, heldout_at: int | None = None) -> Trial:
+def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = None) -> Trial:
     """Train the cell, and score it on its validation rows, and where it has `heldout_at` steps on the held-out ones."""
     import torch
 

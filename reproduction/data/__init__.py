@@ -28,7 +28,7 @@ _HOME = {
     "TokenizedSet": "tokenization",
     "encode_prompts": "tokenization",
     "tokenize": "tokenization",
-    "tokenize_once": "kept",
+    "tokenize_once": "token_cache",
     "pack": "packing",
 }
 

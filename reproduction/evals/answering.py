@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reproduction.data.templates import Template
 from reproduction.evals import batching
-from reproduction.evals.answers import THROUGHPUT, Share, ending_on_disk, gather, key_of, require_model
+from reproduction.evals.answers import THROUGHPUT, Shard, ending_on_disk, gather, key_of, require_model
 from reproduction.evals.generation import Generation
 from reproduction.evals.likelihood import Likelihood
 from reproduction.evals.loss import Loss
@@ -33,7 +33,7 @@ def answer(
     folder: Path,
     identity: str,
     batch_size: int | None,
-    share: Share | None = None,
+    share: Shard | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Asks the model for every answer that the folder lacks, and records them batch by batch.

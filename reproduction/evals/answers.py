@@ -23,7 +23,7 @@ STATUS, THROUGHPUT = "status.json", "throughput.json"
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Part `index` of the work, counted from 0, of `of` parts."""
 
     index: int

@@ -9,7 +9,7 @@ from typing import Any
 from reproduction.records import write_text
 from reproduction.report.collect import params_percentages, write_csv
 from reproduction.report.documents import booktabs, document, pipes
-from reproduction.report.printed import DIFFERS, ROUNDS, TRUNCATES, agreement
+from reproduction.report.rounding import DIFFERS, ROUNDS, TRUNCATES, agreement
 from reproduction.report.tables import EMPTY
 
 TITLE_6 = "Table 6: trainable parameters by rank, LLaMA-3-8B"

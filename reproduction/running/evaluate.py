@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from reproduction.cells.evaluation import EvalJob
-from reproduction.evals.answers import THROUGHPUT, Share, answered_prompts, gather, require_model, unanswered
+from reproduction.evals.answers import THROUGHPUT, Shard, answered_prompts, gather, require_model, unanswered
 from reproduction.evals.prompts import Prompts
 from reproduction.evals.sandbox import Permissions, require_permission
 from reproduction.evals.scoring import score
@@ -17,7 +17,7 @@ from reproduction.evals.task import Protocol
 from reproduction.evals.throughput import throughput
 from reproduction.records import ANSWERS, DONE, META, AnswerLog, RecordError, write_json
 from reproduction.running.pool import Ended, run_jobs
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 from reproduction.running.run_lock import at_work
 
 
@@ -25,7 +25,7 @@ class ShareFailed(Exception):
     """One of the processes that share an evaluation ended early; what was answered is on disk."""
 
 
-def evaluate(job: EvalJob, progress: Silent | None = None, *, rescore: bool = False) -> list[Path]:
+def evaluate(job: EvalJob, progress: NullProgress | None = None, *, rescore: bool = False) -> list[Path]:
     """Answer and score every evaluation that is not complete; returns the folders of all.
 
     Answers that are there are not asked for again, whoever asked for them; with ``rescore`` none is asked for, and the
@@ -35,7 +35,7 @@ def evaluate(job: EvalJob, progress: Silent | None = None, *, rescore: bool = Fa
     of the evaluations runs what the model writes, and that is not allowed; `ShareFailed` after the other processes
     have done their share; `RecordError` where the answers are another model's.
     """
-    progress, identity_of = progress or Silent(), functools.cache(job.identity)  # reads all of the weights
+    progress, identity_of = progress or NullProgress(), functools.cache(job.identity)  # reads all of the weights
     _require_own_answers(job, identity_of)
     if wanted := job.protocols if rescore else job.waiting:
         _require_permissions(wanted, job.permissions)
@@ -59,7 +59,7 @@ def _require_own_answers(job: EvalJob, identity_of: Callable[[], str]) -> None:
                 raise
 
 
-def _score_all(job: EvalJob, protocols: Iterable[Protocol], progress: Silent, *, identity: str) -> None:
+def _score_all(job: EvalJob, protocols: Iterable[Protocol], progress: NullProgress, *, identity: str) -> None:
     for protocol in protocols:
         _note_throughput(job, protocol)
         score(
@@ -72,7 +72,7 @@ def _score_all(job: EvalJob, protocols: Iterable[Protocol], progress: Silent, *,
         )
 
 
-def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: Silent, *, identity: str) -> None:
+def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: NullProgress, *, identity: str) -> None:
     missing = [protocol for protocol in protocols if _unanswered(job, protocol)]
     if not missing:
         return
@@ -87,7 +87,7 @@ def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: Silent, *
     failed: list[Ended] = []
     run_jobs(
         _answer_share,
-        [(job, missing, identity, Share(index, processes)) for index in range(processes)],
+        [(job, missing, identity, Shard(index, processes)) for index in range(processes)],
         workers=processes,
         threads=job.threads,
         names=[f"{job.folder.name} ({index + 1} of {processes})" for index in range(processes)],
@@ -117,13 +117,13 @@ def _unanswered(job: EvalJob, protocol: Protocol) -> int:
     return unanswered(Prompts(**job.asked(protocol)), log)
 
 
-def _answer_share(job: tuple[EvalJob, list[Protocol], str, Share], progress: Silent) -> None:
+def _answer_share(job: tuple[EvalJob, list[Protocol], str, Shard], progress: NullProgress) -> None:
     job, protocols, identity, share = job
     _answer(job, protocols, progress, identity=identity, share=share)
 
 
 def _answer(
-    job: EvalJob, protocols: list[Protocol], progress: Silent, *, identity: str, share: Share | None = None
+    job: EvalJob, protocols: list[Protocol], progress: NullProgress, *, identity: str, share: Shard | None = None
 ) -> None:
     """Load the model once and answer, of each of the evaluations, all that is missing or a share of it."""
     import torch
@@ -150,7 +150,7 @@ def _answer(
     shared_base.give_back(model)  # left to the next one that loads its base
 
 
-def _steps(progress: Silent, protocol: Protocol, phase: str = "") -> Callable[[int, int], None]:
+def _steps(progress: NullProgress, protocol: Protocol, phase: str = "") -> Callable[[int, int], None]:
     what = " ".join(filter(None, (protocol.benchmark, protocol.name, phase)))
     return lambda done, total: progress.step(what, done, total)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 from reproduction.system import orphans
 
 PATIENCE = 20.0
@@ -39,13 +39,13 @@ class Ended:
 
 
 def run_jobs(
-    function: Callable[[Any, Silent], Any],
+    function: Callable[[Any, NullProgress], Any],
     jobs: Sequence[Any],
     *,
     workers: int,
     threads: int,
     names: Sequence[str],
-    progress: Silent,
+    progress: NullProgress,
     ended: Callable[[Ended], None],
     more: Callable[[Ended], Iterable[tuple[Any, str]]] = lambda end: (),
 ) -> None:
@@ -88,7 +88,7 @@ def run_jobs(
 class _Worker:
     """One process and this end of its pipe. ``job`` is the index of the one that it is at, None between two."""
 
-    def __init__(self, function: Callable[[Any, Silent], Any], slot: int, *, alone: bool):
+    def __init__(self, function: Callable[[Any, NullProgress], Any], slot: int, *, alone: bool):
         self.pipe, self._theirs = multiprocessing.Pipe()
         self.process: subprocess.Popen | None = None
         self.job: int | None = None

@@ -12,13 +12,13 @@ STEP_SECONDS = 0.2
 """A process at work tells another one of its steps at most this often."""
 
 
-class Silent:
+class NullProgress:
     """The interface of a progress display, a context manager; this one shows nothing.
 
     ``slot`` tells apart cells that are at work side by side.
     """
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> "NullProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,7 +34,7 @@ class Silent:
         """The cell is done."""
 
 
-class Telling(Silent):
+class Telling(NullProgress):
     """The side of a process that has no display: ``send(phase, done, total, note)`` for some of the steps."""
 
     def __init__(self, send: Callable[[str, int, int, str], None]):
@@ -46,7 +46,7 @@ class Telling(Silent):
             self._send(phase, done, total, note)
 
 
-class Lines(Silent):
+class Lines(NullProgress):
     """One plain line for each finished cell, for logs and pipes."""
 
     def __init__(self, total: int, done: int):
@@ -59,7 +59,7 @@ class Lines(Silent):
         print(f"[{self._done}/{self._total}] {name} {note} (left: about {_clock(left)})", flush=True)
 
 
-class Display(Silent):
+class Display(NullProgress):
     """A live display on a terminal: a bar for the cells with the time left, and one for each cell at work.
 
     The time left is the mean time of the cells finished since it started times the cells that remain.
@@ -103,10 +103,10 @@ class Display(Silent):
         self._bars.update(self._cells, note=f"about {_clock(left)} left")
 
 
-def display(total: int, done: int = 0, *, shown: bool = True) -> Silent:
+def display(total: int, done: int = 0, *, shown: bool = True) -> NullProgress:
     """The live display where standard error is a terminal, else one line a finished cell; not ``shown``, neither."""
     if not shown:
-        return Silent()
+        return NullProgress()
     console = Console(stderr=True)
     return Display(total, done, console) if sys.stderr.isatty() else Lines(total, done)
 

@@ -21,17 +21,17 @@ from typing import Any
 
 from reproduction.cells.cell import Cell
 from reproduction.records import RecordError, Run
+from reproduction.running.ddp import train_in_ranks
 from reproduction.running.evaluate import evaluate
 from reproduction.running.memory import estimated_bytes, fitted_now
-from reproduction.running.progress import Silent
-from reproduction.running.ranks import train_in_ranks
+from reproduction.running.progress import NullProgress
 from reproduction.running.run_lock import at_work, give_room
 from reproduction.training import launching
 
 _logger = logging.getLogger(__name__)
 
 
-def run_cell(cell: Cell, progress: Silent | None = None) -> None:
+def run_cell(cell: Cell, progress: NullProgress | None = None) -> None:
     """Train the cell unless that is done, then run each evaluation that is not, on the model as it was saved.
 
     A run that was killed stands as ``running``, an interrupted one says so; either is taken up again: training from its
@@ -45,12 +45,12 @@ def run_cell(cell: Cell, progress: Silent | None = None) -> None:
     evaluate(cell.eval_job, progress)
 
 
-def train_cell(cell: Cell, progress: Silent | None = None) -> None:
+def train_cell(cell: Cell, progress: NullProgress | None = None) -> None:
     """The training half of `run_cell`; an untuned base only has its parameters counted.
 
     Waits for another process that works on the run, and does nothing where that one finished it.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
     if not in_ranks:
         launching.join()
@@ -62,7 +62,9 @@ def train_cell(cell: Cell, progress: Silent | None = None) -> None:
         shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
 
 
-def in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Cell, progress: Silent) -> dict[str, Any]:
+def in_smaller_passes(
+    train: Callable[[Cell, NullProgress], dict[str, Any]], cell: Cell, progress: NullProgress
+) -> dict[str, Any]:
     """Train the cell; where memory does not suffice, once more with half of the rows a pass, and say so.
 
     A launch that was joined is not started again: its ranks may have ended at different places.
@@ -83,7 +85,7 @@ def in_smaller_passes(train: Callable[[Cell, Silent], dict[str, Any]], cell: Cel
     return train(smaller, progress) | {"out_of_memory_at_micro_batch_size": rows}
 
 
-def train_here(cell: Cell, progress: Silent) -> dict[str, Any]:
+def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
     """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
     import torch  # seconds to import: a finished cell needs none of it
 

@@ -7,7 +7,7 @@
     launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
 
 A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins the launch that it finds
-itself in; several machines are launched that way. Otherwise `reproduction.running.ranks` starts the ranks on this
+itself in; several machines are launched that way. Otherwise `reproduction.running.ddp` starts the ranks on this
 machine.
 """
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from small import MODEL, PATIENT, REFERENCE, scenario
 
-from reproduction.benchmark import busy
+from reproduction.benchmark import idle_check
 from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the machine are short: what they find is another test's business."""
-    monkeypatch.setattr(busy, "LOOK", 0.1)
-    monkeypatch.setattr(busy, "PATIENCE", 0.2)
+    monkeypatch.setattr(idle_check, "LOOK", 0.1)
+    monkeypatch.setattr(idle_check, "PATIENCE", 0.2)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 from small import adapter, scenario
 
-from reproduction.benchmark import busy
-from reproduction.benchmark.busy import Busy, Reading
+from reproduction.benchmark import idle_check
+from reproduction.benchmark.idle_check import Busy, Reading
 from reproduction.benchmark.record import COLUMNS, ENVIRONMENT, Records
 from reproduction.benchmark.run import compared, outcome, run_benchmark
 from reproduction.benchmark.spec import Limits
@@ -104,14 +104,14 @@ def test_a_file_of_another_version_is_refused(tmp_path) -> None:
     ],
 )
 def test_a_machine_is_busy_by_its_figures(reading: Reading, words: str | None) -> None:
-    found = busy.why_busy(reading, STRICT)
+    found = idle_check.why_busy(reading, STRICT)
     assert found is None if words is None else words in found
 
 
 def test_quartiles_and_drift_beyond_the_limits_are_told_with_their_figures() -> None:
-    assert busy.why_disturbed(0.04, STRICT) is busy.why_drifted(0.02, STRICT) is None
-    assert "6.0 % of the median apart (at most 5 %)" in busy.why_disturbed(0.06, STRICT)
-    assert "drifted by -4.0 % (at most 3 %)" in busy.why_drifted(busy.drift(100, 96), STRICT)
+    assert idle_check.why_disturbed(0.04, STRICT) is idle_check.why_drifted(0.02, STRICT) is None
+    assert "6.0 % of the median apart (at most 5 %)" in idle_check.why_disturbed(0.06, STRICT)
+    assert "drifted by -4.0 % (at most 3 %)" in idle_check.why_drifted(idle_check.drift(100, 96), STRICT)
 
 
 def test_on_a_busy_machine_nothing_is_measured_unless_allowed(plan, tmp_path) -> None:

@@ -14,7 +14,7 @@ from reproduction.commands import counts
 from reproduction.commands.counts import base_shape, count, count_on, method_at
 from reproduction.paths import EXPERIMENTS
 from reproduction.report.counts import Compared, summary, write_counts, write_figure1c, write_percentages, write_table6
-from reproduction.report.printed import DIFFERS, ROUNDS, TRUNCATES, agreement
+from reproduction.report.rounding import DIFFERS, ROUNDS, TRUNCATES, agreement
 from reproduction.training import (
     ModelSpec,
     UnfitBase,

@@ -22,7 +22,7 @@ from reproduction.paths import EXPERIMENTS
 from reproduction.records import read_items
 from reproduction.records.identity import run_digest
 from reproduction.report import load_grid
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 from reproduction.running.train import run_cell, train_here
 from reproduction.training import NonFiniteLoss, TrainSpec
 
@@ -267,8 +267,8 @@ def test_what_is_trained_was_fitted_to_the_memory_as_its_rows_are_packed(
     monkeypatch.setattr("reproduction.training.trainer.packing_of", lambda *_: "as rows are packed")
     monkeypatch.setattr("reproduction.training.trainer.train", train)
     if work == "trial":
-        assert run_trial(cell, Silent()).outcome == "diverged"
+        assert run_trial(cell, NullProgress()).outcome == "diverged"
     else:
         with pytest.raises(NonFiniteLoss):
-            train_here(cell, Silent())
+            train_here(cell, NullProgress())
     assert seen == {"packing": "as rows are packed", "rows": 3}

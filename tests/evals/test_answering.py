@@ -11,7 +11,7 @@ from texts import TEXTS, protocol, rows
 
 from reproduction.data.templates import ALPACA, Template
 from reproduction.evals import batching
-from reproduction.evals.answers import STATUS, Share, gather
+from reproduction.evals.answers import STATUS, Shard, gather
 from reproduction.evals.task import TEMPLATE, decoding
 from reproduction.records import ANSWERS, META, AnswerLog, RecordError
 
@@ -255,9 +255,9 @@ def answered(path, *numbers: int) -> None:
 def test_shares_are_put_together_once_however_often_that_was_cut_short(tmp_path):
     path = tmp_path / ANSWERS
     answered(path, 0, 1)
-    answered(Share(0, 2).file(path), 1, 2)  # 1 was put in before the file could be taken away
-    answered(Share(1, 2).file(path), 4)
-    with Share(1, 2).file(path).open("a") as file:
+    answered(Shard(0, 2).file(path), 1, 2)  # 1 was put in before the file could be taken away
+    answered(Shard(1, 2).file(path), 4)
+    with Shard(1, 2).file(path).open("a") as file:
         file.write('{"item_id": "item/5", "sam')  # as a kill leaves it
     assert [each["raw"] for each in gather(tmp_path)] == [f"answer {n}" for n in (0, 1, 2, 4)]
     assert list(gather(tmp_path)) == list(AnswerLog(path))
@@ -265,8 +265,8 @@ def test_shares_are_put_together_once_however_often_that_was_cut_short(tmp_path)
 
 
 def test_a_damaged_share_is_refused_by_its_name_and_nothing_is_taken_away(tmp_path):
-    answered(Share(0, 2).file(tmp_path / ANSWERS), 1, 2)
-    part = Share(1, 2).file(tmp_path / ANSWERS)
+    answered(Shard(0, 2).file(tmp_path / ANSWERS), 1, 2)
+    part = Shard(1, 2).file(tmp_path / ANSWERS)
     answered(part, 3, 4)
     part.write_bytes(part.read_bytes().replace(b"answer 3", b"answer 8"))
     with pytest.raises(RecordError, match=r"line 1 of .*answers\.1\.jsonl is damaged"):
@@ -284,7 +284,7 @@ def test_shares_answer_all_between_them_and_each_tells_how_much_of_it_is_its_own
     totals = []
     for index in range(3):
         ask(
-            model, protocol(), ROWS, tmp_path, share=Share(index, 3), batch_size=2,
+            model, protocol(), ROWS, tmp_path, share=Shard(index, 3), batch_size=2,
             progress=lambda done, total: totals.append((done, total)),
         )  # fmt: skip
     assert totals == [(2, 3), (3, 3), (2, 2), (2, 2)]

@@ -10,7 +10,7 @@ from steps import ask
 from texts import TEXTS, protocol, rows
 
 from reproduction.evals import capacity
-from reproduction.evals.answers import Share
+from reproduction.evals.answers import Shard
 from reproduction.evals.capacity import (
     CPU_ROWS,
     MOST_ROWS,
@@ -67,7 +67,7 @@ def test_without_a_batch_size_every_share_has_work_and_together_they_give_all_an
     model, counts = small_model(), []
     whole = ask(model, protocol(**asked), rows(), tmp_path / "whole", batch_size=3)
     for index in range(2):
-        ask(model, protocol(**asked), rows(), tmp_path / "cut", batch_size=None, share=Share(index, 2))
+        ask(model, protocol(**asked), rows(), tmp_path / "cut", batch_size=None, share=Shard(index, 2))
     for file in (tmp_path / "cut" / "answers").glob("answers*.jsonl"):
         counts.append(len([json.loads(line) for line in file.read_text().splitlines()]))
     assert len(counts) == 2

@@ -12,7 +12,7 @@ from texts import protocol, rows, said
 from tokenizers import decoders
 
 from reproduction.evals import generation
-from reproduction.evals.answers import Share
+from reproduction.evals.answers import Shard
 from reproduction.evals.generation import sample
 
 ALMOST_ONE = 1 - 2**-53
@@ -147,10 +147,10 @@ WAYS = {
     "a limit first": [{"limit": 3, "batch_size": 2}, {"batch_size": 7}],
     "fewer samples first": [{"samples": 1, "batch_size": 3}, {"samples": 2, "batch_size": 1}, {"batch_size": 7}],
     "an interruption and another batch size": [{"progress": stop, "batch_size": 2}, {"batch_size": 7}],
-    "shares": [*({"share": Share(n, 3), "batch_size": 2} for n in range(3)), {"batch_size": 7}],
+    "shares": [*({"share": Shard(n, 3), "batch_size": 2} for n in range(3)), {"batch_size": 7}],
     "shares, one of them interrupted": [
-        {"share": Share(0, 2), "batch_size": 4},
-        {"share": Share(1, 2), "batch_size": 4, "progress": stop},
+        {"share": Shard(0, 2), "batch_size": 4},
+        {"share": Shard(1, 2), "batch_size": 4, "progress": stop},
         {"batch_size": 7},
     ],
 }

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from reproduction.cells.evaluation import EvalJob
 from reproduction.evals.sandbox import Permissions
 from reproduction.evals.task import Protocol
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 
 TOKENIZER = byte_tokenizer()
 
@@ -64,7 +64,7 @@ class Stopped(Exception):
     """What an interrupt does, at a place that the test chooses."""
 
 
-class Stopping(Silent):
+class Stopping(NullProgress):
     """Stops what reports so many steps of a phase."""
 
     def __init__(self, phase: str, steps: int):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from reproduction.running.pool import run_jobs
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 
 
 def work(job, progress):
@@ -47,4 +47,4 @@ if __name__ == "__main__":
     import pool_work  # by the name by which the workers import it
 
     jobs = [("hold", place) for place in sys.argv[1:]]
-    run_jobs(pool_work.work, jobs, workers=2, threads=1, names=sys.argv[1:], progress=Silent(), ended=print)
+    run_jobs(pool_work.work, jobs, workers=2, threads=1, names=sys.argv[1:], progress=NullProgress(), ended=print)

@@ -13,7 +13,7 @@ from reproduction.cells.evaluation import EvalJob, model_identity
 from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.data.templates import Template
 from reproduction.evals.answering import answer
-from reproduction.evals.answers import Share, gather
+from reproduction.evals.answers import Shard, gather
 from reproduction.evals.sandbox import ExecutionRefused, Permissions
 from reproduction.evals.task import Protocol
 from reproduction.evals.tasks.hexphi import Refusals
@@ -113,7 +113,7 @@ def test_two_evaluations_that_put_the_same_to_a_model_share_its_answers_in_every
             for protocol in own:
                 answer(
                     **subject.asked(protocol), model=model, tokenizer=tokenizer, batch_size=2, identity="one",
-                    folder=subject.answers_folder(protocol), share=Share(index, 2),
+                    folder=subject.answers_folder(protocol), share=Shard(index, 2),
                 )  # fmt: skip
         assert max(asked_in_all(subject).values()) <= count  # of a limit's other batches a share has answered a part
     assert len(gather(subject.answers_folder(GSM8K))) == 9

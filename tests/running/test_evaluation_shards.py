@@ -11,7 +11,7 @@ from reproduction import tinyworld
 from reproduction.cells.evaluation import EvalJob
 from reproduction.running.evaluate import ShareFailed, evaluate
 from reproduction.running.pool import run_jobs
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_when_a_process_dies_the_others_go_on_and_the_rest_alone_is_asked_again_
 def test_a_worker_of_a_table_may_share_an_evaluation_in_turn(subject, alone):
     shared, ends = subject(processes=2, protocols=PROTOCOLS[:1]), []
     run_jobs(
-        evaluate, [shared], workers=2, threads=1, names=["cell"], progress=Silent(), ended=ends.append,
+        evaluate, [shared], workers=2, threads=1, names=["cell"], progress=NullProgress(), ended=ends.append,
     )  # fmt: skip
     assert [end.error for end in ends] == [None]
     assert records(shared).items() <= records(alone).items()

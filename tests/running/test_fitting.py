@@ -10,7 +10,7 @@ from reproduction.cells.cell import Cell
 from reproduction.cells.sizes import kinds_of
 from reproduction.preflight.machine import slow_on_cpu
 from reproduction.running.memory import estimated_bytes, fitted, fitted_now, fitted_to_the_papers, room_on
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 from reproduction.running.table import as_many_as_fit, on_part_of_a_gpu, sharers
 from reproduction.running.train import in_smaller_passes
 from reproduction.training import OutOfMemory
@@ -77,14 +77,14 @@ def test_a_pass_is_halved_once_and_not_in_a_launch_that_was_joined(
 ) -> None:
     asked = []
 
-    def train(cell: Cell, progress: Silent) -> dict:
+    def train(cell: Cell, progress: NullProgress) -> dict:
         asked.append((cell.train.micro_batch_size, cell.train.gradient_checkpointing))
         raise OutOfMemory("too little", asked[-1][0], True)
 
     monkeypatch.setattr("reproduction.running.train.launching.inside", lambda: inside)
     spec = dataclasses.replace(tiny.train, micro_batch_size=rows, gradient_checkpointing="auto")
     with pytest.raises(OutOfMemory):
-        in_smaller_passes(train, dataclasses.replace(tiny, train=spec), Silent())
+        in_smaller_passes(train, dataclasses.replace(tiny, train=spec), NullProgress())
     assert asked == tried
 
 

@@ -13,7 +13,7 @@ from forks import all_ended, at_work_in
 
 from reproduction.running import pool
 from reproduction.running.pool import run_jobs
-from reproduction.running.progress import Silent
+from reproduction.running.progress import NullProgress
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def bounded():
     signal.signal(signal.SIGALRM, before)
 
 
-class Watching(Silent):
+class Watching(NullProgress):
     """Remembers what it was shown."""
 
     def __init__(self):
@@ -45,7 +45,7 @@ class Watching(Silent):
 
 def run(jobs, ended, *, workers, watching=None):
     names = [" ".join(map(str, job)) for job in jobs]
-    progress = watching or Silent()
+    progress = watching or NullProgress()
     run_jobs(pool_work.work, jobs, workers=workers, threads=1, names=names, progress=progress, ended=ended)
 
 

@@ -176,14 +176,14 @@ def test_a_base_layer_may_lay_out_its_output_as_it_likes(by_kernels):
 
 def test_a_fresh_adapter_changes_nothing_in_half_precision_either(by_kernels):
     """α_i x_i is quadratic in what comes in, and beyond float16: the kernels leave that pair alone."""
-    for router, fuses in {"dense": True, "inner_product": False}.items():
+    for router, can_use_kernels in {"dense": True, "inner_product": False}.items():
         layer = make_layer(excited=False, router=router, dtype=torch.float16)
         for parameters in (layer.idlora_B, layer.idlora_router):
             parameters.float()  # as PEFT does with the adapters of a base in half precision
         h = draw(3, 12, dtype=torch.float16, scale=3000)
         assert layer.base_layer(h).abs().max() > 700
         assert torch.equal(layer(h), layer.base_layer(h))
-        assert layer.fuses("default", h) == fuses
+        assert layer.can_use_kernels("default", h) == can_use_kernels
 
 
 def test_a_layer_that_first_infers_can_train_afterwards(by_kernels):
@@ -221,22 +221,22 @@ def test_a_gradient_that_others_read_too_is_left_alone(by_kernels):
 def test_what_the_kernels_cannot_do_is_done_without_them(settings, monkeypatch):
     layer = make_layer(**settings).train()
     monkeypatch.setattr(kernels, "usable", lambda tensor: True)
-    assert not layer.fuses("default", draw(2, 12))
-    assert layer.eval().fuses("default", draw(2, 12)) == ("bases" not in settings)
+    assert not layer.can_use_kernels("default", draw(2, 12))
+    assert layer.eval().can_use_kernels("default", draw(2, 12)) == ("bases" not in settings)
     layer = make_layer()
-    assert layer.fuses("default", draw(2, 12))
+    assert layer.can_use_kernels("default", draw(2, 12))
     layer.base_layer.bias.requires_grad_(True)
-    assert not layer.fuses("default", draw(2, 12))
+    assert not layer.can_use_kernels("default", draw(2, 12))
 
 
 def test_more_than_a_launch_can_take_is_done_without_the_kernels(monkeypatch):
     layer = make_layer()  # two chunks a token
     monkeypatch.setattr(kernels, "usable", lambda tensor: True)
     monkeypatch.setattr(kernels.limits, "MOST_CHUNKS", 8)
-    assert layer.fuses("default", draw(2, 2, 12))
-    assert not layer.fuses("default", draw(5, 12))
+    assert layer.can_use_kernels("default", draw(2, 2, 12))
+    assert not layer.can_use_kernels("default", draw(5, 12))
     monkeypatch.setattr(kernels.limits, "MOST_CLUSTERS", 2)
-    assert not layer.fuses("default", draw(2, 12))
+    assert not layer.can_use_kernels("default", draw(2, 12))
 
 
 def test_two_active_adapters_add_their_updates_without_the_kernels(by_kernels):

@@ -11,8 +11,8 @@ from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 from idlora import select_pivots
 from idlora.tuners.idlora import kmeans
 from idlora.tuners.idlora.assignment import assign_at_least
+from idlora.tuners.idlora.hartigan_wong import transfer_rows
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
-from idlora.tuners.idlora.transfers import transfer_rows
 
 # The assignment
 

@@ -14,7 +14,7 @@ from idlora import select_pivots
 from idlora.tuners import UnsetPivotsError
 from idlora.tuners.common import layer as common_layer
 from idlora.tuners.common import model as common_model
-from idlora.tuners.idlora import base as idlora_base
+from idlora.tuners.idlora import frozen_weight
 from idlora.tuners.idlora.fingerprint import take_fingerprint
 
 
@@ -55,7 +55,7 @@ def four_bit_base(monkeypatch):
     """Makes a base with all its targeted layers in four bits, known to PEFT under the given backend."""
 
     def make(backend=FourBitBackend):
-        for module in (common_layer, common_model, idlora_base):
+        for module in (common_layer, common_model, frozen_weight):
             monkeypatch.setattr(
                 module,
                 "resolve_quantization_backend",
@@ -130,8 +130,8 @@ def test_a_weight_in_bitsandbytes_4_bits_is_decoded_block_by_block(shape, double
     assert layer.weight.dtype == storage
     whole = decode(bitsandbytes, layer.weight)
     assert (whole - make_weight(shape)).norm() < 0.2 * whole.norm()
-    monkeypatch.setattr(idlora_base, "FOUR_BIT_BLOCK", 16 * shape[1])
-    with idlora_base.readable_rows(layer) as rows:
+    monkeypatch.setattr(frozen_weight, "FOUR_BIT_BLOCK", 16 * shape[1])
+    with frozen_weight.readable_rows(layer) as rows:
         blocks = list(rows.blocks())
         assert torch.equal(torch.cat(blocks), whole)
         assert max(map(len, blocks)) <= 16
@@ -153,7 +153,7 @@ def test_an_adapter_on_bitsandbytes_4_bits_never_holds_a_weight_whole(monkeypatc
     monkeypatch.setattr(
         bitsandbytes.functional, "dequantize_4bit", lambda *args: decoded.append(real(*args)) or decoded[-1]
     )
-    monkeypatch.setattr(idlora_base, "FOUR_BIT_BLOCK", 16 * 48)
+    monkeypatch.setattr(frozen_weight, "FOUR_BIT_BLOCK", 16 * 48)
     model = get_peft_model(base, make_config("idlora"))
     assert max(block.numel() for block in decoded) <= 16 * 64 < min(weight.numel() for weight in whole.values())
     fingerprints = model.peft_config["default"].base_fingerprint

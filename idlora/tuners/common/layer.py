@@ -75,14 +75,14 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.scaling]  # one may leave this layer alone
-        if self.fusing and len(active) == 1 and self.fuses(active[0], h):
+        if self.fusing and len(active) == 1 and self.can_use_kernels(active[0], h):
             return self.fused(active[0], h, *args, **kwargs)
         output = base_output = self.base_layer(h, *args, **kwargs)
         for adapter_name in active:
             output = output + self.update(adapter_name, h, base_output).to(base_output.dtype)
         return output
 
-    def fuses(self, adapter_name: str, h: torch.Tensor) -> bool:
+    def can_use_kernels(self, adapter_name: str, h: torch.Tensor) -> bool:
         """Whether the method has a quicker way to the output with this one adapter, for this input."""
         return False
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from idlora.tuners.common import Mixture
-from idlora.tuners.idlora.base import readable_weight
 from idlora.tuners.idlora.clustering import METHODS, select_pivots_many
 from idlora.tuners.idlora.config import IdLoraConfig
+from idlora.tuners.idlora.frozen_weight import readable_weight
 from idlora.tuners.idlora.layer import IdLoraLinear
 
 

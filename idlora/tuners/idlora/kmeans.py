@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from idlora.tuners.idlora.assignment import assign_at_least
-from idlora.tuners.idlora.transfers import transfer_gains, transfer_rows
+from idlora.tuners.idlora.hartigan_wong import transfer_gains, transfer_rows
 
 ROUNDS = 3  # of transfers
 BLOCK = 128  # rows that take part in one

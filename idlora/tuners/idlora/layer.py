@@ -9,8 +9,8 @@
     u   = W h + b + c Σ_i α_i [B x_i^1, …, B x_i^s]          B (out/s, r/s), c = lora_alpha/r, a constant
 
 α is computed in `IdLoraLinear.alpha`, and the update with it in `IdLoraLinear.update`. On a GPU, where
-`IdLoraLinear.fuses` holds, kernels replace both: `IdLoraLinear.fused` calls `kernels/fused.py`, which gets T h from
-`kernels/routing.py`, and α (there called a mixture) and u from `kernels/mixing.py`.
+`IdLoraLinear.can_use_kernels` holds, kernels replace both: `IdLoraLinear.fused` calls `kernels/fused.py`, which gets
+T h from `kernels/routing.py`, and α (there called a mixture) and u from `kernels/mixing.py`.
 
 Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
 (its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
@@ -34,8 +34,8 @@ from torch import nn
 from idlora.tuners.common import RoutedLayer, softmax_route
 from idlora.tuners.common.layer import full_precision
 from idlora.tuners.idlora import kernels
-from idlora.tuners.idlora.base import readable_weight
 from idlora.tuners.idlora.config import IdLoraConfig
+from idlora.tuners.idlora.frozen_weight import readable_weight
 
 UNSET = -1  # stands in a pivot's place until it is selected or loaded; never a row
 
@@ -125,11 +125,11 @@ class IdLoraLinear(RoutedLayer):
             rows = weight[pivots.flatten().long().to(weight.device)].float().cpu()
         return make_rows(config.bases, rows.view(k, r, -1)).flatten(0, 1)
 
-    def fuses(self, adapter_name: str, h: torch.Tensor) -> bool:
+    def can_use_kernels(self, adapter_name: str, h: torch.Tensor) -> bool:
         bias = self.get_base_layer().bias
         return (
             kernels.usable(h)
-            and kernels.suit(
+            and kernels.kernels_support(
                 h, self.idlora_router.get(adapter_name), self.out_features // len(self.idlora_B[adapter_name])
             )
             and not self.needs_rows(adapter_name)

@@ -10,10 +10,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
 from idlora.tuners.common import RoutedModel, watched_mixtures
-from idlora.tuners.idlora.base import FourBitRows, is_partitioned, is_quantized, readable_rows, readable_weight
 from idlora.tuners.idlora.clustering import Selection
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import distance, judge, sampled, take_fingerprint
+from idlora.tuners.idlora.frozen_weight import FourBitRows, is_partitioned, is_quantized, readable_rows, readable_weight
 from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
 from idlora.tuners.idlora.pivot_cache import select_once

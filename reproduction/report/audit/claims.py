@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from reproduction.report.audit.expressions import Comparison, ExpressionError, Outcome, evaluate
-from reproduction.report.audit.ours import COUNTED, SIMULATED, NotMeasured
+from reproduction.report.audit.measured_values import COUNTED, SIMULATED, NotMeasured
 from reproduction.report.audit.paper import AuditError
 from reproduction.report.audit.quantities import Quantity, exact
 from reproduction.report.audit.real import OVER, Value, with_runs

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.report.audit.expressions import Comparison
-from reproduction.report.audit.ours import NotMeasured
+from reproduction.report.audit.measured_values import NotMeasured
 from reproduction.report.audit.quantities import Quantity
 from reproduction.report.grid import SMALL
 from reproduction.report.reference import reference_folder

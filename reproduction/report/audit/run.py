@@ -25,7 +25,7 @@ from reproduction.report.audit.claims import (
 from reproduction.report.audit.findings import Finding
 from reproduction.report.audit.forensics import digests, examine
 from reproduction.report.audit.grim import EXCLUDED
-from reproduction.report.audit.ours import count_names, table_names, theory_verdicts
+from reproduction.report.audit.measured_values import count_names, table_names, theory_verdicts
 from reproduction.report.audit.pairings import WILCOXON
 from reproduction.report.audit.paper import paper_names
 from reproduction.report.audit.real import real_names

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from byte_tokenizer import byte_tokenizer
 
-from reproduction.data import DataError, Example, kept, tokenize, tokenize_once
+from reproduction.data import DataError, Example, token_cache, tokenize, tokenize_once
 from reproduction.system.cache import cache_folder
 
 EXAMPLES = [
@@ -32,7 +32,7 @@ def tokenized_anew(monkeypatch) -> list:
         calls.append(len(examples))
         return tokenize(examples, tokenizer, **options)
 
-    monkeypatch.setattr(kept, "tokenize", counted)
+    monkeypatch.setattr(token_cache, "tokenize", counted)
     return calls
 
 

@@ -1,6 +1,6 @@
 """A cell's training as several ranks: the parent starts and watches them, and hears from the first how far they are.
 
-    parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.rank_worker <folder>
+    parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.ddp_worker <folder>
     parent <── steps ── socket ── rank 0
     parent <── figures or error ── file ── the first rank that ended
 
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.cells.cell import Cell
-from reproduction.running.progress import STEP_SECONDS, Silent
+from reproduction.running.progress import STEP_SECONDS, NullProgress
 from reproduction.system import orphans
 from reproduction.system.atomic import scratch_folder
 from reproduction.training.launching import RanksFailed
 
-WORKER = "reproduction.running.rank_worker"
+WORKER = "reproduction.running.ddp_worker"
 """The module that each rank runs."""
 
 CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"
@@ -35,7 +35,7 @@ LONGEST = 75
 """Characters of a folder for temporary files in which a socket has room: its path may have 107 in all."""
 
 
-def train_in_ranks(cell: Cell, progress: Silent) -> dict[str, Any]:
+def train_in_ranks(cell: Cell, progress: NullProgress) -> dict[str, Any]:
     """Train the cell in as many processes as its launch has, and return what `train_here` returns in the first.
 
     Raises what a rank raised where a user can put it right, and else `RanksFailed`: the rank has shown its traceback,
@@ -123,7 +123,7 @@ def _quiet_launcher() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _steps_shown(address: Path, progress: Silent) -> Iterator[None]:
+def _steps_shown(address: Path, progress: NullProgress) -> Iterator[None]:
     with connection.Listener(str(address), family="AF_UNIX") as listener:
 
         def listen() -> None:

@@ -1,6 +1,6 @@
 """What each rank of a cell's training runs: `train_here`, and what came of it left for the parent.
 
-python -m reproduction.running.rank_worker <folder>      started by `reproduction.running.ranks`
+python -m reproduction.running.ddp_worker <folder>      started by `reproduction.running.ddp`
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from multiprocessing import connection
 from pathlib import Path
 
 from reproduction.cli import is_input_error, quiet, shows_traceback
-from reproduction.running.progress import Silent, Telling
-from reproduction.running.ranks import CELL, OUTCOME, SOCKET
+from reproduction.running.ddp import CELL, OUTCOME, SOCKET
+from reproduction.running.progress import NullProgress, Telling
 from reproduction.running.train import train_here
 from reproduction.training.launching import RanksFailed, giving_way, rank
 
 
 def _main(folder: Path) -> None:
     cell = pickle.loads((folder / CELL).read_bytes())
-    progress = Silent()
+    progress = NullProgress()
     if rank() == 0:
         pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
 
