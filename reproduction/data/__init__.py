@@ -1,41 +1,21 @@
 """Text to token ids and loss mask.
 
-`load_rows` reads a data set from a folder or the hub, `to_examples` turns its rows into prompts and responses,
-`tokenize` into ids and labels (`tokenize_once` keeps them), `pack` puts several examples into a row. `load_training`
-gives the rows of a set that may be trained on, `validation` and `limit` cut them; `load_mixture` and `mixture_examples`
-serve a training set made of several. Names are imported on first use, so that `reproduction.data.templates` costs
-nothing.
+`load_rows` reads a data set from a folder or the hub, `to_examples` makes prompts and responses of its rows, `tokenize`
+ids and labels (`token_cache` keeps them between runs), and `pack` puts several examples into one row. `load_training`
+gives the rows of a set that may be trained on, `load_mixture` those of several sets together.
 """
 
-from importlib import import_module
+from reproduction.data.catalogue import DATASETS, DataError, DatasetSpec
+from reproduction.data.examples import Example, asked, mixture_examples, to_examples
+from reproduction.data.mixture import load_mixture, load_training
+from reproduction.data.packing import pack
+from reproduction.data.sources import load_rows
+from reproduction.data.splits import limit, validation
+from reproduction.data.templates import Template, load_template, render
+from reproduction.data.tokenization import TokenizedSet, encode_prompts, tokenize
 
-_HOME = {
-    "render": "templates",
-    "Template": "templates",
-    "load_template": "templates",
-    "DatasetSpec": "catalogue",
-    "DataError": "catalogue",
-    "DATASETS": "catalogue",
-    "load_rows": "sources",
-    "Example": "examples",
-    "to_examples": "examples",
-    "asked": "examples",
-    "validation": "splits",
-    "limit": "splits",
-    "load_training": "mixture",
-    "load_mixture": "mixture",
-    "mixture_examples": "mixture",
-    "TokenizedSet": "tokenization",
-    "encode_prompts": "tokenization",
-    "tokenize": "tokenization",
-    "tokenize_once": "token_cache",
-    "pack": "packing",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__all__ = [
+    "DATASETS", "DataError", "DatasetSpec", "Example", "Template", "TokenizedSet", "asked", "encode_prompts", "limit",
+    "load_mixture", "load_rows", "load_template", "load_training", "mixture_examples", "pack", "render", "to_examples",
+    "tokenize", "validation",
+]  # fmt: skip

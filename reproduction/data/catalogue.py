@@ -1,7 +1,4 @@
-"""What a data set is, and the training sets. Nothing is read here.
-
-A benchmark's data set stands in its own file, `reproduction.evals.tasks.<name>`.
-"""
+"""What a data set is, and the training sets; a benchmark's set stands in `reproduction.evals.tasks.<name>`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,40 +6,39 @@ from pathlib import Path
 from typing import Any
 
 INSTRUCTION_COLUMNS = ("instruction", "input", "output")
-
 NEWEST = "main"
-"""The revision of a data set for which no commit is given."""
+SAFETY_ALONE = "safety_only"  # how the file begins that has Saferpaca's safety rows without the others
 
 
 class DataError(ValueError):
-    """A data set that is missing, unreadable or not as expected. One sentence: where, what, and the way out."""
+    """A data set that is missing, unreadable or not as expected."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """Where a data set lives and what it holds.
 
-    Attributes:
+    Args:
         name: its folder under the data root, and its name in every config.
-        columns: what a row has beside its id; all text, unless `convert` says otherwise.
-        splits: ours, each with the hub's name for it.
+        columns: what a row has beside its "id"; all text, unless `convert` says otherwise.
+        splits: our name of each split → the hub's.
         hub_id: hub repository; None where no hub has it.
         hub_config: the repository's configuration.
         hub_files: files of the repository that `read` reads as they are, without `datasets`.
-        url: the file itself, {revision} in its place, where it is on the web and on no hub.
-        sizes: how many rows the hub may have; empty for any number.
-        rows: split → how many rows the hub's card gives, for estimates of time.
-        characters: of prompt and response of a training row, their mean in a copy of the set; for estimates of time.
-        assembled_from: the data sets that a part of it can be made of, in a local folder.
-        akin: other training sets that some of its rows are in too.
-        training: the columns of instruction, input (None: it has none) and response; None for a set to test with alone.
-        file: the one that its rows are in, where that is neither `<split>.jsonl` nor the only .json.
-        folder: the one that the file is in, under the data root, where that has another set's name.
-        gated: the hub gives it to those alone who have asked for access.
+        url: address of the file, with {revision} in it, where it is on the web and on no hub.
+        sizes: row counts that the hub's copy may have; empty for any.
+        rows: split → number of rows by the hub's card, for estimates of time.
+        characters: mean length of a training row's prompt and response, for estimates of time.
+        assembled_from: training sets that complete it where a local folder holds a part of it alone.
+        akin: other training sets that share rows with it.
+        training: columns of instruction, input (None for none) and response; None for a set to test with alone.
+        file: name of its file, where that is neither `<split>.jsonl` nor the folder's only .json.
+        folder: its folder under the data root, where that is not its name.
+        gated: whether the hub gives it only to those who asked for access.
         read: (folder, the hub's name of the split) → raw rows, where they are in several files.
-        convert: raw row, in the hub's fields → row; where it gives no "id", that is the row's place. A KeyError,
-            TypeError or ValueError says that the row is not as it should be.
-        grouped_by: the column within whose values the places of rows are counted.
+        convert: raw row, in the hub's fields → row. A row without "id" gets its place as one. A KeyError, TypeError or
+            ValueError says that the raw row is not as it should be.
+        grouped_by: column within whose values the places of rows are counted.
         bundled: gives the raw rows where there is neither a folder nor a hub for them.
     """
 
@@ -77,66 +73,46 @@ class DatasetSpec:
         return self.hub_id if self.url is None else self.url.replace("{revision}", revision)
 
 
-def _instructions(name: str, **rest: Any) -> DatasetSpec:
-    return DatasetSpec(name, INSTRUCTION_COLUMNS, {"train": "train"}, training=INSTRUCTION_COLUMNS, **rest)
-
-
-SAFER = "https://raw.githubusercontent.com/vinid/safety-tuned-llamas/{revision}/data/training/"
-SAFETY_ALONE = "safety_only"
-"""How the file begins that has Saferpaca's safety rows without the others."""
-
-DATASETS = {
-    spec.name: spec
-    for spec in (
-        DatasetSpec(
-            "gsm8k",
-            ("question", "answer"),
-            {"train": "train", "test": "test"},
-            "openai/gsm8k",
-            hub_config="main",
-            rows={"train": 7_473, "test": 1_319},
-            characters=619,
-            training=("question", None, "answer"),
-        ),
-        _instructions("codealpaca", hub_id="sahil2801/CodeAlpaca-20k", rows={"train": 20_022}, characters=405),
-        _instructions(
-            "alpaca",
-            hub_id="tatsu-lab/alpaca",
-            rows={"train": 52_002},
-            characters=464,
-            akin=("alpaca_cleaned", "saferpaca"),
-        ),
-        _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned", akin=("alpaca", "saferpaca")),
-        _instructions(
-            "saferpaca",
-            url=f"{SAFER}saferpaca_Instructions_2000.json",
-            rows={"train": 22_000},
-            characters=464,  # most of its rows are Alpaca's
-            assembled_from=("alpaca_cleaned",),
-            akin=("alpaca", "alpaca_cleaned", "safety"),
-        ),
-        _instructions(  # of which Saferpaca has 2,000
-            "safety",
-            url=f"{SAFER}{SAFETY_ALONE}_data_Instructions.json",
-            rows={"train": 2_483},
-            characters=513,
-            akin=("saferpaca",),
-            folder="saferpaca",
-            file=f"{SAFETY_ALONE}_data_Instructions.json",
-        ),
-    )
-}
-"""The sets that a model can be trained on."""
-
-
 def revision_of(name: str, revisions: Mapping[str, str] | None) -> str:
     """The revision of a data set among those given by name; `NEWEST` where it is not among them."""
     return (revisions or {}).get(name, NEWEST)
 
 
+def _instructions(name: str, **rest: Any) -> DatasetSpec:
+    return DatasetSpec(name, INSTRUCTION_COLUMNS, {"train": "train"}, training=INSTRUCTION_COLUMNS, **rest)
+
+
+_SAFER = "https://raw.githubusercontent.com/vinid/safety-tuned-llamas/{revision}/data/training/"
+_SAFETY_FILE = f"{SAFETY_ALONE}_data_Instructions.json"
+
+DATASETS = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            "gsm8k", ("question", "answer"), {"train": "train", "test": "test"}, "openai/gsm8k", hub_config="main",
+            rows={"train": 7_473, "test": 1_319}, characters=619, training=("question", None, "answer"),
+        ),
+        _instructions("codealpaca", hub_id="sahil2801/CodeAlpaca-20k", rows={"train": 20_022}, characters=405),
+        _instructions(
+            "alpaca", hub_id="tatsu-lab/alpaca", rows={"train": 52_002}, characters=464,
+            akin=("alpaca_cleaned", "saferpaca"),
+        ),
+        _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned", akin=("alpaca", "saferpaca")),
+        _instructions(  # characters: most of its rows are Alpaca's
+            "saferpaca", url=f"{_SAFER}saferpaca_Instructions_2000.json", rows={"train": 22_000}, characters=464,
+            assembled_from=("alpaca_cleaned",), akin=("alpaca", "alpaca_cleaned", "safety"),
+        ),
+        _instructions(  # of which Saferpaca has 2,000
+            "safety", url=_SAFER + _SAFETY_FILE, rows={"train": 2_483}, characters=513, akin=("saferpaca",),
+            folder="saferpaca", file=_SAFETY_FILE,
+        ),
+    )
+}  # fmt: skip
+"""The sets that a model can be trained on."""
+
 CHARACTERS_A_TOKEN = {
     "llama": {"gsm8k": 3.47, "codealpaca": 3.88, "alpaca": 4.77, "saferpaca": 4.77, "safety": 4.77},
     "mistral": {"gsm8k": 2.83, "codealpaca": 3.13, "alpaca": 4.10, "saferpaca": 4.10, "safety": 4.10},
 }
-"""By a model's type, of prompts and responses: counted on 2,000 rows of each set with LLaMA-3's and Mistral-7B's
-tokenizers, for estimates of time; Saferpaca, whose rows are mostly Alpaca's, has Alpaca's, as have its safety rows."""
+"""By a model's type, for estimates of time: counted on 2,000 rows of each set with LLaMA-3's and Mistral-7B's
+tokenizers; Saferpaca and its safety rows have Alpaca's numbers."""

@@ -1,5 +1,6 @@
-"""Rows to prompt-response pairs."""
+"""Rows of training sets to prompt-response pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reproduction.data.catalogue import DATASETS, DataError
@@ -30,7 +31,7 @@ def response(name: str, row: dict) -> str:
     return row[DATASETS[name].training[2]].strip()
 
 
-def to_examples(name: str, rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
+def to_examples(name: str, rows: Sequence[dict], *, template: Template = ALPACA) -> list[Example]:
     """Prompt and response of each row of a training set, in order.
 
     Raises:
@@ -44,3 +45,8 @@ def to_examples(name: str, rows: list[dict], *, template: Template = ALPACA) -> 
             raise DataError(f"Row {row['id']} of {name} has an empty {DATASETS[name].training[0]}: remove the row.")
         examples.append(Example(row["id"], template.render(instruction, input), response(name, row)))
     return examples
+
+
+def mixture_examples(rows: Sequence[dict], *, template: Template = ALPACA) -> list[Example]:
+    """Prompt and response of rows from `load_mixture`, in order, as `to_examples` makes them for each row's part."""
+    return [example for row in rows for example in to_examples(row["part"], [row], template=template)]

@@ -1,4 +1,4 @@
-"""Data sets from the hub at the revision asked for; what stands in the way is one sentence."""
+"""Data sets from the hub at the revision asked for; an error says what stands in the way."""
 
 import re
 from collections.abc import Iterator
@@ -15,11 +15,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def fetch_files(spec: DatasetSpec, revision: str) -> Path:
-    """The folder with the files of `spec.hub_files`, from the hub, or from its cache where that has this revision.
-
-    Raises:
-        DataError: see `fetch`.
-    """
+    """The folder with the files of `spec.hub_files`, from the hub or its cache. Raises DataError, see `fetch`."""
     try:
         paths = [hf_hub_download(spec.hub_id, file, repo_type="dataset", revision=revision) for file in spec.hub_files]
     except (OSError, ValueError, httpx.HTTPError) as error:
@@ -52,11 +48,13 @@ def fetch(spec: DatasetSpec, revision: str) -> Any:
         loaded = load_dataset(spec.hub_id, spec.hub_config, revision=revision)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
         raise DataError(_refusal(spec, revision, error)) from error
-    # Without the hub `datasets` takes whatever commit it cached last, and says so in a warning alone.
-    if other := _commits(loaded) - {revision} if _COMMIT.fullmatch(revision) else None:
+    # Without the hub `datasets` takes whatever commit it cached last; the cache's folders are named after the commits.
+    folders = {Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files}
+    others = {name for name in folders if _COMMIT.fullmatch(name)} - {revision}
+    if others and _COMMIT.fullmatch(revision):
         raise DataError(
             f"Data set {spec.name!r} is wanted at commit {revision} of {spec.hub_id}, and without the hub its cache "
-            f"gives {other.pop()}: check the network, or set revisions.{spec.name} to that commit."
+            f"gives {others.pop()}: check the network, or set revisions.{spec.name} to that commit."
         )
     return loaded
 
@@ -82,55 +80,30 @@ def cached(spec: DatasetSpec, revision: str) -> bool:
     return any(folder.glob(f"{spec.hub_config or '*'}/*/{commit}/*.arrow"))
 
 
-def _commits(loaded: Any) -> set[str]:
-    """The commits of a repository that its splits were read from, as the folders of the cache are named."""
-    folders = {Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files}
-    return {name for name in folders if _COMMIT.fullmatch(name)}
-
-
 def _refusal(spec: DatasetSpec, revision: str, error: Exception) -> str:
     """Why a data set could not be had, and the ways out."""
-    # `datasets` drops the causes of some of its errors, and keeps their words.
-    causes = list(_chain(error))
-    words = " ".join(map(str, causes))
+    causes = list(_causes(error))
+    words = " ".join(map(str, causes))  # `datasets` drops the causes of some of its errors, and keeps their words
     reason = f"({type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]})"
-    local = f"set data_root to a folder with {spec.home}/ in it"
     page = f"{constants.ENDPOINT}/datasets/{spec.hub_id}"
     if spec.url is not None:
-        return (
-            f"Data set {spec.name!r} could not be loaded from {spec.source(revision)} {reason}: check the network and "
-            f"revisions.{spec.name}, or {local}."
-        )
-    if _any(causes, GatedRepoError) or "gated" in words.lower():
-        return (
-            f"Data set {spec.name!r} is gated: request access at {page}, log in with that account by `hf auth login` "
-            f"(or set HF_TOKEN), or {local}."
-        )
-    if _any(causes, RevisionNotFoundError) or re.search(r"[Rr]evision.*(doesn't exist|not found|invalid)", words):
-        return (
-            f"Data set {spec.name!r} has no revision {revision!r}: set revisions.{spec.name} to a commit of "
-            f"{page}/commits/main, or to main."
-        )
-    if _any(causes, ConnectionError, TimeoutError, httpx.TransportError):
+        why = f"could not be loaded from {spec.source(revision)} {reason}: check the network and revisions.{spec.name}"
+    elif any(isinstance(each, GatedRepoError) for each in causes) or "gated" in words.lower():
+        why = f"is gated: request access at {page}, and log in by `hf auth login` (or set HF_TOKEN)"
+    elif any(isinstance(each, RevisionNotFoundError) for each in causes) or re.search(
+        r"[Rr]evision.*(doesn't exist|not found|invalid)", words
+    ):
+        why = f"has no revision {revision!r}: set revisions.{spec.name} to a commit of {page}/commits/main, or to main"
+    elif any(isinstance(each, ConnectionError | TimeoutError | httpx.TransportError) for each in causes):
         offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "check the network, or HF_ENDPOINT"
-        return f"Data set {spec.name!r} cannot be reached at {page} {reason}: {offline}; or {local}."
-    return (
-        f"Data set {spec.name!r} could not be loaded from {page} {reason}: if it is private, run `hf auth login` with "
-        f"an account that may read it; or {local}."
-    )
+        why = f"cannot be reached at {page} {reason}: {offline}"
+    else:
+        why = f"could not be loaded from {page} {reason}: if it is private, run `hf auth login`"
+    return f"Data set {spec.name!r} {why}; or set data_root to a folder with {spec.home}/ in it."
 
 
-def _any(causes: list[BaseException], *kinds: type[BaseException]) -> bool:
-    return any(isinstance(cause, kinds) for cause in causes)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what lies behind it, also where it was raised "from None"."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            waiting += [each.__cause__, each.__context__]
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

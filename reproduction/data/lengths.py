@@ -1,7 +1,7 @@
 """How long a data set's examples are in a tokenizer's tokens, and what a limit would cut of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,16 +9,11 @@ from reproduction.data.examples import Example
 from reproduction.data.tokenization import encode_prompts
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Of one data set under one tokenizer, prompt, response and end token together.
+class Lengths(NamedTuple):
+    """Tokens of prompt, response and end token together, over the rows with a response.
 
-    Attributes:
-        rows: examples with a response.
-        median, most: tokens.
-        cut: rows whose response does not fit the limit as a whole.
-        dropped: rows whose prompt leaves no room for a token of response.
-        long_answers: rows whose response and end token alone are more than an evaluation's limit of new tokens.
+    ``cut``: rows whose response does not fit as a whole; ``dropped``: rows whose prompt leaves no room for a response;
+    ``long_answers``: rows whose response alone is longer than an evaluation's answer may be.
     """
 
     rows: int
@@ -30,14 +25,7 @@ class Lengths:
 
 
 def measure(examples: Sequence[Example], tokenizer, *, max_length: int, max_new_tokens: int) -> Lengths:
-    """Lengths as `reproduction.data.tokenize` would find them, without refusing any.
-
-    Args:
-        examples: at least one with a response.
-        tokenizer: a transformers tokenizer.
-        max_length: most tokens of a training row.
-        max_new_tokens: most tokens of an answer in an evaluation.
-    """
+    """Lengths as `reproduction.data.tokenize` finds them, of at least one example with a response."""
     answered = [example for example in examples if example.response]
     prompts = np.array([len(ids) for ids in encode_prompts(tokenizer, [each.prompt for each in answered])])
     texts = [each.response for each in answered]
@@ -53,15 +41,13 @@ def measure(examples: Sequence[Example], tokenizer, *, max_length: int, max_new_
     )
 
 
-def markdown(found: Mapping[tuple[str, str], Lengths], *, max_length: int, max_new_tokens: int) -> Iterable[str]:
+def markdown(found: Mapping[tuple[str, str], Lengths], *, max_length: int, max_new_tokens: int) -> Iterator[str]:
     """A Markdown table of (data set, tokenizer) → lengths, line by line."""
     limits = f"cut at {max_length} | left out | answers over {max_new_tokens}"
     yield f"| Data | Tokenizer | rows | median | longest | {limits} |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for (data, tokenizer), lengths in found.items():
-        own = asdict(lengths)
-        share = f"{own['cut']:,} ({100 * lengths.cut / lengths.rows:.2f} %)"
+    for (data, tokenizer), each in found.items():
         yield (
-            f"| {data} | {tokenizer} | {lengths.rows:,} | {lengths.median} | {lengths.most:,} | {share} | "
-            f"{lengths.dropped:,} | {lengths.long_answers:,} |"
+            f"| {data} | {tokenizer} | {each.rows:,} | {each.median} | {each.most:,} | "
+            f"{each.cut:,} ({100 * each.cut / each.rows:.2f} %) | {each.dropped:,} | {each.long_answers:,} |"
         )

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
-from reproduction.data.examples import Example, asked, to_examples
+from reproduction.data.examples import asked
 from reproduction.data.sources import load_rows
 from reproduction.data.splits import is_held_out, lowest, place
-from reproduction.data.templates import ALPACA, Template
 
 
 def load_training(
@@ -22,35 +19,34 @@ def load_training(
 ) -> list[dict]:
     """Rows of a training set, without those held out.
 
-    Of n rows and share p, round(p·n) are kept, those whose prompts fall lowest (`reproduction.data.splits`): spread
-    over the set, the same whatever the order of the rows and the training seed, and as far as may be from those held
-    out.
+    Of n rows, round(share · n) are taken: those whose prompts fall lowest (`reproduction.data.splits`), farthest from
+    those held out.
 
     Args:
         name: of a training set.
         root: folder with the data sets, in the layout of `reproduction.data.sources`; None reads the hub.
         revisions: of the hub's data sets, see `load_rows`.
-        share: 0 < p ≤ 1.
+        share: of all rows, in (0, 1].
         held_out: share of the rows that is kept out of every training.
 
     Raises:
         DataError: see `load_rows`.
-        ValueError: shares that keep nothing.
+        ValueError: shares that leave nothing.
     """
     prompt = partial(asked, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
     free = [row for row in rows if not is_held_out(prompt(row), held_out)]
-    kept = lowest(free, round(share * len(rows)), prompt)
-    if not kept:
+    chosen = lowest(free, round(share * len(rows)), prompt)
+    if not chosen:
         raise ValueError(f"A share of {share:g} keeps 0 of the {len(rows)} rows of {name}, {held_out:g} held out.")
-    return kept
+    return chosen
 
 
 def load_held_out(
     name: str, *, root: Path | str | None, revisions: Mapping[str, str] | None = None, share: float
 ) -> list[dict]:
-    """Rows of a training set that are kept out where a share of them is: those whose prompts fall highest, the highest
-    first, so that the first n rows are the same for every share. Raises DataError, see `load_rows`.
+    """Rows of a training set that are kept out where a share of them is, the highest first, so that the first n rows
+    are the same for every share. Raises DataError, see `load_rows`.
     """
     prompt = partial(asked, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
@@ -73,9 +69,7 @@ def shares_of(parts: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, 
         return dict(parts)
     unit = min(rows[part] // proportion for part, proportion in parts.items())
     if not unit:
-        raise ValueError(
-            f"{dict(rows)} rows are too few for the proportions {dict(parts)}: give other ones, or shares."
-        )
+        raise ValueError(f"{dict(rows)} rows are too few for the proportions {dict(parts)}: give others, or shares.")
     return {part: unit * proportion / rows[part] for part, proportion in parts.items()}
 
 
@@ -88,8 +82,8 @@ def load_mixture(
 ) -> list[dict]:
     """Training rows of the parts, one part after the other, each with its own columns, "part" and "id".
 
-    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts, and where these
-    have proportions, how many depends on them alone: always those whose prompts fall lowest.
+    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts: always those
+    whose prompts fall lowest.
 
     Args:
         parts: names of training sets, each with its share, or its proportion (see `shares_of`) among the rows that are
@@ -98,26 +92,14 @@ def load_mixture(
 
     Raises:
         DataError, ValueError: see `load_training`; ValueError for proportions that a set is too small for.
-
-    Leaves out repeated rows, and shuffling, which is the trainer's.
     """
     where = {"root": root, "revisions": revisions, "held_out": held_out}
     if max(parts.values()) <= 1:
-        kept = {part: load_training(part, share=share, **where) for part, share in parts.items()}
+        chosen = {part: load_training(part, share=share, **where) for part, share in parts.items()}
     else:
         free = {part: load_training(part, **where) for part in parts}
         shares = shares_of(parts, {part: len(rows) for part, rows in free.items()})
-        kept = {
-            part: lowest(rows, round(shares[part] * len(rows)), partial(asked, part)) for part, rows in free.items()
+        chosen = {
+            part: lowest(free[part], round(shares[part] * len(free[part])), partial(asked, part)) for part in parts
         }
-    return [row | {"id": f"{part}/{row['id']}", "part": part} for part, rows in kept.items() for row in rows]
-
-
-def mixture_examples(rows: list[dict], *, template: Template = ALPACA) -> list[Example]:
-    """Prompt and response of rows from `load_mixture`, in order, each as `to_examples` makes them for its part.
-
-    Raises:
-        DataError, ValueError: see `to_examples`.
-    """
-    parts = groupby(rows, itemgetter("part"))
-    return [each for part, group in parts for each in to_examples(part, list(group), template=template)]
+    return [row | {"id": f"{part}/{row['id']}", "part": part} for part, rows in chosen.items() for row in rows]

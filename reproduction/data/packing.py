@@ -5,7 +5,7 @@
     position_ids = [0 1 2 …] [0 1 2 …] …          where they start anew, attention does
 
 A model sees the restarts only without an attention mask and without a KV cache (`use_cache=False`); with either it
-attends across the examples, and says nothing. Left out: padding, which is the collator's.
+attends across the examples without a warning.
 """
 
 from collections import defaultdict, deque
@@ -16,13 +16,7 @@ from reproduction.data.tokenization import IGNORED, TokenizedSet
 
 
 def pack(tokenized: TokenizedSet, max_length: int) -> TokenizedSet:
-    """The examples of a set in rows of at most `max_length` tokens, none of them cut.
-
-    The examples are placed in their order, by `best_fit`. The same set gives the same rows.
-
-    Args:
-        tokenized: rows of one example each.
-        max_length: most tokens of a row.
+    """The examples of a set in rows of at most `max_length` tokens, placed whole and in their order by `best_fit`.
 
     Raises:
         ValueError: the set is packed already, or an example is longer than a row.

@@ -1,17 +1,13 @@
 """Rows of every data set, from a local folder or from the hub.
 
-One layout serves both scales: a folder with the real files, or the one that the tiny world writes.
-
-    <root>/gsm8k/{train,test}.jsonl         question, answer
-    <root>/codealpaca/*.json                instruction, input, output        (one file)
-    <root>/alpaca/*.json                    instruction, input, output        (one file)
-    <root>/alpaca_cleaned/*.json            instruction, input, output        (one file)
-    <root>/saferpaca/*.json                 instruction, input, output        (its authors' assembled file; their
-                                            safety_only… one, the set "safety", is completed by alpaca_cleaned where it
-                                            is alone)
-    <root>/<benchmark>/                     as its file in reproduction/evals/tasks says
-
-Left out: downloading to a folder (the hub's own cache does that), and any filtering of the text.
+<root>/gsm8k/{train,test}.jsonl         question, answer
+<root>/codealpaca/*.json                instruction, input, output        (one file)
+<root>/alpaca/*.json                    instruction, input, output        (one file)
+<root>/alpaca_cleaned/*.json            instruction, input, output        (one file)
+<root>/saferpaca/*.json                 instruction, input, output        (its authors' assembled file; their
+                                        safety_only… one, the set "safety", is completed by alpaca_cleaned where it
+                                        is alone)
+<root>/<benchmark>/                     as its file in reproduction/evals/tasks says
 """
 
 from collections import Counter
@@ -20,14 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.data.catalogue import DATASETS, INSTRUCTION_COLUMNS, SAFETY_ALONE, DataError, DatasetSpec, revision_of
-from reproduction.data.files import clean, only_json, read_json, read_jsonl
+from reproduction.data.files import clean, read_json, read_jsonl
 from reproduction.data.splits import limit
 
-# CodeAlpaca writes the absence of an input in words, in 17 of its rows.
-NO_INPUT = "noinput"
-
-SAFERPACA = {"alpaca_cleaned": 20_000, "safety": 2_000}
-"""What Saferpaca's authors made it of (Bianchi et al., Safety-Tuned LLaMAs, 2024): rows of each."""
+NO_INPUT = "noinput"  # how 17 rows of CodeAlpaca say that there is no input
+SAFERPACA = {"alpaca_cleaned": 20_000, "safety": 2_000}  # rows of each, as Bianchi et al. (2024) made it
 
 
 def load_rows(
@@ -35,18 +28,17 @@ def load_rows(
 ) -> list[dict]:
     """Rows of a data set, each with its columns and a stable "id", in the source's order.
 
-    An id is the source's own where it has one, else `"<split>/<index>"`: it depends on the place in the source alone.
+    An id is the source's own where it has one, else `"<split>/<index>"`.
 
     Args:
         data: a training set's name in `DATASETS`, or the spec of any set.
         split: "train", "dev" or "test", as the data set has them.
         root: folder in the layout above; None reads the hub.
-        revisions: commit, branch or tag of the hub's data sets by name; what is not named is read at its newest.
+        revisions: commit, branch or tag of the hub's data sets by name; others are read at their newest.
 
     Raises:
-        DataError: an unknown name or split; a folder, file or column that is missing; an empty file; a line that is
-            not JSON; text that no tokenizer takes; a hub that cannot be reached, or a data set there that is gated or
-            not as expected.
+        DataError: an unknown name or split, missing or damaged files, a row that is not as expected, or a hub that
+            cannot be reached or does not give the set.
     """
     spec = DATASETS.get(data) if isinstance(data, str) else data
     if spec is None:
@@ -61,9 +53,8 @@ def load_rows(
 def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]:
     """Rows of a data set from the hub (or from its local cache), as `load_rows` returns them.
 
-    Raises:
-        DataError: the data set is on no hub, lacks a column or has another number of rows than it should; see also
-            `reproduction.data.hub.fetch`.
+    Raises DataError where the data set is on no hub, lacks a column or has a wrong number of rows; see also
+    `reproduction.data.hub.fetch`.
     """
     source = spec.source(revision)
     if source is None:
@@ -72,9 +63,7 @@ def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]
         return _rows(spec, split, spec.bundled(), source=spec.name)
     from reproduction.data.hub import fetch, fetch_files  # the hub's client: data in a folder need none
 
-    if spec.hub_files:
-        # Not through `datasets`: it takes the first prompt of a headerless file for its header, and does not find again
-        # without the hub what it has cached of single files.
+    if spec.hub_files:  # `datasets` would take the first prompt of a headerless file for its header
         raw = spec.read(fetch_files(spec, revision), spec.splits[split])
     else:
         raw = list(fetch(spec, revision)[spec.splits[split]])
@@ -98,27 +87,36 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
     if spec.read is not None:
         return _rows(spec, split, spec.read(folder, own), source=folder)
     if spec.columns == INSTRUCTION_COLUMNS and spec.file is None:
-        path = only_json(folder, beside=SAFETY_ALONE)
+        path = _only_json(folder)
     else:
         path = folder / (spec.file or f"{own}.jsonl")
     rows = _rows(spec, split, read_jsonl(path) if path.suffix == ".jsonl" else read_json(path), source=path)
     return _assembled(rows, path, root) if spec.assembled_from and path.name.startswith(SAFETY_ALONE) else rows
 
 
+def _only_json(folder: Path) -> Path:
+    """The one .json file of a folder; a `SAFETY_ALONE` one may stand beside it, or in its place."""
+    every = sorted(folder.glob("*.json"))
+    found = [path for path in every if not path.name.startswith(SAFETY_ALONE)] or every
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(f"{folder} must hold exactly one .json file, and holds {names}: leave the one to train on.")
+    return found[0]
+
+
 def files_in_folder(spec: DatasetSpec, root: Path) -> list[Path]:
     """The files under a data root that a data set is read from: its own folder's, and those that complete it there."""
     if spec.folder is not None:
         return [path for path in [root / spec.folder / spec.file] if path.is_file()]
-    found = [path.name.startswith(SAFETY_ALONE) for path in (root / spec.name).glob("*.json")]
-    alone = spec.assembled_from and found and all(found)
-    folders = [root / name for name in ((spec.name, *spec.assembled_from) if alone else (spec.name,))]
-    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    partial = [path.name.startswith(SAFETY_ALONE) for path in (root / spec.name).glob("*.json")]
+    completed = spec.assembled_from if partial and all(partial) else ()
+    return sorted(path for name in (spec.name, *completed) for path in (root / name).rglob("*") if path.is_file())
 
 
 def _assembled(safety: list[dict], path: Path, root: Path) -> list[dict]:
     """Saferpaca from its safety rows: `SAFERPACA`'s numbers of them and of alpaca-cleaned, drawn as `limit` draws.
 
-    Its authors drew their own at random and published the outcome alone, so these are other rows of the same kinds.
+    Its authors published the outcome of their own draw alone, so these are other rows of the same kinds.
     """
     if not (root / "alpaca_cleaned").is_dir():
         raise DataError(
@@ -126,15 +124,15 @@ def _assembled(safety: list[dict], path: Path, root: Path) -> list[dict]:
             f"yahma/alpaca-cleaned's .json file into {root / 'alpaca_cleaned'}, or their authors' "
             f"saferpaca_Instructions_2000.json in the place of this file."
         )
-    sources = {"alpaca_cleaned": load_rows("alpaca_cleaned", "train", root=root), "safety": safety}
-    rows = []
+    parts = {"alpaca_cleaned": load_rows("alpaca_cleaned", "train", root=root), "safety": safety}
     for part, count in SAFERPACA.items():
-        if len(sources[part]) < count:
-            raise DataError(
-                f"Saferpaca takes {count} rows of {part}, and {root} has {len(sources[part])}: fetch the file again."
-            )
-        rows += [row | {"id": f"{part}/{row['id']}", "part": part} for row in limit(sources[part], count)]
-    return rows
+        if len(parts[part]) < count:
+            raise DataError(f"Saferpaca takes {count} rows of {part}, and {root} has {len(parts[part])}.")
+    return [
+        row | {"id": f"{part}/{row['id']}", "part": part}
+        for part, count in SAFERPACA.items()
+        for row in limit(parts[part], count)
+    ]
 
 
 def _rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> list[dict]:
@@ -147,24 +145,23 @@ def _rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> list[d
             raise DataError(f"{where} is a {type(item).__name__}: expected a JSON object.")
         try:
             row = _text_row(spec, item, where=where) if spec.convert is None else spec.convert(item)
-        except DataError:
-            raise
         except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(
                 f"{where} is not as {spec.name} has them ({type(error).__name__}: {error}): fetch {spec.name} again."
             ) from error
         group = f"{row[spec.grouped_by]}/" if spec.grouped_by else ""
-        own = {"id": row.get("id", f"{split}/{group}{seen[group]}")}
+        row = {**row, "id": row.get("id", f"{split}/{group}{seen[group]}")}
         seen[group] += 1
-        rows.append({column: _clean(value, f"{where}, {column}") for column, value in (row | own).items()})
+        rows.append({column: _clean(value, f"{where}, {column}") for column, value in row.items()})
     return rows
 
 
 def _text_row(spec: DatasetSpec, raw: dict[str, Any], *, where: str) -> dict[str, Any]:
     if "input" in spec.columns:
         raw = {**raw, "input": raw.get("input") or ""}  # Alpaca's schema lets a row leave it out
-    missing = [column for column in spec.columns if not isinstance(raw.get(column), str)]
-    if missing:
+    if missing := [column for column in spec.columns if not isinstance(raw.get(column), str)]:
         raise DataError(
             f"{where} has no text in {', '.join(missing)} (it has {', '.join(map(str, raw))}): "
             f"{spec.name} needs the columns {', '.join(spec.columns)}."

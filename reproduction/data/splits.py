@@ -1,11 +1,10 @@
-"""The deterministic ways to cut a set of rows. None depends on the order of the rows or on the seed of a run.
+"""The deterministic ways to cut a set of rows, none of which depends on the order of the rows or the seed of a run.
 
     [0 ……………………… 1 - share) [1 - share … 1)      where a row's prompt falls in [0, 1), by a hash of its text
         may be trained on          held out
 
-A row is held out by its own prompt alone: it stays so in another copy of the data, in a mixture with other sets, and
-beside rows that come and go; rows with equal prompts stay together. The rows that learning rates are chosen on are cut
-from the rest by another hash.
+A row is held out by its own prompt alone: it stays so in another copy of the data and in a mixture, and rows with equal
+prompts stay together. The rows that learning rates are chosen on are cut from the rest by another hash.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ Prompt = tuple[str, str]
 """What a row asks: instruction and input ("" where it has none), as `reproduction.data.examples.asked` gives them."""
 
 HELD_OUT, VALIDATION = "held out", "validation"
-"""The salts: two cuts by different salts know nothing of each other."""
+"""Salts of the hash: cuts by different salts are independent."""
 
 
 def place(prompt: Prompt, salt: str = HELD_OUT) -> float:
@@ -30,7 +29,7 @@ def is_held_out(prompt: Prompt, share: float) -> bool:
 
 
 def lowest(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> list[dict]:
-    """The `count` rows whose prompts fall lowest, in their order: farthest from those held out. Of equals the first."""
+    """The `count` rows whose prompts fall lowest (of equals the first), in the rows' order."""
     ranked = sorted(range(len(rows)), key=lambda index: place(asked(rows[index])))
     return [rows[index] for index in sorted(ranked[:count])]
 
@@ -38,7 +37,7 @@ def lowest(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) ->
 def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> tuple[list[dict], list[dict]]:
     """Splits `count` rows off a training set: (the rest, the rows to choose a learning rate on), in the rows' order.
 
-    The rest lacks rows that have the prompt of one of them, too.
+    The rest lacks further rows that have the prompt of one of them, too.
 
     Raises:
         ValueError: count is negative or leaves nothing to train on.
@@ -56,7 +55,7 @@ def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]
     return rest, [rows[index] for index in sorted(chosen)]
 
 
-def limit(rows: list[dict], count: int | None, *, seed: int = 0) -> list[dict]:
+def limit(rows: list[dict], count: int | None) -> list[dict]:
     """`count` of the rows in their order, chosen by the hash of their ids; all of them for None or a larger count.
 
     Not the first ones: a mixture such as saferpaca keeps its parts one after the other.
@@ -68,6 +67,6 @@ def limit(rows: list[dict], count: int | None, *, seed: int = 0) -> list[dict]:
         return list(rows)
     if count < 1:
         raise ValueError(f"Cannot limit a data set to {count} rows: ask for 1 or more, or null for all of them.")
-    ranked = sorted((row["id"] for row in rows), key=lambda id: hashlib.sha256(f"limit-{seed}/{id}".encode()).digest())
-    kept = set(ranked[:count])
-    return [row for row in rows if row["id"] in kept]
+    ranked = sorted((row["id"] for row in rows), key=lambda id: hashlib.sha256(f"limit-0/{id}".encode()).digest())
+    chosen = set(ranked[:count])
+    return [row for row in rows if row["id"] in chosen]

@@ -1,15 +1,8 @@
-"""The prompt template of training and evaluation, ours or a user's own.
+"""The prompt template of training and evaluation, the project's own or a user's Jinja file.
 
 `ALPACA`, pinned by `TEMPLATE_VERSION`, has the layout that Stanford's Alpaca made common: a line of preamble, then the
-sections Instruction, Input (left out when it is empty) and Response. Its prompt ends in `"### Response:\\n"`; the
-answer starts on the line after it. `load_template` takes a Jinja file in its place, such as the chat template of a
-model's page. Training and evaluation render through the same `Template`, so a model is asked exactly as it was taught.
-
-What goes into it, and what a benchmark puts without it, stands elsewhere: `examples` for training rows, and
-`reproduction.evals.tasks` for a benchmark's instruction and its raw layout.
-
-Imports the standard library alone, and jinja2 once a user's own template is used. Left out: conversations of several
-turns.
+sections Instruction, Input (left out when it is empty) and Response, which the answer follows. Training and evaluation
+render through the same `Template`. Imports the standard library alone, and jinja2 once a user's own template is used.
 """
 
 import functools
@@ -24,47 +17,26 @@ TEMPLATE_VERSION = 1
 
 RESPONSE_HEADER = "### Response:\n"
 
-_WITHOUT_INPUT = (
-    "Below is an instruction. Write a response that carries it out.\n\n"
-    "### Instruction:\n{instruction}\n\n" + RESPONSE_HEADER
-)
-_WITH_INPUT = (
-    "Below is an instruction with an input. Write a response that carries it out.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n" + RESPONSE_HEADER
-)
-
+_WITHOUT_INPUT = "Below is an instruction. Write a response that carries it out.\n\n### Instruction:\n"
+_WITH_INPUT = "Below is an instruction with an input. Write a response that carries it out.\n\n### Instruction:\n"
 _STOPS = ("\n\nBelow is an instruction", "### Instruction:")
+
+# What a template is tried with: texts that none holds, and that no escaping changes.
+_INSTRUCTION, _INPUT, _END = "instruction 7c41", "input 9d20", "end 3b58"
 
 
 def render(instruction: str, input: str = "") -> str:
-    """Prompt for an instruction, with or without an input.
-
-    Surrounding white space of both fields is dropped; an input of white space only counts as none.
-
-    Raises:
-        ValueError: the instruction is empty.
-    """
-    instruction, input = _fields(instruction, input)
-    # str.replace and not str.format: a task about code holds braces of its own.
-    if not input:
-        return _WITHOUT_INPUT.replace("{instruction}", instruction)
-    head, tail = _WITH_INPUT.split("{input}")
-    return head.replace("{instruction}", instruction) + input + tail
-
-
-def _fields(instruction: str, input: str) -> tuple[str, str]:
-    if not instruction.strip():
-        raise ValueError("render() got an empty instruction: give it the text of the task.")
-    return instruction.strip(), input.strip()
+    """The project's own prompt for an instruction; see `Template.render`."""
+    return ALPACA.render(instruction, input)
 
 
 @dataclass(frozen=True)
 class Template:
     """How an instruction becomes a prompt.
 
-    Attributes:
-        name: what a person calls it; no part of its identity.
-        source: Jinja text of a user's own template, see `load_template`; None is the project's own.
+    Args:
+        name: label in records; no part of the template's identity.
+        source: Jinja text of a user's own template, see `load_template`; None (the default) is the project's own.
     """
 
     name: str
@@ -78,11 +50,15 @@ class Template:
         Raises:
             ValueError: the instruction is empty, or the template refuses it.
         """
+        instruction, input = instruction.strip(), input.strip()
+        if not instruction:
+            raise ValueError("render() got an empty instruction: give it the text of the task.")
         if self.source is None:
-            return render(instruction, input)
-        fields = _fields(instruction, input)
+            if not input:
+                return f"{_WITHOUT_INPUT}{instruction}\n\n{RESPONSE_HEADER}"
+            return f"{_WITH_INPUT}{instruction}\n\n### Input:\n{input}\n\n{RESPONSE_HEADER}"
         try:
-            return _filled(self.source, *fields)
+            return _fill(self.source, instruction, input)
         except Exception as error:  # whatever a program in the template can run into
             raise ValueError(f"Template {self.name!r} gives no prompt: {_sentence(error)}") from error
 
@@ -94,7 +70,7 @@ class Template:
         """
         if self.source is None:
             return _STOPS
-        before = self.render(_ASKED).partition(_ASKED)[0]
+        before = self.render(_INSTRUCTION).partition(_INSTRUCTION)[0]
         # A line of signs alone, or a fence, would stand in answers too.
         lines = [line for line in before.split("\n") if any(map(str.isalpha, line)) and "```" not in line]
         return ("\n" + lines[-1].rstrip(),) if lines else ()
@@ -108,9 +84,6 @@ class Template:
 
 
 ALPACA = Template("alpaca")
-
-# What a template is tried with: texts that none holds, and that no escaping changes.
-_ASKED, _GIVEN, _END = "instruction 7c41", "input 9d20", "end 3b58"
 
 
 def load_template(path: Path | str) -> Template:
@@ -132,41 +105,40 @@ def load_template(path: Path | str) -> Template:
         raise ValueError(f"Template {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"Template {path} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
-    for fields in ((_ASKED,), (_ASKED, _GIVEN)):
-        _check_prompt(template, path, fields)
+    for fields in ((_INSTRUCTION,), (_INSTRUCTION, _INPUT)):
+        if reason := _why_unusable(template.source, fields):
+            raise ValueError(f"Template {path} {reason}")
     return template
 
 
-def _check_prompt(template: Template, path: Path, fields: tuple[str, ...]) -> None:
+def _why_unusable(source: str, fields: tuple[str, ...]) -> str | None:
     from jinja2 import TemplateSyntaxError
 
     try:
-        prompt = template.render(*fields)
-    except ValueError as error:
-        if isinstance(cause := error.__cause__, TemplateSyntaxError):
-            raise ValueError(f"Template {path} is no Jinja: line {cause.lineno}: {_sentence(cause.message)}") from cause
-        raise ValueError(f"Template {path} gives no prompt: {_sentence(error.__cause__)}") from error
+        prompt, ended = _fill(source, *fields), _fill(source, *fields, eos_token=_END)
+    except TemplateSyntaxError as error:
+        return f"is no Jinja: line {error.lineno}: {_sentence(error.message)}"
+    except Exception as error:  # whatever a program in the template can run into
+        return f"gives no prompt: {_sentence(error)}"
     if not prompt.strip():
-        raise ValueError(f"Template {path} renders nothing: let it write the instruction, {{{{ instruction }}}}.")
+        return "renders nothing: let it write the instruction, {{ instruction }}."
     for field, text in zip(("instruction", "input"), fields, strict=False):
         if text not in prompt:
-            raise ValueError(f"Template {path} leaves out the {field}: write {{{{ {field} }}}} where it belongs.")
-    if _END in _filled(template.source, *fields, eos_token=_END):
-        raise ValueError(f"Template {path} writes eos_token, which the tokenizer alone knows: write the token itself.")
+            return f"leaves out the {field}: write {{{{ {field} }}}} where it belongs."
+    if _END in ended:
+        return "writes eos_token, which the tokenizer alone knows: write the token itself."
     if prompt[-1] in " \t":
-        raise ValueError(
-            f"Template {path} ends its prompt in a space, which tokenizers join to the word after it, here the "
-            "answer's first: leave it out, or end in a newline."
-        )
+        return "ends its prompt in a space, which tokenizers join to the answer's first word: end in a newline."
+    return None
 
 
 def _sentence(reason: object) -> str:
     return " ".join(str(reason).split()).rstrip(".") + "."
 
 
-def _filled(source: str, instruction: str, input: str = "", *, eos_token: str = "") -> str:
+def _fill(source: str, instruction: str, input: str = "", *, eos_token: str = "") -> str:
     content = "\n\n".join(filter(None, (instruction, input)))
-    return _compiled(source).render(
+    return _compile(source).render(
         instruction=instruction,
         input=input,
         messages=[{"role": "user", "content": content}],
@@ -179,7 +151,7 @@ def _filled(source: str, instruction: str, input: str = "", *, eos_token: str = 
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(source: str):
+def _compile(source: str):
     """The template in an environment like transformers' own, without what changes from one day or call to the next.
 
     strftime_now is left undefined, not replaced: templates that ask whether it is there have a date of their own.

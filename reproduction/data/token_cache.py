@@ -1,12 +1,9 @@
 """Tokenized sets kept between runs, found by the content of what they were made from.
 
-The key holds the examples themselves (prompts as the template renders them, responses, ids, after every cut), the
-whole state of the tokenizer, wherever it lies, and the length: whatever changes a token changes the key. Which seed or
-method trains on them does not.
+The key holds the examples (prompts as the template renders them, responses, ids), the whole state of the tokenizer, and
+the length: whatever changes a token changes the key. The folder may be deleted at any time.
 
     <cache>/tokenized/<key>.npz     input_ids of all rows end to end; each row's length and prompt length; ids; counts
-
-Left out: removing what is no longer asked for. The folder may be deleted at any time.
 """
 
 import hashlib
@@ -25,18 +22,15 @@ from reproduction.system.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Raised where a change of `tokenize` or of the file makes what is kept void."""
+FORMAT = 2  # raised where a change of `tokenize` or of the file makes old files void
 
 
 def tokenize_once(examples: list[Example], tokenizer, *, max_length: int) -> TokenizedSet:
     """What `tokenize` gives, from the cache where it was asked for before.
 
-    A file there that is damaged is made again, and a folder that cannot be written to costs the cache alone: both are
-    warned of. A tokenizer without a `tokenizers` backend has no state to know it by, and is not cached.
-
-    Raises:
-        DataError: see `tokenize`.
+    A damaged file is made again, and a folder that cannot be written to costs the cache alone, each with a warning. A
+    tokenizer without a `tokenizers` backend has no state to know it by, and is not cached. Raises DataError, see
+    `tokenize`.
     """
     folder, backend = cache_folder("tokenized"), getattr(tokenizer, "backend_tokenizer", None)
     if folder is None or backend is None:
@@ -57,7 +51,7 @@ def tokenize_once(examples: list[Example], tokenizer, *, max_length: int) -> Tok
 
 def _key(examples: list[Example], tokenizer, max_length: int) -> str:
     backend = tokenizer.backend_tokenizer
-    backend.no_padding()  # left over from another call, and set anew by each: no part of what it makes of a text
+    backend.no_padding()  # left over from another call, and set anew by each
     backend.no_truncation()
     options = [FORMAT, tokenizers.__version__, type(tokenizer).__name__, tokenizer.eos_token_id, max_length]
     total = hashlib.sha256(json.dumps([*options, getattr(tokenizer, "split_special_tokens", False)]).encode())
@@ -69,23 +63,21 @@ def _key(examples: list[Example], tokenizer, max_length: int) -> str:
 
 def _write(path: Path, tokenized: TokenizedSet) -> None:
     rows = tokenized.rows
-    arrays = {
-        "input_ids": np.array([token for row in rows for token in row["input_ids"]], dtype=np.int32),
-        "lengths": np.array([len(row["input_ids"]) for row in rows], dtype=np.int32),
-        "prompts": np.array([row["labels"].count(IGNORED) for row in rows], dtype=np.int32),
-        "ids": np.frombuffer(json.dumps(tokenized.ids).encode(), dtype=np.uint8),
-        "counts": np.array([tokenized.truncated, tokenized.dropped_empty, tokenized.dropped_long], dtype=np.int64),
-    }
     with written_whole(path) as file:
-        np.savez(file, **arrays)
+        np.savez(
+            file,
+            input_ids=np.array([token for row in rows for token in row["input_ids"]], dtype=np.int32),
+            lengths=np.array([len(row["input_ids"]) for row in rows], dtype=np.int32),
+            prompts=np.array([row["labels"].count(IGNORED) for row in rows], dtype=np.int32),
+            ids=np.frombuffer(json.dumps(tokenized.ids).encode(), dtype=np.uint8),
+            counts=np.array([tokenized.truncated, tokenized.dropped_empty, tokenized.dropped_long], dtype=np.int64),
+        )
 
 
 def _read(path: Path) -> TokenizedSet:
     with np.load(path, allow_pickle=False) as file:
         tokens, ids = file["input_ids"].tolist(), json.loads(file["ids"].tobytes())
         lengths, prompts, counts = (file[name].tolist() for name in ("lengths", "prompts", "counts"))
-    if sum(lengths) != len(tokens) or not len(ids) == len(lengths) == len(prompts):
-        raise ValueError("its parts do not fit each other")
     rows, start = [], 0
     for length, prompt in zip(lengths, prompts, strict=True):
         own = tokens[start : start + length]

@@ -4,7 +4,6 @@
     labels    = [-100 ...  ] [response ids] eos          the loss sees the response and its end, nothing else
 
 Prompt and response are tokenized apart, so that the boundary in training is the boundary in generation.
-Left out: several examples in one row, which is `reproduction.data.packing`'s.
 """
 
 from collections import Counter
@@ -21,13 +20,13 @@ IGNORED = -100
 class TokenizedSet:
     """Rows to train on, and an account of what was cut.
 
-    Attributes:
+    Args:
         rows: one dict per example, "input_ids" and "labels": lists of int of the same length, at most max_length;
             packed, one per pack, with "position_ids" beside them.
         ids: the examples, in the order in which they lie in the rows.
-        truncated: rows whose response was cut short (their end mark is gone with it).
-        dropped_empty: examples left out because their response is empty.
-        dropped_long: examples left out because their prompt leaves no room for a response.
+        truncated: number of rows whose response was cut short (their end mark is gone with it).
+        dropped_empty: number of examples left out because their response is empty.
+        dropped_long: number of examples left out because their prompt leaves no room for a response.
         row_length: most tokens of a pack; None where every row is one example.
     """
 
@@ -42,11 +41,7 @@ class TokenizedSet:
         return len(self.rows)
 
     def report(self) -> dict[str, Any]:
-        """Account for a run's records.
-
-        rows, examples, tokens, response_tokens, truncated, dropped_empty, dropped_long; sources: how many examples are
-        of each source, by their ids up to the last "/"; fill_share, of packs: the share of their room that is filled.
-        """
+        """Counts for a run's records; "sources": examples by their ids up to the last "/"; "fill_share" of packs."""
         tokens = sum(len(row["input_ids"]) for row in self.rows)
         account = {
             "rows": len(self.rows),
@@ -96,34 +91,33 @@ def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_sha
     answered = [example for example in examples if example.response]
     if not answered:
         raise DataError(f"None of the {len(examples)} examples has a response: there is nothing to train on.")
-    empty = len(examples) - len(answered)
-    if empty > max_cut_share * len(examples):
-        first = next(example.id for example in examples if not example.response)
+    empty = [example.id for example in examples if not example.response]
+    if len(empty) > max_cut_share * len(examples):
         raise DataError(
-            f"{empty} of {len(examples)} examples ({empty / len(examples):.1%}) have an empty response, more than the "
-            f"{max_cut_share:.0%} allowed: fetch the data again, or remove those rows (the first is {first})."
+            f"{len(empty)} of {len(examples)} examples ({len(empty) / len(examples):.1%}) have an empty response, more "
+            f"than the {max_cut_share:.0%} allowed: fetch the data again, or remove those rows (first: {empty[0]})."
         )
     prompts = encode_prompts(tokenizer, [example.prompt for example in answered])
     responses = tokenizer([example.response for example in answered], add_special_tokens=False)["input_ids"]
 
-    rows, ids, truncated = [], [], 0
+    rows, ids, truncated, longest = [], [], 0, 0
     for example, prompt, response in zip(answered, prompts, responses, strict=True):
+        whole = [*response, tokenizer.eos_token_id]
+        longest = max(longest, len(prompt) + len(whole))
         if len(prompt) >= max_length:
             continue
-        whole = [*response, tokenizer.eos_token_id]
-        kept = whole[: max_length - len(prompt)]
-        truncated += len(kept) < len(whole)
-        rows.append({"input_ids": [*prompt, *kept], "labels": [IGNORED] * len(prompt) + kept})
+        fitting = whole[: max_length - len(prompt)]
+        truncated += len(fitting) < len(whole)
+        rows.append({"input_ids": [*prompt, *fitting], "labels": [IGNORED] * len(prompt) + fitting})
         ids.append(example.id)
 
     dropped_long = len(answered) - len(rows)
     cut = truncated + dropped_long
     if cut > max_cut_share * len(answered):
-        longest = max(len(prompt) + len(response) + 1 for prompt, response in zip(prompts, responses, strict=True))
         raise DataError(
             f"{cut} of {len(answered)} examples ({cut / len(answered):.1%}) do not fit in max_length={max_length}, "
             f"more than the {max_cut_share:.0%} allowed: raise data.max_length (the longest has {longest} tokens)."
         )
     if not rows:
         raise DataError(f"No prompt leaves room for a response in max_length={max_length}: raise data.max_length.")
-    return TokenizedSet(rows, ids, truncated, empty, dropped_long)
+    return TokenizedSet(rows, ids, truncated, len(empty), dropped_long)

@@ -41,9 +41,9 @@ from reproduction.data import (
     mixture_examples,
     pack,
     to_examples,
-    tokenize_once,
     validation,
 )
+from reproduction.data.token_cache import tokenize_once
 from reproduction.training.checkpoints import first_line
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, UnfitBase
 

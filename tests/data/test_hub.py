@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 import pytest
 from small_hub import Repository, serving
 
-from reproduction.data import DataError, asked, load_rows
+from reproduction.data import DataError
 from reproduction.data.hub import fetch
-from reproduction.data.splits import is_held_out
 from reproduction.evals.task import load_task
 from reproduction.evals.tasks.hexphi import CATEGORIES
 
@@ -89,18 +87,6 @@ def test_a_revision_is_the_one_that_is_read(outcomes):
     assert outcomes["old"][1] == {"id": "train/1", "question": "What is 1?", "answer": "#### 1"}
 
 
-def test_the_hub_and_a_folder_keep_out_the_same_rows(outcomes, tmp_path):
-    (tmp_path / "gsm8k").mkdir()
-    (tmp_path / "gsm8k" / "train.jsonl").write_bytes(b"".join(questions(3)["train.jsonl"].splitlines(True)[::-1]))
-    for share in (0.3, 0.6, 0.9):
-        kept_out = [
-            {row["question"] for row in rows if is_held_out(asked("gsm8k", row), share)}
-            for rows in (outcomes["newest"], load_rows("gsm8k", "train", root=tmp_path))
-        ]
-        assert kept_out[0] == kept_out[1]
-    assert kept_out[0]
-
-
 def test_headerless_files_are_read_from_the_hub_in_full_and_again_from_its_cache(outcomes):
     rows = outcomes["prompts"]
     assert len(rows) == 300
@@ -109,34 +95,32 @@ def test_headerless_files_are_read_from_the_hub_in_full_and_again_from_its_cache
     assert outcomes["prompts cached"] == rows
 
 
-REFUSED = {
-    "no revision": rf"'gsm8k' has no revision '{NEITHER}': set revisions\.gsm8k to a commit of http.*gsm8k/commits",
-    "gated": r"'gsm8k' is gated: request access at http.*/datasets/some/gated, log in .*`hf auth login`.* data_root",
-    "gated files": r"'gsm8k' is gated: request access at http.*/datasets/some/gated-files, ",
-    "gated prompts": r"'hexphi' is gated: request access at http.*/datasets/some/gated, .*`hf auth login`",
-    "nothing": r"'gsm8k' could not be loaded from http.*/datasets/some/nothing \(.*doesn't exist.*hf auth login",
-    "fewer prompts": rf"HEx-PHI at revision {NEW} has 299 rows, and hexphi has 300 or 330: set revisions\.hexphi",
-    "other commit cached": rf"wanted at commit {OLD} of openai/gsm8k, .*cache gives {NEW}: .*revisions\.gsm8k",
-    "nothing cached": r"cannot be reached at http.*/datasets/some/nothing.*HF_HUB_OFFLINE is set; or set data_root",
-    "no prompts cached": r"'hexphi' cannot be reached at http.*HF_HUB_OFFLINE is set; or set data_root",
-    "no file cached": r"safety-tuned-llamas/main/data/training/.*revisions\.saferpaca, or set data_root",
+REFUSED = {  # by what the sentence names
+    "no revision": (f"'{NEITHER}'", "revisions.gsm8k"),
+    "gated": ("gated", "/datasets/some/gated,", "hf auth login", "data_root"),
+    "gated files": ("gated", "/datasets/some/gated-files,"),
+    "gated prompts": ("'hexphi' is gated", "hf auth login"),
+    "nothing": ("/datasets/some/nothing (", "hf auth login"),
+    "fewer prompts": (NEW, "299", "300 or 330", "revisions.hexphi"),
+    "other commit cached": (OLD, NEW, "revisions.gsm8k"),
+    "nothing cached": ("cannot be reached", "/datasets/some/nothing", "HF_HUB_OFFLINE", "data_root"),
+    "no prompts cached": ("'hexphi' cannot be reached", "HF_HUB_OFFLINE"),
+    "no file cached": ("safety-tuned-llamas/main/data/training/", "revisions.saferpaca", "data_root"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_had_is_one_sentence_with_what_to_ask_for_and_where(case, outcomes):
-    assert re.search(REFUSED[case], outcomes[case]), outcomes[case]
-    assert "\n" not in outcomes[case]
+def test_what_cannot_be_had_is_one_sentence_with_what_to_ask_for_and_where(outcomes):
+    for case, words in REFUSED.items():
+        assert all(word in outcomes[case] for word in words), outcomes[case]
+        assert "\n" not in outcomes[case]
 
 
 def test_what_is_here_already_is_known_without_the_hub(read):
     here = {case for case, (cached, _) in read.items() if cached}
     commits = {"newest", "other commit cached", "commit cached", "any commit cached"}
     assert here == commits | {"prompts cached"}
-
-
-def test_without_the_hub_its_cache_is_read(outcomes):
-    assert outcomes["commit cached"] == outcomes["any commit cached"] == outcomes["newest"]
+    assert read["commit cached"] == read["any commit cached"]
+    assert read["commit cached"][1] == read["newest"][1]
 
 
 def test_a_folder_of_the_same_name_is_not_read_in_place_of_the_hubs_set(tmp_path, monkeypatch):

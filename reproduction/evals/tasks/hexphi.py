@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from reproduction.data.catalogue import DataError, DatasetSpec
-from reproduction.data.files import clean, read_csv
+from reproduction.data.files import read_column
 from reproduction.evals.items import record
 from reproduction.evals.task import Task, load_part, names
 
@@ -29,8 +29,8 @@ def read_categories(folder: Path, split: str) -> list[dict]:
         path = folder / f"{category}.csv"
         if category == WITHDRAWN and not path.exists():
             continue
-        for index, text in enumerate(read_csv(path)):
-            if not clean(text, where=f"Prompt {index} of {category}").strip():
+        for index, text in enumerate(read_column(path)):
+            if not text.strip():
                 raise DataError(f"Prompt {index} of {category} in {folder} is empty: fetch the file again.")
             rows.append({"id": f"{category}/{index}", "prompt": text, "category": category})
     return rows
