@@ -45,7 +45,7 @@ NEVER = {
     "idlora": CONFIGS | {"accelerate", "deepspeed", "datasets"},
     **{
         f"idlora/tuners/idlora/{module}.py": {"peft"}
-        for module in ("clustering", "kmeans", "assignment", "transfers", "streaming")
+        for module in ("clustering", "kmeans", "assignment", "hartigan_wong", "streaming")
     },
     "idlora/tuners/idlora/kernels": {"peft", "transformers"},
     "reproduction/system": CONFIGS | TORCH | {"datasets"},

@@ -77,9 +77,9 @@ def data(disk: Path) -> None:
 
 
 def token_cache(disk: Path) -> None:
-    from reproduction.data import kept
+    from reproduction.data import token_cache
 
-    _before(kept, "_write", disk)
+    _before(token_cache, "_write", disk)
 
 
 def checkpoint(disk: Path) -> None:
