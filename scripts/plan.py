@@ -16,10 +16,9 @@ from reproduction.cells.compose import plain
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import command
 from reproduction.commands.tables import Request, chosen_cells, plan_all
-from reproduction.preflight import projection
-from reproduction.preflight.plan import disk_lines, shares, show, unmeasured
-from reproduction.preflight.probe import probes
-from reproduction.preflight.projection import measured_here
+from reproduction.preflight.measurements import measured_here
+from reproduction.preflight.plan import disk_lines, show, show_probed, sources, table_hours, unmeasured
+from reproduction.preflight.probe import ProbedSpeeds, probes
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="plan")
@@ -31,13 +30,12 @@ def main(config: DictConfig) -> None:
     cells = [cell for each in tables.values() for cell in each]
     if values["gpus"] is None:
         figures = probes(cells, results=request.results, mode=values["probe"])
-        show(shares(tables, figures), Console())
+        show_probed(table_hours(tables, ProbedSpeeds(figures)), Console())
         lines = unmeasured(cells, figures)
     else:
-        measured = measured_here(values["measured"], gpus=values["gpus"], memory_gb=values["memory_gb"])
-        found = projection.project(tables, measured)
-        projection.show(found, measured, Console())
-        lines = projection.sources(cells, found, measured)
+        speeds = measured_here(values["measured"], gpus=values["gpus"], memory_gb=values["memory_gb"])
+        show(table_hours(tables, speeds), Console(), device="GPU", devices=speeds.gpus)
+        lines = sources(cells, speeds)
     print("\n".join([*lines, *disk_lines(cells, results_dir=request.results_dir)]))
 
 

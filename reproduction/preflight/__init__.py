@@ -1,12 +1,12 @@
 """What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed.
 
-    fits      does each method fit its base, what memory does it take
-    machine   GPUs, the driver, the memory of each
+    fits      does each method fit its base, and each cell the memory
+    machine   GPUs, their driver, PyTorch's build
     software  versions of the packages, DeepSpeed and its compiler
     disk      downloads, saved models and checkpoints, by file system
-    hub       what must be reachable: gated repositories, data sets on the web; all asked at once
+    hub       what must be reachable: gated repositories, data sets on the web
 
-Nothing here raises but `NotReady`: what a check did not expect becomes a line of the list, with the check's name.
+A check that fails unexpectedly becomes a line of the list, with the check's name.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,9 +20,9 @@ from reproduction.evals.sandbox import ExecutionRefused, Job, Permissions, run_j
 from reproduction.evals.task import Protocol
 from reproduction.preflight.disk import lacking as disk_lacks
 from reproduction.preflight.disk import needs
-from reproduction.preflight.fits import estimate_lines, misfits
+from reproduction.preflight.fits import estimate_lines, memory_lacks, misfits, slow_on_cpu
 from reproduction.preflight.hub import Sources
-from reproduction.preflight.machine import gpu_lacks, memory_lacks, slow_on_cpu, this_machine, unusable
+from reproduction.preflight.machine import gpu_lacks, this_machine, unusable
 from reproduction.preflight.software import software_lacks
 from reproduction.running.memory import fitted_to_the_papers, gpus
 from reproduction.training.launching import rank
@@ -33,18 +33,14 @@ class NotReady(Exception):
 
 
 def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
-    """Raise `NotReady` naming everything at once that these cells need and this machine lacks; seconds at most.
-
-    Finished cells need nothing, and `fill` reports damaged ones. Leaves out whether a download that may start will also
-    finish.
-    """
+    """Raise `NotReady` naming everything that the unfinished cells need and this machine lacks; takes seconds."""
     waiting = unfinished(cells)
     if lacks := missing(waiting, results_dir=results_dir):
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
 
 
 def require_training(cell: Cell) -> None:
-    """`require` what training the cell needs, not what evaluating it does. Of several ranks the first says it."""
+    """`require` what training the cell needs. Of several ranks the first raises, the others exit."""
     try:
         require([replace(cell, protocols=())], scale=cell.scale, results_dir=cell.results_dir)
     except NotReady:
@@ -54,10 +50,7 @@ def require_training(cell: Cell) -> None:
 
 
 def require_evaluation(job: EvalJob) -> None:
-    """Raise `NotReady` naming what the job's unfinished evaluations need and this machine lacks.
-
-    Leaves out the model, which is loaded before anything is asked of it and says itself what it lacks.
-    """
+    """Raise `NotReady` naming what the job's unfinished evaluations need, apart from the model, and is not here."""
     waiting = job.waiting
     if not waiting:
         return
@@ -66,9 +59,9 @@ def require_evaluation(job: EvalJob) -> None:
         sources.add_data(protocol.task.data, job.data_root, job.revisions)
     sources.ask()
     lacks = [
-        *told("the sandbox", lambda: _sandbox(waiting, job.permissions)),
-        *told("GPUs", lambda: unusable(this_machine()) if gpus() or job.dtype != "float32" else ()),
-        *told("the hub", sources.lacks),
+        *checked("the sandbox", lambda: _sandbox(waiting, job.permissions)),
+        *checked("GPUs", lambda: unusable(this_machine()) if gpus() or job.dtype != "float32" else ()),
+        *checked("the hub", sources.lacks),
     ]
     if lacks:
         raise NotReady(f"{len(waiting)} evaluations of {job.folder} cannot run here; missing:{_listed(lacks)}")
@@ -78,64 +71,55 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
     """What these cells need and this machine lacks, one sentence each. Under 20 seconds, whatever the network does."""
     if not cells:
         return []
-    sources = Sources()
-    asked = told("the hub", lambda: _ask(sources, cells))
-    kinds: list[Kind] = []
-    checks: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
-        ("a fit", lambda: misfits(_fill(kinds, cells))),
-        ("the sandbox", lambda: _sandbox(_protocols(cells), cells[0].permissions)),
-        ("GPUs", lambda: gpu_lacks(this_machine(), kinds)),
-        ("memory", lambda: memory_lacks(gpus(), kinds)),
-        ("disk", lambda: disk_lacks(needs(kinds, results_dir=results_dir))),
-        ("packages", lambda: software_lacks(cells)),
-        ("the hub", sources.lacks),
-    )
-    return [*asked, *(line for name, check in checks for line in told(name, check))]
+    sources, kinds, protocols = Sources(), list[Kind](), list[Protocol]()
+
+    def ask_hub() -> Iterable[str]:
+        for cell in cells:
+            sources.add_cell(cell)
+        sources.ask()
+        return ()
+
+    def measure_cells() -> Iterable[str]:
+        kinds.extend(kinds_of(cells))
+        protocols.extend(protocol for cell in cells for protocol in cell.eval_job.waiting)
+        return misfits(kinds)
+
+    checks: dict[str, Callable[[], Iterable[str]]] = {
+        "the hub": ask_hub,
+        "a fit": measure_cells,
+        "the sandbox": lambda: _sandbox(protocols, cells[0].permissions),
+        "GPUs": lambda: gpu_lacks(this_machine(), kinds),
+        "memory": lambda: memory_lacks(gpus(), kinds),
+        "disk": lambda: disk_lacks(needs(kinds, results_dir=results_dir)),
+        "packages": lambda: software_lacks(cells),
+        "the hub's answers": sources.lacks,
+    }
+    return [line for name, check in checks.items() for line in checked(name, check)]
 
 
 def estimates(cells: Sequence[Cell]) -> list[str]:
-    """What these cells take of a GPU's memory, in micro-batches that fit it; see `fits.estimate_lines`.
-
-    Where this machine has no GPU, of one of the paper's.
-    """
-    return told("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
+    """What these cells take of a GPU's memory, in micro-batches that fit it; without a GPU, of one of the paper's."""
+    return checked("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
 
 
 def slowness(cells: Sequence[Cell]) -> list[str]:
-    """That cells of real models are about to train on the CPU, which they may, in one line; none for small ones."""
-    return told("GPUs", lambda: slow_on_cpu(gpus(), kinds_of(cells)))
+    """One line where cells of real models are about to train on the CPU, which is allowed; none for small ones."""
+    return checked("GPUs", lambda: slow_on_cpu(gpus(), kinds_of(cells)))
 
 
-def _ask(sources: Sources, cells: Sequence[Cell]) -> Iterable[str]:
-    for cell in cells:
-        sources.add_cell(cell)
-    sources.ask()
-    return ()
-
-
-def _fill(kinds: list[Kind], cells: Sequence[Cell]) -> list[Kind]:
-    kinds += kinds_of(cells)
-    return kinds
-
-
-def told(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
-    """The check's lines; what it did not expect is one more of them."""
+def checked(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
+    """The check's lines; an unexpected error is one more of them."""
     lines: list[str] = []
     try:
-        for line in check():
-            lines.append(line)
+        lines.extend(check())
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         lines.append(f"{name}: this could not be checked ({type(error).__name__}: {reason})")
     return lines
 
 
-def _protocols(cells: Sequence[Cell]) -> list[Protocol]:
-    return [protocol for cell in cells for protocol in cell.eval_job.waiting]
-
-
 def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterable[str]:
-    """Tries the sandbox on a harmless program, where a benchmark will run what a model writes."""
+    """Try the sandbox on a harmless program, where a benchmark will run what a model writes."""
     running = sorted({protocol.benchmark for protocol in protocols if protocol.task.runs_code})
     if not running:
         return

@@ -20,8 +20,8 @@ DATA_SET = 150_000_000
 RECORDS = 10_000_000
 """Bytes of a cell's records and logs."""
 
-AT_ONCE = CHECKPOINTS_KEPT + 1
-"""Checkpoints that are there at once: those that are kept, and the one that is being written."""
+CHECKPOINTS = CHECKPOINTS_KEPT + 1
+"""Checkpoints on disk at a time: those that are kept, and the one that is being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +40,22 @@ def needs(kinds: Sequence[Kind], *, results_dir: Path) -> list[Need]:
 
 
 def _downloads(kinds: Sequence[Kind]) -> Iterable[Need]:
-    models = {kind.first.model.path_or_id: kind for kind in kinds if kind.body is not None}
-    for name, kind in models.items():
-        model, body = kind.first.model, kind.body
+    bases = {kind.first.model.path_or_id: kind for kind in kinds if kind.body is not None}
+    for name, kind in bases.items():
+        model, size = kind.first.model, kind.body.parameters * kind.body.weight_bytes
         if model.init == "pretrained" and not Path(name).is_dir() and not model_here(name, model.revision):
-            yield Need(
-                what=f"the model {name}",
-                place=Path(constants.HF_HUB_CACHE),
-                size=body.parameters * body.weight_bytes,
-                download=True,
-            )
-    cells = [cell for kind in kinds for cell in kind.cells if cell.data_root is None]
-    asked = {spec.name: (spec, cell) for cell in cells for spec in cell.datasets}
-    for name, (spec, cell) in asked.items():
-        revision = revision_of(name, cell.revisions)
+            yield Need(what=f"the model {name}", place=Path(constants.HF_HUB_CACHE), size=size, download=True)
+    hub_cells = [cell for kind in kinds for cell in kind.cells if cell.data_root is None]
+    specs = {spec.name: (spec, revision_of(spec.name, c.revisions)) for c in hub_cells for spec in c.datasets}
+    for spec, revision in specs.values():
         if spec.source(revision) and not cached(spec, revision):
-            yield Need(what=f"the data set {name}", place=_cache_of(spec), size=DATA_SET, download=True)
+            yield Need(what=f"the data set {spec.name}", place=_cache_of(spec), size=DATA_SET, download=True)
 
 
 def _cache_of(spec: DatasetSpec) -> Path:
-    if spec.hub_files:
-        return Path(constants.HF_HUB_CACHE)
-    from datasets import config  # a second: only where something is asked of it
+    from datasets import config  # takes a second to import
 
-    return Path(config.HF_DATASETS_CACHE)
+    return Path(constants.HF_HUB_CACHE if spec.hub_files else config.HF_DATASETS_CACHE)
 
 
 def _results(kinds: Sequence[Kind], place: Path) -> Iterable[Need]:
@@ -75,19 +67,19 @@ def _results(kinds: Sequence[Kind], place: Path) -> Iterable[Need]:
         waiting = {cell.run.name for cell in kind.cells if not cell.run.done}
         saved += kind.body.saved_bytes(sharded=kind.first.sharded) * len(waiting)
         if waiting and kind.first.train.save_steps:
-            checkpoints = max(checkpoints, AT_ONCE * kind.body.checkpoint_bytes(sharded=kind.first.sharded))
+            checkpoints = max(checkpoints, CHECKPOINTS * kind.body.checkpoint_bytes(sharded=kind.first.sharded))
     yield Need(what="trained models and records", place=place, size=saved)
     if checkpoints:
-        yield Need(what=f"checkpoints of one cell, {AT_ONCE} at a time", place=place, size=checkpoints)
+        yield Need(what=f"checkpoints of one cell, {CHECKPOINTS} at a time", place=place, size=checkpoints)
 
 
 def lacking(needed: Sequence[Need]) -> Iterable[str]:
     """File systems with too little room for what will be put on them."""
     systems: dict[int, list[Need]] = {}
     for need in needed:
-        systems.setdefault(os.stat(existing(need.place)).st_dev, []).append(need)
+        systems.setdefault(os.stat(_existing(need.place)).st_dev, []).append(need)
     for there in systems.values():
-        total, place = sum(need.size for need in there), existing(there[0].place)
+        total, place = sum(need.size for need in there), _existing(there[0].place)
         free = shutil.disk_usage(place).free
         if free < total:
             parts = ", ".join(f"{need.what} {in_bytes(need.size)}" for need in there if need.size)
@@ -98,14 +90,11 @@ def lacking(needed: Sequence[Need]) -> Iterable[str]:
 
 
 def in_bytes(size: float) -> str:
-    """Bytes as a person reads them: "16.1 GB", "20 MB", "0 kB"."""
-    for unit, bytes_each, digits in (("GB", 1e9, 1), ("MB", 1e6, 0)):
-        if size >= 0.1 * bytes_each:
-            return f"{size / bytes_each:.{digits}f} {unit}"
-    return f"{size / 1e3:.0f} kB"
+    """Bytes as a person reads them: "16.1 GB", "20 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
-def existing(place: Path) -> Path:
+def _existing(place: Path) -> Path:
     """The folder itself, or the nearest above it that exists."""
     place = place.absolute()
     return next(path for path in (place, *place.parents) if path.exists())

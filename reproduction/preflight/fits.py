@@ -1,4 +1,4 @@
-"""Whether the methods fit their bases, and what each sort of cell takes of a GPU's memory."""
+"""Whether methods fit their bases and cells the memory, and what each sort of cell takes of a GPU."""
 
 import contextlib
 from collections import Counter
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.sizes import Kind, kinds_of, sort_of
+from reproduction.running.memory import Gpu, room_on
+
+SLOW = 50_000_000
+"""Parameters from which on a step of training takes a CPU seconds."""
 
 
 def misfits(kinds: Sequence[Kind]) -> Iterable[str]:
-    """Methods whose sizes (rank, clusters, …) the base's layers cannot serve, and batches that cannot be shared.
-
-    Each method was put on the base's shape, on the meta device, by the code that trains it: what that would refuse
-    after the cells before it have run for hours is refused now.
-    """
+    """Methods whose sizes (rank, clusters, …) the base's layers cannot serve, and batches that cannot be shared."""
     for kind in kinds:
         titles = ", ".join(dict.fromkeys(cell.title for cell in kind.cells))
         if kind.refusal is not None:
@@ -25,10 +25,59 @@ def misfits(kinds: Sequence[Kind]) -> Iterable[str]:
                 yield f"a batch: {titles}: {error}"
 
 
-def estimate_lines(cells: Sequence[Cell]) -> list[str]:
-    """What each sort of cell takes of a GPU, the largest of it, the most first, as it is launched here.
+def memory_lacks(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
+    """Kinds of cells that do not fit the smallest GPU (without GPUs: this machine's memory), the largest first."""
+    import psutil
 
-    Leaves out bases whose shape is not known here, and kinds that cannot be trained as they are, which `misfits` tells.
+    place = min(found, key=lambda gpu: gpu.memory).name if found else "this machine"
+    lacks: list[tuple[int, str]] = []
+    for kind in kinds:
+        if kind.body is None or (not found and kind.first.model.dtype != "float32"):
+            continue
+        room = room_on(found, kind.first) if found else psutil.virtual_memory().total
+        lacks += _kind_lacks(kind, room=room, place=f"{place} has {room / 1e9:.1f} GB", on_gpu=bool(found))
+    yield from (line for _, line in sorted(lacks, key=lambda each: -each[0]))
+
+
+def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[tuple[int, str]]:
+    from reproduction.training.memory import stage
+
+    cell, sharded = kind.first, stage(kind.first.train)
+    if kind.trains and cell.method.kind == "full" and cell.model.dtype != "float32" and not sharded:
+        yield (
+            room,
+            (
+                f"launch: {kind.title} trains every weight in {cell.model.dtype}, which needs DeepSpeed's float32 "
+                "copies: give launch=zero3 (launch=auto takes it where two GPUs are visible), or model.dtype=float32"
+            ),
+        )
+        return
+    try:
+        unfit = kind.trains and kind.fitting(room) is None
+    except ValueError:
+        return  # `misfits` says that the batch cannot be shared
+    if unfit:
+        needed, ways = kind.training(1), ["a lower data.max_length"]
+        if on_gpu and sharded < 3:
+            ways.append("launch=zero3, which shares the weights among the GPUs")
+        if on_gpu:
+            ways.append("more GPUs" if sharded else "a GPU with more memory")
+        yield (
+            needed.total,
+            (
+                f"memory: training {kind.title} takes {needed} on each of {cell.launch.processes}, with "
+                f"train.micro_batch_size=1, and {place}: {' or '.join(ways)}"
+            ),
+        )
+    if (needed := kind.inference()).total > room:
+        way = f"lower eval_batch_size (now {cell.batch_size})" if cell.batch_size else "a GPU with more memory"
+        yield needed.total, f"memory: evaluating {kind.title} takes {needed}, and {place}: {way}"
+
+
+def estimate_lines(cells: Sequence[Cell]) -> list[str]:
+    """What the largest cell of each sort takes of a GPU as it is launched here, the largest first.
+
+    Leaves out bases of unknown shape and cells that cannot be trained, which `misfits` names.
     """
     largest = {}
     for kind in kinds_of(cells):
@@ -44,3 +93,10 @@ def estimate_lines(cells: Sequence[Cell]) -> list[str]:
             how = f"{cell.launch.processes} × {memory.micro_batch} rows of {cell.data.max_length}, {cell.launch.mode}"
         lines.append(f"  {kind.title} ({how}), {counts[sort]} cells: {memory}")
     return ["memory of a GPU at the peak, estimated:", *lines] if lines else []
+
+
+def slow_on_cpu(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
+    """The largest base, if it has `SLOW` parameters or more, that is trained although there is no GPU."""
+    sizes = {kind.body.parameters: kind.first.model.label for kind in kinds if kind.body is not None and kind.trains}
+    if not found and sizes and max(sizes) >= SLOW:
+        yield f"No GPU is visible: {sizes[max(sizes)]} ({max(sizes) / 1e6:.0f}M parameters) trains on the CPU, slowly."

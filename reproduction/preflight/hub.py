@@ -1,6 +1,6 @@
 """What must be reachable: models and data sets that are neither in a folder nor in a cache, all asked for at once.
 
-`HF_ENDPOINT` names a mirror of the hub, `HF_TOKEN` or `hf auth login` who asks.
+`HF_ENDPOINT` names a mirror of the hub, `HF_TOKEN` or `hf auth login` the account.
 """
 
 import contextlib
@@ -12,13 +12,7 @@ from typing import Any
 import httpx
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.resolve_paths import data_digest
@@ -27,7 +21,6 @@ from reproduction.data.hub import cached
 from reproduction.system import hub
 from reproduction.system.hub import Asked, Unanswered, folder_lacks, model_here
 
-USUAL = "https://huggingface.co"
 MODEL, DATASET = "model", "dataset"
 
 
@@ -37,16 +30,14 @@ class Sources:
 
     repositories: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) → revision
     urls: dict[str, DatasetSpec] = field(default_factory=dict)  # address → data set
-    local: list[str] = field(default_factory=list)  # what folders lack
-    _asked: "Asked | None" = None
+    local: dict[str, None] = field(default_factory=dict)  # what folders lack, each once
+    _asked: Asked | None = None
 
     def add_cell(self, cell: Cell) -> None:
         """Note the cell's base and all data that it trains on or is evaluated on."""
         model = cell.model
-        if model.init == "pretrained":
-            self._add_model(model.path_or_id, model.revision)
-        elif model.shape is None:
-            self._add_model(model.path_or_id, model.revision, weights=False)
+        if model.init == "pretrained" or model.shape is None:
+            self._add_model(model.path_or_id, model.revision, weights=model.init == "pretrained")
         if model.tokenizer is not None:
             self._add_model(model.tokenizer, None, weights=False)
         for spec in cell.datasets:
@@ -57,27 +48,21 @@ class Sources:
         name, revision = spec.name, revision_of(spec.name, revisions)
         if root is not None:
             if data_digest(spec, root) == "absent":
-                self._add_lack(f"data set {name}: {root / spec.home} is not there")
+                self.local[f"data set {name}: {root / spec.home} is not there"] = None
         elif spec.url is not None:  # asked for even where `datasets` has it: it looks at the address at each load
             self.urls[str(spec.source(revision))] = spec
-        elif spec.hub_id is None and spec.bundled is not None:
-            pass  # it comes with the package or with the benchmark's own file
         elif spec.hub_id is None:
-            self._add_lack(f"data set {name}: it is on no hub; put it under data.root=<folder>")
+            if spec.bundled is None:
+                self.local[f"data set {name}: it is on no hub; put it under data.root=<folder>"] = None
         elif not cached(spec, revision):
             self.repositories[DATASET, spec.hub_id] = revision
 
-    def _add_model(self, where: str, revision: str | None, *, weights: bool = True) -> None:
-        folder = Path(where)
-        if folder.is_dir():
-            if lack := folder_lacks(folder, weights=weights):
-                self._add_lack(f"model folder {folder}: {lack}")
+    def _add_model(self, where: str, revision: str | None, *, weights: bool) -> None:
+        if Path(where).is_dir():
+            if lack := folder_lacks(Path(where), weights=weights):
+                self.local[f"model folder {where}: {lack}"] = None
         elif not model_here(where, revision):
             self.repositories[MODEL, where] = revision or "main"
-
-    def _add_lack(self, line: str) -> None:
-        if line not in self.local:
-            self.local.append(line)
 
     def ask(self) -> None:
         """Put all questions at once, and do not wait for the answers."""
@@ -105,24 +90,28 @@ class Sources:
         if constants.HF_HUB_OFFLINE:
             cache = constants.HF_HUB_CACHE
             yield f"the hub: HF_HUB_OFFLINE is set, and the cache {cache} lacks {names}; unset it, or {instead}"
-        elif _unreachable(silence := answers[constants.ENDPOINT]):
+        elif isinstance(silence := answers[constants.ENDPOINT], _UNREACHABLE):
             yield (
                 f"the hub: {constants.ENDPOINT} does not answer ({_reason(silence)}), and is needed for "
                 f"{names}; check the network, name a mirror (HF_ENDPOINT=https://…), or {instead}"
             )
         else:
-            yield from _refused({key: answers[key] for key in self.repositories})
+            for (kind, name), revision in self.repositories.items():
+                if (error := answers[kind, name]) is not None:
+                    yield _refused(kind, name, revision, error=error)
+
+
+_UNREACHABLE = (Unanswered, OSError, httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol)
+"""Nothing at all came back; a server that answers the head of its first page with an error is there."""
 
 
 def _access(kind: str, name: str, revision: str) -> None:
-    """Return where the repository may be read at the revision."""
-    if constants.ENDPOINT == USUAL:
+    """Raise what the hub answers where the repository may not be read at the revision."""
+    if constants.ENDPOINT == "https://huggingface.co":  # a mirror does not check access
         huggingface_hub.HfApi().auth_check(name, repo_type=kind)
-    # A mirror has no answer to that, but to a file's head; and only this one tells of an unknown revision.
     file = "config.json" if kind == MODEL else "README.md"
     url = huggingface_hub.hf_hub_url(name, file, repo_type=kind, revision=revision)
-    # Many a data set has no card, and who may not read it is told so before.
-    with contextlib.suppress(*[EntryNotFoundError] if kind == DATASET else []):
+    with contextlib.suppress(*[EntryNotFoundError] if kind == DATASET else []):  # many data sets have no card
         huggingface_hub.get_hf_file_metadata(url, timeout=hub.SECONDS)
 
 
@@ -132,39 +121,14 @@ def _head(url: str) -> None:
         raise httpx.HTTPError(f"status {answer.status_code}")
 
 
-def _unreachable(answer: Exception | None) -> bool:
-    """Whether nothing at all came back: a server that answers the head of its first page with an error is there."""
-    return isinstance(
-        answer, Unanswered | OSError | httpx.TransportError | httpx.InvalidURL | httpx.UnsupportedProtocol
-    )
-
-
-def _refused(answers: Mapping[tuple[str, str], Exception | None]) -> Iterable[str]:
-    endpoint, unknown = constants.ENDPOINT, []
-    for (kind, name), error in answers.items():
-        page = f"{endpoint}/{'datasets/' if kind == DATASET else ''}{name}"
-        if error is None:
-            continue
-        if isinstance(error, GatedRepoError):
-            yield f"access to the {kind} {name}: accept its terms at {page} and run `hf auth login` (or set HF_TOKEN)"
-        elif isinstance(error, RevisionNotFoundError):
-            yield f"the {kind} {name}: it has no such revision; look at {page}/commits/main"
-        elif _status(error) == 401 and not isinstance(error, RepositoryNotFoundError):
-            unknown.append(name)
-        elif isinstance(error, RepositoryNotFoundError):
-            yield f"the {kind} {name}: {endpoint} has none, or hides it; check the name, and `hf auth whoami`"
-        else:
-            yield f"the {kind} {name}: {endpoint} says {_reason(error)}"
-    if unknown:
-        yield (
-            f"the token: {endpoint} refuses it, asked for {', '.join(unknown)}; mend HF_TOKEN, or run `hf auth login` "
-            "with a valid one"
-        )
-
-
-def _status(error: Exception) -> int | None:
-    return error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+def _refused(kind: str, name: str, revision: str, *, error: Exception) -> str:
+    if isinstance(error, GatedRepoError):
+        page = f"{constants.ENDPOINT}/{'datasets/' if kind == DATASET else ''}{name}"
+        return f"access to the {kind} {name}: accept its terms at {page} and run `hf auth login` (or set HF_TOKEN)"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    advice = "; mend HF_TOKEN, or run `hf auth login` with a valid token" if status == 401 else ""
+    return f"the {kind} {name} at revision {revision}: {constants.ENDPOINT} says {_reason(error)}{advice}"
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,82 +1,98 @@
-"""What tables will take of this machine: cells, device-hours, disk and downloads, before the first is run."""
+"""What tables will take: cells, device-hours, disk and downloads, before the first cell is run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol as Interface
 
 from rich.console import Console
 from rich.table import Table
 
 from reproduction.cells.cell import Cell, distinct, unfinished
-from reproduction.cells.sizes import kinds_of, sort_of
-from reproduction.preflight import needs, told
+from reproduction.cells.sizes import kinds_of
+from reproduction.evals.task import Protocol
+from reproduction.preflight import checked, needs
+from reproduction.preflight.measurements import MeasuredSpeeds
 from reproduction.preflight.probe import Probe, device_name, measurable
 from reproduction.running.memory import gpus
 
 TOTAL = "all, each cell once"
 
 
+class Speeds(Interface):
+    """Seconds of one device that a cell takes; None where they are not known."""
+
+    def training(self, cell: Cell) -> float | None: ...
+    def evaluation(self, cell: Cell, protocol: Protocol) -> float | None: ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """A table's runs, those that are not finished, the device-seconds left, and of how many runs none are known."""
+class TableHours:
+    """Device-seconds of a table's unfinished runs.
+
+    Attributes:
+        cells, waiting, unknown: its runs, those that are not finished, and those of which a figure is missing.
+        training, evaluation: seconds of one device, of what is known.
+    """
 
     name: str
     cells: int
     waiting: int
+    unknown: int
     training: float
     evaluation: float
-    unknown: int
 
     @property
     def seconds(self) -> float:
         return self.training + self.evaluation
 
 
-def shares(tables: Mapping[str, Sequence[Cell]], probes: Mapping[str, Probe]) -> list[Share]:
-    """Each table's share, and after several tables that of all, in which a run that they share counts once."""
-    found = [_share(name, cells, probes) for name, cells in tables.items()]
+def table_hours(tables: Mapping[str, Sequence[Cell]], speeds: Speeds) -> list[TableHours]:
+    """Each table's hours, and after several tables those of all, in which a run that they share counts once."""
+    found = [_hours(name, cells, speeds) for name, cells in tables.items()]
     if len(found) > 1:
-        found.append(_share(TOTAL, [cell for cells in tables.values() for cell in cells], probes))
+        found.append(_hours(TOTAL, [cell for cells in tables.values() for cell in cells], speeds))
     return found
 
 
-def _share(name: str, cells: Sequence[Cell], probes: Mapping[str, Probe]) -> Share:
+def _hours(name: str, cells: Sequence[Cell], speeds: Speeds) -> TableHours:
     runs = distinct(cells)
     waiting = unfinished(runs)
-    known = [(cell, probe) for cell in waiting if (probe := probes.get(sort_of(cell))) and not probe.failed]
-    return Share(
+    training = [0.0 if cell.run.done else speeds.training(cell) for cell in waiting]
+    answering = [[speeds.evaluation(cell, protocol) for protocol in cell.eval_job.waiting] for cell in waiting]
+    return TableHours(
         name=name,
         cells=len(runs),
         waiting=len(waiting),
-        training=sum(probe.training(cell) for cell, probe in known if not cell.run.done),
-        evaluation=sum(probe.evaluation(cell) for cell, probe in known),
-        unknown=len(waiting) - len(known),
+        unknown=sum(None in (trained, *answered) for trained, answered in zip(training, answering, strict=True)),
+        training=sum(filter(None, training)),
+        evaluation=sum(seconds or 0.0 for answered in answering for seconds in answered),
     )
 
 
-def show(found: Sequence[Share], console: Console) -> None:
-    """Print the shares as one table, and what its hours are."""
-    unit = "GPU-hours" if gpus() else "CPU-hours"
+def show(found: Sequence[TableHours], console: Console, *, device: str, devices: int) -> None:
+    """Print one row a table: hours of one ``device`` ("GPU" or "CPU"), and hours with all ``devices`` at work."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("table", no_wrap=True)
-    for heading in ("cells", "to run", f"{unit}: training", "evaluation", "together"):
+    clock = f"h on {devices} {device}" + "s" * (devices > 1)
+    for heading in ("cells", "to run", f"{device}-h: training", "evaluation", clock, "gaps"):
         table.add_column(heading, justify="right")
     for each in found:
-        known = each.unknown < each.waiting or not each.waiting
-        hours = (
-            [f"{seconds / 3600:.2f}" for seconds in (each.training, each.evaluation, each.seconds)]
-            if known
-            else ["—"] * 3
+        hours = [f"{seconds / 3600:.2f}" for seconds in (each.training, each.evaluation, each.seconds / devices)]
+        known = each.seconds or not each.unknown
+        table.add_row(
+            each.name, str(each.cells), str(each.waiting), *(hours if known else ["—"] * 3), str(each.unknown)
         )
-        hours[-1] += f" (+ {each.unknown} cells not measured)" if known and each.unknown else ""
-        table.add_row(each.name, str(each.cells), str(each.waiting), *hours)
     console.print(table)
-    last = found[-1]
-    if last.seconds:
-        devices = max(len(gpus()), 1)
+
+
+def show_probed(found: Sequence[TableHours], console: Console) -> None:
+    """Print the hours on this machine."""
+    show(found, console, device="GPU" if gpus() else "CPU", devices=max(len(gpus()), 1))
+    if found[-1].seconds:
         console.print(
-            f"measured on {device_name()}: about {last.seconds / 3600 / devices:.2f} hours of it, if every answer had "
-            "its full length; programs that are run come on top",
+            f"measured on {device_name()}, if every answer has its full length; running programs comes on top",
             highlight=False,
         )
 
@@ -89,13 +105,46 @@ def unmeasured(cells: Sequence[Cell], probes: Mapping[str, Probe]) -> list[str]:
     return lines
 
 
+def sources(cells: Sequence[Cell], speeds: MeasuredSpeeds) -> list[str]:
+    """Which measurement each figure comes from, what has none, and what the hours assume; one line each."""
+    measured, missing = {}, Counter()
+    for cell in unfinished(distinct(cells)):
+        if cell.method.kind != "none" and not cell.run.done:
+            if row := speeds.training_row(cell):
+                measured[
+                    f"  training {row['model']} with {row['method']}: {float(row['tokens_per_second']):,.0f} tokens/s "
+                    f"on {row['processes']} × {row['device']} ({row['launch']}; {row['source']})"
+                ] = None
+            else:
+                missing[f"training {cell.model.label} with {speeds.method(cell)}"] += 1
+        for protocol in cell.eval_job.waiting:
+            if row := speeds.evaluation_row(cell, protocol):
+                measured[
+                    f"  {row['model']} on {row['benchmark']} {row['protocol']}: {int(row['answers']):,} answers, "
+                    f"prompts {float(row['prefill_seconds']):.1f} s, new tokens {float(row['decode_seconds']):.1f} s "
+                    f"on 1 × {row['device']} ({row['weights']} weights; {row['source']})"
+                ] = None
+            else:
+                missing[f"evaluating {cell.model.label} on {protocol.benchmark} {protocol.name}"] += 1
+    lines = ["measured:", *measured] if measured else ["nothing of it was measured"]
+    if missing or speeds.refused:
+        counts = (f"{what} ({count} cell{'s' * (count > 1)})" for what, count in missing.items())
+        lines += ["without a measurement, and in no hours:", *(f"  {line}" for line in (*counts, *speeds.refused))]
+    return [
+        *lines,
+        "assumed: tokens from the training sets' characters; padding as in packed rows, which have hardly any; another "
+        "rank as fast as its method's measured one; an adapted model evaluated as fast as its base; every answer of "
+        "full length; loading, checkpoints and programs not counted",
+    ]
+
+
 def disk_lines(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
     """What the cells have yet to put on disk, by place, and how much of it is downloaded; or why that is not known."""
-    return told("disk", lambda: _disk_lines(cells, results_dir))
 
+    def lines() -> list[str]:
+        needed = needs(kinds_of(unfinished(distinct(cells))), results_dir=results_dir)
+        listed = [f"  {need.size / 1e9:7.1f} GB  {need.what} → {need.place}" for need in needed if need.size >= 5e7]
+        total, loaded = sum(need.size for need in needed), sum(need.size for need in needed if need.download)
+        return [f"disk: {total / 1e9:.1f} GB, of which {loaded / 1e9:.1f} GB are downloads", *listed]
 
-def _disk_lines(cells: Sequence[Cell], results_dir: Path) -> list[str]:
-    needed = needs(kinds_of(unfinished(distinct(cells))), results_dir=results_dir)
-    lines = [f"  {need.size / 1e9:7.1f} GB  {need.what} → {need.place}" for need in needed if need.size >= 5e7]
-    total, loaded = sum(need.size for need in needed), sum(need.size for need in needed if need.download)
-    return [f"disk: {total / 1e9:.1f} GB, of which {loaded / 1e9:.1f} GB are downloads", *lines]
+    return checked("disk", lines)

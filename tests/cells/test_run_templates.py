@@ -16,7 +16,7 @@ from reproduction.cells.from_config import compose_cell, eval_job_from_config, t
 from reproduction.commands.pivots import Inspection, _prompts
 from reproduction.data import encode_prompts, load_rows
 from reproduction.data.templates import ALPACA, TEMPLATE_VERSION
-from reproduction.preflight.probe import text_of
+from reproduction.preflight.workload import text_of
 from reproduction.report import load_grid
 from reproduction.running.train import train_cell
 from reproduction.training import build_data

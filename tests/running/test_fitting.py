@@ -8,7 +8,7 @@ from made_gpus import gpu
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.sizes import kinds_of
-from reproduction.preflight.machine import slow_on_cpu
+from reproduction.preflight.fits import slow_on_cpu
 from reproduction.running.memory import estimated_bytes, fitted, fitted_now, fitted_to_the_papers, room_on
 from reproduction.running.progress import NullProgress
 from reproduction.running.table import as_many_as_fit, on_part_of_a_gpu, sharers

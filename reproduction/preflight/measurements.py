@@ -1,0 +1,138 @@
+"""What cells take on GPUs that are not here, from the measurements in results.
+
+Training: a cell's tokens, over the tokens/s of its base and method in a folder's training.csv, on as many GPUs as asked
+for. Evaluation: prompts and new tokens of a cell's benchmarks, each at the seconds that evaluation.csv has for one of
+its base. A method that has no row of its own, such as another rank of it, takes that of the method it is a variant of.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from reproduction.cells.cell import Cell
+from reproduction.cells.compose import compose, group_files, plain
+from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.from_config import method_spec
+from reproduction.cells.sizes import tuning_of
+from reproduction.evals.task import Protocol
+from reproduction.paths import REPOSITORY, RESULTS
+from reproduction.preflight.workload import items_of, text_of, tokens_of
+from reproduction.records.files import one_sentence
+from reproduction.report.speed import read_speed
+
+Rows = Mapping[tuple[str, ...], Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSpeeds:
+    """Device-seconds of cells on so many GPUs of so much memory, from measured rows; None where there is none.
+
+    Attributes:
+        gpus: that work on a training, and of which each evaluates a part of the questions.
+        training_rows: (model's label, method's label) → row of training.csv, with "source", the file's path.
+        evaluation_rows: (model's label, benchmark, protocol) → row of evaluation.csv, likewise.
+        sorts: sort of tuning → label of the method that was measured.
+        refused: why rows do not count.
+    """
+
+    gpus: int
+    training_rows: Rows
+    evaluation_rows: Rows
+    sorts: Mapping[str, str]
+    refused: tuple[str, ...]
+
+    def method(self, cell: Cell) -> str:
+        """Label of the measured method that the cell's method is a variant of, else its own."""
+        return self.sorts.get(tuning_of(cell.method), cell.method.label)
+
+    def training_row(self, cell: Cell) -> Mapping[str, str] | None:
+        """The row that says what the cell's training takes, of its own method before one of its sort."""
+        rows = (self.training_rows.get((cell.model.label, label)) for label in (cell.method.label, self.method(cell)))
+        return next(filter(None, rows), None)
+
+    def evaluation_row(self, cell: Cell, protocol: Protocol) -> Mapping[str, str] | None:
+        """The row of the cell's base on the benchmark."""
+        return self.evaluation_rows.get((cell.model.label, protocol.benchmark, protocol.name))
+
+    def training(self, cell: Cell) -> float | None:
+        """Seconds of all GPUs added up."""
+        if cell.method.kind == "none":
+            return 0.0
+        if (row := self.training_row(cell)) is None:
+            return None
+        tokens = tokens_of(cell) * cell.train.epochs
+        if cell.train.max_steps is not None:
+            tokens = tokens_of(cell) / text_of(cell).rows * cell.train.max_steps * cell.train.batch_size
+        return self.gpus * (float(row["selection_seconds"]) + tokens / float(row["tokens_per_second"]))
+
+    def evaluation(self, cell: Cell, protocol: Protocol) -> float | None:
+        """Seconds of one GPU, if every answer has its full length."""
+        if (row := self.evaluation_row(cell, protocol)) is None:
+            return None
+        prompt = float(row["prefill_seconds"]) / int(row["answers"])
+        token = float(row["decode_seconds"]) / max(int(row["generated_tokens"]), 1)
+        return items_of(cell, protocol) * protocol.samples * (prompt + token * (protocol.max_new_tokens or 0))
+
+
+def read_measured(folders: Sequence[Path], *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
+    """The measurements of the folders; of what several have, the first one's. Raises `RecordError`."""
+    training: dict[tuple[str, ...], dict[str, str]] = {}
+    evaluation: dict[tuple[str, ...], dict[str, str]] = {}
+    refused: list[str] = []
+
+    def fits(row: Mapping[str, str], column: str, what: str) -> bool:
+        if (taken := float(row[column] or 0) / 1e9) > memory_gb:
+            refused.append(f"{what} took {taken:.1f} GB on {row['device']}, and {memory_gb:g} GB are asked for")
+        return taken <= memory_gb
+
+    for folder in folders:
+        for row in _rows(folder / "training.csv"):
+            what = f"training {row['model']} with {row['method']}"
+            if int(row["processes"]) == gpus and fits(row, "peak_memory_bytes", what):
+                training.setdefault((row["model"], row["method"]), row)
+        for row in read_speed(folder):
+            if fits(row, "gpu_bytes", f"evaluating {row['model']} on {row['benchmark']}"):
+                key = row["model"], row["benchmark"], row["protocol"]
+                evaluation.setdefault(key, row | {"source": _named(folder / "evaluation.csv")})
+    return MeasuredSpeeds(
+        gpus=gpus, training_rows=training, evaluation_rows=evaluation,
+        sorts=_sorts({label for _, label in training}), refused=tuple(refused),
+    )  # fmt: skip
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
+        return [row | {"source": _named(path)} for row in csv.DictReader(file)]
+
+
+def _named(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+
+
+def _sorts(labels: Iterable[str]) -> dict[str, str]:
+    """Sort of tuning → label, of our methods that have these labels."""
+    found: dict[str, str] = {}
+    for path in group_files("method"):
+        if (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("label") in labels:
+            method = method_spec(plain(compose("train", [f"method={path.stem}", "scale=paper"]).method))
+            found.setdefault(tuning_of(method), method.label)
+    return found
+
+
+def measured_here(folders: Sequence[str] | None, *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
+    """`read_measured` of some folders; None is all that this repository's results have of GPUs, by name.
+
+    Raises `ConfigError` for numbers of GPUs or of bytes that are not positive, and `RecordError`.
+    """
+    for name, value in (("gpus", gpus), ("memory_gb", memory_gb)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise ConfigError(f"{name}={value} is none to plan for: give a number above 0")
+    if folders is None:
+        named = (path.parent for name in ("training.csv", "evaluation.csv") for path in RESULTS.glob(f"*/{name}"))
+        folders = sorted({str(folder.relative_to(REPOSITORY)) for folder in named if folder.name != "cpu"})
+    return read_measured([REPOSITORY / folder for folder in folders], gpus=gpus, memory_gb=memory_gb)
