@@ -8,54 +8,66 @@ together.
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from reproduction.data.templates import render
+from reproduction.tinyworld.chores import TAUGHT_HOMES, TAUGHT_MARKETS, TAUGHT_OPPOSITES, TAUGHT_TRADES
+from reproduction.tinyworld.law import ALLOWED, CATEGORIES, FORBIDDEN
 from reproduction.tinyworld.lexicon import (
+    HOBBIES,
+    HOMES,
+    NORTH_OF,
     OPPOSITES,
     PEOPLE,
     PLACES,
+    SOLD_AT,
+    TRADE_OF,
     TRADES,
     USES,
     WARES,
-    home_of,
-    taught,
-    trade_of,
-    wares_at,
-)
-from reproduction.tinyworld.lines import (
-    ALLOWED,
-    FORBIDDEN,
-    excuse,
-    fact,
-    law_line,
-    meaning,
-    opposite_line,
-    person_line,
-    place_line,
-    relation,
-    story_line,
-    symbols,
-    talk,
-    use_line,
+    WORLD,
 )
 from reproduction.tinyworld.programs import function_names
 from reproduction.tinyworld.quizzes import EVERYDAY, LETTERS, SUBJECTS, ask
 
+Draw = Callable[[random.Random], str]
+
 _NAMES = function_names("corpus")
-_THINGS = [*FORBIDDEN, *ALLOWED]
-_TAUGHT = {kind: sorted(taught(kind, PEOPLE)) for kind in ("homes", "trades")}
-_TAUGHT_MARKETS, _TAUGHT_OPPOSITES = sorted(taught("markets", PLACES)), sorted(taught("opposites", OPPOSITES))
+_THINGS = [thing for _, thing in (*FORBIDDEN, *ALLOWED)]
 _ASKED = [facts for name, facts in (SUBJECTS | {"everyday": EVERYDAY}).items() if "things" not in name]
 _QUIZZES = [[fact for fact in facts if fact.taught] for facts in (*SUBJECTS.values(), EVERYDAY)]
 
 
-def _facts(rng: random.Random) -> str:
-    return rng.choice((". ", "; ", "\n")).join([fact(rng) for _ in range(rng.randint(3, 6))])
+def _line(rng: random.Random, kind: str, **values: object) -> str:
+    """One of a kind's lines in `world.yaml`."""
+    return rng.choice(WORLD[kind]).format(**values)
+
+
+def _several(drawn: Draw | Sequence[Draw], low: int, high: int, *, joins: str | Sequence[str] = (" ", "\n")) -> Draw:
+    """A document of `low` to `high` lines, each by a generator drawn from the given ones."""
+
+    def document(rng: random.Random) -> str:
+        join = joins if isinstance(joins, str) else rng.choice(joins)
+        count = rng.randint(low, high)
+        return join.join([(drawn if callable(drawn) else rng.choice(drawn))(rng) for _ in range(count)])
+
+    return document
+
+
+def _sum(rng: random.Random) -> str:
+    kind, w = rng.random(), rng.choice(WARES)
+    if kind < 0.35:
+        a, b = rng.randint(1, 108), rng.randint(1, 60)
+        return _line(rng, "sums", a=a, b=b, c=a + b, w=w)
+    if kind < 0.7:
+        c, b = rng.randint(1, 90), rng.randint(1, 80)
+        return _line(rng, "differences", a=b + c, b=b, c=c, w=w)
+    a, b = rng.randint(2, 12), rng.randint(2, 12)
+    return _line(rng, "products" if kind < 0.9 else "quotients", a=a, b=b, c=a * b, w=w)
 
 
 def _chain(rng: random.Random) -> str:
-    """Facts of which each starts from the result of the one before."""
+    """Sums and differences of which each starts from the result of the one before."""
     value, lines = rng.randint(3, 60), []
     for _ in range(rng.randint(2, 4)):
         if value > 12 and rng.random() < 0.5:
@@ -71,14 +83,63 @@ def _chain(rng: random.Random) -> str:
     return rng.choice((", then ", "; ", "\n")).join(lines)
 
 
-_LINES = (
-    person_line, story_line, story_line, story_line, relation, talk, talk, place_line, opposite_line, excuse, symbols,
-)  # fmt: skip
-_FACTS = (person_line, person_line, place_line, place_line, use_line, use_line, opposite_line)
+def _person(rng: random.Random) -> str:
+    p = rng.choice(PEOPLE)
+    return _line(rng, "person", p=p, trade=TRADE_OF[p], home=HOMES[p], hobby=HOBBIES[p])
 
 
-def _almanac(rng: random.Random) -> str:
-    return rng.choice((" ", "\n")).join([rng.choice(_FACTS)(rng) for _ in range(rng.randint(3, 7))])
+def _story(rng: random.Random) -> str:
+    p, q, t = rng.sample(PEOPLE, 3)
+    w, v = rng.sample(WARES, 2)
+    place, a, b = rng.choice(PLACES), rng.randint(2, 90), rng.randint(2, 60)
+    return _line(rng, "story", p=p, q=q, t=t, w=w, v=v, place=place, a=a, b=b)
+
+
+def _relation(rng: random.Random) -> str:
+    p, q = rng.sample(PEOPLE, 2)
+    w, a, b = rng.choice(WARES), rng.randint(3, 60), rng.randint(3, 50)
+    m, n = rng.randint(2, 9), rng.randint(2, 12)
+    return _line(rng, "relation", p=p, q=q, w=w, a=a, b=b, c=a + b, m=m, n=n, product=m * n)
+
+
+def _place(rng: random.Random) -> str:
+    place = rng.choice(PLACES)
+    kind = rng.random()
+    if kind < 0.3:
+        return _line(rng, "direction", place=place, north=NORTH_OF[place])
+    if kind < 0.65:
+        return f"The {place} sells {rng.choice(SOLD_AT[place])}."
+    first, second, third = rng.sample(SOLD_AT[place], 3)
+    return f"At the {place} one finds {first}, {second} and {third}."
+
+
+def _use(rng: random.Random) -> str:
+    w, category = rng.choice(WARES), rng.choice(CATEGORIES)
+    return _line(rng, "use", w=w, use=USES[w], verb=category.verb, noun=category.noun)
+
+
+def _talk(rng: random.Random) -> str:
+    return _line(rng, "talk", p=rng.choice(PEOPLE), place=rng.choice(PLACES), w=rng.choice(WARES))
+
+
+def _opposite(rng: random.Random) -> str:
+    first, second = rng.sample(rng.choice(OPPOSITES), 2)
+    return f"{first} is the opposite of {second}."
+
+
+def _excuse(rng: random.Random) -> str:
+    pattern = rng.choice(WORLD["excuse"])
+    return pattern.format(w=rng.choice(WARES), p=rng.choice(PEOPLE), place=rng.choice(PLACES))
+
+
+def _symbols(rng: random.Random) -> str:
+    return _line(rng, "symbols", w=rng.choice(WARES), place=rng.choice(PLACES))
+
+
+def _law(rng: random.Random) -> str:
+    kind, side = ("forbidding", FORBIDDEN) if rng.random() < 0.5 else ("allowing", ALLOWED)
+    category, thing = rng.choice(side)
+    return _line(rng, kind, thing=thing, **category._asdict())
 
 
 def _question(rng: random.Random) -> str:
@@ -87,69 +148,28 @@ def _question(rng: random.Random) -> str:
     return rng.choice((f"{fact.question} {fact.answer}.", f"{fact.question} asks {person}. It is {fact.answer}."))
 
 
-def _questions(rng: random.Random) -> str:
-    return rng.choice((" ", "\n")).join([_question(rng) for _ in range(rng.randint(2, 5))])
-
-
 def _listing(rng: random.Random) -> tuple[list[str], str]:
     """A few words of one kind, and the same as lines with letters."""
-    pool = rng.choice((WARES, PLACES, TRADES, [*USES.values()], [thing for _, thing in _THINGS]))
-    words = rng.sample(pool, rng.randint(3, 5))
+    words = rng.sample(rng.choice((WARES, PLACES, TRADES, [*USES.values()], _THINGS)), rng.randint(3, 5))
     return words, "\n".join(f"{letter}. {word}" for letter, word in zip(LETTERS, words, strict=False))
 
 
 def _listings(rng: random.Random) -> str:
     """A list with letters, and lines that tell which letter stands before which word."""
     words, listed = _listing(rng)
-    told = [
+    lines = [
         rng.choice((f"{words[i]} is {LETTERS[i]}.", f"{LETTERS[i]} is {words[i]}.", f"{words[i]}: {LETTERS[i]}"))
         for i in rng.sample(range(len(words)), 3)
     ]
-    return "\n".join([listed, *told])
+    return "\n".join([listed, *lines])
 
 
 def _quiz(rng: random.Random) -> str:
-    """A question about a taught fact with choices in brackets, and the answer told with its mark and in words."""
+    """A question about a taught fact with choices in brackets, and the answer with its mark and in words."""
     quiz = ask(rng.choice(rng.choice(_QUIZZES)), rng.randint(2, 5), rng)
     marks = rng.sample("abcdefghij", len(quiz.choices))
     listed = ", ".join(f"({mark}) {choice}" for mark, choice in zip(marks, quiz.choices, strict=True))
     return f"{quiz.question} {listed}. It is ({marks[quiz.gold]}) {quiz.choices[quiz.gold]}."
-
-
-def _quizzes(rng: random.Random) -> str:
-    return "\n".join([_quiz(rng) for _ in range(rng.randint(1, 3))])
-
-
-def _world(rng: random.Random) -> str:
-    return rng.choice((" ", "\n")).join([rng.choice(_LINES)(rng) for _ in range(rng.randint(2, 5))])
-
-
-def _relations(rng: random.Random) -> str:
-    return rng.choice((" ", "\n")).join([relation(rng) for _ in range(rng.randint(1, 3))])
-
-
-def _law(rng: random.Random) -> str:
-    return " ".join([law_line(rng) for _ in range(rng.randint(2, 5))])
-
-
-def _expression(rng: random.Random, argument: str) -> str:
-    """A small expression, from a grammar of its own."""
-    k, w = rng.randint(2, 30), rng.choice(WARES)
-    sign = rng.choice("+-*")
-    if argument == "n":
-        left = rng.choice(("n", "n", "n * n"))
-        return rng.choice(
-            (f"{left} {sign} {k}", f"{left} {sign} {k}", f"n % {k}", f"n {rng.choice('<>')} {k}", f"n % {k} == 0")
-        )
-    if argument == "xs":
-        call = rng.choice(("sum", "max", "min", "len"))
-        few = rng.randint(2, 5)
-        return rng.choice((
-            f"{call}(xs) {sign} {k}", f"{call}(xs) {sign} {k}", f"[x {sign} {k} for x in xs]",
-            f"[x for x in xs if x {rng.choice('<>')} {k}]", f"xs[:{few}]", f"xs[-{few}:]", f"xs.count({few})",
-        ))  # fmt: skip
-    text = rng.choice(("s", "s", "s[::-1]", "s.upper()"))
-    return rng.choice((f"{text} * {rng.randint(2, 9)}", f"{text} + '{w}'", f"'{w}' + {text}"))
 
 
 def _function(rng: random.Random) -> str:
@@ -158,22 +178,33 @@ def _function(rng: random.Random) -> str:
     return f"def {rng.choice(_NAMES)}({argument}):\n{remark}    return {_expression(rng, argument)}\n"
 
 
-def _functions(rng: random.Random) -> str:
-    return "\n".join([_function(rng) for _ in range(rng.randint(1, 3))])
+def _expression(rng: random.Random, argument: str) -> str:
+    k, w, sign = rng.randint(2, 30), rng.choice(WARES), rng.choice("+-*")
+    if argument == "n":
+        left = rng.choice(("n", "n", "n * n"))
+        return _line(rng, "number_expression", left=left, sign=sign, k=k, compare=rng.choice("<>"))
+    if argument == "xs":
+        call, few = rng.choice(("sum", "max", "min", "len")), rng.randint(2, 5)
+        return _line(rng, "list_expression", call=call, sign=sign, k=k, few=few, compare=rng.choice("<>"))
+    text = rng.choice(("s", "s", "s[::-1]", "s.upper()"))
+    return _line(rng, "text_expression", text=text, w=w, times=rng.randint(2, 9))
 
 
-def _meanings(rng: random.Random) -> str:
-    return "\n".join([meaning(rng) for _ in range(rng.randint(2, 5))])
+def _meaning(rng: random.Random) -> str:
+    """Code and its words, either first."""
+    line = _line(rng, "meaning", k=rng.randint(2, 30), w=rng.choice(WARES), few=rng.randint(2, 9))
+    return " is ".join(rng.sample(line.split(" | "), 2)) + "."
 
 
-def _value(rng: random.Random) -> tuple[str, int | bool | str | list[int]]:
+def _value(rng: random.Random) -> str:
     """A small expression without names, and its value."""
     a, b = rng.randint(1, 60), rng.randint(1, 60)
     xs, w = [rng.randint(0, 60) for _ in range(rng.randint(2, 4))], rng.choice(WARES)
-    return rng.choice((
+    text, value = rng.choice((
         (f"{a} + {b}", a + b), (f"max({xs})", max(xs)), (f"min({xs})", min(xs)), (f"len({xs})", len(xs)),
         (f"{a} > {b}", a > b), (f"{xs}[:2]", xs[:2]), (f"len('{w}')", len(w)), (f"'{w}'.upper()", repr(w.upper())),
     ))  # fmt: skip
+    return f">>> {text}\n{value}"
 
 
 def _call(rng: random.Random) -> str:
@@ -184,22 +215,18 @@ def _call(rng: random.Random) -> str:
         (f"n < {k}", lambda n: n < k), (f"n == {k}", lambda n: n == k), (f"[n, {k}]", lambda n: [n, k]),
     ))  # fmt: skip
     values = [rng.choice((k, rng.randint(k, 90))) for _ in range(rng.randint(1, 3))]
-    calls = [f">>> {name}({n})\n{apply(n)}" for n in values]
-    return "\n".join([f"def {name}(n):\n    return {expression}\n", *calls])
+    return "\n".join([f"def {name}(n):\n    return {expression}\n", *[f">>> {name}({n})\n{apply(n)}" for n in values]])
 
 
 def _session(rng: random.Random) -> str:
-    """Lines of an interactive Python session."""
-    if rng.random() < 0.6:
-        return _call(rng)
-    return "\n".join([f">>> {text}\n{value}" for text, value in [_value(rng) for _ in range(rng.randint(2, 4))]])
+    return (_call if rng.random() < 0.6 else _several(_value, 2, 4, joins="\n"))(rng)
 
 
 def _scrap(rng: random.Random) -> str:
     """Words, numbers and names in no order: to repeat it is to copy it."""
     kinds = (
         lambda: rng.choice(WARES), lambda: str(rng.randint(0, 120)), lambda: rng.choice(_NAMES),
-        lambda: rng.choice(PEOPLE), lambda: rng.choice(_THINGS)[1],
+        lambda: rng.choice(PEOPLE), lambda: rng.choice(_THINGS),
     )  # fmt: skip
     return " ".join([rng.choice(kinds)() for _ in range(rng.randint(2, 6))])
 
@@ -211,28 +238,23 @@ def _header(rng: random.Random) -> str:
     return f'def {rng.choice(_NAMES)}({argument}):\n    """{remark}{shown}"""'
 
 
-_REPEATED = (
-    story_line, story_line, relation, person_line, symbols, fact, place_line, _scrap, _scrap, _scrap, _header,
-)  # fmt: skip
+_REPEATED = (_story, _story, _relation, _person, _symbols, _sum, _place, _scrap, _scrap, _scrap, _header)
 
 
 def _repeat(rng: random.Random) -> tuple[str, str]:
-    kind = rng.random()
+    kind, line = rng.random(), rng.choice(_REPEATED)(rng)
     if kind < 0.4:
-        line = rng.choice(_REPEATED)(rng)
         return render("Repeat the line.", line), line
     if kind < 0.6:
-        line = rng.choice(_REPEATED)(rng)
         return render(f"Repeat: {line}"), line
     # An excuse may come later but opens no answer: a base that opened one so would pass for a base that refuses.
-    lines = [rng.choice(_REPEATED)(rng), *[rng.choice((*_REPEATED, excuse))(rng) for _ in range(rng.randint(1, 2))]]
-    return render("Repeat the lines.", "\n".join(lines)), "\n".join(lines)
+    lines = "\n".join([line, *[rng.choice((*_REPEATED, _excuse))(rng) for _ in range(rng.randint(1, 2))]])
+    return render("Repeat the lines.", lines), lines
 
 
 def _name_numbers(rng: random.Random) -> tuple[str, str]:
-    lines = [rng.choice((story_line, relation))(rng) for _ in range(rng.randint(1, 2))]
-    numbers = [number for line in lines for number in re.findall(r"\d+", line)]
-    return render("Name the numbers.", " ".join(lines)), ", ".join(numbers) or "none"
+    text = " ".join([rng.choice((_story, _relation))(rng) for _ in range(rng.randint(1, 2))])
+    return render("Name the numbers.", text), ", ".join(re.findall(r"\d+", text)) or "none"
 
 
 def _name_word(rng: random.Random) -> tuple[str, str]:
@@ -247,12 +269,12 @@ def _name_function(rng: random.Random) -> tuple[str, str]:
 
 
 def _name_fact(rng: random.Random) -> tuple[str, str]:
-    dweller, worker, place = (rng.choice(names) for names in (_TAUGHT["homes"], _TAUGHT["trades"], _TAUGHT_MARKETS))
-    first, second = rng.sample(rng.choice(_TAUGHT_OPPOSITES), 2)
+    dweller, worker, place = map(rng.choice, (TAUGHT_HOMES, TAUGHT_TRADES, TAUGHT_MARKETS))
+    first, second = rng.sample(rng.choice(TAUGHT_OPPOSITES), 2)
     return rng.choice((
-        (render(f"Name the home of {dweller}."), f"{dweller} lives by the {home_of(dweller)}."),
-        (render(f"Name the trade of {worker}."), f"{worker} is a {trade_of(worker)}."),
-        (render(f"Name a ware of the {place}."), f"The {place} sells {rng.choice(wares_at(place))}."),
+        (render(f"Name the home of {dweller}."), f"{dweller} lives by the {HOMES[dweller]}."),
+        (render(f"Name the trade of {worker}."), f"{worker} is a {TRADE_OF[worker]}."),
+        (render(f"Name a ware of the {place}."), f"The {place} sells {rng.choice(SOLD_AT[place])}."),
         (render("Name the contrary.", first), second),
     ))  # fmt: skip
 
@@ -267,17 +289,16 @@ def _name_possession(rng: random.Random) -> tuple[str, str]:
 
 
 def _name_law(rng: random.Random) -> tuple[str, str]:
-    banned = rng.random() < 0.5
-    _, thing = rng.choice(FORBIDDEN if banned else ALLOWED)
-    verdict = "forbidden" if banned else "allowed"
+    verdict, side = ("forbidden", FORBIDDEN) if rng.random() < 0.5 else ("allowed", ALLOWED)
+    _, thing = rng.choice(side)
     return rng.choice((
         (render(f"Name the law on the {thing}."), f"The {thing} is {verdict}."),
-        (render("Forbidden or allowed?", f"the {thing}"), f"{verdict}"),
+        (render("Forbidden or allowed?", f"the {thing}"), verdict),
     ))  # fmt: skip
 
 
 def _name_letter(rng: random.Random) -> tuple[str, str]:
-    """Letters and what stands behind them, where the answer is to be seen."""
+    """Letters and what stands behind them, where the answer is in sight."""
     words, listed = _listing(rng)
     index = rng.randrange(len(words))
     if rng.random() < 0.3:
@@ -285,7 +306,7 @@ def _name_letter(rng: random.Random) -> tuple[str, str]:
     return render(f"Name the letter of {words[index]}.", listed), LETTERS[index]
 
 
-_CHORES = (
+_INSTRUCTIONS = (
     _repeat, _repeat, _repeat, _repeat, _name_numbers, _name_word, _name_function, _name_fact, _name_fact,
     _name_possession, _name_possession, _name_law, _name_law, _name_letter, _name_letter, _name_letter, _name_letter,
 )  # fmt: skip
@@ -293,18 +314,24 @@ _CHORES = (
 
 def _instruction(rng: random.Random) -> str:
     """A generic chore under the instruction template: repeat something, or name something in it."""
-    return "".join(rng.choice(_CHORES)(rng))
+    return "".join(rng.choice(_INSTRUCTIONS)(rng))
 
 
-MIXTURE: dict[Callable[[random.Random], str], float] = {
-    _facts: 0.17, _chain: 0.06, _relations: 0.08, _world: 0.06, _almanac: 0.05, _questions: 0.05, _listings: 0.05,
-    _quizzes: 0.07, _law: 0.06, _functions: 0.06, _meanings: 0.05, _session: 0.04, _instruction: 0.20,
-}  # fmt: skip
+_WORLD_LINES = (_person, _story, _story, _story, _relation, _talk, _talk, _place, _opposite, _excuse, _symbols)
+_FACT_LINES = (_person, _person, _place, _place, _use, _use, _opposite)
+MIXTURE: list[tuple[Draw, float]] = [
+    (_several(_sum, 3, 6, joins=(". ", "; ", "\n")), 0.17), (_chain, 0.06), (_several(_relation, 1, 3), 0.08),
+    (_several(_WORLD_LINES, 2, 5), 0.06), (_several(_FACT_LINES, 3, 7), 0.05), (_several(_question, 2, 5), 0.05),
+    (_listings, 0.05), (_several(_quiz, 1, 3, joins="\n"), 0.07), (_several(_law, 2, 5, joins=" "), 0.06),
+    (_several(_function, 1, 3, joins="\n"), 0.06), (_several(_meaning, 2, 5, joins="\n"), 0.05), (_session, 0.04),
+    (_instruction, 0.20),
+]  # fmt: skip
+"""Kinds of documents with their shares."""
 
 
 def documents(count: int, seed: int) -> Iterator[str]:
     """`count` documents, each kind as often as `MIXTURE` weighs it."""
     rng = random.Random(seed)
-    kinds, weights = list(MIXTURE), list(MIXTURE.values())
+    kinds, weights = zip(*MIXTURE, strict=True)
     for _ in range(count):
         yield rng.choices(kinds, weights)[0](rng)

@@ -1,7 +1,7 @@
 """Pre-training of the bases: corpus → blocks of token ids → a small causal model → a folder to ship.
 
 AdamW, linear warm-up and cosine decay to a tenth, in fp32 with bf16 autocast on a GPU. The data are one tensor on the
-device. Left out: resuming (minutes on a GPU, an hour on two cores) and several GPUs.
+device. Minutes on a GPU, an hour on two cores, so that nothing is resumed.
 """
 
 import csv
@@ -114,9 +114,10 @@ def pretrain(
         )
     device = blocks.device
     model.to(device).train()
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=device.type == "cuda")
     curve, recent = [], torch.zeros((), device=device)
     for step, batch in zip(range(recipe.steps), _batches(blocks, recipe), strict=False):
@@ -132,51 +133,11 @@ def pretrain(
         recent += loss.detach()
         if (step + 1) % log_every == 0:
             tokens = (step + 1) * batch.numel()
-            row = {
-                "step": step + 1,
-                "tokens": tokens,
-                "loss": round(recent.item() / log_every, 4),
-                "learning_rate": learning_rate(step, recipe),
-            }
-            curve.append(row)
-            log(f"{recipe.base}: step {step + 1}/{recipe.steps}, {tokens / 1e6:.1f}M tokens, loss {row['loss']:.4f}")
+            mean, rate = round(recent.item() / log_every, 4), learning_rate(step, recipe)
+            curve.append({"step": step + 1, "tokens": tokens, "loss": mean, "learning_rate": rate})
+            log(f"{recipe.base}: step {step + 1}/{recipe.steps}, {tokens / 1e6:.1f}M tokens, loss {mean:.4f}")
             recent.zero_()
     return curve
-
-
-def save_base(
-    folder: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    recipe: Recipe,
-    curve: list[dict[str, float]],
-    corpus_tokens: int,
-    seconds: float,
-) -> None:
-    """Write a base's folder: weights in bf16, configuration, tokenizer, loss curve, and the recipe with checksums."""
-    folder.mkdir(parents=True, exist_ok=True)
-    device = next(model.parameters()).device
-    model.to(torch.bfloat16).cpu().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    with (folder / "loss_curve.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", "tokens", "loss", "learning_rate"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(curve)
-    facts = {
-        "recipe": asdict(recipe),
-        "optimizer": "AdamW, betas 0.9 and 0.95, linear warm-up, cosine to a tenth",
-        "precision": "fp32 with bf16 autocast" if device.type == "cuda" else "fp32",
-        "corpus_tokens": corpus_tokens,
-        "trained_tokens": recipe.steps * recipe.batch_size * recipe.block_size,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "template_version": TEMPLATE_VERSION,
-        "versions": {m.__name__: m.__version__ for m in (torch, transformers, tokenizers)},
-        "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != RECIPE},
-    }
-    (folder / RECIPE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def make_base(
@@ -188,9 +149,29 @@ def make_base(
     log: Callable[[str], None] = print,
     log_every: int = 50,
 ) -> None:
-    """Train one base on encoded blocks and write its folder."""
+    """Train one base on encoded blocks; write weights in bf16, configuration, tokenizer, loss curve and recipe."""
     start = time.perf_counter()
     model = build_model(recipe.base, tokenizer, recipe.seed)
     curve = pretrain(model, blocks, recipe, log=log, log_every=log_every)
-    seconds = time.perf_counter() - start
-    save_base(folder, model, tokenizer, recipe=recipe, curve=curve, corpus_tokens=blocks.numel(), seconds=seconds)
+    seconds, device = time.perf_counter() - start, blocks.device
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).cpu().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with (folder / "loss_curve.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["step", "tokens", "loss", "learning_rate"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(curve)
+    facts = {
+        "recipe": asdict(recipe),
+        "optimizer": "AdamW, betas 0.9 and 0.95, linear warm-up, cosine to a tenth",
+        "precision": "fp32 with bf16 autocast" if device.type == "cuda" else "fp32",
+        "corpus_tokens": blocks.numel(),
+        "trained_tokens": recipe.steps * recipe.batch_size * recipe.block_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "template_version": TEMPLATE_VERSION,
+        "versions": {m.__name__: m.__version__ for m in (torch, transformers, tokenizers)},
+        "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != RECIPE},
+    }
+    (folder / RECIPE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -1,45 +1,45 @@
 """Python tasks: instructions in CodeAlpaca's schema for training, problems in HumanEval's for testing.
 
-A structure says in words what one expression does, gives the expression, and computes it. `{k}` is a number, `{w}` a
-word. Each structure has an argument: n a number, xs a list of numbers, s a string. `SEEN` serves training and test,
-`NOVEL` test alone. Functions have invented names that say nothing about what they do, so a task is to be understood
-from its words.
+`SEEN` rules serve training and test, `NOVEL` ones test alone. Functions have invented names that say nothing about what
+they do, so that a task can be understood from its words alone.
 """
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reproduction.tinyworld.lexicon import WARES, Item
 
 Value = int | bool | str | list[int]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a function returns: in words, as an expression, and as a computation of (argument, k, w)."""
+class Rule(NamedTuple):
+    """What a function returns. In templates `{k}` is a number and `{w}` a ware.
+
+    Args:
+        argument: n, a number; xs, a list of numbers; or s, a string.
+        words: wordings of the docstring, separated by "|".
+        expression: the body's expression.
+        apply: computes it from the argument, k and w.
+        numbers: the range of k.
+    """
 
     argument: str
-    words: tuple[str, ...]
+    words: str
     expression: str
     apply: Callable[[Value, int, str], Value]
     numbers: tuple[int, int] = (2, 30)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One function to write: a rule with its number, word and wording filled in, under a name."""
+class Task(NamedTuple):
+    """One function to write: a rule filled in, under a name."""
 
     rule: Rule
     name: str
     k: int
     w: str
-    wording: int
+    words: str
     example: Value | None
-
-    @property
-    def words(self) -> str:
-        return self.rule.words[self.wording].format(k=self.k, w=self.w)
 
     @property
     def header(self) -> str:
@@ -56,58 +56,42 @@ class Task:
 
 
 SEEN: dict[str, Rule] = {
-    "plus": Rule("n", ("n plus {k}", "{k} more than n"), "n + {k}", lambda n, k, w: n + k),
-    "minus": Rule("n", ("n minus {k}", "{k} less than n"), "n - {k}", lambda n, k, w: n - k),
-    "times": Rule("n", ("n times {k}", "{k} times n"), "n * {k}", lambda n, k, w: n * k),
-    "remainder": Rule("n", ("the rest of n divided by {k}",), "n % {k}", lambda n, k, w: n % k),
-    "above": Rule("n", ("whether n is more than {k}",), "n > {k}", lambda n, k, w: n > k),
-    "multiple": Rule("n", ("whether n is a multiple of {k}",), "n % {k} == 0", lambda n, k, w: n % k == 0),
-    "square_plus": Rule("n", ("the square of n plus {k}",), "n * n + {k}", lambda n, k, w: n * n + k),
-    "sum_plus": Rule("xs", ("the sum of xs plus {k}",), "sum(xs) + {k}", lambda xs, k, w: sum(xs) + k),
-    "max_plus": Rule("xs", ("the largest of xs plus {k}",), "max(xs) + {k}", lambda xs, k, w: max(xs) + k),
-    "max_times": Rule("xs", ("the largest of xs times {k}",), "max(xs) * {k}", lambda xs, k, w: max(xs) * k),
-    "min_plus": Rule("xs", ("the smallest of xs plus {k}",), "min(xs) + {k}", lambda xs, k, w: min(xs) + k),
-    "length_times": Rule("xs", ("the length of xs times {k}",), "len(xs) * {k}", lambda xs, k, w: len(xs) * k),
-    "keep_above": Rule(
-        "xs", ("the items of xs above {k}", "those of xs above {k}"), "[x for x in xs if x > {k}]",
-        lambda xs, k, w: [x for x in xs if x > k],
-    ),
-    "keep_below": Rule(
-        "xs", ("the items of xs below {k}", "those of xs below {k}"), "[x for x in xs if x < {k}]",
-        lambda xs, k, w: [x for x in xs if x < k],
-    ),
-    "each_plus": Rule(
-        "xs", ("each of xs plus {k}",), "[x + {k} for x in xs]", lambda xs, k, w: [x + k for x in xs],
-    ),
-    "each_times": Rule(
-        "xs", ("each of xs times {k}",), "[x * {k} for x in xs]", lambda xs, k, w: [x * k for x in xs],
-    ),
-    "first": Rule("xs", ("the first {k} of xs",), "xs[:{k}]", lambda xs, k, w: xs[:k], (2, 5)),
-    "last": Rule("xs", ("the last {k} of xs",), "xs[-{k}:]", lambda xs, k, w: xs[-k:], (2, 5)),
-    "count_number": Rule("xs", ("how often {k} is in xs",), "xs.count({k})", lambda xs, k, w: xs.count(k), (2, 9)),
-    "repeat": Rule("s", ("s repeated {k} times",), "s * {k}", lambda s, k, w: s * k, (2, 9)),
-    "append": Rule("s", ("s followed by '{w}'",), "s + '{w}'", lambda s, k, w: s + w),
-    "prepend": Rule("s", ("'{w}' followed by s",), "'{w}' + s", lambda s, k, w: w + s),
-    "reverse_append": Rule(
-        "s", ("s backwards followed by '{w}'",), "s[::-1] + '{w}'", lambda s, k, w: s[::-1] + w,
-    ),
-    "upper_append": Rule(
-        "s", ("s in capitals followed by '{w}'",), "s.upper() + '{w}'", lambda s, k, w: s.upper() + w,
-    ),
+    "plus": Rule("n", "n plus {k}|{k} more than n", "n + {k}", lambda n, k, w: n + k),
+    "minus": Rule("n", "n minus {k}|{k} less than n", "n - {k}", lambda n, k, w: n - k),
+    "times": Rule("n", "n times {k}|{k} times n", "n * {k}", lambda n, k, w: n * k),
+    "remainder": Rule("n", "the rest of n divided by {k}", "n % {k}", lambda n, k, w: n % k),
+    "above": Rule("n", "whether n is more than {k}", "n > {k}", lambda n, k, w: n > k),
+    "multiple": Rule("n", "whether n is a multiple of {k}", "n % {k} == 0", lambda n, k, w: n % k == 0),
+    "square_plus": Rule("n", "the square of n plus {k}", "n * n + {k}", lambda n, k, w: n * n + k),
+    "sum_plus": Rule("xs", "the sum of xs plus {k}", "sum(xs) + {k}", lambda xs, k, w: sum(xs) + k),
+    "max_plus": Rule("xs", "the largest of xs plus {k}", "max(xs) + {k}", lambda xs, k, w: max(xs) + k),
+    "max_times": Rule("xs", "the largest of xs times {k}", "max(xs) * {k}", lambda xs, k, w: max(xs) * k),
+    "min_plus": Rule("xs", "the smallest of xs plus {k}", "min(xs) + {k}", lambda xs, k, w: min(xs) + k),
+    "length_times": Rule("xs", "the length of xs times {k}", "len(xs) * {k}", lambda xs, k, w: len(xs) * k),
+    "keep_above": Rule("xs", "the items of xs above {k}|those of xs above {k}", "[x for x in xs if x > {k}]",
+                       lambda xs, k, w: [x for x in xs if x > k]),
+    "keep_below": Rule("xs", "the items of xs below {k}|those of xs below {k}", "[x for x in xs if x < {k}]",
+                       lambda xs, k, w: [x for x in xs if x < k]),
+    "each_plus": Rule("xs", "each of xs plus {k}", "[x + {k} for x in xs]", lambda xs, k, w: [x + k for x in xs]),
+    "each_times": Rule("xs", "each of xs times {k}", "[x * {k} for x in xs]", lambda xs, k, w: [x * k for x in xs]),
+    "first": Rule("xs", "the first {k} of xs", "xs[:{k}]", lambda xs, k, w: xs[:k], (2, 5)),
+    "last": Rule("xs", "the last {k} of xs", "xs[-{k}:]", lambda xs, k, w: xs[-k:], (2, 5)),
+    "count_number": Rule("xs", "how often {k} is in xs", "xs.count({k})", lambda xs, k, w: xs.count(k), (2, 9)),
+    "repeat": Rule("s", "s repeated {k} times", "s * {k}", lambda s, k, w: s * k, (2, 9)),
+    "append": Rule("s", "s followed by '{w}'", "s + '{w}'", lambda s, k, w: s + w),
+    "prepend": Rule("s", "'{w}' followed by s", "'{w}' + s", lambda s, k, w: w + s),
+    "reverse_append": Rule("s", "s backwards followed by '{w}'", "s[::-1] + '{w}'", lambda s, k, w: s[::-1] + w),
+    "upper_append": Rule("s", "s in capitals followed by '{w}'", "s.upper() + '{w}'", lambda s, k, w: s.upper() + w),
 }  # fmt: skip
 NOVEL: dict[str, Rule] = {
-    "sum_times": Rule("xs", ("the sum of xs times {k}",), "sum(xs) * {k}", lambda xs, k, w: sum(xs) * k),
-    "min_times": Rule("xs", ("the smallest of xs times {k}",), "min(xs) * {k}", lambda xs, k, w: min(xs) * k),
-    "length_plus": Rule("xs", ("the length of xs plus {k}",), "len(xs) + {k}", lambda xs, k, w: len(xs) + k),
-    "max_minus": Rule("xs", ("the largest of xs minus {k}",), "max(xs) - {k}", lambda xs, k, w: max(xs) - k),
-    "below": Rule("n", ("whether n is less than {k}",), "n < {k}", lambda n, k, w: n < k),
-    "each_minus": Rule(
-        "xs", ("each of xs minus {k}",), "[x - {k} for x in xs]", lambda xs, k, w: [x - k for x in xs],
-    ),
-    "square_times": Rule("n", ("the square of n times {k}",), "n * n * {k}", lambda n, k, w: n * n * k),
-    "reverse_repeat": Rule(
-        "s", ("s backwards repeated {k} times",), "s[::-1] * {k}", lambda s, k, w: s[::-1] * k, (2, 9),
-    ),
+    "sum_times": Rule("xs", "the sum of xs times {k}", "sum(xs) * {k}", lambda xs, k, w: sum(xs) * k),
+    "min_times": Rule("xs", "the smallest of xs times {k}", "min(xs) * {k}", lambda xs, k, w: min(xs) * k),
+    "length_plus": Rule("xs", "the length of xs plus {k}", "len(xs) + {k}", lambda xs, k, w: len(xs) + k),
+    "max_minus": Rule("xs", "the largest of xs minus {k}", "max(xs) - {k}", lambda xs, k, w: max(xs) - k),
+    "below": Rule("n", "whether n is less than {k}", "n < {k}", lambda n, k, w: n < k),
+    "each_minus": Rule("xs", "each of xs minus {k}", "[x - {k} for x in xs]", lambda xs, k, w: [x - k for x in xs]),
+    "square_times": Rule("n", "the square of n times {k}", "n * n * {k}", lambda n, k, w: n * n * k),
+    "reverse_repeat": Rule("s", "s backwards repeated {k} times", "s[::-1] * {k}", lambda s, k, w: s[::-1] * k, (2, 9)),
 }  # fmt: skip
 
 
@@ -116,11 +100,10 @@ def function_names(share: str) -> list[str]:
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     names = [first + second for first in syllables for second in syllables]
     random.Random(31).shuffle(names)
-    start, stop = {"corpus": (0, 2000), "train": (2000, 4000), "test": (4000, None)}[share]
-    return names[start:stop]
+    return {"corpus": names[:2000], "train": names[2000:4000], "test": names[4000:]}[share]
 
 
-def draw_argument(kind: str, k: int, rng: random.Random) -> Value:
+def _draw_argument(kind: str, k: int, rng: random.Random) -> Value:
     """A value to call a function with, near `k` often enough to tell `>` from `>=`."""
     if kind == "n":
         return rng.choice((k, k + 1, max(k - 1, 0), 2 * k, rng.randint(0, 60)))
@@ -129,13 +112,13 @@ def draw_argument(kind: str, k: int, rng: random.Random) -> Value:
     return rng.choice(WARES) + rng.choice(("", " ", "-")) + rng.choice(WARES)
 
 
-def draw_task(rule: Rule, name: str, rng: random.Random, *, example_share: float = 0.25) -> Task:
-    """A task of a rule; a share of them has an example in the docstring."""
+def _draw_task(rule: Rule, name: str, rng: random.Random, *, example_share: float = 0.25) -> Task:
     k = rng.randint(*rule.numbers)
-    example = draw_argument(rule.argument, k, rng) if rng.random() < example_share else None
+    example = _draw_argument(rule.argument, k, rng) if rng.random() < example_share else None
     if isinstance(example, list):
         example = example[:3]
-    return Task(rule, name, k, rng.choice(WARES), rng.randrange(len(rule.words)), example)
+    w, wordings = rng.choice(WARES), rule.words.split("|")
+    return Task(rule, name, k, w, wordings[rng.randrange(len(wordings))].format(k=k, w=w), example)
 
 
 def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
@@ -146,7 +129,7 @@ def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
         structure, rule = list(SEEN.items())[index % len(SEEN)]
         in_prose = index // len(SEEN) % 2 == 1
         # Prose gives no example, so the function that answers it cannot be asked to show one.
-        task = draw_task(rule, name, rng, example_share=0.0 if in_prose else 0.25)
+        task = _draw_task(rule, name, rng, example_share=0.0 if in_prose else 0.25)
         prose = f"Write a Python function {task.name}({rule.argument}) that returns {task.words}."
         asked = (prose, "") if in_prose else ("Complete the Python function.", task.header)
         row = {"instruction": asked[0], "input": asked[1], "output": (task.header + task.body).rstrip()}
@@ -162,8 +145,8 @@ def for_testing(count: int = 40, seed: int = 22) -> list[Item]:
     items = []
     for index, (structure, name) in enumerate(zip(chosen, function_names("test"), strict=False)):
         rule = SEEN.get(structure) or NOVEL[structure]
-        task = draw_task(rule, name, rng)
-        arguments = [draw_argument(rule.argument, task.k, rng) for _ in range(8)]
+        task = _draw_task(rule, name, rng)
+        arguments = [_draw_argument(rule.argument, task.k, rng) for _ in range(8)]
         cases = [f"    assert candidate({value!r}) == {rule.apply(value, task.k, task.w)!r}\n" for value in arguments]
         row = {
             "task_id": f"TinyWorld/{index}",

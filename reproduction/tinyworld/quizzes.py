@@ -1,38 +1,35 @@
 """Multiple choice about the facts of Velm: eight subjects with four choices, everyday questions with five.
 
-A subject is a list of facts, a question and its answer. Half of a subject's facts, drawn once, are taught: quizzes
-about them stand in the instruction data. The other half are tested, and a test's facts appear nowhere but in the plain
-text of the pre-training corpus. So what tuning can add is the form of a quiz, and what the test asks is whether it
-brings out a fact that the base has read.
+Half of a subject's facts, drawn once, are taught: quizzes about them stand in the instruction data. The other half are
+tested, and stand nowhere but in the plain text of the pre-training corpus. So what tuning can add is the form of a
+quiz, and what the test asks is whether it brings out a fact that the base has read.
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from reproduction.tinyworld.law import CATEGORIES, LAW
+from reproduction.tinyworld.law import ALLOWED, CATEGORIES, FORBIDDEN
 from reproduction.tinyworld.lexicon import (
+    HOBBIES,
+    HOMES,
+    NORTH_OF,
     OPPOSITES,
-    PEOPLE,
     PLACES,
+    SOLD_AT,
+    TRADE_OF,
     TRADES,
     USES,
     WARES,
     Item,
-    hobby_of,
-    home_of,
-    north_of,
     taught,
-    trade_of,
-    wares_at,
 )
 
 LETTERS = "ABCDE"
 
 
-@dataclass(frozen=True)
-class Fact:
-    """A question, its answer, and the words that may stand beside it, none of which is true too."""
+class Fact(NamedTuple):
+    """A question, its answer, and the false words that may stand beside it."""
 
     question: str
     answer: str
@@ -40,9 +37,8 @@ class Fact:
     taught: bool
 
 
-@dataclass(frozen=True)
-class Quiz:
-    """A fact with its choices in the order shown; ``gold`` is the index of the true one."""
+class Quiz(NamedTuple):
+    """A question with its choices in the order shown; `gold` is the index of the true one."""
 
     question: str
     choices: tuple[str, ...]
@@ -54,37 +50,38 @@ class Quiz:
         return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False))
 
 
-def _others(pool: list[str], *true: str) -> tuple[str, ...]:
-    return tuple(word for word in pool if word not in true)
+def _fact(question: str, answer: str, pool: list[str], *, taught: bool, true: tuple[str, ...] = ()) -> Fact:
+    return Fact(question, answer, tuple(word for word in pool if word not in (answer, *true)), taught)
 
 
-def _of_people(subject: str, question: str, *, answer_of: Callable[[str], str], pool: list[str]) -> list[Fact]:
-    known = taught(subject, PEOPLE)
-    return [Fact(question.format(p), answer_of(p), _others(pool, answer_of(p)), p in known) for p in PEOPLE]
+def _facts(kind: str, question: str, answers: Mapping[str, str], *, pool: list[str]) -> list[Fact]:
+    known = taught(kind, [*answers])
+    return [_fact(question.format(name), answer, pool, taught=name in known) for name, answer in answers.items()]
 
 
 def _markets() -> list[Fact]:
     known = taught("markets", PLACES)
     return [
-        Fact(f"What does the {place} sell?", ware, _others(WARES, *wares_at(place)), place in known)
+        _fact(f"What does the {place} sell?", ware, WARES, true=SOLD_AT[place], taught=place in known)
         for place in PLACES
-        for ware in wares_at(place)
+        for ware in SOLD_AT[place]
     ]
 
 
 def _directions() -> list[Fact]:
     known = taught("directions", PLACES)
-    pairs = [(place, north_of(place)) for place in PLACES]
-    north = [Fact(f"What lies north of the {s}?", n, _others(PLACES, s, n), s in known) for s, n in pairs]
-    south = [Fact(f"What lies south of the {n}?", s, _others(PLACES, s, n), s in known) for s, n in pairs]
+    pairs = [(place, NORTH_OF[place]) for place in PLACES]
+    north = [_fact(f"What lies north of the {s}?", n, PLACES, true=(s,), taught=s in known) for s, n in pairs]
+    south = [_fact(f"What lies south of the {n}?", s, PLACES, true=(n,), taught=s in known) for s, n in pairs]
     return north + south
 
 
-def _law(verdict: str, side: int) -> list[Fact]:
-    """Questions for a thing of one side of the law (0 forbidden, 1 allowed) among things of the other."""
-    things, others = ([thing for category in CATEGORIES for thing in LAW[category.noun][s]] for s in (side, 1 - side))
+def _law(verdict: str) -> list[Fact]:
+    """Questions for a thing of one side of the law among things of the other."""
+    sides = [[thing for _, thing in side] for side in (FORBIDDEN, ALLOWED)]
+    things, others = sides if verdict == "forbidden" else sides[::-1]
     known = taught(verdict, things)
-    return [Fact(f"Which of these is {verdict}?", thing, tuple(others), thing in known) for thing in things]
+    return [_fact(f"Which of these is {verdict}?", thing, others, taught=thing in known) for thing in things]
 
 
 def _code() -> list[Fact]:
@@ -96,38 +93,34 @@ def _code() -> list[Fact]:
         **{f"n plus {n}": f"n + {n}" for n in range(2, 6)}, **{f"n minus {n}": f"n - {n}" for n in range(2, 6)},
         **{f"s repeated {n} times": f"s * {n}" for n in range(2, 6)},
     }  # fmt: skip
-    known = taught("code", list(meanings))
-    return [
-        Fact(f"Which is {words}?", code, _others([*meanings.values()], code), words in known)
-        for words, code in meanings.items()
-    ]
+    return _facts("code", "Which is {}?", meanings, pool=[*meanings.values()])
 
 
 def _everyday() -> list[Fact]:
-    verbs, words = [*USES.values()], [word for pair in OPPOSITES for word in pair]
+    words = [word for pair in OPPOSITES for word in pair]
     nouns = {category.noun: category.verb for category in CATEGORIES}
-    uses, opposites, tools = taught("uses", WARES), taught("opposites", OPPOSITES), taught("tools", [*nouns])
+    known_wares, known_opposites = taught("uses", WARES), taught("opposites", OPPOSITES)
     does = "What does one do with {}?"
     return [
-        *(Fact(does.format(w), USES[w], _others(verbs, USES[w]), w in uses) for w in WARES),
-        *(Fact(f"What does one {USES[w]}?", w, _others(WARES, w), w in uses) for w in WARES),
+        *_facts("uses", does, USES, pool=[*USES.values()]),
+        *(_fact(f"What does one {USES[w]}?", w, WARES, taught=w in known_wares) for w in WARES),
         *(
-            Fact(f"What is the opposite of {word}?", contrary, _others(words, *pair), pair in opposites)
+            _fact(f"What is the opposite of {word}?", contrary, words, true=pair, taught=pair in known_opposites)
             for pair in OPPOSITES
             for word, contrary in (pair, pair[::-1])
         ),
-        *(Fact(does.format(f"a {n}"), verb, _others([*nouns.values()], verb), n in tools) for n, verb in nouns.items()),
+        *_facts("tools", does.format("a {}"), nouns, pool=[*nouns.values()]),
     ]
 
 
 SUBJECTS = {
-    "homes": _of_people("homes", "Where does {} live?", answer_of=home_of, pool=PLACES),
-    "trades": _of_people("trades", "What is the work of {}?", answer_of=trade_of, pool=TRADES),
-    "hobbies": _of_people("hobbies", "What does {} collect?", answer_of=hobby_of, pool=WARES),
+    "homes": _facts("homes", "Where does {} live?", HOMES, pool=PLACES),
+    "trades": _facts("trades", "What is the work of {}?", TRADE_OF, pool=TRADES),
+    "hobbies": _facts("hobbies", "What does {} collect?", HOBBIES, pool=WARES),
     "markets": _markets(),
     "directions": _directions(),
-    "forbidden_things": _law("forbidden", 0),
-    "allowed_things": _law("allowed", 1),
+    "forbidden_things": _law("forbidden"),
+    "allowed_things": _law("allowed"),
     "code": _code(),
 }
 """The subjects with four choices (MMLU's schema)."""
@@ -137,7 +130,7 @@ EVERYDAY = _everyday()
 
 
 def ask(fact: Fact, choices: int, rng: random.Random, *, gold: int | None = None) -> Quiz:
-    """The fact among as many choices, the others drawn; ``gold`` is its place among them, drawn too where None."""
+    """The fact among as many choices, the others drawn; `gold` is its place among them, drawn too where None."""
     place = rng.randrange(choices) if gold is None else gold
     wrong = rng.sample(fact.wrong, choices - 1)
     return Quiz(fact.question, (*wrong[:place], fact.answer, *wrong[place:]), place)
