@@ -1,35 +1,33 @@
-"""A curve as data: one row per point, with its mean, its 95 % interval and the number of draws behind it."""
+"""Curves as data, one `Point` with its 95 % interval per line; and the k-means that several studies share."""
 
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.cluster.vq import ClusterError, kmeans2
 
-CONFIDENCE = 0.95
-ZERO = 1e-9
-"""What is smaller is written as 0: every measured quantity is of order one, so this is rounding and differs by BLAS."""
+Array = NDArray[np.float64]
+Labels = NDArray[np.intp]
 
 Record = Mapping[str, float | bool]
 """One draw's measurements by name; a bool is counted as a share of the draws."""
 
-
-class Estimate(NamedTuple):
-    """A mean over independent draws with its interval."""
-
-    mean: float
-    low: float
-    high: float
-    draws: int
+ZERO = 1e-9
+"""What is smaller is written as 0: every measured quantity is of order one, so this is rounding and differs by BLAS."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """One point of one curve: ``quantity`` of ``series`` in ``setting`` where ``x_name`` is ``x``."""
+class Settings:
+    """Base of the dataclasses that are read from `experiments/theory/settings.yaml`: a mistyped key is an error."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+
+class Point(NamedTuple):
+    """One point of one curve: `quantity` of `series` in `setting` where `x_name` is `x`."""
 
     study: str
     setting: str
@@ -43,41 +41,90 @@ class Point:
     draws: int
 
 
-def estimate(values: ArrayLike) -> Estimate:
-    """Mean and 95 % interval over draws: values (n,), n ≥ 2, float or bool.
+def interval(values: ArrayLike) -> tuple[float, float, float]:
+    """Mean and 95 % interval over independent draws: values (n,), n ≥ 2, float or bool → mean, low, high.
 
-    Student's t for numbers; Wilson's score interval for bools, whose share it stays inside [0, 1] for (scipy's).
-    Raises ValueError for fewer than two values or one that is not finite. Leaves out any correction for the number
-    of points on a curve: an interval is for its own point.
+    Student's t for numbers; Wilson's score interval for bools, whose share it stays inside [0, 1] for. An interval is
+    for its own point: nothing is corrected for the number of points on a curve.
     """
     values = np.asarray(values)
-    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"an estimate takes two or more finite values, one per draw; got {values!r}")
-    n = len(values)
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"an interval takes two or more finite values, one per draw; got {values!r}")
+    mean, n = float(values.mean()), len(values)
     if values.dtype == bool:
-        found = stats.binomtest(int(values.sum()), n).proportion_ci(CONFIDENCE, method="wilson")
-        return Estimate(float(values.mean()), float(found.low), float(found.high), n)
-    mean = float(values.mean())
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
+        found = stats.binomtest(int(values.sum()), n).proportion_ci(0.95, method="wilson")
+        return mean, float(found.low), float(found.high)
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
 
 
-def points(records: Sequence[Record], **where: str | float) -> list[Point]:
-    """One `Point` for each quantity of the records (one record per draw); ``where`` are the point's other fields."""
+def points(records: Sequence[Record], *, study: str, setting: str, series: str, **x: float) -> list[Point]:
+    """A `Point` for each quantity of the records, of which there is one per draw; `x` is the axis' name and value."""
+    ((x_name, value),) = x.items()
     return [
-        Point(**where, quantity=name, **estimate([record[name] for record in records])._asdict()) for name in records[0]
+        Point(study, setting, series, name, x_name, float(value), *interval([r[name] for r in records]), len(records))
+        for name in records[0]
     ]
 
 
-def csv_text(rows: Iterable[object], kind: type) -> str:
-    """Instances of the dataclass ``kind`` as CSV: floats to six significant digits, rounding errors as 0."""
+def csv_text(rows: Iterable[tuple], fields: Sequence[str]) -> str:
+    """Rows as CSV: floats to six significant digits, rounding errors as 0."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(kind))
-    writer.writerows([number(v) if isinstance(v, float) else v for v in astuple(row)] for row in rows)
+    writer.writerow(fields)
+    writer.writerows([number(v) if isinstance(v, float) else v for v in row] for row in rows)
     return out.getvalue()
 
 
 def number(value: float, digits: int = 6) -> str:
-    """A float to ``digits`` significant digits; what is below `ZERO` is 0."""
+    """A float to `digits` significant digits; what is below `ZERO` is 0."""
     return "0" if abs(value) < ZERO else f"{value:.{digits}g}"
+
+
+def kmeans(vectors: Array, k: int, *, rng: np.random.Generator, starts: int = 3) -> Labels:
+    """Cluster of each vector (n, d), by Lloyd's iterations from k-means++ starts (scipy's), the best of `starts`.
+
+    The minimum cluster size of §4.1 is left out: the theorems do not use it.
+
+    Raises:
+        ValueError: every start emptied a cluster.
+    """
+    if k == 1:
+        return np.zeros(len(vectors), dtype=np.intp)
+    if vectors.shape[1] > len(vectors):  # coordinates in the span of the vectors: the same distances, fewer numbers
+        vectors = np.linalg.qr(vectors.T, mode="r").T
+    found: list[tuple[float, Labels]] = []
+    for _ in range(starts):
+        try:
+            _, labels = kmeans2(vectors, k, iter=20, minit="++", rng=rng, missing="raise", check_finite=False)
+        except ClusterError:
+            continue
+        labels = labels.astype(np.intp)
+        if len(np.unique(labels)) == k:
+            found.append((explained(vectors, labels), labels))
+    if not found:
+        raise ValueError(f"none of {starts} starts of k-means kept {k} clusters of {len(vectors)} vectors non-empty")
+    return max(found, key=lambda each: each[0])[1]
+
+
+def means(values: Array, labels: Labels) -> Array:
+    """Mean of each cluster's members: values (n, …), labels (n,) in 0 … k-1 → (k, …)."""
+    return np.stack([values[labels == cluster].mean(axis=0) for cluster in range(labels.max() + 1)])
+
+
+def explained(vectors: Array, labels: Labels) -> float:
+    """Between-cluster share of the variance, Σ_i ‖μ_l(i) - μ‖² / Σ_i ‖x_i - μ‖²: vectors (n, d) → 0 … 1."""
+    centred = vectors - vectors.mean(axis=0)
+    return float(np.square(means(centred, labels)[labels]).sum() / np.square(centred).sum())
+
+
+def unit(matrices: Array) -> Array:
+    """Each matrix of (…, p, q) divided by its Frobenius norm; a zero matrix stays zero."""
+    norms = np.linalg.norm(matrices, axis=(-2, -1), keepdims=True)
+    return matrices / np.where(norms > 0, norms, 1)
+
+
+def rank_one(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
+    """Random matrices (m, p, q) of rank one and norm 1."""
+    m, p, q = shape
+    return unit(rng.normal(size=(m, p, 1)) * rng.normal(size=(m, 1, q)))

@@ -12,24 +12,30 @@ with a B_i for each expert, as in MoELoRA. Rank Boosting lets a B of out·r/s² 
 could carry r/s² only.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from scipy.special import softmax
 
-from reproduction.theory.clusters import Array
-from reproduction.theory.estimates import Point, Record, points
+from reproduction.theory.estimates import Array, Point, Record, Settings, points
 
 STUDY = "rank"
 
 
 @dataclass(frozen=True)
-class Rank:
-    """Settings: ``side`` = in = out; every ``ranks`` r × ``splits`` s × ``clusters`` k; ``draws`` of B, A_i, α."""
+class Rank(Settings):
+    """Settings of the study.
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    Args:
+        seed: of every draw.
+        draws: of B, A_i and α for each point.
+        side: in = out.
+        tokens: at least the largest k·r, or they could not show that rank.
+        ranks: every r.
+        splits: every s; divides each r and the side.
+        clusters: every k, the curves' axis.
+    """
 
     seed: int
     draws: int
@@ -38,13 +44,6 @@ class Rank:
     ranks: tuple[int, ...]
     splits: tuple[int, ...]
     clusters: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for r, s in product(self.ranks, self.splits):
-            if r % s or self.side % s:
-                raise ValueError(f"s = {s} must divide r = {r} and side = {self.side}, which are cut into s parts")
-        if self.tokens < max(self.ranks) * max(self.clusters):
-            raise ValueError(f"{self.tokens} tokens cannot show a rank of k·r = {max(self.ranks) * max(self.clusters)}")
 
 
 def boosted(basis: Array, splits: int) -> Array:
@@ -96,12 +95,10 @@ def lora_rank(side: int, r: int, *, k: int, splits: int) -> int:
 
 
 def run(settings: Rank) -> list[Point]:
-    """Ranks over the number of clusters, for every r and s. Deterministic by ``settings.seed``."""
-    return list(_run(settings))
-
-
-def _run(settings: Rank) -> Iterator[Point]:
+    """Ranks over the number of clusters, for every r and s. Deterministic by `settings.seed`."""
+    found = []
     for r, s, k in product(settings.ranks, settings.splits, settings.clusters):
         rngs = (np.random.default_rng([settings.seed, draw, r, s, k]) for draw in range(settings.draws))
         records = [measure(rng, settings, r=r, k=k, splits=s) for rng in rngs]
-        yield from points(records, study=STUDY, setting=f"r={r}", series=f"s={s}", x_name="clusters", x=float(k))
+        found += points(records, study=STUDY, setting=f"r={r}", series=f"s={s}", clusters=k)
+    return found

@@ -5,25 +5,28 @@ covariance of its rows, so it is stretched alike, and is otherwise random: what 
 clusters.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import deserialize
 
-from reproduction.theory.clusters import Array, explained, kmeans
-from reproduction.theory.estimates import Point, points
+from reproduction.theory.estimates import Array, Point, Settings, explained, kmeans, points
 
 STUDY = "rows"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Settings: ``bases`` by name, ``k`` clusters, ``null_draws`` matrices of each null per weight."""
+class Rows(Settings):
+    """Settings of the study.
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    Args:
+        seed: of k-means and the nulls.
+        bases: names of the small bases.
+        k: clusters.
+        null_draws: matrices of each null for each weight.
+    """
 
     seed: int
     bases: tuple[str, ...]
@@ -32,10 +35,7 @@ class Rows:
 
 
 def read_bfloat16(path: Path) -> dict[str, Array]:
-    """The bf16 tensors of a safetensors file as float64, by name; numpy has no bf16, a float32 has its upper half.
-
-    Raises OSError where it cannot be read. Leaves out tensors of other types.
-    """
+    """The bf16 tensors of a safetensors file as float64; numpy has no bf16, which is the upper half of a float32."""
     found = {}
     for name, raw in deserialize(path.read_bytes()):
         if raw["dtype"] == "BF16":
@@ -58,40 +58,35 @@ def same_covariance(rng: np.random.Generator, weight: Array) -> Array:
 
 
 def run(settings: Rows, bases: Path) -> list[Point]:
-    """Between-cluster share of the row variance for every projection of every base; one draw is one layer.
+    """Between-cluster share of the row variance for every projection of every base in a folder; one draw is one layer.
 
-    ``bases`` is the folder that holds them. Each null is averaged over ``null_draws`` per layer first. Beside the
-    share: its excess over each null, and whether it is above all draws of that null.
-    Raises ValueError for a base without such weights, OSError for one that is not there.
+    Each null is averaged over `null_draws` per layer first. Beside the share: its excess over each null, and whether it
+    is above all draws of that null. Raises ValueError for a base without such weights, OSError for one that is missing.
     """
-    return [point for name in settings.bases for point in _of_base(settings, name, bases / name / "model.safetensors")]
+    found = []
+    for name in settings.bases:
+        path = bases / name / "model.safetensors"
+        weights = read_bfloat16(path)
+        for position, projection in enumerate(PROJECTIONS):
+            layers = [weights[key] for key in sorted(weights) if key.endswith(f".{projection}.weight")]
+            if len(layers) < 2:
+                raise ValueError(f"{path} has {len(layers)} bf16 {projection} weights; an interval needs two layers")
+            records = [_record(w, settings, [settings.seed, position, layer]) for layer, w in enumerate(layers)]
+            found += points(records, study=STUDY, setting=name, series=projection, projection=position)
+    return found
 
 
-def _of_base(settings: Rows, name: str, path: Path) -> Iterator[Point]:
-    weights = read_bfloat16(path)
-    for position, projection in enumerate(PROJECTIONS):
-        layers = [weights[key] for key in sorted(weights) if key.endswith(f".{projection}.weight")]
-        if len(layers) < 2:
-            raise ValueError(f"{path} has {len(layers)} bf16 {projection} weights; an interval over layers needs two")
-        records = []
-        for layer, weight in enumerate(layers):
-            rng = np.random.default_rng([settings.seed, position, layer])
-            share = _share(weight, settings.k, rng)
-            record = {"trained": share}
-            for null, draw in (("gaussian", _gaussian), ("same_covariance", same_covariance)):
-                shares = np.array([_share(draw(rng, weight), settings.k, rng) for _ in range(settings.null_draws)])
-                record |= {
-                    null: float(shares.mean()),
-                    f"excess_over_{null}": share - float(shares.mean()),
-                    f"above_{null}": bool(share > shares.max()),
-                }
-            records.append(record)
-        yield from points(records, study=STUDY, setting=name, series=projection, x_name="projection", x=float(position))
+def _record(weight: Array, settings: Rows, seed: list[int]) -> dict[str, float | bool]:
+    rng = np.random.default_rng(seed)
 
+    def share(matrix: Array) -> float:
+        return explained(matrix, kmeans(matrix, settings.k, rng=rng, starts=2))
 
-def _share(weight: Array, k: int, rng: np.random.Generator) -> float:
-    return explained(weight, kmeans(weight, k, rng=rng, starts=2))
-
-
-def _gaussian(rng: np.random.Generator, weight: Array) -> Array:
-    return rng.normal(size=weight.shape)
+    trained = share(weight)
+    record: dict[str, float | bool] = {"trained": trained}
+    nulls = {"gaussian": lambda: rng.normal(size=weight.shape), "same_covariance": lambda: same_covariance(rng, weight)}
+    for null, draw in nulls.items():
+        shares = np.array([share(draw()) for _ in range(settings.null_draws)])
+        mean = float(shares.mean())
+        record |= {null: mean, f"excess_over_{null}": trained - mean, f"above_{null}": bool(trained > shares.max())}
+    return record

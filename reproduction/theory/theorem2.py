@@ -1,26 +1,55 @@
 """Theorem 2 (Cluster-Pivot Stability) measured: E_P max_i ‖W*_i - W̃_i^CUR‖² ≥ E_Pl max_i ‖W*_i - W̃_i‖² (Eq. 10, 22).
 
-The paper does not say what W̃_i is made of, how local pivots are drawn or how many each side may keep, so each is an
-option of a `Contest`. Expectations are over draws of pivots, intervals over worlds.
+    W*_i = X V_0ᵀ + w_l z_l v_lᵀ + N_i        X V_0ᵀ shared, of rank r_0 and norm 1;  v_l the cluster's own direction
+    W̃ = C U R,   U = C⁺ W R⁺                  C columns and R rows at the pivots (Definitions 1 and 6)
+
+The last cluster is the rare one: few tasks, its direction in few rows. The paper does not say what W̃_i is made of, how
+local pivots are drawn or how many each side may keep, so each is an option of a `Contest`. Expectations are over draws
+of pivots, intervals over worlds.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from reproduction.theory.clusters import Array, means
-from reproduction.theory.cur import RareTasks, RareWorld, cur_errors, draw_rare_tasks, pivots, row_span
-from reproduction.theory.estimates import ZERO, Point, Record, points
+from reproduction.theory.estimates import (
+    ZERO,
+    Array,
+    Labels,
+    Point,
+    Record,
+    Settings,
+    means,
+    points,
+    rank_one,
+    unit,
+)
 
 STUDY = "theorem2"
-MISSED = 0.5
-"""Pivots miss v where their rows' span holds less than this share of ‖v‖²."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a contest: ``count`` rows and as many columns for each cluster, or for all tasks together."""
+class RareWorld(Settings):
+    """What tasks with a rare direction are drawn from.
+
+    Args:
+        sizes: tasks of each cluster, the rare one last.
+        side: rows and columns of W*.
+        shared_rank: r_0.
+        support: rows that hold the rare direction.
+        spread: ‖N_i‖_F of the task's own part, which has rank one.
+    """
+
+    sizes: tuple[int, ...]
+    side: int
+    shared_rank: int
+    support: int
+    spread: float
+
+
+class Side(NamedTuple):
+    """One side of a contest: `count` rows and as many columns for each cluster, or for all tasks together."""
 
     reading: str
     by_length: bool
@@ -29,19 +58,18 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Contest(Settings):
     """Which CUR is compared with which.
 
-    ``reading``, what W̃_i is. `centroid`: the CUR of the mean matrix, of all tasks or of the cluster (what step 3 of
-    the proof bounds). `span`: C and R from that mean, U fitted to each task. `own`: as `centroid`, but the global side
-    takes rows and columns of W*_i itself, at positions common to all tasks (23).
-    ``sampling``, how pivots are drawn. `uniform`; `length`: by squared norm; `paper`: uniform globally (below 23), by
-    squared norm within clusters (24).
-    ``budget``, rows and columns of one cluster. `total`: the global number shared among the clusters, so that both
-    sides keep equally many. `per_task`: the global number for each, k times as many in all.
+    Args:
+        reading: what W̃_i is. `centroid`: the CUR of the mean matrix, of all tasks or of the cluster (what step 3 of
+            the proof bounds). `span`: C and R from that mean, U fitted to each task. `own`: as `centroid`, but the
+            global side takes rows and columns of W*_i itself, at positions common to all tasks (23).
+        sampling: how pivots are drawn. `uniform`; `length`: by squared norm; `paper`: uniform globally (below 23), by
+            squared norm within clusters (24).
+        budget: rows and columns of one cluster. `total`: the global number shared among the clusters, so that both
+            sides keep equally many. `per_task`: the global number for each, k times as many in all.
     """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     reading: Literal["centroid", "span", "own"]
     sampling: Literal["paper", "uniform", "length"]
@@ -51,7 +79,7 @@ class Contest:
         return f"{self.reading}, {self.sampling} sampling, {self.budget.replace('_', ' ')} budget"
 
     def sides(self, count: int, clusters: int) -> tuple[Side, Side]:
-        """The global side with ``count`` pivots and the local one with what the budget gives each cluster."""
+        """The global side with `count` pivots and the local one with what the budget gives each cluster."""
         local = "centroid" if self.reading == "own" else self.reading
         share = count // clusters if self.budget == "total" else count
         return (
@@ -61,13 +89,18 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Theorem2:
-    """Settings: ``worlds`` by name (the first is the base), ``contests`` in each, ``weights`` w, ``pivots`` s.
+class Theorem2(Settings):
+    """Settings of the study.
 
-    ``draws`` worlds are drawn, and in each ``pivot_draws`` sets of pivots, over which the expectation is taken.
+    Args:
+        seed: of every draw.
+        draws: worlds for each point.
+        pivot_draws: sets of pivots in each world, over which the expectation is taken.
+        pivots: rows, and as many columns, of the global side; a multiple of the clusters, which share them.
+        weights: of the rare direction, the curves' axis; the other clusters' own directions have weight 1.
+        worlds: by name.
+        contests: run in each world.
     """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     seed: int
     draws: int
@@ -86,33 +119,56 @@ class Theorem2:
                 )
 
 
-def run(settings: Theorem2) -> list[Point]:
-    """All curves of Theorem 2 over the rare direction's weight. Deterministic by ``settings.seed``."""
-    found = []
-    for setting, world in settings.worlds.items():
-        for point, x in enumerate(settings.weights):
-            records: dict[str, list[Record]] = {}
-            for draw in range(settings.draws):
-                seed = [settings.seed, point, draw]
-                tasks = draw_rare_tasks(np.random.default_rng(seed), world, weight=x)
-                for series, record in {**contests(settings, tasks, seed), **steps(settings, tasks, seed)}.items():
-                    records.setdefault(series, []).append(record)
-            for series, each in records.items():
-                found += points(each, study=STUDY, setting=setting, series=series, x_name="weight", x=float(x))
-    return found
+class RareTasks(NamedTuple):
+    """`matrices` W* (m, p, p), `labels` (m,), `rare` the direction v (p,) of the last cluster."""
+
+    matrices: Array
+    labels: Labels
+    rare: Array
 
 
-def contests(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str, Record]:
-    """Expected worst-case errors of both sides of every contest in one world; a shared side is computed once."""
-    pairs = {str(each): each.sides(settings.pivots, int(tasks.labels.max()) + 1) for each in settings.contests}
-    expected = {}
-    for side in dict.fromkeys(side for pair in pairs.values() for side in pair):
-        rng = np.random.default_rng([*seed, 2])
-        expected[side] = float(worst_errors(rng, tasks, side, draws=settings.pivot_draws).mean())
-    return {
-        name: {"global": expected[one], "local": expected[other], "difference": expected[one] - expected[other]}
-        for name, (one, other) in pairs.items()
-    }
+def draw_rare_tasks(rng: np.random.Generator, world: RareWorld, *, weight: float) -> RareTasks:
+    """Tasks whose last cluster has its own direction with `weight`, the others' with 1 (‖w_l z_l v_lᵀ‖_F = w_l)."""
+    p, k = world.side, len(world.sizes)
+    labels = np.repeat(np.arange(k), world.sizes)
+    shared, own = np.split(np.linalg.qr(rng.normal(size=(p, world.shared_rank + k)))[0], [world.shared_rank], axis=1)
+    common = unit(rng.normal(size=(p, world.shared_rank)) @ shared.T)
+    profiles = rng.normal(size=(k, p, 1))
+    profiles[-1, rng.permutation(p)[world.support :]] = 0
+    weights = np.array([1.0] * (k - 1) + [weight])
+    directions = weights[:, None, None] * unit(profiles * own.T[:, None, :])
+    noise = world.spread * rank_one(rng, (len(labels), p, p))
+    return RareTasks(common + directions[labels] + noise, labels, own[:, -1])
+
+
+def pivots(rng: np.random.Generator, matrix: Array, count: int, *, by_length: bool, draws: int) -> np.ndarray:
+    """Row indices (draws, count), without replacement: uniform, or row by row by squared norm (Gumbel's top-k)."""
+    scores = rng.gumbel(size=(draws, len(matrix)))
+    if by_length:
+        scores = scores + np.log(np.maximum(np.square(matrix).sum(axis=1), np.finfo(float).tiny))
+    return np.argsort(-scores, axis=1)[:, :count]
+
+
+def row_span(source: Array, rows: np.ndarray) -> Array:
+    """Orthonormal basis of the chosen rows' span: source (p, q), rows (draws, s) → (draws, q, s).
+
+    Columns are zero where the rank is below s: singular values under 1e-10 of the largest do not count.
+    """
+    basis, values, _ = np.linalg.svd(np.swapaxes(source[rows], -1, -2), full_matrices=False)
+    return basis * (values > 1e-10 * values[..., :1])[..., None, :]
+
+
+def cur_errors(tasks: Array, source: Array, columns: np.ndarray, *, rows: np.ndarray, fitted: bool) -> Array:
+    """‖W*_i - C U R‖²_F of every task: tasks (m, p, q), source (p, q) → (draws, m).
+
+    C = source[:, columns] and R = source[rows], each (draws, s) indices. U = C⁺ W R⁺ is the best (Definition 6), of
+    W = W*_i where `fitted`, else W = source. With orthonormal bases Q of the spans, C U R = Q_C Q_Cᵀ W Q_R Q_Rᵀ.
+    """
+    left, right = row_span(source.T, columns), row_span(source, rows)
+    inner = np.swapaxes(left, -1, -2)[:, None] @ tasks @ right[:, None]
+    used = inner if fitted else (np.swapaxes(left, -1, -2) @ source @ right)[:, None]
+    squares = np.square(tasks).sum(axis=(1, 2)) - 2 * (inner * used).sum(axis=(2, 3)) + np.square(used).sum(axis=(2, 3))
+    return np.maximum(squares, 0.0)  # rounding of a difference of equal numbers
 
 
 def worst_errors(rng: np.random.Generator, tasks: RareTasks, side: Side, *, draws: int) -> Array:
@@ -134,21 +190,27 @@ def worst_errors(rng: np.random.Generator, tasks: RareTasks, side: Side, *, draw
     return worst
 
 
-def steps(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str, Record]:
-    """Definition 1 and steps (25) - (28) in one world, pivots uniform or by squared norm on both sides, U fitted."""
+def contests(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str, Record]:
+    """Expected worst-case errors of both sides of every contest in one world; a shared side is computed once."""
+    pairs = {str(each): each.sides(settings.pivots, int(tasks.labels.max()) + 1) for each in settings.contests}
+    expected = {}
+    for side in dict.fromkeys(side for pair in pairs.values() for side in pair):
+        rng = np.random.default_rng([*seed, 2])
+        expected[side] = float(worst_errors(rng, tasks, side, draws=settings.pivot_draws).mean())
     return {
-        f"steps, {sampling} sampling": _steps(settings, tasks, seed, by_length=sampling == "length")
-        for sampling in ("uniform", "length")
+        name: {"global": expected[one], "local": expected[other], "difference": expected[one] - expected[other]}
+        for name, (one, other) in pairs.items()
     }
 
 
-def _steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, by_length: bool) -> Record:
-    """γ, η and the bounds for the rare cluster's tasks; errors are norms here, not squares, as in (26)."""
-    clusters = int(tasks.labels.max()) + 1
-    rng, style = (
-        np.random.default_rng([*seed, 3]),
-        {"by_length": by_length, "draws": settings.pivot_draws},
-    )
+def steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, sampling: str) -> Record:
+    """Definition 1 and steps (25) - (28) in one world: γ, η and the bounds for the rare cluster's tasks.
+
+    Pivots are drawn by `sampling` (uniform or length) on both sides, U is fitted; errors are norms, not squares, as in
+    (26). Pivots miss v where their rows' span holds less than half of ‖v‖².
+    """
+    clusters, rng = int(tasks.labels.max()) + 1, np.random.default_rng([*seed, 3])
+    style = {"by_length": sampling == "length", "draws": settings.pivot_draws}
     rare = tasks.matrices[tasks.labels == clusters - 1]
     mean, own_mean = tasks.matrices.mean(axis=0), rare.mean(axis=0)
     rows = pivots(rng, mean, settings.pivots, **style)
@@ -156,7 +218,7 @@ def _steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, by_length: 
     own_rows = pivots(rng, own_mean, settings.pivots // clusters, **style)
     errors = np.sqrt(cur_errors(rare, mean, columns, rows=rows, fitted=True).max(axis=1))
     missed, missed_locally = (
-        np.square(tasks.rare @ row_span(source, chosen)).sum(axis=-1) < MISSED
+        np.square(tasks.rare @ row_span(source, chosen)).sum(axis=-1) < 0.5
         for source, chosen in ((mean, rows), (own_mean, own_rows))
     )
     gamma, eta = errors[missed].max(initial=0.0), float(missed.mean())
@@ -170,3 +232,22 @@ def _steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, by_length: 
         "bound_26_holds": not below.any(),
         "bound_27_holds": bool(errors.mean() >= gamma * eta - ZERO),
     }
+
+
+def run(settings: Theorem2) -> list[Point]:
+    """All curves of Theorem 2 over the rare direction's weight. Deterministic by `settings.seed`."""
+    found = []
+    for setting, world in settings.worlds.items():
+        for point, x in enumerate(settings.weights):
+            records: dict[str, list[Record]] = {}
+            for draw in range(settings.draws):
+                seed = [settings.seed, point, draw]
+                tasks = draw_rare_tasks(np.random.default_rng(seed), world, weight=x)
+                measured = contests(settings, tasks, seed)
+                for sampling in ("uniform", "length"):
+                    measured[f"steps, {sampling} sampling"] = steps(settings, tasks, seed, sampling=sampling)
+                for series, record in measured.items():
+                    records.setdefault(series, []).append(record)
+            for series, each in records.items():
+                found += points(each, study=STUDY, setting=setting, series=series, weight=x)
+    return found
