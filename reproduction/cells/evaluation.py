@@ -103,7 +103,7 @@ def run_identity(folder: Path, model: ModelSpec, method: MethodSpec) -> str:
 
     if method.kind == "none":
         return model_identity(model, None)
-    require_saved(folder, method)
+    require_saved(folder)
     return model_identity(model, folder / ("model" if method.kind == "full" else "adapter"))
 
 

@@ -13,8 +13,7 @@ from reproduction.data.sources import files_in_folder
 from reproduction.evals.task import load_task
 from reproduction.evals.task import names as task_names
 from reproduction.records import digest
-from reproduction.records.checksums import checksum
-from reproduction.records.files import read_json
+from reproduction.records.files import checksum, read_json
 from reproduction.training.gguf_file import ORIGIN, dequantised, dequantised_before
 
 TINYWORLD = "tinyworld/"

@@ -15,7 +15,7 @@ from reproduction.training.spec import MethodSpec, ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from reproduction.training.batches import Packing
-    from reproduction.training.memory import Anatomy, Memory
+    from reproduction.training.memory import Memory, ModelSizes
 
 PROMPT = 256
 """Tokens of a question, and of each worked example before it, roughly; for an estimate alone."""
@@ -31,7 +31,7 @@ class Kind:
 
     cells: tuple[Cell, ...]
     shape: ModelSpec
-    body: "Anatomy | None"
+    body: "ModelSizes | None"
     refusal: str | None
 
     @property
@@ -88,7 +88,7 @@ class Kind:
 def kinds_of(cells: Iterable[Cell]) -> list[Kind]:
     """The cells by kind, in the order of the first of each. Raises nothing for a base whose shape is not known here."""
     from reproduction.training import UnfitBase
-    from reproduction.training.memory import anatomy
+    from reproduction.training.memory import model_sizes
 
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -98,7 +98,7 @@ def kinds_of(cells: Iterable[Cell]) -> list[Kind]:
         first, body, refusal = alike[0], None, None
         shape, known = _sized(first.model)
         try:
-            body = anatomy(shape, first.method) if known else None
+            body = model_sizes(shape, first.method) if known else None
         except UnfitBase:
             pass  # the base cannot be had here: the check of the sources says so
         except ValueError as error:

@@ -199,7 +199,7 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
     def row(kind: str, names: Iterable[str], found: Mapping[str, Any]) -> dict[str, Any]:
         return {
             **{name: head[name] for name in ("base", "checksum", "method", "label", "seed", "trained", "rows")},
-            "tokens": sharpness.answered(batches),
+            "tokens": sharpness.count_response_tokens(batches),
             "rate": head["rate"],
             "setting": head["setting"],
             "module": kind,

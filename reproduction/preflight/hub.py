@@ -19,7 +19,7 @@ from reproduction.cells.resolve_paths import data_digest
 from reproduction.data.catalogue import DatasetSpec, revision_of
 from reproduction.data.hub import cached
 from reproduction.system import hub
-from reproduction.system.hub import Asked, Unanswered, folder_lacks, model_here
+from reproduction.system.hub import Requests, Unanswered, folder_lacks, model_here
 
 MODEL, DATASET = "model", "dataset"
 
@@ -31,7 +31,7 @@ class Sources:
     repositories: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) → revision
     urls: dict[str, DatasetSpec] = field(default_factory=dict)  # address → data set
     local: dict[str, None] = field(default_factory=dict)  # what folders lack, each once
-    _asked: Asked | None = None
+    _asked: Requests | None = None
 
     def add_cell(self, cell: Cell) -> None:
         """Note the cell's base and all data that it trains on or is evaluated on."""
@@ -71,7 +71,7 @@ class Sources:
             questions[constants.ENDPOINT] = lambda: _head(constants.ENDPOINT)
             for (kind, name), revision in self.repositories.items():
                 questions[kind, name] = lambda kind=kind, name=name, revision=revision: _access(kind, name, revision)
-        self._asked = Asked(questions)
+        self._asked = Requests(questions)
 
     def lacks(self) -> Iterable[str]:
         """What stands between here and each of them, once the answers are there."""

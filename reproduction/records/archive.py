@@ -4,10 +4,9 @@ runs.jsonl.zst             a line for each run: {"run", "config", "status", "res
 <evaluation>.jsonl.zst     {"meta": meta.json}, then the records of this evaluation of all runs, by item and then run:
                            {"run", …}, with "raw_sha256" in the place of "raw"
 
-Lines that follow one another share an item's hashes and gold, which compresses well; numbers are rounded to
-`DECIMALS`. What a model wrote is left out but for what was read in it ("parsed"), and of judged answers that is a
-verdict. Of config.json the place of the weights is left out where their checksum tells them, of a command what is of
-the machine alone.
+Alike lines stand together, which compresses well; numbers are rounded to `DECIMALS`. What a model wrote is left out but
+for what was read in it ("parsed"), of judged answers a verdict. The place of the weights is left out of config.json
+where their checksum tells them, and what is of the machine alone out of a command.
 """
 
 import hashlib
@@ -29,15 +28,13 @@ from reproduction.records.status import Run
 ENDING = ".jsonl.zst"
 RUNS = f"runs{ENDING}"
 PARTS = ("config", "status", "resources", "provenance")
-"""What a run's folder has as <part>.json."""
-
+"""What a run's folder has as <part>.json; older runs lack `SECONDS`."""
 SECONDS = "seconds"
-"""A part that older runs lack."""
 
 LEVEL = 19
 """zstd's: packing is done once in a while, and the files stay."""
 
-OF_THE_ITEM = frozenset({"run", "item_id", "item_hash", "prompt_hash", "gold", RAW_HASH})
+NOT_BY_A_MODEL = frozenset({"run", "item_id", "item_hash", "prompt_hash", "gold", RAW_HASH})
 """The texts of a record that no model wrote."""
 
 WORD = re.compile(r"[\w./-]{0,32}", re.ASCII)
@@ -72,7 +69,7 @@ def pack(runs: Iterable[Run], folder: Path, *, evaluations: Collection[str]) -> 
                     f"{evaluation.folder / META} differs from that of {records[evaluation.name][0]['run']}: evaluate "
                     "both alike"
                 )
-            own = [{"run": run.name, **_kept(record)} for record in read_items(evaluation.folder)]
+            own = [{"run": run.name, **_without_raw(record)} for record in read_items(evaluation.folder)]
             if evaluation.protocol.get("judge") is not None:
                 _refuse_free_text(own, evaluation.folder)
             records[evaluation.name] += own
@@ -86,8 +83,8 @@ def pack(runs: Iterable[Run], folder: Path, *, evaluations: Collection[str]) -> 
 def unpack(folder: Path, into: Path) -> None:
     """Lay packed records out as runs/ has them, under an empty folder: config.json …, eval/<name>/{items.jsonl, …}.
 
-    For reading at once and throwing away: nothing is made durable. Leaves out damage, which is found by the checksums
-    that are kept beside the files (`reproduction.report.reference.require_records`).
+    For reading at once and throwing away: nothing is made durable, and damage is not looked for
+    (`reproduction.report.reference.require_records` does).
     """
     for line in _lines(folder / RUNS):
         (into / line["run"]).mkdir(parents=True)
@@ -108,11 +105,11 @@ def unpack(folder: Path, into: Path) -> None:
                 _put(evaluation / name, content)
 
 
-def _kept(record: Mapping[str, Any]) -> Line:
-    kept = {name: value for name, value in record.items() if name != "raw"}
+def _without_raw(record: Mapping[str, Any]) -> Line:
+    packed = {name: value for name, value in record.items() if name != "raw"}
     if "raw" in record:
-        kept[RAW_HASH] = hashlib.sha256(record["raw"].encode(errors="surrogatepass")).hexdigest()[:16]
-    return _rounded(dict(sorted(kept.items())))
+        packed[RAW_HASH] = hashlib.sha256(record["raw"].encode(errors="surrogatepass")).hexdigest()[:16]
+    return _rounded(dict(sorted(packed.items())))
 
 
 def _rounded(value: Any) -> Any:
@@ -125,7 +122,7 @@ def _rounded(value: Any) -> Any:
 
 def _refuse_free_text(records: Iterable[Line], folder: Path) -> None:
     for record in records:
-        for text in _texts({name: value for name, value in record.items() if name not in OF_THE_ITEM}):
+        for text in _texts({name: value for name, value in record.items() if name not in NOT_BY_A_MODEL}):
             if not WORD.fullmatch(text):
                 raise RecordError(
                     f"item {record['item_id']!r} of {folder} holds free text beside its raw answer, and what a model "

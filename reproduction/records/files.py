@@ -1,9 +1,11 @@
-"""Small files written whole or not at all, and operating-system errors told in one sentence."""
+"""Small files written whole or not at all, checksums, and operating-system errors in one sentence."""
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,7 @@ def one_sentence(verb: str, path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path`` whole or not at all; see `written_whole`.
-
-    Raises `RecordError` where the disk is full or the folder cannot be written; the old file then stays.
-    Leaves out: locking (two writers of one file: the last one wins, whole).
-    """
+    """Write ``text`` (UTF-8) to ``path`` whole or not at all. Raises `RecordError`."""
     with one_sentence("write", path), written_whole(path) as file:
         file.write(text.encode())
 
@@ -37,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically; a `Path` is written as text.
 
-    Raises `RecordError` where it is no JSON value.
+    Raises `RecordError`, also where it is no JSON value.
     """
     try:
         text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=os.fspath)
@@ -55,7 +53,38 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not JSON ({error}); delete its folder and run the cell again") from error
     if not isinstance(value, dict):
-        raise RecordError(
-            f"{path} holds a {type(value).__name__}, not an object; delete its folder and run the cell again"
-        )
+        kind = type(value).__name__
+        raise RecordError(f"{path} holds a {kind}, not an object; delete its folder and run the cell again")
     return value
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file. Raises `RecordError`."""
+    with one_sentence("read", path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Path below the folder (with /) → SHA-256 of every file in it, sorted; none where there is no folder.
+
+    Names that begin with a dot, which file managers and network file systems put anywhere, are left out. Raises
+    `RecordError`.
+    """
+    folder = Path(folder)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return dict(zip(names, threads.map(checksum, (folder / name for name in names)), strict=True))
+
+
+def difference(folder: Path, recorded: Mapping[str, str]) -> str | None:
+    """The first file below a folder that is not as `checksums` recorded it, and how; None where all are.
+
+    Raises `RecordError` where a file cannot be read.
+    """
+    found = checksums(folder)
+    for name in sorted(recorded.keys() | found.keys()):
+        if found.get(name) != recorded.get(name):
+            how = "is gone" if name not in found else "was added" if name not in recorded else "has changed"
+            return f"{Path(folder) / name} {how}"
+    return None

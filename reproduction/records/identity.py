@@ -1,7 +1,7 @@
 """What makes two runs the same run: the scientific part of the config, in one canonical spelling, hashed.
 
-A run's folder is named after this hash, with no timestamp, so the same cell asked for by two tables is one run, and
-a changed config is another folder. Raising a ``protocol_version`` anywhere in the config invalidates old results.
+A run's folder is named after this hash, with no timestamp, so the same cell of two tables is one run, and a changed
+config is another folder. Raising a ``protocol_version`` anywhere in the config invalidates old results.
 """
 
 import hashlib
@@ -34,7 +34,6 @@ def canonical(config: Mapping[str, Any]) -> str:
     ``checksum`` stands beside it: the bytes of the weights are the identity, not where they lie.
 
     Raises ValueError for a number that is not finite, a key that is not a string, or a value that JSON has no word for.
-    Leaves out: numbers spelled as strings ("1e-4" is text; typed specs turn it into a number before it comes here).
     """
     return json.dumps(_normal(config, "config"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -45,10 +44,7 @@ def digest(config: Mapping[str, Any], length: int = 10) -> str:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's config.json that is hashed: `IDENTITY`, or `BASE_IDENTITY` for an untuned base.
-
-    Raises ValueError naming the part that is missing.
-    """
+    """The part of a run's config.json that is hashed. Raises ValueError naming a part that is missing."""
     try:
         parts = BASE_IDENTITY if config["method"]["kind"] == "none" else IDENTITY
         return {part: config[part] for part in parts}
@@ -77,10 +73,10 @@ def run_name(config: Mapping[str, Any]) -> str:
 
 
 def _name(config: Mapping[str, Any], part: str) -> str:
-    name = config[part].get("name", "")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+]*", str(name)):
+    name = str(config[part].get("name", ""))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+]*", name):
         raise ValueError(f"{part}.name is {name!r}; a folder's name takes letters, digits and _ . + only")
-    return str(name)
+    return name
 
 
 def _normal(value: Any, where: str) -> Any:

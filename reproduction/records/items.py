@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from reproduction.records.checksums import checksum
-from reproduction.records.files import RecordError, one_sentence, write_text
+from reproduction.records.files import RecordError, checksum, one_sentence, write_text
 from reproduction.system.atomic import sync_folder
 
 ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
 
 RAW_HASH = "raw_sha256"
-"""Stands in a record that was packed: the first 16 hex digits of the SHA-256 of "raw", in its place."""
+"""In a record that was packed, in the place of "raw": the first 16 hex digits of its SHA-256."""
 
 FIELDS = ("item_id", "item_hash", "prompt_hash", "sample", "raw", "parsed", "gold", "scores")
 """The fields of every item's record; a benchmark may add its own beside them.
@@ -48,13 +47,13 @@ log = logging.getLogger(__name__)
 
 
 class AnswerLog:
-    """A model's answers, on disk and in memory, safe to kill at any moment.
+    """A model's answers, on disk and in memory, by one writer that may be killed at any moment.
 
     Opening cuts an unfinished last line, as a kill in the middle of a write leaves it, and logs that; its answers are
     asked again. Any other damage is refused: what was answered is not to be lost, nor used where it was changed.
 
     Raises `RecordError` where the file cannot be read, a line is damaged, or a key (item, prompt, sample) is there
-    twice. Leaves out: several writers at once.
+    twice.
     """
 
     def __init__(self, path: Path):
@@ -64,7 +63,7 @@ class AnswerLog:
             data = self.path.read_bytes() if self.path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(io.BytesIO(whole), start=1):  # splits at \n alone
-            record = _answer(line)
+            record = _parse_answer(line)
             if record is None or _key(record) in self._records:
                 what = "is damaged" if record is None else "repeats an answer"
                 raise RecordError(
@@ -75,7 +74,7 @@ class AnswerLog:
         if len(whole) < len(data):
             log.warning("cut an unfinished line of %d bytes at the end of %s", len(data) - len(whole), self.path)
             with one_sentence("repair", self.path):
-                self._truncate(len(whole))
+                os.truncate(self.path, len(whole))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -105,37 +104,26 @@ class AnswerLog:
             if key in self._records or key in new:
                 raise ValueError(f"an answer to {key} is already in {self.path}; it is written once")
             new[key] = record
-            lines.append(f'{{"{CHECKSUM}": "{_checksum(text)}", {text[1:]}\n')
+            lines.append(f'{{"{CHECKSUM}": "{_line_checksum(text)}", {text[1:]}\n')
         if not new:
             return
         with one_sentence("write", self.path):
-            self._write("".join(lines).encode())
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab", buffering=0) as file:
+                size, view = file.tell(), memoryview("".join(lines).encode())
+                try:
+                    while view:  # one write; the kernel may take it in parts where the disk fills up
+                        view = view[file.write(view) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(size)
+                    raise
+            if not size:
+                sync_folder(self.path.parent)
         self._records.update(new)
 
-    def _write(self, data: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        existed = self.path.exists()
-        size = self.path.stat().st_size if existed else 0
-        try:
-            with open(self.path, "ab", buffering=0) as file:
-                view = memoryview(data)
-                while view:  # one write; the kernel may take it in parts where the disk fills up
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-        except OSError:
-            self._truncate(size)
-            raise
-        if not existed:
-            sync_folder(self.path.parent)
 
-    def _truncate(self, size: int) -> None:
-        if self.path.exists():
-            with open(self.path, "r+b") as file:
-                file.truncate(size)
-                os.fsync(file.fileno())
-
-
-def _answer(line: bytes) -> Record | None:
+def _parse_answer(line: bytes) -> Record | None:
     """The record of a line, or None where it is not as it was written."""
     try:
         record = json.loads(line)
@@ -143,10 +131,10 @@ def _answer(line: bytes) -> Record | None:
         _key(record)
     except (ValueError, TypeError, KeyError, AttributeError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         return None
-    return record if checksum == _checksum(json.dumps(record, sort_keys=True)) else None
+    return record if checksum == _line_checksum(json.dumps(record, sort_keys=True)) else None
 
 
-def _checksum(text: str) -> str:
+def _line_checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -157,10 +145,10 @@ def _key(record: Mapping[str, Any]) -> Key:
 
 
 def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write all of an evaluation's records, in the place of those that are there, and then the mark that it is done.
+    """Replace an evaluation's records, and then write the mark that it is done.
 
-    Raises ValueError for a record without its `FIELDS`, a score outside [0, 1] or a sample that is there twice, and
-    `RecordError` where the disk is full.
+    Raises ValueError for a record that breaks the schema or a sample that is there twice, and `RecordError` where the
+    disk is full.
     """
     lines, seen = [], set()
     for record in records:
@@ -171,7 +159,7 @@ def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
         seen.add(key)
         lines.append(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
     folder = Path(folder)
-    (folder / DONE).unlink(missing_ok=True)  # of scores that these take the place of
+    (folder / DONE).unlink(missing_ok=True)  # of the scores before
     write_text(folder / ITEMS, "".join(lines))
     write_text(folder / DONE, checksum(folder / ITEMS) + "\n")
 
@@ -179,21 +167,23 @@ def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def read_items(folder: Path) -> list[Record]:
     """The records of a finished evaluation, in the order of the file.
 
-    Raises `RecordError` where the evaluation `is_complete` denies, or a line is no record.
+    Raises `RecordError` where the evaluation is not complete, or a line is no record.
     """
     path = Path(folder) / ITEMS
     if not is_complete(folder):
         raise RecordError(f"{path} is not a finished evaluation; run the same evaluation again to complete it")
-    records = []
+    records, seen = [], set()
     with one_sentence("read", path):
         data = path.read_bytes()
     for number, line in enumerate(io.BytesIO(data), start=1):
         try:
-            records.append(json.loads(line))
-            _check(records[-1])
+            record = json.loads(line)
+            _check(record)
         except (ValueError, TypeError):
             raise RecordError(f"{path} line {number} is no record; delete {folder} and evaluate again") from None
-    if len({(record["item_id"], record["sample"]) for record in records}) < len(records):
+        records.append(record)
+        seen.add((record["item_id"], record["sample"]))
+    if len(seen) < len(records):
         raise RecordError(f"{path} holds an item's sample twice; delete {folder} and evaluate again")
     return records
 
@@ -209,20 +199,19 @@ def is_complete(folder: Path) -> bool:
 
 
 def _check(record: Any) -> None:
+    """Raise ValueError unless a record has its `FIELDS`, of their types, and scores within their bounds."""
     if not isinstance(record, dict):
         raise ValueError(f"a record is an object, not {record!r}")
     if missing := [field for field in FIELDS if field not in record and not (field == "raw" and RAW_HASH in record)]:
         raise ValueError(f"record {record.get('item_id')!r} lacks {', '.join(missing)}")
-    if not isinstance(record["item_id"], str) or type(record["sample"]) is not int:
-        raise ValueError(f"item_id is text and sample an integer; got {record['item_id']!r}, {record['sample']!r}")
-    if not isinstance(record["scores"], dict) or not record["scores"]:
-        raise ValueError(f"item {record['item_id']!r} has scores {record['scores']!r}; it needs at least one")
-    weights = record.get("weights", {})
-    for name, score in record["scores"].items():
+    item, scores, weights = record["item_id"], record["scores"], record.get("weights", {})
+    if not isinstance(item, str) or type(record["sample"]) is not int:
+        raise ValueError(f"item_id is text and sample an integer; got {item!r}, {record['sample']!r}")
+    if not isinstance(scores, dict) or not scores:
+        raise ValueError(f"item {item!r} has scores {scores!r}; it needs at least one")
+    for name, score in scores.items():
         highest = math.inf if name in weights else 1
         if not isinstance(score, int | float) or not math.isfinite(score) or not 0 <= score <= highest:
-            raise ValueError(
-                f"item {record['item_id']!r} scores {name} = {score!r}; it is a number from 0 to {highest:g}"
-            )
+            raise ValueError(f"item {item!r} scores {name} = {score!r}; it is a number from 0 to {highest:g}")
         if name in weights and not (isinstance(weights[name], int | float) and 0 < weights[name] < math.inf):
-            raise ValueError(f"item {record['item_id']!r} weighs {name} with {weights[name]!r}; a weight is above 0")
+            raise ValueError(f"item {item!r} weighs {name} with {weights[name]!r}; a weight is above 0")

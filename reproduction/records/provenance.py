@@ -19,14 +19,14 @@ PACKAGES = (
 
 @cache
 def environment() -> dict[str, Any]:
-    """Git commit and whether the tree is dirty, Python and package versions, CPU, threads, date; taken once a process.
+    """Git commit and whether the tree is dirty, Python and package versions, CPU, threads, command, date.
 
-    What cannot be found out is None: a package that is not installed, a copy without git.
-    The command is as it was typed. Leaves out: the machine's and the user's names, and environment variables other
-    than the thread count.
+    Taken once a process. None for what cannot be found out: a package that is not installed, a copy without git. The
+    machine's and the user's names are left out.
     """
+    changes = _git("status", "--porcelain")
     return {
-        "git": _git(),
+        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)},
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
@@ -38,25 +38,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _git() -> dict[str, Any]:
-    def ask(*arguments: str) -> str | None:
-        here = Path(__file__).parent
-        try:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=here,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=20,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    changes = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+def _git(*arguments: str) -> str | None:
+    command, text = ["git", "-C", str(Path(__file__).parent), *arguments], {"encoding": "utf-8", "errors": "replace"}
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20, check=True, **text).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _version(package: str) -> str | None:

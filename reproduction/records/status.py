@@ -28,8 +28,8 @@ ENDINGS = (OOM, FAILED, INTERRUPTED)
 class Run:
     """One cell on disk. Every file is replaced whole, so a kill leaves the state before or after, nothing between.
 
-    ``running`` found at `start` means that the process was killed earlier; it is counted in ``attempts``.
-    Leaves out: locking (one process works in one folder), deleting, and anything about how a cell is computed.
+    ``running`` found at `start` means that the process was killed earlier; it is counted in ``attempts``. One process
+    at a time may work in a run's folder: `reproduction.running.run_lock` sees to that.
     """
 
     def __init__(self, folder: Path):
@@ -45,13 +45,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """config.json. Raises `RecordError` where there is none, or one that no run has."""
-        config = read_json(self.folder / "config.json")
+        path = self.folder / "config.json"
+        config = read_json(path)
         try:
             identity(config)
         except (ValueError, TypeError) as error:
-            raise RecordError(
-                f"{self.folder / 'config.json'}: {error}; delete its folder and run the cell again"
-            ) from None
+            raise RecordError(f"{path}: {error}; delete its folder and run the cell again") from None
         return config
 
     @property
@@ -61,14 +60,10 @@ class Run:
         if not path.exists():
             return {}
         status = read_json(path)
-        if status.get("state") not in STATES:
+        if status.get("state") not in STATES or not isinstance(status.get("attempts", 0), int):
             raise RecordError(
-                f"{path} says state {status.get('state')!r}; the states are {', '.join(STATES)}: delete the file, and "
-                "the cell is run again"
-            )
-        if not isinstance(status.get("attempts", 0), int):
-            raise RecordError(
-                f"{path} says attempts {status['attempts']!r}: delete the file, and the cell is run again"
+                f"{path} says state {status.get('state')!r}, attempts {status.get('attempts')!r}; the states are "
+                f"{', '.join(STATES)}: delete the file, and the cell is run again"
             )
         return status
 
@@ -84,23 +79,24 @@ class Run:
     @property
     def resources(self) -> dict[str, Any]:
         """resources.json, or ``{}`` where the run is not done."""
-        path = self.folder / "resources.json"
-        return read_json(path) if path.exists() else {}
+        return self._read("resources.json")
 
     @property
     def provenance(self) -> dict[str, Any]:
         """provenance.json, or ``{}``."""
-        path = self.folder / "provenance.json"
-        return read_json(path) if path.exists() else {}
+        return self._read("provenance.json")
 
     @property
     def seconds(self) -> dict[str, Any]:
         """seconds.json, or ``{}``; an older run has the sum alone."""
-        path = self.folder / "seconds.json"
-        seconds = read_json(path) if path.exists() else {}
+        seconds = self._read("seconds.json")
         if not isinstance(seconds.get("seconds", 0), int | float) or not isinstance(seconds.get("sittings", []), list):
-            raise RecordError(f"{path} holds {seconds}, which is no time: delete the file")
+            raise RecordError(f"{self.folder / 'seconds.json'} holds {seconds}, which is no time: delete the file")
         return seconds
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return read_json(path) if path.exists() else {}
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Write config, provenance and the state ``running``; a run that ended otherwise than done may start again.
@@ -110,7 +106,7 @@ class Run:
         status = self.status
         if status.get("state") == DONE:
             raise RecordError(f"{self.folder} is done, and a finished run is not run again; delete it to repeat it")
-        if (self.folder / "config.json").exists() and _identity(self.config) != _identity(config):
+        if (self.folder / "config.json").exists() and canonical(identity(self.config)) != canonical(identity(config)):
             raise RecordError(f"{self.folder} holds a run of another config; give this one a folder of its own")
         write_json(self.folder / "config.json", dict(config))
         write_json(self.folder / "provenance.json", environment())
@@ -165,14 +161,13 @@ class Evaluation:
     @cached_property
     def meta(self) -> dict[str, Any]:
         """meta.json: {"benchmark", "protocol", "items", "samples", "data_digest"}. Raises `RecordError`."""
-        meta = read_json(self.folder / META)
+        path = self.folder / META
+        meta = read_json(path)
         if missing := {"benchmark", "protocol", "items"} - set(meta):
-            names = ", ".join(sorted(missing))
-            raise RecordError(f"{self.folder / META} lacks {names}; delete its folder and evaluate again")
+            raise RecordError(f"{path} lacks {', '.join(sorted(missing))}; delete its folder and evaluate again")
         if not isinstance(meta["protocol"], Mapping):
             raise RecordError(
-                f"{self.folder / META} says protocol {meta['protocol']!r}, which is no object; delete its folder and "
-                "evaluate again"
+                f"{path} says protocol {meta['protocol']!r}, which is no object; delete its folder and evaluate again"
             )
         return meta
 
@@ -189,10 +184,6 @@ def find_runs(root: Path) -> list[Run]:
     """The runs right under ``root`` (folders with a config.json), sorted by name."""
     root = Path(root)
     return [Run(path.parent) for path in sorted(root.glob("*/config.json"))] if root.is_dir() else []
-
-
-def _identity(config: Mapping[str, Any]) -> str:
-    return canonical(identity(config))
 
 
 def _now() -> str:

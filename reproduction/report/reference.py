@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.records import RecordError, read_json, write_json
-from reproduction.records.checksums import checksums
-from reproduction.records.files import one_sentence
+from reproduction.records.files import checksums, one_sentence
 from reproduction.report.cells import Cell, Filled, evaluation_under
 from reproduction.report.grid import CellKey, Grid, seeds_left
 

@@ -16,7 +16,7 @@ from reproduction.cli import is_input_error, quiet, shows_traceback
 from reproduction.running.ddp import CELL, OUTCOME, SOCKET
 from reproduction.running.progress import NullProgress, Telling
 from reproduction.running.train import train_here
-from reproduction.training.launching import RanksFailed, giving_way, rank
+from reproduction.training.launching import RanksFailed, delayed_errors, rank
 
 
 def _main(folder: Path) -> None:
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     quiet()
     place = Path(sys.argv[1])
     try:
-        with giving_way():
+        with delayed_errors():
             _main(place)
     except Exception as error:
         if shows_traceback(error):

@@ -77,10 +77,12 @@ def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
 
     if gpus():
         free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-        return fitted(cell, launching.least(min(room_on(gpus(), cell), free)), packing=packing)
+        return fitted(cell, launching.min_over_ranks(min(room_on(gpus(), cell), free)), packing=packing)
     if "auto" not in (cell.train.micro_batch_size, cell.train.gradient_checkpointing):
         return cell
-    return fitted(cell, launching.least(psutil.virtual_memory().available // cell.launch.processes), packing=packing)
+    return fitted(
+        cell, launching.min_over_ranks(psutil.virtual_memory().available // cell.launch.processes), packing=packing
+    )
 
 
 def fitted_to_the_papers(cell: Cell) -> Cell:

@@ -1,6 +1,5 @@
-"""Where what was computed once is kept for later runs: the rule for one folder, and nothing that is in it.
+"""The cache folder for what was computed once: `$IDLORA_CACHE`, else `idlora` beside the hub's cache ($HF_HOME).
 
-`$IDLORA_CACHE`, else `idlora` in the folder that holds the hub's cache ($HF_HOME, `~/.cache/huggingface`).
 `IDLORA_CACHE=` (empty) turns every cache off. What is kept there is found by its content alone, so the folder may be
 deleted at any time and shared by any number of checkouts.
 """

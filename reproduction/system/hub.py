@@ -1,8 +1,4 @@
-"""Questions to the hub and other hosts, put all at once and answered in time; what the hub's cache has of a model.
-
-Every question has a thread of its own, and all have `SECONDS` to be answered in: a host which swallows packets costs
-that long and no more.
-"""
+"""Requests to the hub and other hosts, all at once and within a time limit; what the hub's cache has of a model."""
 
 import functools
 import json
@@ -15,7 +11,7 @@ from typing import Any
 import huggingface_hub
 
 SECONDS = 10.0
-"""In which all questions together must be answered."""
+"""In which all requests together must be answered."""
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -24,28 +20,29 @@ class Unanswered(Exception):
     """No answer came in time."""
 
 
-class Asked:
-    """Questions put all at once; a question is answered by returning, or by what it raises."""
+class Requests:
+    """Requests started all at once, each in a thread of its own; one succeeds by returning."""
 
-    def __init__(self, questions: Mapping[Any, Callable[[], None]]):
+    def __init__(self, requests: Mapping[Any, Callable[[], None]]):
         self._deadline = time.monotonic() + SECONDS
         self._answers: dict[Any, Exception | None] = {}
-        self._threads = {key: self._started(key, question) for key, question in questions.items()}
+        self._threads = {
+            # A daemon: a host that swallows packets keeps no process alive.
+            key: threading.Thread(target=self._run, args=(key, request), daemon=True)
+            for key, request in requests.items()
+        }
+        for thread in self._threads.values():
+            thread.start()
 
-    def _started(self, key: Any, question: Callable[[], None]) -> threading.Thread:
-        def run() -> None:
-            try:
-                question()
-                self._answers[key] = None
-            except Exception as error:
-                self._answers[key] = error
-
-        thread = threading.Thread(target=run, daemon=True)  # one that hangs keeps no process alive
-        thread.start()
-        return thread
+    def _run(self, key: Any, request: Callable[[], None]) -> None:
+        try:
+            request()
+            self._answers[key] = None
+        except Exception as error:
+            self._answers[key] = error
 
     def answers(self) -> dict[Any, Exception | None]:
-        """What each question raised, None where it returned, `Unanswered` where it has done neither in time."""
+        """What each request raised, None where it returned, `Unanswered` where it has done neither in time."""
         for thread in self._threads.values():
             thread.join(max(0.0, self._deadline - time.monotonic()))
         return {key: self._answers.get(key, Unanswered(f"no answer in {SECONDS:.0f} s")) for key in self._threads}
@@ -62,7 +59,7 @@ def model_here(name: str, revision: str | None) -> bool:
 
 @functools.cache
 def config_folder(name: str, revision: str | None) -> Path | None:
-    """Where a model's config.json lies: in its folder, in the hub's cache, or fetched into that, all in `SECONDS`.
+    """The folder of a model's config.json: its own, in the hub's cache, or fetched into that within `SECONDS`.
 
     None where it cannot be had. Asked once for each model, since a hub out of reach costs that long.
     """
@@ -71,13 +68,14 @@ def config_folder(name: str, revision: str | None) -> Path | None:
     found: list[str] = []
 
     def fetch() -> None:
-        known = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
+        cached = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
         found.append(
-            known if isinstance(known, str) else huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+            cached
+            if isinstance(cached, str)
+            else huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
         )
 
-    answers = Asked({name: fetch}).answers()
-    return Path(found[0]).parent if answers[name] is None else None
+    return Path(found[0]).parent if Requests({name: fetch}).answers()[name] is None else None
 
 
 def folder_lacks(folder: Path, *, weights: bool) -> str | None:

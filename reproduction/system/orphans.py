@@ -3,7 +3,7 @@
     python orphans.py <process id of the parent> <module> <arguments>      what `command` gives
 
 runs the module as `python -m` would, and is bound to its parent before anything is imported that takes time. On Linux
-the kernel ends it; elsewhere a thread looks after the parent, and is late where a library holds the interpreter.
+the kernel ends it; elsewhere a thread watches the parent, and is late where a library holds the interpreter.
 
 The kernel goes by the parent's thread: what starts a process must wait for its end in the same thread.
 """
@@ -15,8 +15,6 @@ import threading
 import time
 
 PR_SET_PDEATHSIG = 1
-SECONDS = 0.5
-"""Between two looks of the thread."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -25,17 +23,14 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def end_with(parent: int) -> None:
-    """From now on this process is killed when its parent, of this process id, ends; at once where it has already.
-
-    That holds for this process alone: what it starts must call this itself.
-    """
-    if not _asked_of_the_kernel():
+    """Have this process, but none that it starts, killed when its parent, of this process id, ends or has ended."""
+    if not _bound_by_kernel():
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it ended before the kernel was asked
-        _end()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _asked_of_the_kernel() -> bool:
+def _bound_by_kernel() -> bool:
     if sys.platform != "linux":
         return False
     import ctypes
@@ -45,11 +40,7 @@ def _asked_of_the_kernel() -> bool:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(SECONDS)
-    _end()
-
-
-def _end() -> None:
+        time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -59,19 +50,15 @@ def _find_this_package() -> None:
     root, package = os.path.split(own)
     if own in sys.path:  # the script's folder, unless the interpreter was told to leave that out
         sys.path.remove(own)
-    copies = (place for place, each in enumerate(sys.path) if os.path.isdir(os.path.join(each, package)))
+    copies = (index for index, path in enumerate(sys.path) if os.path.isdir(os.path.join(path, package)))
     sys.path.insert(next(copies, len(sys.path)), root)
 
 
-def _main() -> None:
-    _, parent, module, *arguments = sys.argv
-    end_with(int(parent))
+if __name__ == "__main__":
+    _, _parent, _module, *_arguments = sys.argv
+    end_with(int(_parent))
     _find_this_package()
-    sys.argv[:] = [module, *arguments]
+    sys.argv[:] = [_module, *_arguments]
     import runpy
 
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    _main()
+    runpy.run_module(_module, run_name="__main__", alter_sys=True)

@@ -18,21 +18,20 @@ from reproduction.data.tokenization import IGNORED
 def sampler(tokenized: TokenizedSet, *, batch_size: int, seed: int, by_length: bool) -> Sampler[int]:
     """The order of the rows of every epoch: shuffled anew, and cut to whole steps of `batch_size` rows.
 
-    The rows left over differ from epoch to epoch. Kept, they would make a step that several processes cannot share
-    evenly. A set smaller than a step is one step.
+    The rows left over differ from epoch to epoch. A set smaller than a step is one step.
     """
     whole = len(tokenized) - len(tokenized) % batch_size or len(tokenized)
     if not by_length:
         return RandomSampler(tokenized.rows, num_samples=whole)
     lengths = [len(row["input_ids"]) for row in tokenized.rows]
-    return LikeLengthsTogether(lengths, batch_size=batch_size, whole=whole, seed=seed)
+    return LengthGroupedSampler(lengths, batch_size=batch_size, whole=whole, seed=seed)
 
 
-class LikeLengthsTogether(Sampler[int]):
+class LengthGroupedSampler(Sampler[int]):
     """Shuffled rows, those of each step sorted by length, the longest first.
 
-    The micro-batches cut from a step then hold rows of like length and little padding, and so do those that several
-    processes work on at the same time. Which rows a step consists of is left to chance, as without sorting.
+    The micro-batches cut from a step, and those of several processes at the same time, then hold little padding. Which
+    rows a step consists of is left to chance, as without sorting.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, whole: int, seed: int):
@@ -45,8 +44,8 @@ class LikeLengthsTogether(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        shuffled = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.lengths), generator=shuffled)[: self.whole].tolist()
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator)[: self.whole].tolist()
         for start in range(0, self.whole, self.batch_size):
             yield from sorted(order[start : start + self.batch_size], key=lambda row: -self.lengths[row])
 
@@ -54,10 +53,9 @@ class LikeLengthsTogether(Sampler[int]):
 class Collator(DataCollatorForSeq2Seq):
     """Rows to (batch, length) int64 tensors, padded on the right: input_ids, labels, and attention_mask.
 
-    Packed rows have position_ids in place of the mask: transformers keeps the examples of a row apart where positions
-    begin anew, and only where it is given no mask. Each token of padding after them is an example by itself.
-
-    With a `width` rows of one example are packed, into as few of `width` tokens as best fit finds, the longest first.
+    Packed rows have position_ids in place of the mask: only without one does transformers keep the examples of a row
+    apart, where positions begin anew. Each token of padding is an example by itself. With a `width`, rows of one
+    example are packed into rows of `width` tokens, the longest first.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, width: int | None = None):
@@ -66,16 +64,15 @@ class Collator(DataCollatorForSeq2Seq):
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
         if "position_ids" in features[0]:
-            return self._packed(features)
+            return self._pad_packed(features)
         if self.width is not None:
             features = sorted(features, key=lambda row: -len(row["input_ids"]))
             packs = best_fit([len(row["input_ids"]) for row in features], self.width)
-            return self._packed([joined([features[index] for index in held]) for held in packs])
+            return self._pad_packed([joined([features[index] for index in pack]) for pack in packs])
         return super().__call__([{name: row[name] for name in ("input_ids", "labels")} for row in features])
 
-    def _packed(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        multiple = self.pad_to_multiple_of or 1
-        width = self.width or -(-max(len(row["input_ids"]) for row in rows) // multiple) * multiple
+    def _pad_packed(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = self.width or _round_up(max(len(row["input_ids"]) for row in rows), self.pad_to_multiple_of or 1)
         padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED, "position_ids": 0}
         return {
             name: torch.tensor([[*row[name], *[value] * (width - len(row[name]))] for row in rows])
@@ -87,11 +84,11 @@ class Collator(DataCollatorForSeq2Seq):
 class Packing:
     """How the examples of a set go into the rows of packed passes.
 
-    Attributes:
-        lengths: of the examples, in tokens; of a set that is packed already, None.
+    Args:
+        lengths: of the examples, in tokens; None for a set that is packed already.
         width: tokens of a row, a multiple of 16: for others Triton would compile its kernels once more.
         batch_size: examples of a step.
-        by_length: whether a step's longest examples are dealt to its first pass.
+        by_length: whether a step's longest examples go to its first pass.
     """
 
     lengths: tuple[int, ...] | None
@@ -102,16 +99,17 @@ class Packing:
     @classmethod
     def of(cls, tokenized: TokenizedSet, *, batch_size: int, by_length: bool) -> "Packing":
         lengths = tuple(len(row["input_ids"]) for row in tokenized.rows)
-        width = -(-(tokenized.row_length or max(lengths)) // 16) * 16
+        width = _round_up(tokenized.row_length or max(lengths), 16)
         return cls(None if tokenized.row_length else lengths, width, batch_size, by_length)
 
     def rows(self, examples: int) -> int:
-        """Rows that a pass of so many examples takes: the most of 64 steps drawn at random.
-
-        Rows that are packed already stay what they are.
-        """
+        """Rows that a pass of so many examples takes: the most of 64 steps drawn at random, or those packed already."""
         if self.lengths is None:
             return examples
         draw, most = random.Random(0), min(self.batch_size if self.by_length else examples, len(self.lengths))
         steps = (sorted(draw.sample(self.lengths, most), reverse=True)[:examples] for _ in range(64))
         return max(len(best_fit(step, self.width)) for step in steps)
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

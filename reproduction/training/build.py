@@ -3,32 +3,19 @@
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import PeftType
 from peft.utils.integrations import dequantize_module_weight
-from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    set_seed,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 import idlora  # noqa: F401  registers its methods with PEFT
@@ -44,13 +31,11 @@ from reproduction.data import (
     validation,
 )
 from reproduction.data.token_cache import tokenize_once
+from reproduction.records.files import RecordError, checksum
 from reproduction.training.checkpoints import first_line
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, UnfitBase
 
-logger = logging.getLogger(__name__)
-
-# What there is to show, the caller shows: no bar for every file read or written, and nothing on standard output, where
-# DeepSpeed, imported by accelerate if it is installed, would announce that it found no GPU.
+# The caller shows progress. DeepSpeed, which accelerate imports, would announce that it found no GPU.
 disable_progress_bar()
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -68,29 +53,25 @@ def base_checksum(folder: Path | str) -> str:
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise UnfitBase(f"No .safetensors file in {folder}: point model.path_or_id at a model saved in that format.")
-    sums = []
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                sums.append(hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError as error:
-            raise UnfitBase(f"{path} cannot be read ({os.strerror(error.errno)}): put the file back.") from error
+    try:
+        sums = [checksum(path) for path in files]
+    except RecordError as error:
+        raise UnfitBase(str(error)) from error
     return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 def base_identity(spec: ModelSpec) -> str:
     """What tells a base model from every other, wherever it lies and whatever dtype it is loaded in.
 
-    The checksum of the weights (given in the spec, or of the folder); "id@revision" for a hub id; for random weights
-    the dtype and the kind of device that they are drawn in and the hash of the model's config, which with the fixed
-    seed determine them.
+    The checksum of the weights (of the spec, or of the folder); "id@revision" for a hub id; for random weights, which
+    the fixed seed determines, the dtype and kind of device that they are drawn in and the hash of the model's config.
     """
     if spec.init == "random":
-        config = _config(spec).to_diff_dict()
-        for where_from in ("_name_or_path", "transformers_version", "dtype"):
-            config.pop(where_from, None)
+        config = model_config(spec).to_diff_dict()
+        for other in ("_name_or_path", "transformers_version", "dtype"):
+            config.pop(other, None)
         shape = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
-        on_gpu = "cuda-" if home().type == "cuda" else ""
+        on_gpu = "cuda-" if default_device().type == "cuda" else ""
         return f"random-{on_gpu}{spec.dtype}-{shape}"
     if spec.checksum is not None:
         return spec.checksum
@@ -99,20 +80,14 @@ def base_identity(spec: ModelSpec) -> str:
     return f"{spec.path_or_id}@{spec.revision or 'main'}"
 
 
-def home() -> torch.device:
-    """Where a model that is to run belongs: this process's GPU, or the CPU where there is none."""
+def default_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model as `build_model` makes it, at `home`, and its tokenizer.
-
-    A tokenizer without a padding token pads with its end token: padding is masked wherever it is used.
-
-    Raises:
-        UnfitBase: the folder or hub id cannot be loaded; the sentence names it and the ways out.
-    """
-    return build_model(spec, home()), build_tokenizer(spec)
+    """The base model as `build_model` makes it, on the default device, and its tokenizer. Raises as they do."""
+    return build_model(spec, default_device()), build_tokenizer(spec)
 
 
 def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
@@ -123,42 +98,39 @@ def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> Pr
 
     Args:
         spec: of the model.
-        device: where it is loaded to, or its random weights are drawn: on a GPU, where eight billion take seconds,
-            those are other numbers than on the CPU, and another base for a recorded adapter. None is the default
-            device.
+        device: where it is loaded to, or its random weights are drawn (a GPU draws other numbers than the CPU); None is
+            the default device.
 
     Raises:
         UnfitBase: the folder or hub id cannot be loaded or lacks some of the weights, or no model has the spec's shape.
     """
-    dtype = getattr(torch, spec.dtype)
+    options = {"dtype": getattr(torch, spec.dtype)}
+    if spec.attention is not None:
+        options["attn_implementation"] = spec.attention
     on_gpu = device is not None and torch.device(device).type == "cuda"
-    kernel = {} if spec.attention is None else {"attn_implementation": spec.attention}
-    if spec.init == "pretrained":
-        at = {"device_map": {"": device}} if on_gpu else {}  # straight there, without a copy in the CPU's memory
-        if (Path(spec.path_or_id) / GENERATION_CONFIG_NAME).exists():
-            _load(GenerationConfig, spec)  # a broken one is passed over together with the model
-        model, found = _load(
-            AutoModelForCausalLM,
-            spec,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, with the tensor's name
-            **kernel,
-            **at,
-        )
-        _require_all(spec, found)
-    else:
-        config = _config(spec)
+    if spec.init == "random":
+        config = model_config(spec)
         with (
             torch.random.fork_rng(devices=[device] if on_gpu else []),
             torch.device(device) if device else nullcontext(),
         ):
             torch.manual_seed(_RANDOM_INIT_SEED)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **kernel)
+            return AutoModelForCausalLM.from_config(config, **options).eval()
+    if on_gpu:
+        options["device_map"] = {"": device}  # straight there, without a copy in the CPU's memory
+    model, found = _load(AutoModelForCausalLM, spec, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    # transformers draws these tensors anew and warns. Tensors that the model has no place for are ignored.
+    for key, wrong in (
+        ("missing_keys", "the weights (model.safetensors) lack, of what config.json asks for,"),
+        ("mismatched_keys", "the weights (model.safetensors) and config.json have different shapes of"),
+    ):
+        if names := sorted(name if isinstance(name, str) else name[0] for name in found[key]):
+            raise _unfit(spec, f"{wrong} {first_and_count(names)}")
     return model.eval()
 
 
-def _config(spec: ModelSpec) -> PreTrainedConfig:
+def model_config(spec: ModelSpec) -> PreTrainedConfig:
+    """The model's transformers config. Raises `UnfitBase`."""
     if spec.shape is None:
         return _load(AutoConfig, spec)
     try:
@@ -174,6 +146,8 @@ def _config(spec: ModelSpec) -> PreTrainedConfig:
 def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """The tokenizer of a base model, or the one that its spec names in its place.
 
+    Without a padding token it pads with its end token: padding is masked wherever it is used.
+
     Raises:
         UnfitBase: it cannot be loaded.
     """
@@ -188,53 +162,14 @@ def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 
 def _load(auto_class: type, spec: ModelSpec, **options):
-    here = Path(spec.path_or_id).is_dir()
-    if auto_class is not GenerationConfig:  # a file of settings alone: it knows no such option
-        options["trust_remote_code"] = False  # unsaid, transformers asks on standard input
+    options |= {"revision": spec.revision or "main", "local_files_only": Path(spec.path_or_id).is_dir()}
     try:
-        return auto_class.from_pretrained(
-            spec.path_or_id, revision=spec.revision or "main", local_files_only=here, **options
-        )
+        # Unless it is told, transformers asks on standard input whether to run a model's own code.
+        return auto_class.from_pretrained(spec.path_or_id, trust_remote_code=False, **options)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # of any kind: it is a file's content that the loader stumbles over
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        if here:
-            files = "the tokenizer's files" if auto_class is AutoTokenizer else "config.json and the weights"
-            reason = _broken_file(Path(spec.path_or_id)) or f"{files}: {reason}"
-        raise _unfit(spec, reason) from error
-
-
-def _require_all(spec: ModelSpec, found: Mapping[str, Iterable[Any]]) -> None:
-    """Raises `UnfitBase` where the weights lack a tensor, which transformers draws anew and warns.
-
-    Left out: tensors that the model has no place for, such as other heads that a hub's model may come with.
-    """
-    for key, wrong in (
-        ("missing_keys", "the weights (model.safetensors) lack, of what config.json asks for,"),
-        ("mismatched_keys", "the weights (model.safetensors) and config.json have different shapes of"),
-    ):
-        names = sorted(name if isinstance(name, str) else name[0] for name in found[key])
-        if names:
-            raise _unfit(spec, f"{wrong} {listed(names)}")
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
-
-
-def _broken_file(folder: Path) -> str | None:
-    """The first file of a model's folder that is not what its name says, and why; the loaders' errors name none."""
-    for path in sorted(folder.iterdir()):
-        try:
-            if path.suffix == ".json" and not isinstance(json.loads(path.read_bytes()), dict):
-                return f"{path.name} is broken: it holds no object"
-            if path.suffix == ".safetensors":
-                safe_open(path, framework="pt")
-        except (OSError, ValueError, SafetensorError) as error:
-            return f"{path.name} is broken: {first_line(error)}"
-    return None
+        raise _unfit(spec, f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _unfit(spec: ModelSpec, reason: str) -> UnfitBase:
@@ -245,14 +180,16 @@ def _unfit(spec: ModelSpec, reason: str) -> UnfitBase:
     )
 
 
+def first_and_count(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
+
+
 def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreTrainedModel | PeftModel:
     """The base model made ready for a method: what it trains requires gradients, and nothing else does.
 
-    Seeds every generator first, so that the new weights depend on the seed alone and not on how the base was built.
-    A PEFT method is found by its type in PEFT's own mapping.
-
-    A model on the meta device is adapted like any other, in about a second at the size of billions of parameters: it
-    cannot run, and can be counted.
+    Seeds every generator first, so that the new weights depend on the seed alone and not on how the base was built. A
+    model on the meta device is adapted like any other: it cannot run, and can be counted.
 
     Raises:
         ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` or
@@ -262,11 +199,12 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
     model.requires_grad_(method.kind == "full")
     if method.kind != "peft":
         return model
-    try:
-        config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.peft_type)]
-    except (ValueError, KeyError):
-        known = ", ".join(sorted(peft_type.value for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING))
-        raise ValueError(f"PEFT knows no method {method.peft_type!r}: method.peft_type is one of {known}.") from None
+    known = {each.value: config for each, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    if method.peft_type not in known:
+        raise ValueError(
+            f"PEFT knows no method {method.peft_type!r}: method.peft_type is one of {', '.join(sorted(known))}."
+        )
+    config_class = known[method.peft_type]
     try:
         config = config_class(task_type="CAUSAL_LM", **method.arguments)
     except TypeError as error:
@@ -277,17 +215,17 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
     trained = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
-    for name in _found(trained, method.long_rows, key="long_rows"):
+    for name in _matching(trained, method.long_rows, key="long_rows"):
         _lengthen(adapted, name)
-    for name in _found(trained, method.frozen, key="frozen"):
+    for name in _matching(trained, method.frozen, key="frozen"):
         trained[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in trained.values()):
         raise ValueError(f"method.frozen={list(method.frozen)} leaves nothing to train: name less of it.")
     return adapted
 
 
-def _found(trained: Mapping[str, torch.nn.Parameter], patterns: Sequence[str], *, key: str) -> list[str]:
-    """The names of the parameters that some pattern finds, each once. Raises ValueError for one that finds none."""
+def _matching(trained: Mapping[str, torch.nn.Parameter], patterns: Sequence[str], *, key: str) -> list[str]:
+    """The names that some pattern finds, each once. Raises ValueError for a pattern that finds none."""
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in trained):
             kinds = ", ".join(sorted({re.sub(r"^.*\.layers\.\d+\.", "", name) for name in trained}))
@@ -319,15 +257,15 @@ def build_data(
 ) -> tuple[TokenizedSet, TokenizedSet | None]:
     """The tokenized training set and its validation slice (None where `spec.validation_rows` is 0).
 
-    Rows held out (`spec.held_out`) are in neither. The slice is the same whatever `spec.limit` says: it is set apart
-    first, and the limit cuts the rest. It is never packed, so that each of its rows is scored as one.
+    Rows held out (`spec.held_out`) are in neither. The slice is set apart before `spec.limit` cuts the rest, and never
+    packed, so that each of its rows is scored as one.
 
     Raises:
         DataError: see `reproduction.data.load_rows` and `reproduction.data.tokenize`.
         ValueError: the template refuses a row, or nothing is left to train on.
     """
-    mixed, where = spec.parts is not None, {"root": root, "revisions": revisions, "held_out": spec.held_out}
-    rows = load_mixture(spec.parts, **where) if mixed else load_training(spec.name, **where)
+    mixed, source = spec.parts is not None, {"root": root, "revisions": revisions, "held_out": spec.held_out}
+    rows = load_mixture(spec.parts, **source) if mixed else load_training(spec.name, **source)
     rest, apart = validation(rows, spec.validation_rows, lambda row: asked(row["part"] if mixed else spec.name, row))
 
     def tokenized(rows: list[dict]) -> TokenizedSet:

@@ -4,9 +4,8 @@
     checkpoints/checkpoint-N           afterwards
     checkpoints/checksums-N.json       {"run": the digest of what it is asked for, "files": name → SHA-256}
 
-A checkpoint of which a file changed, is gone or was added since it was recorded is passed over, and the one before it
-is used. So is one that the run did not write: reading a checkpoint can execute code (DeepSpeed unpickles). Left out:
-someone who writes the record too. Resume only runs whose whole folder you trust.
+A checkpoint that changed since, or that the run did not write, is skipped, and the one before it used: reading a
+stranger's can execute code (DeepSpeed unpickles). Someone who writes the record too is not kept out.
 """
 
 import contextlib
@@ -22,15 +21,13 @@ from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from reproduction.records import RecordError, Run, read_json, run_digest, write_json
-from reproduction.records.checksums import checksums, difference
+from reproduction.records.files import checksums, difference
 from reproduction.training import launching
 from reproduction.training.spec import CHECKPOINTS_KEPT
 
 logger = logging.getLogger(__name__)
 
 ASIDE = ".aside"
-NO_STEP = 2**62
-"""More steps than any run has."""
 
 
 class CheckpointFailed(OSError):
@@ -50,37 +47,39 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
     Raises:
         CheckpointFailed: the disk is full or cannot be written; the checkpoints before are untouched.
     """
-    aside, name = folder / ASIDE, f"{PREFIX_CHECKPOINT_DIR}-{step}"
+    aside, checkpoint = folder / ASIDE, folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
     if first:
         drop_unfinished(folder)  # of an attempt that was killed
     _wait_for_all()
-    with _disk_told(folder, name):
+    with _disk_errors(checkpoint):
         write(aside)
     _wait_for_all()
     if first:
-        with _disk_told(folder, name):
-            write_json(_record_of(folder / name), {"run": _run_of(folder), "files": checksums(aside / name)})
-            shutil.rmtree(folder / name, ignore_errors=True)  # a damaged one that was passed over
-            os.replace(aside / name, folder / name)
+        with _disk_errors(checkpoint):
+            files = checksums(aside / checkpoint.name)
+            write_json(_record_of(checkpoint), {"run": _run_digest(folder), "files": files})
+            shutil.rmtree(checkpoint, ignore_errors=True)  # a damaged one that was skipped
+            os.replace(aside / checkpoint.name, checkpoint)
         drop_unfinished(folder)
-        for old in sorted(_by_step(folder).items(), reverse=True)[CHECKPOINTS_KEPT:]:
-            shutil.rmtree(old[1], ignore_errors=True)
-            _record_of(old[1]).unlink(missing_ok=True)
+        for _, old in _newest_first(folder)[CHECKPOINTS_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+            _record_of(old).unlink(missing_ok=True)
     _wait_for_all()
 
 
 @contextlib.contextmanager
-def _disk_told(folder: Path, name: str) -> Iterator[None]:
+def _disk_errors(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     # torch tells of a full disk by a RuntimeError
     except (OSError, RuntimeError, SafetensorError, RecordError) as error:
+        folder = checkpoint.parent
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         drop_unfinished(folder)
         raise CheckpointFailed(
-            f"Checkpoint {folder / name} could not be written with {free / 1e9:.1f} GB free "
+            f"Checkpoint {checkpoint} could not be written with {free / 1e9:.1f} GB free "
             f"({first_line(error)}): make room, or set train.save_steps=0; the same command goes on from the "
             "checkpoint before."
         ) from error
@@ -92,38 +91,38 @@ def drop_unfinished(folder: Path) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the most steps, or None; of each one passed over, what is wrong with it is told.
+    """The whole checkpoint of the most steps, or None; logs what is wrong with each one skipped.
 
     In a launch that was joined the first process looks, and the others hear from it.
     """
-    step = launching.least(_last_whole_step(folder) if launching.rank() == 0 else NO_STEP)
+    step = 2**62  # more than any run has
+    if launching.rank() == 0:
+        step = 0
+        for at, checkpoint in _newest_first(folder):
+            wrong = _damage(checkpoint)
+            if wrong is None:
+                step = at
+                break
+            logger.error("The checkpoint %s is damaged and is skipped: %s.", checkpoint.name, wrong)
+    step = launching.min_over_ranks(step)
     return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" if step else None
 
 
-def _last_whole_step(folder: Path) -> int:
-    for step, checkpoint in sorted(_by_step(folder).items(), reverse=True):
-        wrong = _wrong(checkpoint)
-        if wrong is None:
-            return step
-        logger.error("The checkpoint %s is damaged and is passed over: %s.", checkpoint.name, wrong)
-    return 0
-
-
-def _wrong(checkpoint: Path) -> str | None:
+def _damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None where it is as it was written."""
     record = _record_of(checkpoint)
     if not record.exists():
         return f"{record} is gone, or this run did not write it"
     try:
         found = read_json(record)
-        if found.get("run") != _run_of(checkpoint.parent):
+        if found.get("run") != _run_digest(checkpoint.parent):
             return f"{record} is of another run"
         return difference(checkpoint, found.get("files") or {})
     except RecordError:
         return f"{record} or one of its files cannot be read"
 
 
-def _run_of(folder: Path) -> str | None:
+def _run_digest(folder: Path) -> str | None:
     """The digest of what the run of a checkpoints' folder is asked for; None in a folder that is no run of a table."""
     try:
         return run_digest(Run(folder.parent).config)
@@ -135,9 +134,9 @@ def _record_of(checkpoint: Path) -> Path:
     return checkpoint.with_name(checkpoint.name.replace(PREFIX_CHECKPOINT_DIR, "checksums") + ".json")
 
 
-def _by_step(folder: Path) -> dict[int, Path]:
-    named = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*"))
-    return {int(name[1]): folder / name[0] for name in named if name}
+def _newest_first(folder: Path) -> list[tuple[int, Path]]:
+    names = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*"))
+    return sorted(((int(name[1]), folder / name[0]) for name in names if name), reverse=True)
 
 
 def _wait_for_all() -> None:

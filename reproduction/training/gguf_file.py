@@ -8,24 +8,20 @@ A folder is written aside and renamed, by one process at a time: what is there i
 
 import fcntl
 import functools
-import hashlib
 import importlib.util
 import os
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from reproduction.records import write_json
+from reproduction.records.files import checksum
 from reproduction.system.cache import VARIABLE, cache_folder
 from reproduction.training.spec import UnfitBase
 
-KIND = "gguf"
-"""Of the cache's folders."""
-
 ORIGIN = "gguf.json"
 """In a folder that was made from a GGUF file: what file that was."""
-
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def dequantised(path: Path) -> Path:
@@ -37,14 +33,13 @@ def dequantised(path: Path) -> Path:
     """
     cache = cache_for(path)
     try:
-        about = path.stat()
-        checksum = _sha256(path, about.st_mtime_ns, about.st_size)
-        folder = cache.absolute() / checksum
+        stat = path.stat()
+        folder = cache.absolute() / _sha256(path, stat.st_mtime_ns, stat.st_size)
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with (folder.parent / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not folder.is_dir():  # by another process meanwhile
+                if not folder.is_dir():  # made by another process meanwhile
                     _convert(path, folder)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
@@ -54,7 +49,7 @@ def dequantised(path: Path) -> Path:
 
 def cache_for(what: Path | str) -> Path:
     """The cache's folder of all that is de-quantised. Raises `UnfitBase`, naming ``what``, where caching is off."""
-    cache = cache_folder(KIND)
+    cache = cache_folder("gguf")
     if cache is None:
         raise UnfitBase(
             f"{what} is de-quantised into the cache, which {VARIABLE}= turns off: unset it, or name a folder."
@@ -70,46 +65,32 @@ def require_gguf(what: Path | str) -> None:
 
 def dequantised_before(checksum: str | None) -> Path | None:
     """The folder with the model of the GGUF file that has this SHA-256, None where there is none here."""
-    cache = cache_folder(KIND)
+    cache = cache_folder("gguf")
     if cache is None or checksum is None or not (cache / checksum / ORIGIN).is_file():
         return None
     return cache.absolute() / checksum
 
 
 def _convert(path: Path, folder: Path) -> None:
-    aside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-    bits, *parts = _read(path)
-    try:
-        for part in parts:
-            part.save_pretrained(aside)
-        write_json(aside / ORIGIN, {"sha256": folder.name, "bits": bits})
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-def _read(path: Path) -> tuple:
-    """The bits of a quantised weight (None: floats alone), the model in bfloat16 and the tokenizer."""
+    """De-quantise the file into the folder."""
     require_gguf(path)
     import torch  # seconds: a file that was de-quantised before needs none of it
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from reproduction.training.build import listed
+    from reproduction.training.build import first_and_count
     from reproduction.training.checkpoints import first_line
 
-    where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
-    where["trust_remote_code"] = False  # unsaid, transformers asks on standard input
+    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    source["trust_remote_code"] = False  # else transformers asks on standard input
     try:
         bits = _bits(path)
         model, found = AutoModelForCausalLM.from_pretrained(
-            **where,
+            **source,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),  # else a GPU's kernels would keep them packed
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # of any kind: it is a file's content that the loader stumbles over
@@ -118,24 +99,30 @@ def _read(path: Path) -> tuple:
             "fetch it again, or take the model in safetensors."
         ) from error
     if found["missing_keys"]:
-        raise UnfitBase(f"{path} lacks weights of its own model: {listed(sorted(found['missing_keys']))}.")
-    return bits, model, tokenizer
+        raise UnfitBase(f"{path} lacks weights of its own model: {first_and_count(sorted(found['missing_keys']))}.")
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+    try:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        write_json(aside / ORIGIN, {"sha256": folder.name, "bits": bits})
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _bits(path: Path) -> int | None:
-    """Of the type that most of the quantised weights have: 4 for Q4_1."""
+    """Of the type that most of the quantised weights have: 4 for Q4_1; None for floats alone."""
     from gguf import GGUFReader
 
-    sizes: dict[str, int] = {}
+    sizes: Counter[str] = Counter()
     for tensor in GGUFReader(path).tensors:
-        name = tensor.tensor_type.name
-        if name not in _FLOATS:
-            sizes[name] = sizes.get(name, 0) + int(tensor.n_elements)
-    return int(re.search(r"\d+", max(sizes, key=sizes.get))[0]) if sizes else None
+        sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+    quantised = [(size, name) for name, size in sizes.items() if name not in ("F64", "F32", "F16", "BF16")]
+    return int(re.search(r"\d+", max(quantised)[1])[0]) if quantised else None
 
 
 @functools.lru_cache(maxsize=16)
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    # Keyed by time and size as well: the cells of a table are composed by one process, and need not read it for each.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(path)  # once for all cells of a table, which one process composes

@@ -6,9 +6,8 @@
     launch=zero3    weights too
     launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
 
-A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins the launch that it finds
-itself in; several machines are launched that way. Otherwise `reproduction.running.ddp` starts the ranks on this
-machine.
+A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins that launch; several
+machines are launched that way. Otherwise `reproduction.running.ddp` starts the ranks on this machine.
 """
 
 import contextlib
@@ -31,14 +30,17 @@ GRACE = 0.5
 
 
 class RanksFailed(RuntimeError):
-    """A rank failed for a reason that is not the user's to mend; the sentence says which rank and how it ended."""
+    """A rank failed for a reason that the user cannot mend; the message says which rank and how it ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A launch as it is carried out: `mode` is one of `MODES` but auto, `processes` the number of ranks.
+    """A launch as it is carried out.
 
-    `memory_gb` is the most that a process may take of its GPU, in 10^9 bytes; None is all of it.
+    Args:
+        mode: one of `MODES` but auto.
+        processes: the number of ranks.
+        memory_gb: the most that a process may take of its GPU, in 10^9 bytes; None is all of it.
     """
 
     mode: Literal["single", "ddp", "zero2", "zero3"] = "single"
@@ -90,7 +92,7 @@ def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int, memo
 
 
 def visible_gpus() -> int:
-    """The number of CUDA devices that this process sees; CUDA is not initialised by asking.
+    """The number of CUDA devices that this process sees; does not initialise CUDA.
 
     A machine without a GPU's driver has none, and is spared the seconds that importing torch takes.
     """
@@ -142,10 +144,10 @@ def _first_host(nodes: str) -> str:
 
 
 def join(*, deepspeed: bool = False) -> None:
-    """Connect this process with the other ranks of its launch: gloo on CPUs, NCCL on GPUs; nothing outside of one.
+    """Connect this process with the other ranks of its launch, if any: gloo on CPUs, NCCL on GPUs.
 
     Afterwards `torch.distributed` is initialised, with `deepspeed` DeepSpeed's own layer above it too, and the current
-    CUDA device is this rank's own. To be called again does no harm.
+    CUDA device is this rank's own. May be called again.
     """
     import torch
 
@@ -169,10 +171,9 @@ def join(*, deepspeed: bool = False) -> None:
 
 
 def cap_memory(gigabytes: float | None) -> None:
-    """Let PyTorch allocate no more of this process's GPU than a card of so many 10^9 bytes would let it.
+    """Let PyTorch allocate no more of this process's GPU than a card of so many 10^9 bytes would; None is no cap.
 
-    What is asked for beyond it is out of memory, as it would be there. `RESERVED` is what others than PyTorch's
-    allocator hold. None, and a process without a GPU: no cap.
+    `RESERVED` is what others than PyTorch's allocator hold.
     """
     import torch
 
@@ -181,40 +182,28 @@ def cap_memory(gigabytes: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, (gigabytes * 1e9 - RESERVED) / total))
 
 
-def least(value: int) -> int:
-    """The smallest of what the ranks of a launch that was joined have; elsewhere the value itself."""
+def min_over_ranks(value: int) -> int:
+    """The smallest of the values of a launch's ranks, which all must call it; outside of one the value itself."""
     import torch
 
     if not torch.distributed.is_initialized():
         return value
-    of_all = torch.tensor(value, dtype=torch.int64, device=_meeting_place())
-    torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MIN)
-    return int(of_all)
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    smallest = torch.tensor(value, dtype=torch.int64, device=device)
+    torch.distributed.all_reduce(smallest, torch.distributed.ReduceOp.MIN)
+    return int(smallest)
 
 
 def from_first_rank(value: bool = False) -> bool:
-    """What rank 0 says, in every rank of a launch that was joined; elsewhere the value itself."""
-    import torch
-
-    if not torch.distributed.is_initialized():
-        return value
-    said = torch.tensor([value], dtype=torch.uint8, device=_meeting_place())
-    torch.distributed.broadcast(said, src=0)
-    return bool(said.item())
-
-
-def _meeting_place() -> str:
-    """The kind of device whose tensors the ranks exchange."""
-    import torch
-
-    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    """Rank 0's value, in every rank of a launch; outside of one the value itself."""
+    return bool(min_over_ranks(value if rank() == 0 else True))
 
 
 @contextlib.contextmanager
-def giving_way() -> Iterator[None]:
-    """What is raised within goes on a little later: if another rank's death was its cause, this one is ended meanwhile.
+def delayed_errors() -> Iterator[None]:
+    """Re-raise a rank's error a little later: if another rank's death was its cause, the launcher ends this one first.
 
-    Of ranks that all fail alike, the first goes on before the others. Outside of a launch: nothing.
+    Of ranks that all fail alike, the first re-raises before the others.
     """
     try:
         yield

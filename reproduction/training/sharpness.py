@@ -9,9 +9,9 @@ power iteration that keeps the coefficients of its products. Where B starts at z
 about zero, so that plain power iteration wanders between the largest eigenvalue and the smallest.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -46,14 +46,14 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def answered(batches: Iterable[Batch]) -> int:
-    """n, the response tokens that the loss is the mean over."""
+def count_response_tokens(batches: Iterable[Batch]) -> int:
+    """n, the tokens that the loss is the mean over."""
     return sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
 
 
 def losses(model: nn.Module, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
     """Of each micro-batch its share of L, a scalar, one after another; their sum is L."""
-    tokens = answered(batches)
+    tokens = count_response_tokens(batches)
     for batch in batches:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
         predicted, labels = logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
@@ -92,9 +92,8 @@ def largest_eigenvalue(
 
     The eigenvalues of the tridiagonal matrix of α and β approach H's, the outermost first. The residual of the largest
     one, β |s| with s the last entry of its eigenvector, bounds how far the nearest true eigenvalue is; the search ends
-    where that is at most `tolerance` of it, or after so many products.
-
-    Leaves out making the q orthogonal again: rounding gives copies of eigenvalues that were found, and no larger ones.
+    where that is at most `tolerance` of it, or after so many products. The q are not made orthogonal again: rounding
+    gives copies of eigenvalues that were found, and no larger ones.
     """
     q, before, beta = start / start.norm(), torch.zeros_like(start), 0.0
     diagonal: list[float] = []
@@ -123,36 +122,32 @@ def first_update(
     Both are of the same inputs: those that the model gave the module at `tokens` tokens of the first micro-batch before
     the step. A bias is in u. The step is of the gradient of the whole L, without weight decay; the model has taken it.
     """
-    with torch.no_grad(), _inputs(modules, batches[0], tokens) as held:
-        next(losses(model, batches[:1]))
-    before = _outputs(modules, held)
+    with torch.no_grad():
+        inputs = _inputs(model, batches, modules, tokens=tokens)
+        before = {name: module(inputs[name]) for name, module in modules.items()}
     optimizer = torch.optim.AdamW(trained(model), lr=rate, weight_decay=0.0)
     for loss in losses(model, batches):
         loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    after = _outputs(modules, held)
+    with torch.no_grad():
+        after = {name: module(inputs[name]) for name, module in modules.items()}
     return {name: float((after[name] - u).norm() / u.norm()) for name, u in before.items()}
 
 
-@contextmanager
-def _inputs(modules: Mapping[str, nn.Module], batch: Batch, tokens: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Keep the modules' inputs, (tokens, in), at tokens that lie evenly over the batch, padding apart."""
-    places = batch["attention_mask"].flatten().nonzero().flatten()
+def _inputs(
+    model: nn.Module, batches: Sequence[Batch], modules: Mapping[str, nn.Module], *, tokens: int
+) -> dict[str, torch.Tensor]:
+    """The modules' inputs, (tokens, in), at tokens that lie evenly over the first micro-batch, padding apart."""
+    places = batches[0]["attention_mask"].flatten().nonzero().flatten()
     places = places[:: math.ceil(len(places) / tokens)]
-    held: dict[str, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        return lambda module, inputs: held.update({name: inputs[0].flatten(0, 1)[places]})
+    def keep(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        found[name] = inputs[0].flatten(0, 1)[places]
 
-    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
-    try:
-        yield held
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def _outputs(modules: Mapping[str, nn.Module], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: module(inputs[name]) for name, module in modules.items()}
+    handles = [module.register_forward_pre_hook(functools.partial(keep, name)) for name, module in modules.items()]
+    next(losses(model, batches[:1]))
+    for handle in handles:
+        handle.remove()
+    return found

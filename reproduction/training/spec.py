@@ -1,19 +1,23 @@
 """What a training run is, as typed values: the base model, the method, the data, the schedule.
 
-Every spec refuses what cannot be run when it is made, with the value in the sentence. Left out: where things lie on
-this machine and how the processes are launched (DeepSpeed's config apart, which the Trainer takes as an argument).
+Every spec refuses, with a ValueError that names the value, what cannot be run. The fields are hashed into a run's name
+(`reproduction.records.identity`): a new one, or another default, makes another run of every cell.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from reproduction.data.templates import ALPACA, Template
 
 CHECKPOINTS_KEPT = 2
 """The last checkpoint, and the one before it in case the last is damaged."""
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Init = Literal["pretrained", "random"]
+Kind = Literal["none", "full", "peft"]
 
 
 class UnfitBase(ValueError):
@@ -26,21 +30,27 @@ def _at_least(owner: str, smallest: float, **values: float | None) -> None:
             raise ValueError(f"{owner}.{name} is {value}: it must be {smallest} or more.")
 
 
+def _one_of(kind: Any, name: str, value: Any) -> None:
+    if value not in get_args(kind):
+        raise ValueError(f"{name} is {value!r}: choose {', '.join(get_args(kind))}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A base model.
 
-    Attributes:
+    Args:
         name: in folder names and records.
         label: in tables.
         path_or_id: a folder in transformers' layout, or a hub id.
-        revision: of a hub id: commit, tag or branch.
-        dtype: of the weights in memory; trained adapter weights are float32 whatever it says.
-        init: "pretrained" loads the weights; "random" takes the shape alone and draws them, always the same ones.
+        revision: commit, tag or branch of a hub id; None (default) is its main branch. Name a commit to pin it.
+        dtype: of the weights in memory, by default float32; trained adapter weights are float32 whatever it says. Take
+            bfloat16 for billions of parameters.
+        init: "pretrained" (default) loads the weights; "random" draws them, always the same ones, to try a shape.
         shape: for random weights: transformers' `model_type` and the config's sizes; None reads config.json there.
         checksum: of the weights' content, where it is known; see `reproduction.training.base_identity`.
         tokenizer: for random weights, which have none: a folder or hub id; None is `path_or_id`.
-        attention: transformers' name of the attention kernel; None is its own choice, SDPA.
+        attention: transformers' name of the attention kernel; None (default) is its own choice, SDPA.
         gguf: a quantised file of the same model, whose learning rates serve it too: the hub id that it is ``of``, and
             the file's ``sha256``.
     """
@@ -49,8 +59,8 @@ class ModelSpec:
     label: str
     path_or_id: str
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    init: Literal["pretrained", "random"] = "pretrained"
+    dtype: Dtype = "float32"
+    init: Init = "pretrained"
     shape: Mapping[str, Any] | None = None
     checksum: str | None = None
     tokenizer: str | None = None
@@ -58,38 +68,33 @@ class ModelSpec:
     gguf: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"model.dtype is {self.dtype!r}: choose float32, bfloat16 or float16.")
-        if self.init not in ("pretrained", "random"):
-            raise ValueError(f"model.init is {self.init!r}: choose pretrained or random.")
-        if self.shape is not None and self.init != "random":
-            raise ValueError(
-                f"model.shape is given and init is {self.init!r}: pretrained weights have their own shape."
-            )
-        if self.tokenizer is not None and self.init != "random":
-            raise ValueError(
-                f"model.tokenizer is {self.tokenizer!r} and init is {self.init!r}: pretrained weights have their own."
-            )
+        _one_of(Dtype, "model.dtype", self.dtype)
+        _one_of(Init, "model.init", self.init)
+        for name, value in (("shape", self.shape), ("tokenizer", self.tokenizer)):
+            if value is not None and self.init != "random":
+                raise ValueError(f"model.{name} is {value!r} and init is {self.init!r}: only random weights take one.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec:
     """How a base model is tuned.
 
-    Attributes:
+    Args:
+        name: in folder names and records.
+        label: in tables.
         kind: "none" trains nothing, "full" every parameter, "peft" what the PEFT method adds.
         peft_type: name under which PEFT knows the method, for kind "peft" alone.
         arguments: of the method's PEFT config class.
         frozen: regular expressions, searched for in the names of what the PEFT method would train; what one of them
-            finds stays as it is drawn, and is saved and loaded with the rest.
-        long_rows: regular expressions likewise; the rows of what one of them finds, (r, in), start as long as those of
-            the frozen weight that they adapt are on average, their directions as they are drawn.
-        protocol_version: raised where a change of code makes older results void.
+            finds keeps its first values, and is saved and loaded with the rest.
+        long_rows: regular expressions likewise; the rows of what one of them finds, (r, in), start in their drawn
+            directions with the mean length of the rows of the frozen weight that they adapt.
+        protocol_version: raise it where a change of code makes older results void.
     """
 
     name: str
     label: str
-    kind: Literal["none", "full", "peft"]
+    kind: Kind
     peft_type: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
@@ -97,8 +102,7 @@ class MethodSpec:
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("none", "full", "peft"):
-            raise ValueError(f"method.kind is {self.kind!r}: choose none, full or peft.")
+        _one_of(Kind, "method.kind", self.kind)
         if (self.kind == "peft") != (self.peft_type is not None):
             raise ValueError(
                 f"method.peft_type is {self.peft_type!r} and kind {self.kind!r}: peft, and it alone, has one."
@@ -118,19 +122,21 @@ class MethodSpec:
 class DataSpec:
     """What is trained on.
 
-    Attributes:
+    Args:
         name: a training set of `reproduction.data`, or of a mixture what it is called.
-        max_length: most tokens of a row, prompt, response and end mark together.
+        max_length: most tokens of a row, 2 or more: prompt, response and end mark together.
         parts: of a mixture: training sets, each with the share of its rows, or its proportion where one of them is
-            above 1 (`reproduction.data.mixture.shares_of`); None for a single set.
-        limit: most rows, chosen evenly over the set; None is all of them.
-        held_out: share of every source's rows that is kept out of training, to measure the loss on; which rows that
-            are is decided by their prompts alone.
+            above 1 (`reproduction.data.mixture.shares_of`); None (default) for a single set.
+        limit: most rows, chosen evenly over the set; None (default) is all of them.
+        held_out: share of every source's rows, in [0, 1), that is kept out of training to measure the loss on; which
+            rows that are is decided by their prompts alone. Default 0.
         validation_rows: rows set apart from the others, for choosing a learning rate; a trial does not train on them.
+            Default 0.
         digest: of the data's content, where it is known.
         packing: several examples in one row of at most `max_length` tokens, each blind to the others. A row of the
-            effective batch is then such a pack.
-        template: a user's own: "source" is its Jinja text, "label" what it is called; None is `ALPACA`.
+            effective batch is then such a pack. Default false.
+        template: a user's own: "source" is its Jinja text, "label" what it is called; None (default) is `ALPACA`.
+        protocol_version: raise it where a change of code makes older results void.
     """
 
     name: str
@@ -150,9 +156,9 @@ class DataSpec:
         _at_least("data", 0, validation_rows=self.validation_rows)
         if not 0 <= self.held_out < 1:
             raise ValueError(f"data.held_out is {self.held_out}: a share that leaves rows to train on lies in [0, 1).")
-        if self.parts is not None and not self.parts:
-            raise ValueError("data.parts is empty: name the training sets of the mixture, or null for a single one.")
         if self.parts is not None:
+            if not self.parts:
+                raise ValueError("data.parts is empty: name the training sets of the mixture, or null for one set.")
             least, proportions = min(self.parts, key=self.parts.get), max(self.parts.values()) > 1
             if not self.parts[least] > 0 or (proportions and self.parts[least] != 1):
                 raise ValueError(
@@ -175,10 +181,11 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbSpec:
-    """A run in Weights & Biases, which need not be installed where it is "disabled".
+    """A run in Weights & Biases.
 
-    Attributes:
-        mode: "offline" leaves files in the run's folder for `wandb sync`, and needs no network.
+    Args:
+        mode: "disabled" (default) needs no wandb installed; "offline" leaves files in the run's folder for `wandb
+            sync`, and needs no network.
         project, entity: where the run appears; None is W&B's own default.
     """
 
@@ -189,7 +196,12 @@ class WandbSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
-    """Where a training is followed while it runs; see `reproduction.training.tracking`. Raises ValueError."""
+    """Where a training is followed while it runs; see `reproduction.training.tracking`.
+
+    Args:
+        wandb: Weights & Biases.
+        tensorboard: write TensorBoard's events into the run's folder. Default false.
+    """
 
     wandb: WandbSpec = WandbSpec()
     tensorboard: bool = False
@@ -208,24 +220,28 @@ class TrackingSpec:
 class TrainSpec:
     """The schedule of a run.
 
-    Attributes:
-        learning_rate: at its highest; None only where nothing is trained.
-        epochs: passes over the training set.
-        max_steps: optimiser steps; None is as many as the epochs make.
+    Args:
+        learning_rate: at its highest, above 0; None only where nothing is trained.
+        epochs: passes over the training set, above 0.
         batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
         micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
-            "auto" is as many as the device's memory is estimated to hold, which `reproduction.training.memory.fitting`
-            finds before a training; until then it stands for all of them.
-        warmup_steps: steps over which the rate rises from zero.
-        lr_scheduler: transformers' name of what follows the warm-up.
-        optimizer: transformers' name of it.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, the same gradients. "auto" is
-            only where memory is short, likewise; where nobody did, off.
-        save_steps: steps between checkpoints; 0 writes none, and an interrupted run starts anew.
+            "auto" (default) is as many as the device's memory is estimated to hold
+            (`reproduction.training.memory.fitting`). Lower it where memory runs out.
+        max_steps: optimiser steps; None (default) is as many as the epochs make.
+        warmup_steps: steps over which the rate rises from zero. Default 0.
+        lr_scheduler: transformers' name of what follows the warm-up. Default "linear".
+        weight_decay: of the optimiser. Default 0.
+        max_grad_norm: to which gradients are clipped. Default 1; 0 clips none.
+        optimizer: transformers' name of it. Default "adamw_torch".
+        seed: of new weights, dropout and the order of the rows. Default 0.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third slower, the same
+            gradients. "auto" (default) does so only where memory is short.
+        save_steps: steps between checkpoints; 0 (default) writes none, and an interrupted run starts anew.
         group_by_length: deal a step's rows to its micro-batches by their length, which saves padding and changes
-            neither what rows a step has nor its gradient.
-        liger_kernel: liger-kernel's fused loss and norms, an optional package for GPUs.
-        deepspeed: DeepSpeed's config, or the file that holds it.
+            neither what rows a step has nor its gradient. Default false.
+        liger_kernel: liger-kernel's fused loss and norms, an optional package for GPUs. Default false.
+        deepspeed: DeepSpeed's config, or the file that holds it; None (default) does without.
+        protocol_version: raise it where a change of code makes older results void.
     """
 
     learning_rate: float | None
@@ -247,24 +263,20 @@ class TrainSpec:
     protocol_version: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("train", 1, batch_size=self.batch_size)
         if self.micro_batch_size != "auto":
             if not isinstance(self.micro_batch_size, int):
-                raise ValueError(
-                    f"train.micro_batch_size is {self.micro_batch_size!r}: give a number of rows, or auto."
-                )
+                raise ValueError(f"train.micro_batch_size is {self.micro_batch_size!r}: give a number, or auto.")
             _at_least("train", 1, micro_batch_size=self.micro_batch_size)
         if self.gradient_checkpointing not in (True, False, "auto"):
             raise ValueError(
                 f"train.gradient_checkpointing is {self.gradient_checkpointing!r}: give true, false or auto."
             )
-        _at_least("train", 1, max_steps=self.max_steps)
+        _at_least("train", 1, batch_size=self.batch_size, max_steps=self.max_steps)
         _at_least("train", 0, warmup_steps=self.warmup_steps, save_steps=self.save_steps, seed=self.seed)
         _at_least("train", 0, weight_decay=self.weight_decay, max_grad_norm=self.max_grad_norm)
-        if not self.epochs > 0:
-            raise ValueError(f"train.epochs is {self.epochs}: it must be above 0.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(f"train.learning_rate is {self.learning_rate}: it must be above 0.")
+        for name in ("epochs", "learning_rate"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}: it must be above 0.")
 
     def division(self, processes: int) -> tuple[int, int]:
         """(rows of one micro-batch, micro-batches that one process adds up before a step).

@@ -1,7 +1,4 @@
-"""What a run costs: time, memory, parameters, bytes on disk.
-
-Left out: energy, and memory of the operating system's caches.
-"""
+"""What a run costs: time, memory, parameters, bytes on disk."""
 
 import math
 import resource
@@ -27,16 +24,15 @@ WARMUP_STEPS = 3
 class Resources:
     """Resource figures of a run; resources.json is this as a dict.
 
-    Attributes:
-        steps: optimiser steps of the whole run, and `steps_timed` those behind the figures of time (of the last
-            session, after warm-up; where none is left the figures are None).
-        step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step, in
-            seconds.
+    Args:
+        steps: optimiser steps of the whole run.
+        steps_timed: those behind the figures of time: of the last session, after warm-up. With none they are None.
+        step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step.
         tokens_per_second: prompt and response tokens, padding apart, of all processes.
         setup_seconds: before the first step: the Trainer, a checkpoint, CUDA graphs.
         train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
-        peak_memory_bytes: of the process that had most: on a GPU the most allocated at once since the training began;
-            on a CPU the most resident memory since its start, with whatever it did before.
+        peak_memory_bytes: of the process that had most: on a GPU allocated at once since the training began, on a CPU
+            resident since the process began.
         adapter_bytes: weights on disk, of the adapter or, where everything is trained, of the model.
         parameters_trainable, parameters_router: numbers trained, and those of them in a router (by their names).
         parameters_total: numbers in the model, base and adapter.
@@ -46,9 +42,9 @@ class Resources:
         data: account of the training set, see `reproduction.data.TokenizedSet.report`.
         threads, device, processes: what it ran on.
         micro_batch_size, accumulation: rows of one forward pass, and passes behind one step, of each process.
-        gradient_checkpointing: whether activations were computed again.
-        passes: "padded" by the Trainer, or "packed" by `reproduction.training.passes`, with or without CUDA graphs; and
-            recording_seconds, spent on those graphs.
+        gradient_checkpointing: whether activations were recomputed.
+        passes: "padded" by the Trainer, or "packed" by `reproduction.training.passes`, with or without CUDA graphs.
+        recording_seconds: spent on recording those graphs.
     """
 
     steps: int
@@ -78,16 +74,8 @@ class Resources:
     recording_seconds: float
 
 
-def _numel(parameter: nn.Parameter) -> int:
-    # DeepSpeed ZeRO-3 leaves an empty parameter behind and keeps its size here.
-    return getattr(parameter, "ds_numel", parameter.numel())
-
-
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers in a model: parameters_trainable, parameters_router, parameters_total, frozen_copies.
-
-    A method whose accounting has frozen copies tells them by its tuner's `frozen_copy_count()`.
-    """
+    """Numbers in a model: parameters_trainable, parameters_router, parameters_total, frozen_copies."""
     trainable = {name: _numel(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {
         "parameters_trainable": sum(trainable.values()),
@@ -97,18 +85,23 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
+def _numel(parameter: nn.Parameter) -> int:
+    # DeepSpeed ZeRO-3 leaves an empty parameter behind and keeps its size here.
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
 def selection_seconds(model: nn.Module) -> float:
-    """Seconds that a method spent choosing among base weights, as its tuner tells by `pivot_seconds`; 0 without any."""
+    """Seconds that a method spent choosing among base weights; 0 for one that does not choose."""
     return _tuner_attribute(model, "pivot_seconds", 0.0)
 
 
 def pivot_sizes(model: nn.Module) -> dict[str, Any]:
-    """What a tuner tells by its `pivot_sizes()`, by module: what a method chose of the base; or nothing."""
+    """By module, what a method chose of the base; empty for one that does not choose."""
     return _tuner_attribute(model, "pivot_sizes", dict)()
 
 
 def watched_routers(model: nn.Module) -> AbstractContextManager[Callable[[], float | None]]:
-    """What a tuner tells by its `watched_routers()`: how evenly routers mix what is run inside; None without any."""
+    """A context whose value tells how evenly the routers mixed in the passes inside; None for a method without any."""
     return _tuner_attribute(model, "watched_routers", lambda: nullcontext(lambda: None))()
 
 
@@ -129,13 +122,11 @@ def own_peak_memory_bytes(device: torch.device) -> int:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """See `Resources.peak_memory_bytes`; all processes must ask at once."""
-    peak = own_peak_memory_bytes(device)
+    """See `Resources.peak_memory_bytes`; all processes must call it."""
+    peak = torch.tensor(own_peak_memory_bytes(device), device=device)
     if torch.distributed.is_initialized():
-        of_all = torch.tensor(peak, device=device)
-        torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MAX)
-        peak = int(of_all)
-    return peak
+        torch.distributed.all_reduce(peak, torch.distributed.ReduceOp.MAX)
+    return int(peak)
 
 
 def weight_bytes(folder: Path) -> int:
@@ -144,10 +135,7 @@ def weight_bytes(folder: Path) -> int:
 
 
 class Laps:
-    """Seconds of one thing after another: `seconds` by name.
-
-    The first of a process has its "imports": from the process's start until this module was imported.
-    """
+    """Seconds of one phase after another, by name; the first of a process has its "imports" too."""
 
     _imports: float | None = time.time() - psutil.Process().create_time()
 
@@ -161,17 +149,15 @@ class Laps:
 
 
 class Stopwatch(TrainerCallback):
-    """Times the steps of one session of the Trainer, and tells `on_step(step, total, loss)` of each.
+    """Times the steps of one session of the Trainer, which must log every step; calls `on_step(step, total, loss)`.
 
     A step ends when its loss is logged: reading the loss waits for the device, so the time is the device's too.
-    The Trainer must log every step.
     """
 
     def __init__(self, on_step: Callable[[int, int, float], None] | None = None):
         self.on_step = on_step
         self.step_seconds: list[float] = []
         self.tokens: list[int] = []
-        self.loss = math.nan
         self._made = self._began = self._first = self._last = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -187,12 +173,11 @@ class Stopwatch(TrainerCallback):
         self._last = time.perf_counter()
         self.step_seconds.append(self._last - self._began)
         self.tokens.append(int(state.num_input_tokens_seen))
-        self.loss = logs["loss"]
         if self.on_step is not None:
-            self.on_step(state.global_step, state.max_steps, self.loss)
+            self.on_step(state.global_step, state.max_steps, logs["loss"])
 
     def last_tokens_per_second(self) -> float:
-        """Of the step that was logged last; as `Resources.tokens_per_second`."""
+        """`Resources.tokens_per_second` of the last step alone."""
         return (self.tokens[-1] - self.tokens[-2]) / self.step_seconds[-1]
 
     def figures(self) -> dict[str, float | int | None]:

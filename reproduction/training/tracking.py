@@ -4,7 +4,7 @@ folder/wandb/          W&B's own files, which `wandb sync` uploads where it was 
 folder/tensorboard/    TensorBoard's events
 
 One run of the tracker a cell: named after the run's folder, in the group of its experiment, with config.json as its
-config. A cell that is taken up again goes on in the same one.
+config. A resumed cell continues the same one.
 """
 
 import json
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback
@@ -24,35 +24,21 @@ from reproduction.training.telemetry import Stopwatch
 logger = logging.getLogger(__name__)
 
 ROUTER_STEPS = 10
-"""The routers are looked at in the first step and in every so many: each look routes a micro-batch once more."""
+"""Routers are watched in the first step and in every so many: each time routes a micro-batch once more."""
 PATIENCE = 30.0
 """Seconds that a run waits for W&B at its beginning, and at its end for the upload of what else stays on disk."""
 
 
-class Tracker(Protocol):
-    """Where a run is followed. Whatever a method raises ends the tracking, and nothing else."""
-
-    def log(self, step: int, figures: Mapping[str, float]) -> None: ...
-
-    def finish(self, failed: bool) -> None: ...
-
-
 class Wandb:
-    """A run of Weights & Biases, without output of its own on the console. Left out: its figures of the machine."""
+    """A run of Weights & Biases, silent on the console and without its figures of the machine."""
 
     def __init__(self, spec: WandbSpec, folder: Path, config: Mapping[str, Any]):
         import wandb
 
-        settings = wandb.Settings(
-            mode=spec.mode,
-            silent=True,
-            console="off",
-            x_disable_stats=True,
-            init_timeout=PATIENCE,
-            finish_timeout=PATIENCE,
-        )
+        quiet = {"silent": True, "console": "off", "x_disable_stats": True}
+        settings = wandb.Settings(mode=spec.mode, init_timeout=PATIENCE, finish_timeout=PATIENCE, **quiet)
         wandb.setup(settings)
-        # Asked before `init` would, which waits for an answer where there is a terminal.
+        # Otherwise `init` asks for a key, and waits for an answer where there is a terminal.
         if spec.mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("there is no API key: run `wandb login`, set WANDB_API_KEY, or take wandb.mode=offline")
         self._run = wandb.init(
@@ -96,38 +82,40 @@ class TensorBoard:
 class Tracking(TrainerCallback):
     """Gives the trackers of a run its figures: each step's, and now and then how evenly the routers mix.
 
-    Steps are told by rank 0. The routers are looked at in every rank and whatever became of the trackers, in the
-    forward pass of the step itself: where ZeRO-3 gathers their weights all ranks must take part. The Trainer must log
-    every step, to `stopwatch` first.
+    Rank 0 alone logs. The routers are watched in every rank, in the forward pass of the step itself: where ZeRO-3
+    gathers their weights all ranks must take part. The Trainer must log every step, to `stopwatch` first.
     """
 
     def __init__(self, spec: TrackingSpec, *, model: nn.Module, folder: Path, stopwatch: Stopwatch):
         self.spec, self.model, self.folder, self.stopwatch = spec, model, folder, stopwatch
-        self.trackers: dict[str, Tracker] = {}
-        self._look = ExitStack()
+        self.trackers: dict[str, Wandb | TensorBoard] = {}
+        self._watch = ExitStack()
         self._evenness: Callable[[], float | None] | None = None
         self._router_entropy: float | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         if not state.is_world_process_zero:
             return
-        config = _config(self.folder)
+        path = self.folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if pivots := telemetry.pivot_sizes(self.model):
             config["pivots"] = pivots
         if self.spec.wandb.mode != "disabled":
-            self._open("wandb", lambda: Wandb(self.spec.wandb, self.folder, config))
+            with self._losing("wandb"):
+                self.trackers["wandb"] = Wandb(self.spec.wandb, self.folder, config)
         if self.spec.tensorboard:
-            self._open("tensorboard", lambda: TensorBoard(self.folder, config, first_step=state.global_step + 1))
+            with self._losing("tensorboard"):
+                self.trackers["tensorboard"] = TensorBoard(self.folder, config, first_step=state.global_step + 1)
 
     def on_step_begin(self, args, state, control, **kwargs):
         step = state.global_step + 1
         if step == 1 or step % ROUTER_STEPS == 0:
-            self._evenness = self._look.enter_context(telemetry.watched_routers(self.model))
+            self._evenness = self._watch.enter_context(telemetry.watched_routers(self.model))
 
     def on_substep_end(self, args, state, control, **kwargs):
         if self._evenness is not None:
             self._router_entropy, self._evenness = self._evenness(), None
-            self._look.close()
+            self._watch.close()
 
     on_step_end = on_substep_end  # the first micro-batch may be the only one
 
@@ -140,21 +128,21 @@ class Tracking(TrainerCallback):
         if self._router_entropy is not None:
             figures["router_entropy"], self._router_entropy = self._router_entropy, None
         for name, tracker in list(self.trackers.items()):
-            self._try(name, lambda tracker=tracker: tracker.log(state.global_step, figures))
+            with self._losing(name):
+                tracker.log(state.global_step, figures)
 
     def close(self, *, failed: bool) -> None:
-        """Ends the trackers' runs, as failed or not."""
-        self._look.close()
+        """End the trackers' runs, as failed or not."""
+        self._watch.close()
         for name, tracker in list(self.trackers.items()):
-            self._try(name, lambda tracker=tracker: tracker.finish(failed))
-        self.trackers = {}
+            with self._losing(name):
+                tracker.finish(failed)
 
-    def _open(self, name: str, make: Callable[[], Tracker]) -> None:
-        self._try(name, lambda: self.trackers.update({name: make()}))
-
-    def _try(self, name: str, act: Callable[[], None]) -> None:
+    @contextmanager
+    def _losing(self, name: str) -> Iterator[None]:
+        """Turn an error of a tracker into a warning, and go on without it."""
         try:
-            act()
+            yield
         except Exception as error:
             self.trackers.pop(name, None)
             way_out = f"; `pip install {name}` brings it" if isinstance(error, ImportError) else ""
@@ -171,16 +159,9 @@ def tracked(
         yield []
         return
     tracking = Tracking(spec, model=model, folder=folder, stopwatch=stopwatch)
+    failed = True
     try:
         yield [tracking]
-    except BaseException:
-        tracking.close(failed=True)
-        raise
-    tracking.close(failed=False)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}  # trained without a record of it
+        failed = False
+    finally:
+        tracking.close(failed=failed)

@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,13 +19,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch.utils.data import Sampler
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from reproduction.data import TokenizedSet
@@ -45,18 +39,18 @@ CHECKPOINTING = (
 )
 
 PACKS_ON = ("cuda",)
-"""Devices on which `Passes` take the place of the Trainer's: on a CPU there is nothing to launch as a whole."""
+"""Devices on which `Passes` replace the Trainer's passes."""
 
 
 class TrainingFailed(RuntimeError):
-    """A training run that cannot go on; the sentence says why and what to change."""
+    """A training run that cannot go on; the message says why and what to change."""
 
 
 class OutOfMemory(TrainingFailed):
-    """The device has less memory than the run needs: for a micro-batch of `rows`, with `checkpointing` or without."""
+    """The device has less memory than a micro-batch of `rows`, with `checkpointing` or without, needs."""
 
     def __init__(self, sentence: str, rows: int, checkpointing: bool):
-        super().__init__(sentence, rows, checkpointing)
+        super().__init__(sentence, rows, checkpointing)  # all of them: it is pickled between ranks
         self.sentence, self.rows, self.checkpointing = sentence, rows, checkpointing
 
     def __str__(self) -> str:
@@ -78,11 +72,11 @@ def train(
     on_step: Callable[[int, int, float], None] | None = None,
     tracking: TrackingSpec | None = None,
 ) -> Resources:
-    """Trains what requires gradients in `model`, and saves it.
+    """Train what requires gradients in `model`, and save it.
 
-    Resumes from the last whole checkpoint in the folder, if there is one, and ends with the same weights as if it had
-    never stopped, where its passes have as many rows as before: others draw other dropout. Runs on the GPU where there
-    is one; under a launcher of several processes, on all of them. The model is left in evaluation mode.
+    Resumes from the last whole checkpoint in the folder, and ends with the weights of a run that never stopped, where
+    its passes have as many rows as before (others draw other dropout). Runs on the GPU where there is one; under a
+    launcher of several processes, on all of them. Leaves the model in evaluation mode.
 
     Args:
         model: from `build_adapted`.
@@ -98,11 +92,9 @@ def train(
         ValueError: nothing requires gradients; no learning rate; an effective batch that cannot be met; low-precision
             weights that an optimiser would round its updates away on.
         OutOfMemory, NonFiniteLoss: the run cannot go on; nothing was saved after its last checkpoint.
-
-    Leaves out: the number of threads and the launching of processes, which are the caller's.
     """
     folder = Path(folder)
-    _refuse(model, spec)
+    _require_trainable(model, spec)
     launching.join(deepspeed=spec.deepspeed is not None)
     arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
     if "position_ids" in tokenized.rows[0]:
@@ -111,7 +103,7 @@ def train(
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
     use_cache, model.config.use_cache = model.config.use_cache, False  # with a cache packed examples see each other
-    with _memory_watched(rows, spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
+    with _memory_errors(rows, spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
         trainer = StepTrainer(
             model=model,
             args=arguments,
@@ -125,13 +117,12 @@ def train(
             torch.cuda.reset_peak_memory_stats(arguments.device)
         packing = packing_of(trainer.model, tokenized, spec) if trainer.model_accepts_loss_kwargs else None
         if packing is not None:
-            trainer.own_passes(packing)
+            trainer.use_packed_passes(packing)
         resume = last_whole_checkpoint(folder / "checkpoints")
         with suppress(AlreadyFinished):
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        kind, recording_seconds = trainer.passes.close() if packing is not None else ("padded", 0.0)
-        with _disk_told(folder):
-            saved = _save(trainer, folder, base)
+        passes = trainer.passes.close() if packing is not None else "padded"
+        saved = _save(trainer, folder, base)
 
     # The Trainer leaves its traces on the model: training mode, no KV cache, checkpointing, an autocast around forward.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -139,7 +130,6 @@ def train(
         getattr(model, f"{CHECKPOINTING}_disable")()
     model.config.use_cache = use_cache
     model.eval()
-    last_step = next(entry for entry in reversed(trainer.state.log_history) if "loss" in entry)
     return Resources(
         steps=trainer.state.global_step,
         **stopwatch.figures(),
@@ -147,15 +137,15 @@ def train(
         adapter_bytes=telemetry.weight_bytes(saved),
         **counts,
         selection_seconds=telemetry.selection_seconds(model),
-        final_loss=last_step["loss"],
+        final_loss=next(entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry),
         data=tokenized.report(),
         threads=torch.get_num_threads(),
         device=telemetry.device_name(arguments.device),
         processes=arguments.world_size,
         micro_batch_size=rows,
         gradient_checkpointing=spec.gradient_checkpointing is True,
-        passes=kind,
-        recording_seconds=recording_seconds,
+        passes=passes,
+        recording_seconds=trainer.passes.recording_seconds if trainer.passes else 0.0,
         accumulation=arguments.gradient_accumulation_steps,
     )
 
@@ -167,7 +157,7 @@ def packing_of(model: PreTrainedModel | PeftModel, tokenized: TokenizedSet, spec
     packing = Packing.of(tokenized, batch_size=spec.batch_size, by_length=spec.group_by_length)
     bf16 = _has_dtype(model.parameters(), torch.bfloat16)
     fits = Passes(model, bf16=bf16, graphs=False).fits(packing.width)
-    return packing if launching.least(fits) else None
+    return packing if launching.min_over_ranks(fits) else None
 
 
 class StepTrainer(Trainer):
@@ -176,18 +166,18 @@ class StepTrainer(Trainer):
     order: Sampler[int]
     passes: Passes | None = None
 
-    def own_passes(self, packing: Packing) -> None:
-        """Have `Passes` do the passes, and record the largest once a checkpoint is loaded."""
-        spec = self.args
-        passes = Passes(self.model, bf16=spec.bf16, graphs=not getattr(spec, CHECKPOINTING))
-        if spec.world_size > 1:
+    def use_packed_passes(self, packing: Packing) -> None:
+        """Replace the Trainer's passes, and record the largest once a checkpoint is loaded."""
+        args = self.args
+        passes = Passes(self.model, bf16=args.bf16, graphs=not getattr(args, CHECKPOINTING))
+        if args.world_size > 1:
             # DDP would exchange gradients within a backward pass, which is a graph: it is not put around the model.
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
-            passes.agree()
-        spec.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
+            passes.broadcast()
+        args.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
         self.passes, self.data_collator.width = passes, packing.width
-        self._tokens = torch.zeros((), dtype=torch.int64, device=spec.device)
-        self.add_callback(RecordedFirst(passes, packing.rows(spec.per_device_train_batch_size), packing.width))
+        self._tokens = torch.zeros((), dtype=torch.int64, device=args.device)
+        self.add_callback(RecordLargest(passes, packing.rows(args.per_device_train_batch_size), packing.width))
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self.passes is None:
@@ -198,7 +188,7 @@ class StepTrainer(Trainer):
         self._tokens += count_tokens(inputs["position_ids"])
         loss = self.passes(inputs, num_items_in_batch)
         if self.accelerator.sync_gradients and self.args.world_size > 1:
-            self.passes.add_up()
+            self.passes.sum_gradients()
         return loss * self.args.world_size  # the Trainer logs the mean over the processes of what is a sum
 
     def log(self, logs, *arguments, **options) -> None:
@@ -227,10 +217,8 @@ class StepTrainer(Trainer):
         save_aside(folder, self.state.global_step, write=write, first=self.is_world_process_zero())
 
 
-class RecordedFirst(TrainerCallback):
-    """Records a training's largest pass when training begins, after a checkpoint is loaded: a graph reads tensors where
-    they lay when it was recorded, and loading may put others in their place.
-    """
+class RecordLargest(TrainerCallback):
+    """Records a training's largest pass after a checkpoint is loaded, which may put tensors in other places."""
 
     def __init__(self, passes: Passes, rows: int, width: int):
         self.passes, self.rows, self.width = passes, rows, width
@@ -271,12 +259,12 @@ class StepLog(TrainerCallback):
 
     @staticmethod
     def _line(logs: Mapping[str, float], step: int) -> str:
-        kept = {name: logs[name] for name in ("epoch", "loss", "grad_norm", "learning_rate") if name in logs}
-        return json.dumps({"step": step, **kept}) + "\n"
+        logged = {name: logs[name] for name in ("epoch", "loss", "grad_norm", "learning_rate") if name in logs}
+        return json.dumps({"step": step, **logged}) + "\n"
 
 
 class AlreadyFinished(Exception):
-    """The checkpoint resumed from is the last one of the run: its weights are loaded, and nothing is left to do."""
+    """The checkpoint resumed from is the last one of the run: nothing is left to do."""
 
 
 class StopWhereFinished(TrainerCallback):
@@ -287,7 +275,7 @@ class StopWhereFinished(TrainerCallback):
             raise AlreadyFinished
 
 
-def _refuse(model: torch.nn.Module, spec: TrainSpec) -> None:
+def _require_trainable(model: torch.nn.Module, spec: TrainSpec) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("No parameter of the model requires gradients: an untuned base is evaluated, not trained.")
@@ -300,7 +288,7 @@ def _refuse(model: torch.nn.Module, spec: TrainSpec) -> None:
         )
 
 
-def _has_dtype(parameters: Iterator[torch.nn.Parameter], *dtypes: torch.dtype) -> bool:
+def _has_dtype(parameters: Iterable[torch.nn.Parameter], *dtypes: torch.dtype) -> bool:
     return any(parameter.dtype in dtypes for parameter in parameters)
 
 
@@ -353,7 +341,8 @@ def _collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
 
 
 @contextmanager
-def _memory_watched(rows: int, spec: TrainSpec) -> Iterator[None]:
+def _memory_errors(rows: int, spec: TrainSpec) -> Iterator[None]:
+    """Raise what says that memory ran out as `OutOfMemory`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -368,29 +357,24 @@ def _memory_watched(rows: int, spec: TrainSpec) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _disk_told(folder: Path) -> Iterator[None]:
+def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
+    is_adapter = isinstance(trainer.model, PeftModel)
+    saved, first = folder / ("adapter" if is_adapter else "model"), trainer.is_world_process_zero()
     try:
-        yield
+        if first:  # what an attempt left that was killed after its training
+            (folder / SAVED_FILE).unlink(missing_ok=True)
+            shutil.rmtree(saved, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+        trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
+        if first:
+            (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
+            if is_adapter:
+                record_base(saved, base)
+            record_saved(saved, trainer.model.active_peft_config.peft_type.value if is_adapter else FULL)
+        trainer.accelerator.wait_for_everyone()
     except (OSError, SafetensorError) as error:
         raise TrainingFailed(
             f"What was trained could not be written to {folder} ({first_line(error)}): make room; the same command "
             "goes on from the last checkpoint."
         ) from error
-
-
-def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
-    is_adapter = isinstance(trainer.model, PeftModel)
-    saved = folder / ("adapter" if is_adapter else "model")
-    if trainer.is_world_process_zero():  # what an attempt left that was killed after its training
-        (folder / SAVED_FILE).unlink(missing_ok=True)
-        shutil.rmtree(saved, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
-    if trainer.is_world_process_zero():
-        (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
-        if is_adapter:
-            record_base(saved, base)
-        record_saved(saved, trainer.model.active_peft_config.peft_type.value if is_adapter else FULL)
-    trainer.accelerator.wait_for_everyone()
     return saved

@@ -156,7 +156,7 @@ def test_a_file_is_de_quantised_once_and_again_after_an_interrupt(
     assert [each.name for each in cache_folder("gguf").iterdir()] == [".lock"]
     folder = Path(locate_model(config(written[0]))["path_or_id"])
     assert {each.name for each in cache_folder("gguf").iterdir()} == {".lock", folder.name}
-    monkeypatch.setattr(gguf_file, "_read", interrupted)
+    monkeypatch.setattr(gguf_file, "_convert", interrupted)
     assert Path(locate_model(config(written[0]))["path_or_id"]) == folder
 
 

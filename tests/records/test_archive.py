@@ -11,6 +11,7 @@ from reproduction.records.archive import pack, unpack
 
 MARKER = "what the model wrote \ud800"
 EVALUATIONS = {"sums-0a", "refusals-0b"}
+SECONDS = {"seconds": 7.5, "sittings": [["2026-01-01T00:00:00+00:00", 5.0], ["2026-01-02T00:00:00+00:00", 2.5]]}
 CONFIG = {
     "experiment": "sums", "scale": "tiny", "seed": 0, "data": {"name": "sums"}, "train": {},
     "method": {"name": "lora", "kind": "peft"},
@@ -35,6 +36,7 @@ def runs(tmp_path):
         evaluate(run, "sums", "0a", [record(item, sample) for item in ("2", "1") for sample in (1, 0)])
         evaluate(run, "refusals", "0b", [judged("x/1")], judge="prefix")
         evaluate(run, "others", "0c", [record("1")])
+    write_json(tmp_path / "runs" / "a" / "seconds.json", SECONDS)
     return tmp_path / "runs"
 
 
@@ -60,46 +62,34 @@ def lines(data):
 
 
 def test_every_record_comes_back_with_the_hash_of_its_raw_text_in_its_place(runs, tmp_path):
-    packed(runs, tmp_path / "packed")
-    unpack(tmp_path / "packed", tmp_path / "again")
+    once = packed(runs, tmp_path / "once")
+    assert set(once) == {"runs.jsonl.zst", "sums-0a.jsonl.zst", "refusals-0b.jsonl.zst"}
+    unpack(tmp_path / "once", tmp_path / "again")
     for before, after in zip(find_runs(runs), find_runs(tmp_path / "again"), strict=True):
         assert (after.name, after.status, after.resources) == (before.name, before.status, before.resources)
         assert after.done
+        assert after.seconds == before.seconds == (SECONDS if after.name == "a" else {})
         own = [each for each in before.evaluations() if each.name in EVALUATIONS]
-        assert [each.name for each in after.evaluations()] == [each.name for each in own]
         for one, other in zip(own, after.evaluations(), strict=True):
-            assert other.meta == one.meta
-            kept = {(each["item_id"], each["sample"]): each for each in read_items(other.folder)}
+            assert (other.name, other.meta) == (one.name, one.meta)
+            found = {(each["item_id"], each["sample"]): each for each in read_items(other.folder)}
             for was in read_items(one.folder):
-                now = kept.pop((was["item_id"], was["sample"]))
+                now = found.pop((was["item_id"], was["sample"]))
                 assert re.fullmatch("[0-9a-f]{16}", now.pop("raw_sha256"))
                 assert now == {key: value for key, value in was.items() if key != "raw"}
-            assert not kept
+            assert not found
+    assert packed(runs, tmp_path / "twice") == packed(tmp_path / "again", tmp_path / "thrice") == once
 
 
-def test_the_same_records_are_the_same_bytes_and_so_are_they_packed_once_more(runs, tmp_path):
-    once = packed(runs, tmp_path / "once")
-    assert set(once) == {"runs.jsonl.zst", "sums-0a.jsonl.zst", "refusals-0b.jsonl.zst"}
-    assert packed(runs, tmp_path / "twice") == once
-    unpack(tmp_path / "once", tmp_path / "again")
-    assert packed(tmp_path / "again", tmp_path / "thrice") == once
-
-
-def test_when_a_run_was_at_work_is_kept_where_it_says_so(runs, tmp_path):
-    told = {"seconds": 7.5, "sittings": [["2026-01-01T00:00:00+00:00", 5.0], ["2026-01-02T00:00:00+00:00", 2.5]]}
-    write_json(runs / "a" / "seconds.json", told)
-    packed(runs, tmp_path / "packed")
-    unpack(tmp_path / "packed", tmp_path / "again")
-    one, other = find_runs(tmp_path / "again")
-    assert (one.seconds, other.seconds) == (told, {})
-    assert not (other.folder / "seconds.json").exists()
-
-
-def test_lines_are_ordered_by_item_then_run_so_that_alike_ones_stand_together(runs, tmp_path):
+def test_lines_are_ordered_by_item_then_run_and_numbers_rounded(runs, tmp_path):
+    long = record("1", 0, nats=2 / 3, detail={"of": [1 / 3]}, scores={"weighed": 1 / 7})
+    evaluate(Run(runs / "a"), "sums", "0a", [record("2"), record("1", 1), long])
     _, (meta, *found) = lines(packed(runs, tmp_path / "packed")["sums-0a.jsonl.zst"])
     assert meta["meta"]["benchmark"] == "sums"
     keys = [(each["item_id"], each["run"], each["sample"]) for each in found]
-    assert keys == [(item, run, sample) for item in "12" for run in "ab" for sample in (0, 1)]
+    assert keys == sorted(keys)
+    assert (found[0]["nats"], found[0]["detail"]) == (0.6666667, {"of": [0.3333333]})
+    assert found[0]["scores"] == {"weighed": 0.1428571}
 
 
 def test_no_text_of_a_model_and_no_place_of_the_machine_is_packed(runs, tmp_path):
@@ -116,36 +106,21 @@ def test_no_text_of_a_model_and_no_place_of_the_machine_is_packed(runs, tmp_path
 
 
 @pytest.mark.parametrize(
-    "told",
-    [
-        {"parsed": "Take two spoons"},
-        {"parsed": "x" * 40},
-        {"excerpt": "first, you"},
-        {"detail": {"of": ["refusal", "then mix"]}},
-        {"detail": {"then mix": 1}},
-    ],
+    "free_text", [{"parsed": "Take two spoons"}, {"parsed": "x" * 40}, {"detail": {"of": ["refusal", "then mix"]}}]
 )
-def test_a_judged_record_with_free_text_is_refused(runs, tmp_path, told):
-    evaluate(Run(runs / "a"), "refusals", "0b", [judged("x/1", **told)], judge="prefix")
+def test_a_judged_record_with_free_text_is_refused(runs, tmp_path, free_text):
+    evaluate(Run(runs / "a"), "refusals", "0b", [judged("x/1", **free_text)], judge="prefix")
     with pytest.raises(RecordError, match=r"item 'x/1' of .*refusals-0b holds free text"):
         packed(runs, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
 
 
-def test_numbers_are_rounded_to_seven_decimals_wherever_they_stand(runs, tmp_path):
-    long = record("1", nats=2 / 3, detail={"of": [1 / 3]}, scores={"weighed": 1 / 7})
-    evaluate(Run(runs / "a"), "sums", "0a", [long, record("2")])
-    _, (_, found, *_) = lines(packed(runs, tmp_path / "packed")["sums-0a.jsonl.zst"])
-    assert (found["run"], found["nats"], found["detail"]) == ("a", 0.6666667, {"of": [0.3333333]})
-    assert found["scores"] == {"weighed": 0.1428571}
-
-
 def test_runs_that_are_not_done_or_were_asked_otherwise_are_refused(runs, tmp_path):
     unfinished = Run(runs / "c")
     unfinished.start(CONFIG)
-    with pytest.raises(RecordError, match=r"/c is running, and only finished runs are kept"):
+    with pytest.raises(RecordError, match=r"/c is running"):
         packed(runs, tmp_path / "packed")
     unfinished.finish({})
     evaluate(unfinished, "sums", "0a", [record("1")], temperature=1)
-    with pytest.raises(RecordError, match=r"c/eval/sums-0a/meta\.json differs from that of a: evaluate both alike"):
+    with pytest.raises(RecordError, match=r"c/eval/sums-0a/meta\.json differs from that of a"):
         packed(runs, tmp_path / "packed")

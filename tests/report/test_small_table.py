@@ -22,7 +22,7 @@ import pytest
 
 from reproduction.records import find_runs
 from reproduction.records.archive import pack, unpack
-from reproduction.records.checksums import checksums
+from reproduction.records.files import checksums
 from reproduction.report import build_table, collect_metrics, load_grid, write_significance, write_table
 from reproduction.report.figures import Sources, draw_figures
 from reproduction.report.figures.worth import write_worth_tables

@@ -113,7 +113,7 @@ def test_what_the_user_fixed_stays_on_a_cpu_and_processes_agree_on_a_gpu(
     monkeypatch.setattr("reproduction.running.memory.gpus", lambda: (gpu(80),))
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (60 * 10**9, 80 * 10**9))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 0)
-    monkeypatch.setattr("reproduction.running.memory.launching.least", lambda value: min(value, 30 * 10**9))
+    monkeypatch.setattr("reproduction.running.memory.launching.min_over_ranks", lambda value: min(value, 30 * 10**9))
     assert fitted_now(lora) == fitted(lora, 30 * 10**9)
 
 

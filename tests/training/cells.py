@@ -100,6 +100,11 @@ def probe() -> torch.Tensor:
     return torch.arange(3, 40)[None]
 
 
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(input_ids=probe()).logits
+
+
 @contextmanager
 def watched() -> Iterator[dict[str, Any]]:
     """What a training inside does in this process: the rows of each step, and the model as it is wrapped at the end."""

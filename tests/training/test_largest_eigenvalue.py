@@ -37,20 +37,19 @@ def started(base, tokenized):
     return start
 
 
-def random_symmetric(eigenvalues, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def random_symmetric(eigenvalues):
+    generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(len(eigenvalues), len(eigenvalues), generator=generator).double())[0]
     return basis @ torch.diag(torch.tensor(eigenvalues).double()) @ basis.T
 
 
-def vector(size, seed=1):
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed)).double()
+def vector(size):
+    return torch.randn(size, generator=torch.Generator().manual_seed(1)).double()
 
 
 @pytest.mark.parametrize(
     "eigenvalues",
     [
-        [float(n) for n in range(12)],
         [-5.0, *[0.1 * n for n in range(10)], 4.9],  # the longest is negative, and nearly as long as the largest
         [-float(n) for n in range(1, 9)],
         [3.0, 3.0, 1.0, 0.0],
@@ -74,29 +73,6 @@ def test_a_search_ends_with_its_products_and_says_whether_a_true_eigenvalue_is_n
     assert more.value == pytest.approx(99, rel=0.01)
 
 
-def test_the_product_is_that_of_a_quadratic_s_matrix_summed_over_its_parts():
-    first, second = random_symmetric([-2.0, 1.0, 5.0, 0.5, 3.0]), random_symmetric([1.0, -4.0, 2.0, 0.0, 7.0], seed=4)
-    one, other = vector(2, seed=2).requires_grad_(), vector(3, seed=3).view(3, 1).requires_grad_()
-
-    def parts():
-        x = torch.cat([one, other.flatten()])
-        return (x @ matrix @ x / 2 + x.sum() for matrix in (first, second))
-
-    v = vector(5)
-    torch.testing.assert_close(hessian_product([one, other], parts)(v), (first + second) @ v)
-
-
-def test_the_shares_of_the_micro_batches_add_up_to_the_mean_over_all_response_tokens(started):
-    model, batches, together = started(SMALL["lora"])
-    first, second = losses(model, batches)
-    assert abs(first - second) > 0.1
-    assert (first + second).item() == pytest.approx(model(**together).loss.item(), rel=1e-6)
-
-
-def gradient(model, batches):
-    return torch.cat([g.flatten() for g in torch.autograd.grad(sum(losses(model, batches)), trained(model))])
-
-
 def whole_hessian(model, batch):
     """H (p, p) of transformers' own loss on one batch, by torch's function for it."""
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -112,12 +88,16 @@ def whole_hessian(model, batch):
 @pytest.mark.parametrize("name", SMALL)
 def test_an_adapters_largest_eigenvalue_is_that_of_its_whole_hessian(name, started):
     model, batches, together = started(SMALL[name])
+    first, second = losses(model, batches)
+    assert abs(first - second) > 0.1
+    assert (first + second).item() == pytest.approx(model(**together).loss.item(), rel=1e-6)
+    assert not any(getattr(module, "fusing", False) for module in model.modules())
     hessian = whole_hessian(model, together)
     eigenvalues = torch.linalg.eigvalsh(hessian)
     assert eigenvalues[0] < -0.1 * eigenvalues[-1] < 0
     product = hessian_product(trained(model), lambda: losses(model, batches))
     v = vector(len(hessian))
-    torch.testing.assert_close(product(v), hessian @ v, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(product(v), hessian @ v, atol=1e-5, rtol=1e-4)  # and so no dropout was drawn
     found = largest_eigenvalue(product, v, iterations=60, tolerance=1e-3)
     assert found.converged
     assert found.value == pytest.approx(float(eigenvalues[-1]), rel=1e-3)
@@ -126,31 +106,23 @@ def test_an_adapters_largest_eigenvalue_is_that_of_its_whole_hessian(name, start
 def test_the_first_step_moves_an_output_by_what_adam_makes_of_the_whole_gradient(started):
     model, batches, _ = started(SMALL["lora"])
     modules = {name: module for name, module in model.named_modules() if name.endswith("v_proj")}
-    grown = gradient(model, batches).split([parameter.numel() for parameter in trained(model)])
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    rate, held = 1e-3, {}
+    gradients = torch.autograd.grad(sum(losses(model, batches)), trained(model))
+    rate, inputs = 1e-3, {}
     for name, module in modules.items():
-        module.register_forward_pre_hook(lambda _, inputs, name=name: held.update({name: inputs[0]}))
+        module.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
     with torch.no_grad():
         model(**batches[0])
     mask, expected = batches[0]["attention_mask"].bool(), {}
     for name, module in modules.items():
-        g = grown[names.index(f"{name}.lora_B.default.weight")]
-        B = -rate * (g / (g.abs() + 1e-8))[:, None]  # Adam's moments are the gradient and its square at a first step
-        A, h = module.lora_A["default"].weight.detach(), held[name][mask]
+        g = gradients[names.index(f"{name}.lora_B.default.weight")]
+        B = -rate * (g / (g.abs() + 1e-8))  # Adam's moments are the gradient and its square at a first step
+        A, h = module.lora_A["default"].weight.detach(), inputs[name][mask]
         W = module.get_base_layer().weight.detach()
         expected[name] = float((module.scaling["default"] * h @ A.T @ B.T).norm() / (h @ W.T).norm())
-    found = first_update(model, batches, modules, rate=rate, tokens=10_000)
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert first_update(model, batches, modules, rate=rate, tokens=10_000) == pytest.approx(expected, rel=1e-6)
     model, batches, _ = started(SMALL["lora"])
     modules = {name: module for name, module in model.named_modules() if name.endswith("v_proj")}
     fewer = first_update(model, batches, modules, rate=rate, tokens=5)
     assert fewer == pytest.approx(expected, rel=0.5)
     assert fewer != pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_plain_passes_draw_no_dropout_and_launch_no_kernel_of_our_own(name, started):
-    model, batches, _ = started(SMALL[name])
-    assert torch.equal(gradient(model, batches), gradient(model, batches))
-    assert not any(getattr(module, "fusing", False) for module in model.modules())

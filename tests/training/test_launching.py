@@ -4,9 +4,7 @@ import os
 from contextlib import contextmanager
 from unittest import mock
 
-import forks
 import pytest
-import two_processes
 
 from reproduction.training import launching
 from reproduction.training.launching import Launch, resolve
@@ -26,22 +24,16 @@ def environment(**variables):
 @pytest.mark.parametrize(
     ("mode", "num_processes", "full", "gpus", "expected"),
     [
-        ("auto", None, True, 0, ("single", 1)),
-        ("auto", None, False, 1, ("single", 1)),
         ("auto", None, True, 1, ("single", 1)),
         ("auto", None, True, 2, ("zero3", 2)),
         ("auto", None, False, 2, ("ddp", 2)),
-        ("auto", 4, False, 8, ("ddp", 4)),
         ("auto", 4, True, 8, ("zero3", 4)),
         ("auto", 1, True, 8, ("single", 1)),
         ("auto", 2, True, 0, ("ddp", 2)),
         ("single", None, True, 8, ("single", 1)),
-        ("ddp", None, True, 8, ("ddp", 8)),
         ("ddp", None, False, 0, ("ddp", 1)),
-        ("ddp", 2, False, 0, ("ddp", 2)),
         ("zero2", None, False, 2, ("zero2", 2)),
         ("zero3", None, True, 0, ("zero3", 1)),
-        ("zero3", 2, False, 0, ("zero3", 2)),
     ],
 )
 def test_a_launch_takes_every_gpu_and_auto_shards_what_is_trained_in_full(mode, num_processes, full, gpus, expected):
@@ -51,21 +43,22 @@ def test_a_launch_takes_every_gpu_and_auto_shards_what_is_trained_in_full(mode, 
 
 
 @pytest.mark.parametrize(
-    ("mode", "num_processes", "gpus", "world", "sentence"),
+    ("mode", "num_processes", "gpus", "world", "offending"),
     [
-        ("zero4", None, 0, None, "launch=zero4 is no way to launch: choose auto, single, ddp, zero2, zero3"),
-        ("ddp", 0, 0, None, "launch.num_processes=0 trains nothing"),
-        ("ddp", -1, 0, None, "launch.num_processes=-1 trains nothing"),
+        ("zero4", None, 0, None, "launch=zero4"),
+        ("ddp", 0, 0, None, "launch.num_processes=0"),
         ("ddp", 4, 2, None, "launch.num_processes=4 and 2 visible GPUs"),
-        ("single", 2, 0, None, "launch=single is one process, and 2 are asked for"),
-        ("single", None, 8, "2", "launch=single is one process, and 2 are asked for"),
-        ("ddp", 4, 8, "2", "launch.num_processes=4, and this process is one of 2 that a launcher started"),
+        ("single", 2, 0, None, "launch=single is one process, and 2"),
+        ("single", None, 8, "2", "launch=single is one process, and 2"),
+        ("ddp", 4, 8, "2", "launch.num_processes=4, and this process is one of 2"),
     ],
 )
-def test_what_cannot_be_launched_is_refused_with_its_value(mode, num_processes, gpus, world, sentence):
+def test_what_cannot_be_launched_is_refused_with_its_value(mode, num_processes, gpus, world, offending):
     variables = {} if world is None else {"RANK": "1", "WORLD_SIZE": world}
-    with environment(**variables), pytest.raises(ValueError, match=sentence.replace(".", r"\.")):
+    with environment(**variables), pytest.raises(ValueError, match=offending.replace(".", r"\.")):
         resolve(mode, num_processes=num_processes, full=False, gpus=gpus)
+    with pytest.raises(ValueError, match=r"launch\.memory_gb=1"):
+        resolve("single", num_processes=None, full=False, gpus=0, memory_gb=1)
 
 
 def test_inside_a_launch_its_size_counts_and_nothing_more_is_started():
@@ -74,14 +67,14 @@ def test_inside_a_launch_its_size_counts_and_nothing_more_is_started():
         for mode, full, expected in (("auto", True, "zero3"), ("auto", False, "ddp"), ("zero2", True, "zero2")):
             launch = resolve(mode, num_processes=None, full=full, gpus=8)
             assert (launch, launch.needs_ranks) == (Launch(mode=expected, processes=16), False)
-        assert resolve("ddp", num_processes=16, full=False, gpus=8).processes == 16
     with environment(RANK="0", WORLD_SIZE="1"):
         assert resolve("auto", num_processes=None, full=True, gpus=8) == Launch(mode="single", processes=1)
     with environment():
+        launching.join()
         assert (launching.inside(), launching.rank()) == (False, 0)
-        assert not Launch(mode="ddp").needs_ranks
-        assert Launch(mode="zero2").needs_ranks
-        assert Launch(mode="ddp", processes=2).needs_ranks
+        assert (launching.from_first_rank(True), launching.from_first_rank(False)) == (True, False)
+        needs = [Launch(mode="ddp"), Launch(mode="zero2"), Launch(mode="ddp", processes=2)]
+        assert [launch.needs_ranks for launch in needs] == [False, True, True]
 
 
 def test_the_tasks_of_a_slurm_step_are_ranks():
@@ -89,14 +82,11 @@ def test_the_tasks_of_a_slurm_step_are_ranks():
         assert (launching.inside(), launching.rank()) == (True, 5)
         found = {name: variables[name] for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")}
         assert found == {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "node03"}
-        assert 10000 <= int(variables["MASTER_PORT"]) < 60000
         port = variables["MASTER_PORT"]
-    with environment(**STEP | {"SLURM_PROCID": "2", "SLURM_LOCALID": "2"}) as variables:
+        assert 10000 <= int(port) < 60000
+    with environment(**STEP | {"SLURM_PROCID": "2", "MASTER_ADDR": "head"}) as variables:
         assert launching.rank() == 2
-        assert variables["MASTER_PORT"] == port
-    with environment(**STEP | {"MASTER_ADDR": "head", "MASTER_PORT": "29500"}) as variables:
-        assert launching.inside()
-        assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("head", "29500")
+        assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("head", port)
     with environment(**STEP, RANK="0", WORLD_SIZE="2"):  # torchrun, started by srun once a machine
         assert (launching.rank(), resolve("ddp", num_processes=None, full=False, gpus=2).processes) == (0, 2)
 
@@ -129,17 +119,4 @@ def test_the_ranks_of_a_slurm_step_meet_on_its_first_machine(nodes, first):
 def test_what_is_no_slurm_step_of_several_tasks_is_no_launch(variables):
     with environment(**variables):
         assert not launching.inside()
-        assert resolve("auto", num_processes=None, full=False, gpus=2).needs_ranks
         assert "RANK" not in os.environ
-
-
-def test_the_ranks_of_a_launch_agree_with_the_first(tmp_path):
-    forks.together(two_processes.agree, tmp_path, folder=tmp_path)
-    assert [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)] == ["True False"] * 2
-
-
-def test_outside_of_a_launch_a_process_agrees_with_itself():
-    with environment():
-        launching.join()
-    assert launching.from_first_rank(True)
-    assert not launching.from_first_rank(False)

@@ -7,15 +7,19 @@ import forks
 import pytest
 import torch
 import yaml
-from cells import METHODS, furthest, log, probe, run, saved_weights, schedule, watched
+from cells import METHODS, SHORT, furthest, log, logits, run, saved_weights, schedule, watched
+from tracked_runs import tensorboard_history
 from two_processes import JOBS, PACKED, train_jobs, train_packed
 
 from reproduction.data import TokenizedSet
 from reproduction.training import build_base, load_finished
 
 WRAPPERS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine", "zero3": "DeepSpeedEngine"}
-SHARDED = ["full", "lora", "idlora", "finer"]
-NAMES = {"ddp": list(JOBS), "zero2": SHARDED, "zero3": SHARDED}
+NAMES = {
+    "ddp": [name for name in JOBS if name != "followed"],
+    "zero2": ["full", "idlora", "finer"],
+    "zero3": ["full", "idlora", "followed"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,10 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in log(folder)]
 
 
+def rows_of(folder: Path) -> list[list[list[int]]]:
+    return json.loads((folder / "seen.json").read_text())["rows"]
+
+
 def ranks(folder: Path) -> list[dict]:
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -71,8 +79,10 @@ def test_two_processes_give_the_training_of_one(launch, job, together, alone):
         assert rank["world"] == [2, 2]
         assert rank["wrapper"] == WRAPPERS[launch]
         assert rank["division"] == [micro_batch, 4 // micro_batch]
+        assert rank["told by the first"] == [True, False]
     assert losses(both) == pytest.approx(losses(one), rel=1e-5)
     assert furthest(saved_weights(both), saved_weights(one)) < 1e-5
+    assert [(together(launch) / "printed" / name).read_text() for name in forks.PRINTED] == ["", ""] or launch != "ddp"
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +101,7 @@ def test_two_processes_on_packed_passes_give_the_training_of_one_on_padded_ones(
     assert losses(packed / job) == pytest.approx(losses(alone(job)), rel=1e-5)
     assert furthest(saved_weights(packed / job), saved_weights(alone(job))) < 1e-5
     assert first["wrapper"] != "DistributedDataParallel"
-    one = [row for step in json.loads((alone(job) / "seen.json").read_text())["rows"] for row in step]
-    assert first["tokens"] == second["tokens"] == sum(map(len, one))
+    assert first["tokens"] == second["tokens"] == sum(len(row) for step in rows_of(alone(job)) for row in step)
 
 
 def test_half_the_batch_would_be_another_training(base, tokenized, alone, tmp_path):
@@ -101,47 +110,40 @@ def test_half_the_batch_would_be_another_training(base, tokenized, alone, tmp_pa
     assert losses(tmp_path) != pytest.approx(losses(alone("lora")), rel=1e-3)
 
 
-@pytest.mark.parametrize("job", ["two epochs", "by length"])
-def test_each_step_has_the_same_whole_set_of_rows_in_one_process_and_in_two(job, together, alone):
-    one = json.loads((alone(job) / "seen.json").read_text())["rows"]
-    first, second = (rank["rows"] for rank in ranks(together("ddp") / job))
+def test_each_step_has_the_same_whole_set_of_rows_in_one_process_in_two_and_in_another_order(
+    base, tokenized, together, alone, tmp_path
+):
+    grouped = rows_of(alone("by length"))
     # 27 rows are three steps of 8 an epoch, each of them whole; which three are left out is left to chance.
-    assert [len(step) for step in one] == [8] * 6
-    for step, mine, theirs in zip(one, first, second, strict=True):
+    assert [len(step) for step in grouped] == [8] * 6
+    first, second = (rank["rows"] for rank in ranks(together("ddp") / "by length"))
+    for step, mine, theirs in zip(grouped, first, second, strict=True):
         assert (len(mine), len(theirs)) == (4, 4)
         assert sorted([*mine, *theirs]) == sorted(step)
-    epochs = [[row for step in one[start : start + 3] for row in step] for start in (0, 3)]
-    for epoch in epochs:
-        assert len({tuple(row) for row in epoch}) == 24
-    assert epochs[0] != epochs[1]
-    assert sorted(epochs[0]) != sorted(epochs[1])
-
-
-def test_rows_of_like_length_together_change_the_order_within_a_step_alone(together, alone):
-    plain, grouped = (json.loads((alone(job) / "seen.json").read_text())["rows"] for job in ("two epochs", "by length"))
-    assert plain != grouped
-    assert [sorted(step) for step in plain] == [sorted(step) for step in grouped]
-    for step in grouped:
         assert [len(row) for row in step] == sorted(map(len, step), reverse=True)
-    assert losses(alone("by length")) == pytest.approx(losses(alone("two epochs")), rel=1e-5)
-    # Two processes at work on the same micro-batch have rows of like length.
-    for steps in zip(*(rank["rows"] for rank in ranks(together("ddp") / "by length")), strict=True):
-        pairs = [[row for rows in steps for row in rows[at : at + 2]] for at in (0, 2)]
+        # Two processes at work on the same micro-batch have rows of like length.
+        pairs = [[row for rows in (mine, theirs) for row in rows[at : at + 2]] for at in (0, 2)]
         assert min(map(len, pairs[0])) >= max(map(len, pairs[1]))
+    epochs = [[row for step in grouped[start : start + 3] for row in step] for start in (0, 3)]
+    assert [len({tuple(row) for row in epoch}) for epoch in epochs] == [24, 24]
+    assert sorted(epochs[0]) != sorted(epochs[1])
+    with watched() as seen:
+        run(tmp_path, base, METHODS["lora"], TokenizedSet(tokenized.rows[:27], tokenized.ids[:27]), schedule(**SHORT))
+    assert seen["rows"] != grouped
+    assert [sorted(step) for step in seen["rows"]] == [sorted(step) for step in grouped]
+    assert losses(alone("by length")) == pytest.approx(losses(tmp_path), rel=1e-5)
 
 
-def test_a_model_trained_in_parts_is_saved_whole(together, base):
+def test_a_model_trained_in_parts_is_saved_whole_and_followed_to_the_same_bits(together, base):
     folder = together("zero3") / "full"
-    in_parts = [torch.tensor(rank["logits"]) for rank in ranks(folder)]
-    assert all(rank["in_parts"] for rank in ranks(folder))
     loaded, _ = load_finished(folder, base, METHODS["full"])
-    with torch.no_grad():
-        whole = loaded(input_ids=probe()).logits
-    for logits in in_parts:
-        torch.testing.assert_close(logits, whole, rtol=0, atol=1e-6)
-        untrained = build_base(base)[0](input_ids=probe()).logits
-    assert (untrained - whole).abs().max() > 1e-2
-
-
-def test_training_prints_nothing_and_draws_no_bar(together):
-    assert [(together("ddp") / "printed" / name).read_text() for name in forks.PRINTED] == ["", ""]
+    for rank in ranks(folder):
+        assert rank["in_parts"]
+        torch.testing.assert_close(torch.tensor(rank["logits"]), logits(loaded), rtol=0, atol=1e-6)
+    assert (logits(build_base(base)[0]) - logits(loaded)).abs().max() > 1e-2
+    followed, alone = (together("zero3") / name for name in ("followed", "idlora"))
+    assert furthest(saved_weights(followed), saved_weights(alone)) == 0
+    assert len(list((followed / "tensorboard").iterdir())) == 1
+    history = tensorboard_history(followed / "tensorboard")
+    assert list(history) == [1, 2, 3]
+    assert history[1]["router_entropy"] == pytest.approx(1)

@@ -9,13 +9,13 @@ from cells import METHODS, SHORT, run, schedule, watched
 
 from reproduction.cli import quiet
 from reproduction.data import TokenizedSet
-from reproduction.training import ModelSpec, build_adapted, build_base, launching, trainer
+from reproduction.training import ModelSpec, TrackingSpec, build_adapted, build_base, launching, trainer
 
 JOBS = {
     name: (name, {"micro_batch_size": 4}, None) for name in METHODS
 } | {
     "finer": ("lora", {"micro_batch_size": 1}, None),
-    "two epochs": ("lora", SHORT | {"micro_batch_size": 2}, 27),
+    "followed": ("idlora", {"micro_batch_size": 4}, None),
     "by length": ("lora", SHORT | {"micro_batch_size": 2, "group_by_length": True}, 27),
 }  # fmt: skip
 """name → (method, changes of the schedule, rows; None is all of them)."""
@@ -25,23 +25,28 @@ def train_jobs(folder: Path, names: list[str], base: ModelSpec, rows: list[dict]
     """Do each job as one of the launch's ranks, and leave beside its outcome what was seen meanwhile."""
     torch.set_num_threads(1)
     quiet()
+    launching.join()
+    first = launching.rank() == 0
+    told = [launching.from_first_rank(value if first else not value) for value in (True, False)]
     for name in names:
         method, changes, count = JOBS[name]
         tokenized = TokenizedSet(rows[:count], [str(index) for index in range(len(rows[:count]))])
         spec = schedule(**changes, deepspeed=deepspeed)
+        tracking = TrackingSpec(tensorboard=True) if name == "followed" else None
         with watched() as seen:
-            _, resources = run(folder / name, base, METHODS[method], tokenized, spec)
+            _, resources = run(folder / name, base, METHODS[method], tokenized, spec, tracking=tracking)
+        seen["told by the first"] = told
         seen["world"] = [torch.distributed.get_world_size(), resources.processes]
         seen["division"] = [resources.micro_batch_size, resources.accumulation]
-        (folder / name / f"rank-{torch.distributed.get_rank()}.json").write_text(json.dumps(seen))
+        (folder / name / f"rank-{launching.rank()}.json").write_text(json.dumps(seen))
 
 
-PACKED = {name: (name, {"micro_batch_size": 2}) for name in ("full", "lora", "idlora", "moelora")}
-"""name → (method, changes of the schedule) of the trainings on packed passes."""
+PACKED = ("full", "idlora")
+"""Methods of the trainings on packed passes."""
 
 
 def train_packed(folder: Path, base: ModelSpec, rows: list[dict]) -> None:
-    """The same on packed passes, as on GPUs; the second rank begins with other weights, which are the first's then."""
+    """Train on packed passes, as on GPUs; the second rank begins with other weights, and takes the first's."""
     torch.set_num_threads(1)
     quiet()
     trainer.PACKS_ON = ("cpu",)
@@ -59,30 +64,21 @@ def train_packed(folder: Path, base: ModelSpec, rows: list[dict]) -> None:
         return result
 
     trainer.Stopwatch.on_log, trainer.StepTrainer.train = on_log, watched_train
-    for name, (method, changes) in PACKED.items():
+    for name in PACKED:
         tokenized = TokenizedSet(rows, [str(index) for index in range(len(rows))])
         model, tokenizer = build_base(base)
-        model = build_adapted(model, METHODS[method], 0)
+        model = build_adapted(model, METHODS[name], 0)
         if launching.rank() == 1:
             with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.requires_grad:
-                        parameter += 1
-                for buffer in model.buffers():
-                    if buffer.is_floating_point():
-                        buffer += 1
-        spec = schedule(**changes)
+                for tensor in (*model.parameters(), *model.buffers()):
+                    if tensor.requires_grad or (
+                        tensor.is_floating_point() and not isinstance(tensor, torch.nn.Parameter)
+                    ):
+                        tensor += 1
         resources = trainer.train(
-            model=model, tokenizer=tokenizer, tokenized=tokenized, spec=spec, base=base, folder=folder / name
-        )
+            model=model, tokenizer=tokenizer, tokenized=tokenized, spec=schedule(micro_batch_size=2), base=base,
+            folder=folder / name,
+        )  # fmt: skip
         seen |= {"passes": resources.passes, "accumulation": resources.accumulation}
         seen["weights"] = sum(float(each.double().sum()) for each in model.parameters() if each.requires_grad)
         (folder / name / f"rank-{launching.rank()}.json").write_text(json.dumps(seen))
-
-
-def agree(folder: Path) -> None:
-    """Writes what the first rank said, which says True and then False, and the other the opposite."""
-    launching.join()
-    rank = launching.rank()
-    said = [launching.from_first_rank(value) for value in ((True, False) if rank == 0 else (False, True))]
-    (folder / f"said-{rank}").write_text(" ".join(map(str, said)))
