@@ -2,11 +2,10 @@
 
     python scripts/audit.py --scale tiny
 
-Writes audit.csv, audit.md and forensics.csv into results/audit and prints the totals. Needs no run, no torch and no
-network; what has not been measured here is said to be so.
+Needs no run, no torch and no network; what has not been measured here is said to be so.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from reproduction.cli import command
@@ -16,7 +15,7 @@ from reproduction.report.audit import audit, totals, write_audit
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", help="whose tables of ours stand beside the claims (default: tiny)")
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="the paper's tables and claims")
     parser.add_argument("--results", type=Path, default=RESULTS, help="ours; audit/ is written here")

@@ -1,8 +1,6 @@
 """Evaluate a finished run, or any base model with or without an adapter; print scores, keep every item's record.
 
-python scripts/evaluate.py run=results/tiny/runs/<name>
 python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_code_execution=true
-python scripts/evaluate.py run=results/tiny/runs/<name> rescore=true allow_code_execution=true
 python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 
 eval_job_from_config    the config as a typed, checked job                   reproduction/cells/from_config.py
@@ -11,21 +9,16 @@ evaluate                the model's answers, one process a GPU; then their
                         scores, which need no model                          reproduction/running/evaluate.py
 """
 
-import hydra
-from omegaconf import DictConfig
-
 from reproduction.cells.from_config import eval_job_from_config
-from reproduction.cells.resolvers import register_resolvers
-from reproduction.cli import command
+from reproduction.commands.script import hydra_command
 from reproduction.preflight import require_evaluation
 from reproduction.report.scores import score_lines
 from reproduction.running.evaluate import evaluate
 from reproduction.running.progress import display
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
-@command
-def main(config: DictConfig) -> None:
+@hydra_command("evaluate")
+def main(config):
     job = eval_job_from_config(config)
     if not config.rescore:
         require_evaluation(job)
@@ -39,5 +32,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_resolvers()
     main()

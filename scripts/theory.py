@@ -8,7 +8,6 @@ Curves as CSV with intervals, verdicts, theory.md and figures. No model is loade
 import argparse
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -28,17 +27,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "theory")
     arguments = parser.parse_args()
-    settings = typed(Theory, _read(arguments.settings), where="theory")
-    claims = [typed(Claim, each, where="claim") for each in _read(arguments.claims)]
+    settings = typed(Theory, yaml.safe_load(arguments.settings.read_text(encoding="utf-8")), where="theory")
+    claims = [
+        typed(Claim, each, where="claim") for each in yaml.safe_load(arguments.claims.read_text(encoding="utf-8"))
+    ]
     verdicts = write(settings, claims, bases=arguments.bases, out=arguments.out)
     for _, group in groupby(verdicts, key=lambda verdict: verdict.claim):
         claim = list(group)
         print(f"{claim[0].statement} ({claim[0].source})\n    {summary(claim)}")
     print(f"Written to {arguments.out}: the curves, verdicts.csv, theory.md, figures/")
-
-
-def _read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

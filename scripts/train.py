@@ -1,6 +1,5 @@
 """Train one cell of a table and save it; scripts/evaluate.py scores it.
 
-python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
 
 cell_from_config     the config as a typed, checked cell                     reproduction/cells/from_config.py
@@ -9,12 +8,8 @@ train_cell           in this process, or in one for each GPU (running/ddp.py):
                      base, data, adapter, then the steps, then saved         reproduction/running/train.py
 """
 
-import hydra
-from omegaconf import DictConfig
-
 from reproduction.cells.from_config import cell_from_config
-from reproduction.cells.resolvers import register_resolvers
-from reproduction.cli import command
+from reproduction.commands.script import hydra_command
 from reproduction.commands.trained import lines_on
 from reproduction.preflight import require_training, slowness
 from reproduction.running.progress import display
@@ -22,9 +17,8 @@ from reproduction.running.train import train_cell
 from reproduction.training.launching import rank
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
-@command
-def main(config: DictConfig) -> None:
+@hydra_command("train")
+def main(config):
     cell = cell_from_config(config)
     before, first = cell.run.done, rank() == 0  # of a launch that it joins: the first rank speaks
     if not before:
@@ -40,5 +34,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_resolvers()
     main()

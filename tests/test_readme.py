@@ -8,60 +8,37 @@ import pytest
 from reproduction.report.real import listed, real_sentences
 
 
-def test_the_readmes_table_is_the_committed_one(repository: Path) -> None:
-    shown = re.search(r"<!-- table1 -->\n(.*?)<!-- /table1 -->", (repository / "README.md").read_text(), re.DOTALL)[1]
-    committed = (repository / "results/reference/tiny/tables/table1.md").read_text()
-    grid = re.search(r"^\| Model.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
-    assert shown.strip() == grid
-    assert len(grid.splitlines()) == 2 + 12
+def shown(page: Path, name: str) -> str:
+    """What stands between a page's marks <!-- name --> and <!-- /name -->."""
+    return re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", page.read_text(), re.DOTALL)[1].strip()
 
 
-def test_the_readmes_table_of_costs_is_the_committed_one(repository: Path) -> None:
-    readme = (repository / "README.md").read_text()
-    shown = re.search(r"<!-- benchmark -->\n(.*?)<!-- /benchmark -->", readme, re.DOTALL)
-    assert shown, "README.md has no block between <!-- benchmark --> and <!-- /benchmark -->"
-    committed = (repository / "results/h200/benchmark.md").read_text()
-    assert shown[1].strip() == re.search(r"^\| Method.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
+@pytest.mark.parametrize(
+    ("page", "name", "source"),
+    [
+        ("README.md", "table1", "reference/tiny/tables/table1.md"),
+        ("README.md", "benchmark", "h200/benchmark.md"),
+        ("README.md", "training", "h200/training.md"),
+        ("docs/speed.md", "trainer", "h100/trainer.md"),
+        ("docs/speed.md", "evaluation", "h100/evaluation.md"),
+    ],
+)
+def test_the_tables_of_the_pages_are_the_committed_ones(page, name, source, repository):
+    table = shown(repository / page, name)
+    assert table in (repository / "results" / source).read_text()
+    assert table.count("\n") > 3
 
 
-def test_the_readmes_table_of_training_is_the_committed_one(repository: Path) -> None:
-    shown = re.search(r"<!-- training -->\n(.*?)<!-- /training -->", (repository / "README.md").read_text(), re.DOTALL)[
-        1
-    ]
-    committed = (repository / "results/h200/training.md").read_text()
-    assert shown.strip() == re.search(r"^\| Model.*?(?=\n\n)", committed, re.DOTALL | re.MULTILINE)[0]
+def test_the_readme_says_of_a_real_model_what_the_program_says(repository):
+    sentences = real_sentences(repository / "results", repository / "experiments")
+    assert shown(repository / "README.md", "real") == listed(sentences).strip()
 
 
-def test_the_readme_says_of_a_real_model_what_the_program_says(repository: Path) -> None:
-    shown = re.search(r"<!-- real -->\n(.*?)<!-- /real -->", (repository / "README.md").read_text(), re.DOTALL)
-    assert shown, "README.md has no block between <!-- real --> and <!-- /real -->"
-    said = real_sentences(repository / "results", repository / "experiments")
-    assert len(said) in range(4, 11)
-    assert shown[1].strip() == listed(said)
-
-
-def test_every_file_and_folder_that_the_readme_names_exists(repository: Path) -> None:
+def test_every_file_and_make_target_that_the_readme_names_exists(repository):
     text = (repository / "README.md").read_text()
     named = re.findall(r"`((?:configs|idlora|scripts|experiments|results|tests)/[\w/.]+)", text)
     assert len(named) > 10
     assert not [name for name in named if not (repository / name).exists()]
-
-
-def test_every_make_target_that_the_readme_names_is_in_the_makefile(repository: Path) -> None:
-    targets = set(re.findall(r"(?:`|^    )make ([a-z]\w*)", (repository / "README.md").read_text(), re.MULTILINE))
-    assert targets >= {"table1", "test"}
-    makefile = (repository / "Makefile").read_text()
-    rules = {name for rule in re.findall(r"^([a-z][\w ]*):", makefile, re.MULTILINE) for name in rule.split()}
-    assert targets <= rules
-
-
-def test_no_time_is_left_open(repository: Path) -> None:
-    assert not re.search(r"TIME[A-Z0-9]", (repository / "README.md").read_text())
-
-
-@pytest.mark.parametrize("name", ["trainer", "evaluation"])
-def test_the_page_on_speed_shows_the_committed_measurements(name, repository):
-    page = (repository / "docs" / "speed.md").read_text()
-    shown = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", page, re.DOTALL)[1]
-    assert shown in (repository / "results" / "h100" / f"{name}.md").read_text()
-    assert shown.count("\n") > 5
+    targets = set(re.findall(r"(?:`|^    )make ([a-z]\w*)", text, re.MULTILINE))
+    rules = re.findall(r"^([a-z][\w ]*):", (repository / "Makefile").read_text(), re.MULTILINE)
+    assert {"table1", "test"} <= targets <= {name for rule in rules for name in rule.split()}

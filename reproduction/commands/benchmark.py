@@ -1,11 +1,10 @@
 """A composed configs/benchmark.yaml → a checked `Plan`, its run, its report, and how the run ends."""
 
-import dataclasses
 import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,67 +30,56 @@ FROM_ELSEWHERE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "tra
 def plan_from_config(config: DictConfig) -> Plan:
     """What scripts/benchmark.py measures.
 
-    Raises `ConfigError` for a name that the suite does not have, an ill-typed value, or what a spec refuses.
+    Raises ValueError for a name that the suite does not have, an ill-typed value, or what a spec refuses.
     """
     values = plain(config)
-    suite = values["suite"]
-    scenarios = chosen(values["scenarios"], suite["scenarios"], what="scenarios")
-    methods = {name: found["method"] for name, found in suite["variants"].items()}
-    wanted = set(chosen(values["methods"], dict.fromkeys(methods.values()), what="methods"))
+    suite, scale = values["suite"], values["scale"]
+    known = suite["variants"]
+    wanted = chosen(values["methods"], dict.fromkeys(variant["method"] for variant in known.values()), what="methods")
     everywhere = {key: values[key] for key in EVERYWHERE if values[key] is not None}
     measured: list[tuple[Scenario, tuple[Variant, ...]]] = []
-    for name, written in scenarios.items():
-        own = dict(written)
-        names = [each for each in own.pop("variants") if methods.get(each, each) in wanted or each not in methods]
-        scenario = typed(Scenario, own | {"name": name} | everywhere, where=f"suite.scenarios.{name}")
-        reference = _variant("reference", {"method": values["reference"]}, scenario, scale=values["scale"])
-        found = [
-            _variant(each, _known(each, suite["variants"], name), scenario, scale=values["scale"]) for each in names
-        ]
-        measured.append((scenario, (dataclasses.replace(reference, name=values["reference"]), *found)))
+    for name, written in chosen(values["scenarios"], suite["scenarios"], what="scenarios").items():
+        where, own = f"suite.scenarios.{name}", {key: value for key, value in written.items() if key != "variants"}
+        scenario = typed(Scenario, own | {"name": name} | everywhere, where=where)
+        if unknown := [each for each in written["variants"] if each not in known]:
+            raise ConfigError(f"{where} has {unknown[0]}, which is none of suite.variants: {', '.join(known)}")
+        names = {each: known[each] for each in written["variants"] if known[each]["method"] in wanted}
+        variants = tuple(
+            _variant(each, variant, scenario, scale=scale)
+            for each, variant in [(values["reference"], {"method": values["reference"]}), *names.items()]
+        )
+        measured.append((scenario, variants))
     together = itertools.groupby(measured, key=lambda each: (each[0].layers, each[0].dropout, each[1]))
-    groups = [_group([each for each, _ in of_group], variants) for (_, _, variants), of_group in together]
-    own = {"device": values["device"] or the_device(), "allow_busy": values["allow_busy"], "seed": values["seed"]}
-    model = typed(ModelSpec, _shaped(values["model"]), where="model")
-    limits = typed(Limits, suite["limits"], where="suite.limits")
-    return _made(lambda: Plan(model=model, groups=tuple(groups), limits=limits, **own))
-
-
-def _group(scenarios: list[Scenario], variants: tuple[Variant, ...]) -> Group:
-    return _made(lambda: Group(scenarios=tuple(scenarios), variants=variants))
-
-
-def _made(make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return Plan(
+        model=typed(ModelSpec, _shaped(values["model"]), where="model"),
+        groups=tuple(
+            Group(scenarios=tuple(scenario for scenario, _ in of_group), variants=variants)
+            for (_, _, variants), of_group in together
+        ),
+        limits=typed(Limits, suite["limits"], where="suite.limits"),
+        device=values["device"] or the_device(),
+        allow_busy=values["allow_busy"],
+        seed=values["seed"],
+    )
 
 
 def chosen(names: list[str] | None, known: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    if names is not None and (unknown := [name for name in names if name not in known]):
+    """The entries of ``known`` that are named; None is all of them."""
+    if unknown := [name for name in names or () if name not in known]:
         raise ConfigError(f"{what}={unknown[0]} is none of the suite's, which are {', '.join(known)}")
     return {name: value for name, value in known.items() if names is None or name in names}
 
 
-def _known(name: str, variants: Mapping[str, Any], scenario: str) -> Mapping[str, Any]:
-    if name not in variants:
-        raise ConfigError(
-            f"suite.scenarios.{scenario} has {name}, which is none of suite.variants: {', '.join(variants)}"
-        )
-    return variants[name]
-
-
 def _variant(name: str, written: Mapping[str, Any], scenario: Scenario, *, scale: str) -> Variant:
-    own = dict(written)
-    method = method_at(own.pop("method"), scale, scenario.dropout)
-    return typed(Variant, own | {"name": name, "method": method}, where=f"suite.variants.{name}")
+    method = method_at(written["method"], scale, scenario.dropout)
+    return typed(Variant, {**written, "name": name, "method": method}, where=f"suite.variants.{name}")
 
 
 @functools.cache
 def method_at(name: str, scale: str, dropout: float) -> MethodSpec:
-    asked = {"method": name, "scale": scale, "train.dropout": dropout}
-    return method_spec(plain(compose("train", list(itertools.starmap(override, asked.items()))).method))
+    """A method of configs/method at a scale and a dropout."""
+    asked = [override("method", name), override("scale", scale), override("train.dropout", dropout)]
+    return method_spec(plain(compose("train", asked).method))
 
 
 def _shaped(model: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +93,7 @@ def _shaped(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def the_device() -> str:
+    """The device that is measured where none is named."""
     import torch  # seconds to import
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -121,7 +110,7 @@ def device_folder(device: str, results_dir: Path | str) -> Path:
 
 
 def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: int) -> None:
-    """Run a plan on so many CPU threads, telling each row as it is there; writes benchmark.csv and benchmark.md.
+    """Run a plan on so many CPU threads, printing each row as it is there; writes benchmark.csv and benchmark.md.
 
     Raises `NotComplete` where the machine was busy, or a variant failed.
     """

@@ -1,23 +1,24 @@
-"""Every method on every base model, counted and not run: models that have sizes and no weights.
+"""Every method on every base model, counted without weights, and compared with what the paper prints.
 
 A model is built and adapted by the functions that build a training run, here on the meta device, where a parameter has
-a shape and no values; what is counted is what a run would train. Left out: any closed form (the tests have them).
+a shape and no values; what is counted is what a run would train.
 """
 
 import csv
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import typed
+from reproduction.cells.config_schema import ConfigError, typed
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS
-from reproduction.report.counts import Compared, Count, differing, summary
-from reproduction.report.grid import PAPER, load_grid
+from reproduction.report import counts as report
+from reproduction.report.counts import Compared, Count
+from reproduction.report.grid import PAPER, Grid, load_grid
 from reproduction.report.ordering import PARAMS
 from reproduction.training.spec import MethodSpec, ModelSpec
 
@@ -28,17 +29,9 @@ OTHER_ROUTER = "idlora_inner"
 """ID-LoRA with the router of the paper's §4.2, which stands beside Table 6's though the paper does not count it."""
 
 
-def count(base: str, method: str, *, scale: str = "paper", rank: int | None = None) -> Count:
-    """What a method of configs/method trains on a base of the tables ("llama3"), at its own rank or at ``rank``.
-
-    Raises `ConfigError` for an unknown base or method, ValueError where the method does not fit the base's layers.
-    """
-    own = method_at(method, scale).arguments.get("r")
-    return _count(base, method, scale=scale, rank=own if rank is None else rank)
-
-
 @functools.cache
-def _count(base: str, method: str, *, scale: str, rank: int | None) -> Count:
+def count(base: str, method: str, *, scale: str = "paper", rank: int | None = None) -> Count:
+    """What a method of configs/method trains on a base of the tables ("llama3"), at its own rank or at ``rank``."""
     spec = method_at(method, scale)
     if rank is not None:
         spec = dataclasses.replace(spec, arguments={**spec.arguments, "r": rank})
@@ -82,46 +75,50 @@ def count_on(model: ModelSpec, method: MethodSpec) -> Count:
     )
 
 
+def report_counts(table: str | None, *, results_dir: Path | str) -> None:
+    """Write one table of counts, or all of them, into <results_dir>/counts.
+
+    Raises `ConfigError` for a table that is none, `NotComplete` where a number is not the one that the paper prints.
+    """
+    if table is not None and table not in TABLES:
+        raise ConfigError(f"there is no table={table}; they are {', '.join(TABLES)}")
+    folder, compared = Path(results_dir) / "counts", []
+    for name in [table] if table else TABLES:
+        found, written = TABLES[name](folder)
+        compared += found
+        print("written: " + ", ".join(map(str, written)))
+    if report.differing(compared):
+        raise NotComplete(report.summary(compared))
+
+
 def table6() -> list[Compared]:
     """Every count of Table 6, and after each rank's the other router's, which the paper does not print."""
-    printed = list(_paper_rows(EXPERIMENTS / "table6"))
-    cells = [(row["base"], int(row["rank"]), row["method"], row["printed"]) for row in printed]
-    cells += [(base, rank, OTHER_ROUTER, "") for base, rank in dict.fromkeys(cell[:2] for cell in cells)]
+    printed = [(row["base"], int(row["rank"]), row["method"], row["printed"]) for row in _paper_rows("table6")]
+    other = [(base, rank, OTHER_ROUTER, "") for base, rank in dict.fromkeys(cell[:2] for cell in printed)]
     compared = []
-    for base, rank, method, text in cells:
-        counted = count(base, method, rank=rank)
-        compared.append(
-            Compared(table="table6", base=base, count=counted, printed=text, ours=counted.parameters_trainable)
-        )
+    for base, rank, method, text in printed + other:
+        found = count(base, method, rank=rank)
+        ours = found.parameters_trainable
+        compared.append(Compared(table="table6", base=base, count=found, printed=text, ours=ours))
     return sorted(compared, key=lambda each: each.count.rank)
 
 
 def percentages() -> list[Compared]:
     """Every share of trained parameters that a table of the paper prints, in its convention."""
     compared = []
-    for folder in sorted(path.parent for path in EXPERIMENTS.glob("table*/paper.csv")):
-        for row in _paper_rows(folder):
-            if row.get("column") == PARAMS:
-                counted = count(row["base"], row["method"])
-                ours = counted.percentages["params_pct_paper"]
-                compared.append(
-                    Compared(table=folder.name, base=row["base"], count=counted, printed=row["value"], ours=ours)
-                )
+    for table in sorted(path.parent.name for path in EXPERIMENTS.glob("table*/paper.csv")):
+        for row in (row for row in _paper_rows(table) if row.get("column") == PARAMS):
+            found = count(row["base"], row["method"])
+            ours = found.percentages["params_pct_paper"]
+            compared.append(Compared(table=table, base=row["base"], count=found, printed=row["value"], ours=ours))
     return compared
-
-
-def embedded_twins(compared: list[Compared]) -> list[Count]:
-    """The same bases and methods at the embedded scale, each once."""
-    pairs = dict.fromkeys((each.base, each.count.method) for each in compared)
-    return [count(base, method, scale="tiny") for base, method in pairs]
 
 
 def inventory() -> list[tuple[str, Count]]:
     """(scale, count) of every base model and method that some table pairs, each once."""
-    grids = [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
     counted = []
     for scale in SCALES:
-        own = [grid.at(scale) for grid in grids if grid.is_at(scale)]
+        own = [grid.at(scale) for grid in _grids() if grid.is_at(scale)]
         pairs = sorted({(base, method) for grid in own for base in grid.bases for method in grid.methods})
         counted += [(scale, count(base, method, scale=scale)) for base, method in pairs]
     return list(dict.fromkeys(counted))  # at the small scale one model stands in for all bases
@@ -131,22 +128,37 @@ def figure1c() -> dict[str, list[Count]]:
     """The counts of Figure 1(c): Table 6's methods by model, at the ranks of their configs, and Table 6 by rank."""
     table = [each.count for each in table6() if each.printed]
     methods = dict.fromkeys(each.method for each in table)
-    models = [count(base, method) for base in bases() for method in methods]
+    bases = sorted({base for grid in _grids() for base, words in grid.bases.items() if PAPER in words["model"]})
+    models = [count(base, method) for base in bases for method in methods]
     return {"model": sorted(models, key=lambda each: each.base_parameters), "rank": table}
 
 
-def bases() -> list[str]:
-    """The base keys of the tables that have a model of the paper's."""
-    grids = (load_grid(path.parent) for path in EXPERIMENTS.glob("*/grid.yaml"))
-    return sorted({base for grid in grids for base, words in grid.bases.items() if PAPER in words["model"]})
+def _grids() -> list[Grid]:
+    return [load_grid(path.parent) for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
 
 
-def require_agreement(compared: list[Compared]) -> None:
-    """Raise `NotComplete` where a number is not the one that the paper prints."""
-    if differing(compared):
-        raise NotComplete(summary(compared))
+def _paper_rows(table: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((EXPERIMENTS / table / "paper.csv").read_text(encoding="utf-8").splitlines()))
 
 
-def _paper_rows(folder: Path) -> Iterator[dict[str, str]]:
-    with (folder / "paper.csv").open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
+def _report_table6(folder: Path) -> tuple[list[Compared], list[Path]]:
+    compared = table6()
+    print(report.table6_markdown(compared))
+    return compared, report.write_table6(compared, folder)
+
+
+def _report_percentages(folder: Path) -> tuple[list[Compared], list[Path]]:
+    compared = percentages()
+    pairs = dict.fromkeys((each.base, each.count.method) for each in compared)
+    embedded = [count(base, method, scale="tiny") for base, method in pairs]
+    print(report.percentages_markdown(compared, embedded))
+    return compared, report.write_percentages(compared, embedded, folder)
+
+
+TABLES: dict[str, Callable[[Path], tuple[list[Compared], list[Path]]]] = {
+    "table6": _report_table6,
+    "percentages": _report_percentages,
+    "figure1c": lambda folder: ([], report.write_figure1c(figure1c(), folder)),
+    "counts": lambda folder: ([], report.write_counts(inventory(), folder)),
+}
+"""Name → what prints and writes it into a folder: the numbers to hold against the paper's, and the files."""

@@ -1,16 +1,15 @@
-"""The hyperparameters of the paper's tables, read from the configs that a training would resolve."""
+"""The hyperparameters of the paper's tables, compared with the configs that a training would resolve."""
 
 import csv
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS
-from reproduction.report.hyperparameters import Hyperparameter
-
-METHOD = "idlora"
-"""The tables give ID-LoRA's rank and α; the rest is an experiment's, whatever the method."""
+from reproduction.report.hyperparameters import Hyperparameter, differing, markdown, summary, write
 
 KEYS = {
     "rank": "method.arguments.r",
@@ -26,32 +25,34 @@ KEYS = {
 """What the paper calls a hyperparameter → the key of the composed config that holds it."""
 
 
-def hyperparameters(table: str) -> list[Hyperparameter]:
-    """Every value of experiments/<table>/paper.csv, with the one that its experiment's config has at the paper's scale.
+def report_hyperparameters(table: str, *, results_dir: Path | str) -> None:
+    """Print a table's hyperparameters and write them; raises `NotComplete` where one is not the paper's."""
+    found, title = hyperparameters(table), f"Table {table.removeprefix('table')}: hyperparameters of ID-LoRA"
+    print(markdown(title, found))
+    written = write(table, title, found, folder=Path(results_dir) / "counts")
+    print("written: " + ", ".join(map(str, written)))
+    if differing(found):
+        raise NotComplete(summary(found))
 
-    Raises `ConfigError` for a table without hyperparameters, or one that names what no config key holds.
-    """
+
+def hyperparameters(table: str) -> list[Hyperparameter]:
+    """Every value of experiments/<table>/paper.csv, with ID-LoRA's at the paper's scale in its experiment's config."""
     path = EXPERIMENTS / table / "paper.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
     if not rows or "hyperparameter" not in rows[0]:
         raise ConfigError(f"table={table} has no hyperparameters: {path} has no such column")
     if unknown := [row["hyperparameter"] for row in rows if row["hyperparameter"] not in KEYS]:
         raise ConfigError(f"{path} has the hyperparameter {unknown[0]}; the known ones are {', '.join(KEYS)}")
-    experiments = dict.fromkeys(row["experiment"] for row in rows)
-    configs = {
-        name: compose("train", [f"experiment={name}", f"method={METHOD}", "scale=paper"]) for name in experiments
-    }
-    return [
-        Hyperparameter(
-            experiment=row["experiment"],
-            name=row["hyperparameter"],
-            key=KEYS[row["hyperparameter"]],
-            value=_plain(OmegaConf.select(configs[row["experiment"]], KEYS[row["hyperparameter"]])),
-            printed=row["value"],
+    experiments = {row["experiment"] for row in rows}
+    configs = {name: compose("train", [f"experiment={name}", "method=idlora", "scale=paper"]) for name in experiments}
+    found = []
+    for row in rows:
+        key = KEYS[row["hyperparameter"]]
+        value = OmegaConf.select(configs[row["experiment"]], key)
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        found.append(
+            Hyperparameter(
+                experiment=row["experiment"], name=row["hyperparameter"], key=key, value=value, printed=row["value"]
+            )
         )
-        for row in rows
-    ]
-
-
-def _plain(value: object) -> object:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return found

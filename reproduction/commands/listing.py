@@ -17,7 +17,11 @@ DONE = "done"
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One run: its title, the tables it serves, its state, the seconds it took (None: not known), what is missing."""
+    """One run: its title, the tables it serves, its state, the seconds it took (None: not known), what is missing.
+
+    The state is "done" where all that the tables ask of it is there, "to evaluate" where it is trained and an
+    evaluation lacks, "damaged" where its records cannot be read, else the training's own, or "never run".
+    """
 
     title: str
     tables: tuple[str, ...]
@@ -27,32 +31,21 @@ class Standing:
 
 
 def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
-    """The runs behind (table, its cells) pairs, each once, in the order of the tables.
-
-    ``state`` is "done" where everything that the tables ask of the run is there, "to evaluate" where it is trained
-    and an evaluation lacks, "damaged" where its records cannot be read, else the training's own state ("never run"
-    where there is none).
-    """
-    tables: dict[str, list[str]] = {}
+    """The runs behind (table, its cells) pairs, each once, in the order of the tables."""
+    tables: dict[str, dict[str, None]] = {}
     for table, cells in planned:
         for cell in cells:
-            tables.setdefault(cell.run.name, []).append(table)
+            tables.setdefault(cell.run.name, {})[table] = None
     found = []
     for cell in distinct(cell for _, cells in planned for cell in cells):
-        state, seconds, missing = _read(cell)
-        own = tuple(dict.fromkeys(tables[cell.run.name]))
+        try:
+            seconds, missing = seconds_at_work(cell.run.folder), cell.missing
+            state = ("to evaluate" if missing else DONE) if cell.run.done else cell.run.state or "never run"
+        except RecordError as error:
+            state, seconds, missing = DAMAGED, None, [str(error)]
+        own = tuple(tables[cell.run.name])
         found.append(Standing(title=cell.title, tables=own, state=state, seconds=seconds, missing=tuple(missing)))
     return found
-
-
-def _read(cell: Cell) -> tuple[str, float | None, list[str]]:
-    run = cell.run
-    try:
-        missing = cell.missing
-        trained = "to evaluate" if missing else DONE
-        return trained if run.done else run.state or "never run", seconds_at_work(run.folder), missing
-    except RecordError as error:
-        return DAMAGED, None, [str(error)]
 
 
 def show(found: Sequence[Standing], console: Console) -> None:

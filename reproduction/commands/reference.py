@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.protocols import DEFAULT
 from reproduction.cli import NotComplete
 from reproduction.commands.pivots import Inspection, inspect, replace_rows
-from reproduction.commands.tables import Plan, Request
+from reproduction.commands.tables import Planned, Request
 from reproduction.paths import EXPERIMENTS
 from reproduction.records.archive import pack
 from reproduction.report.page.results import CONTROLS
@@ -25,16 +25,10 @@ REFERENCES = EXPERIMENTS / "reference.yaml"
 PROMPTS = 64
 """Of a run's training set, for what its router makes of them."""
 
-Planned = Sequence[tuple[Request, Plan]]
-
 
 def reference_requests(config: Mapping[str, Any]) -> list[Request]:
-    """The tables of the resolved configs/reference.yaml's scale, each with its seeds.
-
-    Raises `ConfigError` for a scale that has no reference, or a table that is none.
-    """
-    with REFERENCES.open(encoding="utf-8") as file:
-        known = yaml.safe_load(file)
+    """The tables of the resolved configs/reference.yaml's scale, each with its seeds."""
+    known = yaml.safe_load(REFERENCES.read_text(encoding="utf-8"))
     if config["scale"] not in known:
         raise ConfigError(f"scale={config['scale']} has no reference; {REFERENCES} has those of {', '.join(known)}")
     shared = {**config, "protocol": DEFAULT, "allow_missing": False, "benchmarks": None}
@@ -48,7 +42,7 @@ def reference_requests(config: Mapping[str, Any]) -> list[Request]:
 def keep_reference(planned: Planned) -> Path:
     """Pack the records of finished cells, build the reference from them, and put it in the place of the old one.
 
-    Returns its folder. Raises `NotComplete`, and writes nothing, where a cell is missing, `RecordError` as `pack`.
+    Returns its folder. Raises `NotComplete`, and writes nothing, where a cell is missing.
     """
     cells = distinct(cell for _, plan in planned for cell in plan.cells.values())
     if lacking := [cell for cell in cells if not cell.complete]:
@@ -56,16 +50,16 @@ def keep_reference(planned: Planned) -> Path:
             f"{len(lacking)} cells of the reference are missing, such as {lacking[0].title} "
             f"({lacking[0].missing[0]}): nothing was written"
         )
-    request = planned[0][0]
+    first = planned[0][0]
     tables = {
-        own.table: Made(
-            seeds=own.grid().seeds,
+        request.table: Made(
+            seeds=request.grid().seeds,
             runs=plan.runs,
             evaluations=plan.evaluations,
-            benchmarks=own.benchmarks,
-            fewer=own.fewer,
+            benchmarks=request.benchmarks,
+            fewer=request.fewer,
         )
-        for own, plan in planned
+        for request, plan in planned
     }
 
     def put(folder: Path) -> None:
@@ -73,38 +67,36 @@ def keep_reference(planned: Planned) -> Path:
         pack([cell.run for cell in cells], folder / RECORDS, evaluations=evaluations)
         for inspection in _inspections(planned, folder / PIVOTS):
             replace_rows(inspection.out, inspect(inspection))
-        if (measured := request.results / SHARPNESS.name).is_file():
+        if (measured := first.results / SHARPNESS.name).is_file():
             shutil.copy(measured, folder / SHARPNESS)
         write_reference(folder, tables)
 
-    return make_reference(request.results_dir, EXPERIMENTS, scale=request.scale, put=put)
+    return make_reference(first.results_dir, EXPERIMENTS, scale=first.scale, put=put)
 
 
 def _inspections(planned: Planned, out: Path) -> Iterator[Inspection]:
-    """What the page shows pivots of, beside its controls: each base, and the controls' own run of the first seed."""
+    """Whose pivots the page shows beside its controls: each base, and the controls' own run of the first seed."""
+    if not any(request.table == CONTROLS for request, _ in planned):
+        return
     bases: dict[str, Cell] = {}
     for request, plan in planned:
         grid = request.grid()
         for (_, method, seed), cell in plan.cells.items():
-            if method != grid.subject or seed != grid.seeds[0]:
-                continue
-            if request.table == CONTROLS:
-                yield _inspection(cell, out, run=cell.run.folder)
-            bases.setdefault(cell.model.name, cell)
-    if any(request.table == CONTROLS for request, _ in planned):
-        yield from (_inspection(cell, out, run=None) for cell in bases.values())
+            if method == grid.subject and seed == grid.seeds[0]:
+                bases.setdefault(cell.model.name, cell)
+                if request.table == CONTROLS:
+                    data = dataclasses.replace(cell.data, limit=PROMPTS, packing=False)
+                    yield dataclasses.replace(
+                        _inspection(cell, out), run=cell.run.folder, data=data, data_root=cell.data_root
+                    )
+    yield from (_inspection(cell, out) for cell in bases.values())
 
 
-def _inspection(cell: Cell, out: Path, *, run: Path | None) -> Inspection:
+def _inspection(cell: Cell, out: Path) -> Inspection:
     return Inspection(
-        scale=cell.scale,
         model=cell.model,
         method=cell.method,
         seed=cell.train.seed,
-        data=dataclasses.replace(cell.data, limit=PROMPTS, packing=False) if run else None,
-        data_root=cell.data_root if run else None,
-        run=run,
-        prompts=PROMPTS,
         threads=cell.threads,
         revisions=cell.revisions,
         out=out,

@@ -9,19 +9,15 @@ Both means are over the modules of a kind, and over all of them in the row "all"
 constants to the Hessian, as they are to PEFT's gradients.
 """
 
-import csv
 import dataclasses
 import gc
 import statistics
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import rich.box
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from reproduction.cells.compose import compose, group_files, plain
@@ -30,7 +26,7 @@ from reproduction.cells.from_config import method_spec
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions
 from reproduction.commands.counts import count_on
-from reproduction.commands.pivots import replace_rows, spelt
+from reproduction.commands.pivots import read_csv, replace_rows, spelled, terminal_table
 from reproduction.records import digest
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec
 
@@ -49,13 +45,11 @@ LEGEND = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """What scripts/sharpness.py measures: some methods on one base and some rows, before anything is trained.
+    """Some methods on one base and some rows, before anything is trained; the rest is as configs/sharpness.yaml has it.
 
-    `kinds` are the last parts of the names of the modules that are looked at ("q_proj"); the rest is as
-    configs/sharpness.yaml has it.
+    `kinds` are the last parts of the names of the modules that are looked at ("q_proj").
     """
 
-    scale: str
     model: ModelSpec
     methods: tuple[MethodSpec, ...]
     kinds: tuple[str, ...]
@@ -73,69 +67,52 @@ class Start:
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Start":
-        """From a composed configs/sharpness.yaml.
-
-        Raises `ConfigError` for a value out of range, a method that trains nothing, or a base that is not there.
-        """
-        for name, least in {"rows": 1, "micro_batch_size": 1, "iterations": 1}.items():
-            if config[name] < least:
-                raise ConfigError(f"{name}={config[name]}: give {least} or more")
+        """From a composed configs/sharpness.yaml."""
+        for name in ("rows", "micro_batch_size", "iterations"):
+            if config[name] < 1:
+                raise ConfigError(f"{name}={config[name]}: give 1 or more")
         for name in ("rate", "tolerance"):
             if not config[name] > 0:
                 raise ConfigError(f"{name}={config[name]}: give a number above 0")
-        methods = tuple(_method(config, name) for name in _method_names(config))
-        if untuned := [method.name for method in methods if method.kind == "none"]:
-            raise ConfigError(f"methods has {untuned[0]}, which trains nothing: leave it out")
         # Other attention has no second derivative, and half precision hides a first step as small as these.
         model = locate_model(plain(config.model)) | {"dtype": "float32", "attention": "eager"}
         data = plain(config.data)
         root = locate_data(data.pop("root"), scale=config.scale, results_dir=config.results_dir)
+        same = ("seed", "rows", "micro_batch_size", "rate", "iterations", "tolerance", "threads")
         return cls(
-            scale=config.scale,
             model=typed(ModelSpec, model, where="model"),
-            methods=methods,
+            methods=_methods(config),
             kinds=tuple(config.train.target_modules),
             data=typed(DataSpec, data | {"limit": config.rows, "packing": False}, where="data"),
             data_root=root,
             revisions=locate_revisions(config.revisions),
             out=Path(config.results_dir) / config.scale / "sharpness.csv",
-            **{
-                name: config[name]
-                for name in ("seed", "rows", "micro_batch_size", "rate", "iterations", "tolerance", "threads")
-            },
+            **{name: config[name] for name in same},
         )
 
     def setting(self, method: MethodSpec) -> str:
-        """What tells apart two measurements of one method's name: its arguments, the data's spec, the modules.
-
-        A copy of the data elsewhere shares it, since `Start.data` has no digest of the content.
-        """
+        """A digest of the method's arguments, the data's spec (not its place) and the modules."""
         parts = {"data": dataclasses.asdict(self.data), "method": dataclasses.asdict(method)}
         return digest(parts | {"kinds": self.kinds})
 
 
-def _method_names(config: DictConfig) -> list[str]:
+def _methods(config: DictConfig) -> tuple[MethodSpec, ...]:
+    """The methods of configs/method that are named, with this config's seed, dropout and modules."""
     names = [config.methods] if isinstance(config.methods, str) else list(config.methods or ())
     known = sorted({path.stem for path in group_files("method")})
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in names if name not in known] or ([] if names else ["[]"]):
         raise ConfigError(f"methods={unknown[0]} is no method; there are {', '.join(known)}")
-    if not names:
-        raise ConfigError(f"methods names none; there are {', '.join(known)}")
-    return names
-
-
-def _method(config: DictConfig, name: str) -> MethodSpec:
-    """A method of configs/method with this config's seed, dropout and modules."""
-    values = OmegaConf.to_container(config)
-    values["method"] = OmegaConf.to_container(compose("train", [override("method", name)]).method)
-    return method_spec(plain(OmegaConf.create(values).method))
+    found, values = [], OmegaConf.to_container(config)
+    for name in names:
+        values["method"] = OmegaConf.to_container(compose("train", [override("method", name)]).method)
+        found.append(method_spec(plain(OmegaConf.create(values).method)))
+        if found[-1].kind == "none":
+            raise ConfigError(f"methods has {name}, which trains nothing: leave it out")
+    return tuple(found)
 
 
 def report_sharpness(asked: Start, console: Console | None = None) -> None:
-    """Measure the methods that sharpness.csv does not have yet, one after another, and print all of those asked for.
-
-    Raises ValueError where there are fewer rows than asked for, or no module has one of the names.
-    """
+    """Measure the methods that sharpness.csv does not have yet, one after another, and print all of those asked for."""
     import torch  # seconds to import
 
     from reproduction.training import base_identity
@@ -143,24 +120,27 @@ def report_sharpness(asked: Start, console: Console | None = None) -> None:
     console = console or Console()
     torch.set_num_threads(asked.threads)
     identity = base_identity(asked.model)
-    head = {"base": asked.model.name, "checksum": identity[:12] if asked.model.checksum else identity}
     shown: list[Mapping[str, str]] = []
     for method in asked.methods:
-        counted = count_on(dataclasses.replace(asked.model, init="random"), method)
-        own = head | {"method": method.name, "label": method.label, "seed": asked.seed}
-        own |= {"trained": counted.parameters_trainable, "rows": asked.rows, "rate": asked.rate}
-        own["setting"] = asked.setting(method)
+        own = {
+            "base": asked.model.name,
+            "checksum": identity[:12] if asked.model.checksum else identity,
+            "method": method.name,
+            "label": method.label,
+            "seed": asked.seed,
+            "trained": count_on(dataclasses.replace(asked.model, init="random"), method).parameters_trainable,
+            "rows": asked.rows,
+            "rate": asked.rate,
+            "setting": asked.setting(method),
+        }
         found = _recorded(asked.out, own)
         if not found or (found[-1]["converged"] == "no" and int(found[-1]["iterations"]) < asked.iterations):
-            began = time.monotonic()
+            console.print(f"measuring {method.label}", markup=False, highlight=False)
             replace_rows(asked.out, measure(asked, method, own), key=KEY)
-            console.print(f"{method.label}: {time.monotonic() - began:.0f} s", markup=False, highlight=False)
             gc.collect()
             found = _recorded(asked.out, own)
         shown += found
-    for table in _tables(shown, f"Where training starts: {asked.model.label}, {asked.rows} rows"):
-        console.print(table)
-    console.print(LEGEND, markup=False)
+    _show(shown, f"Where training starts: {asked.model.label}, {asked.rows} rows", console)
     console.print(f"written: {asked.out}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -193,31 +173,34 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
         iterations=asked.iterations,
         tolerance=asked.tolerance,
     )
-    norms = {name: float(A.norm(dim=1).mean()) for name, each in modules.items() if (A := _first(each)) is not None}
+    norms = {name: float(A.norm(dim=1).mean()) for name, each in modules.items() if (A := _matrix_a(each)) is not None}
     moved = sharpness.first_update(model, batches, modules, rate=asked.rate)  # last: the model has then taken it
-
-    def row(kind: str, names: Iterable[str], found: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            **{name: head[name] for name in ("base", "checksum", "method", "label", "seed", "trained", "rows")},
-            "tokens": sharpness.count_response_tokens(batches),
-            "rate": head["rate"],
-            "setting": head["setting"],
-            "module": kind,
-            "a_row_norm": statistics.fmean(norms[name] for name in names) if norms else None,
-            "first_update": statistics.fmean(moved[name] for name in names),
-            **found,
-        }
-
     kinds: dict[str, list[str]] = {}
     for name in modules:
         kinds.setdefault(name.rpartition(".")[2], []).append(name)
-    found = dataclasses.asdict(eigenvalue)
-    found = {"largest_eigenvalue": found.pop("value"), **found, "converged": "yes" if eigenvalue.converged else "no"}
-    rows = [row(kind, names, dict.fromkeys(found)) for kind, names in kinds.items()]
-    return [*rows, row(ALL, list(modules), found)]
+    found = {
+        "largest_eigenvalue": eigenvalue.value,
+        **{key: value for key, value in dataclasses.asdict(eigenvalue).items() if key != "value"},
+        "converged": "yes" if eigenvalue.converged else "no",
+    }
+    setting, tokens = head["setting"], sharpness.count_response_tokens(batches)
+    columns = {key: value for key, value in head.items() if key not in ("rate", "setting")}
+    return [
+        {
+            **columns,
+            "tokens": tokens,
+            "rate": head["rate"],
+            "setting": setting,
+            "module": kind,
+            "a_row_norm": statistics.fmean(norms[name] for name in names) if norms else None,
+            "first_update": statistics.fmean(moved[name] for name in names),
+            **(found if kind == ALL else dict.fromkeys(found)),
+        }
+        for kind, names in (kinds | {ALL: list(modules)}).items()
+    ]
 
 
-def _first(layer: Any) -> Any:
+def _matrix_a(layer: Any) -> Any:
     """A (rows, in), the matrix of an adapted module that its input is multiplied by first, or None."""
     if hasattr(layer, "frozen_rows"):  # ID-LoRA's, which are rows of W
         return layer.frozen_rows("default").detach()
@@ -226,38 +209,28 @@ def _first(layer: Any) -> Any:
 
 def _recorded(path: Path, own: Mapping[str, Any]) -> list[dict[str, str]]:
     """The rows of sharpness.csv with these columns."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if all(row.get(name) == spelt(own[name], 6) for name in own)]
+    return [row for row in read_csv(path) if all(row.get(name) == spelled(value, 6) for name, value in own.items())]
 
 
-def _tables(rows: list[Mapping[str, str]], title: str) -> Iterable[Table]:
-    """The rows as three tables: one line a method, and of the last two a column for each kind of module."""
+def _show(rows: list[Mapping[str, str]], title: str, console: Console) -> None:
+    """Print three tables: one line a method, and of the last two a column for each kind of module."""
     whole = [row for row in rows if row["module"] == ALL]
-    kinds = list(dict.fromkeys(row["module"] for row in rows))
-    table = _table(title, ["trained", "eigenvalue", "products"])
+    table = terminal_table(title, ["method", "trained", "eigenvalue", "products"])
     for row in whole:
         value = _short(row["largest_eigenvalue"]) + ("" if row["converged"] == "yes" else "?")
         table.add_row(Text(row["label"]), row["trained"], value, row["iterations"])
-    yield table
+    console.print(table)
+    kinds = list(dict.fromkeys(row["module"] for row in rows))
     for title, column, unit in (
         ("Mean norm of A's rows", "a_row_norm", 1.0),
         (f"First step at rate {whole[0]['rate']}, in 1e-4 of the output", "first_update", 1e-4),
     ):
-        table = _table(title, [kind.removesuffix("_proj") for kind in kinds])
+        table = terminal_table(title, ["method", *(kind.removesuffix("_proj") for kind in kinds)])
         for method in whole:
             own = {row["module"]: row[column] for row in rows if row["method"] == method["method"]}
             table.add_row(Text(method["label"]), *(_short(own[kind], unit) for kind in kinds))
-        yield table
-
-
-def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=Text(title), box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 0, 0, 1))
-    table.add_column("method")
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+        console.print(table)
+    console.print(LEGEND, markup=False)
 
 
 def _short(number: str, unit: float = 1.0) -> str:

@@ -6,17 +6,24 @@
 
 All of them without cuDNN's attention (`reproduction.evals.batching.evaluating`), which would plan anew at each of
 `generate`'s steps. A whole benchmark is everything but loading the model: rows, prompts, tokens, answers, files,
-scores, and the programs that it runs. Left out: a baseline of the loss of given responses, and several GPUs.
+scores, and the programs that it runs.
 """
 
 import dataclasses
+import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
+from reproduction.benchmark.record import benchmark_environment
 from reproduction.cells.evaluation import EvalJob
+from reproduction.commands.benchmark import device_folder
 from reproduction.evals.answers import THROUGHPUT
 from reproduction.evals.batching import evaluating, fits, seconds
 from reproduction.evals.generation import Generation
@@ -24,7 +31,8 @@ from reproduction.evals.items import Prompt
 from reproduction.evals.likelihood import Likelihood
 from reproduction.evals.prompts import Prompts
 from reproduction.evals.task import RAW, Protocol
-from reproduction.records import read_items, read_json
+from reproduction.records import environment, read_items, read_json, write_json
+from reproduction.report.speed import write_speed
 from reproduction.running.evaluate import evaluate
 from reproduction.system.atomic import scratch_folder
 
@@ -37,42 +45,81 @@ HARNESS_ROWS = 64
 Row = dict[str, Any]
 
 
-def measure(job: EvalJob, *, compared: int, say: Callable[[Row], None]) -> list[Row]:
-    """One row for each of the job's protocols: `reproduction.report.speed.COLUMNS` without the environment.
+def record_speed(job: EvalJob, config: DictConfig) -> list[Path]:
+    """Measure every protocol of a job, writing each row as soon as it is there, into the device's folder of results.
+
+    ``config`` is a composed configs/evaluation_speed.yaml. Returns evaluation.csv and evaluation.md.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = Path(config.into) if config.into else device_folder(device, config.results_dir)
+    name, found = config.label or config.model.label, environment()
+    places = ("results_dir=", "data_root=", "into=")
+    arguments = [re.sub(r"=/.*", "=<folder>", part) for part in sys.argv if not part.startswith(places)]
+    own = benchmark_environment(name, config.model.dtype, torch.device(device))
+    own |= {"weights": config.model.init, "command": shlex.join(["python", *arguments])}
+    own["lm_eval"] = found["packages"].get("lm-eval")
+    found |= {key: own[key] for key in ("device", "driver", "command")}
+    found |= {"model": name, "benchmarks": [f"{protocol.benchmark} {protocol.name}" for protocol in job.protocols]}
+    place = folder / "provenance.json"
+    runs = read_json(place)["runs"] if place.is_file() else []
+    write_json(place, {"runs": [*runs, found]})
+    paths: list[Path] = []
+
+    def keep(row: Row) -> None:
+        paths[:] = write_speed([own | row], folder)
+        print(_line(row), flush=True)
+
+    measure(job, compared=config.compared, on_row=keep)
+    return paths
+
+
+def _line(row: Row) -> str:
+    memory = f", {row['gpu_bytes'] / 1e9:.1f} GB" if row["gpu_bytes"] else ""
+    line = (
+        f"{row['benchmark']} {row['protocol']}: {row['items']} items, {row['seconds']:.1f} s "
+        f"(prefill {row['prefill_seconds']:.1f}, decoding {row['decode_seconds']:.1f}{memory})"
+    )
+    if "baseline" in row:
+        line += (
+            f"; {row['compared_items']} prompts: {row['compared_seconds']:.2f} s (at first {row['first_seconds']:.2f})"
+            f", {row['baseline']} {row['baseline_seconds']:.2f} s in batches of {row['baseline_batch']}: "
+            f"x{row['speedup']:.2f}, agreement {row['agreement']:.3f}"
+        )
+    return line
+
+
+def measure(job: EvalJob, *, compared: int, on_row: Callable[[Row], None]) -> None:
+    """Give ``on_row`` a row for each of the job's protocols, and again with what the baseline took.
+
+    The columns are `reproduction.report.speed.COLUMNS` without the environment.
 
     Args:
         job: its model is loaded once, and its folder left alone: every benchmark is answered in one of its own.
         compared: prompts of each benchmark that baselines are given too; 0 is none of them.
-        say: is given each row as soon as it is there, and again with what the baseline took.
     """
     torch.set_num_threads(job.threads)
     model, tokenizer = job.load()
     if torch.cuda.is_available():
         model = model.to("cuda")
-    rows = []
     for protocol in job.protocols:
         row = _whole(job, protocol, model=model, tokenizer=tokenizer)
-        say(row)
+        on_row(row)
         if compared and protocol.scoring in BASELINES:
             prompts = _prompts(job, protocol, model=model, tokenizer=tokenizer, count=compared)
             with evaluating(model):
-                row |= BASELINES[protocol.scoring](model, tokenizer, prompts, protocol=protocol)
-            say(row)
-        _forget(model)
-        rows.append(row)
-    return rows
+                on_row(row | BASELINES[protocol.scoring](model, tokenizer, prompts, protocol=protocol))
+        _free_memory(model)
 
 
 def _whole(job: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any) -> Row:
     with scratch_folder() as folder:
-        alone = dataclasses.replace(
-            job, folder=folder, load=lambda: (model, tokenizer), protocols=(protocol,), processes=1
-        )
-        _forget(model)
+        how = {"folder": folder, "load": lambda: (model, tokenizer), "protocols": (protocol,), "processes": 1}
+        alone = dataclasses.replace(job, **how)
+        _free_memory(model)
         began = time.perf_counter()
         (scores,) = evaluate(alone)
         took = time.perf_counter() - began
-        told = read_json(alone.answers_folder(protocol) / THROUGHPUT)
+        throughput = read_json(alone.answers_folder(protocol) / THROUGHPUT)
         items = len({item["item_id"] for item in read_items(scores)})
     own = ("prompt_tokens", "generated_tokens", "prefill_seconds", "decode_seconds", "gpu_bytes")
     return {
@@ -80,9 +127,9 @@ def _whole(job: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any) -> R
         "protocol": protocol.name,
         "max_new_tokens": protocol.max_new_tokens,
         "items": items,
-        "answers": told["answers"],
+        "answers": throughput["answers"],
         "seconds": took,
-        **{name: told[name] for name in own},
+        **{name: throughput[name] for name in own},
     }
 
 
@@ -97,32 +144,23 @@ def _prompts(job: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any, co
 @torch.no_grad()
 def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
     """Greedy answers of full length, in one batch that both ways have."""
-    order, cold, took, found = _answered(model, tokenizer, prompts, protocol=protocol)
-    _forget(model)
-    _generate(model, tokenizer, order, tokens=2)
-    other, theirs = _timed(model, lambda: _generate(model, tokenizer, order, tokens=protocol.max_new_tokens))
-    if sum(record["tokens"] for record in found.values()) != theirs.numel():
-        raise RuntimeError(f"{protocol.benchmark}: the two ways did not generate the same number of tokens")
-    said = tokenizer.batch_decode(theirs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    same = sum(_alike(found[p.item_id]["raw"], text) for p, text in zip(order, said, strict=True)) / len(order)
-    own = {"compared_tokens": theirs.numel(), "first_seconds": cold, "batch": len(order), "baseline_batch": len(order)}
-    return _compared(len(order), took, other) | own | {"baseline": "transformers", "agreement": same}
-
-
-def _answered(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol
-) -> tuple[list[Prompt], float, float, dict[str, Row]]:
-    """The prompts of one batch, seconds of the first time, which captures graphs for all others, of the second, and
-    the records by item.
-    """
     greedy = dataclasses.replace(protocol, samples=1, temperature=0.0)
     asking = Generation(model, tokenizer, prompts, protocol=greedy, stops=())
     asking.ends = frozenset()
     most = min(len(prompts), asking.side_by_side())
     (batch,) = asking.batches([(prompt, [0]) for prompt in prompts[:most]], most)
-    cold, _ = _timed(model, lambda: asking.answer(batch))
+    cold, _ = _timed(model, lambda: asking.answer(batch))  # captures graphs for all others
     took, found = _timed(model, lambda: asking.answer(batch))
-    return batch[0], cold, took, {record["item_id"]: record for record in found}
+    order, ours = batch[0], {record["item_id"]: record for record in found}
+    _free_memory(model)
+    _generate(model, tokenizer, order, tokens=2)
+    other, theirs = _timed(model, lambda: _generate(model, tokenizer, order, tokens=protocol.max_new_tokens))
+    if sum(record["tokens"] for record in ours.values()) != theirs.numel():
+        raise RuntimeError(f"{protocol.benchmark}: the two ways did not generate the same number of tokens")
+    texts = tokenizer.batch_decode(theirs, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    same = sum(_common_share(ours[p.item_id]["raw"], text) for p, text in zip(order, texts, strict=True)) / len(order)
+    own = {"compared_tokens": theirs.numel(), "first_seconds": cold, "batch": len(order), "baseline_batch": len(order)}
+    return _compared(len(order), took, other) | own | {"baseline": "transformers", "agreement": same}
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, tokens: int) -> torch.Tensor:
@@ -142,7 +180,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, tokens: 
     return found[:, given["input_ids"].shape[1] :]
 
 
-def _alike(ours: str, theirs: str) -> float:
+def _common_share(ours: str, theirs: str) -> float:
     """Share of the longer text in which both begin alike: greedy answers part where two logits round the other way."""
     same = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     return same / max(len(ours), len(theirs), 1)
@@ -161,21 +199,17 @@ def _beside_harness(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, pr
     cold, _ = _timed(model, ask)
     took, ours = _timed(model, ask)
     longest = max(map(len, tokenizer([prompt.text for prompt in prompts])["input_ids"]))
-    each = longest * model.config.vocab_size * (4 + model.dtype.itemsize)
-    rows = max(1, min(HARNESS_ROWS, len(prompts), HARNESS_BYTES // each))
+    row_bytes = longest * model.config.vocab_size * (4 + model.dtype.itemsize)
+    rows = max(1, min(HARNESS_ROWS, len(prompts), HARNESS_BYTES // row_bytes))
     start = tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=rows, add_bos_token=start)
     pairs = [Instance("loglikelihood", {}, (p.text, choice), 0) for p in prompts for choice in p.choices]
     harness.loglikelihood(pairs[: len(prompts[0].choices)], disable_tqdm=True)
     other, found = _timed(model, lambda: iter(harness.loglikelihood(pairs, disable_tqdm=True)))
     theirs = {prompt.item_id: [next(found)[0] for _ in prompt.choices] for prompt in prompts}
-    same = sum(_best(ours[key]) == _best(theirs[key]) for key in ours) / len(ours)
+    same = sum(ours[key].index(max(ours[key])) == theirs[key].index(max(theirs[key])) for key in ours) / len(ours)
     own = {"first_seconds": cold, "batch": len(prompts), "baseline_batch": rows}
     return _compared(len(prompts), took, other) | own | {"baseline": "lm-eval", "agreement": same}
-
-
-def _best(logprobs: list[float]) -> int:
-    return logprobs.index(max(logprobs))
 
 
 def _compared(items: int, took: float, other: float) -> Row:
@@ -188,7 +222,7 @@ def _timed(model: Any, work: Callable[[], Any]) -> tuple[float, Any]:
     return seconds(model.device) - began, found
 
 
-def _forget(model: Any) -> None:
+def _free_memory(model: Any) -> None:
     """Give back what no tensor uses any more, so that each is measured with the same memory free."""
     if model.device.type == "cuda":
         torch.cuda.empty_cache()

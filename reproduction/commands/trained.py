@@ -1,16 +1,12 @@
 """What scripts/train.py says of a cell that is trained: how its steps were cut, and the command that evaluates it."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from hydra.core.hydra_config import HydraConfig
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import own_folders
 from reproduction.cells.override import override, pasted
-
-STARTUP = ("imports", "base", "data", "adapter", "trainer")
-"""What a first step waits for, in this order."""
 
 
 def lines_on(cell: Cell, *, before: bool, benchmarks: Iterable[str]) -> Iterator[str]:
@@ -20,20 +16,16 @@ def lines_on(cell: Cell, *, before: bool, benchmarks: Iterable[str]) -> Iterator
     """
     yield f"{'already trained' if before else 'trained'}: {cell.run.folder}"
     if not before and cell.method.kind != "none":
-        yield account(cell.run.resources)
-    yield f"next: {evaluation(cell, benchmarks)}"
+        resources = cell.run.resources
+        seconds = resources["startup_seconds"]
+        parts = ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items())
+        checkpointed = ", gradient checkpointing" if resources["gradient_checkpointing"] else ""
+        cut = f"{resources['accumulation']} passes × {resources['micro_batch_size']} rows, {resources['passes']}"
+        yield f"{cut}{checkpointed}; first step after {sum(seconds.values()):.1f} s ({parts})"
+    yield f"next: {_evaluation(cell, benchmarks)}"
 
 
-def account(resources: Mapping[str, Any]) -> str:
-    """How the steps were cut into passes, and what the first of them waited for."""
-    seconds = resources["startup_seconds"]
-    parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in STARTUP if name in seconds)
-    checkpointed = ", gradient checkpointing" if resources["gradient_checkpointing"] else ""
-    cut = f"{resources['accumulation']} passes × {resources['micro_batch_size']} rows, {resources['passes']}"
-    return f"{cut}{checkpointed}; first step after {sum(seconds.values()):.1f} s ({parts})"
-
-
-def evaluation(cell: Cell, benchmarks: Iterable[str]) -> str:
+def _evaluation(cell: Cell, benchmarks: Iterable[str]) -> str:
     """The command that evaluates the cell on what this one named."""
     values = {"run": cell.run.folder}
     if cell.data_root is not None and cell.scale != "tiny":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def trainer_scenarios(config: DictConfig) -> "list[TrainerScenario]":
-    """What the suite trains. Raises `ConfigError` for an unknown name or key, or an ill-typed value."""
+    """What the suite trains."""
     from reproduction.benchmark.training import TrainerScenario
 
     values = plain(config)

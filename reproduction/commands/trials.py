@@ -1,6 +1,5 @@
 """One trial of a learning-rate search: a cell trained in a folder that is thrown away, its losses, and their file."""
 
-import csv
 import gc
 import math
 import statistics
@@ -11,26 +10,27 @@ from typing import Any, TypeVar
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.config_schema import typed
+from reproduction.commands.pivots import read_csv, spelled
 from reproduction.data.tokenization import IGNORED, TokenizedSet
-from reproduction.records import LEFT_OUT, write_text
+from reproduction.records import LEFT_OUT
 from reproduction.records.identity import run_digest
+from reproduction.report.collect import write_csv
 from reproduction.running.memory import fitted_now
 from reproduction.running.progress import NullProgress
 from reproduction.system.atomic import scratch_folder
-
-Asking = tuple[str, str, str]
-"""(model, experiment, method): whom rows are of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One learning rate of one setting, and what came of it.
 
-    ``model``, ``experiment`` and ``method`` are for people: the first ones that asked for the setting. ``outcome`` is
-    "done", or "diverged" (the losses are then infinite). ``config`` is the digest of the trial's whole config: a trial
-    of another config is not taken for this one. ``heldout_loss`` is the mean over the held-out sources of nats a token,
-    None where it was not asked for. ``trained`` numbers were trained for ``steps`` in ``seconds``, which are those of
-    `Resources.train_seconds`. The search fills in the setting of what `run_trial` returns.
+    Args:
+        setting: what is trained, apart from its rate; the search fills it in.
+        experiment: with ``method`` and ``model`` for people: the first that asked for the setting.
+        outcome: "done", or "diverged" (the losses are then infinite).
+        config: digest of the trial's whole config: a trial of another config is not taken for this one.
+        heldout_loss: mean over the held-out sources of nats a token; None where it was not asked for.
+        steps: with ``trained`` numbers, in ``seconds`` as in `Resources.train_seconds`.
     """
 
     setting: str = ""
@@ -46,10 +46,6 @@ class Trial:
     seconds: float | None = None
     model: str | None = None
 
-    @property
-    def whose(self) -> Asking:
-        return self.model or "", self.experiment, self.method
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -62,10 +58,6 @@ class Chosen:
     validation_loss: float
     at_edge: bool
     model: str | None = None
-
-    @property
-    def whose(self) -> Asking:
-        return self.model or "", self.experiment, self.method
 
 
 Row = TypeVar("Row", Trial, Chosen)
@@ -91,47 +83,46 @@ def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = No
         train,
     )
 
-    heldout = cell.train.max_steps is not None and cell.train.max_steps == heldout_at
+    rate, heldout = cell.train.learning_rate, cell.train.max_steps is not None and cell.train.max_steps == heldout_at
+    diverged = Trial(
+        model=cell.model.name,
+        experiment=cell.experiment,
+        method=cell.method.name,
+        learning_rate=rate,
+        validation_loss=math.inf,
+        outcome="diverged",
+        config=run_digest(cell.config),
+        heldout_loss=math.inf if heldout else None,
+    )
     gc.collect()  # the trainer of the trial before leaves reference cycles, and in them its model
     torch.set_num_threads(cell.threads)
     launching.cap_memory(cell.launch.memory_gb)
     model, tokenizer = shared_base.take(cell.model)
     training, apart = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
     adapted = build_adapted(model, cell.method, cell.train.seed)
-    trial = Trial(
-        model=cell.model.name,
-        experiment=cell.experiment,
-        method=cell.method.name,
-        learning_rate=cell.train.learning_rate,
-        validation_loss=math.inf,
-        outcome="diverged",
-        config=run_digest(cell.config),
-        heldout_loss=math.inf if heldout else None,
-    )
     with scratch_folder() as scratch:
         try:
-            fits = fitted_now(cell, packing=packing_of(adapted, training, cell.train))
             resources = train(
                 model=adapted,
                 tokenizer=tokenizer,
                 tokenized=training,
-                spec=fits.train,
+                spec=fitted_now(cell, packing=packing_of(adapted, training, cell.train)).train,
                 base=cell.model,
                 folder=scratch,
                 on_step=lambda step, total, loss: progress.step(
-                    f"trial at {cell.train.learning_rate:g}", step, total, note=f"loss {loss:.2f}"
+                    f"trial at {rate:g}", step, total, note=f"loss {loss:.2f}"
                 ),
             )
         except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search
-            return trial
+            return diverged
     loss = mean_row_loss(adapted, apart, batch_size=cell.batch_size or CPU_ROWS)
     unseen = heldout_loss(adapted, tokenizer, cell) if heldout else None
     if cell.method.kind == "peft":
         shared_base.give_back(adapted)
     if not math.isfinite(loss):
-        return trial
+        return diverged
     return replace(
-        trial,
+        diverged,
         validation_loss=loss,
         outcome="done",
         heldout_loss=unseen,
@@ -160,9 +151,7 @@ def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
     from reproduction.evals.prompts import Prompts
 
     def losses() -> Iterator[float]:
-        for protocol in cell.protocols:
-            if protocol.scoring != "loss":
-                continue
+        for protocol in (protocol for protocol in cell.protocols if protocol.scoring == "loss"):
             prompts = Prompts(**cell.eval_job.asked(protocol)).fitting(lambda some: [True] * len(some))
             asked = Loss(model, tokenizer, prompts, protocol=protocol, stops=())
             batches = asked.batches([(prompt, [0]) for prompt in prompts], asked.side_by_side())
@@ -174,23 +163,10 @@ def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a file that `write_rows` wrote, none where there is no file; an empty text is None."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            typed(kind, {key: value or None for key, value in row.items()}, where=str(path))
-            for row in csv.DictReader(file)
-        ]
+    return [typed(kind, {key: value or None for key, value in row.items()}, where=str(path)) for row in read_csv(path)]
 
 
-def write_rows(path: Path, kind: type, rows: Iterable[object]) -> None:
+def write_rows(path: Path, kind: type, rows: Iterable[Any]) -> None:
     """Rewrite a CSV file with a row for each instance of a dataclass ``kind``, None as an empty text."""
-    lines = [",".join(field.name for field in fields(kind))]
-    lines += [",".join(map(_spell, asdict(row).values())) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def _spell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    spelt = ({key: spelled(value, 6) for key, value in asdict(row).items()} for row in rows)
+    write_csv(path, [field.name for field in fields(kind)], spelt)

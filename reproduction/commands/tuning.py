@@ -1,8 +1,8 @@
 """The learning-rate search: trials of every method alike, scored on validation rows that they do not train on.
 
 trials.csv holds every trial that was run, chosen.csv the rate with the lowest validation loss for each setting, which
-is what is trained whatever the experiment is called (`reproduction.cells.tuned_rates`); configs read the second through
-hparams=tuned. longer.csv has the trials of more steps, of which nothing is chosen. Test items are never looked at.
+configs read through hparams=tuned (`reproduction.cells.tuned_rates`). longer.csv has the trials of more steps, of which
+nothing is chosen. Test items are never looked at.
 """
 
 import itertools
@@ -26,9 +26,11 @@ from reproduction.report.grid import UNTUNED
 class Asked:
     """The trials that a search is asked for: each a cell of its experiment and method, at a learning rate.
 
-    ``longer`` are those of more steps: a method's cell at the paper's rate, and again at the rate that is chosen for
-    the setting which it maps from. ``extensions`` as in `TrialsPlan`. Trials of ``longer_steps`` have their held-out
-    loss recorded too.
+    Args:
+        trials: the cells.
+        longer: setting → a cell of more steps at the paper's rate, tried again at the rate that is chosen for it.
+        extensions: as in `TrialsPlan`.
+        longer_steps: trials of so many steps have their held-out loss recorded too.
     """
 
     trials: Sequence[Cell]
@@ -38,25 +40,17 @@ class Asked:
 
 
 def asked_trials(values: Mapping[str, Any]) -> Asked:
-    """What the resolved configs/tune.yaml asks for.
-
-    Raises `ConfigError` for a table, experiment or method that there is not, and as `compose_cell` does.
-    """
+    """What the resolved configs/tune.yaml asks for."""
     plan = trials_plan(values["scale"])
-    overrides = [
+    shared = [
         *(override(key, values[key]) for key in ("data_root", "results_dir") if values[key] is not None),
         override(f"data.{CHOOSING}", plan.validation_rows),
         *values["overrides"],
     ]
 
     def cell(experiment: str, method: str, *more: str) -> Cell:
-        return compose_cell(
-            experiment,
-            method,
-            scale=values["scale"],
-            seed=plan.seed,
-            overrides=["threads=1", "launch=single", *overrides, *more],
-        ).as_tried
+        overrides = ["threads=1", "launch=single", *shared, *more]
+        return compose_cell(experiment, method, scale=values["scale"], seed=plan.seed, overrides=overrides).as_tried
 
     trials, longer = [], {}
     for experiment, method in asked_pairs(values):
@@ -80,18 +74,17 @@ def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     grids = [load_grid(EXPERIMENTS / table).at(scale) for table in chosen_tables(values["table"], scale)]
     pairs = dict.fromkeys((e, m) for grid in grids for e, m, _ in grid.cells() if m != UNTUNED)
     known = {"experiments": dict.fromkeys(e for e, _ in pairs), "methods": dict.fromkeys(m for _, m in pairs)}
-    named = {
-        key: [*names, *(file.stem for file in group_files(key.removesuffix("s")) if file.stem != UNTUNED)]
-        for key, names in known.items()
-    }
-    experiments, methods = (
-        list(names) if values[key] is None else chosen_names(values[key], named[key], what=key)
-        for key, names in known.items()
-    )
+
+    def named(key: str) -> list[str]:
+        if values[key] is None:
+            return list(known[key])
+        files = [file.stem for file in group_files(key.removesuffix("s")) if file.stem != UNTUNED]
+        return chosen_names(values[key], [*known[key], *files], what=key)
+
     each_with_each = values["experiments"] is not None and values["methods"] is not None
     return [
         (experiment, method)
-        for experiment, method in itertools.product(experiments, methods)
+        for experiment, method in itertools.product(named("experiments"), named("methods"))
         if each_with_each
         or (experiment, method) in pairs
         or experiment not in known["experiments"]
