@@ -72,7 +72,7 @@ def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = No
     """Train the cell, and score it on its validation rows, and where it has `heldout_at` steps on the held-out ones."""
     import torch
 
-    from reproduction.evals.capacity import CPU_ROWS
+    from reproduction.evals.batching import CPU_ROWS
     from reproduction.training import (
         NonFiniteLoss,
         build_adapted,

@@ -1,4 +1,4 @@
-"""Evaluation in two steps with a file between them: `answer` (model → answers.jsonl), `score` (answers → items.jsonl).
+"""Evaluation in two steps with a file between them: answering (model → answers.jsonl), scoring (answers → items.jsonl).
 
 tasks/<name>.py   a benchmark, whole: rows, prompts, stop strings, reading, scores; its parent class is in `task`,
                   and so is a `Protocol`, how a benchmark is asked and scored
@@ -14,11 +14,3 @@ from reproduction.evals.scoring import score
 from reproduction.evals.task import Protocol
 
 __all__ = ["Permissions", "Protocol", "score"]
-
-
-def __getattr__(name: str):
-    if name == "answer":
-        from reproduction.evals.answering import answer  # torch: only who asks a model needs it
-
-        return answer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,20 +6,16 @@ from pathlib import Path
 
 from reproduction.data.templates import Template
 from reproduction.evals import batching
-from reproduction.evals.answers import THROUGHPUT, Shard, ending_on_disk, gather, key_of, require_model
+from reproduction.evals.answers import THROUGHPUT, Shard, gather, key_of, require_model, status_on_failure, throughput
 from reproduction.evals.generation import Generation
 from reproduction.evals.likelihood import Likelihood
 from reproduction.evals.loss import Loss
 from reproduction.evals.prompts import Prompts
 from reproduction.evals.task import Protocol, decoding, stops
-from reproduction.evals.throughput import throughput
 from reproduction.records import ANSWERS, META, AnswerLog, RecordError, read_json, write_json
 
-ASKS = {"generated": Generation, "likelihood": Likelihood, "loss": Loss}
-"""By the protocol's scoring, who asks the model."""
-
-CHOICE_TOKENS = 4
-"""Room to leave after a prompt for a choice's letter; one or two suffice for every tokenizer we know."""
+SCORERS = {"generated": Generation, "likelihood": Likelihood, "loss": Loss}
+CHOICE_TOKENS = 4  # room to leave after a prompt for a choice's letter; one or two suffice for every tokenizer we know
 
 
 def answer(
@@ -42,7 +38,7 @@ def answer(
         model, tokenizer: a causal language model, plain or with an adapter, on any one device; it is left in the mode
             that it came in.
         protocol: what is asked, and how it is decoded.
-        rows: of the benchmark's split "test"; the first `protocol.limit` are used.
+        rows: of the benchmark that are asked; the first `protocol.limit` are used.
         shown: rows to show as worked examples, where the protocol has any.
         template: of prompts in the layout "template".
         folder: of one model's answers under one decoding.
@@ -59,32 +55,33 @@ def answer(
             does not fit the model's context.
         RecordError: the folder holds answers of another model, or damaged ones.
     """
-    folder, room = Path(folder), protocol.max_new_tokens or CHOICE_TOKENS
-    fits = partial(batching.fits, model, tokenizer, new_tokens=room)
+    folder, share = Path(folder), share or Shard(0, 1)
+    alone = share.of == 1
+    fits = partial(batching.fits, model, tokenizer, new_tokens=protocol.max_new_tokens or CHOICE_TOKENS)
     prompts = Prompts(rows, shown, protocol=protocol, template=template).fitting(fits)
-    asked = ASKS[protocol.scoring](model, tokenizer, prompts, protocol=protocol, stops=stops(protocol, template))
+    scorer = SCORERS[protocol.scoring](model, tokenizer, prompts, protocol=protocol, stops=stops(protocol, template))
     _claim(folder, {"model": identity, "context": batching.context_of(model), **decoding(protocol, template)})
-    log = AnswerLog(folder / ANSWERS) if share else gather(folder)
+    log = gather(folder) if alone else AnswerLog(folder / ANSWERS)
     missing = [
         (prompt, samples)
         for prompt in prompts
         if (samples := [s for s in range(protocol.samples) if (prompt.item_id, prompt.prompt_hash, s) not in log])
     ]
     if batch_size is None:  # and no fewer batches than there are shares of them
-        batch_size = min(asked.side_by_side(), -(-sum(len(s) for _, s in missing) // (share.of if share else 1)) or 1)
-    batches = asked.batches(missing, batch_size)[share.index if share else 0 :: share.of if share else 1]
-    mine = AnswerLog(share.file(folder / ANSWERS)) if share else log
+        batch_size = min(scorer.side_by_side(), -(-sum(len(s) for _, s in missing) // share.of) or 1)
+    batches = scorer.batches(missing, batch_size)[share.index :: share.of]
+    mine = log if alone else AnswerLog(share.file(folder / ANSWERS))
     done, total = 0, sum(len(some) * len(samples) for some, samples in batches)
-    with ending_on_disk(folder, alone=share is None), batching.evaluating(model):
+    with status_on_failure(folder, alone=alone), batching.evaluating(model):
         for some, samples in batches:
             # Where two protocols ask the same, such as for two judges, a share has answered it for the first.
             if not all((each.item_id, each.prompt_hash, s) in mine for each in some for s in samples):
-                records = asked.answer((some, samples))
+                records = scorer.answer((some, samples))
                 mine.append(record for record in records if key_of(record) not in mine)
             done += len(some) * len(samples)
             if progress:
                 progress(done, total)
-    if not share:
+    if alone:
         write_json(folder / THROUGHPUT, throughput(log, prompts, protocol))
 
 

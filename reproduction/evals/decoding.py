@@ -1,15 +1,14 @@
-"""Decoding a batch token by token, in one of two ways with the same interface, `Decoder`.
+"""Decoding a batch token by token, in one of two ways with the same interface.
 
 `GrowingDecoder`  transformers' dynamic cache and forward passes as they come; any model, any device.
 `FixedDecoder`    keys and values in buffers that stay where they are, so that a step is the same work at the same
                   addresses, whatever its number. On a GPU a CUDA graph replays it: a step of an adapted model is some
                   thousands of small kernels, which take longer to launch from Python than to run.
 
-No torch.compile: it would take minutes for tens of adapted layers, anew for every size of a batch, and give the GPU
-little more than the graph does. Heads that share keys are asked together (`_grouped`): under a mask transformers copies
-keys and values for each of them, which at many rows takes longer than all else. Left out: attention other than SDPA,
-layers of several kinds (full and sliding), and caches that hold anything but keys and values; such models decode in the
-first way.
+Heads that share keys are asked together (`_grouped`): under a mask transformers copies keys and values for each of
+them, which at many rows takes longer than all else. Models with attention other than SDPA, layers of several kinds
+(full and sliding), or caches that hold anything but keys and values are decoded in the first way. torch.compile would
+take minutes for tens of adapted layers, anew for every size of a batch, and give little more than the graph does.
 """
 
 import contextlib
@@ -18,7 +17,6 @@ import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -35,28 +33,7 @@ GRAPHS = 24  # kept at once, of some megabytes each: one batch takes a dozen siz
 logger = logging.getLogger(__name__)
 
 
-class Decoder(Protocol):
-    """Answers side by side, one token a step.
-
-    `look_every`: steps after which it pays to look which answers have ended; each look waits for the device.
-    """
-
-    look_every: int
-
-    def begin(self, prompts: Sequence[Sequence[int]], *, samples: int) -> torch.Tensor:
-        """Read the prompts, each once; logits (B, V) of what follows, B = len(prompts)·samples, samples together."""
-
-    def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Append tokens (B,) int64; logits (B, V) of what follows, to be used before the next step."""
-
-    def saves(self, live: int) -> bool:
-        """Whether steps become cheaper if only ``live`` of the rows are kept."""
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows (int64, ascending) alone."""
-
-
-def decoder(model, *, rows: int, length: int) -> Decoder:
+def decoder(model, *, rows: int, length: int) -> "GrowingDecoder | FixedDecoder":
     """The best way to decode on the model's device, for at most ``rows`` answers that end within ``length`` tokens.
 
     Where a model cannot be decoded with a CUDA graph (a layer that waits for the GPU, say), the log tells why, once.
@@ -67,17 +44,20 @@ def decoder(model, *, rows: int, length: int) -> Decoder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # NotImplementedError and all of CUDA's are such
-            _tell(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            _warn_once(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
     return GrowingDecoder(model)
 
 
 @functools.cache
-def _tell(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     logger.warning("Decoding goes step by step, without a CUDA graph, which is slower (%s).", reason)
 
 
 class GrowingDecoder:
-    """A dynamic cache; rows that have ended are dropped when there are enough of them."""
+    """Decodes answers side by side, one token a step, over a dynamic cache.
+
+    `look_every`: steps after which it pays to look which answers have ended; each look waits for the device.
+    """
 
     look_every = 1
 
@@ -86,6 +66,7 @@ class GrowingDecoder:
 
     @torch.no_grad()
     def begin(self, prompts: Sequence[Sequence[int]], *, samples: int) -> torch.Tensor:
+        """Read the prompts, each once; logits (B, V) of what follows, B = len(prompts)·samples, samples together."""
         ids, mask, positions = left_padded(prompts, self.model.device)
         self.cache, self.mask = DynamicCache(config=self.model.config), mask
         logits = self._forward(ids, positions)
@@ -99,15 +80,18 @@ class GrowingDecoder:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append tokens (B,) int64; logits (B, V) of what follows, to be used before the next step."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         logits = self._forward(tokens[:, None], self.position)
         self.position = self.position + 1
         return logits
 
     def saves(self, live: int) -> bool:
+        """Whether steps become cheaper if only ``live`` of the rows are kept."""
         return len(self.mask) - live >= COMPACT_SHARE * len(self.mask)
 
     def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows (int64, ascending) alone."""
         self.cache.batch_select_indices(rows)
         self.mask, self.position = self.mask[rows], self.position[rows]
 
@@ -116,16 +100,16 @@ class GrowingDecoder:
 
 
 class FixedDecoder:
-    """Buffers for ``rows`` answers of ``length`` tokens, prompt included; a step works on their first rows and places.
+    """`GrowingDecoder`'s interface over buffers for ``rows`` answers of ``length`` tokens, prompt included.
 
         keys, values   per layer (rows, heads, slots, head size): a prompt ends at the same slot in every row
         seen           (rows, slots) bool: what a row attends to, apart from a sliding window
         filled         (layers,) int64: the slot that the next token goes to; each layer's cache counts its own
 
-    Rows that have ended are computed along until half of them have: the others then move to the front, and steps go on
-    with half the rows. ``graphs`` is for tests of the computation where there is no GPU.
+    A step works on the first rows and slots. Rows that have ended are computed along until half of them have: the
+    others then move to the front, and steps go on with half the rows. ``graphs`` is for tests without a GPU.
 
-    Raises NotImplementedError for a model that the module's docstring leaves out, RuntimeError where a step cannot be
+    Raises NotImplementedError for a model that is decoded in the other way, RuntimeError where a step cannot be
     captured as a CUDA graph.
     """
 
@@ -133,7 +117,7 @@ class FixedDecoder:
 
     @torch.no_grad()
     def __init__(self, model, *, rows: int, length: int, graphs: bool = True):
-        self.model, self.rows, self.slots, self.graphs = model, rows, _up(length, SLOTS), graphs
+        self.model, self.rows, self.slots, self.graphs = model, rows, _round_up(length, SLOTS), graphs
         self.window = _sliding_window(model.config)
         device = model.device
         layers, logits = self._read(*left_padded([[0]], device))  # one token tells every shape
@@ -156,9 +140,8 @@ class FixedDecoder:
     @torch.no_grad()
     def begin(self, prompts: Sequence[Sequence[int]], *, samples: int) -> torch.Tensor:
         self.length, self.live = max(map(len, prompts)), len(prompts) * samples
-        self.seen.zero_()
-        self.tokens.zero_()
-        self.positions.zero_()
+        for state in (self.seen, self.tokens, self.positions):
+            state.zero_()
         self.filled.fill_(self.length)
         found, first = [], 0
         for some in passes(prompts, self.model.device):
@@ -177,7 +160,7 @@ class FixedDecoder:
     @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         self.tokens[: self.live] = tokens[:, None]
-        self._prepared(self._size(self.live), _up(self.length + 1, SLOTS))()
+        self._prepared(self._size(self.live), _round_up(self.length + 1, SLOTS))()
         self.length += 1
         return self.logits[: self.live]
 
@@ -232,7 +215,7 @@ class FixedDecoder:
                 seen = seen & (self.places[:slots] > newest - self.window)
             mask = torch.zeros_like(seen, dtype=self.keys[0].dtype).masked_fill_(~seen, -torch.inf)  # for all layers
             positions = self.positions[:rows]
-            with _asked_in_groups(self.model.config):
+            with _grouped_attention(self.model.config):
                 logits = _last_logits(self.model, self.tokens[:rows], mask=mask, positions=positions, cache=cache)
             self.logits[:rows].copy_(logits)
             positions.add_(1)
@@ -289,7 +272,7 @@ AttentionInterface.register("idlora_grouped", _grouped)
 
 
 @contextlib.contextmanager
-def _asked_in_groups(config) -> Iterator[None]:
+def _grouped_attention(config) -> Iterator[None]:
     """The model's attention is `_grouped`, by a kernel that takes masks and has nothing to plan for a new size."""
     before = config._attn_implementation
     config._attn_implementation = "idlora_grouped"
@@ -321,7 +304,7 @@ def _sliding_window(config) -> int | None:
     raise NotImplementedError(f"its layers are of the kinds {', '.join(sorted(kinds))}")
 
 
-def _up(number: int, step: int) -> int:
+def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 

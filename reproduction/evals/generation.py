@@ -8,10 +8,7 @@ over token ids x, p zero outside the nucleus. So which batch an answer fell into
 its logits, and an evaluation can be taken up with another batch size.
 
 The loop is ours rather than transformers' `generate` for that, and because it drops the sequences that have ended:
-answers are short, a few run on to the limit, and there the batch should no longer cost what it did at its start. How a
-step is computed is `reproduction.evals.decoding`'s.
-
-Left out: beam search, repetition penalties, speculative decoding, one model over several devices.
+answers are short, a few run on to the limit, and there the batch should no longer cost what it did at its start.
 """
 
 import functools
@@ -22,12 +19,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from reproduction.evals.batching import Batch, context_of, encode, seconds
-from reproduction.evals.capacity import answers_side_by_side
-from reproduction.evals.decoding import Decoder, decoder
+from reproduction.evals.answers import COST
+from reproduction.evals.batching import Batch, answers_side_by_side, context_of, cost, encode, longest_first, seconds
+from reproduction.evals.decoding import decoder
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
-from reproduction.evals.throughput import COST, cost
 
 STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
 NUCLEUS = 512  # tokens that a nucleus seldom exceeds: to find them takes a fraction of sorting a vocabulary
@@ -71,8 +67,10 @@ class Generation:
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest prompts first; prompts × samples ≤ batch_size, and an item's samples share its prefill."""
+        samples_of = {prompt.item_id: samples for prompt, samples in missing}
         alike: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
-        for prompt, samples in sorted(missing, key=lambda each: (-len(self._ids[each[0].item_id]), each[0].item_id)):
+        for prompt in longest_first([prompt for prompt, _ in missing], lambda prompt: len(self._ids[prompt.item_id])):
+            samples = samples_of[prompt.item_id]
             for start in range(0, len(samples), batch_size):
                 alike[tuple(samples[start : start + batch_size])].append(prompt)
         batches = []
@@ -90,14 +88,7 @@ class Generation:
         logits = self._decoder.begin(ids, samples=len(batch[1]))
         read = seconds(self.model.device)
         heads = [[] if prompt.apart else self._ids[prompt.item_id][-PROMPT_TAIL:] for prompt, _ in keys]
-        tokens = _decode(
-            self._decoder,
-            logits,
-            max_new_tokens=self.protocol.max_new_tokens,
-            choose=_chooser(self.protocol, keys, self.model.device),
-            ends=self.ends,
-            stopped=functools.partial(self._stopped, heads) if self.stops else None,
-        )
+        answers = self._decode(logits, keys, heads)
         records = [
             {
                 "item_id": prompt.item_id,
@@ -105,103 +96,94 @@ class Generation:
                 "sample": sample,
                 "raw": self._cut(text),
                 "prompt_tokens": len(self._ids[prompt.item_id]),
-                "tokens": len(said),
+                "tokens": len(tokens),
             }
-            for (prompt, sample), said, text in zip(keys, tokens, self._texts(heads, tokens), strict=True)
+            for (prompt, sample), tokens, text in zip(keys, answers, self._texts(heads, answers), strict=True)
         ]
         records[0][COST] = cost(
             prompt_tokens=sum(map(len, ids)),
-            generated_tokens=sum(map(len, tokens)),
+            generated_tokens=sum(map(len, answers)),
             prefill_seconds=read - began,
             decode_seconds=seconds(self.model.device) - read,
         )
         return records
 
     @functools.cached_property
-    def _decoder(self) -> Decoder:  # made for the first batch: buffers and graphs serve them all
+    def _decoder(self):  # made for the first batch: buffers and graphs serve them all
         return decoder(self.model, rows=self._rows, length=self._longest + self.protocol.max_new_tokens)
 
-    def _texts(self, heads: Sequence[list[int]], tokens: Sequence[list[int]]) -> list[str]:
+    def _decode(
+        self, logits: torch.Tensor, keys: Sequence[tuple[Prompt, int]], heads: Sequence[list[int]]
+    ) -> list[list[int]]:
+        """Token ids of each of B answers, without the end token, from the logits (B, V) of what follows the prompts."""
+        decoding, limit = self._decoder, self.protocol.max_new_tokens
+        choose = _chooser(self.protocol, keys, logits.device)
+        answers: list[list[int]] = [[] for _ in keys]
+        rows = list(range(len(answers)))  # the answer that each row of the batch belongs to
+        places = torch.arange(len(rows), device=logits.device)  # the same, where the logits are
+        live = [True] * len(rows)
+        unread: list[torch.Tensor] = []
+        for step in range(limit):
+            tokens = choose(logits, places, step)
+            unread.append(tokens)
+            if (step + 1) % decoding.look_every and step + 1 < limit:
+                logits = decoding.step(tokens)
+                continue
+            new, unread = torch.stack(unread, dim=1).tolist(), []
+            for i, row in enumerate(rows):
+                if live[i]:
+                    end = next((at for at, token in enumerate(new[i]) if token in self.ends), None)
+                    answers[row] += new[i][:end]
+                    live[i] = end is None
+            if self.stops and any(live) and (step + 1) % STOP_CHECK_STEPS == 0:
+                alive = [i for i, alive in enumerate(live) if alive]
+                found = self._stopped([heads[rows[i]] for i in alive], [answers[rows[i]] for i in alive])
+                for i, stopped in zip(alive, found, strict=True):
+                    live[i] = not stopped
+            if step + 1 == limit or not any(live):
+                break
+            if decoding.saves(live.count(True)):
+                kept = torch.tensor([i for i, alive in enumerate(live) if alive], device=logits.device)
+                decoding.keep(kept)
+                tokens, places = tokens[kept], places[kept]
+                rows = [row for row, alive in zip(rows, live, strict=True) if alive]
+                live = [True] * len(rows)
+            logits = decoding.step(tokens)
+        return answers
+
+    def _texts(self, heads: Sequence[list[int]], answers: Sequence[list[int]]) -> list[str]:
         """What each answer adds to the end of its prompt, or says by itself where that end is empty."""
 
         def decode(ids):
             return self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
         before = decode(heads) if any(heads) else [""] * len(heads)
-        whole = decode([head + said for head, said in zip(heads, tokens, strict=True)])
+        whole = decode([head + tokens for head, tokens in zip(heads, answers, strict=True)])
         return [text[len(head) :] for head, text in zip(before, whole, strict=True)]
 
-    def _stopped(self, heads: Sequence[list[int]], rows: list[int], tokens: list[list[int]]) -> list[bool]:
-        """Whether the answers of some rows hold a stop string: looked for at their ends, and found in the whole."""
-        ends = [tokens[row][-self._window :] for row in rows]
-        doubtful = [
-            row for row, text in zip(rows, self._texts([[]] * len(rows), ends), strict=True) if self._stop(text)
-        ]
+    def _stopped(self, heads: Sequence[list[int]], answers: Sequence[list[int]]) -> list[bool]:
+        """Whether each answer holds a stop string: looked for at its end, and confirmed in the whole."""
+        ends = self._texts([[]] * len(answers), [tokens[-self._window :] for tokens in answers])
+        doubtful = [row for row, text in enumerate(ends) if self._has_stop(text)]
         if not doubtful:
-            return [False] * len(rows)
-        whole = self._texts([heads[row] for row in doubtful], [tokens[row] for row in doubtful])
-        found = {row for row, text in zip(doubtful, whole, strict=True) if self._stop(text)}
-        return [row in found for row in rows]
+            return [False] * len(answers)
+        whole = self._texts([heads[row] for row in doubtful], [answers[row] for row in doubtful])
+        found = {row for row, text in zip(doubtful, whole, strict=True) if self._has_stop(text)}
+        return [row in found for row in range(len(answers))]
 
-    def _stop(self, text: str) -> bool:
+    def _has_stop(self, text: str) -> bool:
         return any(mark in text for mark in self.stops)
 
     def _cut(self, text: str) -> str:
-        found = [text.find(mark) for mark in self.stops if mark in text]
-        return text[: min(found)] if found else text
-
-
-def _decode(decoding: Decoder, logits: torch.Tensor, *, max_new_tokens, choose, ends, stopped) -> list[list[int]]:
-    """Token ids of each of B answers, without the end token, from the logits (B, V) of what follows the prompts.
-
-    choose: ((B', V) logits, the B' answers' numbers as a tensor, step) → (B',) tokens. stopped: tells which of some
-    answers hold a stop string.
-    """
-    answers: list[list[int]] = [[] for _ in range(len(logits))]
-    rows = list(range(len(answers)))  # the answer that each row of the batch belongs to
-    places = torch.arange(len(rows), device=logits.device)  # the same, where the logits are
-    live = [True] * len(rows)
-    unread: list[torch.Tensor] = []
-    for step in range(max_new_tokens):
-        tokens = choose(logits, places, step)
-        unread.append(tokens)
-        if (step + 1) % decoding.look_every and step + 1 < max_new_tokens:
-            logits = decoding.step(tokens)
-            continue
-        said, unread = torch.stack(unread, dim=1).tolist(), []
-        for i, row in enumerate(rows):
-            if live[i]:
-                new, live[i] = _until_end(said[i], ends)
-                answers[row] += new
-        if stopped and any(live) and (step + 1) % STOP_CHECK_STEPS == 0:
-            alive = [i for i, alive in enumerate(live) if alive]
-            for i, stop in zip(alive, stopped([rows[i] for i in alive], answers), strict=True):
-                live[i] = not stop
-        if step + 1 == max_new_tokens or not any(live):
-            break
-        if decoding.saves(live.count(True)):
-            kept = torch.tensor([i for i, alive in enumerate(live) if alive], device=logits.device)
-            decoding.keep(kept)
-            tokens, places = tokens[kept], places[kept]
-            rows = [row for row, alive in zip(rows, live, strict=True) if alive]
-            live = [True] * len(rows)
-        logits = decoding.step(tokens)
-    return answers
-
-
-def _until_end(tokens: list[int], ends: set[int]) -> tuple[list[int], bool]:
-    """The tokens before an end token, and whether there is none."""
-    for place, token in enumerate(tokens):
-        if token in ends:
-            return tokens[:place], False
-    return tokens, True
+        return text[: min((text.find(mark) for mark in self.stops if mark in text), default=len(text))]
 
 
 def _chooser(protocol: Protocol, keys: Sequence[tuple[Prompt, int]], device) -> Callable[..., torch.Tensor]:
+    """(logits (B', V), the B' answers' numbers as a tensor, step) → tokens (B',)."""
     if protocol.temperature == 0:
         return lambda logits, rows, step: logits.argmax(-1)
     streams = [
-        _uniforms(protocol.seed, prompt.item_id, sample, count=protocol.max_new_tokens) for prompt, sample in keys
+        _uniforms(protocol.seed, prompt.item_id, number, count=protocol.max_new_tokens) for prompt, number in keys
     ]
     uniforms = torch.from_numpy(np.stack(streams)).to(device)
 

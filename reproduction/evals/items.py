@@ -11,7 +11,7 @@ from typing import Any
 class Prompt:
     """A row's text as the model sees it.
 
-    Attributes:
+    Args:
         row: of the benchmark, with its "id".
         text: whole, worked examples included.
         shots: how many worked examples are in it; None where none were asked for.
@@ -30,11 +30,6 @@ class Prompt:
         return self.row["id"]
 
     @cached_property
-    def item_hash(self) -> str:
-        """16 hex digits of the row's content, whatever the prompt."""
-        return sha16(json.dumps(self.row, sort_keys=True))
-
-    @cached_property
     def prompt_hash(self) -> str:
         """16 hex digits of all that is put to the model."""
         return sha16(json.dumps([self.text, self.choices, self.apart]))
@@ -46,7 +41,7 @@ def sha16(text: str) -> str:
 
 
 def record(
-    prompt: Prompt, sample: int, raw: str, *, parsed: Any, gold: Any, scores: dict[str, float], **extra: Any
+    prompt: Prompt, sample: int, *, raw: str, parsed: Any, gold: Any, scores: dict[str, float], **extra: Any
 ) -> dict[str, Any]:
     """One line of items.jsonl: what was asked (by hash), what came back, how it was read, what it scored (0 to 1).
 
@@ -56,7 +51,7 @@ def record(
         extra["shots"] = prompt.shots
     return {
         "item_id": prompt.item_id,
-        "item_hash": prompt.item_hash,
+        "item_hash": sha16(json.dumps(prompt.row, sort_keys=True)),
         "prompt_hash": prompt.prompt_hash,
         "sample": sample,
         "raw": raw,

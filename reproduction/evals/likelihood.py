@@ -10,32 +10,53 @@ read them, since whether a letter is " A" or "A", and whether it melts into the 
 follows: there k is the length of what the tokens of the prompt and of every prompt + c have in common at their start.
 
 Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it; an
-item's passes stand in one batch.
-
-On a GPU a batch's items begin alike, with the worked examples of one subject, and what they have in common is read once
-for all: most of a few-shot benchmark. Elsewhere it is read for each, so that results of small models stay to the bit
-what they are. Left out: normalising by length (letters are all of one length).
+item's passes stand in one batch. On a GPU a batch's items begin alike, with the worked examples of one subject, and
+what they have in common is read once for all: most of a few-shot benchmark. Elsewhere it is read for each, so that
+results of small models stay to the bit what they are. Scores are not normalised by length.
 """
 
 import copy
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, takewhile
+from typing import NamedTuple
 
 import torch
 from transformers import DynamicCache
 
-from reproduction.evals.batching import Batch, context_of, encode, left_padded, passes, seconds
-from reproduction.evals.capacity import shared_rows, texts_side_by_side
+from reproduction.evals.answers import COST
+from reproduction.evals.batching import (
+    Batch,
+    context_of,
+    cost,
+    encode,
+    in_batches,
+    left_padded,
+    longest_first,
+    passes,
+    seconds,
+    shared_rows,
+    texts_side_by_side,
+)
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
-from reproduction.evals.throughput import COST, cost
 
 ENDING = 128  # characters of a longer prompt that are tokenized again with each choice, instead of all of it
 AGREED = 8  # tokens, at least, that the ending has as the whole prompt has them before a choice changes any
 SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
+
+
+class _Item(NamedTuple):
+    """An item's tokens: the k that prompt and choices have in common, and what each choice has after them."""
+
+    prefix: array
+    tails: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads for the longest choice; its last one is only predicted."""
+        return len(self.prefix) + max(map(len, self.tails)) - 1
 
 
 class Likelihood:
@@ -68,50 +89,34 @@ class Likelihood:
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest first; on a GPU items that begin alike have batches of their own, to read their beginning once."""
-        starts = {prompt.item_id: self._start(prompt) for prompt, _ in missing}
+        ordered = longest_first([prompt for prompt, _ in missing], lambda prompt: self._items[prompt.item_id].length)
+        starts = {prompt.item_id: self._start(prompt) for prompt in ordered}
         shared, groups = Counter(starts.values()), defaultdict(list)
-        for prompt, _ in sorted(missing, key=lambda each: (-self._items[each[0].item_id].length, each[0].item_id)):
+        for prompt in ordered:
             start = starts[prompt.item_id]
             groups[start if shared[start] > 1 else ()].append(prompt)
-        return [
-            (group[start : start + batch_size], [0])
-            for group in groups.values()
-            for start in range(0, len(group), batch_size)
-        ]
+        return [batch for group in groups.values() for batch in in_batches(group, batch_size)]
 
     def _start(self, prompt: Prompt) -> tuple[int, ...]:
         prefix = self._items[prompt.item_id].prefix
-        return tuple(prefix[:SHARED_TOKENS]) if _reads_once(self.model) and len(prefix) > SHARED_TOKENS else ()
+        return tuple(prefix[:SHARED_TOKENS]) if _shares_prefixes(self.model) and len(prefix) > SHARED_TOKENS else ()
 
     def answer(self, batch: Batch) -> list[dict]:
         """The records of a batch: the natural log-probability of each choice, in their order."""
-        prompts, _ = batch
-        found, took = _score_batch(self.model, [self._items[prompt.item_id] for prompt in prompts])
+        items = [self._items[prompt.item_id] for prompt in batch[0]]
+        found, took = _score_batch(self.model, items)
         records = [
             {
                 "item_id": prompt.item_id,
                 "prompt_hash": prompt.prompt_hash,
                 "sample": 0,
                 "logprobs": logprobs,
-                "prompt_tokens": len(self._items[prompt.item_id].prefix),
+                "prompt_tokens": len(item.prefix),
             }
-            for prompt, logprobs in zip(prompts, found, strict=True)
+            for prompt, item, logprobs in zip(batch[0], items, found, strict=True)
         ]
         records[0][COST] = took
         return records
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An item's tokens: the k that prompt and choices have in common, and what each choice has after them."""
-
-    prefix: array
-    tails: list[list[int]]
-
-    @property
-    def length(self) -> int:
-        """Tokens that the model reads for the longest choice; its last one is only predicted."""
-        return len(self.prefix) + max(map(len, self.tails)) - 1
 
 
 def _encode(tokenizer, prompts: Sequence[Prompt]) -> Iterator[_Item]:
@@ -123,9 +128,9 @@ def _encode(tokenizer, prompts: Sequence[Prompt]) -> Iterator[_Item]:
         if prompt.apart:
             k, tails = len(alone), [trained[choice] for choice in prompt.choices]
         else:
-            k, tails = _parted(alone, *islice(endings, 1 + len(prompt.choices)))
+            k, tails = _split(alone, *islice(endings, 1 + len(prompt.choices)))
             if k is None:
-                k, tails = _parted(alone, *encode(tokenizer, _with_choices(prompt, prompt.text)))
+                k, tails = _split(alone, *encode(tokenizer, _with_choices(prompt, prompt.text)))
         if k == 0 or not all(tails) or len(set(map(tuple, tails))) < len(tails):
             raise ValueError(f"the choices {prompt.choices} of {prompt.item_id} cannot be told apart by their tokens")
         yield _Item(array("i", alone[:k]), tails)
@@ -135,71 +140,56 @@ def _with_choices(prompt: Prompt, text: str) -> list[str]:
     return [text, *(text + choice for choice in prompt.choices)]
 
 
-def _parted(alone: list[int], ending: list[int], *with_choices: list[int]) -> tuple[int | None, list[list[int]]]:
+def _split(alone: list[int], ending: list[int], *with_choices: list[int]) -> tuple[int | None, list[list[int]]]:
     """k, and what each choice has after it, from the tokens of a prompt, of its ending, and of that with each choice.
 
     The ending's first tokens may differ from the prompt's: there it is cut. Where it does not agree with the prompt for
     `AGREED` tokens before the choices begin to matter, k is None. A prompt that is its own ending always agrees.
     """
-    apart = min(_common(ending, ids) for ids in with_choices)
+    same = min(_common(ending, ids) for ids in with_choices)
     agreed = len(ending) if alone == ending else _common(alone[::-1], ending[::-1])
     cut = len(ending) - agreed
-    if cut and apart < cut + AGREED:
+    if cut and same < cut + AGREED:
         return None, []
-    return len(alone) - len(ending) + apart, [ids[apart:] for ids in with_choices]
+    return len(alone) - len(ending) + same, [ids[same:] for ids in with_choices]
 
 
-def _reads_once(model) -> bool:
-    """Whether items that begin alike are put together, to read their beginning once."""
-    return model.device.type == "cuda"
-
-
-def _common(first: list[int], second: list[int]) -> int:
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the common start of two sequences."""
     if second[: len(first)] == first:  # nearly always, and many times faster than to count
         return len(first)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
+def _shares_prefixes(model) -> bool:
+    """Whether items that begin alike are put together, to read their beginning once."""
+    return model.device.type == "cuda"
+
+
 @torch.no_grad()
 def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict]:
     """Scores of every choice of every item, and what they took; stems (a sequence without its last token) that are
-    equal are one row."""
+    equal are one row.
+    """
     began = seconds(model.device)
     stems: dict[tuple[int, ...], int] = {}
-    rows = [_rows(item, stems) for item in items]
     kept = max(len(tail) for item in items for tail in item.tails)
-    wanted = [
-        (row, place, token)
-        for places, item in zip(rows, items, strict=True)
-        for row, tail in zip(places, item.tails, strict=True)
-        for place, token in enumerate(tail, start=kept - len(tail))
-    ]
-    values = dict(zip(wanted, _after(model, list(stems), wanted, kept=kept), strict=True))
-    found = [
-        [
-            sum(values[row, place, token] for place, token in enumerate(tail, start=kept - len(tail)))
-            for row, tail in zip(places, item.tails, strict=True)
-        ]
-        for places, item in zip(rows, items, strict=True)
-    ]
+    wanted = []  # (stem, place among its last `kept`, token) of each choice's tokens
+    for item in items:
+        for tail in item.tails:
+            stem = stems.setdefault((*item.prefix, *tail[:-1]), len(stems))
+            wanted.append([(stem, place, token) for place, token in enumerate(tail, start=kept - len(tail))])
+    values = iter(_logprobs(model, list(stems), [each for choice in wanted for each in choice], kept=kept))
+    scores = iter([sum(next(values) for _ in choice) for choice in wanted])
+    found = [[next(scores) for _ in item.tails] for item in items]
     return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)
 
 
-def _rows(item: _Item, stems: dict[tuple[int, ...], int]) -> list[int]:
-    """The row of each choice's stem, added to the stems where it is new."""
-    own: dict[tuple[int, ...], int] = {}
-    for beginning in map(tuple, (tail[:-1] for tail in item.tails)):
-        if beginning not in own:
-            own[beginning] = stems.setdefault((*item.prefix, *beginning), len(stems))
-    return [own[tuple(tail[:-1])] for tail in item.tails]
-
-
-def _after(
+def _logprobs(
     model, stems: Sequence[tuple[int, ...]], wanted: Sequence[tuple[int, int, int]], *, kept: int
 ) -> list[float]:
     """Log-probabilities, computed in float32, of some (stem, place among its last ``kept``, token) as next tokens."""
-    common = min(_common(min(stems), max(stems)), min(map(len, stems)) - kept) if _reads_once(model) else 0
+    common = min(_common(min(stems), max(stems)), min(map(len, stems)) - kept) if _shares_prefixes(model) else 0
     window = getattr(model.config, "sliding_window", None)
     # Padding comes to lie behind the beginning: no matter to positions, but a sliding window would count it.
     if common < SHARED_TOKENS or (window is not None and window < max(map(len, stems))):
@@ -209,9 +199,6 @@ def _after(
         ids = torch.tensor([stems[0][:common]], device=model.device)
         model(input_ids=ids, past_key_values=beginning, use_cache=True, logits_to_keep=1)
     most = shared_rows(model, length=max(map(len, stems))) if common else len(stems)
-    by_stem: dict[int, list[int]] = defaultdict(list)
-    for number, (stem, _, _) in enumerate(wanted):
-        by_stem[stem].append(number)
     found, first = [0.0] * len(wanted), 0
     for some in passes([stem[common:] for stem in stems], model.device, most=most):
         ids, mask, positions = left_padded(some, model.device)
@@ -224,10 +211,10 @@ def _after(
             input_ids=ids, attention_mask=mask, position_ids=positions + common, use_cache=bool(common),
             logits_to_keep=kept, **cached,
         ).logits  # the last one says what follows a stem  # fmt: skip
-        asked = [number for stem in range(first, first + len(some)) for number in by_stem[stem]]
-        where = torch.tensor([(wanted[n][0] - first, *wanted[n][1:]) for n in asked], device=model.device)
+        here = [number for number, (stem, _, _) in enumerate(wanted) if first <= stem < first + len(some)]
+        where = torch.tensor([(wanted[n][0] - first, *wanted[n][1:]) for n in here], device=model.device)
         values = logits.float().log_softmax(-1)[tuple(where.unbind(-1))]  # a vocabulary of each stays where it is
-        for number, value in zip(asked, values.tolist(), strict=True):
+        for number, value in zip(here, values.tolist(), strict=True):
             found[number] = value
         first += len(some)
     return found

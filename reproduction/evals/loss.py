@@ -7,15 +7,26 @@ Prompt and response are tokenized apart and the end token counts, as in training
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from reproduction.evals.batching import PREFILL_TOKENS, Batch, context_of, encode, evaluating, left_padded, seconds
-from reproduction.evals.capacity import logits_at_once, texts_side_by_side
+from reproduction.evals.answers import COST
+from reproduction.evals.batching import (
+    PREFILL_TOKENS,
+    Batch,
+    context_of,
+    cost,
+    encode,
+    evaluating,
+    in_batches,
+    left_padded,
+    logits_at_once,
+    longest_first,
+    seconds,
+    texts_side_by_side,
+)
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
-from reproduction.evals.throughput import COST, cost
 from reproduction.records import LEFT_OUT
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -36,13 +47,13 @@ def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[floa
     with evaluating(model):
         tokens = logits_at_once(model) // model.get_input_embeddings().num_embeddings
         for some in _passes(pairs, batch_size, tokens=tokens):
-            kept = max(len(pairs[index][1]) for index in some)
+            responses = [list(pairs[index][1]) for index in some]
+            kept = max(map(len, responses))
             stems = [[*pairs[index][0], *pairs[index][1][:-1]] for index in some]
             ids, mask, positions = left_padded(stems, model.device)
             logits = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
             ).logits  # what follows each of the last tokens
-            responses = [list(pairs[index][1]) for index in some]
             targets = torch.tensor([[-100] * (kept - len(each)) + each for each in responses], device=model.device)
             each = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
             for index, nats in zip(some, each.double().sum(dim=1).tolist(), strict=True):  # 0 where ignored
@@ -84,19 +95,18 @@ class Loss:
         if tokenizer.eos_token_id is None:
             raise ValueError(f"Tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token.")
         self.model, context, seen = model, context_of(model), {}
-        responses = [prompt.choices[0] for prompt in prompts]
-        encoded = tokenizer(responses, add_special_tokens=False)["input_ids"]
-        self._rows: dict[str, _Row] = {}
-        for prompt, start, end in zip(prompts, encode(tokenizer, [p.text for p in prompts]), encoded, strict=True):
-            pair, before = (start, [*end, tokenizer.eos_token_id]), seen.setdefault(prompt.prompt_hash, prompt.item_id)
-            why = None
+        self._pairs: dict[str, Pair] = {}
+        self._left_out: dict[str, str] = {}
+        starts = encode(tokenizer, [prompt.text for prompt in prompts])
+        ends = tokenizer([prompt.choices[0] for prompt in prompts], add_special_tokens=False)["input_ids"]
+        for prompt, start, end in zip(prompts, starts, ends, strict=True):
+            pair = self._pairs[prompt.item_id] = (start, [*end, tokenizer.eos_token_id])
             if not prompt.choices[0]:
-                why = "empty response"
-            elif before != prompt.item_id:
-                why = "repeats another row"
+                self._left_out[prompt.item_id] = "empty response"
+            elif seen.setdefault(prompt.prompt_hash, prompt.item_id) != prompt.item_id:
+                self._left_out[prompt.item_id] = "repeats another row"
             elif context and sum(map(len, pair)) > context:
-                why = f"longer than the model's context of {context} tokens"
-            self._rows[prompt.item_id] = _Row(pair, why)
+                self._left_out[prompt.item_id] = f"longer than the model's context of {context} tokens"
 
     def side_by_side(self) -> int:
         """Responses of one batch."""
@@ -104,40 +114,29 @@ class Loss:
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest first."""
-        ordered = sorted((p for p, _ in missing), key=lambda p: (-sum(map(len, self._rows[p.item_id].pair)), p.item_id))
-        return [(ordered[start : start + batch_size], [0]) for start in range(0, len(ordered), batch_size)]
+        ordered = longest_first([prompt for prompt, _ in missing], lambda p: sum(map(len, self._pairs[p.item_id])))
+        return in_batches(ordered, batch_size)
 
     def answer(self, batch: Batch) -> list[dict]:
         """The records of a batch: "nats" of each response, the "tokens" that they were summed over, and its "bytes"."""
-        prompts, _ = batch
-        began, whole = seconds(self.model.device), [p for p in prompts if not self._rows[p.item_id].left_out]
-        pairs = [self._rows[prompt.item_id].pair for prompt in whole]
-        nats = dict(
-            zip((p.item_id for p in whole), response_nats(self.model, pairs, batch_size=len(prompts)), strict=True)
-        )
-        records = [self._record(prompt, nats.get(prompt.item_id)) for prompt in prompts]
+        began = seconds(self.model.device)
+        pairs = {p.item_id: self._pairs[p.item_id] for p in batch[0] if p.item_id not in self._left_out}
+        nats = dict(zip(pairs, response_nats(self.model, list(pairs.values()), batch_size=len(batch[0])), strict=True))
+        records = []
+        for prompt in batch[0]:
+            key = {"item_id": prompt.item_id, "prompt_hash": prompt.prompt_hash, "sample": 0}
+            if prompt.item_id in self._left_out:
+                records.append(key | {LEFT_OUT: self._left_out[prompt.item_id]})
+            else:
+                start, response = pairs[prompt.item_id]
+                counts = {
+                    "tokens": len(response),
+                    "bytes": len(prompt.choices[0].encode()),
+                    "prompt_tokens": len(start),
+                }
+                records.append(key | {"nats": nats[prompt.item_id], **counts})
         records[0][COST] = cost(
-            prompt_tokens=sum(len(part) for pair in pairs for part in pair),
+            prompt_tokens=sum(len(part) for pair in pairs.values() for part in pair),
             prefill_seconds=seconds(self.model.device) - began,
         )
         return records
-
-    def _record(self, prompt: Prompt, nats: float | None) -> dict:
-        row, key = self._rows[prompt.item_id], {"item_id": prompt.item_id, "prompt_hash": prompt.prompt_hash}
-        if nats is None:
-            return key | {"sample": 0, LEFT_OUT: row.left_out}
-        return key | {
-            "sample": 0,
-            "nats": nats,
-            "tokens": len(row.pair[1]),
-            "bytes": len(prompt.choices[0].encode()),
-            "prompt_tokens": len(row.pair[0]),
-        }
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row's token ids, and why it is left out (None: it is not)."""
-
-    pair: Pair
-    left_out: str | None

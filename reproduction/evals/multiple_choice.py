@@ -1,4 +1,4 @@
-"""Questions with lettered choices, scored by lm-eval on stored answers.
+"""Questions with lettered choices, by likelihood or by a generated answer that lm-eval's filters read.
 
 Likelihood: the letter that is most probable after the prompt. Score: acc. Extra field: loglikelihoods, of each letter.
 Generated: a greedy answer, read twice. Scores: strict, the answer begins with the right letter, set off from what
@@ -6,24 +6,15 @@ follows by a sign or the line's end; flexible, its first letter that is meant as
 
 In the layout "raw" a question is laid out as lm-eval does it, and the letters are " A", " B", …; in the layout
 "template" they are "A", "B", … at the start of the response. An answer that repeats a choice's words instead of its
-letter is not read. Extra field of a question that has one: subject. Left out: chain of thought, and scoring the
-choices' texts.
+letter is not read. Extra field of a question that has one: subject.
 """
 
 from typing import Any
 
-from reproduction.evals.items import Prompt, record
-from reproduction.evals.lm_eval import LETTERS, scored
+from reproduction.evals.lm_eval import exact_match, first_match
 from reproduction.evals.task import RAW, TEMPLATE, Task
 
-LIKELIHOOD = {
-    "task": "multiple_choice_likelihood",
-    "output_type": "multiple_choice",
-    "doc_to_choice": "choices",
-    "doc_to_target": "gold",
-    "target_delimiter": "",
-    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-}
+LETTERS = "ABCDE"
 
 _FIRST = r"""\A\s*[(\["'*]*([A-E])(?=[)\]"*.:,;]|'(?!\w)|\s*\Z|\s*\n)"""
 """The letter that the answer begins with: "B", "(B)", "B. because", but not "B or C"."""
@@ -36,16 +27,7 @@ _MEANT = rf"""(?x)
     | \A(?s:.*?)(?<![\w'])([B-E]|A(?!\s+(?!(?:is|was|because|since|as|and|or)\b)[a-z]))(?![\w'])"""
 """That one, else the one after "answer", else a letter alone, else the first that stands by itself."""
 
-GENERATED = {
-    "task": "multiple_choice_generated",
-    "output_type": "generate_until",
-    "doc_to_target": "letter",
-    "filter_list": [
-        {"name": name, "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}]}
-        for name, pattern in (("strict", _FIRST), ("flexible", _MEANT))
-    ],
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}],
-}
+READINGS = {"strict": _FIRST, "flexible": _MEANT}
 
 
 def question(text: Any, choices: list, gold: int, **own: Any) -> dict[str, Any]:
@@ -81,38 +63,16 @@ class MultipleChoice(Task):
     def stops(self, layout):
         return ("\nQuestion:",)
 
-    def score(self, prompts, answers, *, protocol, **_):
-        if protocol.scoring == "likelihood":
-            fields = [
-                {"choices": list(prompt.choices), "gold": LETTERS.index(prompt.row["answer"])} for prompt in prompts
-            ]
-            # The second of each pair, whether greedy decoding would say it, is read by no metric of ours.
-            pairs = [[(logprob, False) for logprob in logprobs] for logprobs in answers]
-            read = map(_by_likelihood, answers, scored(LIKELIHOOD, fields, pairs))
-        else:
-            read = map(_by_letter, answers, scored(GENERATED, [{"letter": p.row["answer"]} for p in prompts], answers))
-        return [_record(prompt, **reading) for prompt, reading in zip(prompts, read, strict=True)]
+    def read(self, row, raw):
+        gold, own = row["answer"], {"subject": row["subject"]} if "subject" in row else {}
+        if isinstance(raw, str):
+            found = {name: first_match(raw, pattern).upper() for name, pattern in READINGS.items()}
+            scores = {name: exact_match(letter, gold) for name, letter in found.items()}
+            return {"parsed": found, "gold": gold, "scores": scores, **own}
+        letter, by_letter = LETTERS[raw.index(max(raw))], dict(zip(LETTERS, raw, strict=False))
+        scores = {"acc": float(letter == gold)}
+        return {"raw": letter, "parsed": letter, "gold": gold, "scores": scores, "loglikelihoods": by_letter, **own}
 
 
 def _options(row: dict) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=False))
-
-
-def _by_likelihood(logprobs: list[float], by_filter: dict) -> dict[str, Any]:
-    letter = LETTERS[logprobs.index(max(logprobs))]
-    ((_, metrics),) = by_filter.values()
-    by_letter = dict(zip(LETTERS, logprobs, strict=False))
-    return {"raw": letter, "parsed": letter, "scores": {"acc": float(metrics["acc"])}, "loglikelihoods": by_letter}
-
-
-def _by_letter(samples: list[str], by_filter: dict) -> dict[str, Any]:
-    return {
-        "raw": samples[0],
-        "parsed": {name: reading.upper() for name, (reading, _) in by_filter.items()},
-        "scores": {name: float(metrics["exact_match"]) for name, (_, metrics) in by_filter.items()},
-    }
-
-
-def _record(prompt: Prompt, *, raw: str, **read: Any) -> dict[str, Any]:
-    subject = {"subject": prompt.row["subject"]} if "subject" in prompt.row else {}
-    return record(prompt, 0, raw, gold=prompt.row["answer"], **read, **subject)

@@ -5,15 +5,12 @@ from it, as in training; in the layout "raw" it is text that goes on, prompt and
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from reproduction.data.templates import Template
 from reproduction.evals.items import Prompt
-from reproduction.evals.task import TEMPLATE, Protocol, Task
-
-EXAMPLE_END = "\n\n"
-"""Between a worked example and what follows it."""
+from reproduction.evals.task import TEMPLATE, Protocol
 
 
 class Prompts:
@@ -32,53 +29,49 @@ class Prompts:
         self._shown = _worked_examples(rows, shown, protocol)
 
     def fitting(self, fits: Callable[[Sequence[Prompt]], Sequence[bool]]) -> list[Prompt]:
-        """One prompt for each row, with as many of its worked examples as fit.
+        """One prompt for each row, with as many of its worked examples as fit; ``fits`` takes many prompts at once.
 
-        A question that does not fit by itself stays for whoever asks to refuse. ``fits`` tells it of many at once.
+        A question that does not fit by itself stays.
         """
-        ways = [self._ways(index) for index in range(len(self.rows))]
-        found = [next(way) for way in ways]
-        doubtful = [index for index, prompt in enumerate(found) if prompt.shots]
+        counts = [len(shown) for shown in self._shown]
+        prompts = [self._prompt(index, count) for index, count in enumerate(counts)]
+        doubtful = [index for index, count in enumerate(counts) if count]
         while doubtful:
-            fitting = fits([found[index] for index in doubtful])
-            doubtful = [index for index, fit in zip(doubtful, fitting, strict=True) if not fit]
-            for index in doubtful:
-                found[index] = next(ways[index])
-            doubtful = [index for index in doubtful if found[index].shots]
-        return found
+            found = fits([prompts[index] for index in doubtful])
+            too_long = [index for index, fit in zip(doubtful, found, strict=True) if not fit]
+            for index in too_long:
+                counts[index] -= 1
+                prompts[index] = self._prompt(index, counts[index])
+            doubtful = [index for index in too_long if counts[index]]
+        return prompts
 
     def known(self, knows: Callable[[Prompt], bool]) -> list[Prompt | None]:
         """For each row the prompt with the most worked examples that ``knows`` says yes to, or None."""
-        return [next(filter(knows, self._ways(index)), None) for index in range(len(self.rows))]
+        return [
+            next(filter(knows, (self._prompt(index, count) for count in range(len(shown), -1, -1))), None)
+            for index, shown in enumerate(self._shown)
+        ]
 
-    def _ways(self, index: int) -> Iterator[Prompt]:
-        """With all worked examples, then without the last, and so on."""
-        shown = self._shown[index]
-        for count in range(len(shown), -1, -1):
-            yield self._prompt(self.rows[index], shown[:count])
-
-    def _prompt(self, row: dict, shown: Sequence[dict]) -> Prompt:
-        protocol, task, layout = self.protocol, self._task, self.protocol.layout
+    def _prompt(self, index: int, count: int) -> Prompt:
+        protocol, task, layout, row = self.protocol, self._task, self.protocol.layout, self.rows[index]
         apart = layout == TEMPLATE
 
         def question(row: dict) -> str:
             return self.template.render(*task.instruction(row)) if apart else task.raw(row)
 
-        worked = "".join(question(each) + task.solution(each, layout) + EXAMPLE_END for each in shown)
+        worked = "".join(f"{question(each)}{task.solution(each, layout)}\n\n" for each in self._shown[index][:count])
+        choices = ()
+        if protocol.scoring == "loss":
+            choices = (task.solution(row, layout),)
+        elif protocol.scoring == "likelihood":
+            choices = task.choices(row, layout)
         return Prompt(
             row,
             ("" if apart else task.header(row)) + worked + question(row),
-            shots=len(shown) if protocol.num_fewshot else None,
-            choices=_choices(task, row, protocol),
+            shots=count if protocol.num_fewshot else None,
+            choices=choices,
             apart=apart,
         )
-
-
-def _choices(task: Task, row: dict, protocol: Protocol) -> tuple[str, ...]:
-    """The texts after the prompt whose likelihood is asked for."""
-    if protocol.scoring == "loss":
-        return (task.solution(row, protocol.layout),)
-    return task.choices(row, protocol.layout) if protocol.scoring == "likelihood" else ()
 
 
 def _worked_examples(rows: Sequence[dict], pool: Sequence[dict], protocol: Protocol) -> list[list[dict]]:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from reproduction.data.templates import Template
-from reproduction.evals.answers import answered_prompts, ending_on_disk, require_model
+from reproduction.evals.answers import answered_prompts, require_model, status_on_failure
 from reproduction.evals.items import sha16
 from reproduction.evals.prompts import Prompts
 from reproduction.evals.sandbox import Permissions
@@ -63,57 +63,48 @@ def score(
         RecordError: answers are missing, damaged or another model's, or the folder holds another evaluation.
         reproduction.evals.sandbox.ExecutionRefused: the benchmark runs code, and that is not allowed or not possible.
     """
-    folder, log = Path(folder), AnswerLog(Path(answers) / ANSWERS)
-    prompts = answered_prompts(asked := Prompts(rows, shown, protocol=protocol, template=template), log)
+    folder, log, task = Path(folder), AnswerLog(Path(answers) / ANSWERS), protocol.task
+    asked = Prompts(rows, shown, protocol=protocol, template=template)
+    prompts = answered_prompts(asked, log)
     if None in prompts:
         raise RecordError(
             f"{prompts.count(None)} of the {len(prompts)} items of {protocol.benchmark} have no answers in {log.path}: "
             "evaluate the model without rescore=true, which asks for those alone"
         )
     require_model(answers, identity)
-    samples = range(protocol.samples)
-    given = [[log.get((prompt.item_id, prompt.prompt_hash, each)) for each in samples] for prompt in prompts]
-    left_out: dict[str, list[str]] = defaultdict(list)
-    for prompt, (first, *_) in zip(prompts, given, strict=True):
-        if LEFT_OUT in first:
-            left_out[first[LEFT_OUT]].append(prompt.item_id)
-    kept = [index for index, (first, *_) in enumerate(given) if LEFT_OUT not in first]
-    if not kept:
+    items, left_out = [], defaultdict(list)
+    for prompt in prompts:
+        given = [log.get((prompt.item_id, prompt.prompt_hash, sample)) for sample in range(protocol.samples)]
+        if LEFT_OUT in given[0]:
+            left_out[given[0][LEFT_OUT]].append(prompt.item_id)
+        else:  # of a loss the whole record
+            field = {"generated": "raw", "likelihood": "logprobs"}.get(protocol.scoring)
+            items.append((prompt, [each[field] if field else each for each in given]))
+    if not items:
         raise ValueError(f"every row of {protocol.benchmark} {protocol.name} is left out: {'; '.join(left_out)}")
-    prompts, given = [prompts[index] for index in kept], _given([given[index] for index in kept], protocol)
-    controls = protocol.task.controls(prompts, protocol=protocol)
+    prompts, given = map(list, zip(*items, strict=True))
+    controls = task.controls(prompts)
     meta = {
         "benchmark": protocol.benchmark,
         "protocol": asdict(protocol) | {"file": protocol.file and str(protocol.file)},
-        "unit": protocol.task.unit,
+        "unit": task.unit,
         "items": len(prompts),
         "samples": protocol.samples,
         "data_digest": sha16(json.dumps(asked.rows, sort_keys=True)),
         **({LEFT_OUT: dict(left_out)} if left_out else {}),
         **({CONTROLS: controls} if controls else {}),
     }
-    if (folder / META).exists() and _asked(read_json(folder / META)) != _asked(meta):
+    if (folder / META).exists() and _without_names(read_json(folder / META)) != _without_names(meta):
         raise RecordError(
             f"{folder / META} is of another protocol or other data: give this evaluation a folder of its own"
         )
-    with ending_on_disk(folder):
+    with status_on_failure(folder):
         write_json(folder / META, meta)
-        write_items(
-            folder,
-            protocol.task.score(prompts, given, protocol=protocol, permissions=permissions, progress=progress),
-        )
+        records = task.score(prompts, given, protocol=protocol, permissions=permissions, progress=progress)
+        write_items(folder, records)
 
 
-def _given(records: list[list[dict]], protocol: Protocol) -> list:
-    """What `Task.score` takes of each item's answers."""
-    if protocol.scoring == "loss":
-        return [record for (record,) in records]
-    if protocol.scoring == "likelihood":
-        return [record["logprobs"] for (record,) in records]
-    return [[record["raw"] for record in samples] for samples in records]
-
-
-def _asked(meta: dict) -> dict:
+def _without_names(meta: dict) -> dict:
     """A meta.json without what can change while what is asked stays: names and places."""
     own = {key: value for key, value in meta["protocol"].items() if key not in ("name", "file")}
     return meta | {"protocol": own}

@@ -13,8 +13,8 @@ A benchmark is a file of `tasks/`, or any other file, that ends in `TASK = …`,
             return f"What is the capital of {row['country']}?", ""
 
         def read(self, row, raw):
-            said = raw.strip()
-            return {"parsed": said, "gold": row["capital"], "scores": {"exact": float(said == row["capital"])}}
+            city = raw.strip()
+            return {"parsed": city, "gold": row["capital"], "scores": {"exact": float(city == row["capital"])}}
 
     TASK = Capitals()
 
@@ -31,6 +31,7 @@ Beside it stands capitals.yaml in configs/eval, or in eval/ of a user's own conf
 `eval=capitals` chooses it, with `--config-dir <own configs>` where it is there.
 """
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -49,32 +50,28 @@ from reproduction.evals.items import Prompt, record
 from reproduction.evals.sandbox import Permissions
 
 TEMPLATE, RAW = "template", "raw"
-"""How an item is put: as an instruction in the prompt template, or as text that a model continues."""
-
-
 SCORINGS = ("generated", "likelihood", "loss")
 DECODED = "generated"
-"""The one way of scoring that decodes anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """One evaluation's settings.
 
-    Attributes:
+    Args:
         benchmark: a file of `reproduction.evals.tasks`, or what the one in `file` is called.
-        protocol_version: raised whenever reading or scoring change, so that old scores are not taken for new. Answers
-            outlive it: they are known by what was put to the model.
-        name: what a person calls it, and no part of what is asked.
-        file: of a benchmark of one's own.
+        protocol_version: raised whenever reading or scoring change, so that old scores are not taken for new; stored
+            answers stay.
+        name: label of the protocol; no part of what is asked.
+        file: Python file of a user's own benchmark.
         source: of the rows, where the benchmark has several.
-        share: of the rows that are asked, where others of the source's are trained on, or where not all are asked.
-        scoring: "generated" decodes an answer and reads it; "likelihood" takes the most probable of an item's choices,
-            and "loss" measures that of its solution: neither decodes anything.
-        max_new_tokens: most tokens of an answer; None where none is decoded.
-        temperature: 0 is greedy decoding.
-        top_p: nucleus; 1 samples from the whole distribution. Read only where the temperature is above 0.
-        samples: answers per item.
+        share: of the rows that are asked, in (0, 1), where the others are trained on or not all are asked; None is all.
+        scoring: "generated" decodes an answer and reads it, "likelihood" takes the most probable of an item's choices,
+            "loss" measures the loss of its solution.
+        max_new_tokens: most tokens of a generated answer, at least 1; None for the other scorings.
+        temperature: at least 0; 0 is greedy decoding.
+        top_p: nucleus in (0, 1]; 1 samples from the whole distribution. Read only where the temperature is above 0.
+        samples: answers per item, at least 1; more than one needs a temperature.
         num_fewshot: worked examples before each question; fewer where they do not fit the model's context.
         layout: "template" puts an item as an instruction in the prompt template, "raw" as text that goes on.
         judge: a module of `reproduction.evals.judges`, where the benchmark needs one.
@@ -92,7 +89,7 @@ class Protocol:
     file: Path | None = None
     source: str | None = None
     share: float | None = None
-    scoring: str = "generated"
+    scoring: str = DECODED
     max_new_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
@@ -105,35 +102,32 @@ class Protocol:
     execution_seconds: float = 3.0
 
     def __post_init__(self):
-        if self.scoring not in SCORINGS:
-            raise ValueError(f"scoring={self.scoring!r} is none of {', '.join(SCORINGS)}")
-        if (self.max_new_tokens is None) != (self.scoring != DECODED):
-            raise ValueError(
-                f"max_new_tokens={self.max_new_tokens} does not go with scoring={self.scoring!r}: give a number where "
-                "answers are generated, and null where they are not"
-            )
-        for name, least in (("max_new_tokens", 1), ("samples", 1), ("num_fewshot", 0), ("temperature", 0)):
-            if not (getattr(self, name) is None or getattr(self, name) >= least):
-                raise ValueError(f"{name}={getattr(self, name)} is too small: at least {least}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} is no share of the probability: above 0 and at most 1")
-        if not self.execution_seconds > 0:
-            raise ValueError(f"execution_seconds={self.execution_seconds} leaves no time: give a positive number")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit={self.limit} leaves no item: give at least 1, or null for all")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError(f"samples={self.samples} of greedy decoding are all the same: set temperature above 0")
-        if self.scoring != DECODED and self.samples > 1:
-            raise ValueError(f"samples={self.samples} does not go with scoring={self.scoring!r}: nothing is sampled")
-        if self.layout not in self.task.layouts:
-            raise ValueError(
-                f"{self.benchmark} has no layout {self.layout!r}: choose one of {', '.join(self.task.layouts)}"
-            )
+        decodes, sampled = self.scoring == DECODED, self.temperature > 0 and self.scoring == DECODED
+        for name, allowed, wanted in (
+            ("scoring", self.scoring in SCORINGS, f"one of {', '.join(SCORINGS)}"),
+            (
+                "max_new_tokens",
+                (self.max_new_tokens is not None) == decodes,
+                f"a number where scoring={DECODED!r} alone",
+            ),
+            ("max_new_tokens", self.max_new_tokens is None or self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("samples", self.samples >= 1, "at least 1"),
+            ("samples", self.samples == 1 or sampled, "1 where nothing is sampled: several need a temperature above 0"),
+            ("num_fewshot", self.num_fewshot >= 0, "at least 0"),
+            ("limit", self.limit is None or self.limit >= 1, "at least 1, or null for all"),
+            ("execution_seconds", self.execution_seconds > 0, "above 0"),
+            ("share", self.share is None or 0 < self.share < 1, "between 0 and 1, or null"),
+            ("layout", self.layout in self.task.layouts, f"one of {', '.join(self.task.layouts)}"),
+        ):
+            if not allowed:
+                raise ValueError(f"{self.benchmark} has {name}={getattr(self, name)!r}: give {wanted}")
         self.task.check(self)
 
     @property
     def task(self) -> "Task":
-        """The benchmark, with the rows of the protocol's source."""
+        """The benchmark, as this protocol asks it."""
         return load_task(self.benchmark, self.file).configured(self)
 
     @property
@@ -157,43 +151,49 @@ class Task:
     """A benchmark: where its rows come from, how they are put to a model, and how answers are read and scored.
 
     Attributes:
-        data: its data set, whose split "test" is asked unless `rows` says otherwise; None where the protocol's source
-            decides (see `configured`).
-        shown: the split whose rows serve as worked examples.
+        data: its data set; None where the protocol's source decides.
+        split: of the data set that is asked.
+        shown: split whose rows serve as worked examples.
         unit: what an item is called where scores are printed.
         layouts: those that it has.
         defaults: settings of a `Protocol` that hold where a config gives none.
         runs_code: whether scoring runs what the model wrote, which needs permission.
+        shared: whether a protocol may ask a share of the rows.
+        share, judge: of the protocol, see `configured`.
     """
 
     data: DatasetSpec | None = None
+    split: str = "test"
     shown: str = "train"
     unit: str = "item"
     layouts: tuple[str, ...] = (TEMPLATE,)
     defaults: ClassVar[Mapping[str, Any]] = {}
     runs_code: bool = False
+    shared: bool = False
+    share: float | None = None
+    judge: str | None = None
 
     def configured(self, protocol: Protocol) -> "Task":
-        """The benchmark as a protocol asks it: itself, where its rows do not depend on the protocol's ``source``.
-
-        Raises ValueError for a source that it does not have.
-        """
-        if protocol.source is not None or protocol.share is not None:
-            raise ValueError(f"{protocol.benchmark} has one source of rows: leave source and share at null")
-        return self
+        """A copy of the benchmark as a protocol asks it. Raises ValueError for a source or share that it lacks."""
+        protocol.refuse(source=None)
+        if not self.shared:
+            protocol.refuse(share=None)
+        task = copy.copy(self)
+        task.share, task.judge = protocol.share, protocol.judge
+        return task
 
     def check(self, protocol: Protocol) -> None:
         """Raises ValueError for settings that the benchmark does not have."""
-        protocol.refuse(scoring="generated", num_fewshot=0, judge=None)
+        protocol.refuse(scoring=DECODED, num_fewshot=0, judge=None)
 
     def rows(self, *, root: Path | None, revisions: Mapping[str, str] | None = None) -> list[dict]:
         """The rows that are asked. Raises DataError, see `reproduction.data.load_rows`."""
-        return load_rows(self.data, "test", root=root, revisions=revisions)
+        return load_rows(self.data, self.split, root=root, revisions=revisions)
 
     @property
     def published_rows(self) -> int:
         """How many rows are asked by what the hub's card says; 0 where it is not known. For estimates of time."""
-        return self.data.rows.get("test", 0)
+        return round(self.data.rows.get(self.split, 0) * (self.share or 1))
 
     def examples(self, *, root: Path | None, revisions: Mapping[str, str] | None = None) -> list[dict]:
         """Rows to show as worked examples, best first. Raises DataError, see `reproduction.data.load_rows`."""
@@ -223,11 +223,17 @@ class Task:
         """Strings before which an answer ends, beside those of the prompt template in its layout."""
         return ()
 
-    def read(self, row: dict, raw: str) -> dict[str, Any]:
-        """ "parsed", "gold", "scores" (name → 0 to 1) and any other fields of an answer's record."""
+    def read(self, row: dict, raw: Any) -> dict[str, Any]:
+        """ "parsed", "gold", "scores" (name → 0 to 1) and any other fields of an answer's record.
+
+        Args:
+            row: of the benchmark.
+            raw: text; by likelihood the log-probabilities of the choices, by loss its record
+                (`reproduction.evals.loss`). Of these two "raw" is among the fields, too.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no read(row, raw)")
 
-    def controls(self, prompts: Sequence[Prompt], *, protocol: Protocol) -> dict[str, float]:
+    def controls(self, prompts: Sequence[Prompt]) -> dict[str, float]:
         """What known answers to the same prompts score, a mean of 0 to 1 by what they are called; kept in meta.json."""
         return {}
 
@@ -244,14 +250,13 @@ class Task:
 
         Args:
             prompts: as they were put.
-            answers: of each prompt, its samples (text), or the log-probabilities of its choices (float), or the record
-                of its loss (`reproduction.evals.loss`).
+            answers: of each prompt, its samples, as `read` takes them.
             protocol: what was asked.
             permissions: what the user allows, for benchmarks that run code.
             progress: called with (done, total), where scoring takes long.
         """
         return [
-            record(prompt, sample, raw, **self.read(prompt.row, raw))
+            record(prompt, sample, **{"raw": raw, **self.read(prompt.row, raw)})
             for prompt, samples in zip(prompts, answers, strict=True)
             for sample, raw in enumerate(samples)
         ]
@@ -295,8 +300,7 @@ def _from_file(name: str, path: Path) -> Task:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a program can run into
         raise ValueError(f"{path} cannot be loaded ({type(error).__name__}: {error}): mend it") from error
-    task = getattr(module, "TASK", None)
-    if not isinstance(task, Task):
+    if not isinstance(task := getattr(module, "TASK", None), Task):
         raise ValueError(f"{path} has no benchmark: end it in TASK = …, an instance of reproduction.evals.task.Task")
     return task
 
@@ -309,8 +313,8 @@ def stops(protocol: Protocol, template: Template) -> list[str]:
 def decoding(protocol: Protocol, template: Template) -> dict[str, Any]:
     """All that an answer depends on beside the model, its prompt and the number of its sample, as plain values.
 
-    The number of worked examples is among them: whoever scores takes, of an item's prompts, the longest that has an
-    answer, and must not find the one that another number of examples was asked with.
+    The number of worked examples is among them: scoring takes, of an item's prompts, the longest that has an answer,
+    and must not find the one that another number of examples was asked with.
     """
     asked = {"scoring": protocol.scoring, "num_fewshot": protocol.num_fewshot}
     if protocol.source is not None:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from reproduction.cells.evaluation import EvalJob
-from reproduction.evals.answers import THROUGHPUT, Shard, answered_prompts, gather, require_model, unanswered
+from reproduction.evals.answers import THROUGHPUT, Shard, answered_prompts, gather, require_model, throughput
 from reproduction.evals.prompts import Prompts
 from reproduction.evals.sandbox import Permissions, require_permission
 from reproduction.evals.scoring import score
 from reproduction.evals.task import Protocol
-from reproduction.evals.throughput import throughput
 from reproduction.records import ANSWERS, DONE, META, AnswerLog, RecordError, write_json
 from reproduction.running.pool import Ended, run_jobs
 from reproduction.running.progress import NullProgress
@@ -112,9 +111,9 @@ def _note_throughput(job: EvalJob, protocol: Protocol) -> None:
         write_json(folder / THROUGHPUT, throughput(log, [each for each in prompts if each], protocol))
 
 
-def _unanswered(job: EvalJob, protocol: Protocol) -> int:
+def _unanswered(job: EvalJob, protocol: Protocol) -> bool:
     log = gather(job.answers_folder(protocol))  # of an attempt that several processes shared, too
-    return unanswered(Prompts(**job.asked(protocol)), log)
+    return None in answered_prompts(Prompts(**job.asked(protocol)), log)
 
 
 def _answer_share(job: tuple[EvalJob, list[Protocol], str, Shard], progress: NullProgress) -> None:

@@ -5,7 +5,7 @@ Asked on the validation split: the test split's answers are not public.
     <data_root>/commonsenseqa/{train,validation}.jsonl      the hub's fields; train is for worked examples, and without
                                                             it other validation rows are
 
-Source: Talmor et al., CommonsenseQA, 2019. Left out: the concept that a question was made from.
+Source: Talmor et al., CommonsenseQA, 2019.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ class CommonsenseQa(MultipleChoice):
 
     def examples(self, *, root, revisions=None):
         alone = root is not None and not (Path(root) / self.data.name / "train.jsonl").exists()
-        return load_rows(self.data, "test" if alone else self.shown, root=root, revisions=revisions)
+        return load_rows(self.data, self.split if alone else self.shown, root=root, revisions=revisions)
 
 
 TASK = CommonsenseQa()

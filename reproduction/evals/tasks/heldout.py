@@ -11,58 +11,44 @@ it is the nats of all rows over the tokens of all rows; and bits_per_byte, weigh
 models of different tokenizers (the end token's nats are in it, and no byte). Extra fields: nats, weights.
 
 Rows are asked in the order of the hash that keeps them out, so `limit` takes a part that does not depend on the order
-of the file. Left out: rows that are longer than the model's context, empty or there twice; they are named in meta.json.
+of the file. Rows that are longer than the model's context, empty or there twice are left out and named in meta.json.
 """
 
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 from reproduction.data.catalogue import DATASETS, DatasetSpec
 from reproduction.data.examples import asked, response
 from reproduction.data.mixture import load_held_out
-from reproduction.data.sources import load_rows
 from reproduction.data.splits import Prompt, place
-from reproduction.evals.items import record
 from reproduction.evals.task import Task, load_task
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from: a split, what a row asks and answers; ``trained``: the rest of the split is trained on."""
+class Source(NamedTuple):
+    """Where rows come from, and what a row asks and answers."""
 
     data: DatasetSpec
     split: str
     asked: Callable[[dict], Prompt]
     response: Callable[[dict], str]
-    trained: bool = False
-
-
-def _of_training(name: str, split: str = "train") -> Source:
-    return Source(
-        DATASETS[name],
-        split,
-        partial(asked, name),
-        partial(response, name),
-        trained=split == "train",
-    )
 
 
 @cache
 def _sources() -> dict[str, Source]:
+    def training_set(name: str, split: str = "train") -> Source:
+        return Source(DATASETS[name], split, partial(asked, name), partial(response, name))
+
+    def whole_function(row: dict) -> str:  # as a training set's answers have it, and models that were tuned on them
+        return (row["prompt"] + row["canonical_solution"]).strip()
+
     problems = load_task("humaneval")
     return {
-        **{name: _of_training(name) for name in DATASETS},
-        "gsm8k_test": _of_training("gsm8k", "test"),
-        "humaneval": Source(
-            problems.data,
-            "test",
-            problems.instruction,
-            # A training set's answers write the function whole, and so do models that were tuned on them.
-            lambda row: (row["prompt"] + row["canonical_solution"]).strip(),
-        ),
+        **{name: training_set(name) for name in DATASETS},
+        "gsm8k_test": training_set("gsm8k", "test"),
+        "humaneval": Source(problems.data, "test", problems.instruction, whole_function),
     }
 
 
@@ -70,29 +56,24 @@ class HeldOut(Task):
     unit = "row"
 
     def configured(self, protocol):
-        sources = _sources()
-        if protocol.source not in sources:
-            raise ValueError(f"source={protocol.source!r} is none of {', '.join(sources)}")
+        if protocol.source not in _sources():
+            raise ValueError(f"source={protocol.source!r} is none of {', '.join(_sources())}")
         task = copy.copy(self)
-        task.source, task.share = sources[protocol.source], protocol.share
-        task.data = task.source.data
+        task.source, task.share = _sources()[protocol.source], protocol.share
+        task.data, task.split = task.source.data, task.source.split
         return task
 
     def check(self, protocol) -> None:
         protocol.refuse(scoring="loss", num_fewshot=0, judge=None)
-        if self.source.trained != (protocol.share is not None) or not 0 < (protocol.share or 0.5) < 1:
-            wanted = "a number between 0 and 1, the share that is kept out" if self.source.trained else "null"
+        if (self.split == "train") != (protocol.share is not None):
+            wanted = "a number between 0 and 1, the share that is kept out" if self.split == "train" else "null"
             raise ValueError(f"share={protocol.share} does not go with source={protocol.source}: give {wanted}")
 
     def rows(self, *, root, revisions=None):
-        if self.source.trained:
+        if self.split == "train":
             return load_held_out(self.data.name, root=root, revisions=revisions, share=self.share)
-        rows = load_rows(self.data, self.source.split, root=root, revisions=revisions)
+        rows = super().rows(root=root, revisions=revisions)
         return sorted(rows, key=lambda row: -place(self.source.asked(row)))
-
-    @property
-    def published_rows(self):
-        return round(self.data.rows.get(self.source.split, 0) * (self.share or 1))
 
     def instruction(self, row):
         return self.source.asked(row)
@@ -100,24 +81,16 @@ class HeldOut(Task):
     def solution(self, row, layout):
         return self.source.response(row)
 
-    def score(self, prompts, answers, **_):
-        """Records; extra fields: nats, weights."""
-        return [
-            record(
-                prompt,
-                0,
-                "",
-                parsed=None,
-                gold=None,
-                scores={
-                    "nats_per_token": answer["nats"] / answer["tokens"],
-                    "bits_per_byte": answer["nats"] / math.log(2) / answer["bytes"],
-                },
-                weights={"nats_per_token": answer["tokens"], "bits_per_byte": answer["bytes"]},
-                nats=answer["nats"],
-            )
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+    def read(self, row, raw):
+        nats, tokens, size = raw["nats"], raw["tokens"], raw["bytes"]
+        return {
+            "raw": "",
+            "parsed": None,
+            "gold": None,
+            "scores": {"nats_per_token": nats / tokens, "bits_per_byte": nats / math.log(2) / size},
+            "weights": {"nats_per_token": tokens, "bits_per_byte": size},
+            "nats": nats,
+        }
 
 
 TASK = HeldOut()

