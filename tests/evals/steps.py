@@ -75,8 +75,7 @@ def judge(
 def evaluate(model, protocol: Protocol, rows: list[dict], folder: Path, *, permissions=ALLOWED, **more) -> list[dict]:
     """Both steps; the records, in the order of the rows."""
     ask(model, protocol, rows, folder, **more)
-    kept = {key: more[key] for key in ("shown", "template") if key in more}
-    return judge(protocol, rows, folder, permissions=permissions, **kept)
+    return judge(protocol, rows, folder, permissions=permissions, shown=more.get("shown", ()))
 
 
 def scored(protocol: Protocol, rows: list[dict], answers: list, folder: Path, **more) -> list[dict]:

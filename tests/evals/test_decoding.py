@@ -28,7 +28,6 @@ def adapted(config) -> torch.nn.Module:
 
 
 MODELS = {
-    "plain": small_model,
     "sliding window": functools.partial(small_model, "mistral"),
     "ID-LoRA": lambda: adapted(
         IdLoraConfig(r=4, lora_alpha=8, num_clusters=2, rank_boost=2, target_modules=TARGETS, task_type="CAUSAL_LM")
@@ -105,35 +104,11 @@ def test_the_batch_is_halved_as_answers_end_and_each_is_whole(samples, fixed):
     assert rows == ({7, 4, 2, 1} if samples == 1 else {21, 11, 6, 3})
 
 
-@pytest.mark.parametrize("heads", [1, 2, 4])
-def test_heads_that_share_keys_are_asked_together_and_see_what_each_alone_would(heads):
-    draw = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(3, n, length, 8, generator=draw, dtype=torch.float64)
-        for n, length in ((4, 1), (heads, 6), (heads, 6))
-    )
-    mask = torch.zeros(3, 1, 1, 6, dtype=torch.float64).masked_fill(torch.rand(3, 1, 1, 6, generator=draw) > 0.7, -1e9)
-    found, _ = decoding._grouped(None, query, key, value, mask, scaling=0.3, dropout=0.0)
-    keys, values = (each.repeat_interleave(4 // heads, dim=1) for each in (key, value))
-    alone = torch.softmax(0.3 * query @ keys.transpose(2, 3) + mask, dim=-1) @ values
-    torch.testing.assert_close(found, alone.transpose(1, 2))
-    with pytest.raises(NotImplementedError, match="its attention has softcap"):
-        decoding._grouped(None, query, key, value, mask, softcap=30.0)
-
-
-def test_the_models_own_attention_is_back_after_a_step(fixed):
-    model = small_model()
-    before, used = model.config._attn_implementation, []
-    model.model.layers[0].register_forward_pre_hook(lambda *_: used.append(model.config._attn_implementation))
-    answers(model)
-    assert set(used) == {before, "idlora_grouped"}
-    assert model.config._attn_implementation == before
-
-
-def test_buffers_serve_one_batch_after_another_and_keep_few_steps(fixed, monkeypatch):
+def test_buffers_serve_one_batch_after_another_and_keep_few_steps_and_the_models_own_attention(fixed, monkeypatch):
     monkeypatch.setattr(decoding, "GRAPHS", 2)
-    model = small_model()
+    model, before = small_model(), small_model().config._attn_implementation
     found = answers(model, batch_size=2)
+    assert model.config._attn_implementation == before
     assert len(fixed) == 1
     assert len(fixed[0]._steps) == 2
     assert found == answers(model, batch_size=7)

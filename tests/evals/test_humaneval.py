@@ -28,28 +28,22 @@ HELPER = "def plus(a, b):\n    return operator.add(a, b)\n"
 
 TEMPLATE_ANSWERS = {
     "the whole function": (WHOLE, "passed"),
-    "the whole function with the docstring": (PROMPT + "    return x + y", "passed"),
     "a wrong function": (WHOLE.replace("+", "-"), "failed"),
     "a body": ("    return x + y", "passed"),
     "a body without indentation": ("z = x + y\nreturn z", "passed"),
-    "a fence": (f"```python\n{WHOLE}```", "passed"),
     "a fence with prose": (f"Sure! Here it is:\n\n```py\n{WHOLE}```\nThis adds two numbers.", "passed"),
     "a fence that is not closed": (f"```\n{WHOLE}", "passed"),
-    "an indented fence": ("1. So:\n   ```python\n   def add(x, y):\n       return x + y\n   ```", "passed"),
     "two fences, the second right": (f"```sh\npip install it\n```\n```python\n{WHOLE}```", "passed"),
-    "a body in a fence": ("```python\n    return x + y\n```", "passed"),
     "prose before and after": (f"Here is the function.\n\n{WHOLE}\nI hope that this helps!", "passed"),
-    "prose that looks like an import": (f"from the docstring:\n{WHOLE}", "passed"),
     "helpers and imports": (f"import operator\n\n{HELPER}\n{WHOLE.replace('x + y', 'plus(x, y)')}", "passed"),
     "a helper of the prompt's imports": ("def add(x: List, y: List) -> List:\n    return x + y", "passed"),
-    "a decorator": ("import functools\n@functools.cache\n" + WHOLE, "passed"),
     "another function": ("def sub(x, y):\n    return x + y\n", "failed"),
     "a call that never returns": (WHOLE + "\nwhile True: pass\n", "timeout"),
     "prose alone": ("I would add the two numbers.", "error"),
     "nothing": ("", "failed"),
     "a forged answer": ("class Yes(int):\n    def __eq__(s, o): return True\n\ndef add(x, y): return Yes(0)", "failed"),
     "an early exit": ("def add(x, y):\n    raise SystemExit(0)", "error"),
-}  # fmt: skip
+}
 
 
 def problems(count: int) -> list[dict]:
@@ -65,12 +59,6 @@ def test_the_code_in_an_answer_is_found_and_run(tmp_path):
     assert all(r["scores"] == {"passed": float(r["outcome"] == "passed")} for r in found)
     assert [r["raw"] for r in found] == answers
     assert [r["parsed"] for r in found] == [extract(answer, "add") for answer in answers]
-
-
-def test_what_extract_returns_is_code_and_no_prose():
-    assert extract(f"Here:\n{WHOLE}\nDone, as asked!", "add").strip() == WHOLE.strip()
-    assert extract("return x + y", "add") == "    return x + y\n"
-    assert "adder" in extract("def adder(x, y):\n    return x\n", "add")
 
 
 def test_in_the_raw_layout_an_answer_continues_the_prompt_and_stops_where_the_function_must_have_ended(tmp_path):
@@ -116,15 +104,14 @@ def test_a_model_is_asked_without_permission_and_its_answers_are_run_with_it_alo
     assert record["outcome"] == "passed"
 
 
-@pytest.mark.parametrize("layout", ["raw", "template"])
-def test_the_canonical_solutions_pass_as_answers_and_empty_ones_do_not(layout, tmp_path):
-    rows = load_rows(humaneval.TASK.data, "test", root=tmp_path)[: 164 if layout == "template" else 40]
-    answers = [
-        row["canonical_solution"] if layout == "raw" else f"```python\n{row['prompt']}{row['canonical_solution']}```"
-        for row in rows
-    ]
-    found = scored(protocol(layout=layout), rows, answers, tmp_path / "solved")
-    assert len(found) == len(rows) >= 40
+def test_the_canonical_solutions_pass_as_answers_and_empty_ones_do_not(tmp_path):
+    rows = load_rows(humaneval.TASK.data, "test", root=tmp_path)
+    whole = [f"```python\n{row['prompt']}{row['canonical_solution']}```" for row in rows]
+    found = scored(protocol(), rows, whole, tmp_path / "template")
+    found += scored(
+        protocol(layout="raw"), rows[:20], [row["canonical_solution"] for row in rows[:20]], tmp_path / "raw"
+    )
+    assert len(found) == 164 + 20
     assert [(r["item_id"], r["detail"]) for r in found if r["outcome"] != "passed"] == []
-    empty = scored(protocol(layout=layout), rows[:40], [""] * 40, tmp_path / "empty")
+    empty = scored(protocol(), rows[:20], [""] * 20, tmp_path / "empty")
     assert sum(r["scores"]["passed"] for r in empty) == 0

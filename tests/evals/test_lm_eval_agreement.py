@@ -19,7 +19,7 @@ from reproduction.data import Example, tokenize
 from reproduction.data.templates import ALPACA
 from reproduction.data.tokenization import IGNORED
 from reproduction.evals import Protocol
-from reproduction.evals.lm_eval import LETTERS
+from reproduction.evals.multiple_choice import LETTERS
 from reproduction.evals.task import stops
 
 ITEMS = 16
@@ -79,9 +79,9 @@ def by_likelihood(benchmark: str, layout: str, shots: int, tokenizer, tmp_path: 
     return ours, theirs, *(torch.tensor(some) - torch.tensor(some)[:, :1] for some in numbers)
 
 
-@pytest.mark.parametrize("shots", [0, 2])
-@pytest.mark.parametrize("layout", ["raw", "template"])
-@pytest.mark.parametrize("benchmark", ["mmlu", "commonsenseqa"])
+@pytest.mark.parametrize(
+    ("benchmark", "layout", "shots"), [("mmlu", "raw", 2), ("mmlu", "template", 0), ("commonsenseqa", "raw", 0)]
+)
 def test_the_letters_likelihoods_give_every_item_the_score_of_lm_eval(benchmark, layout, shots, tmp_path):
     ours, theirs, our_numbers, their_numbers = by_likelihood(benchmark, layout, shots, bpe(), tmp_path)
     outcomes = [record["scores"]["acc"] for record in ours]
@@ -91,11 +91,10 @@ def test_the_letters_likelihoods_give_every_item_the_score_of_lm_eval(benchmark,
     assert (our_numbers - their_numbers).abs().max() < 1e-4  # lm-eval counts a prompt's last line break to its choice
 
 
-@pytest.mark.parametrize("shots", [0, 2])
 def test_where_a_letter_has_another_token_by_itself_raw_is_lm_evals_and_the_template_scores_what_is_trained(
-    shots, tmp_path
+    tmp_path,
 ):
-    tokenizer = sentencepiece()
+    tokenizer, shots = sentencepiece(), 2
     assert tokenizer.tokenize("A") == ["▁A"]
     assert tokenizer.tokenize("Response:\nA")[-1] == "A"
     ours, theirs, our_numbers, their_numbers = by_likelihood("mmlu", "raw", shots, tokenizer, tmp_path / "raw")

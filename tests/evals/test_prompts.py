@@ -13,7 +13,7 @@ from steps import evaluate, prompt_texts
 
 from reproduction.evals import Protocol, batching
 from reproduction.evals.items import Prompt
-from reproduction.evals.lm_eval import LETTERS
+from reproduction.evals.multiple_choice import LETTERS
 from reproduction.evals.task import load_task, names
 
 
@@ -88,11 +88,6 @@ def test_a_benchmark_asks_in_these_words_and_shows_worked_examples_in_the_same(b
         assert text == header + 2 * f"{question}{solution}\n\n" + question
 
 
-def test_the_choices_are_letters_as_they_follow_the_prompt():
-    for layout, letters in (("template", ("A", "B")), ("raw", (" A", " B"))):
-        assert load_task("mmlu").choices(QUIZ, layout) == load_task("commonsenseqa").choices(QUIZ, layout) == letters
-
-
 def official(name: str, folder: str, documents: dict, **changes) -> list[str]:
     """The contexts that lm-eval's own task builds from documents in the hub's fields."""
     home = Path(lm_eval.__file__).parent / "tasks" / folder
@@ -108,37 +103,31 @@ def official(name: str, folder: str, documents: dict, **changes) -> list[str]:
 
 
 @pytest.mark.parametrize("shots", [0, 5])
-def test_raw_mmlu_is_asked_in_the_very_words_of_lm_evals_task(shots):
+def test_raw_questions_are_asked_in_the_very_words_of_lm_evals_tasks(shots):
     from datasets import Dataset
+
+    def documents(rows, pool, shown, convert):
+        return {
+            split: Dataset.from_list([convert(row) for row in some])
+            for split, some in zip(shown, (rows, pool), strict=True)
+        }
 
     rows = [quiz(n, "B", subject="abstract_algebra") for n in range(2)]
     pool = [quiz(n, "ABCD"[n % 4], split="dev", subject="abstract_algebra") for n in range(6)]
-    documents = {
-        split: Dataset.from_list([row | {"answer": LETTERS.index(row["answer"])} for row in some])
-        for split, some in (("test", rows), ("dev", pool))
-    }
-    theirs = official("mmlu_abstract_algebra.yaml", "mmlu/default", documents, num_fewshot=shots)
+    given = documents(rows, pool, ("test", "dev"), lambda row: row | {"answer": LETTERS.index(row["answer"])})
     asked = prompt_texts(protocol(layout="raw", num_fewshot=shots), rows, pool)
+    theirs = official("mmlu_abstract_algebra.yaml", "mmlu/default", given, num_fewshot=shots)
     assert [(text, " " + letter) for text in asked for letter in "ABCD"] == theirs
-
-
-@pytest.mark.parametrize("shots", [0, 5])
-def test_raw_commonsenseqa_is_asked_in_the_very_words_of_lm_evals_task(shots):
-    from datasets import Dataset
 
     rows = [quiz(n, "E", subject=None) for n in range(2)]
     pool = [quiz(n, "ABCDE"[n % 5], split="train", subject=None) for n in range(6)]
-    documents = {
-        split: Dataset.from_list([
-            {"question": row["question"], "answerKey": row["answer"],
-             "choices": {"label": list(LETTERS), "text": row["choices"]}} for row in some
-        ])
-        for split, some in (("validation", rows), ("train", pool))
-    }  # fmt: skip
-    theirs = official(
-        "default.yaml", "commonsense_qa", documents, num_fewshot=shots, fewshot_config={"sampler": "first_n"}
-    )
+    given = documents(rows, pool, ("validation", "train"), lambda row: {
+        "question": row["question"], "answerKey": row["answer"],
+        "choices": {"label": list(LETTERS), "text": row["choices"]},
+    })  # fmt: skip
     asked = prompt_texts(protocol("commonsenseqa", layout="raw", num_fewshot=shots), rows, pool)
+    first = {"sampler": "first_n"}
+    theirs = official("default.yaml", "commonsense_qa", given, num_fewshot=shots, fewshot_config=first)
     assert [(text, " " + letter) for text in asked for letter in LETTERS] == theirs
 
 
@@ -178,13 +167,9 @@ def test_examples_that_do_not_fit_are_dropped_and_the_record_says_how_many_are_l
     assert [record["shots"] for record in records] == [5, 3, 0]
 
 
-def test_a_question_that_does_not_fit_by_itself_is_refused_and_never_cut(tmp_path):
-    model = small_model(max_position_embeddings=60)
-    with pytest.raises(ValueError, match=r"exceeds the model's context of 60"):
-        evaluate(model, protocol(num_fewshot=1), [quiz(0)], tmp_path, shown=[quiz(1, split="dev")])
-
-
-def test_rows_that_are_none_or_share_an_id_are_refused():
+def test_a_question_that_does_not_fit_by_itself_rows_that_are_none_or_share_an_id_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"context of 60"):
+        evaluate(small_model(max_position_embeddings=60), protocol(), [quiz(0)], tmp_path)
     with pytest.raises(ValueError, match="mmlu has no rows"):
         prompt_texts(protocol(), [])
     with pytest.raises(ValueError, match="two rows of mmlu have the same id"):

