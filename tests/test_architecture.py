@@ -157,7 +157,7 @@ def _known(module: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
             yield wanted
     text = path.read_text(encoding="utf-8")
     if "_HOME = {" in text:  # names that are imported on first use
-        homes = set(re.findall(r'": "(\w+)"', text))
+        homes = set(re.findall(r'^    "(\w+)": \(', text, re.M))
         assert homes
         yield from {f"{module}.{name}" for name in homes} & known.keys()
 

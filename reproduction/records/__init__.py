@@ -17,27 +17,7 @@ from reproduction.records.provenance import environment
 from reproduction.records.status import STATES, Evaluation, Run, find_runs
 
 __all__ = [
-    "ANSWERS",
-    "CONTROLS",
-    "DONE",
-    "LEFT_OUT",
-    "META",
-    "STATES",
-    "AnswerLog",
-    "Evaluation",
-    "RecordError",
-    "Run",
-    "canonical",
-    "digest",
-    "environment",
-    "find_runs",
-    "identity",
-    "is_complete",
-    "read_items",
-    "read_json",
-    "run_digest",
-    "run_name",
-    "write_items",
-    "write_json",
-    "write_text",
-]
+    "ANSWERS", "CONTROLS", "DONE", "LEFT_OUT", "META", "STATES", "AnswerLog", "Evaluation", "RecordError", "Run",
+    "canonical", "digest", "environment", "find_runs", "identity", "is_complete", "read_items", "read_json",
+    "run_digest", "run_name", "write_items", "write_json", "write_text",
+]  # fmt: skip

@@ -11,7 +11,6 @@ where their checksum tells them, and what is of the machine alone out of a comma
 
 import hashlib
 import json
-import os
 import re
 import shlex
 from collections import defaultdict
@@ -24,6 +23,7 @@ import pyarrow
 from reproduction.records.files import RecordError, one_sentence
 from reproduction.records.items import DONE, ITEMS, META, RAW_HASH, read_items
 from reproduction.records.status import Run
+from reproduction.system.atomic import written_whole
 
 ENDING = ".jsonl.zst"
 RUNS = f"runs{ENDING}"
@@ -52,10 +52,11 @@ def pack(runs: Iterable[Run], folder: Path, *, evaluations: Collection[str]) -> 
     Args:
         runs: in any order.
         folder: made if need be, and without packed records.
-        evaluations: names of evaluation folders; what else the runs were evaluated on is left out.
+        evaluations: names of the evaluation folders that are packed.
 
-    Raises `RecordError` where a run is not done or a record cannot be read, two runs differ in an evaluation's
-    meta.json, or a record of a judged evaluation holds free text.
+    Raises:
+        RecordError: a run is not done or a record cannot be read, two runs differ in an evaluation's meta.json, or a
+            record of a judged evaluation holds free text.
     """
     runs = sorted(runs, key=lambda run: run.name)
     metas: dict[str, Line] = {}
@@ -158,10 +159,8 @@ def _run_line(run: Run) -> Line:
 def _write(path: Path, lines: Iterable[Line]) -> None:
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
     packed = pyarrow.Codec("zstd", compression_level=LEVEL).compress(text.encode(), asbytes=True)
-    with one_sentence("write", path), open(path, "xb") as file:
+    with one_sentence("write", path), written_whole(path) as file:
         file.write(packed)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _lines(path: Path) -> Iterator[Line]:

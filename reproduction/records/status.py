@@ -56,14 +56,12 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """status.json, or ``{}`` where the run was never started. Raises `RecordError` for a state that is none."""
-        path = self.folder / "status.json"
-        if not path.exists():
-            return {}
-        status = read_json(path)
-        if status.get("state") not in STATES or not isinstance(status.get("attempts", 0), int):
+        status = self._read("status.json")
+        if status and (status.get("state") not in STATES or not isinstance(status.get("attempts", 0), int)):
             raise RecordError(
-                f"{path} says state {status.get('state')!r}, attempts {status.get('attempts')!r}; the states are "
-                f"{', '.join(STATES)}: delete the file, and the cell is run again"
+                f"{self.folder / 'status.json'} says state {status.get('state')!r}, attempts "
+                f"{status.get('attempts')!r}; the states are {', '.join(STATES)}: delete the file, and the cell is run "
+                "again"
             )
         return status
 
@@ -78,17 +76,16 @@ class Run:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """resources.json, or ``{}`` where the run is not done."""
+        """resources.json; of a run that is not done, as of the two below, ``{}`` where there is none."""
         return self._read("resources.json")
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """provenance.json, or ``{}``."""
         return self._read("provenance.json")
 
     @property
     def seconds(self) -> dict[str, Any]:
-        """seconds.json, or ``{}``; an older run has the sum alone."""
+        """seconds.json; an older run has the sum alone."""
         seconds = self._read("seconds.json")
         if not isinstance(seconds.get("seconds", 0), int | float) or not isinstance(seconds.get("sittings", []), list):
             raise RecordError(f"{self.folder / 'seconds.json'} holds {seconds}, which is no time: delete the file")
@@ -148,15 +145,11 @@ class Run:
 
 
 class Evaluation:
-    """One finished evaluation of a run: the benchmark, its protocol, and where the records lie."""
+    """One finished evaluation of a run; two of one name, ``<benchmark>-<digest>``, were asked alike."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-
-    @property
-    def name(self) -> str:
-        """The folder's name, ``<benchmark>-<digest>``: two evaluations of one name were asked alike."""
-        return self.folder.name
+        self.name = self.folder.name
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -6,40 +6,19 @@ Names are imported on first use: the specs cost nothing, the Trainer seconds.
 from importlib import import_module
 
 _HOME = {
-    "DataSpec": "spec",
-    "MethodSpec": "spec",
-    "ModelSpec": "spec",
-    "TrackingSpec": "spec",
-    "TrainSpec": "spec",
-    "WandbSpec": "spec",
-    "UnfitAdapter": "adapters",
-    "UnfitBase": "spec",
-    "WrongBase": "adapters",
-    "base_checksum": "build",
-    "base_identity": "build",
-    "build_adapted": "build",
-    "build_base": "build",
-    "build_data": "build",
-    "build_model": "build",
-    "build_tokenizer": "build",
-    "load_adapter": "adapters",
-    "load_finished": "adapters",
-    "require_saved": "adapters",
-    "NonFiniteLoss": "trainer",
-    "OutOfMemory": "trainer",
-    "TrainingFailed": "trainer",
-    "packing_of": "trainer",
-    "train": "trainer",
-    "shared_base": "bases",
-    "Laps": "telemetry",
-    "Resources": "telemetry",
-    "count_parameters": "telemetry",
-}
-
-__all__ = sorted(_HOME)
+    "adapters": ("UnfitAdapter", "WrongBase", "load_adapter", "load_finished", "require_saved"),
+    "build": (
+        "base_checksum", "base_identity", "build_adapted", "build_base", "build_data", "build_model",
+        "build_tokenizer", "shared_base",
+    ),
+    "spec": ("DataSpec", "MethodSpec", "ModelSpec", "TrackingSpec", "TrainSpec", "UnfitBase", "WandbSpec"),
+    "telemetry": ("Laps", "Resources", "count_parameters"),
+    "trainer": ("NonFiniteLoss", "OutOfMemory", "TrainingFailed", "packing_of", "train"),
+}  # fmt: skip
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,26 +15,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.utils import (
-    CONFIG_NAME,
-    SAFETENSORS_WEIGHTS_NAME,
-    WEIGHTS_NAME,
-    get_peft_model_state_dict,
-    load_peft_weights,
-)
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, get_peft_model_state_dict, load_peft_weights
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from reproduction.records import Run, write_json
 from reproduction.records.files import checksum, checksums, difference
-from reproduction.training.build import (
-    base_identity,
-    build_base,
-    build_model,
-    build_tokenizer,
-    default_device,
-    first_and_count,
-)
+from reproduction.training import build
 from reproduction.training.checkpoints import first_line
 from reproduction.training.spec import MethodSpec, ModelSpec
 
@@ -71,7 +58,7 @@ def record_base(adapter: Path, base: ModelSpec) -> None:
         if isinstance(config.get(key), list):
             config[key].sort()
     (adapter / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    record = {"name": base.name, "identity": base_identity(base), "path_or_id": base.path_or_id}
+    record = {"name": base.name, "identity": build.base_identity(base), "path_or_id": base.path_or_id}
     (adapter / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -133,11 +120,11 @@ def load_finished(
     base: ModelSpec,
     method: MethodSpec,
     *,
-    take: Callable[[ModelSpec], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = build_base,
+    take: Callable[[ModelSpec], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = build.build_base,
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """The trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
 
-    An adapter is put on the base that `take` gives, such as `reproduction.training.bases.SharedBase.take`.
+    An adapter is put on the base that `take` gives, such as `reproduction.training.build.SharedBase.take`.
 
     Raises:
         WrongBase, UnfitAdapter, UnfitBase: see `require_saved`, `load_adapter`, `build_base`.
@@ -150,7 +137,7 @@ def load_finished(
         own = dataclasses.replace(
             base, path_or_id=str(folder / "model"), init="pretrained", shape=None, revision=None, tokenizer=None
         )
-        return build_model(own, default_device()), build_tokenizer(base)
+        return build.build_model(own, build.default_device()), build.build_tokenizer(base)
     _require_base(folder / "adapter" / BASE_FILE, base)
     model, tokenizer = take(base)
     return _put_on(model, folder / "adapter", base), tokenizer
@@ -180,7 +167,7 @@ def _require_same_tensors(weights: dict[str, torch.Tensor], adapted: PeftModel) 
         (weights.keys() - allowed, "the adapter has no place for its"),
     ):
         if names:
-            raise ValueError(f"{wrong} {first_and_count(sorted(names))}")
+            raise ValueError(f"{wrong} {build.first_and_count(sorted(names))}")
 
 
 def _require_base(file: Path, base: ModelSpec) -> None:
@@ -192,7 +179,7 @@ def _require_base(file: Path, base: ModelSpec) -> None:
     with _unfit_file(file):
         record = _read_object(file)
         name, identity = str(record["name"]), str(record["identity"])
-    here = base_identity(base)
+    here = build.base_identity(base)
     if identity != here:
         raise WrongBase(
             f"Adapter {file.parent} was trained on {name} ({identity[:12]}) and not on {base.name} ({here[:12]}): load "

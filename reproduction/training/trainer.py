@@ -80,13 +80,13 @@ def train(
 
     Args:
         model: from `build_adapted`.
-        tokenizer: of the model; gives the padding token.
+        tokenizer: gives the padding token.
         tokenized: the training set.
         spec: the schedule.
         base: what the model was built from, recorded beside an adapter.
         folder: of the run.
         on_step: called after each step with its number, the number of steps in all, and its loss.
-        tracking: where else the run is followed; it changes nothing about it.
+        tracking: where else the run is followed.
 
     Raises:
         ValueError: nothing requires gradients; no learning rate; an effective batch that cannot be met; low-precision
@@ -165,9 +165,10 @@ class StepTrainer(Trainer):
 
     order: Sampler[int]
     passes: Passes | None = None
+    _largest: tuple[int, int] | None = None
 
     def use_packed_passes(self, packing: Packing) -> None:
-        """Replace the Trainer's passes, and record the largest once a checkpoint is loaded."""
+        """Replace the Trainer's passes."""
         args = self.args
         passes = Passes(self.model, bf16=args.bf16, graphs=not getattr(args, CHECKPOINTING))
         if args.world_size > 1:
@@ -176,14 +177,17 @@ class StepTrainer(Trainer):
             passes.broadcast()
         args.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
         self.passes, self.data_collator.width = passes, packing.width
+        self._largest = packing.rows(args.per_device_train_batch_size), packing.width
         self._tokens = torch.zeros((), dtype=torch.int64, device=args.device)
-        self.add_callback(RecordLargest(passes, packing.rows(args.per_device_train_batch_size), packing.width))
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self.passes is None:
             return super().training_step(model, inputs, num_items_in_batch)
         if not model.training:
             model.train()
+        if self._largest is not None:  # now that a checkpoint is loaded, which may put tensors in other places
+            self.passes.prepare(*self._largest)
+            self._largest = None
         inputs = self._prepare_inputs(inputs)
         self._tokens += count_tokens(inputs["position_ids"])
         loss = self.passes(inputs, num_items_in_batch)
@@ -215,17 +219,6 @@ class StepTrainer(Trainer):
                 self.args.output_dir = str(folder)
 
         save_aside(folder, self.state.global_step, write=write, first=self.is_world_process_zero())
-
-
-class RecordLargest(TrainerCallback):
-    """Records a training's largest pass after a checkpoint is loaded, which may put tensors in other places."""
-
-    def __init__(self, passes: Passes, rows: int, width: int):
-        self.passes, self.rows, self.width = passes, rows, width
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.passes.model.train()
-        self.passes.prepare(self.rows, self.width)
 
 
 class StepLog(TrainerCallback):

@@ -4,7 +4,7 @@ import torch
 from cells import METHODS, furthest, logits, run, saved_weights, schedule
 
 from reproduction.training import build_adapted, build_base, load_finished, train
-from reproduction.training.bases import SharedBase
+from reproduction.training.build import SharedBase
 
 SPEC = schedule(gradient_checkpointing=True, max_steps=2)
 
