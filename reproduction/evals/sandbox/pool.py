@@ -15,7 +15,6 @@ from . import wire
 OUTCOMES = ("passed", "failed", "error", "timeout", "memory", "exited", "not_plain")
 CONFINEMENTS = ("full", "unconfined")  # in the order in which they are tried
 _PATIENCE = 15.0  # seconds beyond a program's own limit after which the pair of processes is replaced
-
 _GOODBYE = 2.0  # seconds that a pair of processes has to end by itself
 
 
@@ -25,7 +24,12 @@ class ExecutionRefused(RuntimeError):
 
 @dataclass(frozen=True)
 class Permissions:
-    """What the user allows. `allow_network_unconfined` is read only where the system cannot give the full sandbox."""
+    """What the user allows.
+
+    Args:
+        allow_code_execution: whether model-written code may run at all.
+        allow_network_unconfined: whether it may where the system cannot give the full sandbox.
+    """
 
     allow_code_execution: bool = False
     allow_network_unconfined: bool = False
@@ -33,9 +37,13 @@ class Permissions:
 
 @dataclass(frozen=True)
 class Limits:
-    """Per program: wall-clock seconds (CPU seconds: 2 more), MiB of memory, MiB per file, processes.
+    """Limits of each program, all above 0.
 
-    Memory is the address space of each process, and what a program's processes hold together.
+    Args:
+        seconds: wall-clock; CPU seconds are 2 more.
+        memory_mb: MiB of address space of each process, and of what a program's processes hold together.
+        file_mb: MiB of a file.
+        processes: how many at once.
     """
 
     seconds: float = 3.0
@@ -51,10 +59,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """One program and the test that judges it.
+    """One program and the test that judges it; only the program is not trusted.
 
-    `prompt`: source that the test may use (imports, helpers, a stub of the entry point). `test`: source that defines
-    `check(candidate)`. `program`: the whole source that defines `entry_point`; only this one is not trusted.
+    Args:
+        prompt: source that the test may use (imports, helpers, a stub of the entry point).
+        test: source that defines `check(candidate)`.
+        entry_point: the function's name.
+        program: the whole source that defines it.
     """
 
     prompt: str
@@ -103,23 +114,23 @@ def run_jobs(
     distinct = list(dict.fromkeys(jobs))
     if not distinct:
         return []
-    count = min(workers or _cpus(), len(distinct))
+    count = min(workers or _usable_cpus(), len(distinct))
     idle: queue.SimpleQueue[_Pair] = queue.SimpleQueue()
     pairs = []
     threads = ThreadPoolExecutor(count)
+
+    def run(job: Job) -> Outcome:
+        pair = idle.get()
+        try:
+            return pair.run(job)
+        finally:
+            idle.put(pair)
+
+    outcomes = {}
     try:
         for _ in range(count):
             pairs.append(_Pair(permissions, limits))
             idle.put(pairs[-1])
-
-        def run(job: Job) -> Outcome:
-            pair = idle.get()
-            try:
-                return pair.run(job)
-            finally:
-                idle.put(pair)
-
-        outcomes = {}
         for job, outcome in zip(distinct, threads.map(run, distinct), strict=True):
             outcomes[job] = outcome
             if progress:
@@ -131,19 +142,18 @@ def run_jobs(
     return [outcomes[job] for job in jobs]
 
 
-def _cpus() -> int:
-    """CPUs that this process may use: in a container or a batch job fewer than the machine has."""
+def _usable_cpus() -> int:
+    """In a container or a batch job fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# Modules of the standard library that every Python has and that no process of ours has loaded before.
-_HONEST = Job(
+# Imports modules of the standard library that every Python has and that no process of ours has loaded before.
+_START_UP_CHECK = Job(
     "",
     "def check(candidate):\n    assert candidate() == 1",
     "f",
     "import calendar, queue, threading\ndef f(): return 1",
 )
-_UNREADABLE = ("ModuleNotFoundError", "ImportError", "PermissionError")  # as what _HONEST's imports fail
 
 
 def _not_at_all(reason: str) -> ExecutionRefused:
@@ -165,8 +175,7 @@ class _Pair:
         self._start()
 
     def _start(self):
-        allowed = CONFINEMENTS if self._permissions.allow_network_unconfined else CONFINEMENTS[:1]
-        for confinement in allowed:
+        for confinement in CONFINEMENTS if self._permissions.allow_network_unconfined else CONFINEMENTS[:1]:
             self.confinement = confinement
             refusal = self._launch()
             if not refusal:
@@ -210,30 +219,31 @@ class _Pair:
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         try:
-            setting = {
-                "confined": self.confinement == "full",
-                "limits": asdict(self._limits),
-                "parent": os.getpid(),
-            }
-            answer, reason = self._exchange(setting)
-            if answer == "ready":
-                outcome, detail = self._exchange(asdict(_HONEST))  # a sandbox that fails everyone must not score 0
-                if outcome == "error" and detail.startswith(_UNREADABLE):
-                    raise ExecutionRefused(
-                        f"programs in the sandbox cannot import the standard library ({detail}), most likely since "
-                        f"the user that they run as may not read {os.path.dirname(os.__file__)}: use a Python that "
-                        "every user can read (below /usr or /opt, not in a home folder), or do not run this as root"
-                    )
-                if outcome != "passed":
-                    raise _Unfit(f"a program that only returns 1 came to {outcome!r} {detail}")
-                return ""
+            confined = self.confinement == "full"
+            answer, reason = self._exchange(
+                {"confined": confined, "limits": asdict(self._limits), "parent": os.getpid()}
+            )
             if answer == "unsupported":
                 raise _not_at_all(reason)
+            if answer == "ready":
+                self._check()  # a sandbox that fails everyone must not score 0
+                return ""
         except BaseException:
             self.close()
             raise
         self.close()
         return reason
+
+    def _check(self) -> None:
+        outcome, detail = self._exchange(asdict(_START_UP_CHECK))
+        if outcome == "error" and detail.startswith(("ModuleNotFoundError", "ImportError", "PermissionError")):
+            raise ExecutionRefused(
+                f"programs in the sandbox cannot import the standard library ({detail}), most likely since "
+                f"the user that they run as may not read {os.path.dirname(os.__file__)}: use a Python that "
+                "every user can read (below /usr or /opt, not in a home folder), or do not run this as root"
+            )
+        if outcome != "passed":
+            raise _Unfit(f"a program that only returns 1 came to {outcome!r} {detail}")
 
     def run(self, job: Job) -> Outcome:
         try:
@@ -251,7 +261,7 @@ class _Pair:
         patience = self._limits.seconds + _PATIENCE
         if not select.select([self._process.stdout], [], [], patience)[0]:
             raise TimeoutError(f"no answer within {patience:g} seconds")
-        return wire.unpack(wire.reader(self._process.stdout))
+        return wire.unpack(self._process.stdout.read)
 
     def close(self):
         """Ends both processes: they end by themselves when nothing more can come, and at once if they are busy."""

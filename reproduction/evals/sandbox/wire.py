@@ -1,27 +1,23 @@
 """Plain values between two processes that do not trust each other.
 
-A value crosses as tagged JSON: None, bool and str stand for themselves, everything else is a list that begins with
-its tag. No class, no code and no reference survives the crossing, so a reply can be wrong but never more than a
-value; pickle and marshal, which can carry more, are not used.
+A value crosses as tagged JSON: None, bool and str stand for themselves, everything else is a list that begins with its
+tag. No class, no code and no reference survives, so a reply can be wrong but never more than a value; pickle and
+marshal can carry more. Instances of subclasses (Counter, IntEnum, namedtuple, …) cross as the plain type that they
+extend; other objects, complex numbers and iterators among them, do not cross.
 
-    None · True · "text"          as in JSON
     ["int", "-1f"]                hexadecimal, so of any size and linear to read
     ["float", "0x1.8p+1"]         float.hex: exact, with "inf" and "nan"
     ["bytes", "00ff"]
     ["list"|"tuple"|"set"|"frozenset", [item, …]]
     ["dict", [[key, value], …]]   in insertion order
 
-A frame is the length of its JSON as four big-endian bytes, then the JSON. Instances of subclasses (Counter, IntEnum,
-namedtuple, …) cross as the plain type that they extend.
-
-Left out: complex numbers, iterators and every other object: they do not cross, `NotPlain` is raised.
+A frame is the length of its JSON as four big-endian bytes, then the JSON.
 """
 
 import json
 import struct
 
 OK, TOO_MUCH_MEMORY = b".", b"m"  # the zygote's answers when a candidate has been ended
-
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 _LENGTH = struct.Struct(">I")
@@ -84,23 +80,21 @@ def pack(message):
 
 
 def unpack(read):
-    """Reads one frame; `read(n)` returns exactly n bytes or raises EOFError. Raises NotPlain if it is not a frame."""
-    (length,) = _LENGTH.unpack(read(_LENGTH.size))
-    if length > MAX_BYTES:
-        raise NotPlain(f"a value of {length} bytes (limit {MAX_BYTES})")
-    try:
-        return json.loads(read(length))
-    except (ValueError, RecursionError) as error:
-        raise NotPlain(f"a malformed message ({type(error).__name__})") from None
+    """The next frame's structure. `read(n)` returns n bytes; fewer are the other side's end, an EOFError.
 
+    Raises NotPlain for what is no frame.
+    """
 
-def reader(source):
-    """`read(n)` for `unpack` over a binary stream with `.read`, e.g. a pipe's file object."""
-
-    def read(count):
-        data = source.read(count)
+    def exactly(count):
+        data = read(count)
         if len(data) < count:
             raise EOFError("the other side is gone")
         return data
 
-    return read
+    (length,) = _LENGTH.unpack(exactly(_LENGTH.size))
+    if length > MAX_BYTES:
+        raise NotPlain(f"a value of {length} bytes (limit {MAX_BYTES})")
+    try:
+        return json.loads(exactly(length))
+    except (ValueError, RecursionError) as error:
+        raise NotPlain(f"a malformed message ({type(error).__name__})") from None

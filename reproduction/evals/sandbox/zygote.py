@@ -15,8 +15,6 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import isolation
 import kernel
-import memory
-import preload
 import wire
 
 del sys.path[0]
@@ -26,30 +24,20 @@ TICK = 0.01  # seconds between two looks at what a candidate and all that it sta
 
 def serve(connection):
     """In the child: read the program, run it, answer calls of its entry point until the judge hangs up."""
-
-    def read(count):
-        data = b""
-        while len(data) < count:
-            data += connection.recv(count - len(data)) or hang_up()
-        return data
-
-    def hang_up():
-        os._exit(0)
-
-    def reply(message):
-        with contextlib.suppress(OSError):
-            connection.sendall(wire.pack(message))
+    read = connection.makefile("rb").read
 
     def answer(action):
         try:
             value = action()
         except BaseException as error:  # also SystemExit: the judge decides what it means
-            reply(["raise", type(error).__name__, _text(error)])
-            return
-        try:
-            reply(["return", wire.encode(value)])
-        except (wire.NotPlain, RecursionError) as error:
-            reply(["not plain", str(error)])
+            frame = wire.pack(["raise", type(error).__name__, _text(error)])
+        else:
+            try:
+                frame = wire.pack(["return", wire.encode(value)])
+            except (wire.NotPlain, RecursionError) as error:
+                frame = wire.pack(["not plain", str(error)])
+        with contextlib.suppress(OSError):
+            connection.sendall(frame)
 
     program, entry_point = wire.unpack(read)
     namespace = {"__name__": "candidate"}
@@ -72,12 +60,12 @@ def candidate(connection, isolated, limits):
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDWR)
-        keep = os.dup2(connection.detach(), 3) if connection.fileno() != 3 else connection.detach()
+        own = os.dup2(connection.detach(), 3) if connection.fileno() != 3 else connection.detach()
         for standard in (0, 1, 2):
             os.dup2(null, standard)
-        os.closerange(keep + 1, 1 << 16)
+        os.closerange(own + 1, 1 << 16)
         isolated.settle(limits)
-        serve(socket.socket(fileno=keep))
+        serve(socket.socket(fileno=own))
     finally:
         os._exit(1)
 
@@ -85,14 +73,14 @@ def candidate(connection, isolated, limits):
 def attend(control, isolated, limit):
     """Until the judge says or is gone, or the candidate's processes hold more than `limit` bytes: True if they do."""
     while not select.select([control], [], [], TICK)[0]:
-        if memory.exceeds(isolated.proc, limit):
+        if isolation.descendants_hold_more(isolated.proc, limit):
             return True
     return False
 
 
 def main():
     control = socket.socket(fileno=0)
-    setting = wire.unpack(wire.reader(control.makefile("rb")))
+    setting = wire.unpack(control.makefile("rb").read)
     os.umask(0o022)
     isolated = isolation.Confined() if setting["confined"] else isolation.Unconfined()
     try:
@@ -102,7 +90,7 @@ def main():
         control.sendall(wire.pack([kind, str(error)]))
         return
     control.sendall(wire.pack(["ready", ""]))
-    preload.settle()
+    isolation.preload()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not message:
