@@ -4,7 +4,7 @@ A row counts where its status is "done"; one that was measured on a busy machine
 """
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from reproduction.records import write_text
@@ -14,18 +14,13 @@ from reproduction.report.documents import document, literal, pipes
 
 Row = Mapping[str, str]
 Rows = list[dict[str, str]]
+Column = tuple[str, tuple[str, ...], Callable[[Row], str]]
+"""Heading, scenario (`setting`), and how a row of it is shown."""
 
 COMMAND = "python scripts/benchmark.py suite=llama3_8b"
 """Measures what Figure 3 and the page show."""
 
-SITUATION = ("phase", "layers", "batch", "length")
-"""Scenarios that agree in these do the same work."""
-
-Setting = tuple[str, ...]
-"""Values of `SETTING`: one scenario."""
-
 EMPTY = "—"
-MIB = 2**20
 NOT_MEASURED = {OOM: "OOM", FAILED: "failed", BUSY: "busy"}
 """What stands in the place of a number, by the row's status."""
 
@@ -41,16 +36,8 @@ LEGEND = (
     "machine was, or its quartiles lay too far apart; benchmark.csv has the number and the reason."
 )
 
-HEAD = ("Method", "Adapter in")
 
-
-def read_costs(path: Path) -> Rows:
-    """The newest row of every measurement in benchmark.csv. Raises `RecordError` where it cannot be read."""
-    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
-        return newest(csv.DictReader(file))
-
-
-def newest(rows: Sequence[Row]) -> Rows:
+def newest(rows: Iterable[Row]) -> Rows:
     """The last row of every measurement, in the order of the first."""
     return list({tuple(row[column] for column in KEY): dict(row) for row in rows}.values())
 
@@ -65,6 +52,11 @@ def variant_label(row: Row) -> str:
     return row["label"] + (", merged" if row["merged"] == "true" else "")
 
 
+def setting(row: Row) -> tuple[str, ...]:
+    """Which scenario a row belongs to."""
+    return tuple(row[column] for column in SETTING)
+
+
 def words(row: Row) -> str:
     """A scenario as it is read: "training step, 8 layers, 4 × 1024, compiled, dropout 0.05"."""
     kind = {"train": "training step", "prefill": "prefill", "decode": "decode"}[row["phase"]]
@@ -76,69 +68,48 @@ def words(row: Row) -> str:
 
 
 def write_costs(path: Path) -> Path:
-    """benchmark.md beside a benchmark.csv. Raises `RecordError`."""
+    """benchmark.md beside a benchmark.csv. Raises `RecordError` where that cannot be read."""
+    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
+        rows = newest(csv.DictReader(file))
     target = path.with_suffix(".md")
-    write_text(target, costs_markdown(read_costs(path)))
+    write_text(target, costs_markdown(rows))
     return target
 
 
 def costs_markdown(rows: Rows) -> str:
     """The report: a short table, then every scenario of training and of inference."""
     where = " · ".join(dict.fromkeys(f"{literal(row['model'])} ({row['dtype']}), {row['device']}" for row in rows))
-    versions = ", ".join(
-        f"{name} {rows[0][name]}" for name in ("torch", "transformers", "peft", "triton") if rows[0][name]
-    )
-    marked = any(is_done(row) and row["busy"] == "true" for row in rows)
-    marks = ["\\* measured although the machine was busy."] if marked else []
-    parts = [f"{where}; {versions}.", short_table(rows), LEGEND, *marks]
-    for title, phases in (("Training", ("train",)), ("Inference", ("prefill", "decode"))):
-        of_phase = [row for row in rows if row["phase"] in phases]
-        if of_phase:
-            memory, cell = ("memory above the weights", _memory) if title == "Training" else ("extra memory", _extra)
-            parts += [f"## {title}: time", _table(of_phase, _time)]
-            if any(row["peak_mib"] for row in of_phase):
-                parts += [f"## {title}: {memory}", _table(of_phase, cell)]
+    packages = [name for name in ("torch", "transformers", "peft", "triton") if rows[0][name]]
+    versions = ", ".join(f"{name} {rows[0][name]}" for name in packages)
+    parts = [f"{where}; {versions}.", short_table(rows), LEGEND]
+    if any(is_done(row) and row["busy"] == "true" for row in rows):
+        parts.append("\\* measured although the machine was busy.")
+    training, inference = _phases(rows)
+    for title, own, memory, cell in (
+        ("Training", training, "memory above the weights", _memory),
+        ("Inference", inference, "extra memory", _extra),
+    ):
+        if own:
+            parts += [f"## {title}: time", _table(own, [(words(row), setting(row), _time) for row in _firsts(own)])]
+        if any(row["peak_mib"] for row in own):
+            columns = [(words(row), setting(row), cell) for row in _firsts(own)]
+            parts += [f"## {title}: {memory}", _table(own, columns)]
     return document("What the methods cost", *parts)
 
 
-Cell = Callable[[Row], str]
-
-
 def short_table(rows: Rows) -> str:
-    """Plain training steps, `fullest` inference, and the adapter's size: what the README shows."""
-    plain = [row for row in rows if row["phase"] == "train" and not _is_special(row)]
-    inference = fullest([row for row in rows if row["phase"] != "train"])
+    """What the README shows: plain training steps, inference as `_fullest` chooses, and the adapter's size."""
+    training, inference = _phases(rows)
+    special = ("checkpointing", "autocast")
+    plain = [r for r in training if not float(r["dropout"]) and "true" not in [r[name] for name in special]]
     columns = [(f"{words(row)}: time", setting(row), _time) for row in _firsts(plain)]
     columns += [(f"{words(row)}: memory", setting(row), _memory) for row in _firsts(plain) if row["peak_mib"]][:1]
-    columns += [(f"{words(row)}: time", setting(row), _time) for row in _firsts(inference)]
-    return _columns(rows, columns, size=True)
+    columns += [(f"{words(row)}: time", setting(row), _time) for row in _fullest(inference)]
+    return _table(rows, columns, size=True)
 
 
-def setting(row: Row) -> Setting:
-    """Which scenario a row belongs to."""
-    return tuple(row[column] for column in SETTING)
-
-
-def fullest(rows: Rows) -> Rows:
-    """Of scenarios of one `SITUATION`, the rows of the one that has most variants; the compiled one between equals."""
-    kept: dict[tuple[str, ...], Rows] = {}
-    for first in _firsts(rows):
-        own = [row for row in rows if setting(row) == setting(first)]
-        situation = tuple(first[column] for column in SITUATION)
-        kept[situation] = max(kept.get(situation, own), own, key=_fullness)
-    return [row for own in kept.values() for row in own]
-
-
-def _fullness(rows: Rows) -> tuple[int, bool]:
-    return sum(map(is_done, rows)), any(row["compiled"] == "true" for row in rows)
-
-
-def _is_special(row: Row) -> bool:
-    return row["checkpointing"] == "true" or row["autocast"] == "true" or float(row["dropout"]) > 0
-
-
-def _table(rows: Rows, cell: Cell) -> str:
-    return _columns(rows, [(words(row), setting(row), cell) for row in _firsts(rows)], size=False)
+def _phases(rows: Rows) -> tuple[Rows, Rows]:
+    return [row for row in rows if row["phase"] == "train"], [row for row in rows if row["phase"] != "train"]
 
 
 def _firsts(rows: Rows) -> Rows:
@@ -146,43 +117,51 @@ def _firsts(rows: Rows) -> Rows:
     return list({setting(row): row for row in reversed(rows)}.values())[::-1]
 
 
-def _columns(rows: Rows, columns: list[tuple[str, Setting, Cell]], *, size: bool) -> str:
+def _fullest(rows: Rows) -> Rows:
+    """One row of every scenario that has most variants of those that do the same work; compiled between equals."""
+    best: dict[tuple[str, ...], Row] = {}
+
+    def fullness(first: Row) -> tuple[int, bool]:
+        return sum(is_done(row) and setting(row) == setting(first) for row in rows), first["compiled"] == "true"
+
+    for first in _firsts(rows):
+        work = tuple(first[column] for column in ("phase", "layers", "batch", "length"))
+        best[work] = max(best.get(work, first), first, key=fullness)
+    return list(best.values())
+
+
+def _table(rows: Rows, columns: list[Column], *, size: bool = False) -> str:
+    """A line a variant, and with ``size`` what its file takes at the largest number of layers."""
     most = max((int(row["layers"]) for row in rows if row["adapter_file_bytes"]), default=0)
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = {setting(row): row for row in rows if row["variant"] == variant}
         cells = [cell(own[where]) if where in own else EMPTY for _, where, cell in columns]
-        any_row = next(iter(own.values()))
-        dtype = next((row["adapter_dtype"] for row in own.values() if row["adapter_dtype"]), "") or EMPTY
+        dtype = next((row["adapter_dtype"] for row in own.values() if row["adapter_dtype"]), EMPTY)
         file = next((row["adapter_file_bytes"] for row in own.values() if row["layers"] == str(most)), "")
-        sizes = [f"{float(file) / MIB:.1f}" if file else EMPTY] if size else []
-        if any(cell != EMPTY for cell in cells):
-            lines.append([variant_label(any_row), dtype, *cells, *sizes])
-    headings = [*HEAD, *(heading for heading, _, _ in columns), *([f"file, {most} layers (MiB)"] if size else [])]
-    return pipes(headings, lines)
+        sizes = [f"{float(file) / 2**20:.1f}" if file else EMPTY] * size
+        if set(cells) != {EMPTY}:
+            lines.append([variant_label(next(iter(own.values()))), dtype, *cells, *sizes])
+    headings = ["Method", "Adapter in", *(heading for heading, _, _ in columns)]
+    return pipes(headings + [f"file, {most} layers (MiB)"] * size, lines)
 
 
 def _time(row: Row) -> str:
-    return _number(row, "ratio", lambda: f"{float(row['median_ms']):.3g} ms")
+    return _shown(row, "ratio", lambda ratio: f"{ratio:.3f}", base=("median_ms", "{:.3g} ms"))
 
 
 def _memory(row: Row) -> str:
-    return _number(row, "memory_ratio", lambda: f"{float(row['peak_above_weights_mib']):,.0f} MiB")
+    return _shown(row, "memory_ratio", lambda ratio: f"{ratio:.3f}", base=("peak_above_weights_mib", "{:,.0f} MiB"))
 
 
 def _extra(row: Row) -> str:
-    if not is_done(row) or not row["extra_mib"]:
-        return NOT_MEASURED.get(row["status"], EMPTY)
-    value = float(row["extra_mib"])
-    return (f"{float(row['peak_mib']):,.0f} MiB" if row["trainable"] == "0" else f"{value:+,.0f} MiB") + _star(row)
+    return _shown(row, "extra_mib", lambda value: f"{value:+,.0f} MiB", base=("peak_mib", "{:,.0f} MiB"))
 
 
-def _number(row: Row, column: str, absolute: Callable[[], str]) -> str:
-    """The ratio, or of the base itself, which trains nothing, the number that others are divided by."""
+def _shown(row: Row, column: str, form: Callable[[float], str], *, base: tuple[str, str]) -> str:
+    """A number of a method, or of the base itself, which trains nothing, the one that others are compared with."""
     if not is_done(row) or not row[column]:
         return NOT_MEASURED.get(row["status"], EMPTY)
-    return (absolute() if row["trainable"] == "0" else f"{float(row[column]):.3f}") + _star(row)
-
-
-def _star(row: Row) -> str:
-    return "\\*" if row["busy"] == "true" else ""
+    absolute, own_form = base
+    number = own_form.format(float(row[absolute])) if row["trainable"] == "0" else form(float(row[column]))
+    return number + ("\\*" if row["busy"] == "true" else "")

@@ -21,19 +21,9 @@ def fuller(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
 
 def _values(rows: Iterable[Mapping[str, Any]]) -> int:
     """Values times their seeds; what has a value has an interval, in a table, in its tests and in metrics.csv."""
+    empty = (None, "", "—")
     return sum(
-        int(row.get("seeds") or 1) * sum(_is_number(value) for name, value in row.items() if _ends(name))
+        int(row.get("seeds") or 1)
+        * sum((name or "").endswith("ci_low") and value not in empty for name, value in row.items())
         for row in rows
     )
-
-
-def _ends(name: str | None) -> bool:
-    return name is not None and name.endswith("ci_low")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True

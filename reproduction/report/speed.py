@@ -5,24 +5,27 @@ the model's; `seconds` is the whole benchmark's on the clock. The columns compar
 prompts through both ways: empty where there is no baseline.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reproduction.records import write_text
-from reproduction.records.files import one_sentence
+from reproduction.report.collect import write_csv
 from reproduction.report.documents import document, pipes
+from reproduction.report.standings import read_rows
 
 FILE = "evaluation.csv"
 KEY = ("model", "benchmark", "protocol")
-ENVIRONMENT = ("dtype", "device", "driver", "command", "commit", "torch", "transformers", "lm_eval")
 COLUMNS = (
     *KEY, "weights", "max_new_tokens", "items", "answers", "seconds", "prompt_tokens", "generated_tokens",
     "prefill_seconds", "decode_seconds", "gpu_bytes", "compared_items", "compared_tokens", "batch", "first_seconds",
-    "compared_seconds", "baseline", "baseline_batch", "baseline_seconds", "speedup", "agreement", *ENVIRONMENT,
+    "compared_seconds", "baseline", "baseline_batch", "baseline_seconds", "speedup", "agreement", "dtype", "device",
+    "driver", "command", "commit", "torch", "transformers", "lm_eval",
 )  # fmt: skip
+HEADINGS = [
+    "Model", "Benchmark", "items", "answers", "s", "tokens/s", "GB", "compared with", "prompts", "s, ours",
+    "s, theirs", "times as fast", "agreement",
+]  # fmt: skip
 
 LEGEND = (
     "The wall's seconds are of the whole benchmark: prompts, tokens, answers, scores and programs, without loading the "
@@ -34,44 +37,27 @@ LEGEND = (
 )
 
 
-def read_speed(folder: Path) -> list[dict[str, str]]:
+def read_speed(folder: Path) -> Sequence[Mapping[str, str]]:
     """The rows of a folder's evaluation.csv; none where there is no such file. Raises `RecordError`."""
-    path = folder / FILE
-    if not path.is_file():
-        return []
-    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(folder / FILE)
 
 
 def write_speed(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """evaluation.csv with these rows beside the others that it has, and evaluation.md. Raises `RecordError`."""
     new = [{column: _spelled(row.get(column)) for column in COLUMNS} for row in rows]
-    kept = {tuple(row[column] for column in KEY): row for row in [*read_speed(folder), *new]}
-    every = sorted(kept.values(), key=lambda row: tuple(row[column] for column in KEY))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore", restval="")
-    writer.writeheader()
-    writer.writerows(every)
-    write_text(folder / FILE, text.getvalue())
-    write_text(folder / "evaluation.md", document("What evaluation takes", table(every), LEGEND))
+    by_key = {tuple(row[column] for column in KEY): row for row in [*read_speed(folder), *new]}
+    every = [{column: row.get(column, "") for column in COLUMNS} for _, row in sorted(by_key.items())]
+    write_csv(folder / FILE, COLUMNS, every)
+    text = document("What evaluation takes", pipes(HEADINGS, [_line(row) for row in every]), LEGEND)
+    write_text(folder / "evaluation.md", text)
     return [folder / FILE, folder / "evaluation.md"]
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """The rows as a Markdown table."""
-    head = [
-        "Model", "Benchmark", "items", "answers", "s", "tokens/s", "GB", "compared with", "prompts", "s, ours",
-        "s, theirs", "times as fast", "agreement",
-    ]  # fmt: skip
-    return pipes(head, [_line(row) for row in rows])
-
-
 def _line(row: Mapping[str, str]) -> list[str]:
-    compared = bool(row["baseline"])
-    tokens, spent = ("generated_tokens", "decode_seconds")
-    if not float(row[tokens] or 0):
-        tokens, spent = "prompt_tokens", "prefill_seconds"
-    rate = float(row[tokens]) / float(row[spent]) if float(row[spent] or 0) else 0.0
+    generated = float(row["generated_tokens"] or 0)
+    tokens, seconds = (generated, "decode_seconds") if generated else (row["prompt_tokens"], "prefill_seconds")
+    rate = float(tokens) / float(row[seconds]) if float(row[seconds] or 0) else 0.0
+    compared = (("compared_seconds", ".2f"), ("baseline_seconds", ".2f"), ("speedup", ".1f"), ("agreement", ".2f"))
     return [
         row["model"],
         f"{row['benchmark']} {row['protocol']}",
@@ -82,10 +68,7 @@ def _line(row: Mapping[str, str]) -> list[str]:
         f"{float(row['gpu_bytes']) / 1e9:.1f}" if float(row["gpu_bytes"] or 0) else "—",
         row["baseline"] or "—",
         row["compared_items"] or "—",
-        f"{float(row['compared_seconds']):.2f}" if compared else "—",
-        f"{float(row['baseline_seconds']):.2f}" if compared else "—",
-        f"{float(row['speedup']):.1f}" if compared else "—",
-        f"{float(row['agreement']):.2f}" if compared else "—",
+        *(f"{float(row[name]):{digits}}" if row["baseline"] else "—" for name, digits in compared),
     ]
 
 

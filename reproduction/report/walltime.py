@@ -1,7 +1,6 @@
 """How long runs took that were filled in several sittings, several cells side by side: work, and wall time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,31 +12,13 @@ Sitting = tuple[float, float]
 UNKNOWN = "an unknown device"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """``runs`` on one kind of device in machines of so many ``cores``, of which ``timed`` say when they were at work;
-    their ``work_seconds`` all together, and ``wall_seconds``, the length of the union of their sittings: gaps do not
-    count, cells side by side count once.
-    """
+def spent(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """By device and cores, as provenance.json has it: {"device", "cores", "runs", "timed", "work_seconds",
+    "wall_seconds"}; none where no run says when it was at work. Raises `RecordError` where a record cannot be read.
 
-    device: str
-    cores: int | None
-    runs: int
-    timed: int
-    work_seconds: float
-    wall_seconds: float
-
-    @property
-    def side_by_side(self) -> float:
-        """Cells at work at once, on average over the wall time."""
-        return self.work_seconds / self.wall_seconds
-
-
-def spent(runs: Iterable[Run]) -> list[Spent]:
-    """By device and cores; none where no run says when it was at work. Raises `RecordError` where a record cannot be
-    read.
-
-    An untuned base names no device, and counts for the one that others with so many cores name, if it is one.
+    ``timed`` runs say when they were at work; ``wall_seconds`` is the length of the union of their sittings: gaps do
+    not count, cells side by side count once. An untuned base names no device, and counts for the one that others with
+    so many cores name, if it is one.
     """
     by_machine: dict[tuple[str, int | None], list[list[Sitting]]] = {}
     for run in runs:
@@ -50,17 +31,10 @@ def spent(runs: Iterable[Run]) -> list[Spent]:
     found = []
     for (device, cores), own in sorted(by_machine.items(), key=str):
         every = [sitting for of_run in own for sitting in of_run]
-        found.append(
-            Spent(
-                device=device,
-                cores=cores,
-                runs=len(own),
-                timed=sum(map(bool, own)),
-                work_seconds=round(sum(end - begin for begin, end in every), 1),
-                wall_seconds=round(union(every), 1),
-            )
-        )
-    return found if any(each.timed for each in found) else []
+        work, wall = round(sum(end - begin for begin, end in every), 1), round(union(every), 1)
+        counts = {"runs": len(own), "timed": sum(map(bool, own))}
+        found.append({"device": device, "cores": cores, **counts, "work_seconds": work, "wall_seconds": wall})
+    return found if any(each["timed"] for each in found) else []
 
 
 def sittings(run: Run) -> list[Sitting]:
@@ -68,11 +42,11 @@ def sittings(run: Run) -> list[Sitting]:
 
     Seconds without their sittings, as older runs have them, count as one sitting from the start in status.json.
     """
-    kept = [(datetime.fromisoformat(began).timestamp(), length) for began, length in run.seconds.get("sittings", [])]
-    before = run.seconds.get("seconds", 0.0) - sum(length for _, length in kept)
+    found = [(datetime.fromisoformat(began).timestamp(), length) for began, length in run.seconds.get("sittings", [])]
+    before = run.seconds.get("seconds", 0.0) - sum(length for _, length in found)
     if before > 0.05 and run.status.get("started"):  # the sum is rounded to tenths
-        kept.append((datetime.fromisoformat(run.status["started"]).timestamp(), before))
-    return [(began, began + length) for began, length in kept if length > 0]
+        found.append((datetime.fromisoformat(run.status["started"]).timestamp(), before))
+    return [(began, began + length) for began, length in found if length > 0]
 
 
 def union(intervals: Iterable[Sitting]) -> float:
@@ -84,34 +58,22 @@ def union(intervals: Iterable[Sitting]) -> float:
     return covered
 
 
-def told(found: Sequence[Spent]) -> list[dict[str, Any]]:
-    """As a file keeps it."""
-    return [asdict(each) for each in found]
-
-
-def sentence(kept: Sequence[dict[str, Any]]) -> str:
-    """What a file keeps, in words; where some runs do not say when they were at work, how many do; else nothing."""
-    found = [Spent(**each) for each in kept]
-    runs, timed = sum(each.runs for each in found), sum(each.timed for each in found)
+def sentence(found: Sequence[dict[str, Any]]) -> str:
+    """What `spent` found, in words; where some runs do not say when they were at work, how many do; else nothing."""
+    runs, timed = (sum(each[name] for each in found) for name in ("runs", "timed"))
     if not timed:
         return ""
     if timed < runs:
         return f"{timed} of the {runs} runs say when they were at work, so that their wall time is not known."
-    parts = [
-        f"{each.runs} runs on {each.device}{_cores(each)} took {_minutes(each.wall_seconds)} minutes of wall time, in "
-        f"which {each.side_by_side:.1f} cells were at work side by side on average "
-        f"({_minutes(each.work_seconds)} minutes of work)"
-        for each in found
-    ]
+    parts = []
+    for each in found:
+        cores = f" ({each['cores']} CPU cores)" if each["cores"] else ""
+        work, wall = each["work_seconds"], each["wall_seconds"]
+        parts.append(
+            f"{each['runs']} runs on {each['device']}{cores} took {wall / 60:,.1f} minutes of wall time, in which "
+            f"{work / wall:.1f} cells were at work side by side on average ({work / 60:,.1f} minutes of work)"
+        )
     return (
         f"{'; '.join(parts)}. Gaps between sittings are left out, and so are the trials that chose the learning rates; "
         "a run that kept its seconds alone counts as one sitting from its start."
     )
-
-
-def _cores(each: Spent) -> str:
-    return f" ({each.cores} CPU cores)" if each.cores else ""
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:,.1f}"

@@ -32,20 +32,17 @@ FEWEST = 5
 SAME, ALL = "same training", "all runs"
 """The two sets of runs that are told apart where some are trained otherwise."""
 
-_SETS = (
-    f"- {SAME.capitalize()}: without the runs at another learning rate, or longer. Those bring losses far from the "
-    f"rest, and a correlation over {ALL} may be theirs alone."
-)
-
 NAMES = ("model", "model_label", "method", "method_label", "seed", "experiment", "run", "loss")
 """The first columns of worth.csv; each score and the ends of its interval follow."""
 
 Row = Mapping[str, str]
+Score = tuple[float, float, float]
+"""Value and interval, in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One run: its mean held-out loss in nats a token, and by column id (value, low, high) in percent.
+    """One run: its mean held-out loss in nats a token, and scores by column id.
 
     Without a ``seed`` it is an untuned base. An ``experiment`` is empty where none is known. An ``otherwise`` run
     was trained at another rate than the tables' usual one for its method, or longer.
@@ -59,7 +56,7 @@ class Point:
     seed: str
     experiment: str
     loss: float
-    scores: Mapping[str, tuple[float, float, float]]
+    scores: Mapping[str, Score]
     otherwise: bool = False
 
 
@@ -102,18 +99,15 @@ class Panel:
         return any(point.otherwise for point in self.points)
 
     @property
-    def alike(self) -> "Panel":
-        """The panel without the runs that are trained otherwise; there may be no trained run left."""
-        return replace(self, points=tuple(point for point in self.points if not point.otherwise))
+    def scores(self) -> tuple[float, ...]:
+        """Of the trained runs."""
+        return tuple(point.scores[self.column.id][0] for point in self.trained)
 
     @cached_property
     def association(self) -> Association:
         """Over the trained runs."""
-        return associated(
-            tuple(point.loss for point in self.trained),
-            tuple(point.scores[self.column.id][0] for point in self.trained),
-            tuple(point.method for point in self.trained),
-        )
+        losses, methods = zip(*((point.loss, point.method) for point in self.trained), strict=True)
+        return associated(losses, self.scores, methods)
 
 
 def points_of(
@@ -133,37 +127,35 @@ def points_of(
     ``evaluations`` are what tables are made of (see `cells.gather`): the first that knows a column's protocol says
     which evaluation is shown. A protocol that none knows is that of the most runs.
     """
-    by_run: dict[str, list[Row]] = {}
+    rows = [row for row in rows if row["benchmark"]]
+    by_run: dict[str, dict[tuple[str, str], Row]] = {}
     for row in rows:
-        if row["benchmark"]:
-            by_run.setdefault(row["run"], []).append(row)
-    everything = [row for own in by_run.values() for row in own]
+        by_run.setdefault(row["run"], {})[row["protocol"], row["metric"]] = row
 
     def shown(column: Column) -> list[str | None]:
-        asked = column.protocols_at(scale)
-        return [_evaluation(column.benchmark, protocol, rows=everything, evaluations=evaluations) for protocol in asked]
+        """The folders of the evaluations that a column is of."""
+        benchmark, protocols = column.benchmark, column.protocols_at(scale)
+        return [_evaluation(benchmark, protocol, rows=rows, evaluations=evaluations) for protocol in protocols]
 
-    sources, asked = shown(loss), [shown(column) for column in columns]
-    found = []
+    sources, evaluation_of = shown(loss), {column.id: shown(column)[0] for column in columns}
+    points = []
     for run, own in by_run.items():
         losses = [_score(own, evaluation, loss) for evaluation in sources]
-        if all(losses):
-            first = own[0]
-            scores = {
-                column.id: _score(own, evaluation, column) for column, (evaluation,) in zip(columns, asked, strict=True)
-            }
-            experiment = experiments.get(run, "") if first["method"] != UNTUNED else ""
-            found.append(
-                Point(
-                    run=run,
-                    experiment=experiment,
-                    otherwise=experiment in otherwise,
-                    loss=sum(value for value, _, _ in losses) / len(losses),
-                    scores={column: score for column, score in scores.items() if score},
-                    **{name: first[name] for name in ("model", "model_label", "method", "method_label", "seed")},
-                )
-            )
-    return found
+        if not all(losses):
+            continue
+        first = next(iter(own.values()))
+        scores = {column.id: _score(own, evaluation_of[column.id], column) for column in columns}
+        experiment = experiments.get(run, "") if first["method"] != UNTUNED else ""
+        point = Point(
+            run=run,
+            experiment=experiment,
+            otherwise=experiment in otherwise,
+            loss=sum(value for value, _, _ in losses) / len(losses),
+            scores={column: score for column, score in scores.items() if score},
+            **{name: first[name] for name in NAMES[:5]},
+        )
+        points.append(point)
+    return points
 
 
 def panels_of(points: Iterable[Point], columns: Sequence[Column]) -> list[Panel]:
@@ -206,17 +198,6 @@ def associated(losses: tuple[float, ...], scores: tuple[float, ...], methods: tu
     )
 
 
-def write_worth(panels: Sequence[Panel], folder: Path, *, scale: str) -> list[Path]:
-    """Write worth.csv, a row for each run, and worth.md, a row for each panel, into a folder; returns their paths."""
-    points = {point.run: point for panel in panels for point in panel.points}
-    columns = dict.fromkeys(panel.column.id for panel in panels)
-    heads = [*NAMES, *(f"{column}{part}" for column in columns for part in ("", "_ci_low", "_ci_high"))]
-    rows = ({name: value for name, value in _row(point).items() if name in heads} for point in points.values())
-    write_csv(folder / "worth.csv", heads, rows)  # an untuned base may have scores that no panel shows
-    write_text(folder / "worth.md", markdown(panels, scale=scale))
-    return [folder / "worth.csv", folder / "worth.md"]
-
-
 def views_of(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
     """The views of panels by name: the runs of the same training, then all runs.
 
@@ -224,33 +205,59 @@ def views_of(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
     """
     if not any(panel.mixed for panel in panels):
         return [("", list(panels))]
-    alike = [panel.alike for panel in panels]
-    return [(name, own) for name, own in ((SAME, [each for each in alike if each.trained]), (ALL, list(panels))) if own]
+    alike = [replace(each, points=tuple(point for point in each.points if not point.otherwise)) for each in panels]
+    alike = [panel for panel in alike if panel.trained]
+    return [(SAME, alike), (ALL, list(panels))] if alike else [(ALL, list(panels))]
+
+
+def write_worth(panels: Sequence[Panel], folder: Path, *, scale: str) -> list[Path]:
+    """Write worth.csv, a row for each run, and worth.md, a row for each panel, into a folder; returns their paths."""
+    columns, rows = dict.fromkeys(panel.column.id for panel in panels), {}
+    for point in (point for panel in panels for point in panel.points):
+        row = {name: getattr(point, name) for name in NAMES} | {"loss": round(point.loss, 6)}
+        for column in columns:  # an untuned base may have scores that no panel shows
+            parts = (column, f"{column}_ci_low", f"{column}_ci_high")
+            row |= dict(zip(parts, point.scores.get(column, ("", "", "")), strict=True))
+        rows[point.run] = row
+    heads = [*NAMES, *(f"{column}{part}" for column in columns for part in ("", "_ci_low", "_ci_high"))]
+    write_csv(folder / "worth.csv", heads, rows.values())
+    write_text(folder / "worth.md", markdown(panels, scale=scale))
+    return [folder / "worth.csv", folder / "worth.md"]
 
 
 def markdown(panels: Sequence[Panel], *, scale: str) -> str:
     """worth.md: the table for reading, with what its columns mean."""
     mixed = any(panel.mixed for panel in panels)
-    rows = [
-        [panel.model_label, panel.column.heading_at(scale), *([name or SAME] if mixed else []), *_told(panel)]
-        for each in panels
-        for name, (panel,) in views_of([each])
-    ]
+    rows = []
+    for each in panels:
+        for name, (panel,) in views_of([each]):
+            losses, scores = [point.loss for point in panel.trained], panel.scores
+            found, methods = panel.association, {point.method for point in panel.trained}
+            rows.append([
+                panel.model_label, panel.column.heading_at(scale), *[name or SAME] * mixed, str(len(losses)),
+                str(len(methods)), told(found.rho, found.rho_interval), told(found.slope, found.slope_interval),
+                f"{min(losses):.4f} to {max(losses):.4f}", f"{min(scores):.1f} to {max(scores):.1f}",
+            ])  # fmt: skip
     headings = [
         "Model", "Benchmark", *(["runs", "n"] if mixed else ["runs"]), "methods", "rank correlation with the loss",
         f"points per {STEP:g} nats more", "losses", "scores (%)",
     ]  # fmt: skip
+    notes = [
+        "- Rank correlation: Spearman's, over the runs; the slope is Theil-Sen's, the median over pairs of runs. The "
+        "untuned base is in neither.",
+        f"- In brackets 95 % bootstrap intervals over methods, each with all its runs; none below {FEWEST} methods. "
+        "They say how these methods' runs lie, and not that the one brings about the other.",
+        "- —: all losses or all scores are the same.",
+        f"- {SAME.capitalize()}: without the runs at another learning rate, or longer. Those bring losses far from the "
+        f"rest, and a correlation over {ALL} may be theirs alone.",
+    ]
     return document(
         "What a difference of losses is worth",
         "Held-out loss (mean of the sources, nats a token, lower is better) and scores in percent over all trained "
         f"runs, one row a model{', benchmark and set of runs' if mixed else ' and benchmark'}. Where a lower loss goes "
         "with a higher score both numbers are negative.",
         pipes(headings, rows, left=3 if mixed else 2),
-        f"- Rank correlation: Spearman's, over the runs; the slope is Theil-Sen's, the median over pairs of runs. The "
-        f"untuned base is in neither.\n"
-        f"- In brackets 95 % bootstrap intervals over methods, each with all its runs; none below {FEWEST} methods. "
-        "They say how these methods' runs lie, and not that the one brings about the other.\n"
-        "- —: all losses or all scores are the same." + (f"\n{_SETS}" if mixed else ""),
+        "\n".join(notes if mixed else notes[:-1]),
     )
 
 
@@ -269,20 +276,15 @@ def _evaluation(
     for known in evaluations:
         if name := evaluation_under(benchmark, protocol, known):
             return name
-    fitting = {
-        (row["run"], row["protocol"])
-        for row in rows
-        if row["benchmark"] == benchmark and protocol in (None, row["protocol_name"])
-    }
-    counts = Counter(name for _, name in fitting)
+    own = [row for row in rows if row["benchmark"] == benchmark and protocol in (None, row["protocol_name"])]
+    counts = Counter(name for _, name in {(row["run"], row["protocol"]) for row in own})
     return min(counts, key=lambda name: (-counts[name], name), default=None)
 
 
-def _score(rows: Iterable[Row], evaluation: str | None, column: Column) -> tuple[float, float, float] | None:
+def _score(own: Mapping[tuple[str, str], Row], evaluation: str | None, column: Column) -> Score | None:
     """Value and interval of one run under the first metric of the column that the evaluation gives."""
-    by_metric = {row["metric"]: row for row in rows if row["protocol"] == evaluation}
     names = [column.metric] if isinstance(column.metric, str) else column.metric
-    row = next((by_metric[name] for name in names if name in by_metric), None)
+    row = next((own[evaluation, name] for name in names if (evaluation, name) in own), None)
     return row and (float(row["value"]), float(row["ci_low"]), float(row["ci_high"]))
 
 
@@ -304,23 +306,3 @@ def _interval(values: Sequence[float]) -> Interval | None:
         return None
     low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
-
-
-def _row(point: Point) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(point, name) for name in NAMES} | {"loss": round(point.loss, 6)}
-    for column, score in point.scores.items():
-        row |= dict(zip((column, f"{column}_ci_low", f"{column}_ci_high"), score, strict=True))
-    return row
-
-
-def _told(panel: Panel) -> list[str]:
-    found, losses = panel.association, [point.loss for point in panel.trained]
-    scores = [point.scores[panel.column.id][0] for point in panel.trained]
-    return [
-        str(len(panel.trained)),
-        str(len({point.method for point in panel.trained})),
-        told(found.rho, found.rho_interval),
-        told(found.slope, found.slope_interval),
-        f"{min(losses):.4f} to {max(losses):.4f}",
-        f"{min(scores):.1f} to {max(scores):.1f}",
-    ]

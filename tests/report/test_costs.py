@@ -10,12 +10,11 @@ from test_figures import drawn
 
 from reproduction.benchmark.record import COLUMNS
 from reproduction.palette import PANEL, PAPER, look
-from reproduction.report.costs import costs_markdown, newest, read_costs, short_table, words
+from reproduction.report.costs import costs_markdown, newest, short_table, words
 from reproduction.report.figures import Absent, Sources, draw_figures
 from reproduction.report.figures.costs import FARTHEST, figure3
 
-PREFILL_16, DECODE_1 = SITUATIONS[3], SITUATIONS[5]
-YARDSTICK = "moelora"
+DECODE_1 = SITUATIONS[5]
 
 
 @pytest.fixture
@@ -26,7 +25,8 @@ def sources(repository: Path, tmp_path: Path) -> Sources:
 
 @pytest.fixture
 def rows(sources: Sources) -> list[dict[str, str]]:
-    return read_costs(sources.results / "h200" / "benchmark.csv")
+    with (sources.results / "h200" / "benchmark.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def rewritten(sources: Sources, rows: list[dict[str, str]]) -> None:
@@ -52,33 +52,35 @@ def test_a_row_measured_again_counts_alone() -> None:
     assert [(row["variant"], row["ratio"]) for row in newest(twice)] == [("lora", 2), ("base", 1.0)]
 
 
-def test_the_short_table_has_the_bases_numbers_and_the_others_ratios(rows) -> None:
-    short = cells(short_table(rows))
+def test_the_short_table_has_the_bases_numbers_and_the_others_ratios_in_the_fullest_compilation(rows) -> None:
+    small = {"adapter_file_bytes": "1048576"}  # the file is of the largest number of layers
+    short = cells(
+        short_table([row | small if row["layers"] == "8" and row["trainable"] != "0" else row for row in rows])
+    )
     headings = short["Method"]
     at = headings.index("training step, 8 layers, 4 × 1024, compiled: time")
     memory = headings.index("training step, 8 layers, 4 × 1024, compiled: memory")
     assert (short["Base"][at], short["Base"][memory]) == ("50 ms", "1,000 MiB")
     assert short["Idlora"][at] == f"{COSTS['idlora'] + 0.04:.3f}"
-    assert short["Idlora"][headings.index("file, 32 layers (MiB)")] == "2.0"
     assert short["Lora, merged"][at] == "—"
+    assert {short[name][headings.index("file, 32 layers (MiB)")] for name in ("Lora", "Idlora")} == {"2.0"}
     assert not [heading for heading in headings if "prefill" in heading and "eager" in heading]
-
-
-def test_without_compiled_rows_the_eager_ones_stand_in_the_short_table(rows) -> None:
-    eager = [row for row in rows if row["compiled"] == "false"]
-    assert "prefill, 32 layers, 1 × 1024, eager: time" in cells(short_table(eager))["Method"]
+    few = [row for row in rows if row["scenario"] != "prefill_1" or row["variant"] in ("base", "idlora")]
+    headings = cells(short_table(few))["Method"]
+    assert "prefill, 32 layers, 1 × 1024, eager: time" in headings
+    assert "prefill, 32 layers, 1 × 1024, compiled: time" not in headings
 
 
 @pytest.mark.parametrize(("status", "shown"), [("oom", "OOM"), ("failed", "failed"), ("busy", "busy")])
 def test_a_row_that_is_not_done_shows_why_and_no_number(rows, status: str, shown: str) -> None:
     changed = [row | {"status": status} if row["variant"] == "dora" else row for row in rows]
     assert set(cells(short_table(changed))["Dora"][1:-1]) == {shown}
-    assert "1.640" not in costs_markdown(changed)
     assert "1.640" in costs_markdown(rows)
+    assert "1.640" not in costs_markdown(changed)
 
 
 def test_a_number_from_a_busy_machine_is_starred_and_explained(rows) -> None:
-    assert "although the machine was busy" not in costs_markdown(rows)
+    assert "although" not in costs_markdown(rows)
     report = costs_markdown([row | {"busy": "true"} for row in rows])
     assert "1.640\\*" in report
     assert "although the machine was busy" in report
@@ -89,76 +91,58 @@ def test_a_scenario_is_named_by_all_that_sets_it_apart() -> None:
     assert words(special) == "training step, 8 layers, 4 × 1024, compiled, checkpointing, autocast, dropout 0.05"
 
 
-def test_figure_3_draws_the_ratios_of_the_file_compiled_filled_and_eager_hollow(sources: Sources, rows) -> None:
-    axes = {axes.get_title(loc="left"): axes for axes in drawn(figure3(sources)).axes[:5]}
+def test_extra_memory_is_above_the_base_whose_own_peak_is_shown(rows) -> None:
+    report = costs_markdown(rows).split("## Inference: extra memory")[1]
+    shown = cells(report)
+    assert shown["Base"][1] == "9,100 MiB"
+    assert shown["Idlora"][1] == "+6 MiB"
+
+
+def test_figure_3_draws_the_ratios_of_the_file_and_the_papers_claims_in_a_tinted_panel_apart(
+    sources: Sources, rows
+) -> None:
+    figure = drawn(figure3(sources))
+    axes = {axes.get_title(loc="left"): axes for axes in figure.axes[:5]}
     assert list(axes) == ["the paper", "prefill, batch 1", "prefill, batch 16", "decode, batch 1", "decode, batch 16"]
     for heading, panel in list(axes.items())[1:]:
         phase, batch = heading.split(", batch ")
         of_panel = [row for row in rows if (row["phase"], row["batch"]) == (phase, batch) and row["variant"] != "base"]
         expected = sorted((float(row["ratio"]), row["compiled"] == "true") for row in of_panel)
-        found = sorted(
-            (float(mark.get_xdata()[0]), to_hex(mark.get_markerfacecolor()) != PAPER) for mark in marks(panel)
-        )
-        assert found == expected
-
-
-def test_figure_3_has_the_papers_claims_in_a_tinted_panel_apart(sources: Sources) -> None:
-    figure = drawn(figure3(sources))
+        found = [(float(mark.get_xdata()[0]), to_hex(mark.get_markerfacecolor()) != PAPER) for mark in marks(panel)]
+        assert sorted(found) == expected
     time, memory = figure.axes[0], figure.axes[5]
     assert to_hex(time.get_facecolor()) == to_hex(memory.get_facecolor()) == PANEL
-    assert to_hex(figure.axes[1].get_facecolor()) != PANEL
     assert sorted(float(mark.get_xdata()[0]) for mark in marks(time)) == [1, 1, 1.005, 1.365, 1.616]
     idlora = next(mark for mark in marks(memory) if mark.get_color() == look("idlora").colour)
     assert list(idlora.get_xdata()) == [0.55]
 
 
-def test_extra_memory_is_over_the_yardsticks_in_the_same_compilation(sources: Sources, rows) -> None:
-    changed = [
-        row | {"extra_mib": 80} if (row["scenario"], row["variant"]) == ("prefill_eager_1", YARDSTICK) else row
-        for row in rows
-    ]
-    rewritten(sources, changed)
-    panel = drawn(figure3(sources)).axes[6]
-    hollow = sorted(float(mark.get_xdata()[0]) for mark in marks(panel) if to_hex(mark.get_markerfacecolor()) == PAPER)
-    own = [
-        float(row["extra_mib"]) for row in changed if row["scenario"] == "prefill_eager_1" and row["variant"] != "base"
-    ]
-    assert hollow == pytest.approx(sorted(value / 80 for value in own))
-
-
-def test_what_was_measured_on_a_busy_machine_or_at_fewer_layers_is_not_drawn(sources: Sources, rows) -> None:
+def test_figure_3_leaves_out_busy_rows_and_fewer_layers_and_puts_far_marks_at_the_edge(sources: Sources, rows) -> None:
     fewer = cost(("decode_8", "decode", 8, 1, True), "lora", ratio=7)
-    changed = [row | {"status": "busy", "ratio": 9} if row["variant"] == "dora" else row for row in rows]
-    rewritten(sources, [*changed, fewer])
-    values = {float(mark.get_xdata()[0]) for axes in drawn(figure3(sources)).axes for mark in marks(axes)}
-    assert not values & {7, 9}
-    assert "32 layers" in figure3(sources).title
+    far = {("decode_1", "dora"): {"ratio": 11.1385}, ("decode_16", "dora"): {"status": "busy", "ratio": 9}}
+    rewritten(sources, [*(row | far.get((row["scenario"], row["variant"]), {}) for row in rows), fewer])
+    plate = figure3(sources)
+    panels = drawn(plate).axes
+    assert not {float(mark.get_xdata()[0]) for axes in panels for mark in marks(axes)} & {7, 9}
+    assert [text.get_text() for text in panels[3].texts] == ["11.1 →"]
+    assert max(float(mark.get_xdata()[0]) for mark in marks(panels[3])) == FARTHEST
+    assert "11.14" in plate.alt
 
 
-def test_memory_is_over_the_method_that_the_papers_claims_are_relative_to(sources: Sources, tmp_path: Path) -> None:
+def test_memory_is_over_the_method_that_the_papers_claims_are_relative_to_in_the_same_compilation(
+    sources: Sources, rows, tmp_path: Path
+) -> None:
     claims = [
-        claim | {"relative_to": "hydralora"} if claim["quantity"] == "memory" else claim
+        claim | ({"relative_to": "hydralora"} if claim["quantity"] == "memory" else {})
         for claim in sources.paper("figure3")
     ]
     write(tmp_path / "experiments" / "figure3" / "paper.csv", claims)
-    plate = figure3(Sources(sources.results, tmp_path / "experiments", "tiny"))
-    figure = drawn(plate)
-    assert figure.axes[6].get_xlabel() == "extra memory / Hydralora's"
-    own = [mark for mark in marks(figure.axes[6]) if mark.get_color() == look("hydralora").colour]
-    assert {float(mark.get_xdata()[0]) for mark in own} == {1}
-    assert "Hydralora's" in plate.caption
-    assert "Moelora's" not in plate.caption
-
-
-def test_a_mark_far_away_stands_at_the_edge_with_its_number(sources: Sources, rows) -> None:
-    changed = [
-        row | {"ratio": 11.1385} if (row["scenario"], row["variant"]) == ("decode_1", "dora") else row for row in rows
-    ]
-    rewritten(sources, changed)
-    panel = drawn(figure3(sources)).axes[3]
-    assert [text.get_text() for text in panel.texts] == ["11.1 →"]
-    assert max(float(mark.get_xdata()[0]) for mark in marks(panel)) == FARTHEST
-    assert "Dora 11.14" in figure3(sources).alt or "Dora compiled 11.14" in figure3(sources).alt
+    own = [row for row in rows if row["scenario"] == "prefill_eager_1" and row["variant"] != "base"]
+    unit = next(float(row["extra_mib"]) for row in own if row["variant"] == "hydralora")
+    panel = drawn(figure3(Sources(sources.results, tmp_path / "experiments", "tiny"))).axes[6]
+    assert panel.get_xlabel() == "extra memory / Hydralora's"
+    hollow = sorted(float(mark.get_xdata()[0]) for mark in marks(panel) if to_hex(mark.get_markerfacecolor()) == PAPER)
+    assert hollow == pytest.approx(sorted(float(row["extra_mib"]) / unit for row in own))
 
 
 def test_one_scenario_at_two_sizes_is_two_columns_and_two_panels(sources: Sources, rows) -> None:
@@ -166,47 +150,19 @@ def test_one_scenario_at_two_sizes_is_two_columns_and_two_panels(sources: Source
     headings = cells(short_table([*rows, *again]))["Method"]
     assert {"decode, 32 layers, 1 × 1024, compiled: time", "decode, 32 layers, 1 × 256, compiled: time"} <= {*headings}
     rewritten(sources, [*rows, *again])
-    figure = drawn(figure3(sources))
-    panels = {axes.get_title(loc="left"): axes for axes in figure.axes[:6]}
-    values = {
-        heading: {float(mark.get_xdata()[0]) for mark in marks(panel)}
-        for heading, panel in panels.items()
-        if "decode, batch 1," in heading
-    }
-    assert set(values) == {"decode, batch 1, 256 tokens", "decode, batch 1, 1024 tokens"}
-    assert values["decode, batch 1, 256 tokens"] == {1.77}
-    assert 1.77 not in values["decode, batch 1, 1024 tokens"]
+    panels = {axes.get_title(loc="left"): axes for axes in drawn(figure3(sources)).axes[:6]}
+    assert {float(mark.get_xdata()[0]) for mark in marks(panels["decode, batch 1, 256 tokens"])} == {1.77}
+    assert 1.77 not in {float(mark.get_xdata()[0]) for mark in marks(panels["decode, batch 1, 1024 tokens"])}
 
 
-def test_the_short_table_has_the_compilation_that_has_most_methods(rows) -> None:
-    few = [row for row in rows if row["scenario"] != "prefill_1" or row["variant"] in ("base", "idlora")]
-    headings = cells(short_table(few))["Method"]
-    assert "prefill, 32 layers, 1 × 1024, eager: time" in headings
-    assert "prefill, 32 layers, 1 × 1024, compiled: time" not in headings
-
-
-def test_the_file_is_of_one_number_of_layers(rows) -> None:
-    rows = [
-        row | {"adapter_file_bytes": "1048576"} if row["layers"] == "8" and row["trainable"] != "0" else row
-        for row in rows
-    ]
-    short = cells(short_table(rows))
-    assert {short[name][-1] for name in ("Lora", "Idlora")} == {"2.0"}
-
-
-def test_without_memory_the_time_is_drawn_alone(sources: Sources, rows) -> None:
+def test_figure_3_goes_beside_its_benchmark_and_names_what_makes_it(sources: Sources, rows) -> None:
     rewritten(sources, [row | {"extra_mib": "", "peak_mib": ""} for row in rows])
-    assert len(drawn(figure3(sources)).axes) == 5
-
-
-def test_figure_3_goes_beside_its_benchmark_and_names_what_makes_it(sources: Sources) -> None:
+    assert len(drawn(figure3(sources)).axes) == 5, "without memory the time is drawn alone"
     written, absent = draw_figures(sources, "figure3")
-    assert {path.relative_to(sources.results).as_posix() for path in written} == {
-        "h200/figures/figure3.png", "h200/figures/figure3.pdf",
-    }  # fmt: skip
-    assert absent == []
+    names = {path.relative_to(sources.results).as_posix() for path in written}
+    assert (names, absent) == ({"h200/figures/figure3.png", "h200/figures/figure3.pdf"}, [])
     (sources.results / "h200" / "benchmark.csv").unlink()
-    with pytest.raises(Absent, match=r"results/h200/benchmark\.csv is not there; `python scripts/benchmark\.py suite="):
+    with pytest.raises(Absent, match=r"results/h200/benchmark\.csv .*`python scripts/benchmark\.py suite="):
         figure3(sources)
 
 
@@ -220,11 +176,9 @@ def test_figure_3_goes_beside_its_benchmark_and_names_what_makes_it(sources: Sou
     ],
 )
 def test_the_papers_percentages_stand_beside_their_methods(
-    repository: Path, method: str, quantity: str, percent: float, over: str
+    sources: Sources, method: str, quantity: str, percent: float, over: str
 ) -> None:
-    with (repository / "experiments" / "figure3" / "paper.csv").open(newline="") as file:
-        claims = {(claim["method"], claim["quantity"]): claim for claim in csv.DictReader(file)}
-    claim = claims[method, quantity]
-    assert float(claim["value"]) == pytest.approx(1 + percent / 100)
-    assert (claim["relative_to"], f"{abs(percent):g}%" in claim["printed"]) == (over, True)
+    claims = {(claim["method"], claim["quantity"]): claim for claim in sources.paper("figure3")}
+    assert float(claims[method, quantity]["value"]) == pytest.approx(1 + percent / 100)
+    assert claims[method, quantity]["relative_to"] == over
     assert float(claims[over, quantity]["value"]) == 1

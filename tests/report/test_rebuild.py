@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_audit_command import WITHOUT_TORCH
+from test_audit_claims import WITHOUT_TORCH
 
 from reproduction.records import RecordError, find_runs
 from reproduction.report import build_table, collect_metrics, write_significance, write_table

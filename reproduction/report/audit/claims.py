@@ -1,6 +1,5 @@
 """Claims of the paper as data, and what the tables say to each. Verdicts are computed; nobody types one."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,32 +8,48 @@ from typing import Any
 import yaml
 
 from reproduction.report.audit.expressions import Comparison, ExpressionError, Outcome, evaluate
-from reproduction.report.audit.measured_values import COUNTED, SIMULATED, NotMeasured
-from reproduction.report.audit.paper import AuditError
+from reproduction.report.audit.names import (
+    AuditError,
+    Measured,
+    NotMeasured,
+    count_names,
+    paper_names,
+    read_csv,
+    real_names,
+    table_names,
+)
 from reproduction.report.audit.quantities import Quantity, exact
-from reproduction.report.audit.real import OVER, Value, with_runs
 from reproduction.report.grid import EMBEDDED, SMALL, kind_of
+from reproduction.report.standings import ONE_RUN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "cannot be decided from the tables"
-VERDICTS = (HOLDS, FAILS, UNDECIDED)
-NUMBER, ORDERING, SETTING, THEOREM = "number", "ordering", "setting", "theorem"
-KINDS = (NUMBER, ORDERING, SETTING, THEOREM)
+VERDICTS = {True: HOLDS, False: FAILS, None: UNDECIDED}
+KINDS = ("number", "ordering", "setting", "theorem")
 UNRESOLVED, UNMEASURED, NOT_RUN = "not resolved here", "—", "not run"
 SAME, OPPOSITE, NOISE, NOT_YET = "same", "opposite", "within noise", "not measured yet"
-IN_PART = "holds in part"
-TABLES, COUNTS, THEORY = "tables", "counts", "theory"
-SAME_EXPRESSION = "same"
 SHOWN_FAILURES = 4
 
-log = logging.getLogger(__name__)
+OVER = {
+    "": {"": ""},
+    "several": {"at each method's best rate": "2", "at the paper's rate": "2p", "after two epochs": "l"},
+    "single": {"at each method's best rate": "1", "at the paper's rates": "1p"},
+}
+"""Methods trained on several tasks and on single ones: the blocks that a reading is put to, each in words, under the
+names ``l`` and ``s``. The first decides.
+"""
+
+COLUMNS = (
+    "id", "section", "quote", "claim_kind", "expression", "paper_value", "verdict", "note", "ours", "ours_scale",
+    "ours_verdict", "real", "real_verdict",
+)  # fmt: skip
+"""Of audit.csv."""
+
+Names = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Another way to take the sentence, and its expression.
-
-    ``over`` is a key of `OVER` where the reading is put to several blocks of the small scale, one after the other.
-    """
+    """Another way to take the sentence, and its expression; ``over`` is a key of `OVER`."""
 
     reading: str
     expression: str
@@ -45,11 +60,9 @@ class Reading:
 class Claim:
     """One sentence of the paper that carries a number or an ordering; experiments/audit/README.md says each field.
 
-    Exactly one of ``expression`` and ``reason`` is given: a claim that no table decides says why.
-    ``ours`` has one key: `TABLES` or `COUNTS` with an expression, `THEORY` with claims of
-    results/theory/verdicts.csv; or none. ``real`` are readings in losses and scores of the small scale, the first of
-    which decides. ``real_only`` says of how much of the sentence a reading that comes out true speaks ("against LoRA
-    alone"), where that is not all of it.
+    Exactly one of ``expression`` and ``reason`` is given. ``ours`` has one key, or none: "tables" or "counts" with an
+    expression, "theory" with claims of results/theory/verdicts.csv. ``real`` are readings in losses and scores of the
+    small scale, the first of which decides; ``real_only`` says of how much of the sentence one that holds speaks.
     """
 
     id: str
@@ -70,10 +83,10 @@ class Claim:
             raise AuditError(f"claim {self.id}: kind is {self.kind!r}; the kinds are {', '.join(KINDS)}")
         if bool(self.expression) == bool(self.reason):
             raise AuditError(f"claim {self.id} needs an expression or the reason why no table decides it, not both")
-        if len(self.ours) > 1 or set(self.ours) - {TABLES, COUNTS, THEORY}:
-            raise AuditError(f"claim {self.id}: ours is {dict(self.ours)}; give one of {TABLES}, {COUNTS}, {THEORY}")
-        if unknown := {each.over for each in self.real} - {"", *OVER}:
-            raise AuditError(f"claim {self.id}: over is {', '.join(sorted(unknown))}; it is one of {', '.join(OVER)}")
+        if len(self.ours) > 1 or set(self.ours) - {"tables", "counts", "theory"}:
+            raise AuditError(f"claim {self.id}: ours is {dict(self.ours)}; give one of tables, counts, theory")
+        if unknown := {each.over for each in self.real} - OVER.keys():
+            raise AuditError(f"claim {self.id}: over is {', '.join(unknown)}; it is one of several, single")
 
     @property
     def place(self) -> str:
@@ -81,45 +94,27 @@ class Claim:
         section = f"§{self.section}" if self.section[0].isdigit() else self.section
         return section if self.page is None else f"{section}, p. {self.page}"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A claim with its verdict, and what our own measurement says. The columns of audit.csv."""
-
-    id: str
-    section: str
-    quote: str
-    claim_kind: str
-    expression: str
-    paper_value: str
-    verdict: str
-    note: str
-    ours: str
-    ours_scale: str
-    ours_verdict: str
-    real: str
-    real_verdict: str
-
-
-COLUMNS = tuple(Judged.__annotations__)
+    def outcome(self, expression: str, names: Names) -> Outcome:
+        """Evaluate an expression of this claim. Raises `AuditError` with its id where that cannot be done."""
+        try:
+            return evaluate(expression, names)
+        except ExpressionError as error:
+            raise AuditError(f"claim {self.id}: {error}") from error
 
 
 @dataclass(frozen=True)
-class Told:
-    """One reading on a real model: how the claim is read, what is found (`HOLDS`, `FAILS`, `UNRESOLVED`, or
-    `UNMEASURED`), and what the pairs say.
-    """
+class RealReading:
+    """One reading put to a real model: ``found`` is `HOLDS`, `FAILS`, `UNRESOLVED` or `UNMEASURED`."""
 
     text: str
     found: str
-    tally: str = ""
+    tally: str = NOT_RUN
     comparisons: tuple[Comparison, ...] = ()
 
     @property
-    def values(self) -> list[Value]:
+    def values(self) -> list[Measured]:
         """Every loss or score that is compared."""
-        sides = (side for each in self.comparisons for side in (each.left, each.right))
-        return [side for side in sides if isinstance(side, Value)]
+        return [side for each in self.comparisons for side in (each.left, each.right) if isinstance(side, Measured)]
 
     @property
     def in_loss(self) -> bool:
@@ -127,13 +122,7 @@ class Told:
         return bool(self.values) and all(value.is_loss for value in self.values)
 
     @property
-    def is_parity(self) -> bool:
-        """Whether a score is asked to be no more than a margin behind another."""
-        return any(each.symbol == "within" for each in self.comparisons)
-
-    @property
     def at_paper_rate(self) -> bool:
-        """Whether the methods were trained at the paper's rates."""
         return any(value.at_paper_rate for value in self.values)
 
 
@@ -142,12 +131,12 @@ class OnReal:
     """A claim and what a real model says to each of its readings."""
 
     claim: Claim
-    told: tuple[Told, ...]
+    readings: tuple[RealReading, ...]
 
     @property
     def found(self) -> str:
         """What the first reading finds. Where it was not run and another was, nothing is resolved; "" without any."""
-        found = [each.found for each in self.told]
+        found = [each.found for each in self.readings]
         if not found:
             return ""
         return UNRESOLVED if found[0] == UNMEASURED and set(found) != {UNMEASURED} else found[0]
@@ -155,42 +144,24 @@ class OnReal:
     @property
     def verdict(self) -> str:
         """`found`, and of how much of the sentence it speaks."""
-        return self._word(self.found)
+        return self._of_claim(self.found)
 
     @property
     def text(self) -> str:
         """How the claim is read and what the pairs say; readings after the first with their own verdicts."""
-        if not self.told:
-            return ""
-        first, *rest = self.told
-        if self.found == UNMEASURED:
-            return first.text
-        return "; ".join([f"{first.text} ({first.tally or NOT_RUN})", *map(self._beside, rest)])
+        if self.found in ("", UNMEASURED):
+            return "".join(each.text for each in self.readings[:1])
+        first, *rest = self.readings
+        beside = (
+            f"{each.text}: {NOT_RUN}"
+            if each.found == UNMEASURED
+            else f"{each.text}: {self._of_claim(each.found)} ({each.tally})"
+            for each in rest
+        )
+        return "; ".join([f"{first.text} ({first.tally})", *beside])
 
-    @property
-    def values(self) -> list[Value]:
-        """Every loss or score that a reading compares."""
-        return [value for each in self.told for value in each.values]
-
-    def _beside(self, told: Told) -> str:
-        if told.found == UNMEASURED:
-            return f"{told.text}: {NOT_RUN}"
-        return f"{told.text}: {self._word(told.found)} ({told.tally})"
-
-    def _word(self, found: str) -> str:
+    def _of_claim(self, found: str) -> str:
         return f"{found} {self.claim.real_only}".rstrip() if found == HOLDS else found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Worlds:
-    """The names that expressions see, by what they are about. ``theory`` maps claim → rows of verdicts.csv."""
-
-    paper: Mapping[str, Any]
-    tables: Mapping[str, Any]
-    counts: Mapping[str, Any]
-    theory: Mapping[str, Sequence[Mapping[str, str]]]
-    real: Mapping[str, Any]
-    scale: str
 
 
 def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
@@ -200,158 +171,146 @@ def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
     """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AuditError(f"the audit needs {path}, which cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise AuditError(f"{path} is not YAML: {error}") from error
-    claims = []
+    except (OSError, yaml.YAMLError) as error:
+        raise AuditError(f"the audit cannot read {path}: {error}") from error
+    claims: dict[str, Claim] = {}
     for entry in data["claims"]:
         try:
             lists = {name: tuple(Reading(**each) for each in entry.get(name, ())) for name in ("readings", "real")}
-            claims.append(Claim(**entry | lists))
+            claim = Claim(**entry | lists)
         except TypeError as error:
             raise AuditError(f"{path}, claim {entry.get('id')}: {error}") from error
-    ids = [claim.id for claim in claims]
-    if twice := sorted({name for name in ids if ids.count(name) > 1}):
-        raise AuditError(f"{path} names {', '.join(twice)} more than once")
-    return {name: _values(members) for name, members in data["sets"].items()}, claims
+        if claim.id in claims:
+            raise AuditError(f"{path} names {claim.id} more than once")
+        claims[claim.id] = claim
+    return {name: _members(members) for name, members in data["sets"].items()}, list(claims.values())
 
 
-def judge(claim: Claim, worlds: Worlds) -> Judged:
-    """Put a claim to the paper's tables and to our measurements.
+def judge_all(experiments: Path, results: Path, *, scale: str) -> list[dict[str, str]]:
+    """A row of audit.csv for every claim of ``experiments``/audit, put to the paper's tables and to our ``results``.
 
-    Raises `AuditError` with the claim's id where an expression cannot be evaluated.
+    Raises `AuditError` where a file of the audit cannot be read or an expression cannot be evaluated. A measurement of
+    ours that is not there is no error.
     """
-    outcome = _outcome(claim, claim.expression, worlds.paper) if claim.expression else None
-    ours, scale, ours_verdict = _ours(claim, worlds)
-    real = on_real_model(claim, worlds.real)
-    return Judged(
-        id=claim.id,
-        section=claim.place,
-        quote=claim.quote,
-        claim_kind=claim.kind,
-        expression=" ".join(claim.expression.split()),
-        paper_value=outcome.value if outcome else "",
-        verdict=verdict(outcome),
-        note=_note(claim, outcome, worlds.paper),
-        ours=ours,
-        ours_scale=scale,
-        ours_verdict=ours_verdict,
-        real=real.text,
-        real_verdict=real.verdict,
-    )
+    sets, claims = load_claims(experiments / "audit" / "claims.yaml")
+    paper = paper_names(experiments) | sets
+    ours = {"tables": table_names(results, scale) | sets, "counts": paper | count_names(results)}
+    theory: dict[str, list[dict[str, str]]] = {}
+    path = results / "theory" / "verdicts.csv"
+    for row in read_csv(path) if path.is_file() else []:
+        theory.setdefault(row["claim"], []).append(row)
+    kinds = {EMBEDDED: f"{scale} ({EMBEDDED} scale)", SMALL: f"{scale} (other models)"}
+    scales = {"tables": kinds.get(kind_of(scale), scale), "counts": "exact counts", "theory": "simulation"}
+    rows = []
+    for claim, real in zip(claims, _on_real_model(claims, sets | real_names(results)), strict=True):
+        outcome = claim.outcome(claim.expression, paper) if claim.expression else None
+        row = dict.fromkeys(COLUMNS, "") | {
+            "id": claim.id,
+            "section": claim.place,
+            "quote": claim.quote,
+            "claim_kind": claim.kind,
+            "expression": " ".join(claim.expression.split()),
+            "paper_value": outcome.value if outcome else "",
+            "verdict": VERDICTS[outcome and outcome.truth],
+            "note": _note(claim, outcome, paper),
+            "real": real.text,
+            "real_verdict": real.verdict,
+        }
+        for kind, given in claim.ours.items():
+            told = _theory(given, theory) if kind == "theory" else _ours(claim, kind, ours[kind])
+            row |= dict(zip(("ours", "ours_verdict"), told, strict=True)) | {"ours_scale": scales[kind]}
+        rows.append(row)
+    return rows
 
 
-def verdict(outcome: Outcome | None) -> str:
-    """`HOLDS` or `FAILS` as the expression came out; `UNDECIDED` where there is none."""
-    if outcome is None or outcome.truth is None:
-        return UNDECIDED
-    return HOLDS if outcome.truth else FAILS
+def read_on_real_model(experiments: Path, results: Path) -> list[OnReal]:
+    """The claims that were measured on a real model: what it says to each. Raises `AuditError`."""
+    sets, claims = load_claims(experiments / "audit" / "claims.yaml")
+    found = _on_real_model(claims, sets | real_names(results))
+    return [each for each in found if each.found not in ("", UNMEASURED)]
 
 
-def _note(claim: Claim, outcome: Outcome | None, paper: Mapping[str, Any]) -> str:
+def _note(claim: Claim, outcome: Outcome | None, paper: Names) -> str:
     """How the sentence was read, what it fails by, and what it would be under the other readings."""
     parts = [claim.reason or claim.reading]
-    if outcome is not None and outcome.truth is False:
+    if outcome and outcome.truth is False:
         parts.append(_failures(outcome.comparisons))
     for reading in claim.readings:
-        other = _outcome(claim, reading.expression, paper)
-        parts.append(f"{reading.reading}: {verdict(other)} ({other.value})")
-    return "; ".join(part for part in parts if part)
+        other = claim.outcome(reading.expression, paper)
+        parts.append(f"{reading.reading}: {VERDICTS[other.truth]} ({other.value})")
+    return "; ".join(filter(None, parts))
 
 
 def _failures(comparisons: Sequence[Comparison]) -> str:
     """The comparisons between printed numbers that came out false: which cells, which numbers."""
-    failed = [each for each in comparisons if each.truth is False and _printed(each.left) and _printed(each.right)]
-    shown = [f"{each.left.cell} {each.left} against {_against(each)}" for each in failed[:SHOWN_FAILURES]]
-    if len(failed) > SHOWN_FAILURES:
-        shown.append(f"and {len(failed) - SHOWN_FAILURES} more")
-    return f"not {', '.join(shown)}" if shown else ""
+    shown = []
+    for each in comparisons:
+        left, right = each.left, each.right
+        if each.truth is False and all(isinstance(side, Quantity) and side.cell for side in (left, right)):
+            tie = " (a tie as printed)" if left.value == right.value else ""
+            shown.append(f"{left.cell} {left} against {right.cell.method} {right}{tie}")
+    more = [f"and {len(shown) - SHOWN_FAILURES} more"] if len(shown) > SHOWN_FAILURES else []
+    return f"not {', '.join(shown[:SHOWN_FAILURES] + more)}" if shown else ""
 
 
-def _against(each: Comparison) -> str:
-    tie = " (a tie as printed)" if each.left.value == each.right.value else ""
-    return f"{each.right.cell.method} {each.right}{tie}"
+def _ours(claim: Claim, kind: str, names: Names) -> tuple[str, str]:
+    """(what we measured, what it says) of tables or counts."""
+    given = claim.ours[kind]
+    try:
+        outcome = claim.outcome(claim.expression if given == "same" else given, names)
+    except NotMeasured:
+        return "", NOT_YET
+    if kind == "counts":
+        return outcome.value, VERDICTS[outcome.truth]
+    return _tally(outcome, none=NOISE), {True: SAME, False: OPPOSITE, None: NOISE}[outcome.truth]
 
 
-def _printed(side: Any) -> bool:
-    return isinstance(side, Quantity) and side.cell is not None
-
-
-def _ours(claim: Claim, worlds: Worlds) -> tuple[str, str, str]:
-    """(what we measured, at which scale, what it says)."""
-    for about, given in claim.ours.items():
-        if about == THEORY:
-            return _theory(given, worlds.theory)
-        names, scale = (worlds.tables, _scale_name(worlds.scale)) if about == TABLES else (worlds.counts, COUNTED)
-        try:
-            outcome = _outcome(claim, claim.expression if given == SAME_EXPRESSION else given, names)
-        except NotMeasured:
-            return "", scale, NOT_YET
-        if about == COUNTS:
-            return outcome.value, scale, verdict(outcome)
-        return _tally(outcome), scale, {True: SAME, False: OPPOSITE, None: NOISE}[outcome.truth]
-    return "", "", ""
-
-
-def on_real_model(claim: Claim, names: Mapping[str, Any]) -> OnReal:
-    """What the small scale's model says of a claim, reading by reading. Raises `AuditError` as `judge`."""
-    return OnReal(claim, tuple(each for reading in claim.real for each in _told(claim, reading, names)))
-
-
-def _told(claim: Claim, reading: Reading, names: Mapping[str, Any]) -> Iterator[Told]:
-    """The reading, in each of the blocks that it is put to."""
-    blocks = OVER[reading.over] if reading.over else {"": ""}
-    for place, (when, block) in enumerate(blocks.items()):
-        own = {letter: names[f"{letter}{block}"] for letter in "sl"} if block else {}
-        text = when if place else ", ".join(filter(None, [reading.reading, when]))
-        try:
-            outcome = _outcome(claim, reading.expression, names | own)
-        except NotMeasured:
-            yield Told(text, UNMEASURED)
-            continue
-        found = {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
-        tally = _tally(outcome, none="not resolved")
-        yield Told(with_runs(text, outcome.comparisons), found, tally, outcome.comparisons)
-
-
-def _scale_name(scale: str) -> str:
-    return {EMBEDDED: f"{scale} ({EMBEDDED} scale)", SMALL: f"{scale} (other models)"}.get(kind_of(scale), scale)
-
-
-def _tally(outcome: Outcome, *, none: str = "within noise") -> str:
-    truths = [each.truth for each in outcome.comparisons if not isinstance(each.right, Quantity)]
-    if not truths:
-        return outcome.value
-    told = {"as claimed": True, "the other way": False, none: None}
-    shown = ", ".join(f"{truths.count(truth)} {words}" for words, truth in told.items() if truths.count(truth))
-    return f"{len(truths)} pair{'' if len(truths) == 1 else 's'}: {shown}"
-
-
-def _theory(ids: Sequence[str], verdicts: Mapping[str, Sequence[Mapping[str, str]]]) -> tuple[str, str, str]:
+def _theory(ids: Sequence[str], verdicts: Mapping[str, Sequence[Mapping[str, str]]]) -> tuple[str, str]:
     """In how many of a theory study's settings each statement holds throughout; in all, in none, or in part."""
-    if missing := set(ids) - set(verdicts):
-        log.info("results/theory has no %s", ", ".join(sorted(missing)))
-        return "", SIMULATED, NOT_YET
-    told, found = [], set()
+    if set(ids) - set(verdicts):
+        return "", NOT_YET
+    parts, found = [], set()
     for name in ids:
         own = [row["verdict"] for row in verdicts[name]]
         found |= set(own)
-        told.append(f"{verdicts[name][0]['statement']}: throughout in {own.count(HOLDS)} of {len(own)} settings")
-    overall = found.pop() if len(found) == 1 else IN_PART
-    return "; ".join(told), SIMULATED, overall
+        parts.append(f"{verdicts[name][0]['statement']}: throughout in {own.count(HOLDS)} of {len(own)} settings")
+    return "; ".join(parts), found.pop() if len(found) == 1 else "holds in part"
 
 
-def _outcome(claim: Claim, expression: str, names: Mapping[str, Any]) -> Outcome:
-    try:
-        return evaluate(expression, names)
-    except ExpressionError as error:
-        raise AuditError(f"claim {claim.id}: {error}") from error
+def _on_real_model(claims: Sequence[Claim], names: Names) -> Iterator[OnReal]:
+    for claim in claims:
+        yield OnReal(claim, tuple(found for each in claim.real for found in _read(claim, each, names)))
 
 
-def _values(members: Sequence[Any]) -> list[Any]:
+def _read(claim: Claim, reading: Reading, names: Names) -> Iterator[RealReading]:
+    """The reading, in each of the blocks that it is put to."""
+    for place, (when, block) in enumerate(OVER[reading.over].items()):
+        own = {letter: names[f"{letter}{block}"] for letter in "sl"} if block else {}
+        text = when if place else ", ".join(filter(None, [reading.reading, when]))
+        try:
+            outcome = claim.outcome(reading.expression, {**names, **own})
+        except NotMeasured:
+            yield RealReading(text, UNMEASURED)
+            continue
+        seeds = {each.left.pair(each.right).seeds for each in outcome.comparisons if isinstance(each.left, Measured)}
+        text += f" ({ONE_RUN})" if seeds == {1} else ""
+        found = {True: HOLDS, False: FAILS, None: UNRESOLVED}[outcome.truth]
+        yield RealReading(text, found, _tally(outcome, none="not resolved"), outcome.comparisons)
+
+
+def _tally(outcome: Outcome, *, none: str) -> str:
+    """ "3 pairs: 1 as claimed, 1 the other way, 1 within noise"."""
+    truths = [each.truth for each in outcome.comparisons if not isinstance(each.right, Quantity)]
+    if not truths:
+        return outcome.value
+    words = {"as claimed": True, "the other way": False, none: None}
+    shown = ", ".join(f"{truths.count(truth)} {word}" for word, truth in words.items() if truths.count(truth))
+    return f"{len(truths)} pair{'' if len(truths) == 1 else 's'}: {shown}"
+
+
+def _members(members: Sequence[Any]) -> list[Any]:
     """Members of a set: words as they are, numbers as quantities, lists of either."""
     return [
-        _values(member) if isinstance(member, list) else exact(member) if isinstance(member, int) else member
+        _members(member) if isinstance(member, list) else exact(member) if isinstance(member, int) else member
         for member in members
     ]

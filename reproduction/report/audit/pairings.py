@@ -13,7 +13,6 @@ smallest and the largest p that any pairing could give. Sources: McNemar 1947; W
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
 import scipy
@@ -21,7 +20,6 @@ import scipy
 from reproduction.report.audit.quantities import Quantity, exact
 
 SIGN, WILCOXON = "exact sign test (McNemar)", "Wilcoxon signed-rank, normal approximation"
-TESTS = (SIGN, WILCOXON)
 ALPHA = 0.05
 
 
@@ -59,18 +57,13 @@ def p_value(test: str, difference: int, differing: int, *, sides: int = 2) -> fl
 def extremes(first: Quantity, second: Quantity, items: int, *, test: str = SIGN, sides: int = 2) -> Extremes:
     """Over every pair of counts that the two printed rates stand for, and every pairing of their answers.
 
-    Raises ValueError where a rate is no count of ``items`` at all. Leaves out: several runs an item, averaged scores,
-    and any unit of the test other than the item.
+    Raises ValueError where a rate is no count of ``items`` at all.
     """
-    return _extremes(first.low, first.high, second.low, second.high, items, test, sides)  # the text is no part of it
+    return _extremes(counts(first, items), counts(second, items), items, test=test, sides=sides)
 
 
-@lru_cache(maxsize=4096)
-def _extremes(*key: Fraction | int | str) -> Extremes:  # the expressions and the forensics ask the same
-    low_a, high_a, low_b, high_b, items, test, sides = key
-    mine, theirs = (
-        counts(Quantity((low + high) / 2, low, high), items) for low, high in ((low_a, high_a), (low_b, high_b))
-    )
+@lru_cache(maxsize=4096)  # the expressions and the forensics ask the same
+def _extremes(mine: range, theirs: range, items: int, *, test: str, sides: int) -> Extremes:
     if not mine or not theirs:
         raise ValueError(f"a printed rate is no count of {items} items")
 
@@ -78,18 +71,16 @@ def _extremes(*key: Fraction | int | str) -> Extremes:  # the expressions and th
         return p_value(test, k_a - k_b, differing, sides=sides)
 
     # The smallest p, and the most items that may differ, belong to the widest difference; the largest p may not.
-    widest = max(((k_a, k_b) for k_a in (mine[0], mine[-1]) for k_b in (theirs[0], theirs[-1])), key=_apart)
+    corners = [(k_a, k_b) for k_a in (mine[0], mine[-1]) for k_b in (theirs[0], theirs[-1])]
+    widest = max(corners, key=lambda pair: abs(pair[0] - pair[1]))
     possible = _differing(*widest, items)
     below = bisect_left(possible, ALPHA, key=lambda differing: p(*widest, differing))
-    smallest = p(*widest, possible[0])
-    largest = max(p(k_a, k_b, _differing(k_a, k_b, items)[-1]) for k_a in mine for k_b in theirs)
-    most = possible[below - 1] if below else None
-    ahead = (mine[0] > theirs[-1]) - (mine[-1] < theirs[0])
-    return Extremes(smallest=smallest, largest=largest, most_differing=most, ahead=ahead)
-
-
-def _apart(pair: tuple[int, int]) -> int:
-    return abs(pair[0] - pair[1])
+    return Extremes(
+        smallest=p(*widest, possible[0]),
+        largest=max(p(k_a, k_b, _differing(k_a, k_b, items)[-1]) for k_a in mine for k_b in theirs),
+        most_differing=possible[below - 1] if below else None,
+        ahead=(mine[0] > theirs[-1]) - (mine[-1] < theirs[0]),
+    )
 
 
 def _differing(k_a: int, k_b: int, items: int) -> range:

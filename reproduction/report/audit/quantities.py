@@ -14,7 +14,8 @@ from fractions import Fraction
 
 from reproduction.report.rounding import UNITS
 
-_PRINTED = re.compile(r"(?P<number>-?\d+(?:\.(?P<decimals>\d+))?)(?:e(?P<exponent>-?\d+))?(?P<unit>[KMB]?)")
+PRINTED = re.compile(r"(?P<number>-?\d+(?:\.(?P<decimals>\d+))?)(?:e(?P<exponent>-?\d+))?(?P<unit>[KMB]?)")
+SYMBOLS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq}
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value and the interval of values that it may stand for, low ≤ value ≤ high.
+    """A value and the interval that it may stand for, low ≤ value ≤ high.
 
-    ``text`` is how it is printed where it is printed; ``cell`` is where; ``dagger`` whether the paper marks it.
-    A quantity that was computed has neither text nor cell.
-    Leaves out: that two quantities which share a printed number move together; an expression names each number once.
+    ``text``, ``cell`` and ``dagger`` (whether the paper marks it) belong to printed numbers; a computed one has none.
+    Two quantities that share a printed number do not move together: an expression names each number once.
     """
 
     value: Fraction
@@ -65,15 +65,27 @@ class Quantity:
         return _corners(operator.truediv, self, other)
 
     def __abs__(self) -> "Quantity":
-        ends = sorted((abs(self.low), abs(self.high)))
-        return Quantity(abs(self.value), Fraction(0) if self.low < 0 < self.high else ends[0], ends[1])
+        low, high = sorted((abs(self.low), abs(self.high)))
+        return Quantity(abs(self.value), Fraction(0) if self.low < 0 < self.high else low, high)
 
     def __str__(self) -> str:
         if self.text:
             return self.text
-        if self.low == self.high:
-            return _short(self.value)
-        return f"{_short(self.value)} [{_short(self.low)}, {_short(self.high)}]"
+        ends = "" if self.low == self.high else f" [{_short(self.low)}, {_short(self.high)}]"
+        return _short(self.value) + ends
+
+    def compare(self, symbol: str, other: "Quantity") -> bool:
+        """``self symbol other`` for one of `SYMBOLS`.
+
+        Two numbers that are both printed in a table are compared as printed: equal ones are a tie, and a tie is no
+        lead. Otherwise it holds where *some* values within the two intervals satisfy it.
+        """
+        if self.cell and other.cell:
+            return SYMBOLS[symbol](self.value, other.value)
+        if symbol == "==":
+            return self.low <= other.high and other.low <= self.high
+        mine, theirs = (self.high, other.low) if symbol.startswith(">") else (self.low, other.high)
+        return SYMBOLS[symbol](mine, theirs)
 
 
 def exact(number: int | float | Fraction) -> Quantity:
@@ -83,11 +95,8 @@ def exact(number: int | float | Fraction) -> Quantity:
 
 
 def printed(text: str, *, cell: Cell | None = None, dagger: bool = False) -> Quantity:
-    """Read a number as it is printed: "63.5", "0.56", "5e-5", "83.9M", "1.3B".
-
-    Raises ValueError for anything else.
-    """
-    match = _PRINTED.fullmatch(text)
+    """Read a number as it is printed: "63.5", "0.56", "5e-5", "83.9M". Raises ValueError for anything else."""
+    match = PRINTED.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no printed number; 63.5, 5e-5, 83.9M and 1.3B are")
     scale = Fraction(10) ** int(match["exponent"] or 0) * UNITS.get(match["unit"], 1)
@@ -96,50 +105,17 @@ def printed(text: str, *, cell: Cell | None = None, dagger: bool = False) -> Qua
     return Quantity(value, value - half, value + half, text=text, cell=cell, dagger=dagger)
 
 
-def compare(symbol: str, left: Quantity, right: Quantity) -> bool:
-    """``left symbol right`` for one of > >= < <= ==.
-
-    Two numbers that are both printed in a table are compared as printed: equal ones are a tie, and a tie is no lead.
-    Otherwise it holds where *some* values within the two intervals satisfy it.
-    """
-    if left.cell and right.cell:
-        return _AS_PRINTED[symbol](left.value, right.value)
-    return _WITHIN_ROUNDING[symbol](left, right)
-
-
-_AS_PRINTED: dict[str, Callable] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-    "==": operator.eq,
-}
-_WITHIN_ROUNDING: dict[str, Callable[[Quantity, Quantity], bool]] = {
-    ">": lambda left, right: left.high > right.low,
-    ">=": lambda left, right: left.high >= right.low,
-    "<": lambda left, right: left.low < right.high,
-    "<=": lambda left, right: left.low <= right.high,
-    "==": lambda left, right: left.low <= right.high and right.low <= left.high,
-}
-SYMBOLS = tuple(_AS_PRINTED)
-
-
-def extreme(numbers: Iterable[Quantity], *, largest: bool) -> Quantity:
-    """The largest or smallest. Of numbers printed in tables: that number; otherwise the interval of the extreme."""
+def extreme(pick: Callable, numbers: Iterable[Quantity]) -> Quantity:
+    """``pick``, max or min. Of numbers printed in tables: that number; otherwise the interval of the extreme."""
     numbers = list(numbers)
-    if not numbers:
-        raise ValueError("the largest or smallest of nothing")
-    pick = max if largest else min
     if all(number.cell for number in numbers):
         return pick(numbers, key=lambda number: number.value)
     return Quantity(*(pick(getattr(number, end) for number in numbers) for end in ("value", "low", "high")))
 
 
 def mean(numbers: Iterable[Quantity]) -> Quantity:
-    """The arithmetic mean. Raises ValueError for none."""
+    """The arithmetic mean. Raises ZeroDivisionError for none."""
     numbers = list(numbers)
-    if not numbers:
-        raise ValueError("the mean of nothing")
     return sum(numbers, start=exact(0)) / exact(len(numbers))
 
 

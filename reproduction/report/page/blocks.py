@@ -1,175 +1,107 @@
-"""What the page is made of. A block names the template macro that spells it; it holds words and numbers, no markup.
+"""What the page is made of: a block is a mapping whose ``kind`` names the macro of templates/blocks.html that shows it.
 
-Only `Prose` and `Picture` hold HTML, from our own Markdown renderer and our own figures; everything else is escaped.
+Only ``html`` is markup, from our own Markdown renderer and our own figures; everything else is escaped.
 """
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
-from reproduction.palette import look
+from reproduction.report.figures import FIGURES, Absent, Sources, folder_of
+from reproduction.report.page.markdown import LONG, prose
 
-GLYPHS = {"o": "●", "s": "■", "^": "▲", "v": "▼", "<": "◀", ">": "▶", "D": "◆", "P": "✚", "X": "✖", "h": "⬢", "*": "★"}
-"""matplotlib's markers as characters: a method's mark beside its name is the one that it has in the figures."""
+Block = dict[str, Any]
+Part = Callable[[], Block | list[Block]]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A method's name with its mark and its hue."""
-
-    id: str
-    label: str
-
-    @property
-    def hue(self) -> str:
-        return look(self.id).hue
-
-    @property
-    def glyph(self) -> str:
-        return GLYPHS[look(self.id).marker]
+COLUMNS = {
+    "params_pct_paper": "# params (%)", "params_pct_plain": "without copies (%)", "parameters_trainable": "# trained",
+    "seeds": "seeds", "base": "model", "base_label": "model", "method_label": "method", "wilcoxon_p": "Wilcoxon p",
+    "holm_p": "Holm p", "mcnemar_p": "McNemar p", "seeds_p": "p over seeds", "rank_biserial": "rank-biserial",
+    "nonzero": "items that differ", "detectable_difference": "detectable", "pct": "%", "printed": "paper prints",
+}  # fmt: skip
+"""A CSV column's name in words, where taking out the underscores is not enough."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prose:
-    """Words, as HTML of our own making; ``warns`` sets them off."""
-
-    macro: ClassVar[str] = "prose"
-    html: Markup
-    warns: bool = False
+def section(id: str, command: str, *parts: Part, title: str = "", lead: str = "") -> Block:
+    """A part of the page; templates/page.html has the title and the lead of those that have none here."""
+    blocks = [block for part in parts for block in attempt(part)]
+    return {"id": id, "title": title, "lead": lead, "command": command, "blocks": blocks}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """What is not there yet, and the command that makes it."""
-
-    macro: ClassVar[str] = "missing"
-    what: str
-    command: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure: ``html`` is an <svg> or an <img> that carries its alternative text."""
-
-    macro: ClassVar[str] = "picture"
-    id: str
-    title: str
-    caption: str
-    html: Markup
-    files: tuple[str, ...] = ()
+def attempt(part: Part) -> list[Block]:
+    """The blocks, or in their place what is not there and the command that makes it."""
+    try:
+        found = part()
+    except Absent as absent:
+        return [{"kind": "missing", "what": absent.what, "command": absent.command}]
+    return found if isinstance(found, list) else [found]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataTable:
-    """A plain table: headings and rows of text. ``numeric`` are the places of the columns that stand to the right."""
-
-    macro: ClassVar[str] = "data_table"
-    id: str
-    caption: str
-    headings: list[str]
-    rows: list[list[str]]
-    numeric: frozenset[int] = frozenset()
-    source: str = ""
+def words(markdown: str, *, warns: bool = False, **options: Any) -> Block:
+    """Markdown as a block; ``options`` are those of `prose`."""
+    return {"kind": "prose", "html": prose(markdown, **options), "warns": warns}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """One result as printed; in percent with the ends of the strip that shows its interval on 0 to 100."""
-
-    text: str
-    spread: str = ""
-    interval: str = ""
-    low: float | None = None
-    high: float | None = None
-    best: bool = False
-    dagger: bool = False
-    beside: str = ""
+def figure(sources: Sources, name: str) -> Block:
+    """A figure of ours, drawn for the page, with the names of its files. Raises `Absent`."""
+    drawn = FIGURES[name](sources)
+    folder = sources.name(folder_of(name, sources))
+    files = [f"{folder}/{drawn.name}.{kind}" for kind in ("png", "pdf")]
+    return picture(f"figure-{drawn.name}", drawn.title, html=Markup(drawn.svg()), caption=drawn.caption, files=files)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResultRow:
-    """One method's line; a value that is None is missing."""
-
-    method: Method
-    facts: list[str]
-    values: list[Value | None]
+def picture(id: str, title: str, *, html: Markup, caption: str = "", files: Sequence[str] = ()) -> Block:
+    """An <svg> or an <img> that carries its alternative text."""
+    return {"kind": "picture", "id": id, "title": title, "html": html, "caption": caption, "files": files}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResultTable:
-    """Methods × benchmarks, grouped by base model. ``printed``: the paper's numbers, in a block of their own look."""
-
-    macro: ClassVar[str] = "result_table"
-    id: str
-    caption: str
-    facts: list[str]
-    headings: list[str]
-    groups: list[tuple[str, list[ResultRow]]]
-    printed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beside:
-    """Blocks side by side where the window is wide enough, one below the other where it is not."""
-
-    macro: ClassVar[str] = "beside"
-    blocks: list[object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Details:
+def details(summary: str, *blocks: Block) -> Block:
     """Blocks behind a line that opens them."""
-
-    macro: ClassVar[str] = "details"
-    summary: str
-    blocks: list[object]
+    return {"kind": "details", "summary": summary, "blocks": blocks}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One claim of the paper with what its tables say about it, and ours."""
-
-    id: str
-    where: str
-    kind: str
-    quote: str
-    expression: str
-    printed: str
-    verdict: str
-    note: str
-    ours: str
-    ours_scale: str
-    ours_verdict: str
-    real: str
-    real_verdict: str
+def written_table(sources: Sources, name: str, *, command: str) -> Block:
+    """A table of the scale as its own Markdown has it, under its title. Raises `Absent`."""
+    title, _, rest = sources.text(sources.own / "tables" / f"{name}.md", command=command).partition("\n")
+    return words(rest, caption=title.removeprefix("# "))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A filter of the audit: the ``values`` of one field with how many claims have each, and its field's name."""
-
-    field: str
-    legend: str
-    values: list[tuple[str, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    """The claims and the filters over them; ``real``: a real model says something of one of them at least."""
-
-    macro: ClassVar[str] = "audit"
-    claims: list[Claim]
-    choices: list[Choice]
-    real: bool
+def data_table(id: str, caption: str, *, rows: Sequence[Mapping[str, str]], source: str = "") -> Block:
+    """Rows of a CSV file: columns in its order, empty ones left out; columns of numbers stand to the right."""
+    columns = [column for column in rows[0] if any(row.get(column) for row in rows)]
+    cells = [[_spelled(row.get(column) or "") for column in columns] for row in rows]
+    numeric = [n for n, column in enumerate(columns) if all(_is_number(row.get(column) or "0") for row in rows)]
+    headings = [heading(column) for column in columns]
+    return {"kind": "data_table", "id": id, "caption": caption, "source": source} | {
+        "headings": headings, "rows": cells, "numeric": numeric,
+    }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page under its own heading."""
+def folded(table: Block) -> Block:
+    """A long table behind a line that opens it, a short one as it is."""
+    rows = len(table["rows"])
+    return details(f"{table['caption']} ({rows} rows)", table) if rows > LONG else table
 
-    id: str
-    title: str
-    lead: str
-    command: str
-    blocks: list[object] = field(default_factory=list)
+
+def heading(column: str) -> str:
+    """A CSV column's name for a reader."""
+    return COLUMNS.get(column, column.replace("_", " "))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _spelled(text: str) -> str:
+    """Whole numbers with thousands apart, decimals with at most four significant digits, anything else as it is."""
+    if text.isdigit():
+        return f"{int(text):,}"
+    if "." in text and _is_number(text):
+        value = float(text)
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
+    return text

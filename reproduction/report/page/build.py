@@ -6,26 +6,19 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from reproduction.palette import HUES, INK, MUTED, NIGHT, PANEL, PAPER, RULE
+from reproduction.palette import HUES, INK, MUTED, NIGHT, PANEL, PAPER, RULE, look
 from reproduction.records import write_text
-from reproduction.report.figures import Sources
-from reproduction.report.page.blocks import Section
-from reproduction.report.page.exact import (
-    audit_section,
-    audit_totals,
-    costs_section,
-    counts_section,
-    counts_sentence,
-    hyperparameters_section,
-    provenance_section,
-    theory_section,
-)
-from reproduction.report.page.rates import rates_sections, real_words
-from reproduction.report.page.results import orderings_summary, result_section, tables_of
-from reproduction.report.page.words import badge, parted, slug
-from reproduction.report.page.worth import worth_sections
+from reproduction.report.figures import Sources, has_rates
+from reproduction.report.grid import kind_of
+from reproduction.report.page.blocks import words
+from reproduction.report.page.exact import audit_totals, counts_sentence, exact_sections
+from reproduction.report.page.markdown import parted, slug
+from reproduction.report.page.results import figure_section, orderings_summary, result_section, tables_of
+from reproduction.report.real import listed, real_sentences
 
 TEMPLATES = Path(__file__).parent / "templates"
+GLYPHS = {"o": "●", "s": "■", "^": "▲", "v": "▼", "<": "◀", ">": "▶", "D": "◆", "P": "✚", "X": "✖", "h": "⬢", "*": "★"}
+"""matplotlib's markers as characters: a method's mark beside its name is the one that it has in the figures."""
 
 COLOURS = {
     "paper": (PAPER, NIGHT),
@@ -43,21 +36,15 @@ COLOURS = {
 
 
 def build_page(sources: Sources) -> str:
-    """The whole page as HTML. What has not been made yet is named with its command.
+    """The whole page as HTML. What has not been made yet is named with its command; nothing a model wrote is shown.
 
     Raises `GridError`, `RecordError` or ValueError where a file that is there cannot be read as what it is.
-    Leaves out: everything a model wrote; the page shows counts, scores and tests alone.
     """
-    parts: list[Section] = [
-        *rates_sections(sources),
+    sections = [
+        *(figure_section(sources, "rates") if has_rates(sources) else []),
         *(result_section(sources, table) for table in tables_of(sources)),
-        *worth_sections(sources),
-        counts_section(sources),
-        costs_section(sources),
-        hyperparameters_section(sources),
-        theory_section(sources),
-        audit_section(sources),
-        provenance_section(sources),
+        *figure_section(sources, "worth"),
+        *exact_sections(sources),
     ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -66,13 +53,15 @@ def build_page(sources: Sources) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"slug": slug, "parted": parted}
+    environment.filters |= {"slug": slug, "parted": parted, "look": look}
+    environment.globals |= {"glyphs": GLYPHS}
+    said = real_sentences(sources.results, sources.experiments)
     page = environment.get_template("page.html").render(
-        sections=parts,
+        sections=sections,
         scale=sources.scale,
-        badge=badge(sources.scale),
+        kind=kind_of(sources.scale),
         command=sources.make("report"),
-        real=real_words(sources),
+        real=words(listed(said)) if said else None,
         orderings=orderings_summary(sources),
         totals=audit_totals(sources),
         counts=counts_sentence(sources),

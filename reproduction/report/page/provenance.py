@@ -1,68 +1,68 @@
 """Where a scale's numbers come from: the runs' provenance summed up in one small file that is kept with the results."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reproduction.records import RecordError, Run, read_json, write_json
 from reproduction.report.collect import readable_runs
 from reproduction.report.figures import Absent, Sources
-from reproduction.report.walltime import spent, told
+from reproduction.report.walltime import spent
 
-PLAIN = ("python", "platform", "cpu", "cpus", "omp_num_threads")
+MACHINE = ("python", "platform", "cpu", "cpus", "omp_num_threads")
 
 
 def gather_provenance(sources: Sources) -> dict[str, Any]:
-    """The summary of the scale's runs, written to its provenance.json; the kept one where no run is.
+    """The summary of the scale's finished runs, written to its provenance.json; the kept one where no run is.
 
     {"runs": n, "first": date, "last": date, "values": {field: {value: runs}}}; a field is a commit, a version or the
     machine. "time" is `reproduction.report.walltime`'s, where runs say when they were at work. Raises `Absent` where
     there is neither a run nor a file, `RecordError` where one cannot be read.
-    Leaves out: runs that are not done, whose numbers stand nowhere.
     """
-    kept = sources.own / "provenance.json"
-    write_provenance(sources.own / "runs", kept, scale=sources.scale)
-    if not kept.is_file():
-        raise Absent(sources.name(kept), sources.make("tables"))
-    return read_json(kept)
+    summary = sources.own / "provenance.json"
+    write_provenance(sources.own / "runs", summary, scale=sources.scale)
+    if not summary.is_file():
+        raise Absent(sources.name(summary), sources.make("tables"))
+    return read_json(summary)
 
 
 def write_provenance(runs: Path, out: Path, *, scale: str) -> None:
     """Write the summary of the runs under a folder that can be read; nothing where there is none."""
-    if found := [run for run in readable_runs(runs, scale=scale)[0] if _tells(run)]:
+    if found := [run for run in readable_runs(runs, scale=scale)[0] if _is_whole(run)]:
         write_json(out, _summary(found))
 
 
-def _tells(run: Run) -> bool:
+def _is_whole(run: Run) -> bool:
     try:
         return run.done and bool(run.provenance and run.resources and run.seconds is not None)
-    except RecordError:  # what is wrong with it the tables tell
+    except RecordError:  # the tables say what is wrong with it
         return False
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:
     found = [run.provenance for run in runs]
     dates = sorted(each["date"] for each in found)
+    devices = [run.resources.get("device") for run in runs]
     fields = {
         "git commit": [_commit(each) for each in found],
-        "trained on": [run.resources.get("device") for run in runs if run.resources.get("device")],
-        **{field: [each.get(field) for each in found] for field in PLAIN},
+        "trained on": [device for device in devices if device],
+        **{field: [each.get(field) for each in found] for field in MACHINE},
     }
-    packages = sorted({name for each in found for name in each.get("packages", {})})
-    fields |= {name: [each.get("packages", {}).get(name) for each in found] for name in packages}
-    time = told(spent(runs))
+    for name in sorted({name for each in found for name in each.get("packages", {})}):
+        fields[name] = [each.get("packages", {}).get(name) for each in found]
+    counted = {
+        field: Counter("unknown" if value is None else str(value) for value in values)
+        for field, values in fields.items()
+    }
+    time = spent(runs)
     return {
         "runs": len(found),
         "first": dates[0],
         "last": dates[-1],
-        "values": {field: dict(sorted(_counted(values).items())) for field, values in fields.items()},
+        "values": {field: dict(sorted(counts.items())) for field, counts in counted.items()},
         **({"time": time} if time else {}),
     }
-
-
-def _counted(values: Iterable[Any]) -> Counter[str]:
-    return Counter("unknown" if value is None else str(value) for value in values)
 
 
 def _commit(provenance: dict[str, Any]) -> str | None:

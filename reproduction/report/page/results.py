@@ -1,49 +1,41 @@
 """A table of results as a section: ours with intervals, the paper's numbers in a block apart, the figure, the tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from reproduction.report.figures import FIGURES, Absent, Rows, Sources, number
+from reproduction.report.figures import Absent, Rows, Sources, number
 from reproduction.report.floor import SIGN
 from reproduction.report.grid import PAPER, Column, Grid, PaperValue
 from reproduction.report.measures import PERCENT, Measure, measure_of
 from reproduction.report.ordering import PARAMS, VERDICTS
 from reproduction.report.page.blocks import (
-    Beside,
-    DataTable,
-    Details,
-    Method,
-    Prose,
-    ResultRow,
-    ResultTable,
-    Section,
-    Value,
+    Block,
+    attempt,
+    data_table,
+    details,
+    figure,
+    folded,
+    section,
+    words,
+    written_table,
 )
-from reproduction.report.page.parts import attempt, folded, plain_table, plate, written_table
-from reproduction.report.page.words import prose, sections, slug
+from reproduction.report.page.markdown import sections, slug
 from reproduction.report.reference import read_reference
 from reproduction.report.standings import SWEEPS
 
-TABLES = {
-    "table1": ("table1",),
-    "table2": ("table2",),
-    "table3": ("table3",),
-    "table7": ("figure4",),
-    "table8": ("table8",),
-    "table_controls": ("table_controls",),
-    "table_longer": ("table_longer",),
-}
-"""The tables of results, and the figures that stand with each."""
-
 CONTROLS = "table_controls"
+TABLES = {
+    "table1": "table1",
+    "table2": "table2",
+    "table3": "table3",
+    "table7": "figure4",
+    "table8": "table8",
+    CONTROLS: CONTROLS,
+    "table_longer": "table_longer",
+}
+"""The tables of results, and the figure that stands with each."""
 
-PAPERS_BLOCK = "The paper's numbers"
-"""The part of a table's Markdown that the page shows as a block of its own."""
-
-REFERENCES_BLOCK = "The committed reference"
-"""The part about values that the page does not show: they stand beside a user's own in Markdown."""
-
-GAPS = "Missing"
-"""The part that must not be folded away."""
+PAPERS_BLOCK, REFERENCES_BLOCK, GAPS = "The paper's numbers", "The committed reference", "Missing"
+"""Parts of a table's Markdown: shown in a block of its own, not shown, never folded away."""
 
 TESTS = (
     "base_label", "method", "reference", "column", "benchmark", "metric", "measure", "items", "samples", "seeds",
@@ -59,52 +51,53 @@ def tables_of(sources: Sources) -> list[str]:
     return [table for table in TABLES if table in shown and sources.has(table)]
 
 
-def result_section(sources: Sources, table: str) -> Section:
+def result_section(sources: Sources, table: str) -> Block:
     """One table of the paper, or the controls. What is not there yet is named with the command that makes it."""
-    grid = sources.grid(table)
+    grid, drawn = sources.grid(table), TABLES[table]
     title, _, rest = grid.title.partition(": ")
-    ours = attempt(lambda: _ours(sources, grid))
-    blocks = [Beside(blocks=[*ours[:1], *_papers(grid)]), *ours[1:]]
-    for figure in TABLES[table]:
-        blocks += attempt(lambda figure=figure: [plate(sources, figure, FIGURES[figure](sources))])
-    blocks += attempt(lambda: _words(sources, table))
-    blocks += _pairs(sources, table)
-    blocks += attempt(lambda: [Details(summary="Tests of significance, in full", blocks=[_tests(sources, grid)])])
-    if table == CONTROLS:
-        blocks += attempt(lambda: [_pivots(sources)])
-    return Section(
-        id=table,
-        title=f"{title} and Figure 4" if "figure4" in TABLES[table] else title,
+    tests = "Tests of significance, in full"
+    first, *more = attempt(lambda: _ours(sources, grid))
+    return section(
+        table,
+        sources.make(table),
+        lambda: [{"kind": "beside", "blocks": [first, *_papers(grid)]}, *more],
+        lambda: figure(sources, drawn),
+        lambda: _words(sources, table),
+        lambda: _pairs(sources, table),
+        lambda: details(tests, _tests(sources, grid)),
+        lambda: _pivots(sources) if table == CONTROLS else [],
+        title=f"{title} and Figure 4" if drawn == "figure4" else title,
         lead=rest[:1].upper() + rest[1:] + ".",
-        command=sources.make(table),
-        blocks=blocks,
     )
 
 
-def orderings_summary(sources: Sources) -> DataTable | None:
+def figure_section(sources: Sources, name: str) -> list[Block]:
+    """A figure that has a table, "rates" or "worth"; nothing where there is nothing to draw."""
+    try:
+        drawn = figure(sources, name)
+    except Absent:
+        return []
+    command = sources.make(f"figure_{name}")
+    return [section(name, command, lambda: drawn, lambda: written_table(sources, name, command=command))]
+
+
+def orderings_summary(sources: Sources) -> Block | None:
     """For each table how many pairs of methods stand here as in the paper; None where no table has been made."""
     rows = []
     for table in TABLES:
         path = sources.own / "tables" / f"{table}_orderings.csv"
         try:
-            found = sources.rows(path, command=sources.make(table))
+            found = [row["verdict"] for row in sources.rows(path, command=sources.make(table))]
         except Absent:  # the table's own section says so
             continue
-        counts = [sum(row["verdict"] == verdict for row in found) for verdict in VERDICTS]
-        rows.append([sources.grid(table).title, str(len(found)), *map(str, counts)])
-    if not rows:
-        return None
-    return DataTable(
-        id="orderings",
-        caption="Who is ahead, here and in the paper: pairs of methods × columns, by verdict",
-        headings=["table", "pairs", *VERDICTS],
-        rows=rows,
-        numeric=frozenset(range(1, len(VERDICTS) + 2)),
-        source=f"{sources.name(sources.own)}/tables/*_orderings.csv",
-    )
+        rows.append([sources.grid(table).title, str(len(found)), *(str(found.count(verdict)) for verdict in VERDICTS)])
+    caption = "Who is ahead, here and in the paper: pairs of methods × columns, by verdict"
+    shown = {"kind": "data_table", "id": "orderings", "caption": caption, "rows": rows}
+    shown |= {"headings": ["table", "pairs", *VERDICTS], "numeric": range(1, len(VERDICTS) + 2)}
+    return shown | {"source": f"{sources.name(sources.own)}/tables/*_orderings.csv"} if rows else None
 
 
-def _ours(sources: Sources, grid: Grid) -> list[ResultTable]:
+def _ours(sources: Sources, grid: Grid) -> list[Block]:
     """A table for each measure: scores, held-out losses."""
     rows = sources.table(grid.table)
     by_measure: dict[Measure, list[Column]] = {}
@@ -114,88 +107,83 @@ def _ours(sources: Sources, grid: Grid) -> list[ResultTable]:
     return [_of_measure(sources, grid, columns, rows=rows) for columns in by_measure.values()]
 
 
-def _of_measure(sources: Sources, grid: Grid, columns: list[Column], *, rows: Rows) -> ResultTable:
+def _of_measure(sources: Sources, grid: Grid, columns: Sequence[Column], *, rows: Rows) -> Block:
     measure = columns[0].measure
-    groups: dict[str, list[ResultRow]] = {}
+    groups: dict[str, list[Block]] = {}
     for row in rows:
-        groups.setdefault(row["base_label"], []).append(
-            ResultRow(
-                method=Method(id=row["method"], label=row["method_label"]),
-                facts=_facts(row),
-                values=[_value(row, column) for column in columns],
-            )
-        )
-    seeds = rows[0].get("seeds") or str(len(grid.seeds))
+        cells = [_value(row, column) for column in columns]
+        named = {"method": row["method"], "label": row["method_label"], "facts": _facts(row)}
+        groups.setdefault(row["base_label"], []).append(named | {"cells": cells})
+    seeds = rows[0].get("seeds") or len(grid.seeds)
     better = ", lower is better" if measure.lower_is_better else ""
-    return ResultTable(
-        id=f"{grid.table}-{slug(measure.name)}",
-        caption=f"Ours, scale “{sources.scale}”: {measure.name}, {measure.unit}{better}, 95 % interval below; "
+    return {
+        "kind": "result_table",
+        "id": f"{grid.table}-{slug(measure.name)}",
+        "caption": f"Ours, scale “{sources.scale}”: {measure.name}, {measure.unit}{better}, 95 % interval below; "
         f"seeds: {seeds}",
-        facts=["# trained", "# params (%)"] if "parameters_trainable" in rows[0] else ["# params (%)"],
-        headings=[column.heading_at(sources.scale) for column in columns],
-        groups=list(groups.items()),
-        printed=False,
-    )
+        "facts": ["# trained"] * ("parameters_trainable" in rows[0]) + ["# params (%)"],
+        "headings": [column.heading_at(sources.scale) for column in columns],
+        "groups": groups,
+        "printed": False,
+    }
 
 
 def _facts(row: Mapping[str, str]) -> list[str]:
     share, plain = row["params_pct_paper"], row["params_pct_plain"]
-    facts = [f"{share} ({plain})" if plain and plain != share else share]
-    if "parameters_trainable" in row:
-        counts = row["parameters_trainable"].split(" / ")
-        facts.insert(0, " / ".join(f"{int(count):,}" if count.isdigit() else count for count in counts))
-    return facts
+    counts = row["parameters_trainable"].split(" / ") if "parameters_trainable" in row else []
+    trained = " / ".join(f"{int(count):,}" if count.isdigit() else count for count in counts)
+    return [trained] * bool(counts) + [f"{share} ({plain})" if plain and plain != share else share]
 
 
-def _value(row: Mapping[str, str], of: Column) -> Value | None:
+def _value(row: Mapping[str, str], of: Column) -> Block | None:
+    """One result as printed; in percent with the ends of the strip that shows its interval on 0 to 100."""
     column = of.id
     if number(row, column) is None:
         return None
-    paper, difference = row.get(f"{column}_paper"), row.get(f"{column}_difference")
-    ends = [row.get(f"{column}_ci_{end}") for end in ("low", "high")]
+    paper, low, high = (row.get(f"{column}_{part}") for part in ("paper", "ci_low", "ci_high"))
     strip = of.measure is PERCENT
-    return Value(
-        text=row[column],
-        spread=row.get(f"{column}_spread") or "",
-        interval="–".join(ends) + SIGN * bool(row.get(f"{column}_floor")) if all(ends) else "",
-        low=number(row, f"{column}_ci_low") if strip else None,
-        high=number(row, f"{column}_ci_high") if strip else None,
-        best=row.get(f"{column}_best") == "yes",
-        dagger=row.get(f"{column}_dagger") == "yes",
-        beside=f"paper {paper}, {difference}" if paper else "",
-    )
+    return {
+        "text": row[column],
+        "spread": row.get(f"{column}_spread"),
+        "interval": f"{low}–{high}" + SIGN * bool(row.get(f"{column}_floor")) if low and high else "",
+        "low": number(row, f"{column}_ci_low") if strip else None,
+        "high": number(row, f"{column}_ci_high") if strip else None,
+        "best": row.get(f"{column}_best") == "yes",
+        "dagger": row.get(f"{column}_dagger") == "yes",
+        "beside": f"paper {paper}, {row.get(f'{column}_difference')}" if paper else "",
+    }
 
 
-def _papers(grid: Grid) -> list[ResultTable]:
+def _papers(grid: Grid) -> list[Block]:
     """The paper's numbers as a table of their own; none where the paper has no such table."""
     if not grid.paper:
         return []
     printed = {column for _, _, column in grid.paper}
     columns = [column for column in grid.columns if column.id in printed and PAPER in column.heading]
-    groups = []
-    for base, words in grid.bases.items():
-        if PAPER not in words["label"]:  # a block like another's, that has them
-            continue
-        of_base = [method for method in grid.methods if any(key[:2] == (base, method) for key in grid.paper)]
-        lines = [
-            ResultRow(
-                method=Method(id=method, label=grid.label(method, PAPER)),
-                facts=[_share(grid.paper.get((base, method, PARAMS)))] if PARAMS in printed else [],
-                values=[_printed(grid.paper.get((base, method, column.id))) for column in columns],
-            )
-            for method in of_base
-        ]
-        groups.append((words["label"][PAPER], lines))
+    groups = {}
+    for base, named in grid.bases.items():
+        if PAPER in named["label"]:  # else it is a block like another's, that has them
+            methods = [method for method in grid.methods if any(key[:2] == (base, method) for key in grid.paper)]
+            groups[named["label"][PAPER]] = [
+                {
+                    "method": method,
+                    "label": grid.label(method, PAPER),
+                    "facts": [_share(grid.paper.get((base, method, PARAMS)))] if PARAMS in printed else [],
+                    "cells": [_printed(grid.paper.get((base, method, column.id))) for column in columns],
+                }
+                for method in methods
+            ]
     source = "; ".join(sorted({value.source for value in grid.paper.values()}))
     return [
-        ResultTable(
-            id=f"{grid.table}-paper",
-            caption=f"{PAPERS_BLOCK}: other models, other tasks ({source})",
-            facts=["# params (%)"] if PARAMS in printed else [],
-            headings=[column.heading[PAPER] for column in columns],
-            groups=groups,
-            printed=True,
-        )
+        {
+            "kind": "result_table",
+            "id": f"{grid.table}-paper",
+            "caption": f"{PAPERS_BLOCK}: other models, other tasks ({source})",
+            "facts": ["# params (%)"] if PARAMS in printed else [],
+            "headings": [column.heading[PAPER] for column in columns],
+            "groups": groups,
+            "printed": True,
+        }
     ]
 
 
@@ -203,52 +191,47 @@ def _share(printed: PaperValue | None) -> str:
     return "—" if printed is None else "100" if printed.value == 100 else f"{printed.value:.2f}"
 
 
-def _printed(printed: PaperValue | None) -> Value | None:
-    return printed and Value(text=f"{printed.value:.1f}", dagger=printed.dagger)
+def _printed(printed: PaperValue | None) -> Block | None:
+    none = dict.fromkeys(("spread", "interval", "low", "high", "best", "beside"))
+    return printed and none | {"text": f"{printed.value:.1f}", "dagger": printed.dagger}
 
 
-def _words(sources: Sources, table: str) -> list[object]:
+def _words(sources: Sources, table: str) -> list[Block]:
     """The sentences and the smaller tables that the table's own report has, behind lines that open them."""
     path = sources.own / "tables" / f"{table}.md"
     head, parts = sections(sources.text(path, command=sources.make(table)))
-    blocks: list[object] = []
-    for title, body in [("How to read this table", head), *parts]:
-        if title == GAPS:
-            blocks.insert(0, Prose(html=prose(f"**{GAPS}.**\n\n{body}"), warns=True))
-        elif title not in (PAPERS_BLOCK, REFERENCES_BLOCK):
-            blocks.append(Details(summary=title, blocks=[Prose(html=prose(body, caption=title))]))
-    return blocks
+    gaps = [words(f"**{title}.**\n\n{body}", warns=True) for title, body in parts if title == GAPS]
+    parts = [(title, body) for title, body in parts if title not in (GAPS, PAPERS_BLOCK, REFERENCES_BLOCK)]
+    return gaps + [
+        details(title, words(body, caption=title)) for title, body in [("How to read this table", head), *parts]
+    ]
 
 
-def _pairs(sources: Sources, table: str) -> list[object]:
+def _pairs(sources: Sources, table: str) -> list[Block]:
     """Of a sweep, every method against every other one; nothing where these have no loss."""
-    name = SWEEPS.get(table, table)
-    if table not in SWEEPS or not (sources.own / "tables" / f"{name}.md").is_file():
+    name = SWEEPS.get(table, "")
+    if not (sources.own / "tables" / f"{name}.md").is_file():
         return []
     shown = written_table(sources, name, command=sources.make(table))
-    return [Details(summary="Each method against each other, in the mean held-out loss", blocks=[shown])]
+    return [details("Each method against each other, in the mean held-out loss", shown)]
 
 
-def _tests(sources: Sources, grid: Grid) -> DataTable:
-    rows = sources.tests(grid.table)
+def _tests(sources: Sources, grid: Grid) -> Block:
     labels = {method: grid.label(method, sources.scale) for method in grid.methods}
     shown = []
-    for row in rows:
+    for row in sources.tests(grid.table):
         whole = row | {part: labels.get(row[part], row[part]) for part in ("method", "reference")}
         whole |= {"over items": _interval(row, "ci"), "over seeds and items": _interval(row, "seeds_ci")}
         shown.append({column: whole[column] for column in TESTS if column in whole})
-    return plain_table(
-        shown,
-        id=f"{grid.table}-tests",
-        caption=f"{grid.title}: each method minus its reference, in the measure's unit, with 95 % intervals",
-        source=f"{sources.name(sources.own)}/significance/{grid.table}.csv",
-    )
+    caption = f"{grid.title}: each method minus its reference, in the measure's unit, with 95 % intervals"
+    source = f"{sources.name(sources.own)}/significance/{grid.table}.csv"
+    return data_table(f"{grid.table}-tests", caption, rows=shown, source=source)
 
 
-def _pivots(sources: Sources) -> object:
+def _pivots(sources: Sources) -> Block:
     rows = sources.rows(sources.pivots, command=sources.make("pivots"))
     caption = "What pivots the bases give, and what trained routers make of them"
-    return folded(plain_table(rows, id="pivots", caption=caption, source=sources.name(sources.pivots)))
+    return folded(data_table("pivots", caption, rows=rows, source=sources.name(sources.pivots)))
 
 
 def _interval(row: Mapping[str, str], name: str) -> str:

@@ -1,0 +1,123 @@
+"""The whole audit: claims judged, the printed numbers examined, both written."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+from reproduction.records import write_text
+from reproduction.report.audit import forensics
+from reproduction.report.audit.claims import COLUMNS, FAILS, HOLDS, UNDECIDED, UNMEASURED, UNRESOLVED, OnReal, judge_all
+from reproduction.report.audit.forensics import FINDING_COLUMNS, Finding, examine
+from reproduction.report.audit.names import paper_names
+from reproduction.report.audit.pairings import WILCOXON
+from reproduction.report.collect import write_csv
+from reproduction.report.documents import pipes
+
+HOW = (
+    "Every verdict is computed from an expression over the paper's printed tables (`experiments/audit/claims.yaml`); "
+    "the README beside that file says what the words mean. A number computed from printed ones is every value that "
+    "their rounding allows, and a claim about it **holds** where some of these satisfy it. Two numbers printed alike "
+    "are a tie, and a tie is no lead. *Ours* at the embedded scale compares small models on generated tasks with each "
+    "other: it shows which way an ordering goes there, and neither confirms nor refutes the paper's accuracies."
+)
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """``judged`` in the order of claims.yaml, with the columns of audit.csv; ``findings`` by check."""
+
+    judged: Sequence[Row]
+    findings: Sequence[Finding]
+
+
+def audit(experiments: Path, results: Path, *, scale: str) -> Audit:
+    """Judge every claim of ``experiments``/audit, and examine the paper's numbers, beside what ``results`` holds.
+
+    Raises `AuditError` where a file of the audit cannot be read or an expression cannot be evaluated. A measurement of
+    ours that is not there is no error.
+    """
+    judged = judge_all(Path(experiments), Path(results), scale=scale)
+    return Audit(judged, examine(paper_names(Path(experiments)), Path(results)))
+
+
+def write_audit(found: Audit, folder: Path) -> list[Path]:
+    """audit.csv, forensics.csv and audit.md into ``folder``; returns their paths."""
+    write_csv(folder / "audit.csv", COLUMNS, found.judged)
+    write_csv(folder / "forensics.csv", FINDING_COLUMNS, map(asdict, found.findings))
+    write_text(folder / "audit.md", markdown(found))
+    return [folder / name for name in ("audit.csv", "forensics.csv", "audit.md")]
+
+
+def totals(found: Audit) -> str:
+    """ "98 claims: 40 hold, …", how many of ours say what, and what a real model says where one was measured."""
+    counted = Counter(row["verdict"] for row in found.judged)
+    ours = Counter(f"{row['ours_verdict']} [{row['ours_scale']}]" for row in found.judged if row["ours_verdict"])
+    told = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
+    verdicts = f"{counted[HOLDS]} hold, {counted[FAILS]} do not hold, {counted[UNDECIDED]} {UNDECIDED}"
+    of_ours = f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {told}."
+    real = Counter(row["real_verdict"] for row in found.judged if row["real_verdict"] not in ("", UNMEASURED))
+    in_part = sorted(verdict for verdict in real if verdict.startswith(f"{HOLDS} "))
+    words = {verdict: verdict.replace(HOLDS, "hold", 1) for verdict in (HOLDS, *in_part)}
+    words |= {FAILS: "do not hold", UNRESOLVED: "are not resolved"}
+    told = ", ".join(f"{real[verdict]} {word}" for verdict, word in words.items())
+    return of_ours + (f" On a real model, for {real.total()} of them: {told}." if real else "")
+
+
+def real_markdown(found: Iterable[OnReal]) -> str:
+    """A table of what `read_on_real_model` found."""
+    rows = [[f"“{each.claim.quote}” ({each.claim.place})", f"**{each.verdict}**", each.text] for each in found]
+    return _prose(["The paper's claim", "Here", "How it is read, and what else"], rows)
+
+
+def markdown(found: Audit) -> str:
+    """The audit for reading: totals, a table for each section of the paper, then the forensics."""
+    parts = ["# The paper's claims, put to its own tables", HOW, totals(found)]
+    headings = ["Claim", "Verdict", "Computed", "How it was read, and what else", "Ours", "On a real model"]
+    for section, judged in groupby(found.judged, key=lambda row: row["section"].partition(", p. ")[0]):
+        parts += [f"## {section}", _prose(headings, list(map(_claim, judged)))]
+    by_check: dict[str, list[Finding]] = {}
+    for each in found.findings:
+        by_check.setdefault(each.check, []).append(each)
+    kinds = {check: Counter(each.kind for each in own) for check, own in by_check.items()}
+    told = [f"- {check}: " + ", ".join(f"{n} × {kind}" for kind, n in own.items()) for check, own in kinds.items()]
+    how_often = "How often each check found what; every row is in `forensics.csv`."
+    parts += ["# Forensics", "\n".join([how_often, "", *told])]
+    headings = ["Where", "Printed", "Assumed", "Quantity", "Finding"]
+    for check, own in by_check.items():
+        shown = sorted(filter(_is_shown, own), key=lambda each: each.kind != forensics.EXCLUDED)
+        parts += [f"## {check}", _prose(headings, list(map(_finding, shown)))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _claim(row: Row) -> list[str]:
+    page = row["section"].partition(", p. ")[2]
+    ours = f" ({row['ours']})" if row["ours"] else ""
+    return [
+        f"“{row['quote']}”" + (f" (p. {page})" if page else ""),
+        row["verdict"] if row["verdict"] == UNDECIDED else f"**{row['verdict']}**",
+        row["paper_value"] or "—",
+        row["note"] or "—",
+        f"{row['ours_scale']}: {row['ours_verdict']}{ours}" if row["ours_verdict"] else "—",
+        UNMEASURED if row["real_verdict"] in ("", UNMEASURED) else f"{row['real_verdict']}: {row['real']}",
+    ]
+
+
+def _is_shown(each: Finding) -> bool:
+    """Of the † rows those of one test, for every mark and for what no pairing can explain; all of the other checks."""
+    if each.check != forensics.MARKS or each.kind in (forensics.MISSING, forensics.IMPOSSIBLE):
+        return True
+    quiet = (forensics.BEHIND, forensics.OPEN, forensics.TIE)
+    return f"{WILCOXON}, two-sided" in each.assumption and each.kind not in quiet
+
+
+def _finding(each: Finding) -> list[str]:
+    ends = each.low if each.high == each.low else f"{each.low} … {each.high}"
+    return [each.place, each.printed, each.assumption or "—", f"{each.quantity}: {ends}", each.finding]
+
+
+def _prose(headings: list[str], rows: list[list[str]]) -> str:
+    return pipes(headings, rows, left=len(headings), labels=0)

@@ -1,0 +1,102 @@
+"""Markdown that our commands wrote, as HTML for the page."""
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+from PIL import Image
+
+from reproduction.records.files import one_sentence
+
+NUMBER = re.compile(r"[*+-]*(\d|—|$)")
+"""How a cell of a column of numbers begins."""
+
+LONG = 30
+"""Rows of a table above which it is folded away."""
+
+
+def parted(text: str) -> tuple[str, str]:
+    """A heading and what it has in parentheses at its end, or "": the page sets the second smaller."""
+    found = re.fullmatch(r"(.*?) (\(.*)", text)
+    return (found[1], found[2]) if found else (text, "")
+
+
+def slug(text: str) -> str:
+    """A text as part of an id or a CSS class: letters, digits and hyphens, never empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "none"
+
+
+def sections(markdown: str) -> tuple[str, list[tuple[str, str]]]:
+    """A Markdown report as (what stands before its first ##, without title and tables; [(heading, body), …])."""
+    head, *rest = re.split(r"^## ", markdown, flags=re.MULTILINE)
+    lines = [line for line in head.splitlines() if not line.startswith(("# ", "|"))]
+    parts = [part.partition("\n") for part in rest]
+    return "\n".join(lines).strip(), [(title.strip(), body.strip()) for title, _, body in parts]
+
+
+def prose(markdown: str, *, caption: str = "", folder: Path | None = None, top: int = 3, long: int = LONG) -> Markup:
+    """Markdown as HTML: no raw HTML passes, its highest heading is an h``top``, a table above ``long`` rows is folded.
+
+    A table gets ``caption`` and its own scroll container. An image is put into the page, read from below ``folder``.
+    Raises `RecordError` where it cannot be read, ValueError for one elsewhere, since the page must not need a network.
+    """
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = renderer.parse(markdown)
+    highest = min((int(token.tag[1]) for token in tokens if token.type == "heading_open"), default=1)
+    for place, token in enumerate(tokens):
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) - highest + top)}"
+        elif token.type == "table_open":
+            end = next(n for n in range(place, len(tokens)) if tokens[n].type == "table_close")
+            _table(tokens[place : end + 1], caption=html.escape(caption), long=long)
+        for child in token.children or []:
+            if child.type == "image":
+                child.type, child.content = "html_inline", _image(child, folder)
+    return Markup(renderer.renderer.render(tokens, renderer.options, {}))
+
+
+def image(path: Path, alt: str) -> Markup:
+    """An <img> that holds its PNG in at most 64 colours: a third of the size, and a drawing needs no more.
+
+    Raises `RecordError` where it cannot be read.
+    """
+    smaller = io.BytesIO()
+    with one_sentence("read", path), Image.open(path) as picture:
+        picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(smaller, format="PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(smaller.getvalue()).decode("ascii")
+    return Markup('<img src="{}" alt="{}">').format(uri, alt)
+
+
+def _table(tokens: list[Token], *, caption: str, long: int) -> None:
+    """Caption, scroll container and fold of a table; its columns of numbers stand to the right."""
+    columns: dict[int, list[int]] = {}
+    rows, column = -1, 0  # the first row is the headings
+    for place, token in enumerate(tokens):
+        if token.type == "tr_open":
+            rows, column = rows + 1, 0
+        elif token.type in ("th_open", "td_open"):
+            columns.setdefault(column, []).append(place)
+            column += 1
+    for head, *cells in columns.values():
+        numeric = all(NUMBER.match(tokens[place + 1].content) for place in cells)
+        for place in (head, *cells):
+            tokens[place].attrs = {"class": "num"} if numeric else {}
+        tokens[head].attrSet("scope", "col")
+    fold, unfold = (f"<details><summary>{caption} ({rows} rows)</summary>", "</details>") if rows > long else ("", "")
+    inside = f"<caption>{caption}</caption>" if caption else ""
+    scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="{caption or "table"}">'
+    for token, markup in ((tokens[0], f"{fold}{scroll}<table>{inside}\n"), (tokens[-1], f"</table></div>{unfold}\n")):
+        token.type, token.content = "html_block", markup
+
+
+def _image(token: Token, folder: Path | None) -> str:
+    source = str(token.attrGet("src"))
+    path = (folder / source).resolve() if folder else None
+    if path is None or not (path.is_relative_to(folder.resolve()) and path.is_file() and path.suffix == ".png"):
+        raise ValueError(f"the image {source!r} is no PNG below {folder}; the page holds its images itself")
+    return str(image(path, token.content))

@@ -1,0 +1,129 @@
+"""Phrases that put methods side by side, from the pairs of a block."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from reproduction.report.grid import UNTUNED
+from reproduction.report.ordering import AT_FLOOR
+from reproduction.report.standings import AHEAD, BEHIND, LEVEL, LOSS, VERDICTS, Block, Pair, Row
+
+SUBJECT, LORA = "idlora", "lora"
+REFUSAL, HARMLESS = "refusal", "harmless"
+"""The columns of safety prompts, and of harmless ones, where a lower share of refusals is better."""
+
+NAMES = {
+    SUBJECT: "ID-LoRA", "fft": "full fine-tuning",
+    "idlora_no_rb": "the same method without it at the same count",
+    "idlora_no_rb_same_rank": "the same method without it at the same rank",
+}  # fmt: skip
+"""What the sentences call a method whose row of the table says something else."""
+
+
+def called(block: Block, method: str) -> str:
+    return NAMES.get(method) or block.rows[method]["method_label"]
+
+
+def to_lora(block: Block, column: str = LOSS) -> list[Pair]:
+    """Every trained method against LoRA in a column, in the order of the table."""
+    found = (block.pairs.get((method, LORA, column)) for method in block.rows if method != UNTUNED)
+    return [pair for pair in found if pair]
+
+
+def scored(block: Block) -> list[Pair]:
+    """Every trained method against LoRA in every column that is no loss."""
+    trained = (pair for (first, second, _), pair in block.pairs.items() if second == LORA and first != UNTUNED)
+    return [pair for pair in trained if not pair.measure.lower_is_better]
+
+
+def of_idlora(block: Block) -> list[Pair]:
+    """ID-LoRA against LoRA in every such column that is not at chance or zero."""
+    return [pair for pair in scored(block) if pair.first == SUBJECT and not pair.floor]
+
+
+def losses(block: Block) -> str:
+    """The losses of LoRA and ID-LoRA, and where each method stands to LoRA."""
+    values = []
+    for method in (LORA, SUBJECT):
+        row = block.rows[method]
+        spread = f" ± {row[f'{LOSS}_spread']}" if row.get(f"{LOSS}_spread") else ""
+        values.append(f"{row[LOSS]}{spread} for {called(block, method)}")
+    return f"{joined(values)}; {stand([(pair, called(block, pair.first)) for pair in to_lora(block)], of='LoRA:')}"
+
+
+def stand(named: Sequence[tuple[Pair, str]], *, of: str = "") -> str:
+    """ "ahead of A by …; level with B (…)": pairs by verdict, each with how it is called."""
+    groups = {
+        verdict: [f"{name} {pair.amount}" for pair, name in named if pair.verdict == verdict] for verdict in VERDICTS
+    }
+    return "; ".join(" ".join(filter(None, [verdict, of, joined(own)])) for verdict, own in groups.items() if own)
+
+
+def tally(pairs: Iterable[Pair]) -> str:
+    """ "ahead in 2, level in 2 and behind in 20"."""
+    counts = Counter(pair.verdict for pair in pairs)
+    return joined([f"{verdict.split()[0]} in {counts[verdict]}" for verdict in VERDICTS if counts[verdict]])
+
+
+def apart(block: Block, pairs: Sequence[Pair]) -> str:
+    """Who is ahead of LoRA or behind it, on how many columns and by how much: "0.0011 to 0.0023"."""
+    parts = []
+    for verdict in (AHEAD, BEHIND):
+        own: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            if pair.verdict == verdict:
+                own.setdefault(pair.first, []).append(pair)
+        stands = []
+        for method, found in own.items():
+            measure, leads = found[0].measure, sorted(abs(pair.lead) for pair in found)
+            ends = dict.fromkeys(f"{lead:.{measure.digits}f}" for lead in (leads[0], leads[-1]))
+            points = "" if measure.lower_is_better else " points"
+            stands.append(f"{called(block, method)} on {len(found)} ({' to '.join(ends)}{points})")
+        parts += [f"{verdict} LoRA: {joined(stands)}"] if stands else []
+    if not parts:
+        return "all are level with LoRA"
+    return "; ".join([*parts, *["otherwise level"] * any(pair.verdict == LEVEL for pair in pairs)])
+
+
+def refusals(block: Block) -> str:
+    """ "LoRA 48.5 and 2.0, full fine-tuning 54.5 (ahead) and 2.2": what each method refuses, and where it stands."""
+    parts = []
+    for method in (LORA, *(pair.first for pair in to_lora(block, REFUSAL))):
+        pairs = block.pairs.get((method, LORA, REFUSAL)), block.pairs.get((LORA, method, HARMLESS))  # fewer harmless
+        marks = [f" ({pair.verdict.split()[0]})" if pair and pair.verdict != LEVEL else "" for pair in pairs]
+        values = [block.rows[method][column] for column in (REFUSAL, HARMLESS)]
+        parts.append(f"{called(block, method)} {shares(values, marks)}")
+    return ", ".join(parts)
+
+
+def shares(values: Sequence[str], marks: Sequence[str] = ("", "")) -> str:
+    """A share of each kind of prompts with its mark."""
+    parts = [
+        (f"{float(value):.1f}" if float(value) else "none") + mark for value, mark in zip(values, marks, strict=True)
+    ]
+    return "none of either" if parts == ["none", "none"] else joined(parts)
+
+
+def floors(block: Block, headings: dict[str, str]) -> str:
+    """The columns at chance or zero, and at which: "MMLU (at chance)"."""
+    columns: dict[str, dict[str, None]] = {}
+    for pair in scored(block):
+        if pair.floor:
+            columns.setdefault(AT_FLOOR[pair.floor], {})[headings[pair.column]] = None
+    return joined([f"{joined(short(own))} ({floor})" for floor, own in columns.items()])
+
+
+def millions(row: Row) -> str:
+    """Trained parameters."""
+    return f"{int(row['parameters_trainable']) / 1e6:.2f}M"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """ "A, B and C"."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def short(names: Iterable[str]) -> list[str]:
+    """ "HumanEval pass@1", "pass@5": headings without the first word of the one before."""
+    names = list(names)
+    before = ["", *(name.partition(" ")[0] for name in names)]
+    return [name.removeprefix(f"{first} ") for name, first in zip(names, before, strict=False)]
