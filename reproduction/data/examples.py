@@ -34,9 +34,7 @@ def response(name: str, row: dict) -> str:
 def to_examples(name: str, rows: Sequence[dict], *, template: Template = ALPACA) -> list[Example]:
     """Prompt and response of each row of a training set, in order.
 
-    Raises:
-        DataError: a row without an instruction.
-        ValueError: the template refuses a row.
+    Raises DataError for a row without an instruction, and ValueError where the template refuses a row.
     """
     examples = []
     for row in rows:

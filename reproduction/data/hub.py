@@ -1,13 +1,11 @@
 """Data sets from the hub at the revision asked for; an error says what stands in the way."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
 from reproduction.data.catalogue import DataError, DatasetSpec
 
@@ -24,15 +22,10 @@ def fetch_files(spec: DatasetSpec, revision: str) -> Path:
 
 
 def fetch(spec: DatasetSpec, revision: str) -> Any:
-    """The `datasets.DatasetDict` of a data set: from the hub, or from its local cache.
+    """The `datasets.DatasetDict` of a data set at a commit, branch or tag: from the hub, or from its local cache.
 
-    Args:
-        spec: of a data set that the hub or the web has.
-        revision: commit, branch or tag.
-
-    Raises:
-        DataError: the data set is gated, is not there, has no such revision, cannot be reached, or cannot be read; or
-            the hub cannot be reached and the cache has another commit than the one asked for.
+    Raises DataError where it is gated, is not there or cannot be reached, or where the hub cannot be reached and the
+    cache has another commit than the one asked for.
     """
     if spec.url is None and not Path(spec.hub_id).is_absolute() and Path(spec.hub_id).exists():
         raise DataError(
@@ -82,28 +75,11 @@ def cached(spec: DatasetSpec, revision: str) -> bool:
 
 def _refusal(spec: DatasetSpec, revision: str, error: Exception) -> str:
     """Why a data set could not be had, and the ways out."""
-    causes = list(_causes(error))
-    words = " ".join(map(str, causes))  # `datasets` drops the causes of some of its errors, and keeps their words
-    reason = f"({type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]})"
-    page = f"{constants.ENDPOINT}/datasets/{spec.hub_id}"
-    if spec.url is not None:
-        why = f"could not be loaded from {spec.source(revision)} {reason}: check the network and revisions.{spec.name}"
-    elif any(isinstance(each, GatedRepoError) for each in causes) or "gated" in words.lower():
-        why = f"is gated: request access at {page}, and log in by `hf auth login` (or set HF_TOKEN)"
-    elif any(isinstance(each, RevisionNotFoundError) for each in causes) or re.search(
-        r"[Rr]evision.*(doesn't exist|not found|invalid)", words
-    ):
-        why = f"has no revision {revision!r}: set revisions.{spec.name} to a commit of {page}/commits/main, or to main"
-    elif any(isinstance(each, ConnectionError | TimeoutError | httpx.TransportError) for each in causes):
-        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "check the network, or HF_ENDPOINT"
-        why = f"cannot be reached at {page} {reason}: {offline}"
-    else:
-        why = f"could not be loaded from {page} {reason}: if it is private, run `hf auth login`"
-    return f"Data set {spec.name!r} {why}; or set data_root to a folder with {spec.home}/ in it."
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what lies behind it, also where it was raised "from None"."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    place = spec.source(revision) if spec.url else f"{constants.ENDPOINT}/datasets/{spec.hub_id}"
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    offline = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    return (
+        f"Data set {spec.name!r} could not be loaded from {place} at revision {revision!r} ({type(error).__name__}: "
+        f"{reason}{offline}): check the network and revisions.{spec.name}; where it is gated, request access on that "
+        f"page and run `hf auth login`; or set data_root to a folder with {spec.home}/ in it."
+    )

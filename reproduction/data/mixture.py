@@ -19,19 +19,13 @@ def load_training(
 ) -> list[dict]:
     """Rows of a training set, without those held out.
 
-    Of n rows, round(share · n) are taken: those whose prompts fall lowest (`reproduction.data.splits`), farthest from
-    those held out.
-
     Args:
         name: of a training set.
-        root: folder with the data sets, in the layout of `reproduction.data.sources`; None reads the hub.
-        revisions: of the hub's data sets, see `load_rows`.
-        share: of all rows, in (0, 1].
+        root, revisions: see `load_rows`.
+        share: of all rows, in (0, 1]: those whose prompts fall lowest (`reproduction.data.splits`) are taken.
         held_out: share of the rows that is kept out of every training.
 
-    Raises:
-        DataError: see `load_rows`.
-        ValueError: shares that leave nothing.
+    Raises DataError, see `load_rows`, and ValueError for shares that leave nothing.
     """
     prompt = partial(asked, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
@@ -54,16 +48,10 @@ def load_held_out(
 
 
 def shares_of(parts: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
-    """The share of its rows that each part of a mixture gives.
+    """The share of its rows that each part of a mixture gives, from the number of rows that each part's set has.
 
     Up to 1 the parts are shares already. With one above 1 they are proportions, such as 10 to 1: each set then gives as
-    many rows as all of them allow.
-
-    Args:
-        parts: of a mixture.
-        rows: how many each part's set has.
-
-    Raises ValueError where one of the sets has too few.
+    many rows as all of them allow. Raises ValueError where one of the sets has too few.
     """
     if max(parts.values()) <= 1:
         return dict(parts)
@@ -80,18 +68,11 @@ def load_mixture(
     revisions: Mapping[str, str] | None = None,
     held_out: float = 0.0,
 ) -> list[dict]:
-    """Training rows of the parts, one part after the other, each with its own columns, "part" and "id".
+    """Training rows of the parts, one part after the other, each with "part" and "id": "<part>/<the row's own id>".
 
-    An id is `"<part>/<the row's own id>"`. Which rows a part gives does not depend on the other parts: always those
-    whose prompts fall lowest.
-
-    Args:
-        parts: names of training sets, each with its share, or its proportion (see `shares_of`) among the rows that are
-            not held out.
-        root, revisions, held_out: see `load_training`.
-
-    Raises:
-        DataError, ValueError: see `load_training`; ValueError for proportions that a set is too small for.
+    ``parts`` has for each training set its share, or its proportion (see `shares_of`) among the rows that are not held
+    out. A part gives the rows whose prompts fall lowest, whatever the other parts are. Raises as `load_training` and
+    `shares_of` do.
     """
     where = {"root": root, "revisions": revisions, "held_out": held_out}
     if max(parts.values()) <= 1:

@@ -18,8 +18,7 @@ from reproduction.data.tokenization import IGNORED, TokenizedSet
 def pack(tokenized: TokenizedSet, max_length: int) -> TokenizedSet:
     """The examples of a set in rows of at most `max_length` tokens, placed whole and in their order by `best_fit`.
 
-    Raises:
-        ValueError: the set is packed already, or an example is longer than a row.
+    Raises ValueError where the set is packed already, or an example is longer than a row.
     """
     if tokenized.row_length is not None:
         raise ValueError("This set is packed already: pack the examples as they were tokenized.")

@@ -36,9 +36,8 @@ def load_rows(
         root: folder in the layout above; None reads the hub.
         revisions: commit, branch or tag of the hub's data sets by name; others are read at their newest.
 
-    Raises:
-        DataError: an unknown name or split, missing or damaged files, a row that is not as expected, or a hub that
-            cannot be reached or does not give the set.
+    Raises DataError for an unknown name or split, missing or damaged files, a row that is not as expected, or a hub
+    that cannot be reached or does not give the set.
     """
     spec = DATASETS.get(data) if isinstance(data, str) else data
     if spec is None:
@@ -51,11 +50,7 @@ def load_rows(
 
 
 def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]:
-    """Rows of a data set from the hub (or from its local cache), as `load_rows` returns them.
-
-    Raises DataError where the data set is on no hub, lacks a column or has a wrong number of rows; see also
-    `reproduction.data.hub.fetch`.
-    """
+    """Rows of a data set from the hub (or from its local cache), as `load_rows` returns them. Raises DataError."""
     source = spec.source(revision)
     if source is None:
         if spec.bundled is None:

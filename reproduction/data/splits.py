@@ -37,10 +37,8 @@ def lowest(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) ->
 def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> tuple[list[dict], list[dict]]:
     """Splits `count` rows off a training set: (the rest, the rows to choose a learning rate on), in the rows' order.
 
-    The rest lacks further rows that have the prompt of one of them, too.
-
-    Raises:
-        ValueError: count is negative or leaves nothing to train on.
+    The rest lacks further rows that have the prompt of one of them, too. Raises ValueError for a count that is negative
+    or leaves nothing to train on.
     """
     if not 0 <= count < max(len(rows), 1):
         raise ValueError(f"Cannot set {count} of {len(rows)} rows apart: ask for 0 to {max(len(rows) - 1, 0)}.")
@@ -58,10 +56,8 @@ def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]
 def limit(rows: list[dict], count: int | None) -> list[dict]:
     """`count` of the rows in their order, chosen by the hash of their ids; all of them for None or a larger count.
 
-    Not the first ones: a mixture such as saferpaca keeps its parts one after the other.
-
-    Raises:
-        ValueError: count is below 1.
+    Not the first ones: a mixture such as saferpaca keeps its parts one after the other. Raises ValueError for a count
+    below 1.
     """
     if count is None or count >= len(rows):
         return list(rows)

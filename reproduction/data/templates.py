@@ -36,19 +36,16 @@ class Template:
 
     Args:
         name: label in records; no part of the template's identity.
-        source: Jinja text of a user's own template, see `load_template`; None (the default) is the project's own.
+        source: Jinja text of a user's own template, see `load_template`; None is the project's own.
     """
 
     name: str
     source: str | None = None
 
     def render(self, instruction: str, input: str = "") -> str:
-        """Prompt for an instruction, ready for the response.
+        """Prompt for an instruction, ready for the response; white space around both fields is dropped.
 
-        Surrounding white space of both fields is dropped; an input of white space only counts as none.
-
-        Raises:
-            ValueError: the instruction is empty, or the template refuses it.
+        Raises ValueError where the instruction is empty, or the template refuses it.
         """
         instruction, input = instruction.strip(), input.strip()
         if not instruction:

@@ -26,11 +26,10 @@ FORMAT = 2  # raised where a change of `tokenize` or of the file makes old files
 
 
 def tokenize_once(examples: list[Example], tokenizer, *, max_length: int) -> TokenizedSet:
-    """What `tokenize` gives, from the cache where it was asked for before.
+    """What `tokenize` gives, from the cache where it was asked for before. Raises DataError, see `tokenize`.
 
     A damaged file is made again, and a folder that cannot be written to costs the cache alone, each with a warning. A
-    tokenizer without a `tokenizers` backend has no state to know it by, and is not cached. Raises DataError, see
-    `tokenize`.
+    tokenizer without a `tokenizers` backend has no state to know it by, and is not cached.
     """
     folder, backend = cache_folder("tokenized"), getattr(tokenizer, "backend_tokenizer", None)
     if folder is None or backend is None:

@@ -21,12 +21,11 @@ class TokenizedSet:
     """Rows to train on, and an account of what was cut.
 
     Args:
-        rows: one dict per example, "input_ids" and "labels": lists of int of the same length, at most max_length;
-            packed, one per pack, with "position_ids" beside them.
+        rows: one dict per example, "input_ids" and "labels": lists of int of the same length; packed, one per pack,
+            with "position_ids" beside them.
         ids: the examples, in the order in which they lie in the rows.
         truncated: number of rows whose response was cut short (their end mark is gone with it).
-        dropped_empty: number of examples left out because their response is empty.
-        dropped_long: number of examples left out because their prompt leaves no room for a response.
+        dropped_empty, dropped_long: number of examples left out for an empty response or a long prompt.
         row_length: most tokens of a pack; None where every row is one example.
     """
 
@@ -72,19 +71,11 @@ def encode_prompts(tokenizer, texts: list[str]) -> list[list[int]]:
 def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_share: float = 0.05) -> TokenizedSet:
     """Token ids and labels of examples, in order, without padding.
 
-    A prompt is never cut: a response that does not fit is, and an example whose prompt leaves no room for a single
-    token of response is left out, as is one whose response is empty. All are counted.
+    A response that does not fit in ``max_length`` tokens (prompt, response and end mark together) is cut. An example
+    whose prompt leaves no room for a response, or whose response is empty, is left out. All are counted.
 
-    Args:
-        examples: from `to_examples`.
-        tokenizer: a transformers tokenizer with an end token.
-        max_length: most tokens of a row, prompt, response and end mark together.
-        max_cut_share: share of the examples that may be truncated or left out for their length, and share of them
-            that may be left out for their empty response.
-
-    Raises:
-        DataError: the tokenizer has no end token, nothing is left to train on, or more than `max_cut_share` of the
-            examples have no response or do not fit.
+    Raises DataError where the tokenizer has no end token, nothing is left to train on, or more than `max_cut_share` of
+    the examples have an empty response, or are cut or left out for their length.
     """
     if tokenizer.eos_token_id is None:
         raise DataError(f"Tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token.")

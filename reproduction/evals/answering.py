@@ -35,11 +35,10 @@ def answer(
     """Asks the model for every answer that the folder lacks, and records them batch by batch.
 
     Args:
-        model, tokenizer: a causal language model, plain or with an adapter, on any one device; it is left in the mode
-            that it came in.
+        model, tokenizer: a causal language model, plain or with an adapter, on any one device.
         protocol: what is asked, and how it is decoded.
-        rows: of the benchmark that are asked; the first `protocol.limit` are used.
-        shown: rows to show as worked examples, where the protocol has any.
+        rows: of the benchmark; the first `protocol.limit` are asked.
+        shown: rows to show as worked examples.
         template: of prompts in the layout "template".
         folder: of one model's answers under one decoding.
         identity: what tells the model, with its adapter, from every other.
@@ -47,8 +46,7 @@ def answer(
         share: answer only this part of what is missing, beside other processes, into a file of its own.
         progress: called with (answers done, answers in all), of this share.
 
-    Whatever ends the asking early is raised, after it was written to status.json; what is refused before (see below)
-    leaves the folder as it was.
+    Whatever ends the asking early is raised, after it was written to status.json.
 
     Raises:
         ValueError: no rows, two of one id, too few worked examples, choices that cannot be told apart, or a prompt that

@@ -7,8 +7,7 @@ A sampled token is the inverse of the distribution at a number u that the token'
 over token ids x, p zero outside the nucleus. So which batch an answer fell into does not matter beyond the rounding of
 its logits, and an evaluation can be taken up with another batch size.
 
-The loop is ours rather than transformers' `generate` for that, and because it drops the sequences that have ended:
-answers are short, a few run on to the limit, and there the batch should no longer cost what it did at its start.
+The loop is ours rather than transformers' `generate` for that, and because it drops the sequences that have ended.
 """
 
 import functools
@@ -40,11 +39,7 @@ class Generation:
         protocol: temperature, nucleus, length and seed.
         stops: an answer ends before the first of these strings.
 
-    Attributes:
-        ends: tokens at which an answer ends.
-
-    Raises:
-        ValueError: a prompt that leaves no room for an answer in the model's context.
+    Raises ValueError for a prompt that leaves no room for an answer in the model's context.
     """
 
     def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
@@ -62,7 +57,7 @@ class Generation:
             )
 
     def side_by_side(self) -> int:
-        """Answers to decode together on the model's device."""
+        """Sequences to ask together on the model's device."""
         return answers_side_by_side(self.model, length=self._longest + self.protocol.max_new_tokens)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:

@@ -9,10 +9,9 @@ of the response, and k is the prompt's length. In the layout "raw" they are toke
 read them, since whether a letter is " A" or "A", and whether it melts into the prompt's last token, depends on what it
 follows: there k is the length of what the tokens of the prompt and of every prompt + c have in common at their start.
 
-Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it; an
-item's passes stand in one batch. On a GPU a batch's items begin alike, with the worked examples of one subject, and
-what they have in common is read once for all: most of a few-shot benchmark. Elsewhere it is read for each, so that
-results of small models stay to the bit what they are. Scores are not normalised by length.
+Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it. On a
+GPU a batch's items begin alike, with the worked examples of one subject, and what they have in common is read once for
+all: most of a few-shot benchmark. Scores are not normalised by length.
 """
 
 import copy
@@ -25,20 +24,9 @@ from typing import NamedTuple
 import torch
 from transformers import DynamicCache
 
+from reproduction.evals import batching
 from reproduction.evals.answers import COST
-from reproduction.evals.batching import (
-    Batch,
-    context_of,
-    cost,
-    encode,
-    in_batches,
-    left_padded,
-    longest_first,
-    passes,
-    seconds,
-    shared_rows,
-    texts_side_by_side,
-)
+from reproduction.evals.batching import Batch, encode
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
 
@@ -60,23 +48,16 @@ class _Item(NamedTuple):
 
 
 class Likelihood:
-    """Log-probabilities of the choices of some prompts.
+    """Log-probabilities of the choices of some prompts; the arguments are those of `generation.Generation`.
 
-    Args:
-        model: causal language model, plain or with an adapter, on any one device.
-        tokenizer: its tokenizer; prompts are encoded with the start token, if it has one.
-        prompts: all that may be asked, each with its choices.
-        protocol, stops: not used; as `reproduction.evals.generation.Generation` takes them.
-
-    Raises:
-        ValueError: choices that add nothing to their prompt or cannot be told apart, or a prompt that does not fit the
-            model's context.
+    Raises ValueError for choices that add nothing to their prompt or cannot be told apart, and for a prompt that does
+    not fit the model's context.
     """
 
     def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
         self.model = model
         self._items = dict(zip((p.item_id for p in prompts), _encode(tokenizer, prompts), strict=True))
-        longest, context = max(item.length for item in self._items.values()), context_of(model)
+        longest, context = max(item.length for item in self._items.values()), batching.context_of(model)
         if context and longest > context:
             raise ValueError(
                 f"a prompt of {longest} tokens exceeds the model's context of {context}: take its row out of the data, "
@@ -84,18 +65,19 @@ class Likelihood:
             )
 
     def side_by_side(self) -> int:
-        """Items of one batch."""
-        return texts_side_by_side(self.model)
+        return batching.texts_side_by_side(self.model)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
         """Longest first; on a GPU items that begin alike have batches of their own, to read their beginning once."""
-        ordered = longest_first([prompt for prompt, _ in missing], lambda prompt: self._items[prompt.item_id].length)
+        ordered = batching.longest_first(
+            [prompt for prompt, _ in missing], lambda prompt: self._items[prompt.item_id].length
+        )
         starts = {prompt.item_id: self._start(prompt) for prompt in ordered}
         shared, groups = Counter(starts.values()), defaultdict(list)
         for prompt in ordered:
             start = starts[prompt.item_id]
             groups[start if shared[start] > 1 else ()].append(prompt)
-        return [batch for group in groups.values() for batch in in_batches(group, batch_size)]
+        return [batch for group in groups.values() for batch in batching.in_batches(group, batch_size)]
 
     def _start(self, prompt: Prompt) -> tuple[int, ...]:
         prefix = self._items[prompt.item_id].prefix
@@ -171,7 +153,7 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     """Scores of every choice of every item, and what they took; stems (a sequence without its last token) that are
     equal are one row.
     """
-    began = seconds(model.device)
+    began = batching.seconds(model.device)
     stems: dict[tuple[int, ...], int] = {}
     kept = max(len(tail) for item in items for tail in item.tails)
     wanted = []  # (stem, place among its last `kept`, token) of each choice's tokens
@@ -182,7 +164,9 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     values = iter(_logprobs(model, list(stems), [each for choice in wanted for each in choice], kept=kept))
     scores = iter([sum(next(values) for _ in choice) for choice in wanted])
     found = [[next(scores) for _ in item.tails] for item in items]
-    return found, cost(prompt_tokens=sum(map(len, stems)), prefill_seconds=seconds(model.device) - began)
+    return found, batching.cost(
+        prompt_tokens=sum(map(len, stems)), prefill_seconds=batching.seconds(model.device) - began
+    )
 
 
 def _logprobs(
@@ -198,10 +182,10 @@ def _logprobs(
     if common:
         ids = torch.tensor([stems[0][:common]], device=model.device)
         model(input_ids=ids, past_key_values=beginning, use_cache=True, logits_to_keep=1)
-    most = shared_rows(model, length=max(map(len, stems))) if common else len(stems)
+    most = batching.shared_rows(model, length=max(map(len, stems))) if common else len(stems)
     found, first = [0.0] * len(wanted), 0
-    for some in passes([stem[common:] for stem in stems], model.device, most=most):
-        ids, mask, positions = left_padded(some, model.device)
+    for some in batching.passes([stem[common:] for stem in stems], model.device, most=most):
+        ids, mask, positions = batching.left_padded(some, model.device)
         cached = {}
         if common:
             cached["past_key_values"] = copy.deepcopy(beginning)

@@ -10,21 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from reproduction.evals import batching
 from reproduction.evals.answers import COST
-from reproduction.evals.batching import (
-    PREFILL_TOKENS,
-    Batch,
-    context_of,
-    cost,
-    encode,
-    evaluating,
-    in_batches,
-    left_padded,
-    logits_at_once,
-    longest_first,
-    seconds,
-    texts_side_by_side,
-)
+from reproduction.evals.batching import PREFILL_TOKENS, Batch, logits_at_once
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
 from reproduction.records import LEFT_OUT
@@ -35,22 +23,18 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 @torch.no_grad()
 def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[float]:
-    """The loss of each response in nats, summed over its tokens, in the order of the pairs.
+    """The loss of each pair's response in nats, summed over its tokens; the model is left in the mode it came in.
 
-    Args:
-        model: a causal language model, plain or with an adapter, on any one device; it is left in the mode that it
-            came in.
-        pairs: prompts and responses.
-        batch_size: rows of one forward pass at most; fewer where they are long.
+    ``batch_size`` is the most rows of one forward pass; there are fewer where they are long.
     """
     found = [math.nan] * len(pairs)
-    with evaluating(model):
+    with batching.evaluating(model):
         tokens = logits_at_once(model) // model.get_input_embeddings().num_embeddings
         for some in _passes(pairs, batch_size, tokens=tokens):
             responses = [list(pairs[index][1]) for index in some]
             kept = max(map(len, responses))
             stems = [[*pairs[index][0], *pairs[index][1][:-1]] for index in some]
-            ids, mask, positions = left_padded(stems, model.device)
+            ids, mask, positions = batching.left_padded(stems, model.device)
             logits = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
             ).logits  # what follows each of the last tokens
@@ -79,25 +63,18 @@ def _passes(pairs: Sequence[Pair], batch_size: int, *, tokens: int) -> Iterator[
 class Loss:
     """The losses of some prompts' responses; a prompt's only choice is its response.
 
-    A row whose response is empty, which has the prompt and the response of an earlier row, or which is longer than the
-    model's context is left out: its record says so in the place of a loss.
-
-    Args:
-        model, tokenizer: see `response_nats`; the tokenizer has an end token.
-        prompts: all that may be asked.
-        protocol, stops: not used; as `reproduction.evals.generation.Generation` takes them.
-
-    Raises:
-        ValueError: the tokenizer has no end token.
+    The arguments are those of `generation.Generation`. A row whose response is empty, which has the
+    prompt and the response of an earlier row, or which is longer than the model's context is left out: its record says
+    so in the place of a loss. Raises ValueError where the tokenizer has no end token.
     """
 
     def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
         if tokenizer.eos_token_id is None:
             raise ValueError(f"Tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token.")
-        self.model, context, seen = model, context_of(model), {}
+        self.model, context, seen = model, batching.context_of(model), {}
         self._pairs: dict[str, Pair] = {}
         self._left_out: dict[str, str] = {}
-        starts = encode(tokenizer, [prompt.text for prompt in prompts])
+        starts = batching.encode(tokenizer, [prompt.text for prompt in prompts])
         ends = tokenizer([prompt.choices[0] for prompt in prompts], add_special_tokens=False)["input_ids"]
         for prompt, start, end in zip(prompts, starts, ends, strict=True):
             pair = self._pairs[prompt.item_id] = (start, [*end, tokenizer.eos_token_id])
@@ -109,17 +86,17 @@ class Loss:
                 self._left_out[prompt.item_id] = f"longer than the model's context of {context} tokens"
 
     def side_by_side(self) -> int:
-        """Responses of one batch."""
-        return texts_side_by_side(self.model)
+        return batching.texts_side_by_side(self.model)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
-        """Longest first."""
-        ordered = longest_first([prompt for prompt, _ in missing], lambda p: sum(map(len, self._pairs[p.item_id])))
-        return in_batches(ordered, batch_size)
+        ordered = batching.longest_first(
+            [prompt for prompt, _ in missing], lambda p: sum(map(len, self._pairs[p.item_id]))
+        )
+        return batching.in_batches(ordered, batch_size)
 
     def answer(self, batch: Batch) -> list[dict]:
         """The records of a batch: "nats" of each response, the "tokens" that they were summed over, and its "bytes"."""
-        began = seconds(self.model.device)
+        began = batching.seconds(self.model.device)
         pairs = {p.item_id: self._pairs[p.item_id] for p in batch[0] if p.item_id not in self._left_out}
         nats = dict(zip(pairs, response_nats(self.model, list(pairs.values()), batch_size=len(batch[0])), strict=True))
         records = []
@@ -135,8 +112,8 @@ class Loss:
                     "prompt_tokens": len(start),
                 }
                 records.append(key | {"nats": nats[prompt.item_id], **counts})
-        records[0][COST] = cost(
+        records[0][COST] = batching.cost(
             prompt_tokens=sum(len(part) for pair in pairs.values() for part in pair),
-            prefill_seconds=seconds(self.model.device) - began,
+            prefill_seconds=batching.seconds(self.model.device) - began,
         )
         return records

@@ -20,17 +20,8 @@ from reproduction.evals.items import sha16
 from reproduction.evals.prompts import Prompts
 from reproduction.evals.sandbox import Permissions
 from reproduction.evals.task import Protocol
-from reproduction.records import (
-    ANSWERS,
-    CONTROLS,
-    LEFT_OUT,
-    META,
-    AnswerLog,
-    RecordError,
-    read_json,
-    write_items,
-    write_json,
-)
+from reproduction.records import ANSWERS, CONTROLS, LEFT_OUT, META, AnswerLog, RecordError, read_json, write_items
+from reproduction.records.files import write_json
 
 
 def score(
@@ -48,15 +39,11 @@ def score(
     """Scores the stored answers to all items, in the place of older scores of the same evaluation.
 
     Args:
-        protocol: what was asked, and how it is read and judged.
-        rows, shown, template: as they were put to the model; see `reproduction.evals.answering.answer`.
+        protocol, rows, shown, template, identity: as they were put to the model, see `answering.answer`.
         answers: the folder of the answers.
-        identity: of the model whose scores these are to be, as its answers carry it.
         folder: of this evaluation alone.
         permissions: what the user allows; only benchmarks that run code ask.
         progress: called with (done, total) of what takes long: programs that are run.
-
-    Whatever ends it early is raised, after it was written to status.json.
 
     Raises:
         ValueError: no rows, none that is not left out, or too few worked examples.

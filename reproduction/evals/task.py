@@ -60,12 +60,11 @@ class Protocol:
 
     Args:
         benchmark: a file of `reproduction.evals.tasks`, or what the one in `file` is called.
-        protocol_version: raised whenever reading or scoring change, so that old scores are not taken for new; stored
-            answers stay.
+        protocol_version: raised whenever reading or scoring change; old scores are void then, and answers stay.
         name: label of the protocol; no part of what is asked.
         file: Python file of a user's own benchmark.
         source: of the rows, where the benchmark has several.
-        share: of the rows that are asked, in (0, 1), where the others are trained on or not all are asked; None is all.
+        share: of the rows that are asked, in (0, 1); None is all.
         scoring: "generated" decodes an answer and reads it, "likelihood" takes the most probable of an item's choices,
             "loss" measures the loss of its solution.
         max_new_tokens: most tokens of a generated answer, at least 1; None for the other scorings.
@@ -79,8 +78,7 @@ class Protocol:
         seed: of sampling.
         execution_seconds: wall-clock limit of one program, where the benchmark runs programs.
 
-    Raises:
-        ValueError: a value out of range, a setting that the benchmark does not have, or no such benchmark.
+    Raises ValueError for a value out of range, a setting that the benchmark does not have, or no such benchmark.
     """
 
     benchmark: str
@@ -226,10 +224,8 @@ class Task:
     def read(self, row: dict, raw: Any) -> dict[str, Any]:
         """ "parsed", "gold", "scores" (name → 0 to 1) and any other fields of an answer's record.
 
-        Args:
-            row: of the benchmark.
-            raw: text; by likelihood the log-probabilities of the choices, by loss its record
-                (`reproduction.evals.loss`). Of these two "raw" is among the fields, too.
+        ``raw`` is a text; by likelihood the log-probabilities of the choices and by loss its record
+        (`reproduction.evals.loss`), and there "raw" is among the fields, too.
         """
         raise NotImplementedError(f"{type(self).__name__} has no read(row, raw)")
 
@@ -246,14 +242,9 @@ class Task:
         permissions: Permissions,
         progress=None,
     ) -> list[dict]:
-        """The records of all items: each answer read by itself.
+        """The records of all items; ``answers`` has the samples of each prompt, as `read` takes them.
 
-        Args:
-            prompts: as they were put.
-            answers: of each prompt, its samples, as `read` takes them.
-            protocol: what was asked.
-            permissions: what the user allows, for benchmarks that run code.
-            progress: called with (done, total), where scoring takes long.
+        ``permissions`` are for benchmarks that run code; ``progress`` is called with (done, total) where that is long.
         """
         return [
             record(prompt, sample, **{"raw": raw, **self.read(prompt.row, raw)})

@@ -97,14 +97,14 @@ def test_headerless_files_are_read_from_the_hub_in_full_and_again_from_its_cache
 
 REFUSED = {  # by what the sentence names
     "no revision": (f"'{NEITHER}'", "revisions.gsm8k"),
-    "gated": ("gated", "/datasets/some/gated,", "hf auth login", "data_root"),
-    "gated files": ("gated", "/datasets/some/gated-files,"),
-    "gated prompts": ("'hexphi' is gated", "hf auth login"),
-    "nothing": ("/datasets/some/nothing (", "hf auth login"),
+    "gated": ("gated", "/datasets/some/gated ", "hf auth login", "data_root"),
+    "gated files": ("gated", "/datasets/some/gated-files "),
+    "gated prompts": ("'hexphi'", "gated", "hf auth login"),
+    "nothing": ("/datasets/some/nothing ", "doesn't exist", "hf auth login"),
     "fewer prompts": (NEW, "299", "300 or 330", "revisions.hexphi"),
     "other commit cached": (OLD, NEW, "revisions.gsm8k"),
-    "nothing cached": ("cannot be reached", "/datasets/some/nothing", "HF_HUB_OFFLINE", "data_root"),
-    "no prompts cached": ("'hexphi' cannot be reached", "HF_HUB_OFFLINE"),
+    "nothing cached": ("/datasets/some/nothing ", "HF_HUB_OFFLINE", "data_root"),
+    "no prompts cached": ("'hexphi'", "HF_HUB_OFFLINE"),
     "no file cached": ("safety-tuned-llamas/main/data/training/", "revisions.saferpaca", "data_root"),
 }
 

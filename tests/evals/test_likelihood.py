@@ -162,7 +162,7 @@ def test_a_beginning_that_items_have_in_common_is_read_once_and_the_scores_stay(
     monkeypatch.setattr(likelihood, "_shares_prefixes", lambda model: True)
     monkeypatch.setattr(likelihood, "SHARED_TOKENS", 40)
     monkeypatch.setattr(
-        likelihood, "passes", lambda some, device, most: (some[at : at + 2] for at in range(0, len(some), 2))
+        batching, "passes", lambda some, device, most: (some[at : at + 2] for at in range(0, len(some), 2))
     )
     found, tokens = scores(model, prompts=prompts), sum(read)
     hook.remove()
