@@ -3,7 +3,7 @@
     python tests/torture [candidates] [commands] [kills] [disks]
 
 Under 15 minutes on two cores; all parts where none is named. Prints what was measured. The exit code is 1 where
-something does not hold, or where this cannot run: without Linux, or full disks without `unshare`. A sentence says so.
+something does not hold, or, in a sentence, where full disks cannot be tried.
 """
 
 import argparse
@@ -12,58 +12,26 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 sys.path += [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "running")]
-
-Figures = Mapping[str, object]
-
-
-def candidates(folder: Path) -> Figures:
-    from candidates import candidates
-
-    return candidates()
+import candidates
+import commands
+import disks
 
 
 @functools.cache
-def alone(folder: Path):
-    from commands import undisturbed
-
-    return undisturbed(folder)
+def _alone(folder: Path):
+    return commands.undisturbed(folder)
 
 
-def commands(folder: Path) -> Figures:
-    from commands import together
-
-    return together(alone(folder), folder)
-
-
-def kills(folder: Path) -> Figures:
-    from commands import kills
-
-    return kills(alone(folder), folder)
-
-
-def disks(folder: Path) -> Figures:
-    from disks import full_disks
-
-    return full_disks(folder)
-
-
-PARTS: dict[str, Callable[[Path], Figures]] = {
-    "candidates": candidates, "commands": commands, "kills": kills, "disks": disks
-}  # fmt: skip
-
-
-def obstacle(asked: list[str]) -> str | None:
-    """Why these parts cannot run here; None where they can."""
-    if sys.platform != "linux":
-        return "processes are watched in Linux's /proc"
-    from disks import no_disk
-
-    return no_disk() if "disks" in asked else None
+PARTS = {
+    "candidates": lambda folder: candidates.candidates(),
+    "commands": lambda folder: commands.together(_alone(folder), folder),
+    "kills": lambda folder: commands.kills(_alone(folder), folder),
+    "disks": disks.full_disks,
+}
 
 
 def main() -> None:
@@ -72,7 +40,7 @@ def main() -> None:
     asked = parser.parse_args().parts or list(PARTS)
     if unknown := [name for name in asked if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; they are {', '.join(PARTS)}")
-    if why := obstacle(asked):
+    if why := disks.no_disk() if "disks" in asked else None:
         sys.exit(f"This cannot run here: {why}.")
     rows, wrong, began = [], [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
