@@ -1,28 +1,20 @@
 """Theorem 1's decompositions where their errors and Δ are known in closed form."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from reproduction.theory.estimates import Point, means
 from reproduction.theory.theorem1 import (
     READINGS,
     Decomposition,
     Tasks,
-    Theorem1,
     World,
-    centroid_ranks,
     definition4,
-    difference_rank,
     draw_tasks,
     joint,
     measure,
-    over_separation,
-    same_partition,
     sign_range,
-    without_clusters,
 )
 
 WORLD = World(sizes=(5, 4, 3), rows=9, columns=8, rank=3, within_rank=3, noise=0.0, correlation=0.0)
@@ -95,14 +87,6 @@ def test_joint_is_never_above_any_other_decomposition_of_its_form(rank: int) -> 
     assert all(other.squared_errors(tasks.matrices).sum() > least for other in others)
 
 
-def test_joint_weighs_a_cluster_by_its_tasks() -> None:
-    tasks = drawn(sizes=(9, 2, 1), noise=0.5)
-    centroids = means(tasks.matrices, tasks.labels)[tasks.labels]
-    every = np.linalg.svd(np.concatenate(centroids, axis=1))[0][:, :2]  # each centroid as often as it has tasks
-    found = joint(tasks.matrices, tasks.labels, 2).basis
-    np.testing.assert_allclose(found @ found.T, every @ every.T, atol=1e-10)
-
-
 @pytest.mark.parametrize("scaled", [False, True])
 def test_definition_4_solves_its_least_squares_problem_for_b(scaled: bool) -> None:
     tasks = drawn(noise=0.5)
@@ -131,74 +115,3 @@ def test_a_single_task_may_lie_nearer_to_the_global_code_while_the_sum_holds() -
     assert found["inequality_21_in_the_sum"]
     assert not found["inequality_21_every_task"]
     assert (found["violations_while_the_sum_holds"], found["tasks_violating_21"]) == (1, pytest.approx(1 / 6))
-
-
-def test_delta_is_the_between_cluster_sum_of_squares() -> None:
-    tasks = drawn(noise=0.5)
-    found = joint(tasks.matrices, tasks.labels, 3)
-    code = found.basis.T @ tasks.matrices.mean(axis=0)  # least squares for one code, B being orthonormal
-    np.testing.assert_allclose(found.mean_code(), code)
-    total = np.square(found.basis @ (found.codes[tasks.labels] - code)).sum()
-    assert found.delta(code) == pytest.approx(total)
-    assert total > 1
-
-
-def test_drawn_tasks_keep_what_their_world_says() -> None:
-    tasks = drawn(noise=0.7, within_rank=2)
-    np.testing.assert_allclose(np.linalg.norm(tasks.noise, axis=(1, 2)), 0.7)
-    np.testing.assert_allclose(tasks.matrices, tasks.basis @ tasks.codes + tasks.noise)
-    clean = drawn(within_rank=2)
-    assert difference_rank(clean.matrices, clean.labels) == 2
-    assert np.linalg.matrix_rank(means(clean.matrices, clean.labels)).max() == 3  # rank(M_l) > r_l
-    assert difference_rank(clean.matrices, np.zeros(12, dtype=int)) == 3  # across clusters it is not bounded by r_l
-    above = drawn(within_rank=5)
-    assert difference_rank(above.matrices, above.labels) == 5
-
-
-def test_noise_lies_where_its_correlation_says() -> None:
-    tasks = drawn(noise=0.5, correlation=-1.0)
-    shift = tasks.basis @ (means(tasks.codes, tasks.labels)[tasks.labels] - tasks.codes.mean(axis=0))
-    cosine = (tasks.noise * shift).sum(axis=(1, 2)) / (0.5 * np.linalg.norm(shift, axis=(1, 2)))
-    np.testing.assert_allclose(cosine, -1)
-
-
-SETTINGS = Theorem1(
-    seed=0,
-    draws=2,
-    separations=(0, 4),
-    scenarios={"base": WORLD},
-    correlations=(0,),
-    correlation_separation=1,
-    correlation_noises=(0.5,),
-    no_cluster_k=(1, 3),
-    within_ranks=(1, 3),
-)
-
-
-def means_of(curve: Iterable[Point], quantity: str) -> list[float]:
-    return [point.mean for point in curve if point.quantity == quantity]
-
-
-def test_kmeans_gives_a_positive_delta_where_there_are_no_clusters() -> None:
-    curve = list(without_clusters(SETTINGS))
-    assert means_of(curve, "delta_is_zero") == [1.0, 0.0]  # k = 1 and k = 3
-    one, three = means_of(curve, "delta")
-    assert one == pytest.approx(0, abs=1e-12)
-    assert three > 0.01
-
-
-def test_a_centroid_keeps_its_rank_whatever_that_of_the_differences() -> None:
-    curve = list(centroid_ranks(SETTINGS))
-    assert means_of(curve, "difference_rank") == [1, 3]
-    assert means_of(curve, "centroid_rank") == [3, 3]
-    assert means_of(curve, "rank_at_most_r_l") == [0.0, 1.0]
-    assert [share > 0.05 for share in means_of(curve, "truncated_share")] == [True, False]
-
-
-def test_the_gap_grows_with_the_separation() -> None:
-    curve = [point for point in over_separation(SETTINGS) if point.series == "joint"]
-    near, far = means_of(curve, "gap")
-    assert far > near + 0.2
-    assert means_of(curve, "partition_recovered")[1] == 1.0
-    assert same_partition(np.array([0, 0, 1]), np.array([1, 1, 0]))
-    assert not same_partition(np.array([0, 0, 1]), np.array([0, 1, 0]))
