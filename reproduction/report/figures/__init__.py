@@ -35,7 +35,7 @@ TABLES: dict[str, Callable[[Sources], list[Path]]] = {
 
 
 def folder_of(name: str, sources: Sources) -> Path:
-    """Where a figure's files lie: in the scale's results, or beside the counts or the benchmark that it is made of."""
+    """Where a figure's files lie: in the scale's results, or beside what it is made of."""
     elsewhere = {"figure1": sources.results / "counts", "figure3": sources.results / sources.benchmark}
     return elsewhere.get(name, sources.own) / "figures"
 

@@ -1,6 +1,5 @@
 """Figure 3: time and extra memory of inference, the paper's claims in a panel apart beside what was measured here."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -23,23 +22,16 @@ LABEL = 20
 Line = tuple[str, bool]
 """A method of the figure, and whether it is merged."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """One value of one line; `compiled` is None for a claim of the paper, which does not say."""
-
-    line: Line
-    value: float
-    compiled: bool | None
+Mark = tuple[Line, float, bool | None]
+"""A line's value, and whether layers were compiled; the paper's claims (None) do not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One axes: its heading and its marks."""
+    """One axes: its heading and its marks, the paper's first."""
 
     heading: str
     marks: list[Mark]
-    printed: bool
 
 
 def figure3(sources: Sources) -> Plate:
@@ -50,7 +42,6 @@ def figure3(sources: Sources) -> Plate:
     `relative_to`, in the same scenario; a scenario without it has no memory.
 
     Raises `Absent` where no inference was measured.
-    Leaves out training, and the adapters' dtype, which is the base's in this suite.
     """
     path = sources.results / sources.benchmark / "benchmark.csv"
     rows = [row for row in newest(sources.rows(path, command=COMMAND)) if row["phase"] in PHASES and is_done(row)]
@@ -59,17 +50,36 @@ def figure3(sources: Sources) -> Plate:
     most = max(int(row["layers"]) for row in rows)
     rows = [row for row in rows if int(row["layers"]) == most]
     claims = sources.paper("figure3")
-    adapted = [row for row in rows if row["trainable"] != "0"]
-    labels = _labels(adapted, claims)
-    yardstick = next(claim["relative_to"] for claim in claims if claim["quantity"] == "memory")
-    whose = f"{next((name for (method, _), name in labels.items() if method == yardstick), yardstick)}'s"
-    bands = {quantity: _panels(rows, claims, quantity, yardstick=yardstick) for quantity in ("time", "memory")}
+    labels = _labels([row for row in rows if row["trainable"] != "0"], claims)
+    unit = next(claim["relative_to"] for claim in claims if claim["quantity"] == "memory")
+    whose = f"{next((name for (method, _), name in labels.items() if method == unit), unit)}'s"
+    bands = {quantity: _panels(rows, claims, quantity, unit=unit) for quantity in ("time", "memory")}
     bands = {quantity: panels for quantity, panels in bands.items() if any(each.marks for each in panels[1:])}
+    across = len(next(iter(bands.values()), []))
+    axis = {"time": "time / frozen base", "memory": f"extra memory / {whose}"}
+    lengths = " and ".join(sorted({row["length"] for row in rows}, key=int))
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(len(bands), across, squeeze=False, sharey=True, sharex="row")
+        for of_band, (quantity, panels) in zip(grid, bands.items(), strict=True):
+            for axes, panel in zip(of_band, panels, strict=True):
+                axes.axvline(1.0 if quantity == "time" else 0.0, color=MUTED, linewidth=0.9)
+                _draw_panel(axes, panel, list(labels))
+                axes.set_xlabel(axis[quantity])
+            of_band[0].set_facecolor(PANEL)
+            of_band[0].set_yticks(range(len(labels)), [wrapped(label, LABEL) for label in labels.values()])
+            of_band[0].set_ylim(len(labels) - 0.4, -0.6)
+        handles = [
+            Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor=face, label=label)
+            for face, label in ((INK, "compiled"), (PAPER, "not compiled"))
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+
     return Plate(
         name="figure3",
         title=f"Figure 3: time and extra memory of inference, {rows[0]['model']} with {most} layers",
         caption=(
-            f"Measured on {rows[0]['device']}, {rows[0]['dtype']}, random weights, {_lengths(rows)} tokens. Upper "
+            f"Measured on {rows[0]['device']}, {rows[0]['dtype']}, random weights, {lengths} tokens. Upper "
             "panels: median time over that of the frozen base, which a merged adapter equals. Lower panels: peak "
             f"memory above the base's, over {whose}. Filled marks: decoder layers compiled; hollow: not compiled. A "
             "CUDA graph replays what is timed, except compiled prefill. A number at the edge is a mark beyond it. A "
@@ -78,11 +88,8 @@ def figure3(sources: Sources) -> Plate:
             "length, and prints no bytes."
         ),
         alt=_alt(bands, labels, whose),
-        size=(
-            1.9 + 1.75 * len(next(iter(bands.values()), [])),
-            0.9 + (0.5 + 0.21 * len(labels)) * len(bands),
-        ),
-        draw=_drawing(bands, labels, whose),
+        size=(1.9 + 1.75 * across, 0.9 + (0.5 + 0.21 * len(labels)) * len(bands)),
+        draw=draw,
     )
 
 
@@ -97,87 +104,44 @@ def _labels(adapted: Rows, claims: Rows) -> dict[Line, str]:
     return {_line(row): variant_label(row) for row in [*adapted, *claimed]}
 
 
-def _lengths(rows: Rows) -> str:
-    return " and ".join(sorted({row["length"] for row in rows}, key=int))
-
-
-def _panels(rows: Rows, claims: Rows, quantity: str, *, yardstick: str) -> list[Panel]:
-    printed = [
-        Mark(line=_line(each), value=float(each["value"]), compiled=None)
-        for each in claims
-        if each["quantity"] == quantity
-    ]
-    panels = [Panel(heading="the paper", marks=printed, printed=True)]
+def _panels(rows: Rows, claims: Rows, quantity: str, *, unit: str) -> list[Panel]:
+    own = [(_line(claim), float(claim["value"]), None) for claim in claims if claim["quantity"] == quantity]
+    panels = [Panel(heading="the paper", marks=own)]
     several = len({row["length"] for row in rows}) > 1
-    for place in dict.fromkeys(_place(row) for row in _ordered(rows)):
-        of_panel = [row for row in rows if _place(row) == place and row["trainable"] != "0"]
-        found = [(row, _value(row, of_panel, quantity, yardstick=yardstick)) for row in of_panel]
+    places = {(row["phase"], row["batch"], row["length"]) for row in rows}
+    for place in sorted(places, key=lambda place: (PHASES.index(place[0]), int(place[1]), int(place[2]))):
+        of_panel = [row for row in rows if (row["phase"], row["batch"], row["length"]) == place]
+        of_panel = [row for row in of_panel if row["trainable"] != "0"]
+        values = [number(row, "ratio") if quantity == "time" else _memory(row, of_panel, unit) for row in of_panel]
         marks = [
-            Mark(line=_line(row), value=value, compiled=row["compiled"] == "true")
-            for row, value in found
+            (_line(row), value, row["compiled"] == "true")
+            for row, value in zip(of_panel, values, strict=True)
             if value is not None
         ]
-        phase, batch, length = place
-        heading = f"{phase}, batch {batch}" + (f", {length} tokens" if several else "")
-        panels.append(Panel(heading=heading, marks=marks, printed=False))
+        heading = f"{place[0]}, batch {place[1]}" + (f", {place[2]} tokens" if several else "")
+        panels.append(Panel(heading=heading, marks=marks))
     return panels
 
 
-def _place(row: dict[str, str]) -> tuple[str, str, str]:
-    """What a panel shows: phase, batch, length."""
-    return row["phase"], row["batch"], row["length"]
-
-
-def _ordered(rows: Rows) -> Rows:
-    return sorted(rows, key=lambda row: (PHASES.index(row["phase"]), int(row["batch"]), int(row["length"])))
-
-
-def _value(row: dict[str, str], of_panel: Rows, quantity: str, *, yardstick: str) -> float | None:
-    if quantity == "time":
-        return number(row, "ratio")
-    unit = next((each for each in of_panel if each["method"] == yardstick and setting(each) == setting(row)), None)
-    own, whole = number(row, "extra_mib"), unit and number(unit, "extra_mib")
+def _memory(row: dict[str, str], of_panel: Rows, unit: str) -> float | None:
+    """Extra memory over that of the method ``unit`` in the same scenario."""
+    same = next((each for each in of_panel if each["method"] == unit and setting(each) == setting(row)), {})
+    own, whole = number(row, "extra_mib"), number(same, "extra_mib")
     return own / whole if own is not None and whole else None
 
 
-def _drawing(bands: dict[str, list[Panel]], labels: dict[Line, str], whose: str) -> Callable[[Figure], None]:
-    lines = list(labels)
-    units = {"time": "time / frozen base", "memory": f"extra memory / {whose}"}
-
-    def draw(figure: Figure) -> None:
-        across = len(next(iter(bands.values())))
-        grid = figure.subplots(len(bands), across, squeeze=False, sharey=True, sharex="row")
-        for of_band, (quantity, panels) in zip(grid, bands.items(), strict=True):
-            for axes, panel in zip(of_band, panels, strict=True):
-                _draw_panel(axes, panel, lines, neutral=1.0 if quantity == "time" else 0.0)
-                axes.set_xlabel(units[quantity])
-            of_band[0].set_yticks(range(len(lines)), [wrapped(label, LABEL) for label in labels.values()])
-            of_band[0].set_ylim(len(lines) - 0.4, -0.6)
-        handles = [
-            Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor=face, label=label)
-            for face, label in ((INK, "compiled"), (PAPER, "not compiled"))
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
-
-    return draw
-
-
-def _draw_panel(axes: Axes, panel: Panel, lines: list[Line], *, neutral: float) -> None:
-    axes.axvline(neutral, color=MUTED, linewidth=0.9)
+def _draw_panel(axes: Axes, panel: Panel, lines: list[Line]) -> None:
     axes.set_title(panel.heading, fontweight="normal")
-    if panel.printed:
-        axes.set_facecolor(PANEL)
-    for mark in panel.marks:
-        own = look(mark.line[0])
-        beyond = mark.value > FARTHEST
+    for line, value, compiled in panel.marks:
+        own, height = look(line[0]), lines.index(line)
         axes.plot(
-            min(mark.value, FARTHEST), lines.index(mark.line), color=own.colour, marker=own.marker, linestyle="",
-            markersize=5.5, markerfacecolor=PAPER if mark.compiled is False else own.colour,
+            min(value, FARTHEST), height, color=own.colour, marker=own.marker, linestyle="", markersize=5.5,
+            markerfacecolor=PAPER if compiled is False else own.colour,
         )  # fmt: skip
-        if beyond:
+        if value > FARTHEST:
             axes.annotate(
-                f"{mark.value:.3g} →", (FARTHEST, lines.index(mark.line)), xytext=(-5, 0), textcoords="offset points",
-                ha="right", va="center", fontsize=7,
+                f"{value:.3g} →", (FARTHEST, height), xytext=(-5, 0), textcoords="offset points", ha="right",
+                va="center", fontsize=7,
             )  # fmt: skip
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -185,11 +149,11 @@ def _draw_panel(axes: Axes, panel: Panel, lines: list[Line], *, neutral: float) 
 
 
 def _alt(bands: dict[str, list[Panel]], labels: dict[Line, str], whose: str) -> str:
-    said = []
+    parts = []
     for quantity, panels in bands.items():
         for panel in panels:
             marks = (
-                f"{labels[mark.line]}{' compiled' if mark.compiled else ''} {mark.value:.2f}" for mark in panel.marks
+                f"{labels[line]}{' compiled' if compiled else ''} {value:.2f}" for line, value, compiled in panel.marks
             )
-            said.append(f"{quantity}, {panel.heading}: {', '.join(marks)}")
-    return f"Dot plots of inference relative to the frozen base, memory to {whose}. " + "; ".join(said) + "."
+            parts.append(f"{quantity}, {panel.heading}: {', '.join(marks)}")
+    return f"Dot plots of inference relative to the frozen base, memory to {whose}. " + "; ".join(parts) + "."

@@ -1,8 +1,5 @@
 """Figure 1(c): trainable parameters against the model's size and against the rank, the paper's own counts as marks."""
 
-import re
-from collections import defaultdict
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,22 +12,20 @@ from reproduction.report.figures.style import Plate, thousands
 COMMAND = "make table6"
 NAMES = {"lora": "LoRA", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA", "idlora": "ID-LoRA"}
 LOWER = "\n\n"  # every other model's name stands lower, since two of the three sizes are close
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}
+UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
+RING = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.9}
 
 
 def figure1c(sources: Sources) -> Plate:
     """Both panels, from results/counts/figure1c.csv and the counts that the paper prints in Table 6.
 
-    Raises `Absent` where the counts were not made. Leaves out panels (a) and (b), which are drawings of the method.
+    Raises `Absent` where the counts were not made. Panels (a) and (b) of the paper are drawings of the method.
     """
     rows = sources.rows(sources.results / "counts" / "figure1c.csv", command=COMMAND)
-    by_panel = {panel: [row for row in rows if row["panel"] == panel] for panel in ("model", "rank")}
+    by_panel = {panel: _by_method([row for row in rows if row["panel"] == panel]) for panel in ("model", "rank")}
     if empty := [panel for panel, found in by_panel.items() if not found]:
         raise Absent(f"results/counts/figure1c.csv: panel {empty[0]}", COMMAND)
-    printed = {
-        (row["base"], row["method"], int(row["rank"])): printed_count(row["printed"]) for row in sources.paper("table6")
-    }
-    model = {row["model"] for row in by_panel["rank"]}
+    printed = [(int(row["rank"]), printed_count(row["printed"])) for row in sources.paper("table6")]
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
@@ -41,9 +36,11 @@ def figure1c(sources: Sources) -> Plate:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: thousands(value))
             axes.yaxis.set_minor_locator(NullLocator())
-        right.set_title("(c, right) by rank, " + ", ".join(sorted(model)))
-        handles = [_line(method) for method in dict.fromkeys(row["method"] for row in by_panel["rank"])]
-        handles.append(_ring(label="printed in the paper's Table 6"))
+        handles = [
+            Line2D([], [], color=look(method).colour, marker=look(method).marker, label=NAMES.get(method, method))
+            for method in by_panel["rank"]
+        ]
+        handles.append(Line2D([], [], color=INK, **RING, label="printed in the paper's Table 6"))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
     return Plate(
@@ -63,17 +60,25 @@ def figure1c(sources: Sources) -> Plate:
 
 def printed_count(text: str) -> float:
     """ "21.0M" or "1.3B" as a number. Raises ValueError for another spelling."""
-    found = re.fullmatch(r"([\d.]+)([KMB]?)", text)
-    if not found:
-        raise ValueError(f"{text!r} is no count like 21.0M; put right experiments/table6/paper.csv")
-    return float(found[1]) * UNITS[found[2]]
+    unit = text[-1:] if text[-1:] in UNITS else ""
+    try:
+        return float(text.removesuffix(unit)) * UNITS.get(unit, 1)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no count like 21.0M; put right experiments/table6/paper.csv") from error
 
 
-def _against_size(axes: Axes, rows: Rows) -> None:
-    sizes = {row["model"]: float(row["base_parameters"]) for row in rows}
-    for method, of_method in _by_method(rows).items():
-        points = sorted((sizes[row["model"]], float(row["trainable"])) for row in of_method)
-        _plot(axes, method, points)
+def _by_method(rows: Rows) -> dict[str, Rows]:
+    return {name: [row for row in rows if row["method"] == name] for name in dict.fromkeys(r["method"] for r in rows)}
+
+
+def _plot(axes: Axes, method: str, points: list[tuple[float, float]]) -> None:
+    axes.plot(*zip(*sorted(points), strict=True), color=look(method).colour, marker=look(method).marker)
+
+
+def _against_size(axes: Axes, methods: dict[str, Rows]) -> None:
+    sizes = {row["model"]: float(row["base_parameters"]) for rows in methods.values() for row in rows}
+    for method, rows in methods.items():
+        _plot(axes, method, [(sizes[row["model"]], float(row["trainable"])) for row in rows])
     models = sorted(sizes, key=sizes.__getitem__)
     axes.set_xticks(
         [sizes[model] for model in models],
@@ -85,51 +90,26 @@ def _against_size(axes: Axes, rows: Rows) -> None:
     axes.set_ylabel("trainable parameters")
 
 
-def _against_rank(axes: Axes, rows: Rows, printed: dict[tuple[str, str, int], float]) -> None:
-    for method, of_method in _by_method(rows).items():
-        points = sorted((int(row["rank"]), float(row["trainable"])) for row in of_method)
-        _plot(axes, method, points)
-    ranks = sorted({int(row["rank"]) for row in rows})
-    shown = [(rank, count) for (_, _, rank), count in printed.items() if rank in ranks]
-    ring = _ring()
-    axes.plot(*zip(*shown, strict=True), **{
-        "linestyle": "", "marker": "o", "markersize": ring.get_markersize(), "markerfacecolor": "none",
-        "markeredgecolor": INK, "markeredgewidth": ring.get_markeredgewidth(),
-    })  # fmt: skip
+def _against_rank(axes: Axes, methods: dict[str, Rows], printed: list[tuple[int, float]]) -> None:
+    for method, rows in methods.items():
+        _plot(axes, method, [(int(row["rank"]), float(row["trainable"])) for row in rows])
+    ranks = sorted({int(row["rank"]) for rows in methods.values() for row in rows})
+    shown = [(rank, count) for rank, count in printed if rank in ranks]
+    axes.plot(*zip(*shown, strict=True), markeredgecolor=INK, **RING)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(rank) for rank in ranks])
     axes.set_xlabel("rank r")
+    models = sorted({row["model"] for rows in methods.values() for row in rows})
+    axes.set_title("(c, right) by rank, " + ", ".join(models))
 
 
-def _by_method(rows: Rows) -> dict[str, Rows]:
-    found = defaultdict(list)
-    for row in rows:
-        found[row["method"]].append(row)
-    return found
-
-
-def _plot(axes: Axes, method: str, points: list[tuple[float, float]]) -> None:
-    axes.plot(*zip(*points, strict=True), color=look(method).colour, marker=look(method).marker)
-
-
-def _line(method: str) -> Line2D:
-    return Line2D([], [], color=look(method).colour, marker=look(method).marker, label=NAMES.get(method, method))
-
-
-def _ring(label: str = "") -> Line2D:
-    return Line2D(
-        [], [], color=INK, linestyle="", marker="o", markersize=9, markerfacecolor="none", markeredgewidth=0.9,
-        label=label,
-    )  # fmt: skip
-
-
-def _alt(rows: Rows) -> str:
-    said = []
-    for method, of_method in _by_method(rows).items():
-        ends = sorted(of_method, key=lambda row: int(row["rank"]))
-        first, last = ends[0], ends[-1]
-        said.append(
+def _alt(methods: dict[str, Rows]) -> str:
+    parts = []
+    for method, rows in methods.items():
+        ranks = sorted(rows, key=lambda row: int(row["rank"]))
+        first, last = ranks[0], ranks[-1]
+        parts.append(
             f"{NAMES.get(method, method)} from {thousands(float(first['trainable']))} at rank {first['rank']} "
             f"to {thousands(float(last['trainable']))} at rank {last['rank']}"
         )
-    return "Two line charts of trainable parameters. " + "; ".join(said) + "."
+    return "Two line charts of trainable parameters. " + "; ".join(parts) + "."

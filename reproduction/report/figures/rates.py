@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -33,10 +33,7 @@ TICKS = 5
 
 
 def has_rates(sources: Sources) -> bool:
-    """Whether a report has something to show: a trial at the paper's rate, to be set against the best ones.
-
-    Raises `GridError` for a broken grid.
-    """
+    """Whether a report has something to show: a trial at the paper's rate, to be set against the best ones."""
     try:
         rates = find_rates(sources)
     except Absent:
@@ -49,21 +46,35 @@ def find_rates(sources: Sources) -> Rates:
 
     Raises `Absent` where there is none, `GridError` for a broken grid.
     """
-    path = _folder(sources) / "trials.csv"
-    command = sources.make("tune")
-    trials, longer = sources.rows(path, command=command), _optional(sources, _folder(sources) / "longer.csv")
-    experiments, paper_rate = _experiments(sources), _paper_rate(sources)
-    sharpness = _optional(sources, sources.sharpness)
-    labels = {row["method"]: row["label"] for row in sharpness} | _labels(sources)
-    found = _of(curves(trials, experiments=experiments), [*_labels(sources), *labels])
+    folder, command = sources.experiments / "tuning" / sources.scale, sources.make("tune")
+    trials = sources.rows(folder / "trials.csv", command=command)
+    longer, sharpness = (_optional(sources, path) for path in (folder / "longer.csv", sources.sharpness))
+    kind, grids = kind_of(sources.scale), [sources.grid(table) for table in (METHODS, CONTROLS, ABLATION)]
+    model = next(base["model"][kind] for base in grids[1].bases.values())
+    experiments = list(dict.fromkeys(
+        grid.experiment(column, base)
+        for grid in (grids[1], grids[2], grids[0])  # the controls' own first
+        for column in grid.columns
+        for base, words in grid.bases.items()
+        if words["model"][kind] == model
+    ))  # fmt: skip
+    labels: dict[str, str] = {}
+    for grid in grids:
+        for method in grid.methods:
+            labels.setdefault(method, grid.label(method, sources.scale))
+    labels.pop(UNTUNED, None)
+    all_labels = {row["method"]: row["label"] for row in sharpness} | labels
+    found = _of(curves(trials, experiments=experiments), [*labels, *all_labels])
     if not found:
-        raise Absent(f"a trial of {' or '.join(experiments)} in {sources.name(path)}", command)
+        raise Absent(f"a trial of {' or '.join(experiments)} in {sources.name(folder / 'trials.csv')}", command)
+    paper = (row for row in sources.paper("table5") if row["hyperparameter"] == "learning_rate")
+    paper_rate = float(next(paper)["value"])
     return Rates(
         paper_rate=paper_rate,
-        labels=labels,
+        labels=all_labels,
         curves=found,
         longer=curves(longer, experiments=experiments),
-        starts=starts(sharpness, base=_model(sources), paper_rate=paper_rate),
+        starts=starts(sharpness, base=model, paper_rate=paper_rate),
         steps=_steps(trials, experiments),
         longer_steps=_steps(longer, experiments),
     )
@@ -82,6 +93,7 @@ def rates_figure(sources: Sources) -> Plate:
     rates = find_rates(sources)
     compared = _of(rates.curves, sources.grid(METHODS).methods)
     controls = {method: curve for method, curve in rates.curves.items() if method not in compared or method == SUBJECT}
+    last = "d" if rates.longer else "c"
     steps = f" after {rates.steps} steps" if rates.steps else ""
     names = " and ".join(rates.labels.get(method, method) for method in rates.longer)
     longer = (
@@ -90,6 +102,31 @@ def rates_figure(sources: Sources) -> Plate:
         if rates.longer
         else ""
     )
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.05])
+        panels = upper.subplots(1, 3 if rates.longer else 2)
+        _draw_curves(panels[0], compared, rates)
+        _show_whole(panels[0], compared, rates)
+        panels[0].set_title("(a) the compared methods", fontweight="normal")
+        _draw_curves(panels[1], compared, rates)
+        _show_best(panels[1], compared, rates)
+        panels[1].set_title("(b) the same, near their best rates", fontweight="normal")
+        if rates.longer:
+            _draw_longer(panels[2], rates)
+            panels[2].set_title(f"(c) after {rates.longer_steps} steps", fontweight="normal")
+        panels[0].set_ylabel("validation loss (nats a token)")
+        upper.align_xlabels(panels)
+        keys = [_key(method, rates.labels.get(method, method)) for method in compared]
+        upper.legend(handles=keys, loc="outside lower center", ncols=len(keys))
+        if controls:
+            other, words = lower.subplots(1, 2, width_ratios=[2.2, 1])
+            _draw_curves(other, controls, rates)
+            _show_best(other, controls, rates)
+            other.set_title(f"({last}) ID-LoRA and its controls", fontweight="normal")
+            _list_losses(words, controls, rates)
+            other.set_ylabel("validation loss (nats a token)")
+
     return Plate(
         name="rates",
         title="Loss on rows kept out of the training, against the learning rate",
@@ -98,16 +135,12 @@ def rates_figure(sources: Sources) -> Plate:
             "point, one seed, no intervals. A large hollow mark is the best rate; a run that diverged is an × at the "
             "upper edge; the vertical line is the paper's rate. "
             "(a) the methods of Tables 1 and 2 whose rates were searched; (b) the same near their best rates; "
-            f"{longer}({'d' if rates.longer else 'c'}) ID-LoRA and its controls near their best rates."
+            f"{longer}({last}) ID-LoRA and its controls near their best rates."
         ),
         alt=_alt(rates),
         size=(9.2, 6.2),
-        draw=_drawing(rates, compared, controls),
+        draw=draw,
     )
-
-
-def _folder(sources: Sources) -> Path:
-    return sources.experiments / "tuning" / sources.scale
 
 
 def _optional(sources: Sources, path: Path) -> Rows:
@@ -117,125 +150,30 @@ def _optional(sources: Sources, path: Path) -> Rows:
         return []
 
 
-def _experiments(sources: Sources) -> list[str]:
-    """The experiments of the three tables on the controls' model, the controls' own first."""
-    kind, found, model = kind_of(sources.scale), [], _model(sources)
-    for table in (CONTROLS, ABLATION, METHODS):
-        grid = sources.grid(table)
-        of_model = [base for base, words in grid.bases.items() if words["model"][kind] == model]
-        found += [grid.experiment(column, base) for column in grid.columns for base in of_model]
-    return list(dict.fromkeys(found))
-
-
-def _model(sources: Sources) -> str:
-    """The name of the controls' model."""
-    (model, *_) = (base["model"][kind_of(sources.scale)] for base in sources.grid(CONTROLS).bases.values())
-    return model
-
-
-def _labels(sources: Sources) -> dict[str, str]:
-    """What the first table that has a method calls it, in the order of the tables."""
-    labels: dict[str, str] = {}
-    for grid in map(sources.grid, (METHODS, CONTROLS, ABLATION)):
-        labels |= {method: grid.label(method, sources.scale) for method in grid.methods if method not in labels}
-    return {method: label for method, label in labels.items() if method != UNTUNED}
-
-
-def _paper_rate(sources: Sources) -> float:
-    """The learning rate that the paper's Table 5 gives every method on several tasks."""
-    return next(float(row["value"]) for row in sources.paper("table5") if row["hyperparameter"] == "learning_rate")
-
-
 def _steps(trials: Rows, experiments: list[str]) -> str:
-    found = {row["steps"] for row in trials if row["experiment"] in experiments and row.get("steps")}
-    return " or ".join(f"{steps:,}" for steps in sorted(map(int, found)))
+    found = {int(row["steps"]) for row in trials if row["experiment"] in experiments and row.get("steps")}
+    return " or ".join(f"{steps:,}" for steps in sorted(found))
 
 
 def _of(curves: Mapping[str, Curve], methods: Iterable[str]) -> dict[str, Curve]:
     return {method: curves[method] for method in methods if method in curves}
 
 
-def _drawing(rates: Rates, compared: dict[str, Curve], controls: dict[str, Curve]) -> Callable[[Figure], None]:
-    loss = "validation loss (nats a token)"
-
-    def draw(figure: Figure) -> None:
-        upper, lower = figure.subfigures(2, 1, height_ratios=[1, 1.05])
-        panels = upper.subplots(1, 3 if rates.longer else 2)
-        _panel(panels[0], compared, rates)
-        _whole(panels[0], compared, rates)
-        panels[0].set_title("(a) the compared methods", fontweight="normal")
-        _panel(panels[1], compared, rates)
-        _near(panels[1], compared, rates)
-        panels[1].set_title("(b) the same, near their best rates", fontweight="normal")
-        if rates.longer:
-            _late(panels[2], rates)
-            panels[2].set_title(f"(c) after {rates.longer_steps} steps", fontweight="normal")
-        panels[0].set_ylabel(loss)
-        upper.align_xlabels(panels)
-        keys = [_key(method, rates.labels.get(method, method)) for method in compared]
-        upper.legend(handles=keys, loc="outside lower center", ncols=len(keys))
-        if controls:
-            other, words = lower.subplots(1, 2, width_ratios=[2.2, 1])
-            _controls(other, words, rates=rates, controls=controls)
-            other.set_ylabel(loss)
-
-    return draw
-
-
-def _whole(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """Cut a panel to the losses at the paper's rate and what is near the lowest one."""
-    lowest = min((trial.loss for trial in _bests(shown).values()), default=0.0)
-    at_paper = [trial.loss for curve in shown.values() if (trial := curve.at(rates.paper_rate))]
-    highest = max([lowest + TALLEST, *filter(math.isfinite, at_paper)])
-    slack = 0.05 * (highest - lowest)
-    axes.set_ylim(lowest - slack, highest + slack)
-
-
-def _near(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """Cut a panel to the best trials: from half the lowest of their rates to twice the highest, and a little above."""
-    if not (bests := _bests(shown).values()):
-        return
-    losses, tried = [trial.loss for trial in bests], [trial.rate for trial in bests]
-    slack = 0.15 * (max(losses) - min(losses)) + 0.005
-    axes.set_ylim(min(losses) - slack, max(losses) + 3 * slack)
-    axes.set_xlim(min(tried) / 2.5, max(tried) * 2.5)
-    _ticks(axes, rates)
-
-
 def _bests(shown: Mapping[str, Curve]) -> dict[str, Trial]:
     return {method: curve.best for method, curve in shown.items() if curve.best}
-
-
-def _controls(axes: Axes, words: Axes, *, rates: Rates, controls: Mapping[str, Curve]) -> None:
-    """The controls near their best rates, and beside them their names in the order of their lowest losses."""
-    _panel(axes, controls, rates)
-    _near(axes, controls, rates)
-    axes.set_title(f"({'d' if rates.longer else 'c'}) ID-LoRA and its controls", fontweight="normal")
-    words.axis("off")
-    words.legend(
-        handles=[
-            _key(method, f"{best.loss:.4f}  {rates.labels.get(method, method)}")
-            for method, best in sorted(_bests(controls).items(), key=lambda item: item[1].loss)
-        ],
-        title="loss at the best rate", loc="center left", bbox_to_anchor=(-0.12, 0.5), fontsize=7, title_fontsize=7,
-        labelspacing=0.3, handlelength=1.6, alignment="left",
-    )  # fmt: skip
 
 
 def _key(method: str, label: str) -> Line2D:
     return Line2D([], [], color=look(method).colour, marker=look(method).marker, markersize=4, label=label)
 
 
-def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """Curves. Runs that diverged stand at the upper edge, those of one rate one below the other."""
+def _draw_curves(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Draw curves. Runs that diverged stand at the upper edge, those of one rate one below the other."""
     stacked: Counter[float] = Counter()
     for method, curve in shown.items():
         own, order = look(method), 3 if method == SUBJECT else 2
-        done = [trial for trial in curve.trials if math.isfinite(trial.loss)]
-        axes.plot(
-            [trial.rate for trial in done], [trial.loss for trial in done], color=own.colour, marker=own.marker,
-            markersize=3, linewidth=2.0 if method == SUBJECT else 1.1, zorder=order,
-        )  # fmt: skip
+        width = 2.0 if method == SUBJECT else 1.1
+        _plot(axes, method, curve.trials, markersize=3, linewidth=width, zorder=order)
         for rate in (trial.rate for trial in curve.trials if not math.isfinite(trial.loss)):
             axes.plot(
                 rate, 0.985 - STACK * stacked[rate], color=own.colour, marker="x", linestyle="", markersize=4.5,
@@ -243,28 +181,30 @@ def _panel(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
             )  # fmt: skip
             stacked[rate] += 1
         if curve.best:
-            _chosen(axes, method, curve.best)
+            _mark_best(axes, method, curve.best)
     _frame(axes, rates)
 
 
-def _late(axes: Axes, rates: Rates) -> None:
+def _draw_longer(axes: Axes, rates: Rates) -> None:
     """Two points a method, joined: at the paper's rate, and at the best rate of the shorter runs."""
     for method, curve in rates.longer.items():
         short = rates.curves[method].best if method in rates.curves else None
-        ends = [trial for trial in (curve.at(rates.paper_rate), short and curve.at(short.rate)) if trial]
-        done = [trial for trial in ends if math.isfinite(trial.loss)]
-        own = look(method)
-        axes.plot(
-            [trial.rate for trial in done], [trial.loss for trial in done], color=own.colour, marker=own.marker,
-            markersize=4, linestyle=":",
-        )  # fmt: skip
-        if done and short and done[-1] == curve.at(short.rate):
-            _chosen(axes, method, done[-1])
+        best = short and curve.at(short.rate)
+        ends = [trial for trial in (curve.at(rates.paper_rate), best) if trial]
+        _plot(axes, method, ends, markersize=4, linestyle=":")
+        if best and math.isfinite(best.loss):
+            _mark_best(axes, method, best)
     _frame(axes, rates)
     axes.margins(y=0.12)
 
 
-def _chosen(axes: Axes, method: str, trial: Trial) -> None:
+def _plot(axes: Axes, method: str, trials: Iterable[Trial], **style: object) -> None:
+    done = [trial for trial in trials if math.isfinite(trial.loss)]
+    own, points = look(method), ([trial.rate for trial in done], [trial.loss for trial in done])
+    axes.plot(*points, color=own.colour, marker=own.marker, **style)
+
+
+def _mark_best(axes: Axes, method: str, trial: Trial) -> None:
     own = look(method)
     axes.plot(
         trial.rate, trial.loss, color=own.colour, marker=own.marker, markersize=7.5, markerfacecolor=PAPER,
@@ -277,10 +217,10 @@ def _frame(axes: Axes, rates: Rates) -> None:
     axes.margins(x=0.06)
     axes.axvline(rates.paper_rate, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlabel("learning rate")
-    _ticks(axes, rates)
+    _set_ticks(axes, rates)
 
 
-def _ticks(axes: Axes, rates: Rates) -> None:
+def _set_ticks(axes: Axes, rates: Rates) -> None:
     """Doublings of the paper's rate, as many as have room, the paper's own among them."""
     low, high = (math.log2(end / rates.paper_rate) for end in axes.get_xlim())
     doublings = range(math.ceil(low), math.floor(high) + 1)
@@ -293,12 +233,44 @@ def _ticks(axes: Axes, rates: Rates) -> None:
     )
 
 
+def _show_whole(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Cut a panel to the losses at the paper's rate and what is near the lowest one."""
+    lowest = min((trial.loss for trial in _bests(shown).values()), default=0.0)
+    at_paper = [trial.loss for curve in shown.values() if (trial := curve.at(rates.paper_rate))]
+    highest = max([lowest + TALLEST, *filter(math.isfinite, at_paper)])
+    slack = 0.05 * (highest - lowest)
+    axes.set_ylim(lowest - slack, highest + slack)
+
+
+def _show_best(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """Cut a panel to the best trials: from below the lowest of their rates to above the highest."""
+    if not (bests := _bests(shown).values()):
+        return
+    losses, tried = [trial.loss for trial in bests], [trial.rate for trial in bests]
+    slack = 0.15 * (max(losses) - min(losses)) + 0.005
+    axes.set_ylim(min(losses) - slack, max(losses) + 3 * slack)
+    axes.set_xlim(min(tried) / 2.5, max(tried) * 2.5)
+    _set_ticks(axes, rates)
+
+
+def _list_losses(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
+    """The names of methods in the order of their lowest losses, in the place of a panel."""
+    axes.axis("off")
+    axes.legend(
+        handles=[
+            _key(method, f"{best.loss:.4f}  {rates.labels.get(method, method)}")
+            for method, best in sorted(_bests(shown).items(), key=lambda item: item[1].loss)
+        ],
+        title="loss at the best rate", loc="center left", bbox_to_anchor=(-0.12, 0.5), fontsize=7, title_fontsize=7,
+        labelspacing=0.3, handlelength=1.6, alignment="left",
+    )  # fmt: skip
+
+
 def _alt(rates: Rates) -> str:
-    said = []
-    for method, curve in rates.curves.items():
-        if curve.best:
-            at_paper = curve.at(rates.paper_rate)
-            paper = f", {at_paper.loss:.4f} at the paper's {spelled(rates.paper_rate)}" if at_paper else ""
-            name = rates.labels.get(method, method)
-            said.append(f"{name} has {curve.best.loss:.4f} at its best, {spelled(curve.best.rate)}{paper}")
-    return f"Line charts of validation loss against the learning rate. {'; '.join(said)}."
+    parts = []
+    for method, best in _bests(rates.curves).items():
+        at_paper = rates.curves[method].at(rates.paper_rate)
+        paper = f", {at_paper.loss:.4f} at the paper's {spelled(rates.paper_rate)}" if at_paper else ""
+        name = rates.labels.get(method, method)
+        parts.append(f"{name} has {best.loss:.4f} at its best, {spelled(best.rate)}{paper}")
+    return f"Line charts of validation loss against the learning rate. {'; '.join(parts)}."

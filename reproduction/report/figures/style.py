@@ -52,22 +52,19 @@ class Plate:
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``folder``/<name>.png and .pdf; returns their paths. Raises `RecordError` where the disk refuses."""
-        folder = Path(folder)
-        kinds = {"png": {"metadata": {"Software": None}}}
-        kinds["pdf"] = {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}
-        paths = []
+        paths = {folder / f"{self.name}.png": ("Software",)}
+        paths[folder / f"{self.name}.pdf"] = ("CreationDate", "Creator", "Producer")
         with one_sentence("write", folder), self.drawn() as figure:
             folder.mkdir(parents=True, exist_ok=True)
-            for kind, options in kinds.items():
-                paths.append(folder / f"{self.name}.{kind}")
-                figure.savefig(paths[-1], format=kind, **options)
-        return paths
+            for path, left_out in paths.items():
+                figure.savefig(path, metadata=dict.fromkeys(left_out))
+        return list(paths)
 
     def svg(self) -> str:
         """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids that begin with the name."""
         text = io.StringIO()
         with self.drawn() as figure:
-            figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+            figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         return inline_svg(text.getvalue(), name=self.name, alt=self.alt)
 
     @contextmanager
@@ -80,26 +77,22 @@ class Plate:
             self.draw(figure)
             figure.draw_without_rendering()  # lays out once, for all forms
             figure.set_layout_engine("none")
-            _round_places(figure)
+            # The last bits of where the layout's solver has put things differ from one drawing to the next.
+            for axes in figure.axes:
+                axes.set_position([round(each, 6) for each in axes.get_position().bounds])
+            for part in figure.subfigs:
+                part.bbox_relative.set_points(part.bbox_relative.get_points().round(6))
+            for part in (figure, *figure.subfigs):
+                if (title := part._suptitle) is not None:
+                    title.set_position([round(each, 6) for each in title.get_position()])
             yield figure
-
-
-def _round_places(figure: Figure) -> None:
-    """Round where the layout's solver has put things: its last bits differ from one drawing to the next."""
-    for axes in figure.axes:
-        axes.set_position([round(each, 6) for each in axes.get_position().bounds])
-    for part in figure.subfigs:
-        part.bbox_relative.set_points(part.bbox_relative.get_points().round(6))
-    for part in (figure, *figure.subfigs):
-        if (title := part._suptitle) is not None:
-            title.set_position([round(each, 6) for each in title.get_position()])
 
 
 def inline_svg(document: str, *, name: str, alt: str) -> str:
     """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
 
-    Ids are numbers: matplotlib's are hashes of unrounded places, whose last bits differ from process to process. Places
-    have three decimals, so that these bits do not show.
+    Ids are numbers and places have three decimals: the last bits of matplotlib's places, which its ids are hashes of,
+    differ from process to process.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 
 from reproduction.palette import INK, MUTED, PANEL, look
 from reproduction.palette import PAPER as WHITE
-from reproduction.report.figures.sources import Absent, Sources, number
+from reproduction.report.figures.sources import Absent, Rows, Sources, number
 from reproduction.report.figures.style import Plate, thousands, wrapped
-from reproduction.report.grid import PAPER, SMALL, Column, Grid, kind_of
+from reproduction.report.grid import PAPER, SMALL, Column, kind_of
 from reproduction.report.measures import PERCENT
 from reproduction.report.standings import SWEEPS
 
@@ -35,21 +35,13 @@ HIGH, HEAD, NOTE = 1.7, 0.75, 0.2  # inches of a row of panels, of a band's titl
 CLOSE = 0.055
 """Share of the horizontal axis below which the labels of two budgets would lie on each other."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One mark: ``x`` in the sweep's unit, the column's value, and its 95 % interval (None where none is known)."""
-
-    x: float
-    value: float
-    interval: tuple[float, float] | None
+Point = tuple[float, float, tuple[float, float] | None]
+"""x in the sweep's unit, the column's value, and its 95 % interval (None where none is known)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """Panels of one source: whose numbers, a panel for each of the ``columns``, which have their headings at ``scale``,
-    and per column's id and curve the points in the order of x.
-    """
+    """Panels of one source: one for each column, and the points of each (column's id, curve) in the order of x."""
 
     title: str
     columns: list[Column]
@@ -70,20 +62,22 @@ class Band:
         return HEAD + HIGH * self.rows + (0 if self.tinted else NOTE)
 
 
-Ticks = Callable[[Axes, Band], None]
-"""Puts the ticks of a horizontal axis where the band has points."""
+Locate = Callable[[str, str], tuple[str, float] | None]
+"""(base key, method) → which of `CURVES` and x there, or None for a row that is no part of the sweep."""
 
 
 def figure4(sources: Sources) -> Plate:
     """LoRA's and ID-LoRA's sweeps of Table 7 against their trainable counts. Raises `Absent`, `GridError`."""
+    counted = sources.rows(sources.results / "counts" / "percentages.csv", command="make table6")
+    theirs = _by_count([row for row in counted if row["table"] == "table7"], "trainable")
     return _plate(
-        _bands(sources, "table7", ours=_counts(sources), theirs=_paper_counts(sources)),
+        _bands(sources, "table7", ours=_by_count(sources.table("table7"), "parameters_trainable"), theirs=theirs),
         name="figure4",
         title="Figure 4: LoRA and ID-LoRA by trainable parameters",
         axis="trainable parameters, counted, on a logarithmic axis with a tick at each budget, in its method's colour",
         pairs=SWEEPS["table7"],
         unit="trainable parameters",
-        ticks=_budgets,
+        set_ticks=_tick_budgets,
     )
 
 
@@ -96,96 +90,13 @@ def clusters(sources: Sources) -> Plate:
         axis="clusters k (more of them also mean a larger router)",
         pairs=SWEEPS["table8"],
         unit="clusters k",
-        ticks=_steps,
+        set_ticks=_tick_steps,
     )
 
 
-def _plate(bands: tuple[Band, Band], *, name: str, title: str, axis: str, pairs: str, unit: str, ticks: Ticks) -> Plate:
-    ours, paper = bands
-    losses = any(each.measure.lower_is_better for each in ours.columns)
-    return Plate(
-        name=name,
-        title=title,
-        caption=(
-            f"Upper panels: {ours.title.removeprefix('Ours · ')}, one for each column. Horizontal: {axis}; "
-            f"vertical: percent correct{', or held-out loss, lower is better' if losses else ''}. Bars are 95 % "
-            "intervals over items (over seeds and items where there are several seeds). The tinted panels are "
-            "the paper's table on its own axes, which prints no intervals."
-        ),
-        alt=_alt(ours, unit=unit),
-        size=(8.8, ours.height + paper.height),
-        draw=_drawing(bands, pairs=pairs, unit=unit, ticks=ticks),
-    )
+def _by_count(rows: Rows, column: str) -> Locate:
+    counts = {(row["base"], row["method"]): number(row, column) for row in rows}
 
-
-Locate = Callable[[str, str], tuple[str, float] | None]
-"""(base key, method) → which of `CURVES` and x there, or None for a row that is no part of the sweep."""
-
-
-def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
-    grid = sources.grid(table)
-    scale, rows = sources.scale, sources.table(table)
-    own = {
-        (row["base"], row["method"], each.id): (
-            value,
-            number(row, f"{each.id}_ci_low"),
-            number(row, f"{each.id}_ci_high"),
-        )
-        for row in rows
-        for each in grid.columns_at(scale)
-        if (value := number(row, each.id)) is not None
-    }
-    if not own:
-        raise Absent(f"any value of {table}", sources.make(table))
-    paper = {key: (value.value, None, None) for key, value in grid.paper.items()}
-    labels = ", ".join(dict.fromkeys(row["base_label"] for row in rows))
-    words = {PAPER: "the paper's scale", SMALL: "the small scale"}
-    scale_words = words.get(kind_of(scale), f"embedded scale “{scale}”")
-    return (
-        _band(grid, own, ours, scale=scale, title=f"Ours · {labels} · {scale_words}", tinted=False),
-        _band(grid, paper, theirs, scale=PAPER, title=f"The paper's numbers · {_paper_labels(grid)}", tinted=True),
-    )
-
-
-def _band(
-    grid: Grid,
-    values: dict[tuple[str, str, str], tuple[float, float | None, float | None]],
-    locate: Locate,
-    *,
-    scale: str,
-    title: str,
-    tinted: bool,
-) -> Band:
-    series: dict[tuple[str, str], list[Point]] = {}
-    for (base, method, column), (value, low, high) in values.items():
-        if found := locate(base, method):
-            curve, x = found
-            interval = None if low is None or high is None else (low, high)
-            point = Point(x=x, value=value, interval=interval)
-            series.setdefault((column, curve), []).append(point)
-    columns = [each for each in grid.columns_at(scale) if any(column == each.id for column, _ in series)]
-    ordered = {key: sorted(points, key=lambda point: point.x) for key, points in series.items()}
-    return Band(title=title, columns=columns, scale=scale, series=ordered, tinted=tinted)
-
-
-def _paper_labels(grid: Grid) -> str:
-    return ", ".join(base["label"][PAPER] for base in grid.bases.values())
-
-
-def _counts(sources: Sources) -> Locate:
-    """Trainable parameters of our runs, as their table has them."""
-    counted = {(row["base"], row["method"]): number(row, "parameters_trainable") for row in sources.table("table7")}
-    return _counted(counted)
-
-
-def _paper_counts(sources: Sources) -> Locate:
-    """Trainable parameters at the paper's scale: counted from the models' shapes, not read off the paper."""
-    rows = sources.rows(sources.results / "counts" / "percentages.csv", command="make table6")
-    counted = {(row["base"], row["method"]): number(row, "trainable") for row in rows if row["table"] == "table7"}
-    return _counted(counted)
-
-
-def _counted(counts: Mapping[tuple[str, str], float | None]) -> Locate:
     def locate(base: str, method: str) -> tuple[str, float] | None:
         curve, count = method.split("_")[0], counts.get((base, method))
         return (curve, count) if curve in CURVES and count is not None else None
@@ -198,7 +109,51 @@ def _number_of_clusters(base: str, method: str) -> tuple[str, float] | None:
     return (found[1], float(found[2] or CLUSTERS)) if found else None
 
 
-def _drawing(bands: tuple[Band, Band], *, pairs: str, unit: str, ticks: Ticks) -> Callable[[Figure], None]:
+def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
+    """Ours and the paper's."""
+    grid, scale, rows = sources.grid(table), sources.scale, sources.table(table)
+    own = {}
+    for row in rows:
+        for column in (each.id for each in grid.columns_at(scale)):
+            if (value := number(row, column)) is not None:
+                low, high = number(row, f"{column}_ci_low"), number(row, f"{column}_ci_high")
+                interval = None if low is None or high is None else (low, high)
+                own[row["base"], row["method"], column] = value, interval
+    if not own:
+        raise Absent(f"any value of {table}", sources.make(table))
+    paper = {key: (value.value, None) for key, value in grid.paper.items()}
+    labels = ", ".join(dict.fromkeys(row["base_label"] for row in rows))
+    words = {PAPER: "the paper's scale", SMALL: "the small scale"}.get(kind_of(scale), f"embedded scale “{scale}”")
+    printed = ", ".join(base["label"][PAPER] for base in grid.bases.values())
+
+    def band(values: Mapping, locate: Locate, scale: str, title: str) -> Band:
+        series: dict[tuple[str, str], list[Point]] = {}
+        for (base, method, column), (value, interval) in values.items():
+            if found := locate(base, method):
+                series.setdefault((column, found[0]), []).append((found[1], value, interval))
+        columns = [each for each in grid.columns_at(scale) if any(column == each.id for column, _ in series)]
+        ordered = {key: sorted(points, key=lambda point: point[0]) for key, points in series.items()}
+        return Band(title=title, columns=columns, scale=scale, series=ordered, tinted=values is paper)
+
+    return (
+        band(own, ours, scale, f"Ours · {labels} · {words}"),
+        band(paper, theirs, PAPER, f"The paper's numbers · {printed}"),
+    )
+
+
+def _plate(
+    bands: tuple[Band, Band],
+    *,
+    name: str,
+    title: str,
+    axis: str,
+    pairs: str,
+    unit: str,
+    set_ticks: Callable[[Axes, Band], None],
+) -> Plate:
+    ours, paper = bands
+    losses = any(each.measure.lower_is_better for each in ours.columns)
+
     def draw(figure: Figure) -> None:
         curves = list(dict.fromkeys(curve for band in bands for curve in band.curves))
         parts = figure.subfigures(len(bands), 1, hspace=0.01, height_ratios=[band.height for band in bands])
@@ -213,21 +168,33 @@ def _drawing(bands: tuple[Band, Band], *, pairs: str, unit: str, ticks: Ticks) -
                 )  # fmt: skip
             panels = part.subplots(band.rows, ACROSS, squeeze=False, sharex=True).flat
             for place, (axes, column) in enumerate(zip(panels, band.columns, strict=False)):
-                _panel(axes, band, column)
+                _draw_panel(axes, band, column)
                 axes.set_title(wrapped(column.heading_at(band.scale), 40), fontweight="normal")
                 if place % ACROSS == 0 or column.measure != band.columns[place - 1].measure:
                     axes.set_ylabel("nats a token" if column.measure.lower_is_better else "correct (%)")
                 if place + ACROSS >= len(band.columns):
                     axes.set_xlabel(unit)
                     axes.tick_params(labelbottom=True)
-                ticks(axes, band)
+                set_ticks(axes, band)
             for axes in panels[len(band.columns) :]:
                 axes.remove()
         if len(curves) > 1:
             handles = [Line2D([], [], **_style(each), label=CURVES[each]) for each in curves]
             figure.legend(handles=handles, loc="upper right", ncols=len(handles), borderaxespad=0.2)
 
-    return draw
+    return Plate(
+        name=name,
+        title=title,
+        caption=(
+            f"Upper panels: {ours.title.removeprefix('Ours · ')}, one for each column. Horizontal: {axis}; "
+            f"vertical: percent correct{', or held-out loss, lower is better' if losses else ''}. Bars are 95 % "
+            "intervals over items (over seeds and items where there are several seeds). The tinted panels are "
+            "the paper's table on its own axes, which prints no intervals."
+        ),
+        alt=_alt(ours, unit=unit),
+        size=(8.8, ours.height + paper.height),
+        draw=draw,
+    )
 
 
 def _style(curve: str) -> dict[str, str]:
@@ -236,13 +203,13 @@ def _style(curve: str) -> dict[str, str]:
     return {"color": own.colour, "marker": own.marker, **half}
 
 
-def _panel(axes: Axes, band: Band, column: Column) -> None:
+def _draw_panel(axes: Axes, band: Band, column: Column) -> None:
     for curve in band.curves:
         points = band.series.get((column.id, curve), [])
-        axes.plot([p.x for p in points], [p.value for p in points], **_style(curve))
-        for point in points:
-            if point.interval:
-                axes.plot([point.x] * 2, point.interval, color=look(curve).colour, linewidth=0.7, alpha=0.35)
+        axes.plot([x for x, _, _ in points], [value for _, value, _ in points], **_style(curve))
+        for x, _, interval in points:
+            if interval:
+                axes.plot([x] * 2, interval, color=look(curve).colour, linewidth=0.7, alpha=0.35)
     axes.margins(x=0.12, y=0.12)
     if column.measure is PERCENT:
         low, high = axes.get_ylim()
@@ -250,16 +217,16 @@ def _panel(axes: Axes, band: Band, column: Column) -> None:
         axes.set_ylim(low - slack, high + slack)
 
 
-def _steps(axes: Axes, band: Band) -> None:
-    axes.set_xticks(sorted({point.x for points in band.series.values() for point in points}))
+def _tick_steps(axes: Axes, band: Band) -> None:
+    axes.set_xticks(sorted({x for points in band.series.values() for x, _, _ in points}))
 
 
-def _budgets(axes: Axes, band: Band) -> None:
+def _tick_budgets(axes: Axes, band: Band) -> None:
     """Ticks at the counts of parameters, each in its method's colour. Labels of close neighbours lean apart."""
     colours: dict[float, set[str]] = {}
     for (_, curve), points in band.series.items():
-        for point in points:
-            colours.setdefault(point.x, set()).add(look(curve).colour)
+        for x, _, _ in points:
+            colours.setdefault(x, set()).add(look(curve).colour)
     xs = sorted(colours)
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -272,9 +239,9 @@ def _budgets(axes: Axes, band: Band) -> None:
 
 
 def _alt(band: Band, *, unit: str) -> str:
-    ids = {column.id: column.measure for column in band.columns}
-    said = []
+    measures = {column.id: column.measure for column in band.columns}
+    parts = []
     for (column, curve), points in band.series.items():
-        first, last = (f"{p.value:.{ids[column].digits}f} at {thousands(p.x)}" for p in (points[0], points[-1]))
-        said.append(f"{CURVES[curve]} on {column}, {ids[column].unit}: {first} {unit}, {last}")
-    return f"Line charts, {band.title}. " + "; ".join(said) + ". Below, in panels of their own, the paper's numbers."
+        ends = (f"{y:.{measures[column].digits}f} at {thousands(x)}" for x, y, _ in (points[0], points[-1]))
+        parts.append(f"{CURVES[curve]} on {column}, {measures[column].unit}: {f' {unit}, '.join(ends)}")
+    return f"Line charts, {band.title}. " + "; ".join(parts) + ". Below, in panels of their own, the paper's numbers."

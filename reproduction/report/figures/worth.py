@@ -1,7 +1,7 @@
 """Score against held-out loss, one point a run, one panel a model and benchmark; and the table of the same runs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -26,15 +26,8 @@ LOSS = "loss"
 LONGER = "table_longer"
 """The table whose runs are trained longer than those of the others."""
 
-BASE_MARKER = "*"
-HOLLOW = "hollow: at another rate, or longer"
-
-_EMPTY = {"markerfacecolor": "none", "markeredgewidth": 0.9}
-_OTHERWISE = (
-    f"The panels under {SAME!r} have the runs of the tables' usual training, on an axis of their own; "
-    "below them the runs at another rate, or longer, are added, hollow. "
-)
-
+STAR = "*"
+HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.9}
 ACROSS = 3  # panels side by side
 HIGH, HEAD, LINE = 2.6, 0.4, 0.2  # inches of a row of panels, of a model's name, and of a line of the legend
 KEYS = 4  # names of methods side by side
@@ -42,9 +35,33 @@ KEYS = 4  # names of methods side by side
 
 def worth_figure(sources: Sources) -> Plate:
     """The panels. Raises `Absent` where no trained run has both the loss and a score, `GridError` for a broken grid."""
-    panels = find_panels(sources)
-    rows = [-(-len(own) // ACROSS) for _, own in _parts(panels)]
-    legend = LINE * (1 + len(_keys(panels)) // KEYS)
+    panels, scale = find_panels(sources), sources.scale
+    parts = _parts(panels)
+    rows = [-(-len(own) // ACROSS) for _, own in parts]
+    heights = [*(HIGH * deep + HEAD for deep in rows), LINE * (1 + len(_keys(panels)) // KEYS)]
+    otherwise = (
+        f"The panels under {SAME!r} have the runs of the tables' usual training, on an axis of their own; "
+        "below them the runs at another rate, or longer, are added, hollow. "
+        if any(panel.mixed for panel in panels)
+        else ""
+    )
+
+    def draw(figure: Figure) -> None:
+        *bands, foot = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+        for band, (name, own) in zip(bands, parts, strict=True):
+            band.suptitle(": ".join(filter(None, (own[0].model_label, name))), fontweight="bold", x=0.01, ha="left")
+            axes = band.subplots(-(-len(own) // ACROSS), ACROSS, squeeze=False)
+            for each in axes.flat[len(own) :]:
+                each.set_visible(False)
+            for each, panel in zip(axes.flat, own, strict=False):
+                losses = [point.loss for panel in own for point in panel.trained]
+                _draw_panel(each, panel, lowest=min(losses), highest=max(losses))
+                each.set_title(_title(panel, scale), fontweight="normal")
+            for each in axes[:, 0]:
+                each.set_ylabel("percent correct")
+            band.supxlabel("held-out loss (nats a token)", fontsize=8)
+        foot.legend(handles=_keys(panels), loc="center", ncols=KEYS, fontsize=7.5)
+
     return Plate(
         name="worth",
         title="What a difference of losses is worth: scores against held-out loss",
@@ -54,13 +71,13 @@ def worth_figure(sources: Sources) -> Plate:
             "nats a token, lower is better; vertical: percent correct, bars are 95 % intervals over items. "
             f"ρ is Spearman's rank correlation over the trained runs, and below it stand the points that {STEP:g} nats "
             "more go with (Theil-Sen); in brackets 95 % bootstrap intervals over methods, each with all its runs. "
-            + (_OTHERWISE if any(panel.mixed for panel in panels) else "")
-            + ("A dashed line is chance. " if any(map(_chance, panels)) else "")
+            + otherwise
+            + ("A dashed line is chance. " if any(panel.column.chance for panel in panels) else "")
             + "Each model has panels of its own, since a loss a token of one is not that of another."
         ),
-        alt=_alt(panels, sources.scale),
-        size=(9.2, HIGH * sum(rows) + HEAD * len(rows) + legend),
-        draw=_drawing(panels, heights=[*(HIGH * deep + HEAD for deep in rows), legend], scale=sources.scale),
+        alt=_alt(parts, scale),
+        size=(9.2, sum(heights)),
+        draw=draw,
     )
 
 
@@ -72,14 +89,16 @@ def write_worth_tables(sources: Sources) -> list[Path]:
 def find_panels(sources: Sources) -> list[Panel]:
     """What metrics.csv says of the runs of this scale. Raises as `worth_figure`."""
     path, command, grid = sources.own / "metrics.csv", sources.make(TABLE), sources.grid(TABLE)
-    columns = [each for each in grid.columns_at(sources.scale) if each.measure is PERCENT and not each.beside]
+    shown = grid.columns_at(sources.scale)
+    columns = [each for each in shown if each.measure is PERCENT and not each.beside]
+    loss = next(each for each in shown if each.id == LOSS)
     reference = read_reference(sources.results, sources.scale) if sources.reference else None
-    made = [own for _, own in sorted(reference.tables.items())] if reference else []
-    experiments = {run: experiment for own in made for (experiment, _, _), run in own.runs.items()}
-    if reference is None:
-        runs, _ = readable_runs(sources.own / "runs", scale=sources.scale)
+    if reference:
+        made = [own for _, own in sorted(reference.tables.items())]
+        experiments = {run: experiment for own in made for (experiment, _, _), run in own.runs.items()}
+    else:
+        made, (runs, _) = [], readable_runs(sources.own / "runs", scale=sources.scale)
         experiments = {run.name: run.config["experiment"] for run in runs}
-    loss = next(each for each in grid.columns_at(sources.scale) if each.id == LOSS)
     otherwise = {grid.experiment(loss, base) for base, words in grid.bases.items() if "like" in words}
     if sources.has(LONGER):
         otherwise |= set(sources.grid(LONGER).experiments)
@@ -97,35 +116,10 @@ def find_panels(sources: Sources) -> list[Panel]:
     return panels
 
 
-def _drawing(panels: Sequence[Panel], *, heights: list[float], scale: str) -> Callable[[Figure], None]:
-    def draw(figure: Figure) -> None:
-        *parts, foot = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
-        for part, (name, own) in zip(parts, _parts(panels), strict=True):
-            part.suptitle(": ".join(filter(None, (own[0].model_label, name))), fontweight="bold", x=0.01, ha="left")
-            axes = part.subplots(-(-len(own) // ACROSS), ACROSS, squeeze=False)
-            for each in axes.flat[len(own) :]:
-                each.set_visible(False)
-            for each, panel in zip(axes.flat, own, strict=False):
-                _panel(each, panel, losses=_losses(own))
-                each.set_title(_title(panel, scale), fontweight="normal")
-            for each in axes[:, 0]:
-                each.set_ylabel("percent correct")
-            part.supxlabel("held-out loss (nats a token)", fontsize=8)
-        foot.legend(handles=_keys(panels), loc="center", ncols=KEYS, fontsize=7.5)
-
-    return draw
-
-
 def _parts(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
     """The views of every model, each of which has an axis of losses of its own."""
     models = dict.fromkeys(panel.model for panel in panels)
     return [view for model in models for view in views_of([panel for panel in panels if panel.model == model])]
-
-
-def _losses(panels: Sequence[Panel]) -> tuple[float, float]:
-    """The lowest and the highest loss of trained runs in any of the panels, which share an axis."""
-    losses = [point.loss for panel in panels for point in panel.trained]
-    return min(losses), max(losses)
 
 
 def _title(panel: Panel, scale: str) -> str:
@@ -136,8 +130,8 @@ def _title(panel: Panel, scale: str) -> str:
     )
 
 
-def _panel(axes: Axes, panel: Panel, *, losses: tuple[float, float]) -> None:
-    lowest, highest = losses
+def _draw_panel(axes: Axes, panel: Panel, *, lowest: float, highest: float) -> None:
+    """Draw a panel whose axis of losses is that of the trained runs; what lies beyond stands at the edge."""
     slack = 0.06 * (highest - lowest) or STEP
     edge = highest + 2 * slack
     for method, hollow in dict.fromkeys((point.method, point.otherwise) for point in panel.points):
@@ -148,51 +142,44 @@ def _panel(axes: Axes, panel: Panel, *, losses: tuple[float, float]) -> None:
         bars = [(x, y) for x, (_, low, high) in zip(places, scores, strict=True) for y in (low, high, math.nan)]
         axes.plot(*zip(*bars, strict=True), color=own.colour, linewidth=0.7, alpha=0.3, zorder=1)
         axes.plot(
-            places, [value for value, _, _ in scores], color=own.colour, marker=BASE_MARKER if base else own.marker,
+            places, [value for value, _, _ in scores], color=own.colour, marker=STAR if base else own.marker,
             markersize=8 if base else 3.8, linestyle="", alpha=0.85, zorder=3 if base else 2,
-            **(_EMPTY if hollow else {"markeredgewidth": 0.3}),
+            **(HOLLOW if hollow else {"markeredgewidth": 0.3}),
         )  # fmt: skip
         for point, x, (value, _, _) in zip(points, places, scores, strict=True):
             if x != point.loss:
                 axes.annotate(f"{point.loss:.2f} →", (x, value), xytext=(6, 5), textcoords="offset points", ha="right",
                               fontsize=7, color=MUTED)  # fmt: skip
-    if chance := _chance(panel):
+    if panel.column.chance:
+        chance = PERCENT.factor * panel.column.chance
         axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlim(lowest - 2 * slack, edge + slack)
     axes.locator_params(nbins=5)
 
 
-def _chance(panel: Panel) -> float | None:
-    """Percent correct of a guess; None where guessing is hopeless."""
-    chance = panel.column.chance
-    return None if chance is None else PERCENT.factor * chance
-
-
 def _keys(panels: Sequence[Panel]) -> list[Line2D]:
-    """A key for each look, in the order of the palette. Steps of a sweep share one, which has the name of the method
-    that is swept.
-    """
-    named: dict[Look, list[tuple[int, str, str]]] = {}
+    """A key for each look, in the order of the palette; steps of a sweep share one, that of the swept method."""
+    named: dict[Look, set[tuple[int, str, str]]] = {}
     for point in (point for panel in panels for point in panel.points):
-        entry = (len(point.method), point.method, point.method_label)
-        named.setdefault(look(point.method), []).append(entry)
+        named.setdefault(look(point.method), set()).add((len(point.method), point.method, point.method_label))
     keys, order = [], [*LOOKS.values(), *named]
     for own, entries in sorted(named.items(), key=lambda item: order.index(item[0])):
         _, method, label = min(entries)
-        steps = " and steps of its sweeps" if len(set(entries)) > 1 else ""
-        marker = BASE_MARKER if method == UNTUNED else own.marker
+        steps = " and steps of its sweeps" if len(entries) > 1 else ""
+        marker = STAR if method == UNTUNED else own.marker
         keys.append(Line2D([], [], color=own.colour, marker=marker, linestyle="", label=label + steps))
     if any(panel.mixed for panel in panels):
-        keys.append(Line2D([], [], color=MUTED, marker="o", linestyle="", label=HOLLOW, **_EMPTY))
+        label = "hollow: at another rate, or longer"
+        keys.append(Line2D([], [], color=MUTED, marker="o", linestyle="", label=label, **HOLLOW))
     return keys
 
 
-def _alt(panels: Sequence[Panel], scale: str) -> str:
-    said = "; ".join(
+def _alt(parts: Sequence[tuple[str, list[Panel]]], scale: str) -> str:
+    sentences = "; ".join(
         f"{panel.model_label}, {panel.column.heading_at(scale)}: "
         f"{told(panel.association.rho, panel.association.rho_interval)} over {len(panel.trained)} runs"
         + (f" of the {SAME}" if name == SAME else "")
-        for name, own in _parts(panels)
+        for name, own in parts
         for panel in own
     )
-    return f"Scatter plots of scores against held-out loss. Rank correlations: {said}."
+    return f"Scatter plots of scores against held-out loss. Rank correlations: {sentences}."
