@@ -43,7 +43,7 @@ def test_every_benchmark_has_a_row_of_its_whole_and_of_what_both_ways_take(repos
     (run,) = json.loads((folder / "provenance.json").read_text())["runs"]
     assert run["command"].startswith("python scripts/evaluation_speed.py scale=tiny")
     assert "into=" not in run["command"]
-    assert run["benchmarks"] == list(rows)
+    assert set(run["benchmarks"]) == set(rows)
     assert all(row["command"] == run["command"] and row["lm_eval"] for row in rows.values())
     assert "| Small | gsm8k 0shot | 6 | 6 |" in (folder / "evaluation.md").read_text()
 
