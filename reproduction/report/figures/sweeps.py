@@ -126,7 +126,7 @@ def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tup
     words = {PAPER: "the paper's scale", SMALL: "the small scale"}.get(kind_of(scale), f"embedded scale “{scale}”")
     printed = ", ".join(base["label"][PAPER] for base in grid.bases.values())
 
-    def band(values: Mapping, locate: Locate, scale: str, title: str) -> Band:
+    def band(values: Mapping, locate: Locate, *, scale: str, title: str) -> Band:
         series: dict[tuple[str, str], list[Point]] = {}
         for (base, method, column), (value, interval) in values.items():
             if found := locate(base, method):
@@ -136,8 +136,8 @@ def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tup
         return Band(title=title, columns=columns, scale=scale, series=ordered, tinted=values is paper)
 
     return (
-        band(own, ours, scale, f"Ours · {labels} · {words}"),
-        band(paper, theirs, PAPER, f"The paper's numbers · {printed}"),
+        band(own, ours, scale=scale, title=f"Ours · {labels} · {words}"),
+        band(paper, theirs, scale=PAPER, title=f"The paper's numbers · {printed}"),
     )
 
 
