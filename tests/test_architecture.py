@@ -43,10 +43,7 @@ CONFIGS = {"hydra", "omegaconf"}
 TORCH = {"torch", "transformers", "peft"}
 NEVER = {
     "idlora": CONFIGS | {"accelerate", "deepspeed", "datasets"},
-    **{
-        f"idlora/tuners/idlora/{module}.py": {"peft"}
-        for module in ("clustering", "kmeans", "assignment", "hartigan_wong", "streaming")
-    },
+    **{f"idlora/tuners/idlora/{module}.py": {"peft"} for module in ("clustering", "kmeans", "assignment")},
     "idlora/tuners/idlora/kernels": {"peft", "transformers"},
     "reproduction/system": CONFIGS | TORCH | {"datasets"},
     "reproduction/records": CONFIGS | TORCH,

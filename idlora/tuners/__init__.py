@@ -1,4 +1,4 @@
-"""The PEFT methods of this project: one folder per method, `common` for what they share, `registry` for PEFT.
+"""The PEFT methods of this project: one module or folder each, `common` for what they share, `registry` for PEFT.
 
 Importing this package registers every method.
 """

@@ -81,9 +81,9 @@ def _move_off_zero(trained: list[torch.nn.Parameter]) -> None:
 def _change_way(adapted: torch.nn.Module, variant: Variant) -> None:
     layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
-        if not hasattr(layer, "fusing"):
+        if not hasattr(layer, "use_kernels"):
             raise ValueError(f"{variant.name}.way is {variant.way!r}: a {type(layer).__name__} has one way alone.")
-        layer.fusing = False
+        layer.use_kernels = False
         if variant.way == "copied":
             for name in layer.active_adapters:
                 layer.copy_frozen(name)

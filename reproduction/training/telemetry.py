@@ -102,7 +102,7 @@ def pivot_sizes(model: nn.Module) -> dict[str, Any]:
 
 def watched_routers(model: nn.Module) -> AbstractContextManager[Callable[[], float | None]]:
     """A context whose value tells how evenly the routers mixed in the passes inside; None for a method without any."""
-    return _tuner_attribute(model, "watched_routers", lambda: nullcontext(lambda: None))()
+    return _tuner_attribute(model, "record_router_entropy", lambda: nullcontext(lambda: None))()
 
 
 def _tuner_attribute(model: nn.Module, name: str, default: Any) -> Any:

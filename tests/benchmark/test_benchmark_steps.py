@@ -66,8 +66,8 @@ def test_every_way_of_computing_gives_the_same_logits_and_the_copies_are_counted
     for way in ("own", "plain", "copied"):
         with subject(base, adapter(way=way, **ROWS), 0) as measured:
             found[way], weights[way] = last_logits(measured.model, scenario("prefill")), measured.weights_bytes
-            layers = [module for module in measured.model.modules() if hasattr(module, "fusing")]
-            assert [layer.fusing for layer in layers] == [way == "own"] * 4
+            layers = [module for module in measured.model.modules() if hasattr(module, "use_kernels")]
+            assert [layer.use_kernels for layer in layers] == [way == "own"] * 4
             assert [layer.needs_rows("default") for layer in layers] == [way == "copied"] * 4
     untuned = last_logits(base, scenario("prefill"))
     assert (found["own"] - untuned).abs().max() > 1e-3

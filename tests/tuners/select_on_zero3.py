@@ -16,7 +16,7 @@ from peft import get_peft_model
 from transformers.integrations import HfDeepSpeedConfig
 from tuner_models import make_base, make_config
 
-from idlora.tuners.idlora import streaming
+from idlora.tuners.idlora.clustering import PivotSelector
 
 
 def main(folder: Path) -> None:
@@ -25,33 +25,32 @@ def main(folder: Path) -> None:
     deepspeed.init_distributed("gloo", timeout=timedelta(seconds=60))
     rank = torch.distributed.get_rank()
     os.environ["IDLORA_CACHE"] = str(folder / f"cache-{rank}")  # each with a disk of its own, as on two machines
-    base = make_base()
     settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
     keep = HfDeepSpeedConfig(settings)  # by which PEFT knows that weights have to be gathered
-    base = deepspeed.initialize(model=base, config=settings)[0].module
+    base = deepspeed.initialize(model=make_base(), config=settings)[0].module
     weights = [p for n, p in base.named_parameters() if n.endswith("proj.weight")]
     in_parts = [weight.numel() == 0 < weight.ds_numel for weight in weights]
     whole = []
-    real = streaming.working_copy
+    real = PivotSelector.select
 
-    def counting(*args, **kwargs):
+    def counting(*args):
         whole.append(sum(weight.numel() > 0 for weight in weights))
-        return real(*args, **kwargs)
+        return real(*args)
 
-    streaming.working_copy = counting
+    PivotSelector.select = counting
     model = get_peft_model(base, make_config("idlora"))
     found = {
         "world": torch.distributed.get_world_size(),
         "in_parts_before": all(in_parts),
         "in_parts_after": all(weight.numel() == 0 for weight in weights),
         "whole_at_once": max(whole),
-        "pivots": {n: layer.idlora_pivots["default"].tolist() for n, layer in model.pivot_layers("default").items()},
+        "pivots": {n: layer.idlora_pivots["default"].tolist() for n, layer in model.adapted_layers().items()},
         "fingerprints": model.peft_config["default"].base_fingerprint,
     }
     if rank == 1:
         shutil.rmtree(folder / "cache-1")
     model.add_adapter("again", make_config("idlora"))
-    found["again"] = {n: layer.idlora_pivots["again"].tolist() for n, layer in model.pivot_layers("again").items()}
+    found["again"] = {n: layer.idlora_pivots["again"].tolist() for n, layer in model.adapted_layers("again").items()}
     found["cached"] = model.base_model.pivots_cached
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     del keep

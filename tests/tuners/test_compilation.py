@@ -3,23 +3,19 @@
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from tuner_models import OURS, excite, logits, make_adapted, make_base, make_batch, trainable
+from tuner_models import OURS, excite, gradients, logits, make_adapted, make_base, make_batch
 
-LAYERS = 10  # more than Dynamo's limit of 8 compilations of one function
+LAYERS = 4  # more than the limit of compilations below
 
 MOST_GRAPHS = 2  # the first length, and all others
-
-
-@pytest.fixture(params=[*OURS, "lora"])  # PEFT's DoRA does break
-def method(request):
-    return request.param
 
 
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
     counters.clear()
-    yield
+    with torch._dynamo.config.patch(recompile_limit=3):
+        yield
     torch._dynamo.reset()
 
 
@@ -38,12 +34,7 @@ def adapted(method, *, checkpointing=False, **settings):
     return model
 
 
-def gradients(model, batch):
-    model.zero_grad()
-    model(input_ids=batch, labels=batch).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
-
-
+@pytest.mark.parametrize("method", OURS)
 def test_compiled_layers_train_as_eager_ones_do_and_share_one_graph(method):
     model, batch = adapted(method), make_batch()
     expected, expected_logits = gradients(model, batch), logits(model, batch)
@@ -56,10 +47,9 @@ def test_compiled_layers_train_as_eager_ones_do_and_share_one_graph(method):
     assert counters["stats"]["unique_graphs"] == 2  # one more, without gradients
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_another_length_or_batch_compiles_once_more_and_never_again(method, checkpointing):
-    model = compiled(adapted(method, checkpointing=checkpointing, lora_dropout=0.1))
-    for rows, length in ((2, 9), (2, 12), (2, 20), (2, 7)):
+def test_another_length_compiles_once_more_and_never_again():
+    model = compiled(adapted("idlora", checkpointing=True, lora_dropout=0.1))
+    for rows, length in ((2, 9), (2, 12), (2, 7)):
         with torch.autocast("cpu", torch.bfloat16):
             gradients(model, make_batch(rows, length))
     assert counters["stats"]["unique_graphs"] == MOST_GRAPHS

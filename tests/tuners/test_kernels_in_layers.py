@@ -2,15 +2,24 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from kernel_device import DEVICE, ROUTERS, draw, on_gpu
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
-from tuner_models import excite, logits, make_adapted, make_base, make_batch, make_config, trainable
+from tuner_models import (
+    DEVICE,
+    ROUTERS,
+    draw,
+    excite,
+    gradients,
+    logits,
+    make_adapted,
+    make_base,
+    make_batch,
+    make_config,
+    on_gpu,
+)
 
 from idlora.tuners import IdLoraConfig, IdLoraLinear
 from idlora.tuners.idlora import kernels
-from idlora.tuners.idlora.clustering import METHODS
 from idlora.tuners.idlora.layer import ascending
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which this platform has no package of")
@@ -40,63 +49,6 @@ def small_model(**settings):
     return excite(make_adapted("idlora", target_modules=["q_proj", "down_proj"], **settings)).to(DEVICE)
 
 
-def model_gradients(model, *, seed=0):
-    torch.manual_seed(seed)
-    model.zero_grad()
-    model(input_ids=small_batch(), labels=small_batch()).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
-
-
-@pytest.mark.parametrize("router", ROUTERS)
-def test_a_model_gets_the_same_logits_and_gradients_with_and_without_the_kernels(router, monkeypatch):
-    model, batch = small_model(router=router), small_batch()
-    monkeypatch.setattr(kernels, "usable", lambda tensor: False)
-    plain_logits, plain = logits(model, batch), model_gradients(model)
-    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
-    assert (plain_logits - logits(make_base().to(DEVICE), batch)).abs().max() > 1e-2
-    torch.testing.assert_close(logits(model, batch), plain_logits, rtol=1e-4, atol=1e-4)
-    for name, gradient in model_gradients(model).items():
-        torch.testing.assert_close(gradient, plain[name], rtol=1e-3, atol=1e-5, msg=name)
-    with model.disable_adapter():
-        assert torch.equal(logits(model, batch), logits(make_base().to(DEVICE), batch))
-
-
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing_draws_the_same_dropout_again(use_reentrant, by_kernels):
-    model = small_model(lora_dropout=0.3).train()
-    expected = model_gradients(model)
-    assert by_kernels
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
-    model.enable_input_require_grads()
-    found = model_gradients(model)
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(model_gradients(model, seed=1)[name], expected[name])
-
-
-@pytest.mark.parametrize("tokens", [2, 70])  # few, for inference, and many
-def test_pivots_are_read_in_their_order_however_they_lie_in_memory(tokens, by_kernels):
-    layer, h = make_layer(router="dense"), draw(tokens, 12)
-    pivots = layer.idlora_pivots["default"]
-    layer.idlora_pivots["default"] = pivots.T.contiguous().T
-    assert not layer.idlora_pivots["default"].is_contiguous()
-    with torch.no_grad():
-        found, expected = layer(h), plainly(layer, h)
-    assert by_kernels
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(layer(h), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("selection", METHODS)
-def test_an_adapter_on_its_kernels_is_the_same_after_it_was_saved_and_loaded(selection, by_kernels, tmp_path):
-    model, batch = small_model(selection=selection), small_batch()
-    expected = logits(model, batch)
-    assert by_kernels
-    model.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(make_base(), tmp_path).to(DEVICE)
-    torch.testing.assert_close(logits(loaded, batch), expected, rtol=1e-4, atol=1e-4)
-
-
 def make_layer(*, excited=True, dtype=torch.float32, **settings):
     linear = nn.Linear(12, 32, bias=True, device=DEVICE, dtype=dtype).requires_grad_(False)
     pivots = torch.randperm(32)[:24].view(3, 8).int()
@@ -104,17 +56,42 @@ def make_layer(*, excited=True, dtype=torch.float32, **settings):
     return excite(layer) if excited else layer
 
 
-def test_dropout_drops_entries_of_z_and_enlarges_the_others(by_kernels):
-    layer, h = make_layer(lora_dropout=0.4).train(), draw(9, 12)
-    torch.manual_seed(3)
-    found = layer(h)
-    torch.manual_seed(3)
-    mask = (torch.rand(9, 8, device=DEVICE) >= 0.4) / 0.6
-    assert 0 < (mask == 0).sum() < mask.numel() / 2
-    layer.dropout["default"] = Times(mask)
-    expected = plainly(layer, h)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(layer.eval()(h), expected, atol=1e-3)
+@pytest.mark.parametrize("router", ROUTERS)
+def test_a_model_gets_the_same_logits_and_gradients_with_and_without_the_kernels(router, by_kernels, tmp_path):
+    model, batch = small_model(router=router, lora_dropout=0.3).eval(), small_batch()
+    found_logits, found = logits(model, batch), gradients(model, batch)
+    assert by_kernels
+    for layer in model.adapted_layers().values():
+        layer.use_kernels = False
+    by_kernels.clear()
+    plain_logits, plain = logits(model, batch), gradients(model, batch)
+    assert not by_kernels
+    assert (plain_logits - logits(make_base().to(DEVICE), batch)).abs().max() > 1e-2
+    torch.testing.assert_close(found_logits, plain_logits, rtol=1e-4, atol=1e-4)
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-3, atol=1e-5, msg=name)
+    with model.disable_adapter():
+        assert torch.equal(logits(model, batch), logits(make_base().to(DEVICE), batch))
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_base(), tmp_path).to(DEVICE)
+    torch.testing.assert_close(logits(loaded, batch), plain_logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_gradient_checkpointing_draws_the_same_dropout_again(use_reentrant, by_kernels):
+    def seeded(seed=0):
+        torch.manual_seed(seed)
+        return gradients(model, small_batch())
+
+    model = small_model(lora_dropout=0.3).train()
+    expected = seeded()
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.enable_input_require_grads()
+    found = seeded()
+    assert by_kernels
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(seeded(1)[name], expected[name])
 
 
 class Times(nn.Module):
@@ -130,12 +107,25 @@ class Times(nn.Module):
         return z * self.mask
 
 
+def test_dropout_drops_entries_of_z_and_enlarges_the_others(by_kernels):
+    layer, h = make_layer(lora_dropout=0.4).train(), draw(9, 12)
+    torch.manual_seed(3)
+    found = layer(h)
+    torch.manual_seed(3)
+    mask = (torch.rand(9, 8, device=DEVICE) >= 0.4) / 0.6
+    layer.dropout.eval()  # an eval on the dropout alone is respected
+    torch.testing.assert_close(layer(h), plainly(layer, h), rtol=1e-4, atol=1e-5)
+    layer.dropout["default"] = Times(mask)
+    expected = plainly(layer, h)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(layer.eval()(h), expected, atol=1e-3)
+
+
 LAYOUTS = {
     "slice of positions": lambda: draw(4, 5, 12)[:, -1:],
     "slice of features": lambda: draw(7, 20)[:, :12],
     "transposed": lambda: draw(12, 40).T,
     "expanded": lambda: draw(1, 12).expand(6, 12),
-    "swapped": lambda: draw(4, 12, 5).transpose(1, 2),
     "one token": lambda: draw(12),
 }
 
@@ -143,8 +133,9 @@ LAYOUTS = {
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_inputs_and_gradients_may_have_any_shape_and_strides(layout, router, grad, by_kernels):
+def test_inputs_pivots_and_gradients_may_have_any_shape_and_strides(layout, router, grad, by_kernels):
     layer, h = make_layer(router=router), LAYOUTS[layout]()
+    layer.idlora_pivots["default"] = layer.idlora_pivots["default"].T.contiguous().T
     with torch.set_grad_enabled(grad):
         found, expected = layer(h), plainly(layer, h)
         assert len(by_kernels) == 1
@@ -152,26 +143,28 @@ def test_inputs_and_gradients_may_have_any_shape_and_strides(layout, router, gra
         assert not torch.allclose(found, layer.base_layer(h), atol=1e-2)
         if grad:
             cotangent = draw(*found.shape[::-1]).permute(*reversed(range(found.dim())))
+            before = cotangent.clone()
             wrt = [parameter for parameter in layer.parameters() if parameter.requires_grad]
             for one, other in zip(
                 torch.autograd.grad(found, wrt, cotangent), torch.autograd.grad(expected, wrt, cotangent), strict=True
             ):
                 torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+            assert torch.equal(cotangent, before), "others may read it too"
 
 
 class Strided(nn.Linear):
-    """A base layer whose output does not lie in memory row by row."""
+    """Its output lies in memory as no other layer's does."""
 
     def forward(self, h):
         return super().forward(h).T.contiguous().T
 
 
-def test_a_base_layer_may_lay_out_its_output_as_it_likes(by_kernels):
+def test_the_base_layer_s_output_may_have_any_strides(by_kernels):
     layer, h = make_layer(), draw(5, 12)
     expected = layer(h)
     layer.base_layer.__class__ = Strided
-    assert not layer.base_layer(h).is_contiguous()
     torch.testing.assert_close(layer(h), expected)
+    assert len(by_kernels) == 2
 
 
 def test_a_fresh_adapter_changes_nothing_in_half_precision_either(by_kernels):
@@ -186,52 +179,16 @@ def test_a_fresh_adapter_changes_nothing_in_half_precision_either(by_kernels):
         assert layer.can_use_kernels("default", h) == can_use_kernels
 
 
-def test_a_layer_that_first_infers_can_train_afterwards(by_kernels):
-    layer, h = make_layer(), draw(3, 12)
-    layer.idlora_checked.clear()
-    with torch.inference_mode():
-        layer(h)
-    layer(h).sum().backward()
-    assert layer.idlora_B["default"].grad.abs().max() > 0
-
-
-def test_an_eval_on_the_dropout_alone_is_respected(by_kernels):
-    layer, h = make_layer(lora_dropout=0.5).train(), draw(4, 12)
-    layer.dropout.eval()
-    torch.testing.assert_close(layer(h), plainly(layer, h), rtol=1e-4, atol=1e-5)
-
-
-def test_pivots_that_are_the_same_row_are_refused():
-    layer = make_layer()
-    layer.idlora_pivots["default"][0, 0] = layer.idlora_pivots["default"][1, 1]
-    with pytest.raises(ValueError, match="'default' has pivots that are the same row"):
-        layer(draw(2, 12))
-
-
-def test_a_gradient_that_others_read_too_is_left_alone(by_kernels):
-    layer, h = make_layer(), draw(6, 12).requires_grad_()
-    y = layer(h)
-    kept = draw(6, 32)
-    before = kept.clone()
-    torch.autograd.backward(y, kept)
-    assert torch.equal(kept, before)
-
-
 @pytest.mark.parametrize("settings", [{"dropout_position": "input", "lora_dropout": 0.1}, {"bases": "gaussian"}])
-def test_what_the_kernels_cannot_do_is_done_without_them(settings, monkeypatch):
+def test_what_the_kernels_cannot_do_is_done_without_them(settings, by_kernels, monkeypatch):
     layer = make_layer(**settings).train()
-    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
     assert not layer.can_use_kernels("default", draw(2, 12))
     assert layer.eval().can_use_kernels("default", draw(2, 12)) == ("bases" not in settings)
-    layer = make_layer()
+    layer = make_layer()  # two chunks a token
     assert layer.can_use_kernels("default", draw(2, 12))
     layer.base_layer.bias.requires_grad_(True)
     assert not layer.can_use_kernels("default", draw(2, 12))
-
-
-def test_more_than_a_launch_can_take_is_done_without_the_kernels(monkeypatch):
-    layer = make_layer()  # two chunks a token
-    monkeypatch.setattr(kernels, "usable", lambda tensor: True)
+    layer.base_layer.bias.requires_grad_(False)
     monkeypatch.setattr(kernels.limits, "MOST_CHUNKS", 8)
     assert layer.can_use_kernels("default", draw(2, 2, 12))
     assert not layer.can_use_kernels("default", draw(5, 12))
@@ -244,27 +201,33 @@ def test_two_active_adapters_add_their_updates_without_the_kernels(by_kernels):
     model.add_adapter("second", make_config("idlora", target_modules=["q_proj", "down_proj"]))
     model.to(DEVICE)
     model.base_model.set_adapter(["default", "second"])
-    excite(model)
-    both = logits(model, small_batch())
+    logits(excite(model), small_batch())
     assert not by_kernels
-    model.base_model.set_adapter(["default"])
-    assert not torch.allclose(logits(model, small_batch()), both, atol=1e-3)
-    assert by_kernels
 
 
-def test_pivots_written_over_in_place_are_seen_at_once(by_kernels):
+# Pivots that change, and the order in which they are visited
+
+
+def test_a_layer_that_first_infers_can_train_afterwards(by_kernels):
     layer, h = make_layer(), draw(3, 12)
-    before = layer(h)
-    layer.idlora_pivots["default"].copy_(layer.idlora_pivots["default"].flip(1))
-    assert not torch.allclose(layer(h), before, atol=1e-3)
-    torch.testing.assert_close(layer(h), plainly(layer, h))
+    layer.idlora_checked.clear()
+    with torch.inference_mode():
+        layer(h)
+    layer(h).sum().backward()
+    assert layer.idlora_B["default"].grad.abs().max() > 0
 
 
 @pytest.mark.filterwarnings("ignore:the adapter 'default' gets other pivots")
-def test_the_order_is_made_when_pivots_are_loaded():
-    layer, other = make_layer(), make_layer()
-    other.load_state_dict(layer.state_dict())
-    assert torch.equal(other.idlora_order["default"], ascending(layer.idlora_pivots["default"]))
+def test_pivots_that_are_overwritten_are_seen_at_once_and_their_order_lies_where_a_graph_reads_it(by_kernels):
+    layer, other, h = make_layer(), make_layer(), draw(3, 12)
+    before, held = layer(h), layer.idlora_order["default"]
+    place = held.data_ptr()
+    layer.idlora_pivots["default"].copy_(layer.idlora_pivots["default"].flip(1))
+    assert not torch.allclose(layer(h), before, atol=1e-3)
+    torch.testing.assert_close(layer(h), plainly(layer, h))
+    layer.load_state_dict(other.state_dict())
+    assert layer.idlora_order["default"].data_ptr() == place
+    assert torch.equal(layer.idlora_order["default"], ascending(other.idlora_pivots["default"]))
 
 
 def test_the_order_survives_a_move_to_a_device_without_memory():
@@ -276,26 +239,41 @@ def test_the_order_survives_a_move_to_a_device_without_memory():
     assert torch.equal(layer.idlora_order["default"], other.idlora_order["default"])
 
 
+@on_gpu
+@pytest.mark.gpu
+def test_a_cuda_graph_follows_pivots_that_change_after_its_capture():
+    layer, h = make_layer(), draw(2, 12)
+    with torch.no_grad():
+        layer(h)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = layer(h)
+        layer.idlora_pivots["default"].copy_(layer.idlora_pivots["default"].flip(1))
+        graph.replay()
+        torch.testing.assert_close(y, layer(h))
+
+
+# The compiler
+
+
 @pytest.mark.parametrize("router", ROUTERS)
 def test_the_plain_layer_compiles_without_a_break(router):
-    layer = make_layer(router=router).cpu()
-    h = torch.randn(5, 12)
+    layer, h = make_layer(router=router).cpu(), torch.randn(5, 12)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(h), layer(h))
 
 
 @on_gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("settings", [{}, {"lora_dropout": 0.0, "router": "inner_product"}, {"router": "uniform"}])
+@pytest.mark.parametrize("settings", [{}, {"router": "inner_product"}, {"router": "uniform"}])
 def test_compiled_layers_train_as_eager_ones_do(settings):
     model = excite(make_adapted("idlora", base=make_base(hidden_size=96, intermediate_size=128), **settings))
     model.to(DEVICE).train()
-    expected = model_gradients(model)
+    expected = gradients(model, small_batch())
     torch._dynamo.reset()
     for layer in model.get_submodule("base_model.model.model.layers"):
         layer.compile(fullgraph=True)
-    found = model_gradients(model)
-    for name, gradient in found.items():
+    for name, gradient in gradients(model, small_batch()).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
@@ -312,8 +290,7 @@ def test_a_compiled_backward_leaves_a_shared_gradient_alone(router, layer_first)
             return (layer(h) + skip(h)).sin()
         return skip(h) + layer(h.tanh())
 
-    h = draw(64, 12).requires_grad_()
-    cotangent = draw(64, 32)
+    h, cotangent = draw(64, 12).requires_grad_(), draw(64, 32)
     wrt = [h, skip.weight, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
     expected = torch.autograd.grad(function(h), wrt, cotangent)
     found = torch.autograd.grad(torch.compile(function, fullgraph=True)(h), wrt, cotangent)
@@ -345,41 +322,10 @@ def test_the_traced_backward_works_on_a_copy_of_a_gradient_that_another_reads_af
 
 @on_gpu
 @pytest.mark.gpu
-def test_a_cuda_graph_follows_pivots_that_change_after_its_capture():
-    layer, h = make_layer(), draw(2, 12)
-    with torch.no_grad():
-        layer(h)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            y = layer(h)
-        layer.idlora_pivots["default"].copy_(layer.idlora_pivots["default"].flip(1))
-        graph.replay()
-        torch.testing.assert_close(y, layer(h))
-
-
-def test_loading_other_pivots_writes_their_order_where_a_graph_reads_it():
-    layer, h = make_layer(), draw(2, 12)
-    layer(h)
-    held = layer.idlora_order["default"]
-    before, place = held.clone(), held.data_ptr()
-    state = layer.state_dict()
-    state["idlora_pivots.default"] = state["idlora_pivots.default"].flip(1)
-    layer.load_state_dict(state)
-    now = layer.idlora_order["default"]
-    assert now.data_ptr() == place
-    assert not torch.equal(now, before)
-    assert torch.equal(now, ascending(layer.idlora_pivots["default"]))
-
-
-@on_gpu
-@pytest.mark.gpu
 def test_autocast_runs_the_kernels_in_its_type():
-    model = excite(get_peft_model(make_base(), make_config("idlora")), size=0.1).to(DEVICE)
+    model = excite(make_adapted("idlora"), size=0.1).to(DEVICE)
     batch = make_batch().to(DEVICE)
+    expected = logits(model, batch)
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        lowered = logits(model, batch)
-    assert 0 < (lowered - logits(model, batch)).norm() / logits(model, batch).norm() < 0.1
-    h = draw(8, 48, dtype=torch.float32)
-    with torch.autocast("cuda", dtype=torch.bfloat16):
-        assert fused.logits(h, draw(4, 48), 48).dtype == torch.float32
-    assert F.linear(h, draw(4, 48)).dtype == torch.float32
+        assert 0 < (logits(model, batch) - expected).norm() / expected.norm() < 0.1
+        assert fused.logits(draw(8, 48), draw(4, 48), 48).dtype == torch.float32

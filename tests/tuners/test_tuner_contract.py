@@ -1,177 +1,331 @@
-"""What every method owes its users: the registry's methods and PEFT's own baselines alike."""
+"""What every method and every parameter layout owes its users; LoRA is the control where the test needs one."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
 import torch
-from peft import PeftModel, PeftType
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import nn
 from tuner_models import (
+    LAYOUTS,
     OURS,
     TARGETS,
     excite,
+    gradients,
     logits,
     make_adapted,
     make_base,
     make_batch,
     make_config,
+    make_gpt2,
     save,
+    train,
     trainable,
 )
 
-from idlora.tuners import REGISTRY
+import idlora
+from idlora.tuners import REGISTRY, BaseMismatchError
+from idlora.tuners.registry import register
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute"),
-    pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated"),
+    pytest.mark.filterwarnings("ignore:Adapter .* was active which is now deleted"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False"),
 ]
+every_layout = pytest.mark.parametrize("layout", [*LAYOUTS, "lora"])
+every_method = pytest.mark.parametrize("method", OURS)
 
 
-def loss_of(model, batch):
-    return model(input_ids=batch, labels=batch).loss
+@pytest.fixture(scope="module")
+def base_logits():
+    return logits(make_base())
 
 
-def gradients(model, batch):
-    model.zero_grad()
-    loss_of(model, batch).backward()
-    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+def differ(found, other):
+    return (found - other).abs().max() > 1e-2
 
 
-def assert_close(found, expected, **tolerance):
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], msg=lambda m, name=name: f"{name}: {m}", **tolerance)
-
-
-def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(method):
-    model = make_adapted(method)
-    before = logits(make_base())
-    torch.testing.assert_close(logits(model), before, rtol=0, atol=0 if method in OURS else 1e-4)
-    assert (logits(excite(model)) - before).abs().max() > 1e-2
-
-
-def test_training_moves_every_declared_parameter_and_nothing_else(method):
-    model = make_adapted(method).train()
+@every_layout
+def test_an_adapter_starts_as_the_base_trains_what_it_declares_and_goes_without_a_trace(layout, base_logits):
+    model = make_adapted(layout)
+    assert torch.equal(logits(model), base_logits)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moving = trainable(model)
-    assert all(REGISTRY[method].model_cls.prefix in name for name in moving) if method in OURS else moving
-    optimizer = torch.optim.AdamW(moving.values(), lr=1e-2)
-    for step in range(3):
-        optimizer.zero_grad()
-        loss_of(model, make_batch(seed=step)).backward()
-        optimizer.step()
+    losses = train(model)
+    assert losses[-1] < losses[0]
+    assert all(model.base_model.prefix in name for name in moving)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == (name not in moving), name
+    adapted = logits(model.eval())
+    assert differ(adapted, base_logits)
+    with model.disable_adapter():
+        assert torch.equal(logits(model), base_logits)
+    assert torch.equal(logits(model), adapted)
+    for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(logits(clone), adapted)
+    unloaded, expected = model.unload(), make_base().state_dict()
+    assert unloaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in unloaded.state_dict().items())
 
 
 CLOSED_FORMS = {
-    "idlora": lambda r, rows, columns: rows * r // 4 + 4 * columns,
     "hydralora": lambda r, rows, columns: r * columns + 3 * rows * r + 3 * columns,
+    "idlora": lambda r, rows, columns: rows * r // 4 + 4 * columns,
     "moelora": lambda r, rows, columns: 4 * r * (rows + columns) + 4 * columns,
-    "lora": lambda r, rows, columns: r * (rows + columns),
-    "dora": lambda r, rows, columns: r * (rows + columns) + rows,
+    "inner product": lambda r, rows, columns: rows * r // 4 + r,
+    "uniform": lambda r, rows, columns: rows * r,
+    "gaussian, dropped input": lambda r, rows, columns: rows * r // 4 + 4 * columns,
+    "pivoted QR, four chunks": lambda r, rows, columns: rows * r // 16 + 4 * columns,
 }
 
 
-def test_the_number_of_parameters_is_the_closed_form(method):
-    model = make_adapted(method)
+@pytest.mark.parametrize("layout", CLOSED_FORMS)
+def test_the_number_of_parameters_is_the_closed_form(layout):
     linears = [m for name, m in make_base().named_modules() if name.rpartition(".")[2] in TARGETS]
-    expected = sum(CLOSED_FORMS[method](4, layer.out_features, layer.in_features) for layer in linears)
-    assert len(linears) == 14
-    assert model.get_nb_trainable_parameters()[0] == expected
+    expected = sum(CLOSED_FORMS[layout](4, layer.out_features, layer.in_features) for layer in linears)
+    assert make_adapted(layout).get_nb_trainable_parameters()[0] == expected
 
 
-def test_integers_stay_integers_on_disk_and_on_the_way_back(method, tmp_path):
-    model = excite(make_adapted(method))
-    expected = {k: v for k, v in get_peft_model_state_dict(model).items() if not v.is_floating_point()}
-    assert bool(expected) == (method == "idlora")
-    on_disk = load_file(f"{save(model, tmp_path)}/adapter_model.safetensors")
-    loaded = PeftModel.from_pretrained(make_base(), str(tmp_path)).half().float()
-    back = get_peft_model_state_dict(loaded)
-    for name, tensor in expected.items():
-        assert on_disk[name].dtype == back[name].dtype == tensor.dtype == torch.int32
+@every_layout
+def test_a_saved_adapter_is_itself_again_whichever_way_it_is_loaded(layout, base_logits, tmp_path):
+    model = excite(make_adapted(layout))
+    expected, folder = logits(model), save(model, tmp_path)
+    torch.manual_seed(99)
+    loaded = PeftModel.from_pretrained(make_base(), folder)
+    assert torch.equal(logits(loaded), expected)
+    assert not loaded.training
+    assert not trainable(loaded)
+    for settings in ({"low_cpu_mem_usage": True}, {"is_trainable": True}):
+        other = PeftModel.from_pretrained(make_base(), folder, **settings).eval()
+        assert torch.equal(logits(other), expected)
+        assert bool(trainable(other)) == ("is_trainable" in settings)
+    native = make_base()
+    native.load_adapter(folder)
+    assert torch.equal(logits(native), expected)
+    again = PeftModel.from_pretrained(make_base(), save(loaded, tmp_path / "again"))
+    assert torch.equal(logits(again), expected)
+    integers = {k: v for k, v in get_peft_model_state_dict(model).items() if not v.is_floating_point()}
+    on_disk = load_file(f"{folder}/adapter_model.safetensors")
+    back = get_peft_model_state_dict(loaded.half().float())
+    for name, tensor in integers.items():
+        assert on_disk[name].dtype == back[name].dtype == torch.int32
         assert torch.equal(on_disk[name], tensor)
         assert torch.equal(back[name], tensor)
+    if LAYOUTS.get(layout, ("lora",))[0] == "idlora":
+        assert integers
+        with pytest.raises(BaseMismatchError):
+            PeftModel.from_pretrained(make_base(1), folder)
 
 
-def test_a_half_precision_base_gets_a_float32_adapter(method, tmp_path):
-    reference = excite(make_adapted(method), size=0.1)  # large updates would enlarge the rounding too
-    folder = save(reference, tmp_path)
+@every_layout
+def test_adapters_live_side_by_side(layout, base_logits, tmp_path):
+    model = excite(make_adapted(layout))
+    first = logits(model)
+    model.add_adapter("second", make_config(layout, r=4, target_modules=["q_proj", "up_proj"]))
+    assert torch.equal(logits(model), first)
+    model.set_adapter("second")
+    second = logits(excite(model, seed=5))
+    assert differ(second, first)
+    assert {"second" in name for name in trainable(model)} == {True}
+    model.base_model.set_adapter(["default", "second"])
+    assert differ(logits(model), first)
+    save(model, tmp_path)
+    loaded = PeftModel.from_pretrained(make_base(), str(tmp_path))
+    loaded.load_adapter(str(tmp_path / "second"), "second")
+    for name, expected in (("default", first), ("second", second)):
+        for each in (model, loaded):
+            each.set_adapter(name)
+            assert torch.equal(logits(each), expected)
+    model.delete_adapter("second")
+    assert list(model.peft_config) == model.active_adapters == ["default"]
+    assert not any("second" in name for name in model.state_dict())
+    assert torch.equal(logits(model), first)
+    model.delete_adapter("default")
+    assert torch.equal(logits(model.base_model), base_logits)
+
+
+@every_layout
+def test_two_active_adapters_add_their_updates_to_a_layer(layout):
+    model = excite(make_adapted(layout))
+    model.add_adapter("second", make_config(layout))
+    layer, h = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj"), torch.randn(3, 48)
+    updates = []
+    for name in ("default", "second"):
+        model.set_adapter(name)
+        excite(model, seed=len(updates))
+        updates.append(layer(h) - layer.base_layer(h))
+        assert differ(updates[-1], 0)
+    model.base_model.set_adapter(["default", "second"])
+    torch.testing.assert_close(layer(h) - layer.base_layer(h), sum(updates))
+
+
+@every_layout
+def test_a_half_precision_base_gets_a_float32_adapter(layout, tmp_path):
+    reference = excite(make_adapted(layout), size=0.1)  # large updates would enlarge the rounding too
+    folder, expected = save(reference, tmp_path), logits(reference)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert 0 < (logits(reference) - expected).norm() / expected.norm() < 0.1
     for dtype in (torch.bfloat16, torch.float16):
         model = PeftModel.from_pretrained(make_base(dtype=dtype), folder, is_trainable=True)
-        assert {parameter.dtype for parameter in trainable(model).values()} == {torch.float32}
+        assert {tensor.dtype for tensor in get_peft_model_state_dict(model).values()} <= {torch.float32, torch.int32}
         output = model(input_ids=make_batch()).logits
         assert output.dtype == dtype
-        assert (output - logits(reference)).norm() / logits(reference).norm() < 0.1
-        model.train()
-        assert all(gradient.isfinite().all() for gradient in gradients(model, make_batch()).values())
+        assert (output - expected).norm() / expected.norm() < 0.1
+        assert all(gradient.isfinite().all() for gradient in gradients(model.train()).values())
 
 
-def test_autocast_gives_nearly_the_same_logits(method):
-    model = excite(make_adapted(method), size=0.1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = logits(model)
-    assert 0 < (lowered - logits(model)).norm() / logits(model).norm() < 0.1
+@every_layout
+def test_gradient_checkpointing_and_accumulation_give_the_same_gradients(layout):
+    model = excite(make_adapted(layout, base=make_base(dtype=torch.float64), lora_dropout=0.3)).train()
 
+    def assert_close(found, expected):
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name])
 
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing_gives_equal_gradients(method, use_reentrant):
-    model = excite(make_adapted(method, lora_dropout=0.3)).train()
     torch.manual_seed(0)
-    expected = gradients(model, make_batch())
+    expected = gradients(model)
     assert all(gradient.abs().max() > 0 for gradient in expected.values())
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    assert differ(logits(model), logits(model)), "dropout draws anew"
     model.enable_input_require_grads()
-    torch.manual_seed(0)
-    assert_close(gradients(model, make_batch()), expected)
-
-
-def test_four_micro_batches_accumulate_to_the_whole_batch(method):
-    model = excite(make_adapted(method, base=make_base(dtype=torch.float64))).train()
+    for use_reentrant in (True, False):
+        model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+        torch.manual_seed(0)
+        assert_close(gradients(model), expected)
+    model.gradient_checkpointing_disable()
     batch = make_batch(rows=4)
-    expected = gradients(model, batch)
+    expected = gradients(model.eval(), batch)
     model.zero_grad()
     for row in batch.split(1):
-        (loss_of(model, row) / 4).backward()
-    found = {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
-    assert_close(found, expected)
-    name = min(found)
-    assert not torch.allclose(expected[name], gradients(model, batch[:1])[name])
+        (model(input_ids=row, labels=row).loss / 4).backward()
+    assert_close({name: parameter.grad for name, parameter in trainable(model).items()}, expected)
 
 
-def test_biases_train_when_asked(our_method, tmp_path):
-    model = make_adapted(our_method, bias="lora_only")
-    assert {n.rpartition(".")[2] for n in trainable(model)} >= {"bias"}
-    excite(model)
+@every_layout
+def test_a_base_whose_weights_lie_transposed_works_too(layout, tmp_path):
+    model = excite(make_adapted(layout, base=make_gpt2(), target_modules=["c_attn", "c_fc"], r=4))
+    assert differ(logits(model), logits(make_gpt2()))
+    loaded = PeftModel.from_pretrained(make_gpt2(), save(model, tmp_path))
+    assert torch.equal(logits(loaded), logits(model))
+    assert all(gradient.abs().max() > 0 for gradient in gradients(model.train()).values())
+
+
+@every_method
+def test_no_adapter_merges_and_none_shares_a_batch(method):
+    model = excite(make_adapted(method))
+    expected, before = logits(model), set(model.state_dict())
+    for act in (model.merge_adapter, model.merge_and_unload, model.unmerge_adapter):
+        with pytest.raises(NotImplementedError, match="router mixes the update anew for every token"):
+            act()
+    with pytest.raises(ValueError, match="one adapter at a time"):
+        model(input_ids=make_batch(), adapter_names=["default", "__base__"])
+    assert set(model.state_dict()) == before
+    assert torch.equal(logits(model), expected)
+
+
+@every_method
+def test_biases_and_whole_modules_that_train_are_saved(method, tmp_path):
+    model = excite(make_adapted(method, bias="lora_only", modules_to_save=["lm_head"]))
+    assert any(name.endswith("bias") for name in trainable(model))
+    assert any("lm_head" in name for name in trainable(model))
     loaded = PeftModel.from_pretrained(make_base(), save(model, tmp_path))
     assert torch.equal(logits(loaded), logits(model))
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "value"),
     [
-        ({"r": 0}, "r must be a positive integer, not 0"),
-        ({"r": 4.0}, r"r must be a positive integer, not 4\.0"),
-        ({"lora_alpha": -1}, "lora_alpha must be positive, not -1"),
-        ({"lora_dropout": 1.0}, r"lora_dropout must lie in \[0, 1\), not 1\.0"),
-        ({"bias": "some"}, "bias must be one of .*, not 'some'"),
-        ({"layers_pattern": "layers"}, "layers_pattern needs layers_to_transform"),
-        ({"target_modules": ".*", "layers_to_transform": 1}, "layers_to_transform has no effect"),
+        ({"r": 0}, "not 0"),
+        ({"r": 4.0}, r"not 4\.0"),
+        ({"lora_alpha": -1}, "not -1"),
+        ({"lora_dropout": 1.0}, r"not 1\.0"),
+        ({"bias": "some"}, "not 'some'"),
+        ({"layers_pattern": "layers"}, "layers_to_transform"),
+        ({"target_modules": ".*", "layers_to_transform": 1}, "layers_to_transform"),
     ],
 )
-def test_settings_out_of_range_are_named_with_their_value(our_method, settings, message):
-    with pytest.raises(ValueError, match=message):
-        make_config(our_method, **settings)
+@every_method
+def test_settings_out_of_range_are_named_with_their_value(method, settings, value):
+    with pytest.raises(ValueError, match=value):
+        make_config(method, **settings)
 
 
-def test_a_registered_type_behaves_like_peft_s_own(our_method):
-    peft_type = REGISTRY[our_method].peft_type
-    assert peft_type in PeftType
-    assert PeftType(our_method.upper()) is PeftType[our_method.upper()] is getattr(PeftType, our_method.upper())
-    assert pickle.loads(pickle.dumps(peft_type)) is peft_type is copy.deepcopy(peft_type)
-    assert peft_type.value == our_method.upper() == peft_type.name
-    assert PEFT_TYPE_TO_CONFIG_MAPPING[peft_type] is REGISTRY[our_method].config_cls
-    assert make_config(our_method).peft_type is peft_type
+@every_method
+def test_help_has_an_entry_with_the_default_for_each_field(method):
+    config_cls = REGISTRY[method].config_cls
+    entries = config_cls.__doc__.partition("Args:\n")[2]
+    for field in dataclasses.fields(config_cls):
+        if field.name not in PeftConfig.__dataclass_fields__:
+            assert f"\n    {field.name} (" in f"\n{entries}"
+            head = entries.partition(f"    {field.name} (")[2].partition("): ")[0]
+            assert head.endswith(f"default {field.default!r}"), field.name
+
+
+def test_the_layers_are_those_of_lora():
+    for settings in (
+        {"target_modules": None},
+        {"target_modules": "all-linear", "exclude_modules": ["q_proj"]},
+        {"target_modules": r".*(q_proj|down_proj).*"},
+        {"layers_to_transform": 1, "layers_pattern": "layers"},
+    ):
+        found = []
+        for method in (*OURS, "lora"):
+            model = make_adapted(method, **settings)
+            model.add_adapter("second", make_config(method, **settings))
+            found.append(model.base_model.targeted_module_names)
+        assert found[0]
+        assert found == [found[0]] * 4
+
+
+class Others(nn.Module):
+    """Layers that hold weights, one of them a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.good, self.words, self.conv = nn.Linear(16, 16), nn.Embedding(8, 8), nn.Conv1d(8, 8, 1)
+
+
+@pytest.mark.parametrize("target", ["words", "conv", "nowhere"])
+@every_method
+def test_what_cannot_be_adapted_is_refused_by_name_before_anything_changes(method, target):
+    base, keys = Others(), Others().state_dict().keys()
+    targets = ["nowhere"] if target == "nowhere" else ["good", target]
+    with pytest.raises(ValueError, match=target):
+        get_peft_model(base, make_config(method, target_modules=targets, task_type=None))
+    assert base.state_dict().keys() == keys
+    model = get_peft_model(base, make_config(method, target_modules=["good"], task_type=None))
+    with pytest.raises(ValueError, match=target):
+        model.add_adapter("second", make_config(method, target_modules=targets, task_type=None))
+    assert list(model.peft_config) == ["default"]
+
+
+@every_method
+def test_an_adapter_of_another_method_below_is_refused_by_name(method):
+    base = make_base()
+    base.add_adapter(make_config("lora"), "first")
+    with pytest.raises(ValueError, match=r"q_proj already carries an adapter of another kind, Linear"):
+        base.add_adapter(make_config(method), "second")
+    assert list(base.peft_config) == ["first"]
+
+
+@every_method
+def test_importing_the_package_registers_the_method_and_its_type_behaves_like_peft_s_own(method):
+    entry = REGISTRY[method]
+    kind = PeftType(method.upper())
+    assert kind is PeftType[method.upper()] is entry.peft_type is make_config(method).peft_type
+    assert kind in PeftType
+    assert pickle.loads(pickle.dumps(kind)) is kind is copy.deepcopy(kind)
+    assert kind.value == method.upper() == kind.name
+    assert PEFT_TYPE_TO_CONFIG_MAPPING[kind] is entry.config_cls
+    assert PEFT_TYPE_TO_TUNER_MAPPING[kind] is entry.model_cls
+    assert PEFT_TYPE_TO_PREFIX_MAPPING[kind] == f"{method}_"
+    assert entry.config_cls in (idlora.IdLoraConfig, idlora.HydraLoraConfig, idlora.MoeLoraConfig)
+    members = list(PeftType)
+    assert register(method, entry.config_cls, entry.model_cls) == entry
+    with pytest.raises(KeyError, match=method):
+        register(method, PeftConfig, entry.model_cls)
+    assert list(PeftType) == members

@@ -1,31 +1,41 @@
-"""Tiny random models and one small config per method."""
+"""Tiny random models and small configs of every method and its parameter layouts."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from idlora.tuners import REGISTRY
 
 OURS = sorted(REGISTRY)
-EVERY_METHOD = [*OURS, "lora", "dora"]
+LAYOUTS = {method: (method, {}) for method in OURS} | {
+    "inner product": ("idlora", {"router": "inner_product"}),
+    "uniform": ("idlora", {"router": "uniform", "rank_boost": 1}),
+    "gaussian, dropped input": ("idlora", {"bases": "gaussian", "dropout_position": "input"}),
+    "orthonormal": ("idlora", {"bases": "orthonormal"}),
+    "equal norm": ("idlora", {"bases": "equal_norm", "router": "inner_product"}),
+    "pivoted QR, four chunks": ("idlora", {"selection": "pivoted_qr", "rank_boost": 4}),
+}
+ROUTERS = ("dense", "inner_product", "uniform")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VOCABULARY = 61
-
-
+on_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.1,
-    "attention_bias": True,
-    "mlp_bias": True,
-    "pad_token_id": 0,
-    "use_cache": False,
-}
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 6, "num_key_value_heads": 3, "max_position_embeddings": 64, "initializer_range": 0.1,
+    "attention_bias": True, "mlp_bias": True, "pad_token_id": 0, "use_cache": False,
+}  # fmt: skip
+
+
+def draw(*shape, dtype=torch.float32, scale=1.0):
+    """Normal numbers on the device."""
+    return (scale * torch.randn(*shape, device=DEVICE)).to(dtype)
 
 
 def make_base(seed=0, *, dtype=torch.float32, **shape):
@@ -38,19 +48,28 @@ def make_base(seed=0, *, dtype=torch.float32, **shape):
     return model.to(dtype).eval()
 
 
-def make_config(method, **settings):
-    """A small config of any method, on all linear layers of a block."""
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | settings
-    if method in REGISTRY:
-        return REGISTRY[method].config_cls(**settings)
-    return LoraConfig(use_dora=method == "dora", **settings)
+def make_gpt2():
+    """One layer, its linear layers `Conv1D`s, whose weights lie transposed; no dropout of its own."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=32, initializer_range=0.2, resid_pdrop=0,
+        embd_pdrop=0, attn_pdrop=0, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config).eval()
 
 
-def make_adapted(method, *, seed=0, base=None, adapter_seed=1, **settings):
+def make_config(layout, **settings):
+    """A small config of a layout of any method, on all linear layers of a block."""
+    method, own = LAYOUTS.get(layout, (layout, {}))
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | own | settings
+    return (REGISTRY[method].config_cls if method in REGISTRY else LoraConfig)(**settings)
+
+
+def make_adapted(layout, *, base_seed=0, base=None, adapter_seed=1, **settings):
     """A base model with a fresh adapter."""
-    base = make_base(seed) if base is None else base
+    base = make_base(base_seed) if base is None else base
     torch.manual_seed(adapter_seed)
-    return get_peft_model(base, make_config(method, **settings)).eval()
+    return get_peft_model(base, make_config(layout, **settings)).eval()
 
 
 def excite(model, seed=2, *, size=0.3):
@@ -79,7 +98,40 @@ def trainable(model):
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def gradients(model, batch=None):
+    """The loss's gradients, by parameter."""
+    batch = make_batch() if batch is None else batch
+    model.zero_grad()
+    model(input_ids=batch, labels=batch).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+
+
+def train(model, steps=3):
+    """A few steps of AdamW; the losses."""
+    optimizer, losses = torch.optim.AdamW(trainable(model).values(), lr=1e-2), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model.train()(input_ids=make_batch(), labels=make_batch()).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def save(model: PeftModel, folder):
     """Save an adapter and give the folder's name."""
     model.save_pretrained(str(folder))
     return str(folder)
+
+
+def run_on_two(script, *arguments):
+    """Run a script of this folder by torchrun in two processes of the CPU."""
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(here), *sys.path]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(here / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,18 +1,12 @@
-"""What token-routed adapters of linear layers share: their config's common half, their layer, their model, experts."""
+"""What token-routed adapters of linear layers share: config, layer, model, experts, statistics of the routing."""
 
-from idlora.tuners.common.config import RoutedConfig
+from idlora.tuners.common.config import RoutedConfig, require_positive_integers
 from idlora.tuners.common.experts import ExpertsConfig, ExpertsLayer
-from idlora.tuners.common.layer import RoutedLayer, softmax_route
-from idlora.tuners.common.mixtures import Mixture, watched_mixtures
+from idlora.tuners.common.layer import RoutedLayer, full_precision, softmax_route
 from idlora.tuners.common.model import RoutedModel
+from idlora.tuners.common.routing_statistics import RoutingStatistics, record_routing
 
 __all__ = [
-    "ExpertsConfig",
-    "ExpertsLayer",
-    "Mixture",
-    "RoutedConfig",
-    "RoutedLayer",
-    "RoutedModel",
-    "softmax_route",
-    "watched_mixtures",
-]
+    "ExpertsConfig", "ExpertsLayer", "RoutedConfig", "RoutedLayer", "RoutedModel", "RoutingStatistics",
+    "full_precision", "record_routing", "require_positive_integers", "softmax_route",
+]  # fmt: skip

@@ -1,44 +1,53 @@
-"""The half of a config that every method here has in common with `peft.LoraConfig`."""
+"""The fields that every method here has in common with `peft.LoraConfig`."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+import inspect
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from peft import PeftConfig
-
-
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
 
 
 @dataclass
 class RoutedConfig(PeftConfig):
     """Where a low-rank adapter goes and how large it is; every field means what it means in `peft.LoraConfig`.
 
-    As in PEFT, an adapter keeps the very object that it was given as its config. What the layers compute with is fixed
-    when the adapter is made, and saving one whose config says something else by then is refused: copy a config to vary
-    it.
+    As in PEFT, an adapter keeps the object that it was given as its config; what the layers compute with is fixed when
+    the adapter is made. Raises ValueError for values out of range.
 
-    Raises ValueError for values out of range. Leaves out LoRA's variants (rsLoRA, DoRA, rank and alpha patterns,
-    tied embeddings, targeted parameters) and `fan_in_fan_out`, which the layer itself tells.
+    Args:
+        r (int, default 8): Rank, at least 1. Raise it as long as the loss falls with it.
+        target_modules (list of str or str, default None): Names (suffixes) of the linear layers to adapt, a regular
+            expression, or 'all-linear'. None takes PEFT's choice; set it for a model that PEFT does not know.
+        exclude_modules (list of str or str, default None): Names or a regular expression of modules to leave alone.
+            Set it where target_modules matches too much.
+        lora_alpha (float, default 8): α > 0; the update is scaled by c = α/r. Change it with r: the ID-LoRA paper has
+            α/r = 2 throughout.
+        lora_dropout (float, default 0.0): Probability of dropout, in [0, 1). Raise it against overfitting.
+        bias ('none', 'all' or 'lora_only', default 'none'): Which of the base's biases train. With any, a disabled
+            adapter no longer leaves the base as it was.
+        modules_to_save (list of str, default None): Modules trained and saved whole beside the adapter. Set it for a
+            new classification head, for one.
+        layers_to_transform (list of int or int, default None): Indices of the layers to adapt, None for all. Set it to
+            adapt some alone; target_modules must be a list then.
+        layers_pattern (list of str or str, default None): Name of the list of layers. Set it, with
+            layers_to_transform, where PEFT does not find the layers.
     """
 
-    # What a layer computes with: fixed when the adapter is made, and saved only as long as the config still says it.
-    computed_with: ClassVar[tuple[str, ...]] = ("r", "lora_alpha")
+    r: int = 8
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    bias: Literal["none", "all", "lora_only"] = "none"
+    modules_to_save: list[str] | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
 
-    r: int = field(default=8, metadata=_help("Rank."))
-    target_modules: list[str] | str | None = field(
-        default=None,
-        metadata=_help("Names (suffixes) of the modules to adapt, a regular expression, or 'all-linear'."),
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata=_help("Modules to leave alone."))
-    lora_alpha: float = field(default=8, metadata=_help("α: the update is scaled by α/r."))
-    lora_dropout: float = field(default=0.0, metadata=_help("Probability of dropout."))
-    bias: str = field(default="none", metadata=_help("Which of the base's biases train: 'none', 'all' or 'lora_only'."))
-    modules_to_save: list[str] | None = field(
-        default=None, metadata=_help("Modules trained and saved whole beside the adapter.")
-    )
-    layers_to_transform: list[int] | int | None = field(default=None, metadata=_help("Layer indices to adapt."))
-    layers_pattern: list[str] | str | None = field(default=None, metadata=_help("Name of the list of layers."))
+    def __init_subclass__(cls) -> None:
+        """Append the entries above to the `Args:` with which a method's docstring ends."""
+        super().__init_subclass__()
+        entries = inspect.cleandoc(RoutedConfig.__doc__ or "").partition("Args:\n")[2]
+        cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n{entries}"
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,26 +55,24 @@ class RoutedConfig(PeftConfig):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 setattr(self, name, set(value))
-        require_positive_integer(self, "r")
+        require_positive_integers(self, "r")
         if not self.lora_alpha > 0:
             raise ValueError(f"lora_alpha must be positive, not {self.lora_alpha!r}")
         if not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout must lie in [0, 1), not {self.lora_dropout!r}")
-        require_choice(self, "bias", ("none", "all", "lora_only"))
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                choices = ", ".join(map(repr, get_args(kind)))
+                raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError("layers_pattern needs layers_to_transform: which of the layers shall be adapted?")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError("layers_to_transform has no effect with target_modules given as a regular expression")
 
 
-def require_positive_integer(config: PeftConfig, name: str) -> None:
-    """Raise ValueError unless the field holds an integer of at least one."""
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, not {value!r}")
-
-
-def require_choice(config: PeftConfig, name: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless the field holds one of the choices."""
-    if getattr(config, name) not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {getattr(config, name)!r}")
+def require_positive_integers(config: PeftConfig, *names: str) -> None:
+    """Raise ValueError unless each field holds an integer of at least one."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, not {value!r}")

@@ -8,27 +8,29 @@ that matrix. Σ_i α_i B_i a_i = [B_1 … B_n] [α_1 a_1; …; α_n a_n] is one 
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from idlora.tuners.common.config import RoutedConfig, require_positive_integer
+from idlora.tuners.common.config import RoutedConfig, require_positive_integers
 from idlora.tuners.common.layer import RoutedLayer, softmax_route
 
 
 @dataclass
 class ExpertsConfig(RoutedConfig):
-    """Settings of n experts. Raises ValueError for values out of range. Leaves out a sparse choice among them."""
+    """Settings of n experts. Raises ValueError for values out of range.
 
-    computed_with = (*RoutedConfig.computed_with, "num_experts")
+    Args:
+        num_experts (int, default 4): n ≥ 1, the number of experts that the router mixes.
+    """
 
-    num_experts: int = field(default=4, metadata={"help": "n, the number of experts that the router mixes."})
+    num_experts: int = 4
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integer(self, "num_experts")
+        require_positive_integers(self, "num_experts")
 
 
 class ExpertsLayer(RoutedLayer):
@@ -57,8 +59,7 @@ class ExpertsLayer(RoutedLayer):
             nn.init.kaiming_uniform_(drawn[adapter_name], a=math.sqrt(5))
 
     def alpha(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
-        _, _, router = (getattr(self, name) for name in self.adapter_layer_names)
-        return softmax_route(router[adapter_name], h)
+        return softmax_route(getattr(self, self.adapter_layer_names[2])[adapter_name], h)
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
         A, B, _ = (getattr(self, name)[adapter_name] for name in self.adapter_layer_names)

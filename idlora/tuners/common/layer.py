@@ -2,7 +2,7 @@
 
     u = W h + b + Σ_adapters c Δ(h)        h (..., in) -> u (..., out), c = lora_alpha/r
 
-What Δ is, the method says; this file owns the rest: several adapters, switching them, number types, no merging.
+A method defines Δ; this file has the rest: several adapters, switching them, number types, no merging.
 """
 
 from contextlib import nullcontext
@@ -18,17 +18,17 @@ from idlora.tuners.common.config import RoutedConfig
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):
-    """The layer that stands in a model for a linear layer `base_layer`, which it keeps, frozen, inside.
+    """The layer that replaces a linear layer `base_layer` of a model, and keeps it, frozen, inside.
 
     A method subclasses it and gives `adapter_layer_names`, `other_param_names` (this class' and its own),
-    `init_adapter`, `update` and `alpha`.
+    `create_containers`, `init_adapter`, `update` and `alpha`.
     """
 
-    other_param_names = ("r", "scaling", "dropout", "made_with")
+    other_param_names = ("r", "scaling", "dropout")
     cast_input_dtype_enabled = True  # what `peft.helpers.disable_input_dtype_casting` switches off for a while
-    fusing = True  # False: the way of plain PyTorch, to measure a quicker one against
+    use_kernels = True  # False: plain PyTorch, to measure the kernels against
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **prepared: Any):
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **arguments: Any):
         super().__init__()
         self.base_layer = base_layer
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
@@ -36,18 +36,17 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         self.r: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.dropout = nn.ModuleDict()
-        self.made_with: dict[str, dict[str, Any]] = {}
         self.merged_adapters: list[str] = []  # the class attribute of the mixin is shared by all layers
         self.create_containers()
         self._active_adapter = adapter_name
-        self.update_layer(adapter_name, config, **prepared)
+        self.update_layer(adapter_name, config, **arguments)
 
     def create_containers(self) -> None:
         """Create the empty dictionaries, by adapter name, of the method's own parameters."""
         raise NotImplementedError
 
-    def init_adapter(self, adapter_name: str, config: RoutedConfig, **prepared: Any) -> None:
-        """Create the parameters of one adapter; `prepared` is what the method's model has for this layer."""
+    def init_adapter(self, adapter_name: str, config: RoutedConfig, **arguments: Any) -> None:
+        """Create the parameters of one adapter; `arguments` are what the model's `layer_arguments` returns."""
         raise NotImplementedError
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
@@ -55,19 +54,18 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         raise NotImplementedError
 
     def alpha(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
-        """α (..., n): the router's weight for each of n experts, of every token h (..., in); in float32 at least."""
+        """The routing weights α (..., n) of every token h (..., in), in float32 at least."""
         raise NotImplementedError
 
     def alpha_sums_to_one(self, adapter_name: str) -> bool:
-        """Whether α are shares: none negative, and one in sum."""
+        """Whether α is a distribution: none negative, and one in sum."""
         return True
 
-    def update_layer(self, adapter_name: str, config: RoutedConfig, **prepared: Any) -> None:
-        self.made_with[adapter_name] = {name: getattr(config, name) for name in config.computed_with}
+    def update_layer(self, adapter_name: str, config: RoutedConfig, **arguments: Any) -> None:
         self.r[adapter_name] = config.r
         self.scaling[adapter_name] = config.lora_alpha / config.r
         self.dropout[adapter_name] = nn.Dropout(config.lora_dropout)
-        self.init_adapter(adapter_name, config, **prepared)
+        self.init_adapter(adapter_name, config, **arguments)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -75,23 +73,23 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.scaling]  # one may leave this layer alone
-        if self.fusing and len(active) == 1 and self.can_use_kernels(active[0], h):
-            return self.fused(active[0], h, *args, **kwargs)
+        if self.use_kernels and len(active) == 1 and self.can_use_kernels(active[0], h):
+            return self.forward_by_kernels(active[0], h, *args, **kwargs)
         output = base_output = self.base_layer(h, *args, **kwargs)
         for adapter_name in active:
             output = output + self.update(adapter_name, h, base_output).to(base_output.dtype)
         return output
 
     def can_use_kernels(self, adapter_name: str, h: torch.Tensor) -> bool:
-        """Whether the method has a quicker way to the output with this one adapter, for this input."""
+        """Whether the method has kernels for this one adapter and this input."""
         return False
 
-    def fused(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """The output with one adapter, the quicker way; the rest of the arguments is the base layer's."""
+    def forward_by_kernels(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """The output with one adapter; the rest of the arguments is the base layer's."""
         raise NotImplementedError
 
     def copy_frozen(self, adapter_name: str) -> None:
-        """Have the adapter keep a copy of what it reads out of the frozen weight, and compute with that."""
+        """Make the adapter keep a copy of what it reads out of the frozen weight, and compute with that."""
         raise NotImplementedError(f"{type(self).__name__} reads nothing out of the frozen weight")
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
@@ -102,7 +100,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
 
 
 def raise_unmergeable(kind: type) -> NoReturn:
-    """Say why no adapter of this kind becomes part of W."""
+    """Raise NotImplementedError with the reason why no adapter of this kind becomes part of W."""
     raise NotImplementedError(
         f"{kind.__name__} cannot be merged into (or unmerged from) the base weights: its router mixes the update anew "
         "for every token, so no single matrix added to W equals it. Keep the adapter beside the base model."

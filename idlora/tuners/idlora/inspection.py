@@ -6,12 +6,12 @@
 I_s ⊗ B, (out, r), is B applied to each of the s chunks. Whatever ᾱ is, B is shared, so the rank is at most r.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from idlora.tuners.common import Mixture
-from idlora.tuners.idlora.clustering import METHODS, select_pivots_many
+from idlora.tuners.common import RoutingStatistics
+from idlora.tuners.idlora.clustering import METHODS
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.frozen_weight import readable_weight
 from idlora.tuners.idlora.layer import IdLoraLinear
@@ -19,7 +19,7 @@ from idlora.tuners.idlora.layer import IdLoraLinear
 
 @dataclass(frozen=True, kw_only=True)
 class PivotStatistics:
-    """Of one adapted module.
+    """Statistics of one adapted module.
 
     Attributes:
         rows, columns: out and in of W. k, r: of the adapter.
@@ -31,7 +31,7 @@ class PivotStatistics:
         router_entropy: mean over the tokens of the entropy of α, divided by log k: 1 an even mixture, 0 one cluster.
             None where α is no distribution.
 
-    The last three are None where no tokens were looked at.
+    The last three are None without tokens.
     """
 
     rows: int
@@ -58,64 +58,45 @@ def effective_rank(matrix: torch.Tensor) -> float:
 
 
 def pivot_statistics(
-    layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str, *, mixture: Mixture | None = None
+    layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str, *, routing: RoutingStatistics | None = None
 ) -> PivotStatistics:
-    """The statistics of one layer's adapter; those of the update only with the `mixture` that its router made."""
-    return PivotStatistics(
-        **_rows(layer, config, adapter_name),
-        mixture_rank=effective_rank(_mixed(layer, adapter_name)),
-        **({} if mixture is None else _update(layer, adapter_name, mixture)),
-    )
-
-
-def _rows(layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str) -> dict:
+    """The statistics of one layer's adapter; those of the update only with what its router did on some tokens."""
     pivots = layer.pivots(adapter_name).cpu()
     k, r = pivots.shape
-    kmeans = {
-        "seed": config.seed,
-        "n_init": config.kmeans_starts,
-        "max_iter": config.kmeans_iterations,
-        "backend": config.kmeans_backend,
-    }
+    selector = replace(config.pivot_selector(), num_clusters=k, r=r)
     with readable_weight(layer.get_base_layer()) as weight:
         if weight is None:
             raise ValueError("the base's weights cannot be read here: load them in full, in a format that PEFT decodes")
         norms = weight.double().norm(dim=1).cpu()
-        selected = {
-            method: select_pivots_many([(None, weight)], k, r, method=method, **kmeans)[None] for method in METHODS
-        }
+        selected = {method: replace(selector, method=method).select(weight) for method in METHODS}
     is_pivot = torch.zeros(len(norms), dtype=torch.bool)
     is_pivot[pivots.flatten().long()] = True
-    return {
-        "rows": layer.out_features,
-        "columns": layer.in_features,
-        "k": k,
-        "r": r,
-        "cluster_sizes": selected["pmrc"].sizes,
-        "norm_ratio": None if is_pivot.all() else float(norms[is_pivot].mean() / norms[~is_pivot].mean()),
-        "overlaps": {
+    A = layer.frozen_rows(adapter_name).double().unflatten(0, (k, r))
+    return PivotStatistics(
+        rows=layer.out_features,
+        columns=layer.in_features,
+        k=k,
+        r=r,
+        cluster_sizes=selected["pmrc"].sizes,
+        norm_ratio=None if is_pivot.all() else float(norms[is_pivot].mean() / norms[~is_pivot].mean()),
+        overlaps={
             method: float(is_pivot[found.pivots.flatten().long()].double().mean()) for method, found in selected.items()
         },
-    }
+        mixture_rank=effective_rank(A.mean(dim=0)),
+        **({} if routing is None else _update_statistics(layer, adapter_name, A, routing=routing)),
+    )
 
 
-def _mixed(layer: IdLoraLinear, adapter_name: str, alpha: torch.Tensor | None = None) -> torch.Tensor:
-    """M = Σ α_i A_i, (r, in) in float64, for α (k,); None is the even mixture."""
-    k, r = layer.idlora_pivots[adapter_name].shape
-    A = layer.frozen_rows(adapter_name).double().unflatten(0, (k, r))
-    return A.mean(dim=0) if alpha is None else torch.einsum("k,kri->ri", alpha.to(A), A)
-
-
-def _update(layer: IdLoraLinear, adapter_name: str, mixture: Mixture) -> dict:
-    alpha = mixture.alpha / mixture.tokens
+def _update_statistics(
+    layer: IdLoraLinear, adapter_name: str, A: torch.Tensor, *, routing: RoutingStatistics
+) -> dict[str, int | float | None]:
+    mixed = torch.einsum("k,kri->ri", (routing.alpha / routing.tokens).to(A), A)
     B = layer.idlora_B[adapter_name].double()
-    s = layer.out_features // len(B)
     # (I ⊗ B) M has the singular values of R_1 R_2ᵀ, where I ⊗ B = Q_1 R_1 and Mᵀ = Q_2 R_2: r by r numbers.
-    left = torch.block_diag(*[torch.linalg.qr(B, mode="r").R] * s)
-    right = torch.linalg.qr(_mixed(layer, adapter_name, alpha).T, mode="r").R
-    update = layer.scaling[adapter_name] * left @ right.T
+    left = torch.block_diag(*[torch.linalg.qr(B, mode="r").R] * (layer.out_features // len(B)))
+    update = layer.scaling[adapter_name] * left @ torch.linalg.qr(mixed.T, mode="r").R.T
     return {
         "update_rank": int(torch.linalg.matrix_rank(update)),
         "update_effective_rank": effective_rank(update),
-        "router_entropy": mixture.evenness if layer.alpha_sums_to_one(adapter_name) else None,
+        "router_entropy": routing.normalized_entropy if layer.alpha_sums_to_one(adapter_name) else None,
     }

@@ -1,16 +1,17 @@
-"""A linear layer with ID-LoRA adapters (Eq. 3 and 4 of arXiv 2602.20727).
+"""A linear layer with ID-LoRA adapters (Eq. 3 and 4 of arXiv 2602.20727, and Rank Boosting).
 
     A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
     x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
-    α   (k,)                            one weight for each cluster, for every token anew, from the router T:
-          softmax(T h)                      T (k, in), the dense router
+    α   (k,)                            the routing weights, one for each cluster, for every token anew, from T:
+          softmax(T h)                      T (k, in), the dense router, the default
           α_i = T · x_i                     T (r,), the inner product (quadratic in h: see IdLoraConfig)
           α_i = 1/k                         no T, the uniform mixture
     u   = W h + b + c Σ_i α_i [B x_i^1, …, B x_i^s]          B (out/s, r/s), c = lora_alpha/r, a constant
 
-α is computed in `IdLoraLinear.alpha`, and the update with it in `IdLoraLinear.update`. On a GPU, where
-`IdLoraLinear.can_use_kernels` holds, kernels replace both: `IdLoraLinear.fused` calls `kernels/fused.py`, which gets
-T h from `kernels/routing.py`, and α (there called a mixture) and u from `kernels/mixing.py`.
+Eq. 4 writes the inner product, and Eq. 3 has s = 1. The defaults are the dense router, whose k·in parameters the
+paper's Table 6 counts, and Rank Boosting with s = 2. `IdLoraLinear.alpha` computes α, `IdLoraLinear.update` the update
+with it. On a GPU, where `IdLoraLinear.can_use_kernels` holds, `IdLoraLinear.forward_by_kernels` replaces both: it calls
+`kernels/fused.py`, which gets T h from `kernels/routing.py`, and α and u from `kernels/mixing.py`.
 
 Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
 (its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
@@ -31,8 +32,7 @@ import torch.nn.functional as F
 from peft.tuners._buffer_dict import BufferDict
 from torch import nn
 
-from idlora.tuners.common import RoutedLayer, softmax_route
-from idlora.tuners.common.layer import full_precision
+from idlora.tuners.common import RoutedLayer, full_precision, softmax_route
 from idlora.tuners.idlora import kernels
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.frozen_weight import readable_weight
@@ -58,8 +58,6 @@ class IdLoraLinear(RoutedLayer):
     `idlora_router`, (k, in) and zero at the start (an even mixture), or (r,) and drawn from ±1/√r (zero times a zero B
     would never train), or absent (the uniform mixture); `idlora_A` (k·r, in), frozen and saved, for bases
     other than W's rows alone. Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
-
-    Leaves out merging (the update depends on the token) and gradients into A (frozen, whatever it is made of).
     """
 
     adapter_layer_names = ("idlora_B", "idlora_router")
@@ -94,15 +92,15 @@ class IdLoraLinear(RoutedLayer):
         self.idlora_drops_input[adapter_name] = config.dropout_position == "input"
         self.idlora_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features // s, r // s))
         if config.bases != "rows":
-            self.idlora_A[adapter_name] = self.own_rows(config, pivots)
+            self.idlora_A[adapter_name] = self.make_own_rows(config, pivots)
         if config.router == "dense":
             self.idlora_router[adapter_name] = nn.Parameter(torch.zeros(k, self.in_features))
         elif config.router == "inner_product":
             bound = 1 / math.sqrt(r)
             self.idlora_router[adapter_name] = nn.Parameter(torch.empty(r).uniform_(-bound, bound))
 
-    def update_layer(self, adapter_name: str, config: IdLoraConfig, **prepared: Any) -> None:
-        super().update_layer(adapter_name, config, **prepared)
+    def update_layer(self, adapter_name: str, config: IdLoraConfig, **arguments: Any) -> None:
+        super().update_layer(adapter_name, config, **arguments)
         check_pivots(self)
 
     def _apply(self, fn, recurse=True):
@@ -114,29 +112,26 @@ class IdLoraLinear(RoutedLayer):
         }
         return self
 
-    def own_rows(self, config: IdLoraConfig, pivots: torch.Tensor | None) -> torch.Tensor:
-        """(k·r, in): the rows of bases that are not W's, float32; NaN until they are loaded."""
-        k, r = config.num_clusters, config.r
+    def make_own_rows(self, config: IdLoraConfig, pivots: torch.Tensor | None) -> torch.Tensor:
+        """A (k·r, in) of the bases that are not W's rows, float32; NaN until it is loaded."""
         base_layer = self.get_base_layer()
         with readable_weight(base_layer) as weight:
             if pivots is None or weight is None:
                 device, _ = self._get_base_layer_device_and_dtype(base_layer)
-                return torch.full((k * r, self.in_features), torch.nan, device=device)
+                return torch.full((config.num_clusters * config.r, self.in_features), torch.nan, device=device)
             rows = weight[pivots.flatten().long().to(weight.device)].float().cpu()
-        return make_rows(config.bases, rows.view(k, r, -1)).flatten(0, 1)
+        return make_rows(config.bases, rows.unflatten(0, pivots.shape)).flatten(0, 1)
 
     def can_use_kernels(self, adapter_name: str, h: torch.Tensor) -> bool:
-        bias = self.get_base_layer().bias
+        bias, chunks = self.get_base_layer().bias, self.out_features // len(self.idlora_B[adapter_name])
         return (
             kernels.usable(h)
-            and kernels.kernels_support(
-                h, self.idlora_router.get(adapter_name), self.out_features // len(self.idlora_B[adapter_name])
-            )
+            and kernels.support(h, self.idlora_router.get(adapter_name), chunks)
             and not self.needs_rows(adapter_name)
             and (bias is None or not (bias.requires_grad or bias.is_meta))
         )
 
-    def fused(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    def forward_by_kernels(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         router, dropout = self.idlora_router.get(adapter_name), self.dropout[adapter_name]
         if router is not None and router.dim() == 2:
             # Before the base layer: h is still in the cache, and afterwards the base's output is.
@@ -175,7 +170,9 @@ class IdLoraLinear(RoutedLayer):
             return softmax_route(router, h)
         if x is None:
             x = self.pivot_outputs(adapter_name, h, self.base_layer(h))
-        return inner_product_route(router, x)
+        dtype = torch.promote_types(router.dtype, torch.float32)
+        with full_precision(x.device.type):
+            return x.to(dtype) @ router.to(dtype)
 
     def alpha_sums_to_one(self, adapter_name: str) -> bool:
         router = self.idlora_router.get(adapter_name)
@@ -191,11 +188,11 @@ class IdLoraLinear(RoutedLayer):
             return weight[pivots.flatten().long()]
 
     def copy_frozen(self, adapter_name: str) -> None:
-        """The paper's own way: A_i are matrices beside W, and x_i = A_i h is a product. Bases of any kind have it."""
+        """Store A_i as matrices beside W, as the paper does; x_i = A_i h is a product then."""
         self.idlora_A[adapter_name] = self.frozen_rows(adapter_name).clone()
 
     def needs_rows(self, adapter_name: str) -> bool:
-        """Whether A itself is needed now: (W h)[S_i] knows nothing of a dropped h, nor of rows that are not W's own."""
+        """Whether A itself is needed now: (W h)[S_i] has neither a dropped h nor rows that are not W's own."""
         drops_input = self.idlora_drops_input[adapter_name] and self.training and self.dropout[adapter_name].p > 0
         return drops_input or adapter_name in self.idlora_A
 
@@ -216,12 +213,13 @@ class IdLoraLinear(RoutedLayer):
         return x.unflatten(-1, pivots.shape)
 
     def pivots(self, adapter_name: str) -> torch.Tensor:
-        """The pivots (k, r) of an adapter, int32. Raises UnsetPivotsError if they are not rows of W yet, ValueError if
-        they are no different rows of W.
+        """The pivots (k, r) of an adapter, int32, checked.
 
-        They are looked at once (on a GPU each look waits for it), and again when the buffer was replaced or written
-        to, as loaders and moves to another device do. A compiled graph cannot look; there the kernels turn the output
+        They are checked once (on a GPU each check waits for it), and again when the buffer was replaced or written to,
+        as loaders and moves to another device do. A compiled graph cannot check them; there the kernels turn the output
         of a token into NaN, and PyTorch's own gather fails.
+
+        Raises UnsetPivotsError where they are not set yet, ValueError where they are no different rows of W.
         """
         pivots = self.idlora_pivots[adapter_name]
         if torch.compiler.is_compiling():
@@ -247,22 +245,14 @@ class IdLoraLinear(RoutedLayer):
         return pivots
 
     def pivot_order(self, adapter_name: str) -> torch.Tensor:
-        """In which order the kernels visit the pivots, and its inverse: (2, k·r) int32.
+        """The order in which the kernels visit the pivots, and its inverse: (2, k·r) int32.
 
-        Ascending by row; or that of pivots which have since been written over, since every order is right.
+        Ascending by row, which is quick; any order is right, such as that of pivots that were since overwritten.
         """
         pivots, order = self.idlora_pivots[adapter_name], self.idlora_order.get(adapter_name)
         if order is None or order.device != pivots.device:
             return ascending(pivots)
         return order
-
-    def frozen_copy_count(self) -> int:
-        """k·r·in of the active adapters: entries of A_i, which the paper's percentages count, stored or not.
-
-        Rows of W are not stored a second time; other bases are, as buffers, which no count of parameters includes.
-        """
-        active = (self.idlora_pivots[name] for name in self.active_adapters if name in self.idlora_pivots)
-        return sum(pivots.numel() * self.in_features for pivots in active)
 
 
 def make_rows(bases: str, P: torch.Tensor) -> torch.Tensor:
@@ -285,20 +275,16 @@ def is_unset(pivots: torch.Tensor) -> bool:
 
 
 def check_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> None:
-    """Look at new pivots while it can be done: a layer that is compiled before it is first run could not.
-
-    Also the hook after `load_state_dict`, whose second argument it has no use for.
-    """
+    """Check new pivots now, since a compiled layer cannot; also the hook after `load_state_dict`."""
     for adapter_name, pivots in layer.idlora_pivots.items():
         if not is_unset(pivots):
             layer.pivots(adapter_name)
 
 
 def warn_of_other_pivots(layer: IdLoraLinear, state_dict: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
-    """Warn where an adapter that has pivots is about to get others: no loader compares the base with those.
+    """Warn where an adapter that has pivots is about to get others; the hook before `load_state_dict`.
 
-    The hook before `load_state_dict`. PEFT's `load_adapter` reads no config for a name that is there already, so the
-    fingerprint beside the weights stays unread.
+    PEFT's `load_adapter` reads no config for a name that is there already, so the fingerprint stays unread.
     """
     for adapter_name, pivots in layer.idlora_pivots.items():
         loaded = state_dict.get(f"{prefix}idlora_pivots.{adapter_name}")
@@ -315,10 +301,3 @@ def ascending(pivots: torch.Tensor) -> torch.Tensor:
     """The permutation that sorts the pivots (k, r), and its inverse: (2, k·r) int32."""
     order = pivots.flatten().argsort()
     return torch.stack([order, order.argsort()]).to(torch.int32)
-
-
-def inner_product_route(router: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """α_i = T · x_i, (..., k), from T (r,) and x (..., k, r), in float32 at least; no activation."""
-    dtype = torch.promote_types(router.dtype, torch.float32)
-    with full_precision(x.device.type):
-        return x.to(dtype) @ router.to(dtype)

@@ -1,7 +1,6 @@
 """ID-LoRA as a PEFT model: selects the pivots, guards against the wrong base, counts as the paper counts."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,14 +8,14 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
-from idlora.tuners.common import RoutedModel, watched_mixtures
+from idlora.tuners.common import RoutedModel, record_routing
 from idlora.tuners.idlora.clustering import Selection
 from idlora.tuners.idlora.config import IdLoraConfig
-from idlora.tuners.idlora.fingerprint import distance, judge, sampled, take_fingerprint
-from idlora.tuners.idlora.frozen_weight import FourBitRows, is_partitioned, is_quantized, readable_rows, readable_weight
+from idlora.tuners.idlora.fingerprint import check_distances, distance, sampled, take_fingerprint
+from idlora.tuners.idlora.frozen_weight import is_partitioned, is_quantized, readable_weight
 from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
-from idlora.tuners.idlora.pivot_cache import select_once
+from idlora.tuners.idlora.pivot_cache import select_cached
 
 
 class IdLoraModel(RoutedModel):
@@ -26,30 +25,28 @@ class IdLoraModel(RoutedModel):
     targets or, for a saved adapter, compares the base's rows with the adapter's fingerprint. PEFT's loaders and
     transformers' own both come through here. What was selected once for a base is read from disk (`pivot_cache`).
 
-    Several processes need not make the adapter together, nor all of them make one: nothing is sent between them. Each
-    selects (or reads) the pivots itself, and the same weights, settings and seed give the same pivots on devices of one
-    kind; on CPUs the number of threads is to be the same too, as a launch's processes have it. A base that DeepSpeed
-    ZeRO-3 keeps in parts is the exception: its weights can only be read by all processes at once, so all must make the
-    adapter, with the pivots' cache on in all or in none.
+    Several processes need not make the adapter together: each selects (or reads) the pivots itself, and the same
+    weights, settings and seed give the same pivots on devices of one kind (CPUs: with as many threads). A base that
+    DeepSpeed ZeRO-3 keeps in parts is the exception: all processes must make the adapter at once, with the pivots'
+    cache on in all or in none.
 
     Attributes:
         pivot_seconds: what the selections took when they were made, of all adapters together.
         pivots_cached: whether the last of them was read from disk.
-        cluster_sizes: by adapter and module the rows in each cluster, where clusters were selected from.
     """
 
     prefix = "idlora_"
     tuner_layer_cls = IdLoraLinear
     pivot_seconds: float = 0.0
     pivots_cached: bool = False
-    cluster_sizes: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         self._selected: dict[str, Selection] = {}
         self._fingerprint: dict[str, str] = {}
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        sizes = {name: found.sizes for name, found in self._selected.items() if found.sizes is not None}
-        self.cluster_sizes = {**self.cluster_sizes, adapter_name: sizes}
+        self._cluster_sizes = getattr(self, "_cluster_sizes", {}) | {
+            (adapter_name, module): found.sizes for module, found in self._selected.items()
+        }
         self._selected, self._fingerprint = {}, {}
 
     def _prepare_model(self, config: IdLoraConfig, model: nn.Module) -> None:
@@ -77,25 +74,16 @@ class IdLoraModel(RoutedModel):
             raise ValueError(f"{name} has {out_features} rows, which rank_boost={s} does not divide")
 
     def _select(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
-        chosen = select_once(
-            lambda: _readable(layers),
-            config.num_clusters,
-            config.r,
-            method=config.selection,
-            seed=config.seed,
-            n_init=config.kmeans_starts,
-            max_iter=config.kmeans_iterations,
-            backend=config.kmeans_backend,
-            gathered=any(map(is_partitioned, layers.values())),
-        )
+        gathered = any(map(is_partitioned, layers.values()))
+        result = select_cached(lambda: _readable(layers), config.pivot_selector(), gathered=gathered)
         fingerprint = {
-            name: take_fingerprint(rows, chosen.selections[name].pivots)
-            for name, rows in _readable({name: layers[name] for name in sampled(list(chosen.selections))})
+            name: take_fingerprint(weight, result.selections[name].pivots)
+            for name, weight in _readable({name: layers[name] for name in sampled(list(result.selections))})
         }
-        self._selected = chosen.selections
+        self._selected = result.selections
         config.base_fingerprint = fingerprint or None
-        self.pivot_seconds += chosen.seconds
-        self.pivots_cached = chosen.cached
+        self.pivot_seconds += result.seconds
+        self.pivots_cached = result.cached
 
     def _check_base(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
         distances = {}
@@ -106,9 +94,9 @@ class IdLoraModel(RoutedModel):
             with readable_weight(layers[name]) as weight:
                 distances[name] = None if weight is None else distance(fingerprint, weight)
         quantized = any(is_quantized(layer) for layer in layers.values())
-        judge(distances, quantized=quantized, made_for=config.base_model_name_or_path)
+        check_distances(distances, quantized=quantized, made_for=config.base_model_name_or_path)
 
-    def prepared_for(self, current_key: str) -> dict[str, Any]:
+    def layer_arguments(self, current_key: str) -> dict[str, Any]:
         found = self._selected.get(current_key)
         # The layers keep the fingerprint too: the config is the caller's own, who may use it again on another base.
         fingerprint = self._fingerprint.get(current_key)
@@ -117,29 +105,17 @@ class IdLoraModel(RoutedModel):
             "fingerprint": None if fingerprint is None else {current_key: fingerprint},
         }
 
-    def pivot_layers(self, adapter_name: str) -> dict[str, IdLoraLinear]:
-        """The layers that an adapter sits in, by name."""
-        return {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, IdLoraLinear) and adapter_name in module.idlora_pivots
-        }
-
-    def pivot_shares(self, adapter_name: str = "default") -> dict[str, float]:
-        """k·r/out by module: which part of a weight's rows the adapter uses."""
-        layers = self.pivot_layers(adapter_name)
-        return {name: layer.idlora_pivots[adapter_name].numel() / layer.out_features for name, layer in layers.items()}
-
     def pivot_sizes(self, adapter_name: str = "default") -> dict[str, dict]:
         """By module the share of W's rows that are pivots, and the rows in each cluster where there were clusters.
 
         A loaded adapter knows no clusters.
         """
-        sizes = self.cluster_sizes.get(adapter_name, {})
-        return {
-            name: {"share": share} | ({"clusters": list(sizes[name])} if name in sizes else {})
-            for name, share in self.pivot_shares(adapter_name).items()
-        }
+        sizes = {}
+        for name, layer in self.adapted_layers(adapter_name).items():
+            sizes[name] = {"share": layer.idlora_pivots[adapter_name].numel() / layer.out_features}
+            if clusters := self._cluster_sizes.get((adapter_name, name)):
+                sizes[name]["clusters"] = list(clusters)
+        return sizes
 
     @torch.no_grad()
     def pivot_statistics(
@@ -151,14 +127,14 @@ class IdLoraModel(RoutedModel):
 
         Raises ValueError where the base's weights cannot be read, UnsetPivotsError where there are no pivots.
         """
-        layers = self.pivot_layers(adapter_name)
+        layers = self.adapted_layers(adapter_name)
         device = next(self.model.parameters()).device
-        with watched_mixtures(layers, adapter_name) as mixtures:
+        with record_routing(layers, adapter_name) as routing:
             for input_ids in inputs:
                 self.model(input_ids=input_ids.to(device))
         config = self.peft_config[adapter_name]
         return {
-            name: pivot_statistics(layer, config, adapter_name, mixture=mixtures.get(name))
+            name: pivot_statistics(layer, config, adapter_name, routing=routing.get(name))
             for name, layer in layers.items()
         }
 
@@ -168,7 +144,13 @@ class IdLoraModel(RoutedModel):
         The entries of all A_i, which the paper counts as parameters in its percentages (trainable divided by base
         plus trainable plus these) though no copy of them need exist; none does here, bases other than W's rows apart.
         """
-        return sum(module.frozen_copy_count() for module in self.model.modules() if isinstance(module, IdLoraLinear))
+        layers = [module for module in self.model.modules() if isinstance(module, IdLoraLinear)]
+        return sum(
+            layer.idlora_pivots[name].numel() * layer.in_features
+            for layer in layers
+            for name in layer.active_adapters
+            if name in layer.idlora_pivots
+        )
 
     @classmethod
     def _get_adapter_state_dict(
@@ -195,9 +177,9 @@ def _base_layer(target: nn.Module) -> nn.Module:
     return target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
 
 
-def _readable(layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor | FourBitRows]]:
+def _readable(layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights that can be read, each only until the next is asked for: one at a time is gathered or decoded."""
     for name, layer in layers.items():
-        with readable_rows(layer) as weight:
+        with readable_weight(layer) as weight:
             if weight is not None:
                 yield name, weight

@@ -1,4 +1,4 @@
-"""Pivots are selected once for a base: they are kept on disk and found again by the content of its weights.
+"""Selected pivots are kept on disk and found again by the content of the base's weights.
 
 checksums of all weights + settings  ->  <cache folder>/pivots/<key>.safetensors
     pivots (n, k, r) int32, of the n weights in their order      sizes (n, k) int64, where there were clusters
@@ -13,6 +13,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,22 +22,16 @@ import safetensors.torch
 import torch
 from huggingface_hub.constants import HF_HOME
 
-from idlora.tuners.idlora.clustering import Selection, select_pivots_many
-from idlora.tuners.idlora.streaming import BlockedWeight, blocks, home_of
+from idlora.tuners.idlora.clustering import PivotSelector, Selection, work_device
 
 SELECTION_VERSION = 1
 """To be raised with every change of the code that gives other pivots for the same weights and settings."""
 
-PIECE_BYTES = {"cpu": 2**18}
-"""Of a weight, multiplied at a time for its checksum: what stays in a CPU's cache; elsewhere the block that came."""
-
-LEFT_BEHIND_SECONDS = 24 * 3600
-"""So old a temporary file is a dead writer's: writing one takes less than a second."""
-
-Named = Iterable[tuple[str, torch.Tensor | BlockedWeight]]
+PIECE_BYTES = {"cpu": 2**18, "cuda": 2**26}
+"""Bytes of a weight that are multiplied at a time for its checksum: what stays in a CPU's cache."""
 
 
-class Chosen(NamedTuple):
+class CachedSelections(NamedTuple):
     """Selections by module, the seconds that they took when they were made, and whether they came from the cache."""
 
     selections: dict[str, Selection]
@@ -44,76 +39,64 @@ class Chosen(NamedTuple):
     cached: bool
 
 
-def select_once(
-    weights: Callable[[], Named],
-    num_clusters: int,
-    r: int,
-    *,
-    method: str,
-    seed: int,
-    n_init: int,
-    max_iter: int,
-    backend: str,
-    gathered: bool = False,
-) -> Chosen:
-    """`select_pivots_many`, or what it gave when the same weights were selected from with the same settings before.
+def select_cached(
+    weights: Callable[[], Iterable[tuple[str, torch.Tensor]]], selector: PivotSelector, *, gathered: bool = False
+) -> CachedSelections:
+    """Select the pivots of every weight, or read what was selected from the same weights with the same settings before.
 
-    Every process works for itself: it reads the file, or selects and writes it. Nothing is sent between processes, so
-    one rank alone may call this, and all may at once: equal weights and settings give equal pivots on devices of one
-    kind, and a file is replaced whole by another of the same content.
+    Nothing is sent between processes, so one rank alone may call this, and all may at once: equal weights and settings
+    give equal pivots on devices of one kind, and a file is replaced whole by another of the same content. A file that
+    is damaged, or a folder that cannot be written, causes a warning.
 
     Args:
-        weights: gives the names and weights, afresh at each call: once for their checksums, and once more to select.
+        weights: returns the names and weights (out, in), one at a time, afresh at each call.
+        selector: the settings.
         gathered: whether reading a weight takes all processes (DeepSpeed ZeRO-3). Then all must call this at once, with
-            the cache on in all or in none. Each reads every weight twice, even if it finds its pivots on disk: another
-            one, with another disk, may not, and would wait for it.
-        The others are `select_pivots_many`'s.
+            the cache on in all or in none, and each reads every weight twice: another, with another disk, may have to.
 
-    Raises ValueError as `select_pivots_many`. A file that is damaged or of another kind, or a folder that cannot be
-    written, is warned of once, and the pivots are selected anew.
-
-    Leaves out deleting old files: one of LLaMA-3-8B's has half a megabyte.
+    Raises:
+        ValueError: as `select_pivots`, with the name of the module.
     """
-    settings = {"method": method, "seed": seed, "n_init": n_init, "max_iter": max_iter, "backend": backend}
-    sizes = {"num_clusters": num_clusters, "r": r}
-    folder = _folder()
-    file = None
+    folder, file = _folder(), None
     if folder is not None:
-        marks = {name: [checksum(weight), home_of(weight).type] for name, weight in weights()}
-        key = {"version": SELECTION_VERSION, "weights": list(marks.values())} | settings | sizes
+        checksums = {name: [checksum(weight), work_device(weight).type] for name, weight in weights()}
+        key = {"version": SELECTION_VERSION, "weights": list(checksums.values())} | asdict(selector)
         file = folder / f"{_sha256(json.dumps(key).encode())}.safetensors"
-        found = _read(file, list(marks), (num_clusters, r))
+        found = _read(file, list(checksums), (selector.num_clusters, selector.r))
         if found is not None:
             for _ in weights() if gathered else ():
                 pass
             return found
-    start = time.perf_counter()
-    selections = select_pivots_many(weights(), num_clusters, r, **settings)
-    chosen = Chosen(selections, time.perf_counter() - start, cached=False)
+    start, selections = time.perf_counter(), {}
+    for name, weight in weights():
+        try:
+            selections[name] = selector.select(weight)
+        except ValueError as error:
+            raise ValueError(f"no pivots for {name}: {error}") from error
+    result = CachedSelections(selections, time.perf_counter() - start, cached=False)
     if file is not None and selections:
-        _write(file, chosen)
-    return chosen
+        _write(file, result)
+    return result
 
 
-def checksum(weight: torch.Tensor | BlockedWeight) -> str:
+def checksum(weight: torch.Tensor) -> str:
     """SHA-256 of a sketch of a weight (out, in): one number a row, of the bits of its entries and their places.
 
     The bits of a row are read as integers of 32 bits (fewer where they do not come out even); the number is the sum of
     their products with fixed odd ones, modulo 2^64, in which no single change can hide, and several with a probability
-    of 2^-33 a row. That takes one pass where the weight is worked on, block by block, and is exact: every device gives
-    the same. It guards against mistakes, not against an adversary.
+    of 2^-33 a row. It takes one pass where the weight is worked on, and every device gives the same. It guards against
+    mistakes, not against an adversary.
     """
-    device = home_of(weight)
-    sums, dtype = [], None
-    for block in blocks(weight):
-        block = block.detach().to(device)
-        dtype, row_bytes = block.dtype, block.shape[1] * block.element_size()
-        words = next(kind for kind in (torch.int32, torch.int16, torch.int8) if row_bytes % kind.itemsize == 0)
-        factors = _factors(row_bytes // words.itemsize, device)
-        rows = max(1, PIECE_BYTES.get(device.type, row_bytes * len(block)) // row_bytes)
-        sums += [(piece.contiguous().view(words) * factors).sum(dim=1) for piece in block.split(rows)]
-    sketch = torch.cat(sums).cpu().numpy().astype("<i8")
-    return _sha256(f"{dtype} {tuple(weight.shape)} ".encode() + sketch.tobytes())
+    device = work_device(weight)
+    row_bytes = weight.shape[1] * weight.element_size()
+    words = next(kind for kind in (torch.int32, torch.int16, torch.int8) if row_bytes % kind.itemsize == 0)
+    count, generator = row_bytes // words.itemsize, torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (count,), generator=generator, device="cpu")
+    factors = (2 * factors + 1).to(device)
+    pieces = weight.detach().to(device).split(max(1, PIECE_BYTES.get(device.type, 2**26) // row_bytes))
+    sums = torch.cat([(piece.contiguous().view(words) * factors).sum(dim=1) for piece in pieces])
+    content = sums.cpu().numpy().astype("<i8").tobytes()
+    return _sha256(f"{weight.dtype} {tuple(weight.shape)} ".encode() + content)
 
 
 def _folder() -> Path | None:
@@ -124,13 +107,8 @@ def _folder() -> Path | None:
     return Path(named or Path(HF_HOME) / "idlora").expanduser() / "pivots"
 
 
-def _factors(count: int, device: torch.device) -> torch.Tensor:
-    drawn = torch.randint(-(2**62), 2**62, (count,), generator=torch.Generator().manual_seed(0), device="cpu")
-    return (2 * drawn + 1).to(device)
-
-
-def _read(file: Path, names: list[str], shape: tuple[int, int]) -> Chosen | None:
-    """What the file holds for the weights of these names, k and r being `shape`; None where it cannot be had."""
+def _read(file: Path, names: list[str], shape: tuple[int, int]) -> CachedSelections | None:
+    """The file's content for the weights of these names, k and r being `shape`; None if there is no usable file."""
     try:
         with safetensors.safe_open(file, "pt") as content:
             metadata = content.metadata() or {}
@@ -143,43 +121,30 @@ def _read(file: Path, names: list[str], shape: tuple[int, int]) -> Chosen | None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        warnings.warn(f"the cached pivots {file} are not used, and selected anew ({_reason(error)})", stacklevel=2)
+        warnings.warn(f"the cached pivots {file} are not used, and selected anew: {error}", stacklevel=2)
         return None
     each_size = [None] * len(names) if sizes is None else map(tuple, sizes.tolist())
     selections = {name: Selection(one.clone(), size) for name, one, size in zip(names, pivots, each_size, strict=True)}
-    return Chosen(selections, float(metadata["seconds"]), cached=True)
+    return CachedSelections(selections, float(metadata["seconds"]), cached=True)
 
 
-def _write(file: Path, chosen: Chosen) -> None:
-    found = list(chosen.selections.values())
+def _write(file: Path, result: CachedSelections) -> None:
+    """Write a file that other processes see whole or not at all."""
+    found = list(result.selections.values())
     tensors = {"pivots": torch.stack([selection.pivots for selection in found])}
     if all(selection.sizes is not None for selection in found):
         tensors["sizes"] = torch.tensor([selection.sizes for selection in found])
-    metadata = {"key": file.stem, "seconds": repr(chosen.seconds)}
+    metadata = {"key": file.stem, "seconds": repr(result.seconds)}
     metadata["sha256"] = _seal(tensors, metadata)
-    try:
-        _replace(file, safetensors.torch.save(tensors, metadata))
-    except OSError as error:
-        warnings.warn(f"the selected pivots could not be kept in {file.parent} ({_reason(error)})", stacklevel=2)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file that other processes see whole or not at all, and remove what writers that died left beside it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for left in file.parent.glob("*.tmp"):
-        with contextlib.suppress(OSError):  # another process was quicker, or it is another user's
-            if time.time() - left.stat().st_mtime > LEFT_BEHIND_SECONDS:
-                left.unlink()
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as written:
-            written.write(content)
-            written.flush()
-            os.fsync(written.fileno())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata))
         os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        warnings.warn(f"the selected pivots could not be kept in {file.parent}: {error}", stacklevel=2)
 
 
 def _seal(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
@@ -191,7 +156,3 @@ def _seal(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

@@ -2,7 +2,7 @@
 
 import torch
 
-from idlora.tuners.idlora.kernels.limits import TYPES, kernels_support
+from idlora.tuners.idlora.kernels.limits import TYPES, support
 
 try:
     from idlora.tuners.idlora.kernels import fused
@@ -17,4 +17,4 @@ def usable(tensor: torch.Tensor) -> bool:
     return fused is not None and tensor.is_cuda and tensor.dtype in TYPES
 
 
-__all__ = ["fused", "kernels_support", "usable"]
+__all__ = ["fused", "support", "usable"]

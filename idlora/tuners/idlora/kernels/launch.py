@@ -1,4 +1,7 @@
-"""Shapes, buffers and launches of the kernels; functions take the launcher, so that a compiler can give its own."""
+"""Shapes, buffers and launches of the kernels; `ops` documents the arguments.
+
+Functions take a launcher, so that a compiler can give its own.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +17,7 @@ from idlora.tuners.idlora.kernels.routing import few_logits_kernel, logits_backw
 Launcher = Callable[[Any], Any]
 
 FEW_TOKENS = 32
-"""Up to here the forward is one launch, of a program for every token and tile of columns that makes α and z anew."""
+"""Up to here the forward is one launch: a program for every token and tile of columns computes α and z again."""
 
 PARTS = 768
 """Programs that a sum over rows is cut into, some six a multiprocessor; their parts are added up afterwards."""
@@ -31,7 +34,7 @@ def _precision(dtype: torch.dtype) -> str:
 
 
 def _mixing(pivots: torch.Tensor, mask: torch.Tensor | None, router: str) -> dict[str, Any]:
-    """What the two kernels that own whole rows are compiled for: a row and a warp each, since they wait for memory."""
+    """Constants of the two kernels that own whole rows: a row and a warp each, since they wait for memory."""
     k, r = pivots.shape
     slots = _tile(k * r)
     return {
@@ -40,20 +43,7 @@ def _mixing(pivots: torch.Tensor, mask: torch.Tensor | None, router: str) -> dic
     }  # fmt: skip
 
 
-def adapt(
-    base: torch.Tensor,
-    pivots: torch.Tensor,
-    order: torch.Tensor,
-    *,
-    B: torch.Tensor,
-    bias: torch.Tensor | None,
-    route: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    router: str,
-    scale: float,
-    saves: bool,
-    launcher: Launcher,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def adapt(base, pivots, order, *, B, bias, route, mask, router, scale, saves, launcher: Launcher):
     """y, x, α and c z; see `ops.adapt`."""
     M, N = base.shape
     k, r = pivots.shape
@@ -74,22 +64,8 @@ def adapt(
     return out, x, alpha, z
 
 
-def adapt_backward(
-    dy: torch.Tensor,
-    x: torch.Tensor,
-    alpha: torch.Tensor,
-    *,
-    z: torch.Tensor,
-    pivots: torch.Tensor,
-    order: torch.Tensor,
-    B: torch.Tensor,
-    T: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    router: str,
-    scale: float,
-    launcher: Launcher,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turns dy into dbase; gives dB and droute. See `ops.adapt_backward`."""
+def adapt_backward(dy, x, alpha, *, z, pivots, order, B, T, mask, router, scale, launcher: Launcher):
+    """Turn dy into dbase; returns dB and droute. See `ops.adapt_backward`."""
     M, N = dy.shape
     k, r = pivots.shape
     # The chunks of a row lie one after another, so that M rows of s chunks are M·s rows of one chunk.
@@ -121,16 +97,7 @@ def _overlaps(device: torch.device) -> bool:
     return hopper and hasattr(CUDAOptions, "launch_pdl")
 
 
-def adapt_few(
-    base: torch.Tensor,
-    pivots: torch.Tensor,
-    B: torch.Tensor,
-    *,
-    bias: torch.Tensor | None,
-    route: torch.Tensor | None,
-    router: str,
-    scale: float,
-) -> torch.Tensor:
+def adapt_few(base, pivots, B, *, bias, route, router, scale) -> torch.Tensor:
     """y (M, out) of few tokens in one launch; see `ops.adapt_few`."""
     M, N = base.shape
     k, r = pivots.shape
@@ -167,9 +134,7 @@ def logits(h: torch.Tensor, T: torch.Tensor, *, launcher: Launcher) -> torch.Ten
     return out
 
 
-def logits_backward(
-    dlogits: torch.Tensor, h: torch.Tensor, T: torch.Tensor, *, with_dh: bool, launcher: Launcher
-) -> tuple[torch.Tensor | None, torch.Tensor]:
+def logits_backward(dlogits, h, T, *, with_dh: bool, launcher: Launcher) -> tuple[torch.Tensor | None, torch.Tensor]:
     """dh (M, in) in h's type, or None unless asked for, and dT (k, in) in float32, from dlogits (M, k) in float32."""
     M, features = h.shape
     dh = torch.empty_like(h) if with_dh else None

@@ -16,8 +16,8 @@ def entry_type(h: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
 
 
-def kernels_support(h: torch.Tensor, router: torch.Tensor | None, chunks: int) -> bool:
-    """Whether the kernels do right by this input h (..., in), this router, and s chunks a token.
+def support(h: torch.Tensor, router: torch.Tensor | None, chunks: int) -> bool:
+    """Whether the kernels are right for this input h (..., in), this router, and s chunks a token.
 
     T · x_i times x_i is quadratic in the activations, and the kernels keep z in their type: that of float16 overflows.
     """

@@ -1,6 +1,7 @@
 """The kernels as operators that torch.compile traces into, with their derivatives."""
 
 import torch
+from torch import Tensor
 from torch.library import custom_op, triton_op, wrap_triton
 
 from idlora.tuners.idlora.kernels import launch
@@ -8,17 +9,9 @@ from idlora.tuners.idlora.kernels import launch
 
 @triton_op("idlora::adapt", mutates_args={})
 def adapt(
-    base: torch.Tensor,
-    pivots: torch.Tensor,
-    order: torch.Tensor,
-    B: torch.Tensor,
-    bias: torch.Tensor | None,
-    route: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    router: str,
-    scale: float,
-    saves: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    base: Tensor, pivots: Tensor, order: Tensor, B: Tensor, bias: Tensor | None, route: Tensor | None,
+    mask: Tensor | None, router: str, scale: float, saves: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """y (M, out), and what the backward needs: x (M, k, r) and c z (M, r) in y's type, α (M, k) in float32.
 
     base (M, out) is W h + b, contiguous; pivots (k, r) int32; order (2, k·r) int32, see `fused.adapt`; B (out/s, r/s)
@@ -34,18 +27,9 @@ def adapt(
 
 @triton_op("idlora::adapt_backward", mutates_args={"dy"})
 def adapt_backward(
-    dy: torch.Tensor,
-    x: torch.Tensor,
-    alpha: torch.Tensor,
-    z: torch.Tensor,
-    pivots: torch.Tensor,
-    order: torch.Tensor,
-    B: torch.Tensor,
-    T: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    router: str,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    dy: Tensor, x: Tensor, alpha: Tensor, z: Tensor, pivots: Tensor, order: Tensor, B: Tensor, T: Tensor | None,
+    mask: Tensor | None, router: str, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """dB (out/s, r/s) in dy's type and, in float32, droute: dlogits (M, k), dT (r,), or empty. dy becomes dbase.
 
     Arguments as `adapt` has and gives them; dy (M, out) contiguous; T of the inner product.
@@ -78,14 +62,8 @@ adapt.register_autograd(_backward_of_adapt, setup_context=_save_for_adapt)
 
 @custom_op("idlora::adapt_few", mutates_args={})
 def adapt_few(
-    base: torch.Tensor,
-    pivots: torch.Tensor,
-    B: torch.Tensor,
-    bias: torch.Tensor | None,
-    route: torch.Tensor | None,
-    router: str,
-    scale: float,
-) -> torch.Tensor:
+    base: Tensor, pivots: Tensor, B: Tensor, bias: Tensor | None, route: Tensor | None, router: str, scale: float,
+) -> Tensor:  # fmt: skip
     """y (M, out) of few tokens in one launch, without a backward. Arguments as of `adapt`.
 
     Opaque to the compiler, which does not know the kind of launch that it needs.
@@ -99,7 +77,7 @@ def _(base, pivots, B, bias, route, router, scale):
 
 
 @triton_op("idlora::route", mutates_args={})
-def route(h: torch.Tensor, T: torch.Tensor, keeps_h: bool) -> torch.Tensor:
+def route(h: Tensor, T: Tensor, keeps_h: bool) -> Tensor:
     """logits (M, k) = h Tᵀ in float32, from h (M, in), contiguous, and T (k, in) of any floating type.
 
     `keeps_h` says how the backward gets dT: by a kernel, for which h is kept, or by sums that a compiler can make from
@@ -109,7 +87,7 @@ def route(h: torch.Tensor, T: torch.Tensor, keeps_h: bool) -> torch.Tensor:
 
 
 @triton_op("idlora::route_backward", mutates_args={})
-def route_backward(dlogits: torch.Tensor, h: torch.Tensor, T: torch.Tensor) -> torch.Tensor:
+def route_backward(dlogits: Tensor, h: Tensor, T: Tensor) -> Tensor:
     """dT (k, in) in float32, from dlogits (M, k) in float32, h (M, in) and T, of which the shape counts."""
     return launch.logits_backward(dlogits, h, T, with_dh=False, launcher=wrap_triton)[1]
 

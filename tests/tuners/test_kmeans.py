@@ -9,12 +9,8 @@ from k_means_constrained import KMeansConstrained
 from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from idlora import select_pivots
-from idlora.tuners.idlora import kmeans
 from idlora.tuners.idlora.assignment import assign_at_least
-from idlora.tuners.idlora.hartigan_wong import transfer_rows
-from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows
-
-# The assignment
+from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows, transfer_rows
 
 
 def cost_of(costs, labels):
@@ -23,12 +19,8 @@ def cost_of(costs, labels):
 
 def cheapest_by_trying(costs, minimum):
     rows, k = costs.shape
-    feasible = (
-        np.array(labels)
-        for labels in itertools.product(range(k), repeat=rows)
-        if np.bincount(labels, minlength=k).min() >= minimum
-    )
-    return min(cost_of(costs, labels) for labels in feasible)
+    every = (np.array(labels) for labels in itertools.product(range(k), repeat=rows))
+    return min(cost_of(costs, labels) for labels in every if np.bincount(labels, minlength=k).min() >= minimum)
 
 
 def cheapest_by_flow(costs, minimum):
@@ -60,34 +52,22 @@ def draw_costs(rng, rows, k, *, largest):
     return costs
 
 
-def test_the_assignment_is_the_cheapest_of_all():
-    rng = np.random.default_rng(0)
-    active = 0
-    for _ in range(150):
-        k, rows = int(rng.integers(1, 4)), int(rng.integers(3, 8))
-        minimum = int(rng.integers(1, rows // k + 1))
-        costs = draw_costs(rng, rows, k, largest=8)
-        prices = rng.integers(0, 5, k).astype(float) if rng.random() < 0.5 else None
-        labels, _ = assign_at_least(costs, minimum, prices)
-        assert np.bincount(labels, minlength=k).min() >= minimum
-        assert cost_of(costs, labels) == cheapest_by_trying(costs, minimum)
-        active += np.bincount(costs.argmin(axis=1), minlength=k).min() < minimum
-    assert active > 50
-
-
-def test_the_assignment_costs_what_a_flow_solver_s_does_whatever_prices_it_starts_from():
-    rng = np.random.default_rng(1)
-    for trial in range(150):
-        k, rows = int(rng.integers(2, 9)), int(rng.integers(20, 300))
+@pytest.mark.parametrize("cheapest", [cheapest_by_trying, cheapest_by_flow])
+def test_the_assignment_is_the_cheapest_whatever_prices_it_starts_from(cheapest):
+    rng, active, small = np.random.default_rng(0), 0, cheapest is cheapest_by_trying
+    for trial in range(100):
+        k, rows = (int(rng.integers(1, 4)), int(rng.integers(3, 7))) if small else (int(rng.integers(2, 9)), 200)
         minimum = rows // k if trial % 3 == 0 else int(rng.integers(1, rows // k + 1))
-        costs = draw_costs(rng, rows, k, largest=10 ** int(rng.integers(1, 6)))
-        expected = cheapest_by_flow(costs, minimum)
+        costs = draw_costs(rng, rows, k, largest=8 if small else 10 ** int(rng.integers(1, 6)))
+        expected = cheapest(costs, minimum)
         cold, prices = assign_at_least(costs, minimum)
         for start in (None, prices, rng.integers(0, 1000, k).astype(float)):
             labels, _ = assign_at_least(costs, minimum, start)
             assert np.bincount(labels, minlength=k).min() >= minimum
             assert cost_of(costs, labels) == expected
         assert np.array_equal(assign_at_least(costs, minimum)[0], cold)
+        active += np.bincount(costs.argmin(axis=1), minlength=k).min() < minimum
+    assert active > 30
 
 
 def test_where_the_bound_is_slack_every_row_goes_to_its_cheapest_cluster_the_first_of_equals():
@@ -95,13 +75,6 @@ def test_where_the_bound_is_slack_every_row_goes_to_its_cheapest_cluster_the_fir
     labels, prices = assign_at_least(costs, 5)
     assert np.array_equal(labels, costs.argmin(axis=1))
     assert not prices.any()
-    with pytest.raises(ValueError, match="cannot give 3 clusters 70 rows each from 200 rows"):
-        assign_at_least(costs, 70)
-    with pytest.raises(ValueError, match="every cluster must get at least one row, not 0"):
-        assign_at_least(costs, 0)
-
-
-# Transfers
 
 
 def objective(rows, labels):
@@ -112,8 +85,8 @@ def objective(rows, labels):
 def test_transfers_gain_what_they_say_keep_the_bound_and_end_where_no_single_row_would_gain():
     rng = np.random.default_rng(3)
     gains = []
-    for _ in range(60):
-        n, k = int(rng.integers(12, 40)), int(rng.integers(2, 5))
+    for _ in range(40):
+        n, k = int(rng.integers(12, 30)), int(rng.integers(2, 5))
         minimum = int(rng.integers(1, n // k))
         rows, labels = rng.standard_normal((n, int(rng.integers(1, 20)))), rng.permutation(np.arange(n) % k)
         means = np.stack([rows[labels == i].mean(axis=0) for i in range(k)])
@@ -137,11 +110,8 @@ def test_transfers_gain_what_they_say_keep_the_bound_and_end_where_no_single_row
     assert max(gains) > 0
 
 
-# k-means
-
-
 def draw_rows(kind, rng):
-    n, columns, k = int(rng.integers(128, 512)), int(rng.choice([64, 192])), int(rng.integers(2, 7))
+    n, columns, k = int(rng.integers(128, 400)), int(rng.choice([64, 128])), int(rng.integers(2, 7))
     if kind == "blobs":
         count = int(rng.integers(2, 12))
         centres = 10 ** rng.uniform(-1, 0.6) * rng.standard_normal((count, columns))
@@ -164,100 +134,55 @@ def draw_rows(kind, rng):
 @pytest.mark.parametrize("kind", ["gaussian", "blobs", "duplicates", "outlier", "uneven"])
 def test_from_the_same_centroids_the_objective_is_never_worse_than_the_library_s(kind):
     rng = np.random.default_rng([4, *kind.encode()])
-    ratios, bounded = [], []
-    for _ in range(25):
+    ratios = []
+    for _ in range(8):
         rows, start, r = draw_rows(kind, rng)
         k = len(start)
         library = KMeansConstrained(k, size_min=r, init=start.copy(), n_init=1, max_iter=100).fit(rows)
-        (ours,) = cluster_rows([torch.from_numpy(rows)], k, r, initial=torch.from_numpy(start)[None])
+        ours = cluster_rows(torch.from_numpy(rows), k, r, initial=torch.from_numpy(start))
         labels = ours.labels.numpy()
         assert np.bincount(labels, minlength=k).min() >= r
         assert ours.objective == pytest.approx(objective(rows, labels), rel=1e-4, abs=1e-3)
         slack = 1e-9 * np.square(rows.astype(np.float64)).sum()
         ratios.append((objective(rows, labels) + slack) / (objective(rows, library.labels_) + slack))
-        bounded.append(ours.bounded)
     assert max(ratios) <= 1.001
     assert np.mean(ratios) <= 1
-    assert sum(bounded) > 5
 
 
-def test_the_clusters_are_the_best_assignment_to_their_means():
-    rng = np.random.default_rng(5)
-    for kind in ("gaussian", "blobs", "uneven"):
-        rows, start, r = draw_rows(kind, rng)
-        (found,) = cluster_rows([torch.from_numpy(rows)], len(start), r)
-        labels = found.labels.numpy()
-        means = np.stack([rows[labels == i].mean(axis=0, dtype=np.float64) for i in range(len(start))])
-        assert found.centroids.numpy() == pytest.approx(means, abs=1e-5)
-        costs = np.square(rows[:, None] - means).sum(axis=2)
-        assert cost_of(costs, labels) == pytest.approx(cost_of(costs, assign_at_least(costs, r)[0]), rel=1e-6)
+@pytest.mark.parametrize("kind", ["gaussian", "blobs", "uneven"])
+def test_the_clusters_are_the_best_assignment_to_their_means(kind):
+    rows, start, r = draw_rows(kind, np.random.default_rng(5))
+    found = cluster_rows(torch.from_numpy(rows), len(start), r)
+    labels = found.labels.numpy()
+    means = np.stack([rows[labels == i].mean(axis=0, dtype=np.float64) for i in range(len(start))])
+    assert found.centroids.numpy() == pytest.approx(means, abs=1e-5)
+    costs = np.square(rows[:, None] - means).sum(axis=2)
+    assert cost_of(costs, labels) == pytest.approx(cost_of(costs, assign_at_least(costs, r)[0]), rel=1e-6)
 
 
 def test_equal_rows_are_taken_in_their_order_and_more_starts_are_never_worse():
     rows = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).repeat(8, 1)
-    (found,) = cluster_rows([rows], 3, 4)
+    found = cluster_rows(rows, 3, 4)
     for cluster, picked in enumerate(nearest_rows(rows, found, 8)):
         members = (found.labels == cluster).nonzero().flatten()
         distances = (rows[members].double() - rows[members].double().mean(0)).norm(dim=1).round(decimals=5)
         assert picked.tolist() == members[distances.argsort(stable=True)][:8].tolist()
     blobs = torch.from_numpy(draw_rows("blobs", np.random.default_rng(6))[0])
-    objectives = [cluster_rows([blobs], 6, 4, n_init=starts)[0].objective for starts in (1, 2, 5, 10)]
+    objectives = [cluster_rows(blobs, 6, 4, n_init=starts).objective for starts in (1, 2, 5, 10)]
     assert objectives == sorted(objectives, reverse=True)
     assert objectives[0] > objectives[-1]
 
 
-def test_centroids_to_start_from_that_coincide_are_moved_apart():
-    rng = np.random.default_rng(14)
-    for _ in range(5):
-        blobs = rng.permutation(np.arange(120) % 6)
-        rows = torch.from_numpy((10 * np.eye(6, 16)[blobs] + rng.standard_normal((120, 16))).astype(np.float32))
-        (found,) = cluster_rows([rows], 6, 2, initial=rows[[0, 1, 0, 0, 1, 0]][None])
-        assert found.objective == pytest.approx(objective(rows.numpy(), blobs), rel=1e-4)
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_a_batch_gives_to_the_bit_what_its_matrices_give_alone(k):
-    rng = np.random.default_rng(7)
-    matrices = [torch.from_numpy(rng.standard_normal((97, 33)).astype(np.float32)) for _ in range(4)]
-    matrices[1][0] *= 1000  # its bound comes into play
-    matrices[2] = matrices[2][torch.arange(97) // 9]
-    batch = cluster_rows(matrices, k, 12, n_init=2)
-    for matrix, together in zip(matrices, batch, strict=True):
-        (alone,) = cluster_rows([matrix], k, 12, n_init=2)
-        assert torch.equal(alone.labels, together.labels)
-        assert torch.equal(alone.centroids, together.centroids)
-        assert alone[2:] == together[2:]
-    assert {found.bounded for found in batch} == ({False} if k == 1 else {False, True})
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1e-36, 1e36])
-def test_numbers_at_the_ends_of_float32_do_no_harm(scale, dtype):
-    weight = torch.randn(60, 24, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-    expected = select_pivots(weight, 3, 6, backend="torch")
-    scale = scale if dtype == torch.float32 else scale**8  # 1e288: no float32
-    assert torch.equal(select_pivots((weight * scale).to(dtype), 3, 6, backend="torch"), expected)
-
-
-def test_an_offset_of_all_rows_changes_nothing():
-    weight = torch.randn(60, 24, generator=torch.Generator().manual_seed(9)).bfloat16().float()
-    expected = select_pivots(weight, 3, 6, backend="torch")
-    assert torch.equal(select_pivots(weight + 256, 3, 6, backend="torch"), expected)
-
-
-def test_the_process_settings_for_products_are_neither_obeyed_nor_changed():
-    weight = torch.randn(300, 512, generator=torch.Generator().manual_seed(10))
-    expected = select_pivots(weight, 4, 20, backend="torch")
+def test_neither_an_offset_of_all_rows_nor_the_process_settings_for_products_change_anything():
+    weight = torch.randn(300, 64, generator=torch.Generator().manual_seed(9)).bfloat16().float()
+    expected = select_pivots(weight, 4, 20)
+    assert torch.equal(select_pivots(weight + 256, 4, 20), expected)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        seen = []
-        with torch.autocast("cpu", dtype=torch.bfloat16), kmeans.full_float32(torch.device("cpu")):
-            seen.append((weight @ weight.T).dtype)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(select_pivots(weight, 4, 20, backend="torch"), expected)
+            assert torch.equal(select_pivots(weight, 4, 20), expected)
             assert (weight @ weight.T).dtype == torch.bfloat16
-        assert seen == [torch.float32]
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)

@@ -1,4 +1,4 @@
-"""How evenly the routers of a model mix: α of every layer, added up over the tokens that pass through it."""
+"""Routing weights α of every layer, summed over the tokens that pass through it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,46 +11,45 @@ from idlora.tuners.common.layer import RoutedLayer
 
 
 @dataclass
-class Mixture:
-    """α (n,) of a layer and its entropy in nats, summed over the tokens that it saw."""
+class RoutingStatistics:
+    """α (n,) of a layer and its entropy in nats, summed over the layer's tokens, padding included."""
 
     tokens: int = 0
     alpha: torch.Tensor | float = 0.0
     entropy: torch.Tensor | float = 0.0
 
     def add(self, alpha: torch.Tensor) -> None:
-        """alpha: (..., n), of some more tokens."""
+        """Add α (..., n) of some more tokens."""
         alpha = alpha.flatten(0, -2).double()
         self.tokens += len(alpha)
         self.alpha = self.alpha + alpha.sum(dim=0)
         self.entropy = self.entropy + torch.special.entr(alpha).sum()
 
     @property
-    def evenness(self) -> float | None:
+    def normalized_entropy(self) -> float | None:
         """Mean entropy of α over the tokens, divided by log n: 1 an even mixture, 0 one expert. None where n is 1."""
         return float(self.entropy) / self.tokens / math.log(len(self.alpha)) if len(self.alpha) > 1 else None
 
 
 @contextmanager
-def watched_mixtures(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iterator[dict[str, Mixture]]:
-    """Adds up α of every layer over the tokens that the model is run on inside; a layer that sees none has no entry.
+def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iterator[dict[str, RoutingStatistics]]:
+    """Record α of every layer over the tokens that the model is run on inside; a layer without tokens has no entry.
 
-    The model's outputs, its gradients and every generator stay as they would be without. Left out: telling padding
-    from tokens, which a layer cannot.
+    The model's outputs, its gradients and every generator stay as they would be without.
     """
-    found: dict[str, Mixture] = {}
+    statistics: dict[str, RoutingStatistics] = {}
 
-    def watch(name: str):
+    def record(name: str):
         @torch.no_grad()
         def hook(layer: RoutedLayer, arguments: tuple[torch.Tensor, ...]) -> None:
-            found.setdefault(name, Mixture()).add(layer.alpha(adapter_name, arguments[0]))
+            statistics.setdefault(name, RoutingStatistics()).add(layer.alpha(adapter_name, arguments[0]))
 
         return hook
 
     # Before the layer, where DeepSpeed ZeRO-3 gathers the router for the layer's own use of it.
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(record(name)) for name, layer in layers.items()]
     try:
-        yield found
+        yield statistics
     finally:
         for handle in handles:
             handle.remove()

@@ -1,0 +1,44 @@
+"""HydraLoRA (Tian et al., 2024, arXiv 2404.19245): n experts that share A, and a token router.
+
+α = softmax(T h)                        T (n, in)
+u = W h + b + c Σ_i α_i B_i A d(h)      A (r, in), B_i (out, r), d one dropout mask, c = lora_alpha/r
+"""
+
+from dataclasses import dataclass
+
+from peft import PeftType
+
+from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
+
+
+@dataclass
+class HydraLoraConfig(ExpertsConfig):
+    """HydraLoRA with a fixed number of B; the original clusters the training data to choose it.
+
+    Per adapted module it trains r·in + num_experts·out·r + num_experts·in parameters. Raises ValueError for values out
+    of range.
+
+    Args:
+        num_experts (int, default 3): n ≥ 1, the number of B that the router mixes. Three is what the ID-LoRA
+            paper's Table 6 counts; raise it for more varied data.
+    """
+
+    num_experts: int = 3
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType("HYDRALORA")
+
+
+class HydraLoraLinear(ExpertsLayer):
+    """A frozen linear layer with HydraLoRA adapters, see `ExpertsLayer`."""
+
+    adapter_layer_names = ("hydralora_A", "hydralora_B", "hydralora_router")
+    shared_A = True
+
+
+class HydraLoraModel(RoutedModel):
+    """The tuner that PEFT builds for a `HydraLoraConfig`."""
+
+    prefix = "hydralora_"
+    tuner_layer_cls = HydraLoraLinear

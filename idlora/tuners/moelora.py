@@ -1,0 +1,44 @@
+"""MoELoRA (Liu et al., 2023, arXiv 2310.18339) as the ID-LoRA paper counts it: n LoRA experts, a token router.
+
+α = softmax(T h)                          T (n, in)
+u = W h + b + c Σ_i α_i B_i A_i d(h)      A_i (r, in), B_i (out, r), d one dropout mask, c = lora_alpha/r
+"""
+
+from dataclasses import dataclass
+
+from peft import PeftType
+
+from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
+
+
+@dataclass
+class MoeLoraConfig(ExpertsConfig):
+    """MoELoRA with a router that sees tokens, where the original's gate sees the task and experts share one rank.
+
+    Per adapted module it trains num_experts·r·(in + out) + num_experts·in parameters. Raises ValueError for values out
+    of range.
+
+    Args:
+        num_experts (int, default 4): n ≥ 1, the number of experts, each of rank r. Four is what the ID-LoRA
+            paper's Table 6 counts; raise it for more varied data.
+    """
+
+    num_experts: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType("MOELORA")
+
+
+class MoeLoraLinear(ExpertsLayer):
+    """A frozen linear layer with MoELoRA adapters, see `ExpertsLayer`."""
+
+    adapter_layer_names = ("moelora_A", "moelora_B", "moelora_router")
+    shared_A = False
+
+
+class MoeLoraModel(RoutedModel):
+    """The tuner that PEFT builds for a `MoeLoraConfig`."""
+
+    prefix = "moelora_"
+    tuner_layer_cls = MoeLoraLinear
