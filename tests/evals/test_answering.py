@@ -173,14 +173,13 @@ def full_memory():
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (OSError("no more"), {"state": "failed", "reason": "OSError: no more"}),
         (RuntimeError("shapes differ"), {"state": "failed", "reason": "RuntimeError: shapes differ"}),
         (MemoryError(), {"state": "oom", "reason": "MemoryError: "}),
         (torch.OutOfMemoryError("CUDA out of memory."), {"state": "oom"}),
         (full_memory, {"state": "oom"}),
         (KeyboardInterrupt(), {"state": "interrupted"}),
     ],
-    ids=["failed", "runtime", "memory", "gpu memory", "torch", "interrupted"],
+    ids=["runtime", "memory", "gpu memory", "torch", "interrupted"],
 )
 def test_what_ends_the_asking_early_stands_in_the_status_until_all_is_answered(error, status, model, tmp_path, answers):
     def end(*_, **__):

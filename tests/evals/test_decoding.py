@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from oracle import TOKENIZER, Oracle, small_model
+from oracle import Oracle, small_model
 from peft import LoraConfig, get_peft_model
 from texts import TEXTS, said
 
@@ -35,7 +35,6 @@ MODELS = {
     "LoRA": lambda: adapted(LoraConfig(r=4, target_modules=TARGETS, task_type="CAUSAL_LM")),
 }
 ASKED = {
-    "greedy": {},
     "stops": {"stops": ("e", "7")},
     "samples": {"temperature": 1.0, "top_p": 0.95, "samples": 3, "stops": ("e",)},
 }
@@ -70,26 +69,6 @@ def test_a_cache_in_place_gives_the_answers_of_one_that_grows(model, asked, requ
     rows, slots = (sorted(set(sizes)) for sizes in zip(*made[0]._steps, strict=True))
     assert slots == [16, 32, 48, 64, 80]
     assert {1, 6} <= set(rows) if asked != "samples" else {3, 6} <= set(rows)  # a prompt of the seven is left over
-
-
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
-def test_rows_that_are_kept_go_on_as_they_were(kind, monkeypatch):
-    monkeypatch.setattr(decoding, "SLOTS", 16)
-    monkeypatch.setattr(decoding, "FEWEST_ROWS", 1)
-    model = small_model(kind).eval()
-    prompts = [TOKENIZER(text)["input_ids"] for text in TEXTS]
-    ways = [
-        decoding.FixedDecoder(model, rows=2 * len(TEXTS), length=64, graphs=False), decoding.GrowingDecoder(model)
-    ]  # fmt: skip
-    logits = [way.begin(prompts, samples=2) for way in ways]
-    for rows in (None, None, [1, 2, 4, 9, 12, 13], None, [0, 3, 4], [2], None):
-        tokens = logits[1].argmax(-1)
-        if rows is not None:
-            tokens = tokens[rows]
-            for way in ways:
-                way.keep(torch.tensor(rows))
-        logits = [way.step(tokens) for way in ways]
-        torch.testing.assert_close(*logits)
 
 
 @pytest.mark.parametrize("samples", [1, 3])

@@ -134,15 +134,6 @@ def test_of_a_long_prompt_the_ending_alone_is_tokenized_with_each_choice_and_the
     assert list(likelihood._encode(tokenizer, prompts)) == expected
 
 
-def test_an_ending_that_has_other_tokens_than_the_prompt_up_to_its_choices_is_not_taken_for_it():
-    prompt, agreed = [1, 2, 3, *range(10, 20)], list(range(10, 20))
-    assert likelihood._split(prompt, [9, *agreed], [9, *agreed, 5], [9, *agreed, 6]) == (13, [[5], [6]])
-    assert likelihood._split(prompt, [9, *agreed], [9, *agreed[:-1], 5], [9, *agreed, 6]) == (12, [[5], [19, 6]])
-    for start in (1, 3):  # what agrees begins too near to what the first choice changes
-        ending = [9] * start + agreed[-5:]
-        assert likelihood._split(prompt, ending, [*ending, 5], [*ending, 6]) == (None, [])
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_the_batch_has_no_say_in_a_score(model):
     assert (scores(model, batch_size=1) - scores(model, batch_size=100)).abs().max() < 1e-5
