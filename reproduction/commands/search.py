@@ -15,7 +15,7 @@ from reproduction.commands.tuning import Asked
 from reproduction.records.identity import run_digest
 from reproduction.running.pool import Ended, run_jobs
 from reproduction.running.progress import NullProgress
-from reproduction.running.table import on_part_of_a_gpu, sharers
+from reproduction.running.table import on_part_of_a_gpu, workers_per_gpu
 from reproduction.training.launching import visible_gpus
 
 FACTOR = 2.0
@@ -43,7 +43,7 @@ def search(asked: Asked, *, folder: Path, workers: int, on_trial: Callable[[Tria
     searched = _Search(asked, folder)
     waiting = searched.waiting()
     gpus = visible_gpus() if waiting else 0
-    sharing = sharers(workers, waiting=len(waiting), gpus=gpus) if gpus else 0
+    sharing = workers_per_gpu(workers, waiting=len(waiting), gpus=gpus) if gpus else 0
     jobs: list[Cell] = []
     failed: list[str] = []
 

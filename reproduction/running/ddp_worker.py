@@ -1,4 +1,4 @@
-"""What each rank of a cell's training runs: `train_here`, and what came of it left for the parent.
+"""What each rank of a cell's training runs: `train_here`, leaving its outcome for the parent.
 
 python -m reproduction.running.ddp_worker <folder>      started by `reproduction.running.ddp`
 """
@@ -14,33 +14,31 @@ from pathlib import Path
 
 from reproduction.cli import is_input_error, quiet, shows_traceback
 from reproduction.running.ddp import CELL, OUTCOME, SOCKET
-from reproduction.running.progress import NullProgress, Telling
+from reproduction.running.progress import ForwardedProgress, NullProgress
 from reproduction.running.train import train_here
 from reproduction.training.launching import RanksFailed, delayed_errors, rank
 
 
-def _main(folder: Path) -> None:
+def _train(folder: Path) -> None:
     cell = pickle.loads((folder / CELL).read_bytes())
-    progress = NullProgress()
-    if rank() == 0:
-        pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
+    if rank() > 0:
+        train_here(cell, NullProgress())
+        return
+    pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
 
-        def send(*step: object) -> None:
-            with contextlib.suppress(OSError):  # the parent is gone, and this rank about to be
-                pipe.send(step)
+    def send(*step: object) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone, and this rank about to be
+            pipe.send(step)
 
-        progress = Telling(send)
-    figures = train_here(cell, progress)
-    if rank() == 0:
-        _leave(figures, folder)
+    _leave(train_here(cell, ForwardedProgress(send)), folder)
 
 
 def _leave(outcome: object, folder: Path) -> None:
-    """Leave the outcome for the parent, there whole or not at all."""
+    """Write the outcome for the parent, whole or not at all."""
     aside = folder / f"{OUTCOME}.{rank()}"
     try:
         pickle.loads(pickled := pickle.dumps(outcome))
-    except Exception:  # an exception of some library that cannot be handed on: its words can
+    except Exception:  # an exception of some library that cannot be pickled: its words can
         pickled = pickle.dumps(ValueError(str(outcome)))
     aside.write_bytes(pickled)
     aside.replace(folder / OUTCOME)
@@ -59,7 +57,7 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     try:
         with delayed_errors():
-            _main(place)
+            _train(place)
     except Exception as error:
         if shows_traceback(error):
             traceback.print_exc()

@@ -1,7 +1,7 @@
-"""Evaluating a model, whether a cell of a table trained it or someone brought it: first its answers, then their scores.
+"""Evaluating a model, trained by a cell or brought by a user: first its answers, then their scores.
 
-On several GPUs one process each answers: they share nothing but the folder, each loads the model and answers every n-th
-batch that is missing, into a file of its own. Scoring is this process's, and needs no model.
+On several GPUs one process each answers: each loads the model and answers every n-th missing batch, into a file of its
+own. Scoring happens in this process, and needs no model.
 """
 
 import functools
@@ -11,7 +11,7 @@ from pathlib import Path
 from reproduction.cells.evaluation import EvalJob
 from reproduction.evals.answers import THROUGHPUT, Shard, answered_prompts, gather, require_model, throughput
 from reproduction.evals.prompts import Prompts
-from reproduction.evals.sandbox import Permissions, require_permission
+from reproduction.evals.sandbox import require_permission
 from reproduction.evals.scoring import score
 from reproduction.evals.task import Protocol
 from reproduction.records import ANSWERS, DONE, META, AnswerLog, RecordError, write_json
@@ -20,24 +20,30 @@ from reproduction.running.progress import NullProgress
 from reproduction.running.run_lock import at_work
 
 
-class ShareFailed(Exception):
-    """One of the processes that share an evaluation ended early; what was answered is on disk."""
+class ShardFailed(Exception):
+    """One of the processes of an evaluation ended early; what was answered is on disk."""
 
 
 def evaluate(job: EvalJob, progress: NullProgress | None = None, *, rescore: bool = False) -> list[Path]:
     """Answer and score every evaluation that is not complete; returns the folders of all.
 
-    Answers that are there are not asked for again, whoever asked for them; with ``rescore`` none is asked for, and the
-    scores of all are made anew.
+    Answers that are on disk are used. Waits for another process that works in the folder.
 
-    Waits for another process that works in the folder. Raises `ExecutionRefused` before anything is asked where one
-    of the evaluations runs what the model writes, and that is not allowed; `ShareFailed` after the other processes
-    have done their share; `RecordError` where the answers are another model's.
+    Args:
+        job: the model and its evaluations.
+        progress: shows the steps.
+        rescore: score all answers anew, and answer nothing.
+
+    Raises:
+        ExecutionRefused: an evaluation runs what the model writes, and that is not allowed.
+        ShardFailed: a process ended early; the others have done their part.
+        RecordError: the answers are another model's.
     """
     progress, identity_of = progress or NullProgress(), functools.cache(job.identity)  # reads all of the weights
     _require_own_answers(job, identity_of)
     if wanted := job.protocols if rescore else job.waiting:
-        _require_permissions(wanted, job.permissions)
+        if any(protocol.task.runs_code for protocol in wanted):
+            require_permission(job.permissions)
         with at_work(job.folder):
             identity = identity_of()
             if not rescore:
@@ -48,13 +54,13 @@ def evaluate(job: EvalJob, progress: NullProgress | None = None, *, rescore: boo
 
 
 def _require_own_answers(job: EvalJob, identity_of: Callable[[], str]) -> None:
-    """Of evaluations that are complete: raises `RecordError`, and unmarks them, where another model answered."""
+    """Raise `RecordError` where another model answered a complete evaluation, and remove its mark."""
     for protocol in set(job.protocols).difference(job.waiting):
-        if (job.answers_folder(protocol) / META).is_file():  # else they are not here to be asked for their model
+        if (job.answers_folder(protocol) / META).is_file():
             try:
                 require_model(job.answers_folder(protocol), identity_of())
             except RecordError:
-                (job.eval_folder(protocol) / DONE).unlink(missing_ok=True)  # or the scores would be taken next time
+                (job.eval_folder(protocol) / DONE).unlink(missing_ok=True)
                 raise
 
 
@@ -85,7 +91,7 @@ def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: NullProgr
         torch.cuda.empty_cache()  # what a training left here would stand beside the first process's model
     failed: list[Ended] = []
     run_jobs(
-        _answer_share,
+        _answer_shard,
         [(job, missing, identity, Shard(index, processes)) for index in range(processes)],
         workers=processes,
         threads=job.threads,
@@ -97,7 +103,7 @@ def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: NullProgr
         gather(job.answers_folder(protocol))
         (job.answers_folder(protocol) / THROUGHPUT).unlink(missing_ok=True)  # of fewer answers
     if failed:
-        raise ShareFailed(
+        raise ShardFailed(
             f"{len(failed)} of the {processes} processes that evaluate {job.folder} ended early (number "
             f"{failed[0].job + 1}: {failed[0].error}); the same command asks only for what they have not answered"
         )
@@ -116,15 +122,15 @@ def _unanswered(job: EvalJob, protocol: Protocol) -> bool:
     return None in answered_prompts(Prompts(**job.asked(protocol)), log)
 
 
-def _answer_share(job: tuple[EvalJob, list[Protocol], str, Shard], progress: NullProgress) -> None:
-    job, protocols, identity, share = job
-    _answer(job, protocols, progress, identity=identity, share=share)
+def _answer_shard(job: tuple[EvalJob, list[Protocol], str, Shard], progress: NullProgress) -> None:
+    job, protocols, identity, shard = job
+    _answer(job, protocols, progress, identity=identity, shard=shard)
 
 
 def _answer(
-    job: EvalJob, protocols: list[Protocol], progress: NullProgress, *, identity: str, share: Shard | None = None
+    job: EvalJob, protocols: list[Protocol], progress: NullProgress, *, identity: str, shard: Shard | None = None
 ) -> None:
-    """Load the model once and answer, of each of the evaluations, all that is missing or a share of it."""
+    """Load the model once and answer all that is missing, or a shard of it, of each evaluation."""
     import torch
 
     from reproduction.evals.answering import answer
@@ -143,7 +149,7 @@ def _answer(
             folder=job.answers_folder(protocol),
             identity=identity,
             batch_size=job.batch_size,
-            share=share,
+            share=shard,
             progress=_steps(progress, protocol),
         )
     shared_base.give_back(model)  # left to the next one that loads its base
@@ -152,9 +158,3 @@ def _answer(
 def _steps(progress: NullProgress, protocol: Protocol, phase: str = "") -> Callable[[int, int], None]:
     what = " ".join(filter(None, (protocol.benchmark, protocol.name, phase)))
     return lambda done, total: progress.step(what, done, total)
-
-
-def _require_permissions(protocols: Iterable[Protocol], permissions: Permissions) -> None:
-    """Raises `ExecutionRefused` where one of the protocols runs what a model writes, and that is not allowed."""
-    if any(protocol.task.runs_code for protocol in protocols):
-        require_permission(permissions)

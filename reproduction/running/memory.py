@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 A800_GB = 80
 LEAST = {"micro_batch_size": 1, "gradient_checkpointing": True}
 UNKNOWN = {"micro_batch_size": 4, "gradient_checkpointing": True}
-"""Of what is "auto", where nothing fits, and where the memory cannot be estimated."""
+"""What "auto" becomes where nothing fits, and where the memory cannot be estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,6 @@ def gpus() -> tuple[Gpu, ...]:
     """The visible CUDA devices that PyTorch can use."""
     import torch
 
-    if not torch.cuda.is_available():
-        return ()
     found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return tuple(Gpu(name=each.name, memory=each.total_memory, capability=(each.major, each.minor)) for each in found)
 
@@ -47,9 +45,7 @@ def room_on(found: Sequence[Gpu], cell: Cell) -> int:
 def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
     """The cell with `train.micro_batch_size` and `train.gradient_checkpointing` as `room` bytes allow.
 
-    The effective batch stays. What is "auto" takes the least memory where nothing is estimated to fit, and is `UNKNOWN`
-    where the base's shape is not known. The cell is as it was where its processes cannot share the batch, which
-    `reproduction.preflight.fits.misfits` tells.
+    The effective batch stays. The cell is returned as it was where its processes cannot share the batch.
     """
     if cell.method.kind == "none":
         return cell
@@ -60,9 +56,7 @@ def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
         return cell
     if train is None:
         instead = UNKNOWN if kind.body is None else LEAST
-        train = replace(
-            cell.train, **{key: value for key, value in instead.items() if getattr(cell.train, key) == "auto"}
-        )
+        train = replace(cell.train, **{key: instead[key] for key in instead if getattr(cell.train, key) == "auto"})
     return replace(cell, train=train)
 
 

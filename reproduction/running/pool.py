@@ -3,9 +3,11 @@
     parent ── job ──> worker      one pipe each way; a worker has one job at a time
     parent <── step, done, failed ──
 
-What a job raises ends that job and its process, and no other: the next job gets a fresh process, so that neither a
-poisoned GPU nor a half-imported module is handed on. A process that dies (out of memory, a crash in native code) fails
-its job alike. A worker does not outlive the parent, however that ends. Left out: retries, jobs that need each other.
+A worker keeps what it has loaded and sees one GPU. A job that raises ends with its process, and the next job gets a
+fresh one, so that a poisoned GPU is not handed on; a process that dies (out of memory, a crash in native code) fails
+its job alike. `concurrent.futures` breaks the whole pool there. A worker does not outlive the parent.
+
+    python -m reproduction.running.pool <descriptor of the pipe>      what a worker runs
 """
 
 import contextlib
@@ -21,11 +23,15 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from reproduction.running.progress import NullProgress
+from reproduction.cli import quiet
+from reproduction.running.progress import ForwardedProgress, NullProgress
 from reproduction.system import orphans
+from reproduction.training.launching import visible_gpus
 
 PATIENCE = 20.0
 """Seconds that an interrupted worker has to mark its job before it is killed."""
+
+Function = Callable[[Any, NullProgress], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,7 @@ class Ended:
 
 
 def run_jobs(
-    function: Callable[[Any, NullProgress], Any],
+    function: Function,
     jobs: Sequence[Any],
     *,
     workers: int,
@@ -51,69 +57,82 @@ def run_jobs(
 ) -> None:
     """Call ``function(job, progress)`` for every job, ``workers`` at a time, the first jobs first.
 
-    ``function`` is importable by its name, a job and what is returned are picklable. A worker's libraries get
-    ``threads`` each, unless OMP_NUM_THREADS says otherwise. ``progress`` is shown which of
-    the ``names`` each worker is at; ``ended`` is called here, in the order in which jobs end. After it, ``more`` may
-    give jobs that follow from the one that ended, with their names: they are the next ones. An interrupt (or any error
-    of ``ended``) interrupts the workers, waits for them to mark what they were at, and is passed on.
+    An interrupt, or an error of ``ended``, interrupts the workers, waits for them to mark their jobs, and is passed on.
+
+    Args:
+        function: importable by its name; the jobs and what it returns are picklable.
+        jobs: what the function is called with.
+        workers: number of processes.
+        threads: of each worker's libraries, unless OMP_NUM_THREADS says otherwise.
+        names: of the jobs, as ``progress`` shows them.
+        progress: is shown the job and the steps of each worker.
+        ended: is called in this process, in the order in which jobs end.
+        more: gives jobs that follow from one that ended, with their names; they are the next ones.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when a worker imports numpy: nothing later helps
     jobs, names = list(jobs), list(names)
-    waiting, crew = deque(range(len(jobs))), {}
+    waiting, crew = deque(range(len(jobs))), dict[int, _Worker]()
     try:
         while waiting or crew:
             for slot in range(workers):
                 if waiting and slot not in crew:
-                    crew[slot] = _Worker(function, slot, alone=workers == 1)
-                    crew[slot].start()
+                    crew[slot] = _Worker()
+                    crew[slot].start(function, slot, alone=workers == 1)
                 if waiting and crew[slot].job is None:
-                    crew[slot].give(waiting.popleft(), jobs)
-                    progress.cell(names[crew[slot].job], slot=slot)
-            for slot in [slot for slot, worker in crew.items() if worker.job is None]:  # no job is left for it
+                    job = waiting.popleft()
+                    crew[slot].give(job, jobs[job])
+                    progress.cell(names[job], slot=slot)
+            for slot in [slot for slot, worker in crew.items() if worker.job is None]:
                 crew.pop(slot).stop()
-            for slot in _ready(crew):
-                end = crew[slot].listen(lambda *step, slot=slot, **note: progress.step(*step, slot=slot, **note))
-                if end is not None:
-                    ended(end)
-                    for job, name in more(end):
-                        waiting.appendleft(len(jobs))
-                        jobs.append(job)
-                        names.append(name)
-                if crew[slot].left:
+            pipes = {worker.pipe: slot for slot, worker in crew.items()}
+            for slot in [pipes[pipe] for pipe in connection.wait(pipes)] if pipes else []:
+                end = crew[slot].listen(lambda *step, note, slot=slot: progress.step(*step, note=note, slot=slot))
+                if end is None:
+                    continue
+                if end.error is not None:
                     crew.pop(slot).stop()
+                ended(end)
+                for job, name in more(end):
+                    waiting.appendleft(len(jobs))
+                    jobs.append(job)
+                    names.append(name)
     finally:
-        _stop_all(crew)
+        for worker in crew.values():
+            worker.interrupt()
+        deadline = time.monotonic() + PATIENCE
+        for worker in crew.values():
+            worker.stop(deadline - time.monotonic())
 
 
 class _Worker:
     """One process and this end of its pipe. ``job`` is the index of the one that it is at, None between two."""
 
-    def __init__(self, function: Callable[[Any, NullProgress], Any], slot: int, *, alone: bool):
+    def __init__(self) -> None:
         self.pipe, self._theirs = multiprocessing.Pipe()
         self.process: subprocess.Popen | None = None
         self.job: int | None = None
-        self.left = False
         self._began = 0.0
-        self._told = (sys.path, sys.argv), (function, slot, alone)
 
-    def start(self) -> None:
-        # A Ctrl-C in a terminal goes to every process there: ours passes it on, in its own way and once.
+    def start(self, function: Function, slot: int, *, alone: bool) -> None:
+        # A Ctrl-C in a terminal goes to every process there: the parent passes it on itself, once.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            number = self._theirs.fileno()
-            asked = [sys.executable, *orphans.command("reproduction.running.pool_worker", str(number))]
-            self.process = subprocess.Popen(asked, stdin=subprocess.DEVNULL, pass_fds=[number])
+            descriptor = self._theirs.fileno()
+            command = [sys.executable, *orphans.command("reproduction.running.pool", str(descriptor))]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor])
         finally:
             self._theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        with contextlib.suppress(ConnectionError):  # it died already: `listen` tells
-            for told in self._told:
-                self.pipe.send(told)
+        self._send(sys.path, sys.argv)
+        self._send(function, slot, alone)
 
-    def give(self, job: int, jobs: Sequence[Any]) -> None:
-        self.job, self._began = job, time.monotonic()
-        with contextlib.suppress(ConnectionError):  # it died between two jobs: `listen` tells
-            self.pipe.send(jobs[job])
+    def _send(self, *message: Any) -> None:
+        with contextlib.suppress(ConnectionError):  # the process died: `listen` reports it
+            self.pipe.send(message)
+
+    def give(self, index: int, job: Any) -> None:
+        self.job, self._began = index, time.monotonic()
+        self._send(job)
 
     def listen(self, step: Callable[..., None]) -> Ended | None:
         """Take one message; the job's end if that is what it was."""
@@ -124,37 +143,24 @@ class _Worker:
         if kind == "step":
             step(*what[:3], note=what[3])
             return None
-        self.left = kind == "failed"
         job, self.job = self.job, None
         value, error = (what[0], None) if kind == "done" else (None, what[0])
         return Ended(job=job, value=value, error=error, seconds=time.monotonic() - self._began)
 
-    def stop(self) -> None:
-        """Let a worker without a job go."""
-        self.pipe.close()
-        self.end(PATIENCE)
+    def interrupt(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
 
-    def end(self, patience: float) -> None:
-        """Wait so many seconds for its end, and then bring it about."""
+    def stop(self, patience: float = PATIENCE) -> None:
+        """Close the pipe, which a worker without a job ends at, and kill the process if it does not end in time."""
+        self.pipe.close()
+        if self.process is None:
+            return
         try:
-            self.process.wait(patience)
+            self.process.wait(max(0.0, patience))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def _ready(crew: dict[int, _Worker]) -> list[int]:
-    readable = connection.wait([worker.pipe for worker in crew.values()]) if crew else []  # for none it would never end
-    return [slot for slot, worker in crew.items() if worker.pipe in readable]
-
-
-def _stop_all(crew: dict[int, _Worker]) -> None:
-    started = [worker for worker in crew.values() if worker.process is not None]
-    for worker in started:
-        worker.process.terminate()
-    deadline = time.monotonic() + PATIENCE
-    for worker in started:
-        worker.end(max(0.0, deadline - time.monotonic()))
 
 
 def _ending(code: int) -> str:
@@ -162,3 +168,34 @@ def _ending(code: int) -> str:
         return f"exit code {code}"
     why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
     return f"killed by {signal.Signals(-code).name}{why}"
+
+
+def _work(pipe: connection.Connection) -> None:
+    """A worker's life: jobs from the pipe until it closes, a job fails, or the parent interrupts."""
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):  # what was at work has marked itself
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the parent's interrupt
+        quiet()
+        sys.path[:], sys.argv[:] = pipe.recv()
+        function, slot, alone = pipe.recv()
+        if not alone:
+            _take_one_gpu(slot)
+        while True:
+            (job,) = pipe.recv()
+            try:
+                pipe.send(("done", function(job, ForwardedProgress(lambda *step: pipe.send(("step", *step))))))
+            except Exception as error:
+                pipe.send(("failed", f"{type(error).__name__}: {error}"))
+                return
+
+
+def _take_one_gpu(slot: int) -> None:
+    """On a machine of several GPUs the workers take turns: this process sees one of them."""
+    if (count := visible_gpus()) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % count]
+
+
+if __name__ == "__main__":
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)  # what a job starts would keep the pipe open
+    _work(connection.Connection(descriptor))

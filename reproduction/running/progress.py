@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 STEP_SECONDS = 0.2
-"""A process at work tells another one of its steps at most this often."""
+"""Least time between two steps that a worker process forwards."""
 
 
 class NullProgress:
@@ -34,39 +33,41 @@ class NullProgress:
         """The cell is done."""
 
 
-class Telling(NullProgress):
-    """The side of a process that has no display: ``send(phase, done, total, note)`` for some of the steps."""
+class ForwardedProgress(NullProgress):
+    """In a worker process: passes some of the steps to ``send(phase, done, total, note)``."""
 
     def __init__(self, send: Callable[[str, int, int, str], None]):
-        self._send, self._told = send, 0.0
+        self._send, self._last = send, 0.0
 
     def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
-        if time.monotonic() - self._told >= STEP_SECONDS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last >= STEP_SECONDS:
+            self._last = time.monotonic()
             self._send(phase, done, total, note)
 
 
-class Lines(NullProgress):
+class LineProgress(NullProgress):
     """One plain line for each finished cell, for logs and pipes."""
 
     def __init__(self, total: int, done: int):
         self._total, self._done, self._before, self._start = total, done, done, time.monotonic()
 
+    def _time_left(self) -> str:
+        """The mean time of the cells finished since the start, times the cells that remain."""
+        each = (time.monotonic() - self._start) / (self._done - self._before)
+        minutes, seconds = divmod(int(each * (self._total - self._done)), 60)
+        return f"{minutes}:{seconds:02d}"
+
     def finished(self, name: str, note: str = "") -> None:
         self._done += 1
-        each = (time.monotonic() - self._start) / (self._done - self._before)
-        left = each * (self._total - self._done)
-        print(f"[{self._done}/{self._total}] {name} {note} (left: about {_clock(left)})", flush=True)
+        print(f"[{self._done}/{self._total}] {name} {note} (left: about {self._time_left()})", flush=True)
 
 
-class Display(NullProgress):
-    """A live display on a terminal: a bar for the cells with the time left, and one for each cell at work.
-
-    The time left is the mean time of the cells finished since it started times the cells that remain.
-    """
+class LiveProgress(LineProgress):
+    """A live display on a terminal: a bar for the cells with the time left, and one for each cell at work."""
 
     def __init__(self, total: int, done: int, console: Console):
-        self._console, self._before, self._start = console, done, time.monotonic()
+        super().__init__(total, done)
+        self._console = console
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -74,17 +75,17 @@ class Display(NullProgress):
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
+            transient=True,
         )
         self._cells = self._bars.add_task("cells", total=total, completed=done, note="")
         self._work: dict[int, TaskID] = {}
-        self._live = Live(self._bars, console=console, refresh_per_second=8, transient=True)
 
-    def __enter__(self) -> "Display":
-        self._live.start()
+    def __enter__(self) -> "LiveProgress":
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._bars.stop()
 
     def cell(self, name: str, *, slot: int = 0) -> None:
         if slot not in self._work:
@@ -95,21 +96,13 @@ class Display(NullProgress):
         self._bars.update(self._work[slot], completed=done, total=total, note=f"{phase} {note}")
 
     def finished(self, name: str, note: str = "") -> None:
+        self._done += 1
         self._console.print(f"{name} {note}", highlight=False, markup=False)
-        self._bars.advance(self._cells)
-        task = next(task for task in self._bars.tasks if task.id == self._cells)
-        each = (time.monotonic() - self._start) / (task.completed - self._before)
-        left = each * (task.total - task.completed)
-        self._bars.update(self._cells, note=f"about {_clock(left)} left")
+        self._bars.update(self._cells, completed=self._done, note=f"about {self._time_left()} left")
 
 
 def display(total: int, done: int = 0, *, shown: bool = True) -> NullProgress:
-    """The live display where standard error is a terminal, else one line a finished cell; not ``shown``, neither."""
+    """The live display where standard error is a terminal, else one line a finished cell; nothing if not ``shown``."""
     if not shown:
         return NullProgress()
-    console = Console(stderr=True)
-    return Display(total, done, console) if sys.stderr.isatty() else Lines(total, done)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return LiveProgress(total, done, Console(stderr=True)) if sys.stderr.isatty() else LineProgress(total, done)

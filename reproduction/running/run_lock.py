@@ -1,6 +1,6 @@
-"""Exclusive, timed work in a run's folder, with disk space reserved to record the end.
+"""Exclusive, timed work in a run's folder, with disk space reserved to record how it ended.
 
-.lock     locked by who is at work; meanwhile as large as `ROOM`
+.lock     locked by who is at work; meanwhile as large as `RESERVE`
 """
 
 import contextlib
@@ -16,18 +16,18 @@ from reproduction.records import RecordError, Run, write_json
 from reproduction.records.files import one_sentence
 from reproduction.system.atomic import sweep
 
-ROOM = 2**16
-"""Bytes that `give_room` gives back to the file system: more than how a run ended takes."""
+RESERVE = 2**16
+"""Bytes that `release_reserve` gives back to the file system: more than the record of an end takes."""
 
 LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """One process at a time works in a run's folder, whichever command it belongs to; another waits here for its end.
+    """Work in a run's folder alone; waits for another process that does. Not to be nested.
 
-    The seconds spent inside are added to the folder's own, and this sitting to its sittings. Not to be nested: a lock
-    is not shared with itself. Raises `RecordError` where the disk is full, unless something else ends the work first.
+    The seconds spent inside are added to seconds.json, and this sitting to its sittings. Raises `RecordError` where the
+    disk is full, unless something else ends the work first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("ab", buffering=0) as lock:
@@ -35,20 +35,18 @@ def at_work(folder: Path) -> Iterator[None]:
         sweep(folder, below=True)
         lock.truncate(0)
         with one_sentence("write", folder / LOCK):
-            if lock.write(os.urandom(ROOM)) < ROOM:  # nothing that a file system stores in fewer bytes
+            if lock.write(os.urandom(RESERVE)) < RESERVE:  # random: no file system stores it in fewer bytes
                 lock.truncate(0)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         before, clock = Run(folder).seconds, time.monotonic()
         began = datetime.now(UTC).isoformat(timespec="seconds")
 
         def note_seconds() -> None:
-            give_room(folder)
+            release_reserve(folder)
             own = round(time.monotonic() - clock, 1)
-            every = {
-                "seconds": round(before.get("seconds", 0.0) + own, 1),
-                "sittings": [*before.get("sittings", []), [began, own]],
-            }
-            write_json(folder / "seconds.json", every)
+            sittings = [*before.get("sittings", []), [began, own]]
+            total = round(before.get("seconds", 0.0) + own, 1)
+            write_json(folder / "seconds.json", {"seconds": total, "sittings": sittings})
 
         try:
             yield
@@ -59,8 +57,8 @@ def at_work(folder: Path) -> Iterator[None]:
         note_seconds()
 
 
-def give_room(folder: Path) -> None:
-    """Give back the room that who is at work in the folder keeps: a full disk then takes a few small files."""
+def release_reserve(folder: Path) -> None:
+    """Free the space that the process at work in the folder reserved: a full disk then takes a few small files."""
     with contextlib.suppress(OSError):
         os.truncate(folder / LOCK, 0)
 

@@ -20,27 +20,31 @@ from reproduction.training.launching import Launch, visible_gpus
 
 @dataclass
 class Outcome:
-    """What filling came to: the seconds it took, the cells computed, and the ones that failed with their reasons."""
+    """Result of filling: the seconds it took, the cells computed, and the ones that failed with their reasons."""
 
     seconds: float = 0.0
     computed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
-SHARE = 24e9
-"""Bytes of a GPU's memory for each of several cells of the small scale: what the scale asks of a GPU. Most cells of
-SmolLM2-135M then have their 32 rows in one pass, and on an H200 more of them side by side were no faster."""
+CELL_BYTES = 24e9
+"""GPU memory for each of several cells side by side at the small scale. Most cells of SmolLM2-135M then have their 32
+rows in one pass, and on an H200 more of them side by side were no faster."""
 
 
 def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome:
-    """Run every cell that is not complete, ``workers`` side by side; a cell that fails is told and the others go on.
-    A cell with an unreadable folder counts as failed.
+    """Run every cell that is not complete; a cell that fails, or cannot be read, is reported and the others go on.
 
-    None is `as_many_as_fit`. Cells of one run are one: tables share them, and an untuned base serves all its tasks.
-    ``folder`` is the scale's results folder, locked meanwhile, so that two commands never fill at once. An interrupt
-    leaves at once, with the cells at work marked; after any other end, kill -9 too, the same call goes on.
+    Cells of one run are one: tables share them, and an untuned base serves all its tasks. An interrupt leaves at once,
+    with the cells at work marked; after any other end, kill -9 too, the same call goes on.
 
-    Raises `ConfigError` where another process holds the lock, or ``workers`` is no number of processes.
+    Args:
+        cells: of any tables.
+        folder: the scale's results folder, locked meanwhile, so that two commands never fill at once.
+        workers: cells side by side; None is `as_many_as_fit`.
+
+    Raises:
+        ConfigError: another process holds the lock, or ``workers`` is below 1.
     """
     if workers is None:
         workers = as_many_as_fit()
@@ -51,7 +55,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
     waiting, outcome.failed = unfinished_and_damaged(runs)
     waiting.sort(key=lambda cell: (-_tokens(cell), cell.train.seed))
     if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
-        sharing = sharers(workers, waiting=len(waiting), gpus=visible_gpus())
+        sharing = workers_per_gpu(workers, waiting=len(waiting), gpus=visible_gpus())
         waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]
     threads = max((cell.threads for cell in waiting), default=1)
     with _locked(folder), display(len(runs), done=len(runs) - len(waiting)) as progress:
@@ -60,13 +64,12 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
             titles = [cell.title for cell in cells]
 
             def ended(end: Ended) -> None:
-                title, note = titles[end.job], f"{end.seconds:.0f} s"
+                title = titles[end.job]
                 if end.error is None:
                     outcome.computed += 1
                 else:
                     outcome.failed[title] = end.error
-                    note = f"FAILED: {end.error}"
-                progress.finished(title, note)
+                progress.finished(title, f"FAILED: {end.error}" if end.error else f"{end.seconds:.0f} s")
 
             run_jobs(run_cell, cells, workers=workers, threads=threads, names=titles, progress=progress, ended=ended)
 
@@ -77,13 +80,13 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
 
 
 def as_many_as_fit() -> int:
-    """Cells side by side with a `SHARE` of a GPU each, one at least for every GPU; one where there is none."""
+    """Cells side by side with `CELL_BYTES` of a GPU each, one at least for every GPU; one where there is none."""
     if not visible_gpus():
         return 1
-    return sum(max(1, int(gpu.memory // SHARE)) for gpu in gpus())
+    return sum(max(1, int(gpu.memory // CELL_BYTES)) for gpu in gpus())
 
 
-def sharers(workers: int, *, waiting: int, gpus: int) -> int:
+def workers_per_gpu(workers: int, *, waiting: int, gpus: int) -> int:
     """How many workers use one GPU at a time: no more are at work than cells are waiting."""
     return -(-min(workers, waiting) // gpus)
 
@@ -95,8 +98,8 @@ def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
 
 
 def _tokens(cell: Cell) -> int:
-    """Roughly how long a cell takes, for comparison alone: the longest go first, so that none is left for the end; of
-    equals the first seeds, so that what is stopped early has whole seeds.
+    """Roughly how long a cell takes: the longest start first, so that none is left for the end; of equals the first
+    seeds, so that what is stopped early has whole seeds.
     """
     trained = (cell.train.max_steps or 0) * cell.train.batch_size * cell.data.max_length
     generated = sum(protocol.samples * (protocol.max_new_tokens or 1) for protocol in cell.protocols)

@@ -5,9 +5,9 @@ every step done, saved       -                                         done
 out of memory in training    training/trainer.py: _memory_watched      oom, after one more try with half the rows a pass
 loss or gradient not finite  training/trainer.py: StepLog              failed
 a full disk                  training/trainer.py, checkpoints.py       failed
-a rank died                  ranks.py: _run_ranks                      failed
+a rank died                  ddp.py: _run_ranks                        failed
 any other error              -                                         failed
-Ctrl-C, SIGTERM              the signal (cli.py, pool_worker.py)       interrupted
+Ctrl-C, SIGTERM              the signal (cli.py, pool.py)              interrupted
 kill -9 of this process      -                                         running, until the same command goes on
 """
 
@@ -25,7 +25,7 @@ from reproduction.running.ddp import train_in_ranks
 from reproduction.running.evaluate import evaluate
 from reproduction.running.memory import estimated_bytes, fitted_now
 from reproduction.running.progress import NullProgress
-from reproduction.running.run_lock import at_work, give_room
+from reproduction.running.run_lock import at_work, release_reserve
 from reproduction.training import launching
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def train_cell(cell: Cell, progress: NullProgress | None = None) -> None:
     in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
     if not in_ranks:
         launching.join()
-    with _status_on_disk(cell) as finish:
+    with _recorded(cell) as finish:
         if finish is None:
             return
         finish(in_smaller_passes(train_in_ranks if in_ranks else train_here, cell, progress))
@@ -65,7 +65,7 @@ def train_cell(cell: Cell, progress: NullProgress | None = None) -> None:
 def in_smaller_passes(
     train: Callable[[Cell, NullProgress], dict[str, Any]], cell: Cell, progress: NullProgress
 ) -> dict[str, Any]:
-    """Train the cell; where memory does not suffice, once more with half of the rows a pass, and say so.
+    """Train the cell; where memory does not suffice, once more with half of the rows a pass, and log that.
 
     A launch that was joined is not started again: its ranks may have ended at different places.
     """
@@ -136,45 +136,35 @@ def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _status_on_disk(cell: Cell) -> Iterator[Any]:
-    """Walk the run's states around a training. Of a launch joined the first rank starts and ends it, and each may fail
-    it; ranks that this process starts know nothing of it.
+def _recorded(cell: Cell) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Record the states of the run around a training.
 
-    Gives what takes the resources at the end, or None where the run turns out to be done.
+    Gives what takes the resources at the end, or None where the run turns out to be done. In a launch that was joined
+    the first rank starts and finishes the run, and each may fail it.
     """
-    with _opened(cell) as finish:
+    run, first = cell.run, launching.rank() == 0
+    with at_work(run.folder) if first else contextlib.nullcontext():
+        # Whether it is done is known only now: another command may have been at work.
+        done = launching.from_first_rank(run.done) if first else launching.from_first_rank()
+        if first and not done:
+            run.start(cell.config)
         try:
-            yield finish
+            yield None if done else run.finish if first else lambda resources: None
         except BaseException as error:
-            if finish is not None:
+            if not done:
                 with contextlib.suppress(RecordError):  # a disk that cannot be written must not hide what went wrong
-                    _mark(cell.run, error)
+                    _mark(run, error)
             raise
 
 
-@contextlib.contextmanager
-def _opened(cell: Cell) -> Iterator[Any]:
-    if launching.rank() > 0:
-        yield None if launching.from_first_rank() else lambda resources: None
-        return
-    run = cell.run
-    with at_work(run.folder):
-        done = launching.from_first_rank(run.done)  # known only now: another command may have been at work
-        if not done:
-            run.start(cell.config)
-        yield None if done else run.finish
-
-
 def _mark(run: Run, error: BaseException) -> None:
-    """Write how a training ended, unless another rank has: of a launch that was joined one fails, and the
-    others are interrupted for it.
-    """
+    """Write how a training ended, unless another rank of its launch has."""
     from reproduction.training import OutOfMemory
 
     rank = f"rank {launching.rank()}: " if launching.inside() else ""
     if run.state != "running":
         return
-    give_room(run.folder)
+    release_reserve(run.folder)
     if isinstance(error, OutOfMemory):
         run.fail("oom", f"{rank}{error}")
     elif isinstance(error, Exception):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from reproduction.cli import printable
-from reproduction.running.progress import Display
+from reproduction.running.progress import LiveProgress
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_sign_that_the_terminal_lacks_is_spelt_and_the_others_stay(monkeypatch
 
 def test_a_name_with_brackets_is_shown_as_it_is_while_it_is_at_work():
     shown = io.StringIO()
-    with Display(1, 0, Console(file=shown, force_terminal=True, width=80)) as display:
+    with LiveProgress(1, 0, Console(file=shown, force_terminal=True, width=80)) as display:
         display.cell("results [b] [/x]")
     assert "results [b] [/x]" in shown.getvalue()
 

@@ -1,4 +1,4 @@
-"""What may befall a training, for `forks.start`: each is called in the command's process before it begins."""
+"""Failures of a training, for `forks.start`: each is called in the command's process before it begins."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import Trainer
 
-from reproduction.running.progress import Lines
+from reproduction.running.progress import LineProgress
 from reproduction.training.launching import rank
 
 
@@ -30,12 +30,6 @@ def _at(which: int, happens) -> None:
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _die_with_the_command() -> None:
-    if "RANK" in os.environ:
-        os.kill(os.getppid(), signal.SIGKILL)
-    _die()
 
 
 def _exhaust() -> None:
@@ -64,17 +58,12 @@ def steps_written() -> None:
         with place.open("a") as file:
             file.write(f"{phase} {done}/{total} {note}\n")
 
-    Lines.step = step
+    LineProgress.step = step
 
 
 def killed(step: int, which: int = 0) -> None:
     """A signal that cannot be caught to one rank, after so many steps."""
     _before_step(step, lambda: _at(which, _die))
-
-
-def all_killed(step: int) -> None:
-    """The same to every rank and to the command."""
-    _before_step(step, _die_with_the_command)
 
 
 def defect(step: int, which: int = 0) -> None:

@@ -29,7 +29,7 @@ CELL = [
 
 
 class Train:
-    """Starts scripts/train.py for so many steps in a folder."""
+    """Starts scripts/train.py for a number of steps in a folder."""
 
     def __init__(self, script: Path, world: Path):
         self.script, self.world = script, world
@@ -59,7 +59,7 @@ def unbroken(train, tmp_path_factory):
         if (steps, launch) not in folders:
             here = folders[steps, launch] = tmp_path_factory.mktemp("unbroken")
             done = train(here, steps, *launch, fault=faults.steps_written).end()
-            assert (done.returncode, told(done)) == (0, [])
+            assert (done.returncode, own_lines(done)) == (0, [])
         return folders[steps, launch]
 
     return folder
@@ -71,12 +71,8 @@ OURS = re.compile(
 )
 
 
-def told(ended: subprocess.CompletedProcess) -> list[str]:
-    """The lines of its stderr that a command answers for: what it says itself, and the warnings that it silences.
-
-    What else other packages print there is theirs, and depends on the machine: torch's build for CUDA remarks that it
-    finds no GPU.
-    """
+def own_lines(ended: subprocess.CompletedProcess) -> list[str]:
+    """The lines of stderr that are this project's own, or warnings that it silences; other packages print more."""
     return [line for line in ended.stderr.splitlines() if OURS.match(line)]
 
 
@@ -127,60 +123,47 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
         return run_in(here).status["state"], run_in(here).status["reason"]
 
     ended = start(fault=partial(faults.killed, 3, 1)).end()
-    sentence = "rank 1 of 2 was killed by SIGKILL, perhaps for want of memory; the same command goes on from the last "
-    assert (ended.returncode, told(ended)) == (1, [f"{sentence}checkpoint"])
-    assert status() == ("failed", f"RanksFailed: {sentence}checkpoint")
+    (sentence,) = own_lines(ended)
+    assert ended.returncode == 1
+    assert sentence.startswith("rank 1 of 2 was killed by SIGKILL")
+    assert status() == ("failed", f"RanksFailed: {sentence}")
     assert checkpoints(here) == ["checkpoint-2"]
 
     ended = start(fault=partial(faults.defect, 5, 1)).end()
     assert ended.returncode == 1
-    assert told(ended) == ["Traceback (most recent call last):", "rank 1: KeyError: 'no such expert'"]
+    assert own_lines(ended) == ["Traceback (most recent call last):", "rank 1: KeyError: 'no such expert'"]
     assert "in _err" in ended.stderr
     assert status() == ("failed", "RanksFailed: rank 1: KeyError: 'no such expert'")
 
-    ended = start(fault=partial(faults.killed_while_saving, 6)).end()
-    assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2", "checkpoint-4"])
-    assert "rank 0 of 2 was killed by SIGKILL" in status()[1]
-    assert not (run_in(here).folder / "checkpoints" / ".aside").exists()
-
-    ended = start(fault=partial(faults.full_disk, 4)).end()
+    ended = start(fault=partial(faults.full_disk, 5)).end()
     assert ended.returncode == 2
-    (line,) = told(ended)
-    assert re.fullmatch(
-        r"error: Checkpoint \S*checkpoint-6 could not be written with \d+\.\d GB free \(.+\): make room, .*", line
-    )
-    assert status()[0] == "failed"
-    assert checkpoints(here) == ["checkpoint-2", "checkpoint-4"]
+    (line,) = own_lines(ended)
+    assert re.match(r"error: Checkpoint \S*checkpoint-6 could not be written with \d+\.\d GB free", line)
+    assert (status()[0], checkpoints(here)) == ("failed", ["checkpoint-2", "checkpoint-4"])
     assert not (run_in(here).folder / "checkpoints" / ".aside").exists()
 
     ended = sent(start(fault=partial(faults.stuck, 7, 1)), signal.SIGINT, after=7, folder=here)
-    assert (ended.returncode, told(ended)) == (130, ["interrupted; the same command goes on where it stopped"])
-    assert status() == ("interrupted", "stopped by a signal while training")
+    assert (ended.returncode, own_lines(ended)) == (130, ["interrupted; the same command goes on where it stopped"])
+    assert status()[0] == "interrupted"
 
-    ended = sent(start(fault=partial(faults.stuck, 9, 1)), signal.SIGKILL, after=9, folder=here)
-    assert (ended.returncode, status()[0]) == (-signal.SIGKILL, "running")
-
-    ended = start(fault=partial(faults.all_killed, 11)).end()
-    assert (ended.returncode, status()) == (-signal.SIGKILL, ("running", "the attempt before was killed while running"))
+    ended = sent(start(fault=partial(faults.stuck, 11, 1)), signal.SIGKILL, after=11, folder=here)
+    assert (ended.returncode, status()) == (-signal.SIGKILL, ("running", ""))
     assert checkpoints(here) == ["checkpoint-10", "checkpoint-8"]
 
-    optimizer = run_in(here).folder / "checkpoints" / "checkpoint-10" / "optimizer.pt"
-    os.truncate(optimizer, 1000)
+    os.truncate(run_in(here).folder / "checkpoints" / "checkpoint-10" / "optimizer.pt", 1000)
     ended = start(fault=faults.steps_written).end()
     assert (ended.returncode, status()[0], first_step(here)) == (0, "done", "training 9/12")
     assert re.search(r"checkpoint-10 is damaged .*: \S*checkpoint-10/optimizer\.pt has changed", ended.stderr)
     assert curve(here) == curve(unbroken(steps, *DDP))
-    assert run_in(here).status["attempts"] == 8
+    assert run_in(here).status["attempts"] == 6
     assert not (run_in(here).folder / "checkpoints").exists()
 
 
 def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbroken, tmp_path):
     here, steps = tmp_path, 6
     start = partial(train, here, steps)
-    ended = start(fault=partial(faults.killed, 3)).end()
-    assert (ended.returncode, run_in(here).state, checkpoints(here)) == (-signal.SIGKILL, "running", ["checkpoint-2"])
     ended = start(fault=partial(faults.killed_while_saving, 4)).end()
-    assert (ended.returncode, checkpoints(here)) == (-signal.SIGKILL, ["checkpoint-2"])
+    assert (ended.returncode, run_in(here).state, checkpoints(here)) == (-signal.SIGKILL, "running", ["checkpoint-2"])
     unfinished = run_in(here).folder / "checkpoints" / ".aside"
     assert (unfinished / "checkpoint-4").is_dir()
     ended = start(fault=partial(faults.full_disk, 3)).end()
@@ -188,10 +171,10 @@ def test_whatever_ends_a_run_in_one_process_the_same_command_goes_on(train, unbr
     assert not unfinished.exists()
     assert "checkpoint-4 could not be written" in ended.stderr
     ended = start(fault=faults.steps_written).end()
-    assert (ended.returncode, told(ended), run_in(here).state) == (0, [], "done")
+    assert (ended.returncode, own_lines(ended), run_in(here).state) == (0, [], "done")
     assert first_step(here) == "training 3/6"
     assert curve(here) == curve(unbroken(steps))
-    assert run_in(here).status["attempts"] == 4
+    assert run_in(here).status["attempts"] == 3
 
 
 @pytest.mark.skipif(no_compiler(), reason="DeepSpeed builds its communication between processes of a CPU with g++")
@@ -200,9 +183,8 @@ def test_a_run_whose_weights_are_in_parts_goes_on_from_its_checkpoint(train, unb
     ended = train(here, steps, *launch, fault=partial(faults.killed, 3)).end(300)  # DeepSpeed is built first
     assert (ended.returncode, checkpoints(here)) == (1, ["checkpoint-2"])
     ended = train(here, steps, *launch, fault=faults.steps_written).end()
-    assert (ended.returncode, told(ended), first_step(here)) == (0, [], "training 3/4")
+    assert (ended.returncode, own_lines(ended), first_step(here)) == (0, [], "training 3/4")
     assert ended.stdout.startswith("4 rows a step = 2 process(es) × 1 passes × 2 rows (launch=zero3)\n")
-    assert len(without_times(ended.stdout)) == 4
     alone = unbroken(steps, "method=fft")  # by one process: without dropout it draws nothing else
     losses = [[json.loads(line)["loss"] for line in curve(folder)] for folder in (here, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -210,69 +192,64 @@ def test_a_run_whose_weights_are_in_parts_goes_on_from_its_checkpoint(train, unb
 
 
 @pytest.mark.parametrize(
-    ("fault", "state", "sentence"),
+    ("launch", "fault", "state", "value"),
     [
-        (faults.bad_value, "failed", "error: method.arguments.r=60 does not fit"),
-        (faults.out_of_memory, "oom", "error: Out of memory with train.micro_batch_size="),
+        ([], partial(faults.bad_value, 0), "failed", "method.arguments.r=60"),
+        (DDP, partial(faults.bad_value, 0, 1), "failed", "method.arguments.r=60"),
+        ([], partial(faults.out_of_memory, 0), "oom", "train.micro_batch_size="),
+        (DDP, partial(faults.out_of_memory, 0, 1), "oom", "train.micro_batch_size="),
     ],
-    ids=["a value that does not fit", "too little memory"],
+    ids=["a bad value", "in a rank", "too little memory", "of a rank"],
 )
-def test_bad_input_ends_alike_with_and_without_ranks(train, tmp_path, fault, state, sentence):
-    ends = []
-    for name, launch, which in (("one", [], 0), ("two", DDP, 1)):
-        ended = train(tmp_path / name, 2, *launch, fault=partial(fault, 0, which)).end()
-        (line,) = told(ended)
-        assert line.startswith(sentence)
-        ends.append((ended.returncode, line, run_in(tmp_path / name).status["reason"]))
-        assert run_in(tmp_path / name).state == state
-    assert [end[0] for end in ends] == [2, 2]
-    alone, of_two = ([re.sub(r"micro_batch_size=\d+", "", text) for text in end[1:]] for end in ends)
-    assert alone == of_two  # but for the rows of a pass, of which two processes have half
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(train, tmp_path, launch, fault, state, value):
+    ended = train(tmp_path, 2, *launch, fault=fault).end()
+    (line,) = own_lines(ended)
+    assert line.startswith("error: ")
+    assert value in line
+    assert (ended.returncode, run_in(tmp_path).state) == (2, state)
+    assert run_in(tmp_path).status["reason"].endswith(line.removeprefix("error: "))
 
 
-@pytest.mark.parametrize("launch", [[], DDP], ids=["one process", "two"])
-def test_too_little_memory_halves_the_pass_and_goes_on_from_the_last_checkpoint(train, unbroken, tmp_path, launch):
+@pytest.mark.parametrize(("launch", "steps"), [([], 6), (DDP, 12)], ids=["one process", "two"])
+def test_too_little_memory_halves_the_pass_and_goes_on_from_the_last_checkpoint(
+    train, unbroken, tmp_path, launch, steps
+):
     rows = 4 // (2 if launch else 1)
-    ended = train(tmp_path, 12, *launch, fault=partial(faults.out_of_memory_above, rows // 2, 5)).end()
+    ended = train(tmp_path, steps, *launch, fault=partial(faults.out_of_memory_above, rows // 2, 5)).end()
     assert ended.returncode == 0
-    assert f"Goes on with train.micro_batch_size={rows // 2}." in ended.stderr
+    assert f"train.micro_batch_size={rows // 2}." in ended.stderr
     resources = run_in(tmp_path).resources
     assert (resources["micro_batch_size"], resources["accumulation"]) == (rows // 2, 2)
     assert resources["out_of_memory_at_micro_batch_size"] == rows
-    assert resources["steps_timed"] < 12  # of the second session, which began at a checkpoint
-    steps = [json.loads(line)["step"] for line in curve(tmp_path)]
-    assert steps == list(range(1, 13))
-    whole = run_in(unbroken(12, *launch)).resources
+    assert resources["steps_timed"] < steps  # of the second session, which began at a checkpoint
+    assert [json.loads(line)["step"] for line in curve(tmp_path)] == list(range(1, steps + 1))
+    whole = run_in(unbroken(steps, *launch)).resources
     assert "out_of_memory_at_micro_batch_size" not in whole
     assert set(whole["startup_seconds"]) == {"imports", "base", "data", "adapter", "trainer"}
     assert min(whole["startup_seconds"].values()) > 0
 
 
-def test_the_command_hears_of_the_steps_of_its_ranks(unbroken):
-    told = (unbroken(12, *DDP) / "steps").read_text().splitlines()
-    assert re.fullmatch(r"training 1/12 loss \d+\.\d\d", told[0])
-    assert len(told) == len(set(told)) <= 12  # of one rank
-
-
 def test_a_batch_that_the_ranks_cannot_share_is_refused_before_any_is_started(train, tmp_path):
     ended = train(tmp_path, 2, "train.batch_size=15", *DDP).end()
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "train.batch_size=15 cannot be shared evenly by 2 processes: " in ended.stderr
+    assert "train.batch_size=15" in ended.stderr
     assert not list(tmp_path.glob("results/tiny/runs/*"))
 
 
 def test_the_same_command_launches_itself_or_joins_a_launch(repository, train, unbroken, tmp_path):
     reference = unbroken(12, *DDP)
+    steps = (reference / "steps").read_text().splitlines()
+    assert re.fullmatch(r"training 1/12 loss \d+\.\d\d", steps[0])
+    assert len(steps) == len(set(steps)) <= 12  # of one rank
     # Here alone the ranks are interpreters of their own, as a user has them.
     command = [sys.executable, str(train.script), *train.arguments(12), *DDP]
     variables = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     itself = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=240)
     joined = train.inside_torchrun(12, "launch=ddp", folder=tmp_path / "torchrun").end()
     for done, folder in ((itself, tmp_path), (joined, tmp_path / "torchrun")):
-        assert (done.returncode, told(done)) == (0, [])
+        assert (done.returncode, own_lines(done)) == (0, [])
         assert curve(folder) == curve(reference)
         assert without_times(done.stdout) == without_times((reference / "stdout").read_text())
-        assert done.stdout.startswith("4 rows a step = 2 process(es) × 1 passes × 2 rows (launch=ddp)\n")
         run, keys = run_in(folder), ("processes", "micro_batch_size", "accumulation", "launch")
         assert [run.resources[key] for key in keys] == [2, 2, 1, "ddp"]
         assert run.status["attempts"] == 1
@@ -281,8 +258,6 @@ def test_the_same_command_launches_itself_or_joins_a_launch(repository, train, u
 
 def test_a_rank_that_fails_in_a_launch_that_was_joined_says_so_once(train, tmp_path):
     ended = train.inside_torchrun(2, "launch=ddp", folder=tmp_path, fault=partial(faults.defect, 1, 1)).end()
-    assert ended.returncode == 1
-    assert (ended.stderr.count("in _err"), ended.stderr.count("ChildFailedError: ")) == (1, 1)
-    assert told(ended).count("Traceback (most recent call last):") == 2  # the rank's own, and torchrun's
+    assert (ended.returncode, ended.stderr.count("in _err")) == (1, 1)
     assert run_in(tmp_path).state == "failed"
     assert run_in(tmp_path).status["reason"] == "rank 1: KeyError: 'no such expert'"

@@ -1,6 +1,5 @@
 """Jobs side by side: each ends by itself, and an interrupt ends all of them in good order."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import pool_work
 import pytest
 from forks import all_ended, at_work_in
 
-from reproduction.running import pool
 from reproduction.running.pool import run_jobs
 from reproduction.running.progress import NullProgress
 
@@ -30,7 +28,7 @@ def bounded():
     signal.signal(signal.SIGALRM, before)
 
 
-class Watching(NullProgress):
+class Recorded(NullProgress):
     """Remembers what it was shown."""
 
     def __init__(self):
@@ -43,16 +41,16 @@ class Watching(NullProgress):
         self.steps.append((phase, done, total, note))
 
 
-def run(jobs, ended, *, workers, watching=None):
+def run(jobs, ended, *, workers, progress=None, **more):
     names = [" ".join(map(str, job)) for job in jobs]
-    progress = watching or NullProgress()
-    run_jobs(pool_work.work, jobs, workers=workers, threads=1, names=names, progress=progress, ended=ended)
+    progress = progress or NullProgress()
+    run_jobs(pool_work.work, jobs, workers=workers, threads=1, names=names, progress=progress, ended=ended, **more)
 
 
-def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
+def test_a_job_that_fails_or_whose_process_dies_is_reported_and_the_others_go_on():
     jobs = [("add", 1, 2), ("fail", "no such rank"), ("who",), ("die",), ("add", 3, 4), ("who",), ("start",)]
-    ends, watching = {}, Watching()
-    run(jobs, lambda end: ends.setdefault(end.job, end), workers=2, watching=watching)
+    ends, progress = {}, Recorded()
+    run(jobs, lambda end: ends.setdefault(end.job, end), workers=2, progress=progress)
     assert sorted(ends) == list(range(len(jobs)))
     assert (ends[0].value, ends[4].value) == (3, 7)
     assert ends[1].error == "ValueError: no such rank"
@@ -60,60 +58,24 @@ def test_a_job_that_fails_or_whose_process_dies_is_told_and_the_others_go_on():
     assert [ends[job].error for job in (0, 2, 4, 5, 6)] == [None] * 5
     assert "Bad file descriptor" in ends[6].value, "what a job starts has no hold of the pipe"
     assert {ends[job].value[1] for job in (2, 5)} == {os.environ["OMP_NUM_THREADS"]}
-    assert {name for name, _ in watching.cells} == {" ".join(map(str, job)) for job in jobs}
-    assert {slot for _, slot in watching.cells} == {0, 1}
-    assert ("adding", 1, 2, "half") in watching.steps
+    assert {name for name, _ in progress.cells} == {" ".join(map(str, job)) for job in jobs}
+    assert {slot for _, slot in progress.cells} == {0, 1}
+    assert ("adding", 1, 2, "half") in progress.steps
     assert os.getpid() not in {ends[job].value[0] for job in (2, 5)}
 
 
-def test_a_worker_that_died_before_it_was_given_a_job_is_told(monkeypatch):
-    give, ends = pool._Worker.give, []
-
-    def reset(_):
-        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-
-    def give_late(worker, job, jobs):
-        assert worker.process.wait() == 3
-        worker.pipe.send = reset
-        give(worker, job, jobs)
-
-    monkeypatch.setattr(pool._Worker, "give", give_late)
-    monkeypatch.setattr(pool.orphans, "command", lambda *_: ["-c", "raise SystemExit(3)"])
-    run([("who",)], ends.append, workers=1)
-    assert [end.error for end in ends] == ["its process ended by itself (exit code 3)"]
-
-
-def test_what_follows_from_a_job_is_done_next():
-    ends, watching = [], Watching()
-    jobs = [("add", 1, 1), ("add", 5, 5)]
+def test_what_follows_from_a_job_is_done_next_by_the_same_process():
+    ends, progress = [], Recorded()
+    jobs = [("who",), ("add", 1, 1), ("add", 5, 5), ("who",)]
 
     def more(end):
         return [(("add", end.value, 10), "ten more")] if end.value == 2 else []
 
-    run_jobs(
-        pool_work.work, jobs, workers=1, threads=1, names=["first", "last"], progress=watching, ended=ends.append,
-        more=more,
-    )  # fmt: skip
-    assert [(end.job, end.value) for end in ends] == [(0, 2), (2, 12), (1, 10)]
-    assert [name for name, _ in watching.cells] == ["first", "ten more", "last"]
-    assert jobs == [("add", 1, 1), ("add", 5, 5)]
-
-
-def test_where_fewer_jobs_are_left_than_workers_ended_at_once_the_idle_ones_go_and_the_pool_ends(monkeypatch):
-    ready, heard, ends = pool._ready, [], []
-
-    def all_at_once(crew):
-        for worker in crew.values():
-            if worker.job is not None:
-                worker.pipe.poll(None)
-        heard.append(sorted(worker.job is None for worker in crew.values()))
-        return ready(crew)
-
-    monkeypatch.setattr(pool, "_ready", all_at_once)
-    run([("who",)] * 4, ends.append, workers=3)
-    assert sorted(end.job for end in ends) == [0, 1, 2, 3]
-    assert [end.error for end in ends] == [None] * 4
-    assert [each for each in heard if each] == [[False] * 3, [False]], "an idle worker has nothing to say"
+    run(jobs, ends.append, workers=1, progress=progress, more=more)
+    assert [end.job for end in ends] == [0, 1, 4, 2, 3]
+    assert [end.value for end in ends][1:4] == [2, 12, 10]
+    assert ends[0].value == ends[-1].value
+    assert [name for name, _ in progress.cells] == ["who", "add 1 1", "ten more", "add 5 5", "who"]
 
 
 def test_an_interrupt_reaches_the_jobs_at_work_and_waits_for_them(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from reproduction.cells.cell import Cell
 from reproduction.records import RecordError, Run, write_json
-from reproduction.running.run_lock import ROOM, at_work, seconds_at_work
+from reproduction.running.run_lock import RESERVE, at_work, seconds_at_work
 from reproduction.running.train import train_cell
 from reproduction.system.atomic import ENDING, HOST
 
@@ -49,7 +49,7 @@ def test_a_disk_that_fills_while_a_cell_trains_is_told_with_the_file_and_the_sta
         sync(descriptor)
 
     def train(cell: Cell, progress: object) -> dict:
-        assert lock.stat().st_size == ROOM
+        assert lock.stat().st_size == RESERVE
         monkeypatch.setattr(os, "fsync", full_but_for_what_is_kept)
         write_json(cell.run.folder / "file", {})
         raise AssertionError("the disk is full")

@@ -106,7 +106,7 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
 def at_work(process: subprocess.Popen) -> bool:
     """Whether a command has started a worker."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return any("reproduction.running.pool_worker" in each.cmdline() for each in family(process))
+        return any("reproduction.running.pool" in each.cmdline() for each in family(process))
     return False
 
 
