@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,21 +57,19 @@ def benchmark_environment(model: str, dtype: str, device: torch.device) -> dict[
 
 
 class Records:
-    """benchmark.csv of one folder. A finished row is on the disk before the next one is measured.
-
-    Rows that are there already stay, unless they are measured again.
+    """benchmark.csv of one folder, written after each row. Rows that are there stay, unless they are measured again.
 
     Raises `RecordError` where the file has other columns, or rows of another environment.
     """
 
     def __init__(self, folder: Path | str, environment: Mapping[str, Any]):
         self.path = Path(folder) / "benchmark.csv"
-        self.environment = {column: spelled(environment[column]) for column in (*ENVIRONMENT, "commit")}
+        self.environment = {column: format_value(environment[column]) for column in (*ENVIRONMENT, "commit")}
         self.rows: dict[tuple[str, ...], dict[str, str]] = {}
         if self.path.is_file():
             self._load()
         else:
-            write_text(self.path, _text([]))
+            self.write()
 
     def _load(self) -> None:
         with one_sentence("read", self.path):
@@ -82,40 +79,38 @@ class Records:
                 f"{self.path} has other columns than this version writes: move it away, or give results_dir"
             )
         for row in rows:
-            self._refuse_another_environment(row)
-            self._keep(row)
+            for column in ENVIRONMENT:
+                if row[column] != self.environment[column]:
+                    raise RecordError(
+                        f"{self.path} was measured with {column}={row[column] or 'none'}, this is "
+                        f"{self.environment[column] or 'none'}: one file holds one environment; move it away, or give "
+                        "another results_dir"
+                    )
+            self._add(row)
 
-    def _refuse_another_environment(self, row: Mapping[str, str]) -> None:
-        for column in ENVIRONMENT:
-            if row[column] != self.environment[column]:
-                raise RecordError(
-                    f"{self.path} was measured with {column}={row[column] or 'none'}, this is "
-                    f"{self.environment[column] or 'none'}: one file holds one environment; move it away, or give "
-                    "another results_dir"
-                )
-
-    def _keep(self, row: dict[str, str]) -> None:
+    def _add(self, row: dict[str, str]) -> None:
         key = tuple(row[column] for column in KEY)
-        self.rows.pop(key, None)  # a row measured anew stands where it was measured
+        self.rows.pop(key, None)  # a row measured anew goes to the end
         self.rows[key] = row
 
     def append(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Add a finished row to the file, at once; returns it as written, for `amend`."""
-        whole = {column: spelled(row.get(column)) for column in COLUMNS} | self.environment
-        self._keep(whole)
-        with one_sentence("write", self.path), self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_lines([whole]))
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a finished row and write the file; returns the row as written, for `amend`."""
+        whole = {column: format_value(row.get(column)) for column in COLUMNS} | self.environment
+        self._add(whole)
+        self.write()
         return whole
 
     def amend(self, row: dict[str, str], changes: Mapping[str, Any]) -> None:
-        """Change an appended row; `rewrite` brings it to the disk."""
-        row.update({column: spelled(value) for column, value in changes.items()})
+        """Change an appended row; the next `write` brings it to the disk."""
+        row.update({column: format_value(value) for column, value in changes.items()})
 
-    def rewrite(self) -> None:
-        """The file anew, whole or not at all: every row once, and what was learned after it was appended."""
-        write_text(self.path, _text(list(self.rows.values())))
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        write_text(self.path, text.getvalue())
 
     def add_command(self, command: str, scenarios: list[str]) -> None:
         """One more run in provenance.json: its exact command, what it measured, and where."""
@@ -125,20 +120,10 @@ class Records:
         write_json(path, {"runs": [*runs, environment() | here | {"command": command, "scenarios": scenarios}]})
 
 
-def spelled(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as the CSV has it: nothing for None, true and false, floats with six significant digits."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _text(rows: list[dict[str, str]]) -> str:
-    return ",".join(COLUMNS) + "\n" + _lines(rows)
-
-
-def _lines(rows: list[dict[str, str]]) -> str:
-    text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from reproduction.benchmark import idle_check
 from reproduction.benchmark.measure import MIB, allocated_bytes, peak_bytes, synchronize, time_step
+from reproduction.benchmark.models import MeasuredModel, build_base, free_memory, with_variant
 from reproduction.benchmark.record import BUSY, DONE, FAILED, OOM, SITUATION, Records, benchmark_environment
 from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
-from reproduction.benchmark.subject import Subject, build_base, free_memory, subject
 from reproduction.benchmark.workload import Step, workload
 
 SETTLE = 1.0
@@ -23,15 +23,14 @@ SETTLE = 1.0
 LEFT_OVER = 64
 """MiB that may stay on a GPU after a variant, such as the workspaces of its libraries."""
 
-SPOKEN = {"own": "", "plain": ", plain PyTorch", "copied": ", frozen weights copied"}
+WAY_LABELS = {"own": "", "plain": ", plain PyTorch", "copied": ", frozen weights copied"}
 """A variant's way of computing, behind its method's name."""
 
-Say = Callable[[str], None]
 Result = dict[str, Any]
 """Columns of a row, as values."""
 
 
-def run_benchmark(plan: Plan, folder: Path | str, *, command: str, say: Say) -> list[str]:
+def run_benchmark(plan: Plan, folder: Path | str, *, command: str, log: Callable[[str], None]) -> list[str]:
     """Measure a plan into folder/benchmark.csv; returns what is not as it should be, a sentence each.
 
     A row is written as soon as it is measured. A variant that fails or needs more memory than there is becomes a row
@@ -42,7 +41,7 @@ def run_benchmark(plan: Plan, folder: Path | str, *, command: str, say: Say) -> 
         plan: what to measure.
         folder: of benchmark.csv and provenance.json.
         command: as it was typed, for provenance.json.
-        say: is given one line a row.
+        log: is given one line a row.
 
     Raises:
         Busy: the machine is not free, and `plan.allow_busy` is false; nothing was measured.
@@ -52,10 +51,13 @@ def run_benchmark(plan: Plan, folder: Path | str, *, command: str, say: Say) -> 
     records = Records(folder, benchmark_environment(plan.model.label, plan.model.dtype, device))
     reading = idle_check.read(device, plan.limits, ours=False)
     if reading.utilisation is None:
-        say("whether the GPU is free could not be checked: neither NVML nor nvidia-smi told")
+        log("whether the GPU is free could not be checked: nvidia-smi does not answer")
     reason = idle_check.why_busy(reading, plan.limits)
     if reason and not plan.allow_busy:
-        raise idle_check.refusal(reason)
+        raise idle_check.Busy(
+            f"the machine was busy: {reason}; run it when nothing else runs, or with allow_busy=true, which marks the "
+            "rows"
+        )
     records.add_command(command, [scenario.name for group in plan.groups for scenario in group.scenarios])
     base, layers, problems = None, None, []
     for group in plan.groups:
@@ -64,15 +66,15 @@ def run_benchmark(plan: Plan, folder: Path | str, *, command: str, say: Say) -> 
             free_memory()
             layers = group.scenarios[0].layers
             base = build_base(plan, layers)
-        problems += GroupRun(plan, group, records=records, say=say).measure(base)
+        problems += GroupRun(plan, group, records=records, log=log).measure(base)
     return problems
 
 
 class GroupRun:
     """One group of scenarios on its base."""
 
-    def __init__(self, plan: Plan, group: Group, *, records: Records, say: Say):
-        self.plan, self.group, self.records, self.say = plan, group, records, say
+    def __init__(self, plan: Plan, group: Group, *, records: Records, log: Callable[[str], None]):
+        self.plan, self.group, self.records, self.log = plan, group, records, log
         self.device = torch.device(plan.device)
         self.first: dict[str, Result] = {}
         self.rows: dict[str, list[dict[str, str]]] = {scenario.name: [] for scenario in group.scenarios}
@@ -85,9 +87,9 @@ class GroupRun:
         for variant in others:
             self._variant(base, variant)
             if held is not None and (more := (allocated_bytes(self.device) - held) / MIB) > LEFT_OVER:
-                self.say(f"{more:.0f} MiB of {variant.name} stayed on the device")
+                self.log(f"{more:.0f} MiB of {variant.name} stayed on the device")
         self._settle(self._results(base, reference, keep=lambda *_: None) if others else {})
-        self.records.rewrite()
+        self.records.write()
         return [
             f"{row['scenario']}, {row['variant']}: {row['status']} ({row['reason']})"
             for rows in self.rows.values()
@@ -111,14 +113,14 @@ class GroupRun:
             results[scenario.name] = result
             keep(scenario, result)
 
-        def each(measured: Subject) -> Result:
+        def each(measured: MeasuredModel) -> Result:
             for scenario in self.group.scenarios:
                 found(scenario, measured.facts | outcome(lambda at=scenario: measure(measured, at, self.plan)))
                 free_memory()
             return {}
 
         def put_on() -> Result:
-            with subject(base, variant, self.plan.seed) as measured:
+            with with_variant(base, variant, self.plan.seed) as measured:
                 return each(measured)
 
         failure = outcome(put_on)
@@ -137,7 +139,7 @@ class GroupRun:
         row = {column: situation[column] for column in SITUATION} | {
             "variant": variant.name,
             "method": variant.method.name,
-            "label": variant.method.label + SPOKEN[variant.way],
+            "label": variant.method.label + WAY_LABELS[variant.way],
             "merged": variant.merged,
             "busy": False,
         }
@@ -146,7 +148,7 @@ class GroupRun:
             row |= self._disturbed(disturbed)
         written = self.records.append(row)
         self.rows[scenario.name].append(written)
-        self.say(line(written))
+        self.log(line(written))
 
     def _disturbed(self, reason: str) -> Result:
         return {"busy": True, "reason": reason, "status": DONE if self.plan.allow_busy else BUSY}
@@ -157,7 +159,7 @@ class GroupRun:
             first, again = self.first[name].get("median_ms"), last.get(name, {}).get("median_ms")
             if first is None or again is None:
                 continue
-            change = idle_check.drift(first, again)
+            change = again / first - 1
             reason = idle_check.why_drifted(change, self.plan.limits)
             if rows[0]["busy"] == "true":
                 reason = reason or f"the reference: {rows[0]['reason']}"
@@ -165,16 +167,16 @@ class GroupRun:
                 self.records.amend(row, {"base_drift": change})
                 if reason and row["status"] == DONE and row["busy"] == "false":
                     self.records.amend(row, self._disturbed(reason))
-            self.say(
+            self.log(
                 f"{name}: the reference drifted by {100 * change:+.2f} %" + (f"; busy: {reason}" if reason else "")
             )
 
 
-def measure(subject: Subject, scenario: Scenario, plan: Plan) -> Result:
-    """Times, peak memory and compilation of one subject in one scenario. Raises what the model raises."""
-    device = subject.model.device
+def measure(model: MeasuredModel, scenario: Scenario, plan: Plan) -> Result:
+    """Times, peak memory and compilation of one model in one scenario. Raises what the model raises."""
+    device = model.model.device
     counters.clear()
-    with workload(subject.model, scenario, plan.seed) as (step, fastest):
+    with workload(model.model, scenario, plan.seed) as (step, fastest):
         began = time.perf_counter()
         step()
         synchronize(device)
@@ -193,7 +195,7 @@ def measure(subject: Subject, scenario: Scenario, plan: Plan) -> Result:
             "graph_breaks": sum(counters["graph_break"].values()),
         }
     if peak is not None:
-        result |= {"peak_mib": peak / MIB, "peak_above_weights_mib": (peak - subject.weights_bytes) / MIB}
+        result |= {"peak_mib": peak / MIB, "peak_above_weights_mib": (peak - model.weights_bytes) / MIB}
     return result
 
 

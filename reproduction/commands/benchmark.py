@@ -122,7 +122,7 @@ def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: 
     torch.set_num_threads(threads)
     folder = device_folder(plan.device, results_dir)
     try:
-        problems = run_benchmark(plan, folder, command=command, say=lambda line: print(line, flush=True))
+        problems = run_benchmark(plan, folder, command=command, log=lambda line: print(line, flush=True))
     except Busy as error:
         raise NotComplete(str(error)) from error
     print(f"written: {folder / 'benchmark.csv'}, {write_costs(folder / 'benchmark.csv')}")

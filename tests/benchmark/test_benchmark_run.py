@@ -20,8 +20,8 @@ HERE = dict.fromkeys((*ENVIRONMENT, "commit"), "x")
 STRICT = Limits(utilisation=5, load=1, drift=0.03, spread=0.05)
 
 
-def run(plan, folder: Path, say=lambda line: None) -> list[str]:
-    return run_benchmark(plan, folder, command="python it", say=say)
+def run(plan, folder: Path, log=lambda line: None) -> list[str]:
+    return run_benchmark(plan, folder, command="python it", log=log)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -65,29 +65,22 @@ def test_an_interrupt_keeps_the_finished_rows_and_the_next_run_measures_each_onc
 
     asked = plan(adapter("one"), adapter("two"))
     with pytest.raises(KeyboardInterrupt):
-        run(asked, tmp_path, say=interrupt)
+        run(asked, tmp_path, log=interrupt)
     assert [row["variant"] for row in rows_of(tmp_path)] == ["base", "one"]
     run(asked, tmp_path)
     assert [row["variant"] for row in rows_of(tmp_path)] == ["base", "one", "two"]
+    run(plan(scenarios=(scenario(batch=3),)), tmp_path)
+    assert [row["batch"] for row in rows_of(tmp_path)] == ["2", "2", "2", "3"]
 
 
-def test_another_shape_of_a_scenario_stands_beside_the_first(plan, tmp_path) -> None:
-    for batch in (2, 3):
-        run(plan(scenarios=(scenario(batch=batch),)), tmp_path)
-    assert [row["batch"] for row in rows_of(tmp_path)] == ["2", "3"]
-
-
-@pytest.mark.parametrize("column", ["device", "torch", "model"])
-def test_numbers_of_two_environments_do_not_go_into_one_file(column: str, tmp_path) -> None:
+def test_numbers_of_two_environments_or_versions_do_not_go_into_one_file(tmp_path) -> None:
     Records(tmp_path, HERE).append(dict.fromkeys(COLUMNS, "1"))
     Records(tmp_path, HERE | {"commit": "another"})
-    with pytest.raises(RecordError, match=f"was measured with {column}=x, this is y"):
-        Records(tmp_path, HERE | {column: "y"})
-
-
-def test_a_file_of_another_version_is_refused(tmp_path) -> None:
+    for column in ("device", "torch", "model"):
+        with pytest.raises(RecordError, match=f"{column}=x, this is y"):
+            Records(tmp_path, HERE | {column: "y"})
     (tmp_path / "benchmark.csv").write_text("scenario,seconds\na,1\n")
-    with pytest.raises(RecordError, match="has other columns than this version writes"):
+    with pytest.raises(RecordError, match="other columns"):
         Records(tmp_path, HERE)
 
 
@@ -96,10 +89,9 @@ def test_a_file_of_another_version_is_refused(tmp_path) -> None:
     [
         (Reading(utilisation=4), None),
         (Reading(utilisation=None), None),
-        (Reading(utilisation=60), "60 % of the device was in use while idle"),
-        (Reading(utilisation=0, others=1), "1 other process uses the GPU"),
-        (Reading(utilisation=0, others=2), "2 other processes use the GPU"),
-        (Reading(utilisation=0, load=2.5, cpus=2), "load average of the last minute was 2.5 on 2 CPUs (at most 2)"),
+        (Reading(utilisation=60), "60 %"),
+        (Reading(utilisation=0, others=2), "2 other processes"),
+        (Reading(utilisation=0, load=2.5, cpus=2), "2.5 on 2 CPUs (at most 2)"),
         (Reading(utilisation=0, load=1.5, cpus=2), None),
     ],
 )
@@ -110,8 +102,8 @@ def test_a_machine_is_busy_by_its_figures(reading: Reading, words: str | None) -
 
 def test_quartiles_and_drift_beyond_the_limits_are_told_with_their_figures() -> None:
     assert idle_check.why_disturbed(0.04, STRICT) is idle_check.why_drifted(0.02, STRICT) is None
-    assert "6.0 % of the median apart (at most 5 %)" in idle_check.why_disturbed(0.06, STRICT)
-    assert "drifted by -4.0 % (at most 3 %)" in idle_check.why_drifted(idle_check.drift(100, 96), STRICT)
+    assert "6.0 % of the median" in idle_check.why_disturbed(0.06, STRICT)
+    assert "-4.0 % (at most 3 %)" in idle_check.why_drifted(-0.04, STRICT)
 
 
 def test_on_a_busy_machine_nothing_is_measured_unless_allowed(plan, tmp_path) -> None:

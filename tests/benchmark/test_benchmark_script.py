@@ -55,11 +55,8 @@ def test_times_are_in_order_and_ratios_are_to_the_bases_median(rows) -> None:
         assert float(row["ratio"]) == pytest.approx(float(row["median_ms"]) / base[row["scenario"]], rel=1e-4)
         assert row["base_drift"]
     assert {row["ratio"] for row in rows if row["variant"] == "base"} == {"1"}
-
-
-def test_a_cpu_gives_no_memory_and_an_eager_run_no_compilation(rows) -> None:
-    assert {row[column] for row in rows for column in ("peak_mib", "memory_ratio", "extra_mib")} == {""}
-    assert {row[column] for row in rows for column in ("compile_seconds", "graphs", "graph_breaks")} == {""}
+    nothing = ("peak_mib", "memory_ratio", "extra_mib", "compile_seconds", "graphs", "graph_breaks")  # on a CPU, eager
+    assert {row[column] for row in rows for column in nothing} == {""}
 
 
 def test_the_saved_adapter_holds_what_is_trained_and_the_indices_and_little_else(rows) -> None:
@@ -73,33 +70,30 @@ def test_the_saved_adapter_holds_what_is_trained_and_the_indices_and_little_else
         assert (int(row["index_bytes"]) > 0) == (row["variant"] == "idlora_inner") == bool(row["pivot_seconds"])
 
 
-def test_the_environment_stands_in_every_row_and_the_command_beside_them(rows, written: Path) -> None:
+def test_the_environment_stands_in_every_row_and_the_report_and_the_command_beside_them(rows, written: Path) -> None:
     assert {row["device"] for row in rows} == {"cpu"}
     assert all(row[column] for row in rows for column in ("torch", "transformers", "peft", "python", "model"))
     run = json.loads((written / "provenance.json").read_text())["runs"][0]
     assert run["command"].startswith("python scripts/benchmark.py 'methods=[lora,idlora_inner]'")
     assert run["scenarios"] == list(VARIANTS)
-
-
-def test_the_report_begins_with_the_short_table(rows, written: Path) -> None:
+    assert "ID-LoRA, inner-product router" in (table := short_table(rows))
     text = (written / "benchmark.md").read_text()
-    assert short_table(rows) in text
-    assert text.index(short_table(rows)) < text.index("## ")
-    assert "ID-LoRA, inner-product router" in short_table(rows)
+    assert table in text.partition("## ")[0]
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["scenarios=[fly]"], "scenarios=fly is none of the suite's, which are train, train_checkpointed, prefill"),
-        (["methods=[vera]"], "methods=vera is none of the suite's, which are lora, dora"),
-        (["batch=0"], r"suite\.scenarios\.train: .*train\.batch is 0: it must be 1 or more"),
-        (["reference=lora"], "reference=lora trains something"),
+        (["scenarios=[fly]"], "scenarios=fly"),
+        (["methods=[vera]"], "methods=vera"),
+        (["batch=0"], "batch is 0"),
+        (["reference=lora"], "reference=lora"),
         (["model.init=pretrained"], "model.init is pretrained"),
-        (["suite.scenarios.train.variants=[lora_merged]"], "train trains and lora_merged is merged"),
-        (["suite.scenarios.train.variants=[nobody]"], "train has nobody, which is none of suite.variants"),
+        (["suite.scenarios.train.variants=[lora_merged]"], "lora_merged"),
+        (["suite.scenarios.train.variants=[nobody]"], "nobody"),
         (["suite.limits.drift=0"], "limits.drift is 0"),
-        (["+suite.scenarios.train.speed=9"], r"suite\.scenarios\.train\.speed is not a key"),
+        (["+suite.scenarios.train.speed=9"], r"suite\.scenarios\.train\.speed"),
+        (["suite.scenarios.train.phase=fly"], "'fly'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_sentence(overrides, words) -> None:
@@ -107,7 +101,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(overrides, words) -> N
         plan_from_config(compose("benchmark", overrides))
 
 
-def test_the_gpus_suite_is_sound_and_scenarios_that_agree_are_measured_together() -> None:
+def test_suites_are_sound_and_scenarios_that_agree_are_measured_together() -> None:
     groups = plan_from_config(compose("benchmark", ["suite=llama3_8b", "device=cpu"])).groups
     assert [len(group.scenarios) for group in groups] == [1, 2, 1, 1, 2, 1, 1, 4, 4]
     assert {group.scenarios[0].layers for group in groups} == {8, 32}
@@ -115,9 +109,6 @@ def test_the_gpus_suite_is_sound_and_scenarios_that_agree_are_measured_together(
         methods = [variant.method for variant in group.variants[1:]]
         assert {method.arguments["lora_dropout"] for method in methods} == {group.scenarios[0].dropout}
         assert {method.arguments["r"] for method in methods if method.name == "idlora"} == {128}
-
-
-def test_a_model_folder_gives_its_own_sizes_and_layers_can_be_overridden() -> None:
     plan = plan_from_config(compose("benchmark", ["layers=1"]))
-    assert plan.model.shape["hidden_size"] == 192
+    assert plan.model.shape["hidden_size"] == 192  # of the model's folder
     assert plan.groups[0].scenarios[0].layers == 1

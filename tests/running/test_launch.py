@@ -207,7 +207,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(train, tmp_path, launch
     assert line.startswith("error: ")
     assert value in line
     assert (ended.returncode, run_in(tmp_path).state) == (2, state)
-    assert run_in(tmp_path).status["reason"].endswith(line.removeprefix("error: "))
+    assert value in run_in(tmp_path).status["reason"]
 
 
 @pytest.mark.parametrize(("launch", "steps"), [([], 6), (DDP, 12)], ids=["one process", "two"])

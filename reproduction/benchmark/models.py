@@ -4,12 +4,11 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from reproduction.benchmark.spec import Plan, Variant
@@ -22,14 +21,14 @@ STANDARD_DEVIATION = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class MeasuredModel:
     """A model ready to be measured.
 
     Attributes:
         model: transformers' model with a variant's layers in it; PEFT's own wrapper around it, some microseconds of a
             forward pass, is left out, so that all variants are called alike.
         weights_bytes: of all parameters and buffers, base and adapter.
-        facts: columns of the records: `record.FACTS`.
+        facts: the columns `record.FACTS`.
     """
 
     model: PreTrainedModel
@@ -44,7 +43,7 @@ def build_base(plan: Plan, layers: int) -> PreTrainedModel:
 
 
 @contextmanager
-def subject(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[Subject]:
+def with_variant(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[MeasuredModel]:
     """The base as a variant makes it; within the context `base` is changed in place, after it as it was.
 
     What the method starts at zero is drawn anew, so that no product with zeros is timed. A merged variant alone keeps
@@ -60,22 +59,18 @@ def subject(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[Subj
             for parameter in trained:
                 parameter.data = parameter.data.to(getattr(torch, variant.adapter_dtype))
         if not variant.merged:
-            _move_off_zero(trained)
+            with torch.no_grad():
+                for parameter in trained:
+                    if not parameter.any():
+                        parameter.normal_(std=STANDARD_DEVIATION)
         facts = _facts(adapted, trained)
         if variant.merged:
             adapted.merge_adapter()
         if variant.way != "own":
             _change_way(adapted, variant)
-        yield Subject(model=base, weights_bytes=_weights_bytes(base), facts=facts)
+        yield MeasuredModel(model=base, weights_bytes=_bytes([*base.parameters(), *base.buffers()]), facts=facts)
     finally:
         _take_off(base)
-
-
-def _move_off_zero(trained: list[torch.nn.Parameter]) -> None:
-    with torch.no_grad():
-        for parameter in trained:
-            if not parameter.any():
-                parameter.normal_(std=STANDARD_DEVIATION)
 
 
 def _change_way(adapted: torch.nn.Module, variant: Variant) -> None:
@@ -112,19 +107,9 @@ def _facts(adapted: torch.nn.Module, trained: list[torch.nn.Parameter]) -> dict[
             # "auto" would ask the hub whether the base's vocabulary has grown.
             adapted.save_pretrained(folder, save_embedding_layers=False)
             facts["adapter_file_bytes"] = weight_bytes(folder)
-            facts["index_bytes"] = _integer_bytes(folder / "adapter_model.safetensors")
+            saved = load_file(folder / "adapter_model.safetensors").values()
+            facts["index_bytes"] = _bytes([tensor for tensor in saved if not tensor.is_floating_point()])
     return facts
-
-
-def _integer_bytes(path: Path) -> int:
-    """Bytes of the integer tensors in a safetensors file: indices that a method saves beside its weights."""
-    with safe_open(path, framework="pt") as file:
-        tensors = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 (it is no mapping)
-    return _bytes([tensor for tensor in tensors if not tensor.is_floating_point()])
-
-
-def _weights_bytes(model: torch.nn.Module) -> int:
-    return _bytes([*model.parameters(), *model.buffers()])
 
 
 def _bytes(tensors: list[torch.Tensor]) -> int:
