@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from reproduction.cells.config_schema import typed
+from reproduction.cells.config_schema import parse_dataclass
 from reproduction.cli import command
 from reproduction.paths import EXPERIMENTS, REPOSITORY, RESULTS
 from reproduction.theory import Claim, Theory, summary, write
@@ -27,9 +27,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=RESULTS / "theory")
     arguments = parser.parse_args()
-    settings = typed(Theory, yaml.safe_load(arguments.settings.read_text(encoding="utf-8")), where="theory")
+    settings = parse_dataclass(Theory, yaml.safe_load(arguments.settings.read_text(encoding="utf-8")), where="theory")
     claims = [
-        typed(Claim, each, where="claim") for each in yaml.safe_load(arguments.claims.read_text(encoding="utf-8"))
+        parse_dataclass(Claim, each, where="claim")
+        for each in yaml.safe_load(arguments.claims.read_text(encoding="utf-8"))
     ]
     verdicts = write(settings, claims, bases=arguments.bases, out=arguments.out)
     for _, group in groupby(verdicts, key=lambda verdict: verdict.claim):

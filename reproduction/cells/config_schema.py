@@ -14,7 +14,7 @@ class ConfigError(ValueError):
     """A config key or value that cannot be used; the message names it and the way out."""
 
 
-def typed(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+def parse_dataclass(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """An instance of the dataclass ``kind`` from plain values, each converted to its field's type without loss.
 
     Raises `ConfigError`, one sentence that names ``where`` and the key: an unknown key, a missing one, an ill-typed

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reproduction.cells.cell import Cell, unseen
 from reproduction.cells.compose import compose, group_files, plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.evaluation import EvalJob, finished, load_model, model_identity
 from reproduction.cells.override import override
 from reproduction.cells.protocols import ALL, protocols
@@ -115,14 +115,14 @@ def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
         train.pop(read_by_the_methods, None)
     own = dict(values["data"])
     data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
-    data, how = typed(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
+    data, how = parse_dataclass(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
     if method.kind != "none":
         how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
     digests = (data_digest(source, data_root, revisions=how["revisions"]) for source in data.sources)
     template = template_of(values)
     own_template = None if template.source is None else {"label": template.name, "source": template.source}
     data = dataclasses.replace(data, digest="+".join(digests), template=own_template)
-    model = typed(ModelSpec, locate_model(values["model"]), where="model")
+    model = parse_dataclass(ModelSpec, locate_model(values["model"]), where="model")
     if data.packing and (model.attention or "").startswith("flash"):
         raise ConfigError(
             f"data.packing=true with model.attention={model.attention}: examples of a row would see each other where a "
@@ -134,10 +134,10 @@ def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
         model=model,
         method=method,
         data=data,
-        train=typed(TrainSpec, train, where="train"),
+        train=parse_dataclass(TrainSpec, train, where="train"),
         launch=launch,
         tracking=TrackingSpec(
-            wandb=typed(WandbSpec, values["wandb"], where="wandb"), tensorboard=values["tensorboard"]
+            wandb=parse_dataclass(WandbSpec, values["wandb"], where="wandb"), tensorboard=values["tensorboard"]
         ),
         results_dir=Path(values["results_dir"]),
         trial_steps=values["trial_steps"],
@@ -190,7 +190,7 @@ def _launch(values: Mapping[str, Any], *, full: bool, gpus: int | None) -> tuple
 def method_spec(values: Mapping[str, Any]) -> MethodSpec:
     """The method of a composed ``method`` group. Raises `ConfigError` for an unknown key or an ill-typed value."""
     own = {key: value for key, value in values.items() if key != "paper_learning_rate"}  # hparams/paper.yaml reads it
-    return typed(MethodSpec, own, where="method")
+    return parse_dataclass(MethodSpec, own, where="method")
 
 
 def eval_job_from_config(config: DictConfig) -> EvalJob:
@@ -220,8 +220,8 @@ def eval_job_from_config(config: DictConfig) -> EvalJob:
         how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
     return finished(
         run.folder,
-        typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
-        typed(MethodSpec, recorded["method"], where="method"),
+        parse_dataclass(ModelSpec, relocate_model(recorded["model"]), where="model"),
+        parse_dataclass(MethodSpec, recorded["method"], where="method"),
         template=data.prompt_template if trained else template_of(values),
         **how,
     )
@@ -229,7 +229,7 @@ def eval_job_from_config(config: DictConfig) -> EvalJob:
 
 def _data_of(recorded: Mapping[str, Any]) -> DataSpec:
     own = {key: value for key, value in recorded["data"].items() if key != "template_version"}
-    return typed(DataSpec, own, where="data")
+    return parse_dataclass(DataSpec, own, where="data")
 
 
 def _overrides(recorded: Mapping[str, Any]) -> list[str]:
@@ -242,7 +242,7 @@ def _model_job(config: DictConfig) -> EvalJob:
     if not values["eval"]:
         known = sorted({path.stem for path in group_files("eval")} - {"auto"})
         raise ConfigError(f"say what to evaluate on, eval=<one of {', '.join(known)}>, which run=<folder> knows itself")
-    model = typed(ModelSpec, locate_model(values["model"]), where="model")
+    model = parse_dataclass(ModelSpec, locate_model(values["model"]), where="model")
     adapter = values["adapter"]
     subject = {"model": dataclasses.asdict(model), "adapter": None if adapter is None else folder_digest(Path(adapter))}
     name = f"{model.name}-{digest(subject, 8)}"

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from reproduction.cells.compose import group_files
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.resolve_paths import present
 from reproduction.evals.task import Protocol, load_task
 
@@ -75,7 +75,7 @@ def _protocol(
         )
     settings = {**defaults, **shared, **own[name], "name": name}
     where_present = settings.pop("where_present", False)
-    return typed(Protocol, settings, where=f"{where}.protocols.{name}"), where_present
+    return parse_dataclass(Protocol, settings, where=f"{where}.protocols.{name}"), where_present
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.paths import EXPERIMENTS
 from reproduction.records import digest
 from reproduction.records.identity import identity
@@ -68,7 +68,7 @@ def trials_plan(scale: str) -> TrialsPlan:
     plans = yaml.safe_load(path.read_text(encoding="utf-8"))
     if scale not in plans:
         raise ConfigError(f"{path} has no trials for scale={scale}, only for {', '.join(plans)}: add them")
-    return typed(TrialsPlan, plans[scale], where=f"{path.name}:{scale}")
+    return parse_dataclass(TrialsPlan, plans[scale], where=f"{path.name}:{scale}")
 
 
 def chosen_csv(scale: str) -> Path:

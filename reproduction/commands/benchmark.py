@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from reproduction.benchmark.spec import Group, Limits, Plan, Scenario, Variant
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_model
@@ -40,7 +40,7 @@ def plan_from_config(config: DictConfig) -> Plan:
     measured: list[tuple[Scenario, tuple[Variant, ...]]] = []
     for name, written in chosen(values["scenarios"], suite["scenarios"], what="scenarios").items():
         where, own = f"suite.scenarios.{name}", {key: value for key, value in written.items() if key != "variants"}
-        scenario = typed(Scenario, own | {"name": name} | everywhere, where=where)
+        scenario = parse_dataclass(Scenario, own | {"name": name} | everywhere, where=where)
         if unknown := [each for each in written["variants"] if each not in known]:
             raise ConfigError(f"{where} has {unknown[0]}, which is none of suite.variants: {', '.join(known)}")
         names = {each: known[each] for each in written["variants"] if known[each]["method"] in wanted}
@@ -51,12 +51,12 @@ def plan_from_config(config: DictConfig) -> Plan:
         measured.append((scenario, variants))
     together = itertools.groupby(measured, key=lambda each: (each[0].layers, each[0].dropout, each[1]))
     return Plan(
-        model=typed(ModelSpec, _shaped(values["model"]), where="model"),
+        model=parse_dataclass(ModelSpec, _shaped(values["model"]), where="model"),
         groups=tuple(
             Group(scenarios=tuple(scenario for scenario, _ in of_group), variants=variants)
             for (_, _, variants), of_group in together
         ),
-        limits=typed(Limits, suite["limits"], where="suite.limits"),
+        limits=parse_dataclass(Limits, suite["limits"], where="suite.limits"),
         device=values["device"] or the_device(),
         allow_busy=values["allow_busy"],
         seed=values["seed"],
@@ -72,7 +72,7 @@ def chosen(names: list[str] | None, known: Mapping[str, Any], *, what: str) -> d
 
 def _variant(name: str, written: Mapping[str, Any], scenario: Scenario, *, scale: str) -> Variant:
     method = method_at(written["method"], scale, scenario.dropout)
-    return typed(Variant, {**written, "name": name, "method": method}, where=f"suite.variants.{name}")
+    return parse_dataclass(Variant, {**written, "name": name, "method": method}, where=f"suite.variants.{name}")
 
 
 @functools.cache

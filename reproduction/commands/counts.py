@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cli import NotComplete
@@ -42,7 +42,7 @@ def count(base: str, method: str, *, scale: str = "paper", rank: int | None = No
 def base_shape(base: str, scale: str) -> ModelSpec:
     """The model of a base of the tables at a scale, as a shape whose weights are not read."""
     model = plain(compose("train", [f"experiment={MULTITASK}{base}", f"scale={scale}"]).model)
-    return typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+    return parse_dataclass(ModelSpec, locate_model({**model, "init": "random"}), where="model")
 
 
 @functools.cache

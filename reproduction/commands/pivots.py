@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reproduction.cells.compose import plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions, relocate_model
 from reproduction.records import Run
@@ -72,7 +72,7 @@ class Inspection:
         shared = {"threads": config.threads, "revisions": locate_revisions(config.revisions)}
         if config.run is None:
             return cls(
-                model=typed(ModelSpec, locate_model(plain(config.model)), where="model"),
+                model=parse_dataclass(ModelSpec, locate_model(plain(config.model)), where="model"),
                 method=method_spec(plain(config.method)),
                 seed=config.seed,
                 out=Path(config.results_dir) / config.scale / "pivots.csv",
@@ -85,10 +85,10 @@ class Inspection:
         names = {field.name for field in dataclasses.fields(DataSpec)}
         data = {key: value for key, value in recorded["data"].items() if key in names}
         return cls(
-            model=typed(ModelSpec, relocate_model(recorded["model"]), where="model"),
-            method=typed(MethodSpec, recorded["method"], where="method"),
+            model=parse_dataclass(ModelSpec, relocate_model(recorded["model"]), where="model"),
+            method=parse_dataclass(MethodSpec, recorded["method"], where="method"),
             seed=recorded["seed"],
-            data=typed(DataSpec, data | {"limit": config.prompts, "packing": False}, where="data"),
+            data=parse_dataclass(DataSpec, data | {"limit": config.prompts, "packing": False}, where="data"),
             data_root=locate_data(config.data.root, scale=recorded["scale"], results_dir=config.results_dir),
             run=run.folder,
             out=Path(config.results_dir) / recorded["scale"] / "pivots.csv",

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reproduction.cells.compose import compose, group_files, plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions
@@ -80,10 +80,10 @@ class Start:
         root = locate_data(data.pop("root"), scale=config.scale, results_dir=config.results_dir)
         same = ("seed", "rows", "micro_batch_size", "rate", "iterations", "tolerance", "threads")
         return cls(
-            model=typed(ModelSpec, model, where="model"),
+            model=parse_dataclass(ModelSpec, model, where="model"),
             methods=_methods(config),
             kinds=tuple(config.train.target_modules),
-            data=typed(DataSpec, data | {"limit": config.rows, "packing": False}, where="data"),
+            data=parse_dataclass(DataSpec, data | {"limit": config.rows, "packing": False}, where="data"),
             data_root=root,
             revisions=locate_revisions(config.revisions),
             out=Path(config.results_dir) / config.scale / "sharpness.csv",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import typed
+from reproduction.cells.config_schema import parse_dataclass
 from reproduction.cells.resolve_paths import embedded_tokenizer
 from reproduction.commands.benchmark import chosen, device_folder, method_at, the_device
 from reproduction.records import environment
@@ -30,9 +30,9 @@ def trainer_scenarios(config: DictConfig) -> "list[TrainerScenario]":
         scale = own.pop("scale")
         methods = [method_at(each, scale, suite["dropout"]) for each in values["methods"] or own["methods"]]
         model = _cut(own["model"], own.pop("layers"), where=f"{where}.model")
-        train = typed(TrainSpec, {**suite["train"], "seed": values["seed"]}, where="suite.train")
+        train = parse_dataclass(TrainSpec, {**suite["train"], "seed": values["seed"]}, where="suite.train")
         made = {"name": name, "model": model, "methods": tuple(methods), "train": train}
-        scenarios.append(typed(TrainerScenario, own | made, where=where))
+        scenarios.append(parse_dataclass(TrainerScenario, own | made, where=where))
     return scenarios
 
 
@@ -41,7 +41,7 @@ def _cut(model: str | dict[str, Any], layers: int, *, where: str) -> ModelSpec:
     own = plain(compose("train", [f"model={model}", "scale=paper"]).model) if isinstance(model, str) else dict(model)
     label = own["label"] if isinstance(model, dict) else f"{own['label']}, {layers} layers"
     shape = {**own["shape"], "num_hidden_layers": layers}
-    return typed(ModelSpec, own | {"init": "random", "label": label, "shape": shape}, where=where)
+    return parse_dataclass(ModelSpec, own | {"init": "random", "label": label, "shape": shape}, where=where)
 
 
 def measure_trainer(config: DictConfig, *, command: str) -> None:

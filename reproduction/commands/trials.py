@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reproduction.cells.cell import Cell
-from reproduction.cells.config_schema import typed
+from reproduction.cells.config_schema import parse_dataclass
 from reproduction.commands.pivots import read_csv, spelled
 from reproduction.data.tokenization import IGNORED, TokenizedSet
 from reproduction.records import LEFT_OUT
@@ -163,7 +163,10 @@ def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a file that `write_rows` wrote, none where there is no file; an empty text is None."""
-    return [typed(kind, {key: value or None for key, value in row.items()}, where=str(path)) for row in read_csv(path)]
+    return [
+        parse_dataclass(kind, {key: value or None for key, value in row.items()}, where=str(path))
+        for row in read_csv(path)
+    ]
 
 
 def write_rows(path: Path, kind: type, rows: Iterable[Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import typed
+from reproduction.cells.config_schema import parse_dataclass
 from reproduction.cells.from_config import compose_cell
 from reproduction.paths import CONFIGS
 from reproduction.training import MethodSpec, build_adapted, count_parameters
@@ -31,7 +31,7 @@ def spec(method: str, scale: str) -> MethodSpec:
     config = compose("train", [f"method={method}", f"scale={scale}", "experiment=gsm8k_llama3", "seed=3"])
     values = plain(config.method)
     values.pop("paper_learning_rate", None)
-    return typed(MethodSpec, values, where="method")
+    return parse_dataclass(MethodSpec, values, where="method")
 
 
 @functools.cache

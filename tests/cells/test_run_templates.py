@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import compose_cell, eval_job_from_config, template_of
 from reproduction.commands.pivots import Inspection, _prompts
 from reproduction.data import encode_prompts, load_rows
@@ -166,7 +166,7 @@ def test_a_run_trains_on_its_templates_prompts_and_keeps_to_them_when_the_file_i
     assert all(each.count(tokenizer.bos_token_id) == 1 for each in asked)
 
     recorded = trained.run.config["data"]
-    assert typed(DataSpec, recorded, where="data").prompt_template == trained.data.prompt_template
+    assert parse_dataclass(DataSpec, recorded, where="data").prompt_template == trained.data.prompt_template
     inspection = Inspection.from_config(
         compose(
             "pivots", [f"run={trained.run.folder}", "scale=tiny", f"results_dir={trained.results_dir}", "prompts=3"]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from reproduction import tinyworld
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cells.sizes import Kind, kinds_of
@@ -156,7 +156,7 @@ def test_a_rank_in_a_label_is_the_methods_own(methods) -> None:
 
 def shape_of(*overrides: str) -> ModelSpec:
     model = plain(compose("train", [*overrides, RATE, "experiment=multitask_llama3", "scale=small"]).model)
-    return typed(ModelSpec, locate_model({**model, "init": "random"}), where="model")
+    return parse_dataclass(ModelSpec, locate_model({**model, "init": "random"}), where="model")
 
 
 def test_the_shapes_have_their_models_published_sizes_and_biases_where_they_have_them(methods) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from reproduction.cells.config_schema import ConfigError, typed
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.theory import Claim, Theory, summary, write
 from reproduction.theory.estimates import Point, csv_text, interval
 from reproduction.theory.report import FAILS, HOLDS, PARTLY, UNDECIDED, decide, holding, holding_markdown, markdown
@@ -27,13 +27,13 @@ def claim(**fields: object) -> Claim:
 
 @pytest.fixture(scope="module")
 def settings(repository: Path) -> Theory:
-    return typed(Theory, yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text()), where="theory")
+    return parse_dataclass(Theory, yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text()), where="theory")
 
 
 @pytest.fixture(scope="module")
 def claims(repository: Path) -> list[Claim]:
     return [
-        typed(Claim, each, where="claim")
+        parse_dataclass(Claim, each, where="claim")
         for each in yaml.safe_load((repository / EXPERIMENT / "claims.yaml").read_text())
     ]
 
@@ -149,4 +149,4 @@ def test_a_mistyped_key_of_the_settings_is_named(repository: Path) -> None:
     values = yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text())
     values["rank"]["sides"] = 3
     with pytest.raises(ConfigError, match="sides"):
-        typed(Theory, values, where="theory")
+        parse_dataclass(Theory, values, where="theory")
