@@ -24,10 +24,22 @@ MARGIN = 0.05
 class Cell:
     """What one cell computes, and where and how it is run here.
 
-    `config` is what is computed and names the run's folder; launch, tracking, results_dir, data_root, threads,
-    batch_size, processes (of evaluation) and the permissions are this machine's affair and are not part of it.
-    `revisions`, of the hub's data sets, are in it through the data's digest. `trial_steps` are those of the trials that
-    its learning rate comes from, None where they are as long as its own training.
+    `config` is what is computed and names the run's folder; what says how it is run here is not part of it.
+
+    Args:
+        experiment, scale: names of the configs that it was composed from.
+        model, method, data, train: what is computed.
+        launch: processes of the training.
+        protocols: evaluations of the trained model.
+        data_root: folder of the data sets; None is the hub.
+        results_dir: folder of all scales' results.
+        threads: of PyTorch on the CPU.
+        batch_size: answers at once; None is as many as the memory holds.
+        permissions: of programs that a model writes.
+        revisions: of the hub's data sets; part of `config` through the data's digest.
+        processes: of an evaluation; None is one a visible GPU.
+        tracking: services that follow the training.
+        trial_steps: steps of the trials that its learning rate comes from; None is as many as its own training has.
     """
 
     experiment: str
@@ -52,7 +64,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """config.json of the run's folder; `reproduction.records.run_name` hashes it into the folder's name."""
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
-        if self.data.template is None:  # a user's own stands there as a whole
+        if self.data.template is None:  # a user's own is recorded as a whole
             specs["data"]["template_version"] = TEMPLATE_VERSION
         if not specs["method"]["long_rows"]:
             del specs["method"]["long_rows"]  # the names of runs are older than it

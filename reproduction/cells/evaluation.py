@@ -16,15 +16,25 @@ from reproduction.training.spec import MethodSpec, ModelSpec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalJob:
-    """A model to evaluate, what on, and the folder under which answers and scores go.
+    """A model to evaluate, what on, and the folder of its answers and scores.
 
-    ``load`` gives (model, tokenizer) and is called only where an answer is missing; it is picklable: other processes
-    call it too. ``identity`` gives what tells the model from every other, for its answers to carry. ``template`` is of
-    the prompts, ``dtype`` the weights'. No answer depends on ``batch_size``, where None is what the device's memory
-    holds, or on the number of ``processes`` that answer side by side, where None is one for each visible GPU, or one
-    without any; ``memory_gb`` is the most that each may take of its GPU, where None is all of it.
+    Args:
+        folder: of answers and scores.
+        load: gives (model, tokenizer); called only where an answer is missing. Picklable: other processes call it too.
+        identity: gives what tells the model from every other, for its answers to carry.
+        protocols: the evaluations.
+        data_root: folder of the data sets; None is the hub.
+        batch_size: answers at once; None is as many as the device's memory holds. No answer depends on it.
+        threads: of PyTorch on the CPU.
+        permissions: of programs that the model writes.
+        template: of the prompts.
+        revisions: of the hub's data sets.
+        processes: that answer side by side; None is one a visible GPU, or one. No answer depends on it.
+        dtype: of the weights.
+        memory_gb: most that each process may take of its GPU; None is all of it.
 
-    Raises ValueError for a number of processes or a batch size below 1.
+    Raises:
+        ValueError: a number of processes or a batch size below 1.
     """
 
     folder: Path

@@ -25,8 +25,11 @@ PROMPT = 256
 class Kind:
     """Cells of one base, one method and one launch.
 
-    `shape` is the base without its weights, as `_sized` has it; `body` its sizes, None where neither configs/model nor
-    a folder nor the hub has them; `refusal` why the method does not fit the base.
+    Attributes:
+        cells: at least one.
+        shape: the base without its weights.
+        body: sizes of its layers; None where neither configs/model nor a folder nor the hub has them.
+        refusal: why the method does not fit the base.
     """
 
     cells: tuple[Cell, ...]
@@ -50,21 +53,21 @@ class Kind:
         """Of one GPU; see `reproduction.training.memory.estimate`."""
         from reproduction.training.memory import estimate
 
-        cell = self.first
-        return estimate(
-            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
-            micro_batch=micro_batch, packing=packing,
-        )  # fmt: skip
+        return estimate(*self._schedule, **self._sizes, micro_batch=micro_batch, packing=packing)
 
     def fitting(self, gpu_bytes: int, *, packing: "Packing | None" = None) -> TrainSpec | None:
         """The schedule as such a GPU holds it; see `reproduction.training.memory.fitting`."""
         from reproduction.training.memory import fitting
 
-        cell = self.first
-        return fitting(
-            self.shape, cell.method, cell.train, length=cell.data.max_length, processes=cell.launch.processes,
-            gpu_bytes=gpu_bytes, packing=packing,
-        )  # fmt: skip
+        return fitting(*self._schedule, **self._sizes, gpu_bytes=gpu_bytes, packing=packing)
+
+    @property
+    def _schedule(self) -> tuple[ModelSpec, MethodSpec, TrainSpec]:
+        return self.shape, self.first.method, self.first.train
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {"length": self.first.data.max_length, "processes": self.first.launch.processes}
 
     def inference(self) -> "Memory":
         """Of one GPU, in its largest evaluation; see `reproduction.training.memory.inference`."""

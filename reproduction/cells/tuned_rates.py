@@ -32,7 +32,18 @@ NOT_OF_SETTING = {"train": ("learning_rate", "seed"), "data": (CHOOSING, "digest
 
 @dataclass(frozen=True, kw_only=True)
 class TrialsPlan:
-    """The trials of one scale; experiments/tuning/trials.yaml explains each key."""
+    """The trials of one scale, as experiments/tuning/trials.yaml has them.
+
+    Args:
+        learning_rates: of the first trials.
+        seed: of every trial.
+        validation_rows: training rows that a trial is scored on and does not train on.
+        few: kind of method → learning rates in their place, for methods that `all_for` does not name.
+        all_for: data set → methods that get all of `learning_rates`; goes with `few`.
+        extensions: how often a best rate at the edge gets the next one, by the factor 2.
+        longer_steps: steps of more trials, at the paper's rate and at the best one; goes with `longer_for`.
+        longer_for: data set → methods that get those trials.
+    """
 
     learning_rates: tuple[float, ...]
     seed: int

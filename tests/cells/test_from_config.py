@@ -52,19 +52,12 @@ def test_the_papers_scale_has_the_papers_hyperparameters(experiment: str, cell) 
     assert len(arguments["target_modules"]) == 7
 
 
-@pytest.mark.parametrize(("experiment", "method"), EACH_ONCE)
-def test_every_experiment_and_method_composes_at_the_papers_scale(experiment: str, method: str, cell) -> None:
-    composed = cell(experiment, method, "paper")  # the tiny scale's cells are all composed where the table is filled
-    assert composed.method.name == method
-    assert composed.protocols
-    assert (composed.train.learning_rate is None) == (method == "base")
-
-
-@pytest.mark.parametrize("method", ["lora", "dora", "hydralora", "idlora"])
-def test_every_lora_type_method_has_alpha_twice_its_rank(method: str, cell) -> None:
-    for scale in ("tiny", "paper"):
-        arguments = cell(method=method, scale=scale).method.arguments
-        assert arguments["lora_alpha"] == 2 * arguments["r"]
+def test_every_experiment_and_method_composes_at_the_papers_scale(cell) -> None:
+    for experiment, method in EACH_ONCE:  # the tiny scale's cells are all composed where the table is filled
+        composed = cell(experiment, method, "paper")
+        assert composed.method.name == method
+        assert composed.protocols
+        assert (composed.train.learning_rate is None) == (method == "base")
 
 
 def test_the_tiny_scale_uses_the_tuned_learning_rates(cell) -> None:
@@ -79,39 +72,19 @@ def test_the_tiny_scale_uses_the_tuned_learning_rates(cell) -> None:
     assert cell(**{"train.learning_rate": 0.5}).train.learning_rate == 0.5
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"train.learning_rate": 0.123},
-        {"method.arguments.r": 8},
-        {"data.limit": 64},
-        {"seed": 1},
-        {"train.batch_size": 32},
-        {"method.protocol_version": 99},
-        {"model": "mistral_7b"},
-    ],
-)
-def test_a_change_of_what_is_computed_is_another_run(change: dict, cell) -> None:
-    assert cell(hparams="default", **change).run.name != cell(hparams="default").run.name
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"threads": 1},
-        {"allow_code_execution": "true"},
-        {"train.micro_batch_size": 8},
-        {"eval_batch_size": 3},
+def test_what_is_computed_names_the_run_and_how_it_is_run_here_does_not(cell) -> None:
+    base = cell(hparams="default").run.name
+    for change in (
+        {"train.learning_rate": 0.123}, {"method.arguments.r": 8}, {"data.limit": 64}, {"seed": 1},
+        {"train.batch_size": 32}, {"method.protocol_version": 99}, {"model": "mistral_7b"},
+    ):  # fmt: skip
+        assert cell(hparams="default", **change).run.name != base, change
+    for change in (
+        {"threads": 1}, {"allow_code_execution": "true"}, {"train.micro_batch_size": 8}, {"eval_batch_size": 3},
         {"eval.gsm8k.protocol_version": 2},
-    ],
-)
-def test_a_change_of_how_it_is_run_or_evaluated_here_is_the_same_run(change: dict, cell) -> None:
-    assert cell(**change).run.name == cell().run.name
-
-
-def test_an_untuned_base_is_one_run_for_all_its_tasks(cell) -> None:
-    names = {cell(experiment, "base").run.name for experiment in EXPERIMENTS}
-    assert len(names) == 2
+    ):  # fmt: skip
+        assert cell(hparams="default", **change).run.name == base, change
+    assert len({cell(experiment, "base").run.name for experiment in EXPERIMENTS}) == 2  # an untuned base: one run
 
 
 def test_other_data_is_another_run(cell, tmp_path: Path) -> None:
@@ -139,6 +112,7 @@ def test_other_data_is_another_run(cell, tmp_path: Path) -> None:
         ({"data_root": "nowhere"}, ["nowhere"]),
         ({"eval.gsm8k.samples": 0}, ["samples", "0"]),
         ({"method": "magic"}, ["magic"]),
+        ({"data.packing": "true", "model.attention": "flash_attention_2"}, ["model.attention=flash_attention_2"]),
     ],
 )
 def test_a_bad_value_is_refused_with_the_key_and_the_value(change: dict, words: list[str], cell) -> None:
@@ -167,15 +141,8 @@ def test_a_cell_of_the_embedded_scale_is_one_process_on_any_machine(monkeypatch)
     assert compose_cell("gsm8k_llama3", "fft", scale="tiny", seed=0).launch.mode == "single"
 
 
-def test_packed_examples_are_refused_where_attention_would_not_keep_them_apart():
-    overrides = ["data.root=.", "data.packing=true", "model.attention=flash_attention_2"]
-    with pytest.raises(ConfigError, match="examples of a row would see each other"):
-        compose_cell("gsm8k_llama3", "lora", scale="paper", seed=0, overrides=overrides)
-
-
 def test_a_hub_id_that_is_a_folder_here_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "model").mkdir(parents=True)
-    sentence = r"path_or_id=owner/model is a hub id and a folder here: write \./owner/model"
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match="owner/model"):
         compose_cell("gsm8k_llama3", "lora", scale="paper", seed=0, overrides=["model.path_or_id=owner/model"])

@@ -12,14 +12,14 @@ from omegaconf import OmegaConf
 from reproduction import tinyworld
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import ConfigError, parse_dataclass
+from reproduction.cells.config_schema import parse_dataclass
 from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cells.sizes import Kind, kinds_of
 from reproduction.commands.counts import base_shape, count, count_on
 from reproduction.paths import CONFIGS, EXPERIMENTS
 from reproduction.preflight.fits import misfits
-from reproduction.report import Grid, load_grid
+from reproduction.report import load_grid
 from reproduction.report.grid import PAPER, kind_of, tasks_of
 from reproduction.running.train import train_cell
 from reproduction.training.spec import MethodSpec, ModelSpec
@@ -130,28 +130,11 @@ def test_a_block_at_the_papers_rate_has_it_for_every_method_and_else_the_cells_o
         )
         assert block.train.learning_rate == papers
         assert block.run.name == other.run.name
-
-
-def test_tables_on_different_bases_of_the_paper_share_their_runs() -> None:
-    for method in ("idlora", "fft"):
-        names = {
-            compose_cell(f"multitask_{base}", method, scale="small", seed=0, overrides=[RATE]).run.name
-            for base in ("llama3", "llama3_2_3b")
-        }
-        assert len(names) == 1
-
-
-def ranked(grid: Grid) -> dict[str, str]:
-    """Methods whose label in a table has another rank at each scale."""
-    maps = {method: label for method, label in grid.labels.items() if isinstance(label, dict)}
-    return {method: label["small"] for method, label in maps.items() if "small" in label}
-
-
-def test_a_rank_in_a_label_is_the_methods_own(methods) -> None:
-    told = [label for grid in GRIDS for label in ranked(grid).items() if "r=" in label[1]]
-    assert {method for method, _ in told} >= {"lora", "lora_double", "idlora_half", "idlora_half_k8"}
-    for method, label in told:
-        assert label.endswith(f"r={methods[method].arguments['r']}")
+    names = {  # tables on different bases of the paper share their runs
+        compose_cell(f"multitask_{base}", "idlora", scale="small", seed=0, overrides=[RATE]).run.name
+        for base in ("llama3", "llama3_2_3b")
+    }
+    assert len(names) == 1
 
 
 def shape_of(*overrides: str) -> ModelSpec:
@@ -193,28 +176,11 @@ def trained(method: str, rank: int | None = None) -> int:
     return count("llama3", method, scale="small", rank=rank).parameters_trainable
 
 
-def test_id_lora_trains_six_tenths_of_lora_with_and_without_rank_boosting() -> None:
+def test_the_counts_of_the_methods_stand_to_each_other_as_in_the_paper(methods) -> None:
     assert trained("idlora") == trained("idlora_no_rb") == 1_843_200
     assert trained("idlora") / trained("lora") == pytest.approx(0.6, abs=0.005)
-
-
-def test_the_pairs_of_table_7_have_counts_nearer_than_the_next_rank_of_lora_would(methods) -> None:
     assert trained("lora_quarter") == trained("idlora_half")
     assert trained("lora_half") == pytest.approx(trained("idlora"), rel=0.01)
-    assert trained("lora_half", methods["lora_half"].arguments["r"] + 1) > 1.1 * trained("idlora")
-
-
-def test_the_mixtures_have_the_rank_nearest_to_their_share_of_lora_in_the_paper(methods) -> None:
-    def percent(method: str, scale: str, rank: int | None = None) -> float:
-        found = (count("llama3_2_3b", each, scale=scale, rank=r) for each, r in ((method, rank), ("lora", None)))
-        ours, lora = (each.parameters_trainable for each in found)
-        return 100 * ours / lora
-
-    for method, told in (("hydralora", 95), ("moelora", 100)):  # in experiments/small
-        own, paper = methods[method].arguments["r"], percent(method, "paper")
-        gaps = {rank: abs(percent(method, "small", rank) - paper) for rank in (own - 1, own, own + 1) if rank}
-        assert min(gaps, key=gaps.get) == own
-        assert (round(percent(method, "small")), round(paper)) == (told, 106)
 
 
 def test_the_matched_controls_have_the_nearest_rank_on_the_base_of_their_table(methods) -> None:
@@ -236,17 +202,6 @@ def linears() -> list[tuple[int, int]]:
     with torch.device("meta"):
         body = build_model(base_shape("llama3_2_3b", "small")).model
     return [(each.in_features, each.out_features) for each in body.modules() if isinstance(each, torch.nn.Linear)]
-
-
-def test_two_thirds_of_the_rows_of_k_and_v_are_taken_and_all_at_more_clusters_and_ranks(methods) -> None:
-    taken = {
-        name: method.arguments["num_clusters"] * method.arguments["r"]
-        for name, method in methods.items()
-        if "num_clusters" in method.arguments
-    }
-    assert taken["idlora"] == 128
-    assert {method for method, rows in taken.items() if rows >= ROWS} == {"idlora_k6", "idlora_k8", "idlora_double"}
-    assert max(taken.values()) == ROWS
 
 
 def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart(methods) -> None:
@@ -300,18 +255,6 @@ def test_weights_that_train_are_in_32_bits_and_frozen_ones_in_16(cells) -> None:
     for (_, method), cell in cells.items():
         assert cell.model.dtype == ("float32" if method == "fft" else "bfloat16")
     assert compose("evaluate", ["model=smollm2_135m", "scale=small"]).model.dtype == "bfloat16"
-
-
-def test_a_model_that_stands_in_is_one_of_its_own_too() -> None:
-    of_scale = plain(compose("train", ["experiment=multitask_mistral", "scale=small", RATE]).model)
-    assert of_scale == plain(compose("train", ["model=smollm2_135m", "scale=paper"]).model)
-    deeper = compose("train", ["experiment=multitask_mistral", "scale=small", "model.shape.num_hidden_layers=3"])
-    assert (deeper.model.shape.num_hidden_layers, deeper.model.shape.hidden_size) == (3, 576)
-
-
-def test_a_scale_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="scale/medium"):
-        compose("train", ["scale=medium"])
 
 
 @pytest.mark.parametrize("method", ["lora", "idlora"])
