@@ -76,7 +76,7 @@ def _run_ranks(folder: Path, *, processes: int, threads: int) -> None:
         f"--log_dir={folder}", *orphans.command("reproduction.running.ddp_worker", str(folder)),
     ])  # fmt: skip
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    logging.disable(logging.CRITICAL)  # torchrun's tables about a rank's end; the rank has printed a sentence
+    _quiet_launcher()
     try:
         multi_gpu_launcher(options)
     except SignalException:
@@ -91,9 +91,16 @@ def _run_ranks(folder: Path, *, processes: int, threads: int) -> None:
             f"rank {number} of {processes} was killed by {name}{why}; the same command goes on from the last checkpoint"
         ) from None
     finally:
-        logging.disable(logging.NOTSET)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _quiet_launcher() -> None:
+    """Silence torchrun's tables about a rank's end: the rank has printed a sentence or a traceback."""
+    import torch.distributed.run  # noqa: F401, which makes its loggers, each with a level of its own
+
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
