@@ -7,6 +7,7 @@ from typing import Any
 
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.evaluation import EvalJob, finished
+from reproduction.cells.protocols import ALL
 from reproduction.cells.resolve_paths import embedded_tokenizer
 from reproduction.data.catalogue import DATASETS, DatasetSpec
 from reproduction.data.templates import TEMPLATE_VERSION
@@ -182,21 +183,20 @@ def trains_on(data: DataSpec, protocol: Protocol) -> bool:
     return any(share + protocol.share > 1 - MARGIN for share in taken)
 
 
-def unseen(
-    data: DataSpec, protocols: Iterable[Protocol], *, everything: bool, named: Collection[str]
-) -> list[Protocol]:
-    """The protocols, where ``everything`` was asked for without those whose rows a run with this data trains on.
+def unseen(data: DataSpec, protocols: Iterable[Protocol], asked: str | Collection[str]) -> tuple[Protocol, ...]:
+    """The protocols; where "all" was ``asked`` for, without those whose rows a run with this data trains on.
 
-    Raises `ConfigError` where one of those is ``named``, or was asked for otherwise.
+    Raises `ConfigError` where one of those is asked for by its name, or by default.
     """
-    kept = []
+    names = [asked] if isinstance(asked, str) else asked
+    found = []
     for protocol in protocols:
         if not trains_on(data, protocol):
-            kept.append(protocol)
-        elif not everything or protocol.name in named:
+            found.append(protocol)
+        elif ALL not in names or protocol.name in names:
             raise ConfigError(
                 f"eval.{protocol.benchmark}.protocols.{protocol.name} asks {protocol.share:g} of "
                 f"{protocol.task.data.name}'s training rows, of which data.held_out={data.held_out:g} are kept out of "
                 f"training: make that {protocol.share:g}, or take it out of eval or heldout_sources"
             )
-    return kept
+    return tuple(found)

@@ -16,7 +16,7 @@ from reproduction.cells.compose import compose, group_files, plain
 from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.evaluation import EvalJob, finished, load_model, model_identity
 from reproduction.cells.override import override
-from reproduction.cells.protocols import ALL, protocols
+from reproduction.cells.protocols import protocols
 from reproduction.cells.resolve_paths import (
     data_digest,
     folder_digest,
@@ -28,7 +28,6 @@ from reproduction.cells.resolve_paths import (
 from reproduction.cells.tuned_rates import TUNED, trials_plan, tuned_rate
 from reproduction.data.templates import ALPACA, Template, load_template
 from reproduction.evals.sandbox import Permissions
-from reproduction.evals.task import Protocol
 from reproduction.paths import CONFIGS
 from reproduction.records import Run, digest
 from reproduction.training.launching import Launch, resolve, visible_gpus
@@ -42,8 +41,8 @@ def compose_cell(
 ) -> Cell:
     """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
 
-    ``gpus`` are those that it is launched on, None this machine's, which PyTorch counts: a cell whose records are read,
-    and that is not run, has 0.
+    ``gpus`` is their number where it is launched; None has PyTorch count this machine's. A cell whose records are only
+    read has 0.
 
     Raises `ConfigError` as `cell_from_config` does, and for overrides that set the seed another way.
     """
@@ -60,11 +59,7 @@ def compose_cell(
 
 @functools.lru_cache(maxsize=1024)
 def _composed(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The resolved training config, and the same as it is written.
-
-    Composing and resolving take a quarter of a second, nearly all of planning a cell: the seeds of a cell, and the
-    tables that share it, have it done once.
-    """
+    """The resolved training config, and the same as it is written. Takes a quarter of a second: once for all seeds."""
     config = compose("train", overrides)
     return plain(config), OmegaConf.to_container(config)
 
@@ -91,9 +86,8 @@ def cell_from_config(config: DictConfig) -> Cell:
 
 
 def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]], gpus: int | None = None) -> Cell:
-    """The cell of resolved values, with the tuned learning rate where they ask for it; ``at`` a seed they are others.
-
-    The rate is found by what the trials trained: by the cell at their seed.
+    """The cell of resolved values, with the tuned learning rate where they ask for it: that of the same cell at the
+    trials' seed. ``at(seed)`` gives the values of another seed.
     """
     cell = _as_written(values, gpus)
     if values["train"]["learning_rate"] != TUNED:
@@ -117,7 +111,7 @@ def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
     data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
     data, how = parse_dataclass(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
     if method.kind != "none":
-        how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
+        how["protocols"] = unseen(data, how["protocols"], values["protocol"])
     digests = (data_digest(source, data_root, revisions=how["revisions"]) for source in data.sources)
     template = template_of(values)
     own_template = None if template.source is None else {"label": template.name, "source": template.source}
@@ -143,11 +137,6 @@ def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
         trial_steps=values["trial_steps"],
         **how,
     )
-
-
-def _held_out(data: DataSpec, protocols: Sequence[Protocol], *, asked: str | Sequence[str]) -> tuple[Protocol, ...]:
-    names = [asked] if isinstance(asked, str) else asked
-    return tuple(unseen(data, protocols, everything=ALL in names, named=names))
 
 
 def template_of(values: Mapping[str, Any]) -> Template:
@@ -217,7 +206,7 @@ def eval_job_from_config(config: DictConfig) -> EvalJob:
     evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
     data, how = _data_of(recorded), _how(values, evals, data_root)
     if trained:
-        how["protocols"] = _held_out(data, how["protocols"], asked=values["protocol"])
+        how["protocols"] = unseen(data, how["protocols"], values["protocol"])
     return finished(
         run.folder,
         parse_dataclass(ModelSpec, relocate_model(recorded["model"]), where="model"),
@@ -252,7 +241,7 @@ def _model_job(config: DictConfig) -> EvalJob:
     if adapter is not None and any(protocol.share for protocol in how["protocols"]):
         run = Run(Path(adapter).resolve().parent)
         if run.done:
-            how["protocols"] = _held_out(_data_of(run.config), how["protocols"], asked=values["protocol"])
+            how["protocols"] = unseen(_data_of(run.config), how["protocols"], values["protocol"])
         else:
             logger.warning("%s lies in no run: whether it was trained on the rows held out is not checked.", adapter)
     return EvalJob(

@@ -26,13 +26,15 @@ GGUF = ".gguf"
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
     """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
 
-    A base of the tiny world becomes its folder in the package, checked against its recipe; a local folder must be one;
-    a GGUF file becomes the folder that it is de-quantised into, its checksum is the file's, and the label says from how
-    many bits; "gguf" is the file that the config's ``gguf`` names, which `make model` gets; of local weights that are
-    known to be others than the config's own, the label says where they are from; anything else is a hub id, whose
-    revision stands for its bytes. Random weights of a hub model's shape need no hub: they read text by the tiny
-    world's byte-level tokenizer, unless ``tokenizer`` names another. ``shape`` is a hub model's, and kept for random
-    weights alone: a folder has its own, and pretrained weights are no others for its being written down.
+    path_or_id          becomes
+    tinyworld/<name>    the base's folder in the package, checked against its recipe
+    a local folder      itself; it must hold a config.json
+    <file>.gguf         the folder that it is de-quantised into; its checksum is the file's, its label has the bits
+    gguf                the same of the file that the config's ``gguf`` names, which `make model` gets
+    a hub id            itself; its revision stands for its bytes
+
+    Local weights that are not the config's own have their place in the label. Random weights of a hub model's shape
+    read text by the tiny world's tokenizer, unless ``tokenizer`` names another. ``shape`` is kept for those alone.
 
     Raises `ConfigError` for an unknown base or a path that is no model, CorruptBaseError for a damaged base,
     UnfitBase for a file that cannot be de-quantised.
@@ -59,15 +61,11 @@ def locate_model(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_gguf(model: Mapping[str, Any]) -> Path:
-    own = model.get("gguf")
-    if not own:
-        raise ConfigError(
-            f"model.path_or_id={GGUF[1:]}, and model {model['name']} names no file of its own: give a path"
-        )
-    kept = dequantised_before(own["sha256"])
-    if kept is None:
+    if not (own := model.get("gguf")):
+        raise ConfigError(f"model.path_or_id=gguf, and model {model['name']} names no file of its own: give a path")
+    if (folder := dequantised_before(own["sha256"])) is None:
         raise ConfigError(f"the GGUF file of {model['name']} is not in the cache: `make model` puts it there")
-    return kept
+    return folder
 
 
 def _folder(where: str) -> Path:
@@ -75,8 +73,7 @@ def _folder(where: str) -> Path:
     if where.endswith(GGUF):
         if not path.is_file():
             raise ConfigError(
-                f"model.path_or_id={where} is no file: give a GGUF file, or "
-                f"model.path_or_id={GGUF[1:]} after `make model`"
+                f"model.path_or_id={where} is no file: give a GGUF file, or model.path_or_id=gguf after `make model`"
             )
         return dequantised(path)
     if not (path / "config.json").is_file():
@@ -96,10 +93,8 @@ def _in_folder(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labelled(model: Mapping[str, Any], found: Mapping[str, Any], *, place: str) -> str:
-    """The label of a local model: with the name of its place where the config's own weights are known to be others.
-
-    What a config's own weights are is known of the tiny world and of a config that names a GGUF file; a hub id's are
-    whatever a user says.
+    """The label of a local model, with its place where the config's own weights are known to be others: those of the
+    tiny world, and those of a GGUF file that the config names.
     """
     label, origin = str(model["label"]), Path(found["path_or_id"]) / ORIGIN
     if model["init"] == "random":
@@ -127,8 +122,8 @@ def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
     place = str(model["path_or_id"])
     if model["name"] in tinyworld.BASES and model["checksum"] == _verified(model["name"]):
         place = TINYWORLD + model["name"]
-    elif kept := dequantised_before(model["checksum"]):
-        place = str(kept)
+    elif folder := dequantised_before(model["checksum"]):
+        place = str(folder)
     elif Path(place).name == model["checksum"]:
         raise ConfigError(
             f"the GGUF file of the base model {model['name']} (SHA-256 {place[-64:-52]}…) is no longer de-quantised in "

@@ -27,7 +27,9 @@ def claim(**fields: object) -> Claim:
 
 @pytest.fixture(scope="module")
 def settings(repository: Path) -> Theory:
-    return parse_dataclass(Theory, yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text()), where="theory")
+    return parse_dataclass(
+        Theory, yaml.safe_load((repository / EXPERIMENT / "settings.yaml").read_text()), where="theory"
+    )
 
 
 @pytest.fixture(scope="module")
