@@ -170,7 +170,7 @@ def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
     Raises `AuditError` where it cannot be read, has an unknown field, or names a claim twice.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(Path(path).read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError) as error:
         raise AuditError(f"the audit cannot read {path}: {error}") from error
     claims: dict[str, Claim] = {}
