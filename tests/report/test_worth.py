@@ -17,8 +17,8 @@ from test_figures import drawn
 from reproduction.palette import look
 from reproduction.report.collect import COLUMNS
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
-from reproduction.report.figures.worth import find_panels
-from reproduction.report.page import build_page
+from reproduction.report.figures.worth import find_panels, write_worth_tables
+from reproduction.report.page.results import figure_section
 from reproduction.report.worth import FEWEST, associated, points_of, told
 
 SOURCES = ("alpaca", "codealpaca", "gsm8k", "gsm8k_test", "humaneval")
@@ -168,18 +168,6 @@ def test_a_panel_shows_every_run_and_an_untuned_base_far_off_at_its_edge(small: 
     assert "ρ = -1.00 [-1.00, -1.00], n = 12" in axes.get_title("left")
     bars = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
     assert bars[0][:2] == pytest.approx([score_of(loss_of("fft", 0)) - 1, score_of(loss_of("fft", 0)) + 1])
-    assert not [line for line in axes.lines if line.get_linestyle() == "--"]
-    assert "chance" not in plate.caption
-
-
-def test_chance_is_a_dashed_line_where_there_is_one(small: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    (panel,) = find_panels(small)
-    object.__setattr__(panel.column, "chance", 0.25)
-    monkeypatch.setattr("reproduction.report.figures.worth.find_panels", lambda sources: [panel])
-    plate = FIGURES["worth"](small)
-    (line,) = [line for line in drawn(plate).axes[0].lines if line.get_linestyle() == "--"]
-    assert line.get_ydata()[0] == 25
-    assert "chance" in plate.caption
 
 
 def test_runs_at_another_rate_or_longer_are_told_and_shown_apart(small: Sources) -> None:
@@ -196,7 +184,7 @@ def test_runs_at_another_rate_or_longer_are_told_and_shown_apart(small: Sources)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps(config_of(experiment)))
 
-    draw_figures(small, "worth")
+    write_worth_tables(small)
     lines = (small.own / "tables" / "worth.md").read_text(encoding="utf-8").splitlines()
     told_in = [[cell.strip() for cell in line.split("|")[2:7]] for line in lines if line.startswith("| Smol |")]
     pooled = stats.spearmanr(*zip(*at.values(), strict=True)).statistic
@@ -237,13 +225,11 @@ def test_the_tables_beside_the_figure_have_a_row_a_run_and_a_row_a_panel(small: 
 
 
 def test_a_page_has_the_figure_and_its_table_and_none_where_no_run_has_a_score(small: Sources) -> None:
-    draw_figures(small, "worth")
-    page = build_page(small)
-    assert page.index('<section id="worth"') < page.index('id="figure-worth"') < page.index('<section id="counts"')
-    assert "rank correlation with the loss" in page
+    write_worth_tables(small)
+    (section,) = figure_section(small, "worth")
+    assert [block["kind"] for block in section["blocks"]] == ["picture", "prose"]
+    assert "rank correlation with the loss" in section["blocks"][1]["html"]
     write(small.own / "metrics.csv", [each for each in made_rows() if each["benchmark"] != "gsm8k"])
-    assert 'id="worth"' not in build_page(small)
-    with pytest.raises(
-        Absent, match=r"a score in results/small/metrics\.csv is not there; `make table2 SCALE=small` makes it"
-    ):
+    assert figure_section(small, "worth") == []
+    with pytest.raises(Absent, match=r"results/small/metrics\.csv .*`make table2 SCALE=small`"):
         FIGURES["worth"](small)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
+import jinja2
+
 from reproduction.records import write_text
 from reproduction.report.audit import forensics
 from reproduction.report.audit.claims import COLUMNS, FAILS, HOLDS, UNDECIDED, UNMEASURED, UNRESOLVED, OnReal, judge_all
@@ -14,14 +16,6 @@ from reproduction.report.audit.names import paper_names
 from reproduction.report.audit.pairings import WILCOXON
 from reproduction.report.collect import write_csv
 from reproduction.report.documents import pipes
-
-HOW = (
-    "Every verdict is computed from an expression over the paper's printed tables (`experiments/audit/claims.yaml`); "
-    "the README beside that file says what the words mean. A number computed from printed ones is every value that "
-    "their rounding allows, and a claim about it **holds** where some of these satisfy it. Two numbers printed alike "
-    "are a tie, and a tie is no lead. *Ours* at the embedded scale compares small models on generated tasks with each "
-    "other: it shows which way an ordering goes there, and neither confirms nor refutes the paper's accuracies."
-)
 
 Row = dict[str, str]
 
@@ -70,40 +64,26 @@ def totals(found: Audit) -> str:
 def real_markdown(found: Iterable[OnReal]) -> str:
     """A table of what `read_on_real_model` found."""
     rows = [[f"“{each.claim.quote}” ({each.claim.place})", f"**{each.verdict}**", each.text] for each in found]
-    return _prose(["The paper's claim", "Here", "How it is read, and what else"], rows)
+    return pipes(["The paper's claim", "Here", "How it is read, and what else"], rows, left=3, labels=0)
 
 
 def markdown(found: Audit) -> str:
-    """The audit for reading: totals, a table for each section of the paper, then the forensics."""
-    parts = ["# The paper's claims, put to its own tables", HOW, totals(found)]
-    headings = ["Claim", "Verdict", "Computed", "How it was read, and what else", "Ours", "On a real model"]
-    for section, judged in groupby(found.judged, key=lambda row: row["section"].partition(", p. ")[0]):
-        parts += [f"## {section}", _prose(headings, list(map(_claim, judged)))]
-    by_check: dict[str, list[Finding]] = {}
-    for each in found.findings:
-        by_check.setdefault(each.check, []).append(each)
-    kinds = {check: Counter(each.kind for each in own) for check, own in by_check.items()}
-    told = [f"- {check}: " + ", ".join(f"{n} × {kind}" for kind, n in own.items()) for check, own in kinds.items()]
-    how_often = "How often each check found what; every row is in `forensics.csv`."
-    parts += ["# Forensics", "\n".join([how_often, "", *told])]
-    headings = ["Where", "Printed", "Assumed", "Quantity", "Finding"]
-    for check, own in by_check.items():
+    """The audit for reading, by audit.md: totals, a table for each section of the paper, then the forensics."""
+    checks = []
+    for check in dict.fromkeys(each.check for each in found.findings):
+        own = [each for each in found.findings if each.check == check]
         shown = sorted(filter(_is_shown, own), key=lambda each: each.kind != forensics.EXCLUDED)
-        parts += [f"## {check}", _prose(headings, list(map(_finding, shown)))]
-    return "\n\n".join(parts) + "\n"
-
-
-def _claim(row: Row) -> list[str]:
-    page = row["section"].partition(", p. ")[2]
-    ours = f" ({row['ours']})" if row["ours"] else ""
-    return [
-        f"“{row['quote']}”" + (f" (p. {page})" if page else ""),
-        row["verdict"] if row["verdict"] == UNDECIDED else f"**{row['verdict']}**",
-        row["paper_value"] or "—",
-        row["note"] or "—",
-        f"{row['ours_scale']}: {row['ours_verdict']}{ours}" if row["ours_verdict"] else "—",
-        UNMEASURED if row["real_verdict"] in ("", UNMEASURED) else f"{row['real_verdict']}: {row['real']}",
-    ]
+        checks.append((check, Counter(each.kind for each in own), shown))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    claims = groupby(found.judged, key=lambda row: row["section"].partition(", p. ")[0])
+    return environment.get_template("audit.md").render(totals=totals(found), claims=claims, checks=checks)
 
 
 def _is_shown(each: Finding) -> bool:
@@ -112,12 +92,3 @@ def _is_shown(each: Finding) -> bool:
         return True
     quiet = (forensics.BEHIND, forensics.OPEN, forensics.TIE)
     return f"{WILCOXON}, two-sided" in each.assumption and each.kind not in quiet
-
-
-def _finding(each: Finding) -> list[str]:
-    ends = each.low if each.high == each.low else f"{each.low} … {each.high}"
-    return [each.place, each.printed, each.assumption or "—", f"{each.quantity}: {ends}", each.finding]
-
-
-def _prose(headings: list[str], rows: list[list[str]]) -> str:
-    return pipes(headings, rows, left=len(headings), labels=0)
