@@ -128,7 +128,7 @@ class Run:
         self._write(**self.status | {"state": state, "reason": reason, "ended": _now()})
 
     def eval_folder(self, benchmark: str, digest: str) -> Path:
-        """Where the records of one benchmark under one protocol lie: ``eval/<benchmark>-<digest>``."""
+        """Where the records of one benchmark under one protocol lie."""
         return self.folder / "eval" / f"{benchmark}-{digest}"
 
     def evaluations(self) -> list["Evaluation"]:

@@ -2,7 +2,7 @@
 
 an ending                    raised in                                 status.json, by records/status.py: Run
 every step done, saved       -                                         done
-out of memory in training    training/trainer.py: _memory_watched      oom, after one more try with half the rows a pass
+out of memory in training    training/trainer.py: _memory_errors       oom, after one more try with half the rows a pass
 loss or gradient not finite  training/trainer.py: StepLog              failed
 a full disk                  training/trainer.py, checkpoints.py       failed
 a rank died                  ddp.py: _run_ranks                        failed

@@ -72,15 +72,12 @@ def require_saved(folder: Path) -> None:
     """Raise UnfitAdapter unless a run's folder holds what it saved, unchanged, beside its own config.json."""
     record = folder / SAVED_FILE
     with _unfit_file(record):
-        values = _read_object(record)
-        config, name, files = (values.get(key) for key in ("config", "folder", "files"))
-        if name not in ("adapter", "model") or not isinstance(files, dict):
-            raise ValueError(f"folder is {name!r} and files are {files!r}")
-    changed = difference(folder / name, files)
-    if changed is None and config != _config_checksum(folder):
-        changed = f"{folder / CONFIG} has changed, or is of another run,"
+        saved = _read_object(record)
+        changed = difference(folder / saved["folder"], saved["files"])
+        if changed is None and saved["config"] != _config_checksum(folder):
+            changed = f"{folder / CONFIG} has changed, or is of another run,"
     if changed:
-        raise UnfitAdapter(f"{changed} since the run saved its {name} ({record}): {WAY_OUT}.")
+        raise UnfitAdapter(f"{changed} since the run saved its {saved['folder']} ({record}): {WAY_OUT}.")
 
 
 def _config_checksum(folder: Path) -> str | None:
@@ -95,7 +92,7 @@ def load_adapter(
 
     Args:
         model: built from `base`.
-        adapter: its folder; in a run's folder its files must be those that the run recorded.
+        adapter: its folder; a run's must have the files that the run recorded.
         base: the model's spec.
         allow_unknown_base: take an adapter without a record of its base model, as plain PEFT saves it.
 

@@ -37,12 +37,8 @@ class CheckpointFailed(OSError):
 def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first: bool) -> None:
     """Write a checkpoint so that it is there whole or not at all, and drop all but the last ones.
 
-    Every process of a launch calls it. `write(aside)` writes this process's part to `aside/checkpoint-<step>`.
-
-    Args:
-        folder: of the run's checkpoints.
-        step: the step that it was taken after.
-        first: whether this is the process that renames and prunes.
+    Every process of a launch calls it. `write(aside)` writes this process's part to `aside/checkpoint-<step>`; the
+    `first` one renames and prunes.
 
     Raises:
         CheckpointFailed: the disk is full or cannot be written; the checkpoints before are untouched.

@@ -126,7 +126,7 @@ def estimate(
     """Peak memory of one GPU during training with Adam, by the formulas above.
 
     Args:
-        model: its shape, or a folder or hub id whose config.json can be read; no weight is.
+        model: no weight of it is read.
         method: what is trained; for kind "none" see `inference`.
         train: its `deepspeed` decides what is sharded.
         length: tokens of a row.
@@ -206,16 +206,13 @@ def fitting(
 
 
 def inference(model: ModelSpec, method: MethodSpec, *, answers: int, length: int, read: int) -> Memory:
-    """Peak memory of one GPU that reads and decodes.
+    """Peak memory of one GPU that reads and decodes. Raises as `estimate`.
 
     Args:
         model, method: as in `estimate`.
         answers: decoded side by side.
         length: tokens of a prompt and its answer, whose keys and values are kept (as buffers); 0 where none are.
         read: tokens that go through the model at once.
-
-    Raises:
-        UnfitBase, ValueError: as `estimate`.
     """
     sizes = model_sizes(model, method)
     b = sizes.weight_bytes

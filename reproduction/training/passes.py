@@ -31,10 +31,10 @@ from reproduction.data.tokenization import IGNORED
 _logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
-"""Largest relative difference between a token's logits in padded and in packed rows; if the packed examples saw each
-other, or the model scaled its logits, it would be about 1."""
+"""Largest relative difference between a token's logits in padded and in packed rows; of another loss it is about 1."""
 
 Decode = Callable[[dict[str, torch.Tensor]], torch.Tensor]
+"""From the inputs of packed rows to their hidden states."""
 
 
 class Passes:
@@ -53,7 +53,7 @@ class Passes:
         self.config, self.decoder, self.head = base.config, base.base_model, base.get_output_embeddings()
         self.device = next(model.parameters()).device
         self.recording_seconds = 0.0
-        self._shapes: dict[tuple[int, ...], _Eager | _Graphs] = {}
+        self._shapes: dict[tuple[int, ...], _Graphs] = {}
         self._recorder: _Recorder | None = None
 
     def __call__(self, inputs: dict[str, torch.Tensor], items: torch.Tensor | int) -> torch.Tensor:
@@ -64,20 +64,21 @@ class Passes:
             items: labels of the whole step.
         """
         shape = tuple(inputs["input_ids"].shape)
-        if shape not in self._shapes:
-            self._shapes[shape] = self._pass(inputs)
-        decoder = self._shapes[shape]
-        hidden = decoder.forward(inputs).detach().requires_grad_()
-        loss = self.loss(hidden, inputs["labels"], items)
+        if self.graphs and shape not in self._shapes:
+            self._record(inputs)
+        graphs = self._shapes[shape] if self.graphs else None
+        hidden = graphs.forward(inputs) if graphs else self.decode(inputs)
+        leaf = hidden.detach().requires_grad_()
+        loss = self.loss(leaf, inputs["labels"], items)
         loss.backward()
-        decoder.backward(hidden.grad)
+        (graphs or hidden).backward(leaf.grad)
         return loss.detach()
 
     def prepare(self, rows: int, width: int) -> None:
         """Record a shape before it is met: of several the largest first, whose memory the others then share."""
         if self.graphs:
             zeros = torch.zeros(rows, width, dtype=torch.int64, device=self.device)
-            self._shapes[rows, width] = self._pass({"input_ids": zeros, "position_ids": zeros})
+            self._record({"input_ids": zeros, "position_ids": zeros})
 
     def broadcast(self) -> None:
         """Give every process the first one's trained parameters and buffers, as DDP does."""
@@ -153,21 +154,18 @@ class Passes:
     def _autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _pass(self, inputs: dict[str, torch.Tensor]) -> "_Eager | _Graphs":
-        if not self.graphs:
-            return _Eager(self.decode)
+    def _record(self, inputs: dict[str, torch.Tensor]) -> None:
         began = time.perf_counter()
         try:
             if self._recorder is None:
                 self._recorder = _Recorder(self.trained(), self.decode)
-            return _Graphs(self._recorder, self.decode, inputs)
+            self._shapes[tuple(inputs["input_ids"].shape)] = _Graphs(self._recorder, self.decode, inputs)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             self.graphs = False
             first = str(error).strip().partition("\n")[0]
             _logger.warning("A pass could not be recorded as a CUDA graph; its kernels go one by one: %s", first)
-            return _Eager(self.decode)
         finally:
             self.recording_seconds += time.perf_counter() - began
 
@@ -181,21 +179,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-class _Eager:
-    """A pass whose kernels are launched one by one."""
-
-    def __init__(self, decode: Decode):
-        self.decode = decode
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        self.hidden = self.decode(inputs)
-        return self.hidden
-
-    def backward(self, gradient: torch.Tensor) -> None:
-        self.hidden.backward(gradient)
-        del self.hidden
 
 
 class _Recorder:

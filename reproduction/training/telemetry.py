@@ -5,7 +5,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class Resources:
         steps_timed: those behind the figures of time: of the last session, after warm-up. With none they are None.
         step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step.
         tokens_per_second: prompt and response tokens, padding apart, of all processes.
-        setup_seconds: before the first step: the Trainer, a checkpoint, CUDA graphs.
+        setup_seconds: before the first step: the Trainer, a checkpoint.
         train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
         peak_memory_bytes: of the process that had most: on a GPU allocated at once since the training began, on a CPU
             resident since the process began.
@@ -81,7 +80,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         "parameters_trainable": sum(trainable.values()),
         "parameters_router": sum(count for name, count in trainable.items() if "router" in name),
         "parameters_total": sum(map(_numel, model.parameters())),
-        "frozen_copies": _tuner_attribute(model, "frozen_copy_count", lambda: 0)(),
+        "frozen_copies": tuner_attribute(model, "frozen_copy_count", lambda: 0)(),
     }
 
 
@@ -92,20 +91,11 @@ def _numel(parameter: nn.Parameter) -> int:
 
 def selection_seconds(model: nn.Module) -> float:
     """Seconds that a method spent choosing among base weights; 0 for one that does not choose."""
-    return _tuner_attribute(model, "pivot_seconds", 0.0)
+    return tuner_attribute(model, "pivot_seconds", 0.0)
 
 
-def pivot_sizes(model: nn.Module) -> dict[str, Any]:
-    """By module, what a method chose of the base; empty for one that does not choose."""
-    return _tuner_attribute(model, "pivot_sizes", dict)()
-
-
-def watched_routers(model: nn.Module) -> AbstractContextManager[Callable[[], float | None]]:
-    """A context whose value tells how evenly the routers mixed in the passes inside; None for a method without any."""
-    return _tuner_attribute(model, "record_router_entropy", lambda: nullcontext(lambda: None))()
-
-
-def _tuner_attribute(model: nn.Module, name: str, default: Any) -> Any:
+def tuner_attribute(model: nn.Module, name: str, default: Any) -> Any:
+    """An attribute of the model's PEFT tuner, which may tell more of itself than PEFT asks for."""
     return getattr(model.base_model, name, default) if isinstance(model, PeftModel) else default
 
 

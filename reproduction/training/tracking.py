@@ -10,7 +10,7 @@ config. A resumed cell continues the same one.
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Tracking(TrainerCallback):
             return
         path = self.folder / "config.json"
         config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if pivots := telemetry.pivot_sizes(self.model):
+        if pivots := telemetry.tuner_attribute(self.model, "pivot_sizes", dict)():
             config["pivots"] = pivots
         if self.spec.wandb.mode != "disabled":
             with self._losing("wandb"):
@@ -110,7 +110,8 @@ class Tracking(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         step = state.global_step + 1
         if step == 1 or step % ROUTER_STEPS == 0:
-            self._evenness = self._watch.enter_context(telemetry.watched_routers(self.model))
+            watched = telemetry.tuner_attribute(self.model, "record_router_entropy", lambda: nullcontext(lambda: None))
+            self._evenness = self._watch.enter_context(watched())
 
     def on_substep_end(self, args, state, control, **kwargs):
         if self._evenness is not None:

@@ -104,13 +104,6 @@ def test_a_broken_file_of_an_adapter_from_elsewhere_is_named(base, trained, tmp_
     assert load_adapter(build_base(base)[0], tmp_path / "adapter", base)
 
 
-def test_pivots_that_a_file_lacks_are_not_drawn_anew(base, trained, tmp_path):
-    shutil.copytree(trained["idlora"] / "adapter", tmp_path / "elsewhere")
-    without("up_proj.idlora_pivots")(tmp_path / "elsewhere" / WEIGHTS)
-    with pytest.raises(UnfitAdapter, match=r"up_proj\.idlora_pivots"):
-        load_adapter(build_base(base)[0], tmp_path / "elsewhere", base)
-
-
 @pytest.mark.parametrize(
     ("name", "file", "change"),
     [

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from reproduction.data import TokenizedSet, pack
 from reproduction.training import build_adapted, build_base, trainer
 from reproduction.training.batches import Collator, Packing, sampler
-from reproduction.training.passes import Passes, count_tokens, is_out_of_memory, restore_gradients
+from reproduction.training.passes import Passes, count_tokens, is_out_of_memory
 from reproduction.training.trainer import packing_of
 
 WIDTH = 48
@@ -161,17 +161,6 @@ def test_packed_passes_have_the_loss_and_the_gradient_of_padded_ones(base, metho
     assert furthest({name: each.grad for name, each in trained.items()}, wanted) <= 1e-5 * scale
 
 
-def test_gradients_keep_their_places_whatever_made_them():
-    """A graph adds to the places, and passes that are none may stand between two of them."""
-    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    places = [torch.full((2,), 9.0) for _ in parameters]
-    parameters[1].grad = torch.full((2,), 5.0)
-    parameters[2].grad = places[2]
-    restore_gradients(parameters, places)
-    assert all(parameter.grad is place for parameter, place in zip(parameters, places, strict=True))
-    assert [float(place[0]) for place in places] == [0.0, 5.0, 9.0]
-
-
 def test_how_a_set_will_be_packed_is_known_before_it_is_trained(lora, tokenized, packs_here):
     spec = schedule(batch_size=8, micro_batch_size="auto")
     assert packing_of(lora, tokenized, spec) == Packing.of(tokenized, batch_size=8, by_length=False)
@@ -300,17 +289,6 @@ def test_layers_compute_in_bfloat16_and_the_loss_in_float32(lora, tokenized, tok
     layer.register_forward_hook(lambda _, arguments, out: seen.append(out.dtype))
     Passes(lora, bf16=True, graphs=False)(Collator(tokenizer, width=WIDTH)(tokenized.rows[:9]), 9)
     assert seen == [torch.bfloat16, torch.float32]
-
-
-def test_too_little_memory_for_a_graph_ends_the_training_and_is_no_reason_to_go_without(lora, monkeypatch):
-    def exhaust(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    passes = Passes(lora, bf16=False, graphs=True)
-    monkeypatch.setattr("reproduction.training.passes._Recorder", exhaust)
-    with pytest.raises(torch.OutOfMemoryError):
-        passes.prepare(1, 16)
-    assert passes.graphs
 
 
 def test_too_little_memory_is_known_by_what_caused_an_error():

@@ -3,7 +3,6 @@
 import copy
 import math
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from reproduction.data import TokenizedSet
 from reproduction.training import (
-    Laps,
     MethodSpec,
     NonFiniteLoss,
     OutOfMemory,
@@ -225,17 +223,6 @@ def test_the_figures_count_what_is_there(base, tokenized, tmp_path):
     assert (resources.device, resources.threads, resources.processes) == ("cpu", torch.get_num_threads(), 1)
     tokens_a_step = resources.data["tokens"] / 4
     assert resources.tokens_per_second == pytest.approx(tokens_a_step / resources.step_seconds_median, rel=0.5)
-
-
-def test_the_first_laps_of_a_process_have_its_imports_and_others_begin_when_they_are_made(monkeypatch):
-    monkeypatch.setattr(Laps, "_imports", 1.5)
-    first, second = Laps(), Laps()
-    assert first.seconds == {"imports": 1.5}
-    time.sleep(0.02)
-    second.end("base")
-    second.end("data")
-    assert list(second.seconds) == ["base", "data"]
-    assert second.seconds["base"] >= 0.02 > second.seconds["data"]
 
 
 @pytest.mark.real_data
