@@ -28,52 +28,40 @@ GLOBAL = (MUTED, "s")
 TITLES = {"assumed": "B and A_i known (the proof)", "definition4": "Definition 4 as written", "joint": "best B and A_l"}
 STYLE = RC | {"figure.dpi": 130, "axes.titleweight": "normal", "legend.fontsize": 7.5, "lines.markersize": 4}
 SEPARATION = "separation / spread within a cluster"
-WEIGHT = "weight of the rare direction"
 
 
-def draw(points: Sequence[Point], folder: Path) -> list[Path]:
-    """Draw every figure into ``folder`` and return the files; without dates inside, so that the bytes repeat."""
+def draw(points: Sequence[Point], folder: Path) -> None:
+    """Draw every figure into `folder`; without dates inside, so that the bytes repeat."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
     with plt.rc_context(STYLE):
-        for name, figure in figures(points).items():
+        figures = {"theorem1": errors_and_delta(points), "theorem1_proof": proof(points)}
+        for number, world in enumerate(_settings(points, theorem2.STUDY), start=1):
+            figures[f"theorem2_{number}"] = worst_errors(points, world)
+        figures |= {"rank": ranks(points), "rows": row_clusters(points)}
+        for name, figure in figures.items():
             figure.get_layout_engine().execute(figure)  # once for both files: it takes as long as drawing one
             figure.set_layout_engine("none")
             for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
-                written.append(folder / f"{name}.{suffix}")
-                figure.savefig(written[-1], metadata=metadata)
+                figure.savefig(folder / f"{name}.{suffix}", metadata=metadata)
             plt.close(figure)
-    return written
-
-
-def figures(points: Sequence[Point]) -> dict[str, Figure]:
-    """Every figure by the name of its files, not laid out yet."""
-    worlds = enumerate(_settings(points, theorem2.STUDY), start=1)
-    return {
-        "theorem1": errors_and_delta(points),
-        "theorem1_proof": proof(points),
-        **{f"theorem2_{number}": worst_errors(points, world) for number, world in worlds},
-        "rank": ranks(points),
-        "rows": row_clusters(points),
-    }
 
 
 def errors_and_delta(points: Sequence[Point], setting: str = "independent noise") -> Figure:
     """Theorem 1: errors (top), gap and Δ (bottom) over separation, a column for each reading."""
     figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.6), sharex=True, sharey="row", layout="constrained")
-    for column, reading in zip(axes.T, theorem1.READINGS, strict=True):
+    for (top, bottom), reading in zip(axes.T, theorem1.READINGS, strict=True):
         here = _pick(points, study=theorem1.STUDY, setting=setting, series=reading, x_name="separation")
-        _curve(column[0], here, "global", style=GLOBAL, label="global")
-        _curve(column[0], here, "clustered", style=IDLORA, label="clustered")
+        _curve(top, here, "global", style=GLOBAL, label="global")
+        _curve(top, here, "clustered", style=IDLORA, label="clustered")
         if reading == "definition4":
             hollow = {"linestyle": "--", "markerfacecolor": PAPER}
-            _curve(column[0], here, "best_signs", style=IDLORA, label="clustered, best signs", **hollow)
-        _curve(column[1], here, "gap", style=NEUTRAL[1], label="global - clustered")
-        _curve(column[1], here, "delta", style=(INK, "x"), label="Δ", linestyle="--")
-        column[1].axhline(0, color=INK, linewidth=0.6)
-        column[0].set_title(TITLES[reading])
-        column[1].set_xlabel(SEPARATION)
-        for axis in column:
+            _curve(top, here, "best_signs", style=IDLORA, label="clustered, best signs", **hollow)
+        _curve(bottom, here, "gap", style=NEUTRAL[1], label="global - clustered")
+        _curve(bottom, here, "delta", style=(INK, "x"), label="Δ", linestyle="--")
+        bottom.axhline(0, color=INK, linewidth=0.6)
+        top.set_title(TITLES[reading])
+        bottom.set_xlabel(SEPARATION)
+        for axis in (top, bottom):
             _near_zero_log(axis)
             axis.legend()
     axes[0, 0].set_ylabel("Σ‖W* - W̃‖² / Σ‖W*‖²")
@@ -85,24 +73,23 @@ def errors_and_delta(points: Sequence[Point], setting: str = "independent noise"
 def proof(points: Sequence[Point]) -> Figure:
     """Theorem 1's proof: (21) by task, the cross terms, Δ without clusters, the rank of centroids."""
     figure, ((tasks, cross), (none, ranks_)) = plt.subplots(2, 2, figsize=(8.4, 6.4), layout="constrained")
-    settings = _settings(_pick(points, x_name="separation"), theorem1.STUDY)
-    for setting, style in zip(settings, NEUTRAL, strict=False):
-        here = _pick(points, study=theorem1.STUDY, setting=setting, series="assumed", x_name="separation")
-        _curve(tasks, here, "tasks_violating_21", style=style, label=setting)
+    curves = _pick(points, study=theorem1.STUDY, series="assumed", x_name="separation")
+    for setting, style in zip(_settings(curves, theorem1.STUDY), NEUTRAL, strict=False):
+        _curve(tasks, _pick(curves, setting=setting), "tasks_violating_21", style=style, label=setting)
     _near_zero_log(tasks)
     tasks.set(xlabel=SEPARATION, ylabel="share of tasks", title="Tasks nearer to A_global than to A_l (against Eq. 21)")
-    settings = _settings(_pick(points, x_name="correlation"), theorem1.STUDY)
-    for setting, style in zip(settings, NEUTRAL, strict=False):
-        here = _pick(points, study=theorem1.STUDY, setting=setting)
-        _curve(cross, here, "gap_minus_delta", style=style, label=setting.replace("correlation at noise", "‖E_i‖ ="))
+    curves = _pick(points, study=theorem1.STUDY, x_name="correlation")
+    for setting, style in zip(_settings(curves, theorem1.STUDY), NEUTRAL, strict=False):
+        label = setting.replace("correlation at noise", "‖E_i‖ =")
+        _curve(cross, _pick(curves, setting=setting), "gap_minus_delta", style=style, label=label)
     cross.axhline(0, color=INK, linewidth=0.6)
     cross.set(xlabel="cosine of E_i with the cluster's shift", ylabel="gap - Δ, share of Σ‖W*‖²")
     cross.set_title("The dropped cross terms (above 0: Eq. 18 holds)")
     _curve(none, _pick(points, setting="no clusters"), "delta", style=(INK, "x"), label="Δ")
     none.set(xlabel="clusters asked of k-means", ylabel="Δ, share of Σ‖W*‖²", title="Δ where there are no clusters")
-    here = _pick(points, setting="rank of centroids")
-    _curve(ranks_, here, "difference_rank", style=NEUTRAL[0], label="r_l: largest rank of a difference")
-    _curve(ranks_, here, "centroid_rank", style=NEUTRAL[1], label="rank of M_l")
+    curves = _pick(points, setting="rank of centroids")
+    _curve(ranks_, curves, "difference_rank", style=NEUTRAL[0], label="r_l: largest rank of a difference")
+    _curve(ranks_, curves, "centroid_rank", style=NEUTRAL[1], label="rank of M_l")
     ranks_.set(xlabel="rank of the within-cluster part", ylabel="rank", title="Ranks within clusters, and of centroids")
     ranks_.locator_params(integer=True)
     for axis in (tasks, cross, none, ranks_):
@@ -120,7 +107,7 @@ def worst_errors(points: Sequence[Point], world: str) -> Figure:
         mine = _pick(here, series=contest)
         _curve(axis, mine, "global", style=GLOBAL, label="global pivots")
         _curve(axis, mine, "local", style=IDLORA, label="cluster-local pivots")
-        axis.set(xscale="log", title=contest.replace(", ", "\n", 1), xlabel=WEIGHT)
+        axis.set(xscale="log", title=contest.replace(", ", "\n", 1), xlabel="weight of the rare direction")
         axis.set_yscale("symlog", linthresh=0.01)
         axis.set_ylim(0, 1.3 * max(p.high for p in here if p.quantity in ("global", "local")))
         axis.set_xticks([p.x for p in mine if p.quantity == "global"])
@@ -149,11 +136,9 @@ def ranks(points: Sequence[Point]) -> Figure:
     for series in dict.fromkeys(p.series for p in here):
         curves = tuple((p.quantity, p.x, p.mean) for p in _pick(here, series=series))
         panels.setdefault(curves, []).append(series)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.4 + 3.6 * len(panels), 3.2), sharey=True, layout="constrained", squeeze=False
-    )
+    figure, axes = _row(len(panels), (2.4 + 3.6 * len(panels), 3.2))
     r = int(setting.removeprefix("r="))
-    for axis, alike in zip(axes[0], panels.values(), strict=True):
+    for axis, alike in zip(axes, panels.values(), strict=True):
         mine = _pick(here, series=alike[0])
         for quantity, (label, style, size) in shown.items():
             face = style[0] if size < 10 else PAPER  # hollow around what lies on it
@@ -166,21 +151,19 @@ def ranks(points: Sequence[Point]) -> Figure:
         axis.set_title(f"{setting}, {', '.join(alike)}{' alike' if len(alike) > 1 else ''}")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_major_formatter("{x:g}")
-    axes[0, 0].set_ylabel("numerical rank")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+    axes[0].set_ylabel("numerical rank")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
 def row_clusters(points: Sequence[Point]) -> Figure:
     """§4.1: what k-means explains of each projection's rows, against both nulls, a panel for each base."""
     bases = _settings(points, rows.STUDY)
-    figure, axes = plt.subplots(
-        1, len(bases), figsize=(4.8 * len(bases), 3.6), sharey=True, layout="constrained", squeeze=False
-    )
-    for axis, base in zip(axes[0], bases, strict=True):
+    figure, axes = _row(len(bases), (4.8 * len(bases), 3.6))
+    for axis, base in zip(axes, bases, strict=True):
         here = _pick(points, study=rows.STUDY, setting=base)
         for offset, quantity in enumerate(("trained", "same_covariance", "gaussian")):
-            mine = [p for p in here if p.quantity == quantity]
+            mine = _pick(here, quantity=quantity)
             errors = [[max(p.mean - p.low, 0) for p in mine], [max(p.high - p.mean, 0) for p in mine]]
             colour, marker = NEUTRAL[offset]
             axis.errorbar(
@@ -189,11 +172,16 @@ def row_clusters(points: Sequence[Point]) -> Figure:
             )  # fmt: skip
         axis.set_xticks(range(len(rows.PROJECTIONS)), [name.removesuffix("_proj") for name in rows.PROJECTIONS])
         axis.set(title=base, xlabel="projection")
-    axes[0, 0].set_ylim(0)  # of all panels, once all bars are there
-    axes[0, 0].set_ylabel("between-cluster share of row variance")
-    axes[0, 0].legend()
+    axes[0].set_ylim(0)  # of all panels, once all bars are there
+    axes[0].set_ylabel("between-cluster share of row variance")
+    axes[0].legend()
     figure.suptitle("k-means on rows; bars are 95 % intervals over layers")
     return figure
+
+
+def _row(panels: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure, axes = plt.subplots(1, panels, figsize=size, sharey=True, layout="constrained", squeeze=False)
+    return figure, [*axes[0]]
 
 
 def _pick(points: Sequence[Point], **where: str) -> list[Point]:
@@ -206,7 +194,7 @@ def _settings(points: Sequence[Point], study: str) -> list[str]:
 
 def _curve(axis: Axes, points: Sequence[Point], quantity: str, *, style: Style, **line: str | float) -> None:
     colour, marker = style
-    curve = sorted((p for p in points if p.quantity == quantity), key=lambda p: p.x)
+    curve = sorted(_pick(points, quantity=quantity), key=lambda p: p.x)
     xs = [p.x for p in curve]
     axis.plot(xs, [p.mean for p in curve], color=colour, marker=marker, **line)
     axis.fill_between(xs, [p.low for p in curve], [p.high for p in curve], color=colour, alpha=0.2, linewidth=0)
