@@ -17,7 +17,7 @@ from reproduction.palette import PAPER, look
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures, has_rates
 from reproduction.report.figures.rates import find_rates
 from reproduction.report.page import build_page
-from reproduction.report.rates import COLUMNS, spelled
+from reproduction.report.rates import COLUMNS
 
 
 @pytest.fixture
@@ -71,17 +71,6 @@ def test_the_table_has_each_methods_best_rate_the_papers_and_what_explains_them(
     assert rows["lora"]["loss_best_difference"] == rows["fft"]["a_row_norm"] == rows["dora"]["longer_best"] == ""
     assert "| ID-LoRA | 1,840,000 | 1.6e-3 | 8e-4 to 1.6e-3 | 1.1080 | +0.0140 | 1.2000 | -0.0500 |" in words(small)
     assert words(small).count(" | 0.8380 | 0.8530 |\n") == 1
-
-
-def test_a_start_without_trials_has_a_row_of_its_own_and_another_bases_start_has_none(small: Sources) -> None:
-    starts = list(csv.DictReader(small.sharpness.open(encoding="utf-8")))
-    alone = [row | {"method": "lora_long_rows", "a_row_norm": 4.9, "first_update": 1.23456e-5} for row in starts[:3]]
-    foreign = [row | {"base": "gravel", "a_row_norm": 99} for row in starts]
-    write(small.sharpness, [*starts, *alone, *foreign])
-    rows = table(small)
-    assert numbers(rows["lora_long_rows"], "a_row_norm", "first_update") == [4.9, 1.23456e-5]
-    assert rows["lora_long_rows"]["best_rate"] == rows["lora_long_rows"]["loss_best"] == ""
-    assert float(rows["idlora"]["a_row_norm"]) == STORY["idlora"][4]
 
 
 def test_a_best_rate_at_the_end_of_what_was_tried_is_marked_and_a_diverged_run_is_no_best(small: Sources) -> None:
@@ -148,14 +137,6 @@ def test_a_panel_shows_every_loss_at_the_papers_rate_and_the_next_ones_every_bes
     assert "(c) LoRA and ID-LoRA after 1,900 steps" in plate.caption
 
 
-def test_without_longer_runs_there_is_no_panel_and_no_word_of_them(small: Sources) -> None:
-    path_of(small).with_name("longer.csv").unlink()
-    plate = FIGURES["rates"](small)
-    assert len(drawn(plate).axes) == 4
-    assert "(c) ID-LoRA and its controls" in plate.caption
-    assert plate.caption.count("(c)") == 1
-
-
 def test_a_page_has_the_rates_where_a_trial_has_the_papers(small: Sources) -> None:
     draw_figures(small, "rates")
     page = build_page(small)
@@ -164,17 +145,12 @@ def test_a_page_has_the_rates_where_a_trial_has_the_papers(small: Sources) -> No
     write(path_of(small), [row for row in trials_of(small) if float(row["learning_rate"]) != 5e-5])
     assert not has_rates(small)
     assert 'id="rates"' not in build_page(small)
+    path_of(small).with_name("longer.csv").unlink()
+    plate = FIGURES["rates"](small)
+    assert len(drawn(plate).axes) == 4
+    assert "(c) ID-LoRA and its controls" in plate.caption
     path_of(small).unlink()
     assert not has_rates(small)
-
-
-def test_methods_of_other_models_and_steps_of_a_sweep_have_no_curve(repository: Path, tmp_path: Path) -> None:
-    tiny = Sources(tmp_path, repository / "experiments", "tiny")
-    found = find_rates(tiny).curves
-    assert {"lora", "idlora", "vera"} <= set(found)
-    assert "fft" not in found, "at the embedded scale it is trained on other bases than the controls"
-    assert not {"idlora_k2", "idlora_k8"} & set(found), "steps of a sweep are no controls"
-    assert not has_rates(tiny), "no trial has the paper's rate"
 
 
 def test_without_trials_of_the_controls_model_the_command_that_makes_them_is_named(small: Sources) -> None:
@@ -182,11 +158,6 @@ def test_without_trials_of_the_controls_model_the_command_that_makes_them_is_nam
     path.write_text(path.read_text(encoding="utf-8").replace(EXPERIMENT, "gsm8k_llama3"), encoding="utf-8")
     with pytest.raises(Absent, match=r"a trial of multitask_llama3_2_3b.*`make tune SCALE=small` makes it"):
         FIGURES["rates"](small)
-
-
-def test_a_rate_is_spelled_as_it_is_read() -> None:
-    said = [spelled(rate) for rate in (5e-5, 0.0016, 0.004, 0.0128, 1.0)]
-    assert said == ["5e-5", "1.6e-3", "4e-3", "1.28e-2", "1e0"]
 
 
 def test_what_another_experiment_trains_alike_is_of_one_curve_and_what_it_trains_otherwise_is_not(
