@@ -39,19 +39,13 @@ def test_a_name_with_brackets_is_shown_as_it_is_while_it_is_at_work():
     assert "results [b] [/x]" in shown.getvalue()
 
 
-def test_a_table_arrives_whole_in_a_locale_without_its_signs_and_is_written_as_in_any_other(repository, tmp_path):
+def test_a_table_arrives_whole_in_a_locale_without_its_signs_and_is_written_with_them(repository, tmp_path):
     bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for folder, variables in (("here", {"PYTHONUTF8": "1"}), ("there", bare)):
-        (tmp_path / folder).mkdir()
-        command = [sys.executable, str(repository / "scripts" / "report.py"), "table=table1", "scale=tiny"]
-        done = subprocess.run(command, cwd=tmp_path / folder, env=os.environ | variables, capture_output=True)
-        assert done.returncode == 1, done.stderr
-    assert "cells of table1 are missing" in done.stderr.decode("ascii").splitlines()[-1]
+    command = [sys.executable, str(repository / "scripts" / "report.py"), "table=table8", "scale=tiny"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | bare, capture_output=True)
+    assert done.returncode == 1, done.stderr
+    assert "cells of table8 are missing" in done.stderr.decode("ascii").splitlines()[-1]
     text = done.stdout.decode("ascii")
     assert "ID-LoRA" in text
     assert " - " in text, "an empty cell"
-    tables = sorted((tmp_path / "here/results/tiny").rglob("*.*"))
-    assert any("—".encode() in path.read_bytes() for path in tables)
-    for path in tables:
-        other = tmp_path / "there" / path.relative_to(tmp_path / "here")
-        assert other.read_bytes() == path.read_bytes(), path.name
+    assert "—" in (tmp_path / "results/tiny/tables/table8.md").read_text(encoding="utf-8")
