@@ -35,8 +35,8 @@ from reproduction.report import (
 )
 from reproduction.report.cells import Filled
 from reproduction.report.collect import COLUMNS, metric_rows, write_csv
+from reproduction.report.fullness import fuller
 from reproduction.report.grid import CellKey
-from reproduction.report.keeping import fuller
 from reproduction.report.reference import read_reference
 from reproduction.report.render import wide
 from reproduction.report.statistics import test_rows

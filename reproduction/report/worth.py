@@ -22,7 +22,7 @@ from reproduction.report.grid import UNTUNED, Column
 from reproduction.report.intervals import CONFIDENCE, SEED, Interval
 
 STEP = 0.01
-"""Nats a token, the difference of losses whose worth is told."""
+"""Nats a token, the difference of losses whose worth is measured."""
 
 RESAMPLES = 1_000
 
@@ -30,7 +30,7 @@ FEWEST = 5
 """Methods below which there is no interval: it would come from a handful of different resamples."""
 
 SAME, ALL = "same training", "all runs"
-"""The two sets of runs that are told apart where some are trained otherwise."""
+"""The two sets of runs that are kept apart where some are trained otherwise."""
 
 NAMES = ("model", "model_label", "method", "method_label", "seed", "experiment", "run", "loss")
 """The first columns of worth.csv; each score and the ends of its interval follow."""
@@ -72,6 +72,14 @@ class Association:
     rho_interval: Interval | None
     slope: float | None
     slope_interval: Interval | None
+
+    @property
+    def rho_text(self) -> str:
+        return _text(self.rho, self.rho_interval)
+
+    @property
+    def slope_text(self) -> str:
+        return _text(self.slope, self.slope_interval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +243,7 @@ def markdown(panels: Sequence[Panel], *, scale: str) -> str:
             found, methods = panel.association, {point.method for point in panel.trained}
             rows.append([
                 panel.model_label, panel.column.heading_at(scale), *[name or SAME] * mixed, str(len(losses)),
-                str(len(methods)), told(found.rho, found.rho_interval), told(found.slope, found.slope_interval),
+                str(len(methods)), found.rho_text, found.slope_text,
                 f"{min(losses):.4f} to {max(losses):.4f}", f"{min(scores):.1f} to {max(scores):.1f}",
             ])  # fmt: skip
     headings = [
@@ -261,8 +269,8 @@ def markdown(panels: Sequence[Panel], *, scale: str) -> str:
     )
 
 
-def told(value: float | None, interval: Interval | None) -> str:
-    """A number of an `Association` with its interval: -0.83 [-0.92, -0.65]."""
+def _text(value: float | None, interval: Interval | None) -> str:
+    """A number with its interval: -0.83 [-0.92, -0.65]."""
     if value is None:
         return "—"
     ends = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""

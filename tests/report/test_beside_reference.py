@@ -12,7 +12,7 @@ from rich.console import Console
 from reproduction.records import RecordError
 from reproduction.report import console, gather, latex, lay_out, markdown, write_table
 from reproduction.report.collect import write_csv
-from reproduction.report.keeping import fuller
+from reproduction.report.fullness import fuller
 from reproduction.report.reference import read_reference, reference_folder, write_reference
 from reproduction.report.render import wide
 

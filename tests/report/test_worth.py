@@ -19,7 +19,7 @@ from reproduction.report.collect import COLUMNS
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
 from reproduction.report.figures.worth import find_panels, write_worth_tables
 from reproduction.report.page.results import figure_section
-from reproduction.report.worth import FEWEST, associated, points_of, told
+from reproduction.report.worth import FEWEST, associated, points_of
 
 SOURCES = ("alpaca", "codealpaca", "gsm8k", "gsm8k_test", "humaneval")
 METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
@@ -149,7 +149,7 @@ def test_more_seeds_of_the_same_methods_make_no_interval_narrower() -> None:
 def test_where_all_scores_are_the_same_or_methods_are_few_no_more_is_said_than_is_known() -> None:
     x = tuple(np.linspace(1, 2, FEWEST).tolist())
     flat = associated(x, (0.0,) * FEWEST, METHODS[:FEWEST])
-    assert (flat.rho, flat.slope, told(flat.rho, flat.rho_interval)) == (None, 0, "—")
+    assert (flat.rho, flat.slope, flat.rho_text) == (None, 0, "—")
     few = associated(x, x, ("lora",) * 2 + METHODS[: FEWEST - 2])
     assert (few.rho, few.rho_interval, few.slope_interval) == (pytest.approx(1), None, None)
     assert associated((1.0,), (2.0,), ("lora",)).slope is None

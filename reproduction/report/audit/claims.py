@@ -217,8 +217,8 @@ def judge_all(experiments: Path, results: Path, *, scale: str) -> list[dict[str,
             "real_verdict": real.verdict,
         }
         for kind, given in claim.ours.items():
-            told = _theory(given, theory) if kind == "theory" else _ours(claim, kind, ours[kind])
-            row |= dict(zip(("ours", "ours_verdict"), told, strict=True)) | {"ours_scale": scales[kind]}
+            value, found = _theory(given, theory) if kind == "theory" else _ours(claim, kind, ours[kind])
+            row |= {"ours": value, "ours_scale": scales[kind], "ours_verdict": found}
         rows.append(row)
     return rows
 

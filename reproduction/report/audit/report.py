@@ -50,15 +50,15 @@ def totals(found: Audit) -> str:
     """ "98 claims: 40 hold, …", how many of ours say what, and what a real model says where one was measured."""
     counted = Counter(row["verdict"] for row in found.judged)
     ours = Counter(f"{row['ours_verdict']} [{row['ours_scale']}]" for row in found.judged if row["ours_verdict"])
-    told = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
+    measured = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
     verdicts = f"{counted[HOLDS]} hold, {counted[FAILS]} do not hold, {counted[UNDECIDED]} {UNDECIDED}"
-    of_ours = f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {told}."
+    of_ours = f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {measured}."
     real = Counter(row["real_verdict"] for row in found.judged if row["real_verdict"] not in ("", UNMEASURED))
     in_part = sorted(verdict for verdict in real if verdict.startswith(f"{HOLDS} "))
     words = {verdict: verdict.replace(HOLDS, "hold", 1) for verdict in (HOLDS, *in_part)}
     words |= {FAILS: "do not hold", UNRESOLVED: "are not resolved"}
-    told = ", ".join(f"{real[verdict]} {word}" for verdict, word in words.items())
-    return of_ours + (f" On a real model, for {real.total()} of them: {told}." if real else "")
+    on_real = ", ".join(f"{real[verdict]} {word}" for verdict, word in words.items())
+    return of_ours + (f" On a real model, for {real.total()} of them: {on_real}." if real else "")
 
 
 def real_markdown(found: Iterable[OnReal]) -> str:

@@ -15,7 +15,7 @@ from reproduction.report.figures.style import Plate, wrapped
 from reproduction.report.grid import UNTUNED
 from reproduction.report.measures import PERCENT
 from reproduction.report.reference import read_reference
-from reproduction.report.worth import SAME, STEP, Panel, panels_of, points_of, told, views_of, write_worth
+from reproduction.report.worth import SAME, STEP, Panel, panels_of, points_of, views_of, write_worth
 
 TABLE = "table2"
 """Its columns are the panels, those that all tables on several tasks have; the runs are any table's."""
@@ -125,8 +125,8 @@ def _parts(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
 def _title(panel: Panel, scale: str) -> str:
     found = panel.association
     return (
-        f"{wrapped(panel.column.heading_at(scale), 38)}\nρ = {told(found.rho, found.rho_interval)}, "
-        f"n = {len(panel.trained)}\n{told(found.slope, found.slope_interval)} points per {STEP:g} nats"
+        f"{wrapped(panel.column.heading_at(scale), 38)}\nρ = {found.rho_text}, "
+        f"n = {len(panel.trained)}\n{found.slope_text} points per {STEP:g} nats"
     )
 
 
@@ -177,8 +177,7 @@ def _keys(panels: Sequence[Panel]) -> list[Line2D]:
 def _alt(parts: Sequence[tuple[str, list[Panel]]], scale: str) -> str:
     sentences = "; ".join(
         f"{panel.model_label}, {panel.column.heading_at(scale)}: "
-        f"{told(panel.association.rho, panel.association.rho_interval)} over {len(panel.trained)} runs"
-        + (f" of the {SAME}" if name == SAME else "")
+        f"{panel.association.rho_text} over {len(panel.trained)} runs" + (f" of the {SAME}" if name == SAME else "")
         for name, own in parts
         for panel in own
     )

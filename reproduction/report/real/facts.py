@@ -46,7 +46,7 @@ from reproduction.report.standings import (
     runs_and_intervals,
 )
 from reproduction.report.worth import NAMES as OF_A_RUN
-from reproduction.report.worth import associated, told
+from reproduction.report.worth import associated
 
 BLOCKS = {
     "best": ("table2", BEST_RATES),
@@ -247,7 +247,7 @@ class Facts:
             found = associated(losses, scores, tuple(row["method"] for row in own))
             low, high = found.rho_interval or (0, 0)
             way = "higher" if high < 0 else "lower" if low > 0 else ""  # the score that goes with a lower loss
-            rho = f"({told(found.rho, found.rho_interval)}{notes.get(column, '')})"
+            rho = f"({found.rho_text}{notes.get(column, '')})"
             groups[way].append((self.headings[column], rho))
             counts[len(own)] += 1
             benchmarks.setdefault(len(own), {})[self.headings[column].split()[0]] = None
