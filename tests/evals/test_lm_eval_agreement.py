@@ -9,15 +9,13 @@ import torch
 import yaml
 from byte_tokenizer import byte_tokenizer
 from datasets import Dataset
-from letter_tokenizers import bpe, sentencepiece
+from letter_tokenizers import bpe
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from oracle import small_model
 from steps import ask, evaluate, judge, prompt_texts
 
-from reproduction.data import Example, tokenize
 from reproduction.data.templates import ALPACA
-from reproduction.data.tokenization import IGNORED
 from reproduction.evals import Protocol
 from reproduction.evals.multiple_choice import LETTERS
 from reproduction.evals.task import stops
@@ -57,8 +55,11 @@ def quiz(number: int, *, split: str, benchmark: str) -> dict:
     return {"id": f"{split}/{number}", "question": question, "choices": choices, "answer": answer, **own}
 
 
-def by_likelihood(benchmark: str, layout: str, shots: int, tokenizer, tmp_path: Path):
-    """Our records, lm-eval's, and the log-probabilities of both, (items, letters) each, less those of the letter A."""
+@pytest.mark.parametrize(
+    ("benchmark", "layout", "shots"), [("mmlu", "raw", 2), ("mmlu", "template", 0), ("commonsenseqa", "raw", 0)]
+)
+def test_the_letters_likelihoods_give_every_item_the_score_of_lm_eval(benchmark, layout, shots, tmp_path):
+    tokenizer = bpe()
     model = random_model(tokenizer)
     settings = Protocol(benchmark=benchmark, protocol_version=1, scoring="likelihood", layout=layout, num_fewshot=shots)
     rows = [quiz(n, split="test", benchmark=benchmark) for n in range(ITEMS)]
@@ -72,49 +73,18 @@ def by_likelihood(benchmark: str, layout: str, shots: int, tokenizer, tmp_path: 
         model, tokenizer, documents, output_type="multiple_choice", doc_to_choice="choices", doc_to_target="gold",
         target_delimiter="",
     ).values()  # fmt: skip
-    numbers = [
-        [list(record["loglikelihoods"].values()) for record in ours],
-        [[logprob for logprob, _ in sample["filtered_resps"]] for sample in theirs],
-    ]
-    return ours, theirs, *(torch.tensor(some) - torch.tensor(some)[:, :1] for some in numbers)
-
-
-@pytest.mark.parametrize(
-    ("benchmark", "layout", "shots"), [("mmlu", "raw", 2), ("mmlu", "template", 0), ("commonsenseqa", "raw", 0)]
-)
-def test_the_letters_likelihoods_give_every_item_the_score_of_lm_eval(benchmark, layout, shots, tmp_path):
-    ours, theirs, our_numbers, their_numbers = by_likelihood(benchmark, layout, shots, bpe(), tmp_path)
+    our_numbers, their_numbers = (
+        torch.tensor(some) - torch.tensor(some)[:, :1]  # lm-eval counts a prompt's last line break to its choice
+        for some in (
+            [list(record["loglikelihoods"].values()) for record in ours],
+            [[logprob for logprob, _ in sample["filtered_resps"]] for sample in theirs],
+        )
+    )
     outcomes = [record["scores"]["acc"] for record in ours]
     assert outcomes == [sample["acc"] for sample in theirs]
     assert 0 < sum(outcomes) < ITEMS
     assert len({record["parsed"] for record in ours}) > 1
-    assert (our_numbers - their_numbers).abs().max() < 1e-4  # lm-eval counts a prompt's last line break to its choice
-
-
-def test_where_a_letter_has_another_token_by_itself_raw_is_lm_evals_and_the_template_scores_what_is_trained(
-    tmp_path,
-):
-    tokenizer, shots = sentencepiece(), 2
-    assert tokenizer.tokenize("A") == ["▁A"]
-    assert tokenizer.tokenize("Response:\nA")[-1] == "A"
-    ours, theirs, our_numbers, their_numbers = by_likelihood("mmlu", "raw", shots, tokenizer, tmp_path / "raw")
-    assert [record["scores"]["acc"] for record in ours] == [sample["acc"] for sample in theirs]
     assert (our_numbers - their_numbers).abs().max() < 1e-4
-
-    _, theirs, our_numbers, their_numbers = by_likelihood("mmlu", "template", shots, tokenizer, tmp_path / "template")
-    texts, model = [sample["doc"]["prompt"] for sample in theirs], random_model(tokenizer)
-    trained = torch.tensor([[_as_trained(model, tokenizer, text, letter) for letter in "ABCD"] for text in texts])
-    assert (our_numbers - (trained - trained[:, :1])).abs().max() < 1e-4
-    assert (our_numbers - their_numbers).abs().max() > 0.1
-
-
-@torch.no_grad()
-def _as_trained(model, tokenizer, prompt: str, response: str) -> float:
-    """The log-probability of the tokens that training makes of a response, the end token apart."""
-    (row,) = tokenize([Example("0", prompt, response)], tokenizer, max_length=4000).rows
-    logprobs = model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
-    own = [at for at, label in enumerate(row["labels"]) if label not in (IGNORED, tokenizer.eos_token_id)]
-    return sum(float(logprobs[at - 1, row["input_ids"][at]]) for at in own)
 
 
 SAID = ["#### ", "### Instruction:", "Ask", " ", "-", *"0123456789"]
