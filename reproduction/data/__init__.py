@@ -6,7 +6,7 @@ gives the rows of a set that may be trained on, `load_mixture` those of several 
 """
 
 from reproduction.data.catalogue import DATASETS, DataError, DatasetSpec
-from reproduction.data.examples import Example, asked, mixture_examples, to_examples
+from reproduction.data.examples import Example, instruction_of, mixture_examples, to_examples
 from reproduction.data.mixture import load_mixture, load_training
 from reproduction.data.packing import pack
 from reproduction.data.sources import load_rows
@@ -15,7 +15,7 @@ from reproduction.data.templates import Template, load_template, render
 from reproduction.data.tokenization import TokenizedSet, encode_prompts, tokenize
 
 __all__ = [
-    "DATASETS", "DataError", "DatasetSpec", "Example", "Template", "TokenizedSet", "asked", "encode_prompts", "limit",
-    "load_mixture", "load_rows", "load_template", "load_training", "mixture_examples", "pack", "render", "to_examples",
-    "tokenize", "validation",
+    "DATASETS", "DataError", "DatasetSpec", "Example", "Template", "TokenizedSet", "encode_prompts", "instruction_of",
+    "limit", "load_mixture", "load_rows", "load_template", "load_training", "mixture_examples", "pack", "render",
+    "to_examples", "tokenize", "validation",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reproduction.data.catalogue import DATASETS, DataError
-from reproduction.data.splits import Prompt
+from reproduction.data.splits import Instruction
 from reproduction.data.templates import ALPACA, Template
 
 
@@ -17,13 +17,13 @@ class Example:
     response: str
 
 
-def asked(name: str, row: dict) -> Prompt:
+def instruction_of(name: str, row: dict) -> Instruction:
     """Instruction and input of a training set's row, without white space around them."""
     instruction, input, _ = DATASETS[name].training
     return row[instruction].strip(), row[input].strip() if input else ""
 
 
-def response(name: str, row: dict) -> str:
+def response_of(name: str, row: dict) -> str:
     """What a training set's row answers, without white space around it.
 
     GSM8K keeps its calculator marks `<<a+b=c>>` and its last line `#### n`: the answer is scored by that line.
@@ -38,10 +38,10 @@ def to_examples(name: str, rows: Sequence[dict], *, template: Template = ALPACA)
     """
     examples = []
     for row in rows:
-        instruction, input = asked(name, row)
+        instruction, input = instruction_of(name, row)
         if not instruction:
             raise DataError(f"Row {row['id']} of {name} has an empty {DATASETS[name].training[0]}: remove the row.")
-        examples.append(Example(row["id"], template.render(instruction, input), response(name, row)))
+        examples.append(Example(row["id"], template.render(instruction, input), response_of(name, row)))
     return examples
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from reproduction.data.examples import asked
+from reproduction.data.examples import instruction_of
 from reproduction.data.sources import load_rows
 from reproduction.data.splits import is_held_out, lowest, place
 
@@ -27,7 +27,7 @@ def load_training(
 
     Raises DataError, see `load_rows`, and ValueError for shares that leave nothing.
     """
-    prompt = partial(asked, name)
+    prompt = partial(instruction_of, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
     free = [row for row in rows if not is_held_out(prompt(row), held_out)]
     chosen = lowest(free, round(share * len(rows)), prompt)
@@ -42,7 +42,7 @@ def load_held_out(
     """Rows of a training set that are kept out where a share of them is, the highest first, so that the first n rows
     are the same for every share. Raises DataError, see `load_rows`.
     """
-    prompt = partial(asked, name)
+    prompt = partial(instruction_of, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
     return sorted((row for row in rows if is_held_out(prompt(row), share)), key=lambda row: -place(prompt(row)))
 
@@ -81,6 +81,7 @@ def load_mixture(
         free = {part: load_training(part, **where) for part in parts}
         shares = shares_of(parts, {part: len(rows) for part, rows in free.items()})
         chosen = {
-            part: lowest(free[part], round(shares[part] * len(free[part])), partial(asked, part)) for part in parts
+            part: lowest(free[part], round(shares[part] * len(free[part])), partial(instruction_of, part))
+            for part in parts
         }
     return [row | {"id": f"{part}/{row['id']}", "part": part} for part, rows in chosen.items() for row in rows]

@@ -10,31 +10,31 @@ prompts stay together. The rows that learning rates are chosen on are cut from t
 import hashlib
 from collections.abc import Callable, Sequence
 
-Prompt = tuple[str, str]
-"""What a row asks: instruction and input ("" where it has none), as `reproduction.data.examples.asked` gives them."""
+Instruction = tuple[str, str]
+"""Instruction and input ("" where a row has none), as `reproduction.data.examples.instruction_of` gives them."""
 
 HELD_OUT, VALIDATION = "held out", "validation"
 """Salts of the hash: cuts by different salts are independent."""
 
 
-def place(prompt: Prompt, salt: str = HELD_OUT) -> float:
+def place(prompt: Instruction, salt: str = HELD_OUT) -> float:
     """Where a prompt falls in [0, 1): uniformly over prompts, and always alike."""
     text = "\0".join((salt, *prompt)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:7]) / 2**56  # 56 bits are exact in a float, and below 1
 
 
-def is_held_out(prompt: Prompt, share: float) -> bool:
+def is_held_out(prompt: Instruction, share: float) -> bool:
     """Whether rows with this prompt are kept out of training, where a share of them is."""
     return place(prompt) >= 1 - share
 
 
-def lowest(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> list[dict]:
+def lowest(rows: Sequence[dict], count: int, asks: Callable[[dict], Instruction]) -> list[dict]:
     """The `count` rows whose prompts fall lowest (of equals the first), in the rows' order."""
-    ranked = sorted(range(len(rows)), key=lambda index: place(asked(rows[index])))
+    ranked = sorted(range(len(rows)), key=lambda index: place(asks(rows[index])))
     return [rows[index] for index in sorted(ranked[:count])]
 
 
-def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]) -> tuple[list[dict], list[dict]]:
+def validation(rows: Sequence[dict], count: int, asks: Callable[[dict], Instruction]) -> tuple[list[dict], list[dict]]:
     """Splits `count` rows off a training set: (the rest, the rows to choose a learning rate on), in the rows' order.
 
     The rest lacks further rows that have the prompt of one of them, too. Raises ValueError for a count that is negative
@@ -44,7 +44,7 @@ def validation(rows: Sequence[dict], count: int, asked: Callable[[dict], Prompt]
         raise ValueError(f"Cannot set {count} of {len(rows)} rows apart: ask for 0 to {max(len(rows) - 1, 0)}.")
     if not count:
         return list(rows), []
-    places = [place(asked(row), VALIDATION) for row in rows]
+    places = [place(asks(row), VALIDATION) for row in rows]
     chosen = sorted(range(len(rows)), key=places.__getitem__)[:count]
     highest = places[chosen[-1]]
     rest = [row for row, where in zip(rows, places, strict=True) if where > highest]

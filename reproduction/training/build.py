@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 import idlora  # noqa: F401  registers its methods with PEFT
 from reproduction.data import (
     TokenizedSet,
-    asked,
+    instruction_of,
     limit,
     load_mixture,
     load_training,
@@ -303,7 +303,9 @@ def build_data(
     """
     mixed, source = spec.parts is not None, {"root": root, "revisions": revisions, "held_out": spec.held_out}
     rows = load_mixture(spec.parts, **source) if mixed else load_training(spec.name, **source)
-    rest, apart = validation(rows, spec.validation_rows, lambda row: asked(row["part"] if mixed else spec.name, row))
+    rest, apart = validation(
+        rows, spec.validation_rows, lambda row: instruction_of(row["part"] if mixed else spec.name, row)
+    )
 
     def tokenized(rows: list[dict]) -> TokenizedSet:
         template = spec.prompt_template

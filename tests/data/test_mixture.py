@@ -16,7 +16,7 @@ from reproduction.cells.resolve_paths import data_digest, datasets
 from reproduction.commands.pivots import Inspection
 from reproduction.data import (
     DataError,
-    asked,
+    instruction_of,
     limit,
     load_mixture,
     load_rows,
@@ -31,7 +31,7 @@ from reproduction.training import DataSpec, build_data
 PARTS = {"alpaca": 1.0, "gsm8k": 1.0, "codealpaca": 0.5}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROWS = [{"id": f"train/{n}", "question": f"What is {n} + {n}?"} for n in range(400)]
-ASKED = partial(asked, "gsm8k")
+ASKED = partial(instruction_of, "gsm8k")
 
 
 def instructions(name: str, count: int) -> str:
@@ -142,7 +142,7 @@ def test_proportions_hold_among_the_rows_that_are_not_held_out_and_a_set_that_is
     rows = load_mixture({"codealpaca": 15, "alpaca": 1}, root=root, held_out=0.42)  # 15 / 26 * 26 < 15 in a float
     parts = [row["part"] for row in rows]
     assert 0 < parts.count("codealpaca") == 15 * parts.count("alpaca") < 40
-    assert not any(is_held_out(asked(row["part"], row), 0.42) for row in rows)
+    assert not any(is_held_out(instruction_of(row["part"], row), 0.42) for row in rows)
     with pytest.raises(ValueError, match=r"'gsm8k': 10.* rows are too few for the proportions"):
         load_mixture({"gsm8k": 11, "alpaca": 1}, root=root)
 
@@ -155,7 +155,7 @@ def test_a_run_cuts_its_mixture_across_the_parts_and_packs_the_training_rows_alo
     assert {name.split("/")[0] for name in training.ids} == set(PARTS)
     assert all("position_ids" in row for row in training.rows)
     assert not any("position_ids" in row for row in apart.rows)
-    rest, held = validation(load_mixture(PARTS, root=root), 8, lambda row: asked(row["part"], row))
+    rest, held = validation(load_mixture(PARTS, root=root), 8, lambda row: instruction_of(row["part"], row))
     assert apart.ids == [row["id"] for row in held]
     assert sorted(training.ids) == sorted(row["id"] for row in limit(rest, 24))
     single = DataSpec(name="gsm8k", max_length=512)

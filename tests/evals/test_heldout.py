@@ -14,7 +14,7 @@ from reproduction import tinyworld
 from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell, eval_job_from_config
-from reproduction.data import DataError, asked, load_mixture, load_rows, to_examples, tokenize
+from reproduction.data import DataError, instruction_of, load_mixture, load_rows, to_examples, tokenize
 from reproduction.data.catalogue import DATASETS
 from reproduction.data.splits import is_held_out, place
 from reproduction.evals import Permissions, Protocol
@@ -174,11 +174,11 @@ def test_another_order_and_other_ids_keep_the_same_rows_out_and_the_same_first(w
     more = [*rows[::-1], rows[0] | {"instruction": "New."}]
     (tmp_path / "codealpaca" / "other_name.json").write_text(json.dumps(more))
     here, there = (
-        [each for row in protocol("codealpaca").task.rows(root=root) if (each := asked("codealpaca", row))[0] != "New."]
+        [instruction_of("codealpaca", row) for row in protocol("codealpaca").task.rows(root=root)]
         for root in (world, tmp_path)
     )
     assert len(here) == pytest.approx(SHARE * len(rows), rel=0.3)
-    assert list(dict.fromkeys(here)) == list(dict.fromkeys(there))
+    assert list(dict.fromkeys(here)) == [each for each in dict.fromkeys(there) if each[0] != "New."]
 
 
 def test_a_run_is_not_scored_on_rows_that_it_or_a_set_that_shares_them_trains_on(world: Path, tmp_path: Path) -> None:
@@ -230,7 +230,11 @@ def test_every_row_held_out_that_asks_in_one_text_is_a_prompt_once_the_highest_f
     prompts = [
         row["prompt"] for row in Protocol(benchmark=benchmark, protocol_version=1, **settings).task.rows(root=world)
     ]
-    held = {asked(name, row) for row in load_rows(name, "train", root=world) if is_held_out(asked(name, row), SHARE)}
+    held = {
+        instruction_of(name, row)
+        for row in load_rows(name, "train", root=world)
+        if is_held_out(instruction_of(name, row), SHARE)
+    }
     assert len(held) > 20
     assert sorted(prompts) == sorted(instruction for instruction, input in held if not input)
     assert prompts == sorted(prompts, key=lambda prompt: -place((prompt, "")))
@@ -283,7 +287,7 @@ def test_hexphi_itself_is_asked_where_the_data_folder_or_the_hubs_cache_has_it(t
 def test_no_real_row_that_is_asked_is_trained_on(experiment, scale, real_data, tmp_path) -> None:
     cell = cell_of(experiment, real_data, tmp_path, scale=scale)
     rows = load_mixture(cell.data.parts, root=real_data, held_out=cell.data.held_out)
-    trained = {asked(row["part"], row) for row in rows}
+    trained = {instruction_of(row["part"], row) for row in rows}
     tasks = {each.name: each.task for each in cell.protocols if each.scoring == "loss" or each.benchmark in PROMPTS}
     held = {name: {task.instruction(row) for row in task.rows(root=real_data)} for name, task in tasks.items()}
     assert min(map(len, held.values())) > 100

@@ -21,9 +21,9 @@ from functools import cache, partial
 from typing import NamedTuple
 
 from reproduction.data.catalogue import DATASETS, DatasetSpec
-from reproduction.data.examples import asked, response
+from reproduction.data.examples import instruction_of, response_of
 from reproduction.data.mixture import load_held_out
-from reproduction.data.splits import Prompt, place
+from reproduction.data.splits import Instruction, place
 from reproduction.evals.task import Task, load_task
 
 
@@ -32,14 +32,14 @@ class Source(NamedTuple):
 
     data: DatasetSpec
     split: str
-    asked: Callable[[dict], Prompt]
+    instruction: Callable[[dict], Instruction]
     response: Callable[[dict], str]
 
 
 @cache
 def _sources() -> dict[str, Source]:
     def training_set(name: str, split: str = "train") -> Source:
-        return Source(DATASETS[name], split, partial(asked, name), partial(response, name))
+        return Source(DATASETS[name], split, partial(instruction_of, name), partial(response_of, name))
 
     def whole_function(row: dict) -> str:  # as a training set's answers have it, and models that were tuned on them
         return (row["prompt"] + row["canonical_solution"]).strip()
@@ -73,10 +73,10 @@ class HeldOut(Task):
         if self.split == "train":
             return load_held_out(self.data.name, root=root, revisions=revisions, share=self.share)
         rows = super().rows(root=root, revisions=revisions)
-        return sorted(rows, key=lambda row: -place(self.source.asked(row)))
+        return sorted(rows, key=lambda row: -place(self.source.instruction(row)))
 
     def instruction(self, row):
-        return self.source.asked(row)
+        return self.source.instruction(row)
 
     def solution(self, row, layout):
         return self.source.response(row)

@@ -11,7 +11,7 @@ Source: Bianchi et al., Safety-Tuned LLaMAs, 2024.
 """
 
 from reproduction.data.catalogue import DATASETS
-from reproduction.data.examples import asked, response
+from reproduction.data.examples import instruction_of, response_of
 from reproduction.data.mixture import load_held_out
 from reproduction.evals.tasks.hexphi import Refusals
 
@@ -39,9 +39,9 @@ class HeldOutPrompts(Refusals):
     def rows(self, *, root, revisions=None):
         name, rows = self.data.name, {}
         for row in load_held_out(name, root=root, revisions=revisions, share=self.share):
-            prompt, input = asked(name, row)
+            prompt, input = instruction_of(name, row)
             if not input and prompt not in rows:
-                rows[prompt] = {"id": row["id"], "prompt": prompt, "answer": response(name, row), "category": name}
+                rows[prompt] = {"id": row["id"], "prompt": prompt, "answer": response_of(name, row), "category": name}
         return list(rows.values())
 
     def controls(self, prompts):
