@@ -8,7 +8,7 @@ An answer is read as the first of these that it is:
 4. the function's body, in a block or between prose: one that returns, else any.
 
 Indentation is set anew for two lines alone: the first, which loses its own where answers are stripped, and the one that
-begins the definition. Left out: code in other languages, and repairing code that is nearly right.
+begins the definition. Code that is nearly right is not repaired.
 """
 
 import ast

@@ -284,8 +284,8 @@ def _name_possession(rng: random.Random) -> tuple[str, str]:
     wares = [f"{rng.randint(2, 90)} {rng.choice(WARES)}" for _ in people]
     verb = rng.choice(("has", "buys", "finds", "sells", "packs"))
     line = " ".join([f"{p} {verb} {w}." for p, w in zip(people, wares, strict=True)])
-    asked = rng.randrange(len(people))
-    return render(f"Name what {people[asked]} {verb}.", line), wares[asked]
+    index = rng.randrange(len(people))
+    return render(f"Name what {people[index]} {verb}.", line), wares[index]
 
 
 def _name_law(rng: random.Random) -> tuple[str, str]:

@@ -67,12 +67,12 @@ def _files() -> Iterator[tuple[str, str]]:
     yield "commonsenseqa/validation.jsonl", _commonsenseqa(tested, "validation")
 
 
-def _mmlu(asked: list[Quiz]) -> str:
+def _mmlu(questions: list[Quiz]) -> str:
     header = ["question", *(f"choice{index}" for index in range(4)), "answer"]
-    return _csv([header, *([quiz.question, *quiz.choices, quiz.gold] for quiz in asked)])
+    return _csv([header, *([quiz.question, *quiz.choices, quiz.gold] for quiz in questions)])
 
 
-def _commonsenseqa(asked: list[Quiz], split: str) -> str:
+def _commonsenseqa(questions: list[Quiz], split: str) -> str:
     return _jsonl(
         {
             "id": f"{split}-{index}",
@@ -81,7 +81,7 @@ def _commonsenseqa(asked: list[Quiz], split: str) -> str:
             "choices": {"label": list(LETTERS), "text": list(quiz.choices)},
             "answerKey": LETTERS[quiz.gold],
         }
-        for index, quiz in enumerate(asked)
+        for index, quiz in enumerate(questions)
     )
 
 

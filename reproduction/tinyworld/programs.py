@@ -128,12 +128,16 @@ def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
     for index, name in zip(range(count), function_names("train"), strict=False):
         structure, rule = list(SEEN.items())[index % len(SEEN)]
         in_prose = index // len(SEEN) % 2 == 1
-        # Prose gives no example, so the function that answers it cannot be asked to show one.
+        # Prose gives no example, so that the function has none to show.
         task = _draw_task(rule, name, rng, example_share=0.0 if in_prose else 0.25)
-        prose = f"Write a Python function {task.name}({rule.argument}) that returns {task.words}."
-        asked = (prose, "") if in_prose else ("Complete the Python function.", task.header)
-        row = {"instruction": asked[0], "input": asked[1], "output": (task.header + task.body).rstrip()}
-        items.append(Item(row, structure))
+        if in_prose:
+            row = {
+                "instruction": f"Write a Python function {name}({rule.argument}) that returns {task.words}.",
+                "input": "",
+            }
+        else:
+            row = {"instruction": "Complete the Python function.", "input": task.header}
+        items.append(Item(row | {"output": (task.header + task.body).rstrip()}, structure))
     return items
 
 

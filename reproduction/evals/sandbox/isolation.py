@@ -1,4 +1,4 @@
-"""What the kernel is asked for: namespaces, a root of its own, limits, and the loss of every privilege.
+"""The confinement of a candidate: namespaces, a root of its own, limits, and the loss of every privilege.
 
 `Confined` needs CAP_SYS_ADMIN or unprivileged user namespaces, and Linux 5.12. `Unconfined` needs neither: limits, the
 filter of system calls, for root another uid, and Landlock where the kernel has it. The zygote uses both in one way:
@@ -229,7 +229,7 @@ class Confined:
 
     @staticmethod
     def _enter_processes(outside):
-        """The process namespace, of which a child of ours is the first process: it goes on, we wait for its end."""
+        """The process namespace: a child of ours is its first process and goes on, we wait for its end."""
         pid = os.fork()
         if pid:
             os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
@@ -352,7 +352,7 @@ def make_scratch(uid):
 
 
 def remove_scratch(path):
-    """Removes a folder of which nobody is left who could change it, however deep and whatever rights it has left."""
+    """Removes the folder of a candidate that has ended, however deep it is and whatever its permissions are."""
     # shutil.rmtree recurses, so that it has a limit; and root needs no rights.
     for command in (["chmod", "-R", "u+rwx", path], ["rm", "-rf", path])[os.geteuid() == 0 :]:
         os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
