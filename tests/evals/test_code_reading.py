@@ -112,6 +112,7 @@ WRONG = {
     "a wrong function": WHOLE.replace("==", "!="),
     "a wrong function before a right one": fenced(WHOLE.replace("==", "!=")) + fenced(WHOLE),
     "a method": "class Solution:\n    @staticmethod\n" + textwrap.indent(WHOLE, "    "),
+    "a method below the header of a broken class": "class A:\n    def evens(xs):\n        return 6\n    x = = 1\n",
     "a method of a broken class": "class Solution:\n    x = = 1\n    @staticmethod\n" + textwrap.indent(WHOLE, "    "),
     "a method of a class whose header takes lines": "class A(\n    object,\n):\n" + textwrap.indent(
         WHOLE.replace("def", "@staticmethod\ndef"), "    "
