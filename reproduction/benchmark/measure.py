@@ -4,40 +4,24 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
 MIB = 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """Milliseconds of a step: median, quartiles, smallest; the number of steps timed."""
-
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
-    min_ms: float
-    repeats: int
-
-    @property
-    def spread(self) -> float:
-        """Distance of the quartiles over the median."""
-        return (self.q3_ms - self.q1_ms) / self.median_ms
-
-
-def summarise(milliseconds: Sequence[float]) -> Timing:
-    """The figures of at least two times in milliseconds. Leaves out the times themselves."""
+def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles, minimum and number of at least two times, and the quartiles' distance over the median."""
     q1, median, q3 = statistics.quantiles(milliseconds, n=4, method="inclusive")
-    return Timing(median_ms=median, q1_ms=q1, q3_ms=q3, min_ms=min(milliseconds), repeats=len(milliseconds))
+    times = {"median_ms": median, "q1_ms": q1, "q3_ms": q3, "min_ms": min(milliseconds)}
+    return times | {"repeats": len(milliseconds), "spread": (q3 - q1) / median}
 
 
-def time_step(step: Callable[[], None], repeats: int, device: torch.device) -> Timing:
+def time_step(step: Callable[[], None], repeats: int, device: torch.device) -> dict[str, float]:
     """Time `repeats` steps one after another: with CUDA events on a GPU, by the wall clock elsewhere.
 
     Nothing waits between two steps on a GPU, so a step that the host cannot queue fast enough is as slow as it would
-    be in a loop. Leaves out warm-up, and flushing caches: a step touches far more than a cache holds.
+    be in a loop. Caches are not flushed: a step touches far more than a cache holds.
     """
     return summarise(_on_gpu(step, repeats) if device.type == "cuda" else _on_cpu(step, repeats))
 
@@ -69,10 +53,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int | None:
-    """Most bytes allocated at once during one step, whatever stays in memory before it included; None on a CPU.
-
-    Leaves out what the CUDA context and the allocator hold beyond tensors.
-    """
+    """Most bytes of tensors at once during one step, those from before it included; None on a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)

@@ -113,17 +113,14 @@ class GroupRun:
             results[scenario.name] = result
             keep(scenario, result)
 
-        def each(measured: MeasuredModel) -> Result:
-            for scenario in self.group.scenarios:
-                found(scenario, measured.facts | outcome(lambda at=scenario: measure(measured, at, self.plan)))
-                free_memory()
+        def measure_all() -> Result:
+            with with_variant(base, variant, self.plan.seed) as model:
+                for scenario in self.group.scenarios:
+                    found(scenario, model.facts | outcome(lambda at=scenario: measure(model, at, self.plan)))
+                    free_memory()
             return {}
 
-        def put_on() -> Result:
-            with with_variant(base, variant, self.plan.seed) as measured:
-                return each(measured)
-
-        failure = outcome(put_on)
+        failure = outcome(measure_all)
         free_memory()
         for scenario in self.group.scenarios:
             if scenario.name not in results:
@@ -154,7 +151,7 @@ class GroupRun:
         return {"busy": True, "reason": reason, "status": DONE if self.plan.allow_busy else BUSY}
 
     def _settle(self, last: Mapping[str, Result]) -> None:
-        """What is known when a scenario is over: how far its reference drifted, and whether that was left alone."""
+        """Write how far each scenario's reference drifted, and mark the rows where that is too far."""
         for name, rows in self.rows.items():
             first, again = self.first[name].get("median_ms"), last.get(name, {}).get("median_ms")
             if first is None or again is None:
@@ -187,7 +184,7 @@ def measure(model: MeasuredModel, scenario: Scenario, plan: Plan) -> Result:
         if timed is not step:
             _warm(timed, scenario.warmup, device)
         timing = time_step(timed, scenario.repeats, device)
-    result = {"status": DONE, **asdict(timing), "spread": timing.spread}
+    result = {"status": DONE, **timing}
     if scenario.compiled:
         result |= {
             "compile_seconds": first_step,
@@ -219,16 +216,16 @@ def compared(result: Mapping[str, Any], reference: Mapping[str, Any]) -> Result:
 
 
 def outcome(function: Callable[[], Result]) -> Result:
-    """What a function gives, or how it failed, in one line: too little memory is told from all else.
+    """The result of a function, or its status and reason where it failed; out of memory has a status of its own.
 
     An interrupt goes through. The error's traceback, which holds tensors, is gone when this returns.
     """
     try:
         return function()
     except Exception as error:
-        said = " ".join(str(error).split()) or "no reason given"
-        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in said
-        return {"status": OOM if out_of_memory else FAILED, "reason": f"{type(error).__name__}: {said}"[:300]}
+        reason = " ".join(str(error).split()) or "no reason given"
+        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in reason
+        return {"status": OOM if out_of_memory else FAILED, "reason": f"{type(error).__name__}: {reason}"[:300]}
 
 
 def line(row: Mapping[str, str]) -> str:
@@ -236,9 +233,10 @@ def line(row: Mapping[str, str]) -> str:
     head = f"{row['scenario']:<24} {row['variant']:<16} "
     if row["status"] not in (DONE, BUSY):
         return f"{head}{row['status']}: {row['reason']}"
-    said = f"{head}{float(row['median_ms']):10.3f} ms"
-    said += f"  x{float(row['ratio']):6.3f}" if row["ratio"] else ""
-    said += f"  {float(row['peak_above_weights_mib']):9.1f} MiB above weights" if row["peak_above_weights_mib"] else ""
-    said += f"  x{float(row['memory_ratio']):6.3f}" if row["memory_ratio"] else ""
-    said += f"  compiled in {float(row['compile_seconds']):.1f} s" if row["compile_seconds"] else ""
-    return said + (f"  busy: {row['reason']}" if row["busy"] == "true" else "")
+    columns = (
+        ("median_ms", "{:10.3f} ms"), ("ratio", "  x{:6.3f}"),
+        ("peak_above_weights_mib", "  {:9.1f} MiB above weights"), ("memory_ratio", "  x{:6.3f}"),
+        ("compile_seconds", "  compiled in {:.1f} s"),
+    )  # fmt: skip
+    figures = "".join(text.format(float(row[column])) for column, text in columns if row[column])
+    return head + figures + (f"  busy: {row['reason']}" if row["busy"] == "true" else "")

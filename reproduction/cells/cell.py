@@ -70,7 +70,7 @@ class Cell:
         if not specs["method"]["long_rows"]:
             del specs["method"]["long_rows"]  # the names of runs are older than it
         if specs["model"]["tokenizer"] == embedded_tokenizer():
-            specs["model"]["tokenizer"] = None  # where it lies is the machine's affair
+            specs["model"]["tokenizer"] = None  # its place differs between machines
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
 
     @property

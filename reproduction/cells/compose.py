@@ -19,7 +19,7 @@ from reproduction.paths import CONFIGS
 def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     """The config `configs/<root>.yaml` with Hydra overrides applied, interpolations still unresolved.
 
-    Raises `ConfigError` for an override that Hydra refuses. Leaves out Hydra's own node and its multirun.
+    Raises `ConfigError` for an override that Hydra refuses.
     """
     register_resolvers()
     GlobalHydra.instance().clear()  # a script's own config is composed by now, and Hydra takes one at a time

@@ -18,7 +18,7 @@ def parse_dataclass(kind: type[T], values: Mapping[str, Any], *, where: str) -> 
     """An instance of the dataclass ``kind`` from plain values, each converted to its field's type without loss.
 
     Raises `ConfigError`, one sentence that names ``where`` and the key: an unknown key, a missing one, an ill-typed
-    value, or whatever the dataclass itself refuses. Leaves out nested dataclasses.
+    value, or whatever the dataclass itself refuses.
     """
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     if unknown := sorted(set(values) - set(known)):

@@ -48,7 +48,7 @@ def protocols(
         default, own = shared.pop("default"), shared.pop("protocols")
         wanted = {*names, *(default if DEFAULT in names else ())}
         asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
-        for name in sorted(asked, key=lambda name: name not in default):  # what a table shows unless told stands first
+        for name in sorted(asked, key=lambda name: name not in default):  # the default ones stand first
             protocol, where_present = _protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}")
             if not where_present or present(protocol.task.data, data_root, revisions=revisions):
                 found.append(protocol)
