@@ -76,7 +76,7 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Scenarios that share a base and variants, so that a variant is built once for all of them.
+    """Scenarios that share a base (layers, dropout) and variants, so that a variant is built once for all of them.
 
     The reference, `variants[0]`, trains nothing; it is measured first and again last.
     """
@@ -88,9 +88,6 @@ class Group:
         reference = self.variants[0]
         if reference.method.kind != "none":
             raise ValueError(f"reference={reference.name} trains something: give the method of kind none.")
-        for key in ("layers", "dropout"):
-            if len(found := {getattr(scenario, key) for scenario in self.scenarios}) > 1:
-                raise ValueError(f"the scenarios of a group have {key} {sorted(found)}: they must share it.")
         for scenario in self.scenarios:
             if scenario.phase == "train" and (merged := [each.name for each in self.variants if each.merged]):
                 raise ValueError(f"{scenario.name} trains and {merged[0]} is merged: it has nothing left to train.")

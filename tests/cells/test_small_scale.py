@@ -16,11 +16,10 @@ from reproduction.cells.config_schema import parse_dataclass
 from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cells.sizes import Kind, kinds_of
-from reproduction.commands.counts import base_shape, count, count_on
+from reproduction.commands.counts import count, count_on
 from reproduction.paths import CONFIGS, EXPERIMENTS
 from reproduction.preflight.fits import misfits
 from reproduction.report import load_grid
-from reproduction.report.grid import PAPER, kind_of, tasks_of
 from reproduction.running.train import train_cell
 from reproduction.training.spec import MethodSpec, ModelSpec
 
@@ -183,27 +182,6 @@ def test_the_counts_of_the_methods_stand_to_each_other_as_in_the_paper(methods) 
     assert trained("lora_half") == pytest.approx(trained("idlora"), rel=0.01)
 
 
-def test_the_matched_controls_have_the_nearest_rank_on_the_base_of_their_table(methods) -> None:
-    modules = linears()
-    columns, rows = sum(i for i, _ in modules), sum(o for _, o in modules)
-    aim = count("llama3_2_3b", "idlora", scale="small")
-    assert methods["lora_fa"].arguments["r"] == round(aim.parameters_trainable / rows)
-    counted = aim.parameters_trainable + aim.frozen_copies
-    assert methods["lora_counted"].arguments["r"] == counted // (rows + columns)
-    assert (aim.parameters_trainable - rows) // len(modules) == 8_036  # VeRA's, in its config and in experiments/small
-
-
-def linears() -> list[tuple[int, int]]:
-    """(in, out) of every adapted module of the ablations' base."""
-    import torch
-
-    from reproduction.training import build_model
-
-    with torch.device("meta"):
-        body = build_model(base_shape("llama3_2_3b", "small")).model
-    return [(each.in_features, each.out_features) for each in body.modules() if isinstance(each, torch.nn.Linear)]
-
-
 def test_alpha_is_twice_the_rank_and_labels_tell_the_methods_apart(methods) -> None:
     assert len({method.label for method in methods.values()}) == len(methods)
     for method in methods.values():
@@ -221,34 +199,22 @@ def test_the_committed_counts_have_every_method_of_the_tables(repository: Path) 
         assert committed[method] == trained(method)
 
 
-def test_a_models_own_value_stands_before_its_scales() -> None:
-    def resolved(*asked: str) -> object:
+def test_a_value_by_scale_is_the_models_own_then_the_scales_then_that_of_the_scale_it_is_like() -> None:
+    def resolved(choices: str, *asked: str) -> object:
         config = compose("train", asked)
-        return OmegaConf.merge(config, {"seed": "${by_scale:{qwen2_5_0_5b:1,small:2,paper:3}}"}).seed
-
-    assert resolved("scale=small") == 2
-    assert resolved("scale=small", "stand_in=qwen2_5_0_5b") == resolved("model=qwen2_5_0_5b") == 1
-    assert resolved("scale=small", "stand_in=qwen2_5_0_5b", "model.name=mine") == 2
-
-
-def test_a_scale_takes_after_another_where_it_says_so_and_nowhere_else() -> None:
-    def resolved(choices: str, scale: str) -> object:
-        config = compose("train", [f"scale={scale}"])
         return OmegaConf.merge(config, {"seed": f"${{by_scale:{choices}}}"}).seed
 
-    assert resolved("{paper:1,small:2,tiny:3}", "small") == 2
-    assert resolved("{paper:1,tiny:3}", "small") == 1
-    assert resolved("{paper:1,small:null}", "small") is None
+    own = "{qwen2_5_0_5b:1,small:2,paper:3}"
+    for value, *asked in (
+        (2, "scale=small"), (1, "scale=small", "stand_in=qwen2_5_0_5b"), (1, "scale=small", "model=qwen2_5_0_5b"),
+        (2, "scale=small", "stand_in=qwen2_5_0_5b", "model.name=mine"),
+    ):  # fmt: skip
+        assert resolved(own, *asked) == value
+    assert resolved("{paper:1,tiny:3}", "scale=small") == 1
+    assert resolved("{paper:1,small:null}", "scale=small") is None
     for scale, choices in (("small", "{tiny:3}"), ("tiny", "{paper:1,small:2}"), ("paper", "{small:2,tiny:3}")):
-        with pytest.raises(Exception, match=rf"names of models and scales\), none for scale={scale}"):
-            resolved(choices, scale)
-
-
-def test_reports_know_the_scale_as_its_config_says_it() -> None:
-    config = OmegaConf.load(CONFIGS / "scale" / "small.yaml")
-    assert (config.scale, config.scale_like) == ("small", PAPER)
-    assert (kind_of("small"), tasks_of("small")) == ("small", PAPER)
-    assert kind_of("mine") == tasks_of("mine") == "embedded"
+        with pytest.raises(Exception, match=f"scale={scale}"):
+            resolved(choices, f"scale={scale}")
 
 
 def test_weights_that_train_are_in_32_bits_and_frozen_ones_in_16(cells) -> None:
