@@ -143,16 +143,18 @@ def _paper_rows(table: str) -> list[dict[str, str]]:
 
 def _report_table6(folder: Path) -> tuple[list[Compared], list[Path]]:
     compared = table6()
-    print(report.table6_markdown(compared))
-    return compared, report.write_table6(compared, folder)
+    written = report.write_table6(compared, folder)
+    print(written[1].read_text(encoding="utf-8"))
+    return compared, written
 
 
 def _report_percentages(folder: Path) -> tuple[list[Compared], list[Path]]:
     compared = percentages()
     pairs = dict.fromkeys((each.base, each.count.method) for each in compared)
     embedded = [count(base, method, scale="tiny") for base, method in pairs]
-    print(report.percentages_markdown(compared, embedded))
-    return compared, report.write_percentages(compared, embedded, folder)
+    written = report.write_percentages(compared, embedded, folder)
+    print(written[1].read_text(encoding="utf-8"))
+    return compared, written
 
 
 TABLES: dict[str, Callable[[Path], tuple[list[Compared], list[Path]]]] = {

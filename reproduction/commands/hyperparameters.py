@@ -9,7 +9,7 @@ from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS
-from reproduction.report.hyperparameters import Hyperparameter, differing, markdown, summary, write
+from reproduction.report.hyperparameters import Hyperparameter, differing, summary, write
 
 KEYS = {
     "rank": "method.arguments.r",
@@ -28,8 +28,8 @@ KEYS = {
 def report_hyperparameters(table: str, *, results_dir: Path | str) -> None:
     """Print a table's hyperparameters and write them; raises `NotComplete` where one is not the paper's."""
     found, title = hyperparameters(table), f"Table {table.removeprefix('table')}: hyperparameters of ID-LoRA"
-    print(markdown(title, found))
     written = write(table, title, found, folder=Path(results_dir) / "counts")
+    print(written[1].read_text(encoding="utf-8"))
     print("written: " + ", ".join(map(str, written)))
     if differing(found):
         raise NotComplete(summary(found))

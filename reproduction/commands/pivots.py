@@ -1,6 +1,5 @@
 """What pivots a base gives, and what a finished run's router and B make of them: one row for each type of module."""
 
-import csv
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions, relocate_model
 from reproduction.records import Run
-from reproduction.report.collect import write_csv
+from reproduction.report.documents import read_csv, write_csv
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec
 
 KEY = ("base", "method", "run", "k", "r", "seed")
@@ -201,11 +200,6 @@ def replace_rows(path: Path, rows: list[Mapping[str, Any]], *, key: Sequence[str
 
     replaced = [key_of(row) for row in new]
     write_csv(path, columns, sorted([*(row for row in old if key_of(row) not in replaced), *new], key=key_of))
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV, none where there is no file."""
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
 
 
 def spelled(value: Any, digits: int = 3) -> str:

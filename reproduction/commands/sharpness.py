@@ -26,8 +26,9 @@ from reproduction.cells.from_config import method_spec
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions
 from reproduction.commands.counts import count_on
-from reproduction.commands.pivots import read_csv, replace_rows, spelled, terminal_table
+from reproduction.commands.pivots import replace_rows, spelled, terminal_table
 from reproduction.records import digest
+from reproduction.report.documents import read_csv
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec
 
 KEY = ("base", "checksum", "method", "seed", "rows", "rate", "setting")

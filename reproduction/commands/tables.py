@@ -25,16 +25,17 @@ from reproduction.paths import EXPERIMENTS, RESULTS
 from reproduction.report import (
     Grid,
     Table,
-    console,
     gather,
     lay_out,
     load_grid,
+    print_table,
     summary,
     write_significance,
     write_table,
 )
 from reproduction.report.cells import Filled
-from reproduction.report.collect import COLUMNS, metric_rows, write_csv
+from reproduction.report.collect import COLUMNS, metric_rows
+from reproduction.report.documents import write_csv
 from reproduction.report.fullness import fuller
 from reproduction.report.grid import CellKey
 from reproduction.report.reference import read_reference
@@ -277,11 +278,11 @@ def report_tables(planned: Planned, *, committed: Path = RESULTS) -> None:
     for request, plan in planned:
         filled = request.gather(plan)
         table = lay_out(filled, reference)
-        Console().print(console(table))
+        print_table(table, Console())
         lacking += _lacking(request, filled)
         gaps = gaps or bool(table.missing)
         if not _leaves_fuller_files(request, table):
-            write_significance(filled, request.tests, comparisons=table.comparisons)
+            write_significance(filled, request.tests, table.comparisons)
             print("written: " + ", ".join(map(str, write_table(table, request.results / "tables"))))
     metrics, rows = first.results / "metrics.csv", metric_rows(first.results / "runs", scale=first.scale)
     if not (gaps and _any_fuller({metrics: rows})):
@@ -299,7 +300,7 @@ def report_statistics(planned: Planned) -> None:
         print(summary(filled, table.comparisons))
         lacking += _lacking(request, filled)
         if not _leaves_fuller_files(request, table):
-            write_significance(filled, request.tests, comparisons=table.comparisons)
+            write_significance(filled, request.tests, table.comparisons)
             print(f"written: {request.tests}")
     if lacking:
         raise NotComplete("\n".join(lacking))

@@ -12,7 +12,7 @@ from reproduction.cells.config_schema import parse_dataclass
 from reproduction.cells.resolve_paths import embedded_tokenizer
 from reproduction.commands.benchmark import chosen, device_folder, method_at, the_device
 from reproduction.records import environment
-from reproduction.report.trainer import write_trainer
+from reproduction.report.training import write_trainer
 from reproduction.training.spec import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:

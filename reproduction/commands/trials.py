@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.config_schema import parse_dataclass
-from reproduction.commands.pivots import read_csv, spelled
+from reproduction.commands.pivots import spelled
 from reproduction.data.tokenization import IGNORED, TokenizedSet
 from reproduction.records import LEFT_OUT
 from reproduction.records.identity import run_digest
-from reproduction.report.collect import write_csv
+from reproduction.report.documents import read_csv, write_csv
 from reproduction.running.memory import fitted_now
 from reproduction.running.progress import NullProgress
 from reproduction.system.atomic import scratch_folder

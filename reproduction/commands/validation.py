@@ -20,11 +20,10 @@ from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell
 from reproduction.cells.override import override
 from reproduction.cli import NotComplete
-from reproduction.commands.pivots import read_csv
 from reproduction.commands.tables import forwarded
 from reproduction.paths import CONFIGS, EXPERIMENTS, REPOSITORY
 from reproduction.records import Evaluation, RecordError
-from reproduction.report.collect import write_csv
+from reproduction.report.documents import read_csv, write_csv
 from reproduction.report.measures import PERCENT, measure_of
 from reproduction.report.reference import reference_folder
 from reproduction.report.scores import read_scores

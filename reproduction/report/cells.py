@@ -1,9 +1,9 @@
 """Grid + runs → filled cells: for each base, method and column every seed's per-unit values, or what is missing."""
 
-import contextlib
+import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,26 @@ from numpy.typing import NDArray
 
 from reproduction.records import CONTROLS, Evaluation, RecordError, Run
 from reproduction.report.collect import label, parameter_figures, readable_runs, usable
-from reproduction.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, GridError, kind_of
-from reproduction.report.intervals import Interval, around, bootstrap, bootstrap_seeds, interval, residuals
+from reproduction.report.grid import CellKey, Column, Grid, GridError, kind_of
+from reproduction.report.intervals import Interval, around, bootstrap, bootstrap_seeds, interval, relative, residuals
 from reproduction.report.measures import Measure, measure_of
 from reproduction.report.scores import Scores, mean_of, read_scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """The scores behind one printed value: ``values`` (seeds, n) float, its columns ordered as ``items``.
+    """The scores behind one printed value, which is their mean.
 
-    The value is their mean. ``weights`` (n,) float of mean 1 stand in values already, w_i v_i: with them a difference
-    of two cells is paired item by item like any other, and an interval takes their variation into account. ``strata``
-    (n,) are the sources of a mean over several. ``controls`` are the mean scores of known answers to the same items, by
-    what they are called, of an evaluation that has such.
+    Args:
+        base, method, column: where it stands.
+        runs: names, one per seed.
+        items, hashes: ids of the n items and hashes of their content.
+        values: (seeds, n); with weights they are multiplied in already, so that differences pair item by item.
+        metric, unit, samples: of the evaluation.
+        protocol, evaluations: names of the protocols, and of the evaluations' folders.
+        weights: (n,) of mean 1, None where all items weigh alike.
+        strata: (n,) numbers of the sources of a mean over several.
+        controls: name → mean score of known answers to the same items, where the evaluation has such.
     """
 
     base: str
@@ -62,11 +68,11 @@ class Cell:
         """Standard deviation (n - 1) of the seeds' means; None where there is one run."""
         return float(self.values.mean(axis=1).std(ddof=1)) if self.seeds > 1 else None
 
-    @cached_property
+    @functools.cached_property
     def interval(self) -> Interval:
-        """Over items where there is one seed (or one run behind all of them), over seeds and items otherwise.
+        """Over items where there is one run, over seeds and items otherwise.
 
-        Nothing but zeros or ones, over all seeds: that of one seed's items, since a bootstrap would have no width.
+        Where all values of all seeds are 0 (or 1) a bootstrap would have no width: that of one seed's items.
         """
         if self.weights is not None:
             return self.resampled(self.values, over_seeds=self.seeds > 1)
@@ -74,7 +80,7 @@ class Cell:
         return interval(self.values[0]) if self.seeds == 1 or extreme else bootstrap_seeds(self.values)
 
     def resampled(self, values: NDArray[np.float64], *, over_seeds: bool) -> Interval:
-        """The interval of the mean of values (seeds, n) that are weighted as this cell's: its own, or differences."""
+        """The bootstrap interval of the mean of values (seeds, n), weighted as this cell's: its own, or differences."""
         drawn, how = (values, bootstrap_seeds) if over_seeds else (values.mean(axis=0), bootstrap)
         if self.weights is None:
             return how(np.round(drawn, 12))
@@ -98,7 +104,15 @@ class Missing:
 
 @dataclass(kw_only=True)
 class Filled:
-    """A grid with what its runs say. A key of ``cells`` is (base, method, column id); a cell absent is missing."""
+    """A grid with what its runs say.
+
+    Args:
+        grid, scale: of the table.
+        cells: (base, method, column id) → `Cell`; a cell absent is missing.
+        figures: (base, method) → the different `parameter_figures` of its runs.
+        base_labels: base → the model's label, with the block's.
+        missing: each cell once, with the first thing that it lacks.
+    """
 
     grid: Grid
     scale: str
@@ -112,7 +126,7 @@ class Filled:
         return self.grid.columns_at(self.scale)
 
     def parameters(self, base: str, method: str, figure: str) -> list[float]:
-        """The distinct values of a figure of `collect.parameter_figures` among one row's runs (one, as a rule)."""
+        """The distinct values of one of the `parameter_figures` among a row's runs (one, as a rule)."""
         return sorted({figures[figure] for figures in self.figures.get((base, method), [])})
 
 
@@ -121,238 +135,139 @@ def gather(
     runs: Path,
     *,
     scale: str,
-    expected: Mapping[CellKey, str] | None = None,
-    evaluations: Mapping[tuple[str, str], str] | None = None,
+    expected: Mapping[CellKey, str],
+    evaluations: Mapping[tuple[str, str], str],
     flags: str = "",
 ) -> Filled:
     """Find each cell's runs and read their scores.
 
-    ``expected`` maps (experiment, method, seed) → the name of the run's folder, which holds the digest of the config
-    that is wanted now; a run of a changed config is then never taken for it. Without it a run is found by its config's
-    experiment, method and seed (an untuned base by its model's name). ``evaluations`` maps (benchmark, protocol name) →
-    the name of the evaluation's folder (benchmark and protocol digest), a benchmark's first default before its others:
-    it is what a column shows that names no protocol. Without ``evaluations`` a run may have one that fits a column.
-    ``flags`` go into the commands that fill what is missing.
+    Args:
+        grid: of this scale.
+        runs: folder of runs.
+        scale: of the runs.
+        expected: (experiment, method, seed) → name of the run's folder, which holds the digest of its config.
+        evaluations: (benchmark, protocol name) → name of the evaluation's folder, a benchmark's first default before
+            its others.
+        flags: for the commands that fill what is missing.
 
-    Raises `GridError` where two runs or two evaluations answer to one cell, or a column would mix protocols or data. A
-    cell whose run is absent, not done, not evaluated, or cannot be read is missing, with the command that fills it.
+    Raises `GridError` where ``expected`` lacks a cell, an evaluation lacks the column's metric, or a column would mix
+    data. A cell whose run is absent, not done, not evaluated, or cannot be read is missing.
     """
     filled = Filled(grid=grid, scale=scale)
-    finder = _Finder(grid, runs, scale=scale, expected=expected, evaluations=evaluations, flags=flags)
-    protocols: dict[tuple[str, str | None], tuple[tuple[str, str], str]] = {}
+    reader = _Reader(runs, scale=scale, expected=expected, evaluations=evaluations)
+    digests: dict[str, tuple[str, str]] = {}
     for base in grid.bases:
         filled.base_labels[base] = grid.bases[base]["label"][kind_of(scale)]
-        for method in grid.methods:
-            for column in filled.columns:
-                found = []
-                seeds = grid.seeds_of(base, method, column.benchmark)
-                for seed in seeds:
-                    answer = finder.read(column, base=base, method=method, seed=seed)
-                    if isinstance(answer, Missing):
-                        # A cell is named once, with the first thing that it lacks: its command fills all of it.
-                        if answer.cell not in [each.cell for each in filled.missing]:
-                            filled.missing.append(answer)
-                        continue
-                    run, evaluations, scores = answer
-                    for protocol, evaluation in evaluations.items():
-                        _same_protocol(protocols, (column.benchmark, protocol), run=run, evaluation=evaluation)
-                    filled.base_labels[base] = label(run.config["model"])
-                    figures = finder.figures(run)
-                    if figures not in (known := filled.figures.setdefault((base, method), [])):
-                        known.append(figures)
-                    found.append((run, list(evaluations.values()), scores))
-                if found and len(found) == len(seeds):
-                    filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
-    _own_names(filled)
+    for base, method, column in itertools.product(grid.bases, grid.methods, filled.columns):
+        found, seeds = [], grid.seeds_of(base, method, column.benchmark)
+        for seed in seeds:
+            key = grid.experiment(column, base), method, seed
+            try:
+                run, figures, own = reader.read(key, column)
+            except RecordError as error:
+                if key not in [each.cell for each in filled.missing]:
+                    filled.missing.append(Missing(*key, str(error), _command(filled, base, key, flags)))
+                continue
+            for evaluation, _ in own:
+                data = str(evaluation.meta.get("data_digest"))
+                before, other = digests.setdefault(evaluation.name, (data, run.name))
+                if before != data:
+                    raise GridError(
+                        f"{other} and {run.name} were evaluated on other data as {evaluation.name} ({before}; {data})"
+                    )
+            filled.base_labels[base] = label(run.config["model"])
+            if figures not in (known := filled.figures.setdefault((base, method), [])):
+                known.append(figures)
+            found.append((run.name, own))
+        if found and len(found) == len(seeds):
+            filled.cells[base, method, column.id] = _cell(column, found, base=base, method=method)
     for base, name in filled.base_labels.items():
         filled.base_labels[base] = ", ".join(filter(None, [name, grid.block(base, scale)]))
     return filled
 
 
+def _command(filled: Filled, base: str, key: CellKey, /, *flags: str) -> str:
+    (experiment, method, seed), grid = key, filled.grid
+    chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
+    own = dict.fromkeys(each.flags for each in grid.columns if grid.experiment(each, base) == experiment)
+    words = (f"table={grid.table}", f"scale={filled.scale}", chosen, *own, *flags)
+    return f"python scripts/table.py {' '.join(filter(None, words))}"
+
+
 def evaluation_under(benchmark: str, protocol: str | None, evaluations: Mapping[tuple[str, str], str]) -> str | None:
-    """Which of the ``evaluations`` (see `gather`) is meant by a column's protocol, None where there is none for it."""
+    """Which of the ``evaluations`` (see `gather`) a column's protocol means, None where there is none for it."""
     fitting = (name for (one, its), name in evaluations.items() if one == benchmark and protocol in (None, its))
     return next(fitting, None)
 
 
-def of_common_seeds(cell: Cell, other: Cell) -> tuple[Cell, Cell]:
-    """The two with the seeds alone that both have: the first ones, see `Grid`."""
-    common = min(len(cell.runs), len(other.runs))
-    first, second = (replace(each, runs=each.runs[:common], values=each.values[:common]) for each in (cell, other))
-    return first, second
+class _Reader:
+    """The runs of a folder and their evaluations, each read once."""
 
-
-def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
-    """Differences cell - reference (seeds, n), matched by item id (both are in the order of the ids) and by seed: both
-    have the same ones, see `of_common_seeds`.
-
-    Raises `GridError` where the two did not see the same items: an id that one lacks, or other content under an id.
-    """
-    ours, theirs = (dict(zip(side.items, side.hashes, strict=True)) for side in (cell, reference))
-    counted = [[] if side.weights is None else side.weights.tolist() for side in (cell, reference)]
-    if ours == theirs and counted[0] != counted[1]:
-        raise GridError(
-            f"{cell.runs[0]} and {reference.runs[0]} weigh the {cell.column.benchmark} items otherwise: their "
-            "tokenizers differ, and their losses a token cannot be compared"
-        )
-    if ours != theirs:
-        odd = sorted(item for item in ours.keys() | theirs.keys() if ours.get(item) != theirs.get(item))
-        raise GridError(
-            f"{cell.runs[0]} and {reference.runs[0]} did not see the same {cell.column.benchmark} items: "
-            f"{len(odd)} differ, such as {odd[0]!r}; evaluate both on the same data"
-        )
-    return cell.values - reference.values
-
-
-class _Finder:
-    def __init__(
-        self,
-        grid: Grid,
-        runs: Path,
-        *,
-        scale: str,
-        expected: Mapping[CellKey, str] | None,
-        evaluations: Mapping[tuple[str, str], str] | None,
-        flags: str,
-    ):
-        self.flags = flags
-        self.grid, self.scale, self.expected, self.wanted = grid, scale, expected, evaluations
+    def __init__(self, runs: Path, *, scale: str, expected: Mapping, evaluations: Mapping):
+        self.scale, self.expected, self.evaluations = scale, expected, evaluations
         found, self.damaged = readable_runs(runs, scale=scale)
         self.runs = {run.name: run for run in found}
-        self.configs = {run.name: run.config for run in found}
-        self._evaluations: dict[str, list[Evaluation]] = {}
-        self._scores: dict[Path, dict[str, Scores]] = {}
-        self._figures: dict[str, dict[str, Any]] = {}
+        self._evaluations = functools.cache(lambda name: {each.name: each for each in self.runs[name].evaluations()})
+        self._figures = functools.cache(lambda name: parameter_figures(self.runs[name]))
+        self._scores = functools.cache(lambda folder: read_scores(Evaluation(folder)))
 
-    def read(
-        self, column: Column, *, base: str, method: str, seed: int
-    ) -> tuple[Run, dict[str | None, Evaluation], Scores] | Missing:
-        """The run, its evaluations under the column's protocols, and what they say of the column together."""
-        experiment = self.grid.experiment(column, base)
-        try:
-            run = self._run(experiment, base=base, method=method, seed=seed)
-            with usable(run) if run else contextlib.nullcontext():
-                found = self._evaluated(run, column)
-                if not isinstance(found, str):
-                    self.figures(run)
-                    parts = {each.name: self.scores(each, column.metric) for each in found.values()}
-                    return run, found, next(iter(parts.values())) if len(parts) == 1 else mean_of(parts)
-            reason = found
-        except RecordError as error:
-            reason = str(error)
-        chosen = f"'experiments=[{experiment}]' 'methods=[{method}]'" + (f" 'seeds=[{seed}]'" if seed else "")
-        of_cell = (each.flags for each in self.grid.columns if self.grid.experiment(each, base) == experiment)
-        words = (f"table={self.grid.table}", f"scale={self.scale}", chosen, *dict.fromkeys(of_cell), self.flags)
-        command = f"python scripts/table.py {' '.join(filter(None, words))}"
-        return Missing(experiment=experiment, method=method, seed=seed, reason=reason, command=command)
+    def read(self, key: CellKey, column: Column) -> tuple[Run, dict[str, Any], list[tuple[Evaluation, Scores]]]:
+        """The run of a cell, its parameter figures, and its evaluations under the column's protocols with their scores.
 
-    def _evaluated(self, run: Run | None, column: Column) -> dict[str | None, Evaluation] | str:
-        """A run's evaluations under the column's protocols, or what lacks."""
-        if run is None:
-            reason = "never run"
-        elif not run.done:
-            status = run.status
-            reason = ": ".join(filter(None, [status.get("state", "never started"), status.get("reason")]))
-        else:
-            asked = column.protocols_at(self.scale)
-            evaluations = {protocol: self._evaluation(run, column.benchmark, protocol) for protocol in asked}
-            lacking = [protocol for protocol, evaluation in evaluations.items() if evaluation is None]
-            if not lacking:
-                return evaluations
-            reason = f"not evaluated on {column.benchmark}" + (f" under {lacking[0]}" if lacking[0] else "")
-        return reason
-
-    def _run(self, experiment: str, *, base: str, method: str, seed: int) -> Run | None:
-        if self.expected is not None:
-            try:
-                name = self.expected[experiment, method, seed]
-            except KeyError:
-                raise GridError(
-                    f"no run was named for the cell {(experiment, method, seed)}: the committed reference lacks a cell "
-                    "that is new in the grid, and `make reference` makes it anew"
-                ) from None
-            if name in self.damaged:
-                raise RecordError(self.damaged[name])
-            return self.runs.get(name)
-        own = self.grid.bases[base]["model"][kind_of(self.scale)]
-        names = [
-            name
-            for name, config in self.configs.items()
-            if (
-                method == UNTUNED and config["model"]["name"] == own
-                if config["method"]["kind"] == "none"
-                else (config["experiment"], config["method"]["name"], config["seed"]) == (experiment, method, seed)
-            )
-        ]
-        if len(names) > 1:
+        Raises `RecordError` that says what the cell lacks.
+        """
+        if key not in self.expected:
             raise GridError(
-                f"{len(names)} runs answer to experiment={experiment} method={method} seed={seed}: {', '.join(names)}; "
-                "say which is expected, or delete the others"
+                f"no run was named for the cell {key}: the committed reference lacks a cell that is new in the grid, "
+                "and `make reference` makes it anew"
             )
-        return self.runs[names[0]] if names else None
+        name = self.expected[key]
+        if name in self.damaged:
+            raise RecordError(self.damaged[name])
+        if name not in self.runs:
+            raise RecordError("never run")
+        run = self.runs[name]
+        with usable(run):
+            if not run.done:
+                state = run.status.get("state", "never started"), run.status.get("reason")
+                raise RecordError(": ".join(filter(None, state)))
+            own = []
+            for protocol in column.protocols_at(self.scale):
+                folder = evaluation_under(column.benchmark, protocol, self.evaluations)
+                if folder not in self._evaluations(name):
+                    under = f" under {protocol}" if protocol else ""
+                    raise RecordError(f"not evaluated on {column.benchmark}{under}")
+                evaluation = self._evaluations(name)[folder]
+                own.append((evaluation, self._metric(evaluation, column.metric)))
+            return run, self._figures(name), own
 
-    def _evaluation(self, run: Run, benchmark: str, protocol: str | None) -> Evaluation | None:
-        if run.name not in self._evaluations:
-            self._evaluations[run.name] = run.evaluations()
-        found = [each for each in self._evaluations[run.name] if each.benchmark == benchmark]
-        if self.wanted is not None:
-            name = evaluation_under(benchmark, protocol, self.wanted)
-            found = [each for each in found if each.name == name]
-        elif protocol is not None:
-            found = [each for each in found if each.protocol.get("name") == protocol]
-        if len(found) > 1:
-            names = ", ".join(each.name for each in found)
-            raise GridError(f"{run.name} has several evaluations on {benchmark}: {names}; say which one counts")
-        return found[0] if found else None
-
-    def scores(self, evaluation: Evaluation, asked: str | list[str]) -> Scores:
-        if evaluation.folder not in self._scores:
-            self._scores[evaluation.folder] = read_scores(evaluation)
-        metrics = self._scores[evaluation.folder]
+    def _metric(self, evaluation: Evaluation, asked: str | list[str]) -> Scores:
+        metrics = self._scores(evaluation.folder)
         names = [asked] if isinstance(asked, str) else asked
-        metric = next((name for name in names if name in metrics), None)
-        if metric is None:
-            raise GridError(
-                f"{evaluation.folder} gives {', '.join(metrics)}, and the table asks for {' or '.join(names)}"
-            )
-        return metrics[metric]
-
-    def figures(self, run: Run) -> dict[str, Any]:
-        if run.name not in self._figures:
-            self._figures[run.name] = parameter_figures(run)
-        return self._figures[run.name]
+        for name in names:
+            if name in metrics:
+                return metrics[name]
+        raise GridError(f"{evaluation.folder} gives {', '.join(metrics)}, and the table asks for {' or '.join(names)}")
 
 
-def _same_protocol(
-    seen: dict[tuple[str, str | None], tuple[tuple[str, str], str]],
-    asked: tuple[str, str | None],
-    *,
-    run: Run,
-    evaluation: Evaluation,
-) -> None:
-    found = (evaluation.name, str(evaluation.meta.get("data_digest")))
-    before, other = seen.setdefault(asked, (found, run.name))
-    if before != found:
-        raise GridError(
-            f"{other} and {run.name} were evaluated on {asked[0]} under other protocols or data "
-            f"({before[0]}, data {before[1]}; {found[0]}, data {found[1]}); evaluate both alike"
-        )
-
-
-def _cell(column: Column, found: list[tuple[Run, list[Evaluation], Scores]], *, base: str, method: str) -> Cell:
-    _, evaluations, first = found[0]
-    weights = None if first.weights is None else np.array(first.relative_weights)
-    values = np.array([list(scores.values.values()) for _, _, scores in found])
-    for run, _, scores in found:
+def _cell(column: Column, found: list[tuple[str, list[tuple[Evaluation, Scores]]]], *, base: str, method: str) -> Cell:
+    of_seeds = [
+        own[0][1] if len(own) == 1 else mean_of({evaluation.name: scores for evaluation, scores in own})
+        for _, own in found
+    ]
+    first, evaluations = of_seeds[0], [evaluation for evaluation, _ in found[0][1]]
+    for (name, _), scores in zip(found, of_seeds, strict=True):
         if (scores.hashes, scores.samples, scores.weights) != (first.hashes, first.samples, first.weights):
-            raise GridError(f"{found[0][0].name} and {run.name} did not see the same {column.benchmark} items")
+            raise GridError(f"{found[0][0]} and {name} did not see the same {column.benchmark} items")
+    weights = None if first.weights is None else relative(list(first.weights.values()))
+    values = np.array([list(scores.values.values()) for scores in of_seeds])
     return Cell(
         base=base,
         method=method,
         column=column,
-        runs=tuple(run.name for run, _, _ in found),
+        runs=tuple(run for run, _ in found),
         items=tuple(first.values),
-        hashes=tuple(first.hashes[item] for item in first.values),
+        hashes=tuple(first.hashes.values()),
         values=values if weights is None else values * weights,
         weights=weights,
         strata=None if first.strata is None else np.array(first.strata),
@@ -365,9 +280,28 @@ def _cell(column: Column, found: list[tuple[Run, list[Evaluation], Scores]], *, 
     )
 
 
-def _own_names(filled: Filled) -> None:
-    if kind_of(filled.scale) == PAPER:
-        return
-    for base, name in filled.base_labels.items():
-        if name == filled.grid.bases[base]["label"].get(PAPER):
-            raise GridError(f"at scale {filled.scale!r} a model is called {name!r}, the paper's; give it its own name")
+def of_common_seeds(cell: Cell, other: Cell) -> tuple[Cell, Cell]:
+    """The two with the seeds alone that both have: the first ones, see `Grid`."""
+    common = min(len(cell.runs), len(other.runs))
+    first, second = (replace(each, runs=each.runs[:common], values=each.values[:common]) for each in (cell, other))
+    return first, second
+
+
+def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
+    """Differences cell - reference (seeds, n), matched by item id and by seed, of cells with the same seeds.
+
+    Raises `GridError` where the two did not see the same items: an id that one lacks, or other content under an id.
+    """
+    ours, theirs = (dict(zip(side.items, side.hashes, strict=True)) for side in (cell, reference))
+    if ours != theirs:
+        odd = sorted(item for item in ours.keys() | theirs.keys() if ours.get(item) != theirs.get(item))
+        raise GridError(
+            f"{cell.runs[0]} and {reference.runs[0]} did not see the same {cell.column.benchmark} items: "
+            f"{len(odd)} differ, such as {odd[0]!r}; evaluate both on the same data"
+        )
+    if not np.array_equal(*([] if side.weights is None else side.weights for side in (cell, reference))):
+        raise GridError(
+            f"{cell.runs[0]} and {reference.runs[0]} weigh the {cell.column.benchmark} items otherwise: their "
+            "tokenizers differ, and their losses a token cannot be compared"
+        )
+    return cell.values - reference.values

@@ -1,9 +1,27 @@
-"""Small tables of text as Markdown and LaTeX documents, for what needs no cells of a grid."""
+"""Small tables as Markdown, LaTeX and CSV files."""
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from reproduction.report.floor import SIGN
+from reproduction.records import write_text
+from reproduction.records.files import one_sentence
+
+MARKUP = re.compile(
+    r"""[\\`*\[\]|$~]           # code, emphasis, links and images, cells, mathematics
+    | (?<!\w)_ | _(?!\w)       # emphasis: within a word an underscore is one
+    | <(?=[A-Za-z/!?])         # HTML and links
+    | &(?=\#?\w+;)             # a character's name
+    | ^[\#>+=-]                # a heading, a quotation, a list""",
+    re.VERBOSE,
+)
+LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+    "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---", "±": "$\\pm$", "°": "$^\\circ$",
+}  # fmt: skip
 
 
 def document(title: str, *parts: str) -> str:
@@ -12,9 +30,9 @@ def document(title: str, *parts: str) -> str:
 
 
 def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2, labels: int | None = None) -> str:
-    """A Markdown table whose columns after the first ``left`` stand to the right.
+    """A Markdown table whose columns after the first ``left`` are right-aligned.
 
-    The cells of the first ``labels`` columns, where it is None of those on the left, become `literal`; others are
+    The cells of the first ``labels`` columns (default: ``left``) are plain text and become `literal`; the others are
     Markdown.
     """
     labels = left if labels is None else labels
@@ -27,23 +45,13 @@ def _in_a_cell(markdown: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", markdown)
 
 
-MARKUP = re.compile(
-    r"""[\\`*\[\]|$~]           # code, emphasis, links and images, cells, mathematics
-    | (?<!\w)_ | _(?!\w)       # emphasis: within a word an underscore is one
-    | <(?=[A-Za-z/!?])         # HTML and links
-    | &(?=\#?\w+;)             # a character's name
-    | ^[\#>+=-]                # a heading, a quotation, a list""",
-    re.VERBOSE,
-)
-
-
-def literal(words: str) -> str:
-    """Markdown in which words of a user's, such as a model's label, read as they are, on one line."""
-    return MARKUP.sub(r"\\\g<0>", " ".join(words.split()))
+def literal(text: str) -> str:
+    """Plain text, such as a model's label, as one line of Markdown that renders as that text."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def booktabs(headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
-    """A LaTeX ``table`` whose columns after the first stand to the right; the package it needs is in its first line."""
+    """A LaTeX ``table`` whose columns after the first are right-aligned; its first line names the package it needs."""
     heading, *body = (" & ".join(map(escape, line)) + " \\\\" for line in (headings, *rows))
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -63,10 +71,23 @@ def booktabs(headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
     return "\n".join(lines) + "\n"
 
 
-def escape(words: str) -> str:
-    """Plain text for LaTeX: its special characters escaped, and the few others that we write spelled in its way."""
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
-        "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
-        "<": "$<$", ">": "$>$", "†": "$^\\dagger$", "—": "---", "±": "$\\pm$", SIGN: "$^\\circ$",
-    }  # fmt: skip
-    return words.translate(str.maketrans(special))
+def escape(text: str) -> str:
+    """Plain text as LaTeX."""
+    return text.translate(str.maketrans(LATEX))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, none where there is no file. Raises `RecordError` where it cannot be read."""
+    if not path.is_file():
+        return []
+    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as CSV with Unix line ends, atomically; a missing column is empty, an unknown one a ValueError."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -6,24 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.records import write_text
-from reproduction.report.collect import write_csv
-from reproduction.report.documents import booktabs, document, pipes
+from reproduction.report.documents import booktabs, document, pipes, write_csv
 
 SAME, DIFFERS = "same", "differs"
 SPELLING = {"AdamW": "adamw_torch"}
-"""What the paper calls a value, where a config calls it otherwise."""
+"""The paper's word for a value → the config's, where they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter:
     """One value of a config beside the paper's.
 
-    Attributes:
+    Args:
         experiment: of configs/experiment, at the paper's scale.
-        name: what the paper's table calls it.
+        name: in the paper's table.
         key: of the composed config.
-        value: that the config resolves to.
-        printed: the paper's, as text; names in a list are parted by semicolons and lack the modules' "_proj".
+        value: of that key.
+        printed: the paper's, as text; items of a list are separated by semicolons, without the modules' "_proj".
     """
 
     experiment: str
@@ -45,12 +44,10 @@ class Hyperparameter:
 
     @property
     def text(self) -> str:
-        """The config's value as a person reads it."""
         return ";".join(self.value) if isinstance(self.value, list) else str(self.value)
 
 
 def differing(hyperparameters: Sequence[Hyperparameter]) -> list[Hyperparameter]:
-    """Those that are not as the paper says."""
     return [each for each in hyperparameters if each.agree == DIFFERS]
 
 
@@ -61,25 +58,17 @@ def summary(hyperparameters: Sequence[Hyperparameter]) -> str:
     return f"{agreeing} of {len(hyperparameters)} values are the paper's" + "".join(f"; {each}" for each in wrong) + "."
 
 
-def markdown(title: str, hyperparameters: Sequence[Hyperparameter]) -> str:
-    """Every value of the configs at the paper's scale beside the printed one."""
-    headings = ["Experiment", "Hyperparameter", "config key", "config", "paper", "agree"]
-    rows = [[e.experiment, e.name, f"`{e.key}`", e.text, e.printed, e.agree] for e in hyperparameters]
-    return document(title, summary(hyperparameters), pipes(headings, rows))
-
-
 def write(table: str, title: str, hyperparameters: Sequence[Hyperparameter], *, folder: Path) -> list[Path]:
-    """``<table>.csv``, ``.md`` and ``.tex``, the last as the paper lays it out: experiments across."""
+    """``<table>.csv``, ``.md`` and ``.tex``, the last as in the paper: experiments across."""
     paths = [folder / f"{table}{ending}" for ending in (".csv", ".md", ".tex")]
     columns = ("experiment", "hyperparameter", "key", "value", "printed", "agree")
-    write_csv(paths[0], columns, [
-        dict(zip(columns, (e.experiment, e.name, e.key, e.text, e.printed, e.agree), strict=True))
-        for e in hyperparameters
-    ])  # fmt: skip
-    write_text(paths[1], markdown(title, hyperparameters))
-    experiments = list(dict.fromkeys(each.experiment for each in hyperparameters))
+    values = [(e.experiment, e.name, e.key, e.text, e.printed, e.agree) for e in hyperparameters]
+    write_csv(paths[0], columns, [dict(zip(columns, row, strict=True)) for row in values])
+    headings = ["Experiment", "Hyperparameter", "config key", "config", "paper", "agree"]
+    rows = [[experiment, name, f"`{key}`", *others] for experiment, name, key, *others in values]
+    write_text(paths[1], document(title, summary(hyperparameters), pipes(headings, rows)))
     found = {(each.name, each.experiment): each.text for each in hyperparameters}
-    names = dict.fromkeys(each.name for each in hyperparameters)
+    names, experiments = (list(dict.fromkeys(part)) for part in zip(*found, strict=True))
     rows = [[name, *(found[name, experiment] for experiment in experiments)] for name in names]
     caption = f"{title}. {summary(hyperparameters)}"
     write_text(paths[2], booktabs(["", *experiments], rows, caption=caption, label=table))

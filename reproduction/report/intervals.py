@@ -14,21 +14,20 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
 CHUNK = 500
-"""Resamples at a time where seeds are drawn too: bounds the memory at CHUNK x items."""
+"""Resamples drawn at a time: bounds the memory at CHUNK x items."""
 
 FEW = 64
-"""Up to so many different values (or patterns over seeds) are drawn by their counts, more of them item by item."""
+"""Up to so many distinct values (or patterns over seeds) are drawn by their counts, more of them item by item."""
 
 Interval = tuple[float, float]
 
 
 def interval(values: ArrayLike, weights: ArrayLike | None = None) -> Interval:
-    """The interval of a mean of independent items: values (n,) float, in [0, 1] or, with weights (n,) above 0, any.
+    """The interval of a mean of independent items: values (n,) in [0, 1] or, with weights (n,) above 0, any.
 
-    Wilson where all are 0 or 1. Also where all are *the same* extreme the bootstrap would have no width, so Wilson
-    covers pass@k at the floor and the ceiling too. Otherwise `bootstrap`. Of a weighted mean Σ w v / Σ w the weights
-    are resampled with their items, to first order: the mean, and the bootstrap of what is left of each item's part of
-    it (the linearised ratio). Raises ValueError without a value.
+    Wilson where all values are 0 or 1 (where all are equal a bootstrap would have no width), else `bootstrap`. Of a
+    weighted mean Σ w v / Σ w the weights are resampled with their items, to first order (the linearised ratio).
+    Raises ValueError without a value.
     """
     values = _checked(values)
     if weights is not None:
@@ -47,10 +46,10 @@ def relative(weights: ArrayLike) -> NDArray[np.float64]:
 def residuals(
     values: NDArray[np.float64], weights: NDArray[np.float64], strata: NDArray[np.int_] | None = None
 ) -> tuple[float, NDArray[np.float64]]:
-    """The weighted mean m of values (…, n), and w (v - m): they average to zero, and vary as m does over resamples.
+    """The weighted mean m of values (…, n), and w (v - m), which average to zero and vary as m does over resamples.
 
-    Of a mean over several sources, ``strata`` (n,) says which source an item is of. Their shares are fixed, and so what
-    is taken off is the source's own mean: how sources differ is no part of the error.
+    ``strata`` (n,) number the sources of a mean over several: their shares are fixed, so each item's own source mean is
+    taken off, and how sources differ is no part of the error.
     """
     mean, centre = float((values * weights).mean()), np.empty_like(weights)
     for stratum in np.unique(strata) if strata is not None else [None]:
@@ -66,34 +65,22 @@ def around(mean: float, rest: NDArray[np.float64], resampled: Callable[[ArrayLik
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """Wilson's score interval for ``successes`` of ``n`` (Wilson 1927), as scipy computes it."""
+    """Wilson's score interval (Wilson 1927)."""
     found = scipy.stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
 
 def bootstrap(values: ArrayLike) -> Interval:
-    """Percentile bootstrap of the mean over items, values (n,) float.
+    """Percentile bootstrap of the mean over items, values (n,).
 
-    A resample of n items has multinomial counts over the distinct values, so these are drawn instead of the items:
-    the same distribution at a fraction of the time, and whatever the order of the items, the same bytes.
+    A resample of n items has multinomial counts over the distinct values, so few distinct values are drawn by their
+    counts: the same distribution in less time, and the same bytes whatever the order of the items.
     """
     values = _checked(values)
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) > FEW:
         return _percentiles(np.concatenate([drawn @ values / len(values) for drawn in _resamples(len(values))]))
     return _bootstrap(tuple(distinct.tolist()), tuple(counts.tolist()))
-
-
-def _resamples(n: int) -> Iterator[NDArray[np.float64]]:
-    """How often each of n items is drawn, (`CHUNK`, n) at a time, `RESAMPLES` in all; always the same draws."""
-    yield from (drawn.astype(float) for drawn in _drawn(n))
-
-
-@lru_cache(maxsize=8)
-def _drawn(n: int) -> list[NDArray[np.uint8]]:
-    rng, row = np.random.default_rng(SEED), np.arange(CHUNK)[:, None] * n
-    chunks = (rng.integers(n, size=(CHUNK, n)) + row for _ in range(RESAMPLES // CHUNK))
-    return [np.bincount(each.ravel(), minlength=CHUNK * n).reshape(CHUNK, n).astype(np.uint8) for each in chunks]
 
 
 @lru_cache(maxsize=4096)  # metrics, tests and orderings ask about the same items
@@ -104,11 +91,10 @@ def _bootstrap(distinct: tuple[float, ...], counts: tuple[int, ...]) -> Interval
 
 
 def bootstrap_seeds(values: ArrayLike) -> Interval:
-    """Percentile bootstrap of the mean over seeds and items together, values (seeds, n) float.
+    """Percentile bootstrap of the mean over seeds and items together, values (seeds, n).
 
-    Both are resampled, crossed (all seeds saw the same items): Σ_sn w_s v_sn u_n with multinomial w and u. As in
-    `bootstrap`, items with the same values under every seed are drawn together. With few seeds it is too narrow: two
-    seeds cannot show how far a third one would lie. Raises ValueError for fewer than two.
+    Both are resampled, crossed (all seeds saw the same items): Σ_sn w_s v_sn u_n with multinomial w and u. With few
+    seeds it is too narrow: two seeds cannot show how far a third would lie. Raises ValueError for fewer than two.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or values.shape[0] < 2:
@@ -123,6 +109,18 @@ def bootstrap_seeds(values: ArrayLike) -> Interval:
         by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(by_item)) / seeds
         means.append((by_seed * (by_item @ distinct.T / n)).sum(axis=1))
     return _percentiles(np.concatenate(means))
+
+
+def _resamples(n: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of n items is drawn, (`CHUNK`, n) at a time, `RESAMPLES` in all; always the same draws."""
+    return (drawn.astype(float) for drawn in _drawn(n))
+
+
+@lru_cache(maxsize=8)
+def _drawn(n: int) -> list[NDArray[np.uint8]]:
+    rng, row = np.random.default_rng(SEED), np.arange(CHUNK)[:, None] * n
+    chunks = (rng.integers(n, size=(CHUNK, n)) + row for _ in range(RESAMPLES // CHUNK))
+    return [np.bincount(each.ravel(), minlength=CHUNK * n).reshape(CHUNK, n).astype(np.uint8) for each in chunks]
 
 
 def _percentiles(means: NDArray[np.float64]) -> Interval:

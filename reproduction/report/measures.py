@@ -1,4 +1,4 @@
-"""How a metric is counted and printed: percent of items, or a loss in nats or bits. One place knows which is which."""
+"""How a metric is counted and printed: percent of items, or a loss in nats or bits."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 class Measure:
     """What the numbers of a metric mean.
 
-    Attributes:
-        name: of the group of columns that share it, and of a Holm family.
+    Args:
+        name: of the group of columns, and of the Holm family, that share it.
         unit: of a value.
-        points: of a difference between two values.
-        factor: what a stored value is multiplied with to be printed.
-        digits: after the point, in print.
-        lower_is_better: who is ahead has the lower value.
+        points: unit of a difference between two values.
+        factor: from a stored value to a printed one.
+        digits: printed after the point.
+        lower_is_better: True for losses.
     """
 
     name: str
@@ -24,15 +24,14 @@ class Measure:
     lower_is_better: bool = False
 
     def printed(self, value: float) -> float:
-        """As a table prints it; bold and ties are judged on this, since it is what a reader sees."""
+        """The number in a table; bold and ties are judged on it."""
         return round(self.factor * value, self.digits) + 0.0
 
     def text(self, value: float, *, signed: bool = False) -> str:
-        """The printed value as text."""
         return f"{self.printed(value):{'+' if signed else ''}.{self.digits}f}"
 
     def written(self, value: float) -> float:
-        """As a CSV holds it: rounded so that sums in another order print the same."""
+        """The number in a CSV, rounded so that sums in another order print the same."""
         return round(self.factor * value, 6) + 0.0
 
     def lead(self, difference: float) -> float:
@@ -48,5 +47,5 @@ LOSSES = {
 
 
 def measure_of(metric: str) -> Measure:
-    """The measure of a metric; a name that is no loss's is a share of the items, in percent."""
+    """The measure of a metric; a metric that is no loss is a share of the items, in percent."""
     return LOSSES.get(metric, PERCENT)

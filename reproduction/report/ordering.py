@@ -6,7 +6,7 @@ At any scale but the paper's this is the only comparison with its numbers: a dir
 from dataclasses import dataclass
 from itertools import combinations
 
-from reproduction.report.cells import Cell, Filled, of_common_seeds, pair
+from reproduction.report.cells import Filled, of_common_seeds, pair
 from reproduction.report.floor import CHANCE, ZERO, floor_of
 
 SAME, OPPOSITE, TIE, NOISE, PAPER_TIE, MISSING = (
@@ -19,13 +19,15 @@ PARAMS = "params_pct"
 
 @dataclass(frozen=True, kw_only=True)
 class Ordering:
-    """One pair of methods on one column. ``ahead`` is the method that the paper has ahead (the first one in a tie).
+    """One pair of methods on one column.
 
-    ``verdict``: "same" or "opposite" where our 95 % interval of the paired difference excludes zero, "within noise"
-    where it does not, "tie here" where ours is exactly zero; whatever the difference, "at chance" or "at zero" where a
-    trained method of the base is there on this column (`reproduction.report.floor`). ``leaning`` is the sign of ours in
-    the paper's direction (+1 same, -1 opposite, 0 none), whatever the interval says. On `PARAMS` both are counts,
-    without an interval.
+    Args:
+        base, column: where; on `PARAMS` both are counts, without an interval.
+        ahead, behind: the methods by the paper's numbers, in the table's order in a tie.
+        verdict: "same" or "opposite" where our 95 % interval of the paired difference excludes zero, "within noise"
+            where it does not, "tie here" where ours is exactly zero; "at chance" or "at zero" where a trained method of
+            the base is there on this column (`reproduction.report.floor`).
+        leaning: +1 where ours has the paper's sign, -1 the other, 0 none, whatever the interval.
     """
 
     base: str
@@ -41,24 +43,14 @@ def orderings(filled: Filled) -> list[Ordering]:
     grid, found = filled.grid, []
     for base in grid.bases:
         for column in [*(column.id for column in filled.columns if not column.beside), PARAMS]:
-            for pair_of_methods in combinations(grid.methods, 2):
-                numbers = [grid.paper.get((base, method, column)) for method in pair_of_methods]
-                if None in numbers:
-                    continue
-                (first, second), (a, b) = pair_of_methods, (number.value for number in numbers)
-                if b > a:
-                    first, second = second, first
-                verdict, leaning = _verdict(filled, base, column, ahead=first, behind=second)
-                found.append(
-                    Ordering(
-                        base=base,
-                        column=column,
-                        ahead=first,
-                        behind=second,
-                        verdict=PAPER_TIE if a == b else verdict,
-                        leaning=0 if a == b else leaning,
-                    )
-                )
+            printed = {m: grid.paper[base, m, column].value for m in grid.methods if (base, m, column) in grid.paper}
+            for pair_of_methods in combinations(printed, 2):
+                ahead, behind = sorted(pair_of_methods, key=lambda method: -printed[method])
+                verdict, leaning = _verdict(filled, base, column, ahead=ahead, behind=behind)
+                if printed[ahead] == printed[behind]:
+                    verdict, leaning = PAPER_TIE, 0
+                names = {"base": base, "column": column, "ahead": ahead, "behind": behind}
+                found.append(Ordering(**names, verdict=verdict, leaning=leaning))
     return found
 
 
@@ -73,20 +65,15 @@ def _verdict(filled: Filled, base: str, column: str, *, ahead: str, behind: str)
     cells = [filled.cells.get((base, method, column)) for method in (ahead, behind)]
     if None in cells:
         return MISSING, 0
-    difference, low, high = _difference(*cells)
+    cell, other = of_common_seeds(*cells)
+    differences = pair(cell, other)
+    difference = round(float(differences.mean()), 12)
     leaning = (difference > 0) - (difference < 0)
-    if floor := floor_of(filled, base, cells[0].column):
+    if floor := floor_of(filled, base, cell.column):
         return AT_FLOOR[floor], leaning
     if not leaning:
         return TIE, 0
+    low, high = cell.resampled(differences, over_seeds=max(cell.seeds, other.seeds) > 1)
     if low <= 0 <= high:
         return NOISE, leaning
     return (SAME if leaning > 0 else OPPOSITE), leaning
-
-
-def _difference(cell: Cell, other: Cell) -> tuple[float, float, float]:
-    cell, other = of_common_seeds(cell, other)
-    by_seed = pair(cell, other)
-    several = max(cell.seeds, other.seeds) > 1
-    low, high = cell.resampled(by_seed, over_seeds=several)
-    return round(float(by_seed.mean()), 12), low, high

@@ -1,7 +1,7 @@
 """Learning rates: the loss of every trial by method, its best rate beside the paper's, and what may explain both.
 
-Trials are those of experiments/tuning/<scale>: one seed, one run a rate. Their loss is the validation loss, of rows
-kept out of the training, by which the best rate is chosen; the longer ones have a held-out loss beside it.
+Trials are those of experiments/tuning/<scale>: one seed, one run a rate. The best rate is chosen by their validation
+loss, of rows kept out of the training.
 """
 
 import math
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduction.records import write_text
-from reproduction.report.collect import write_csv
-from reproduction.report.documents import document, pipes
+from reproduction.report.documents import document, pipes, write_csv
 
 NEAR = 0.01
 """Nats a token above the loss at the best rate within which another rate counts as about as good."""
@@ -134,13 +133,12 @@ def rate_rows(rates: Rates) -> list[dict[str, object]]:
 
     What was not measured is empty, a diverged loss "inf".
     """
-    rows = []
+    unit, rows = rates.curves.get(YARDSTICK, Curve()), []
     for method in dict.fromkeys([*rates.curves, *rates.starts]):
-        curve = rates.curves.get(method, Curve())
-        best, start = curve.best, rates.starts.get(method, {})
-        longer, unit = rates.longer.get(method, Curve()), rates.curves.get(YARDSTICK, Curve())
-        at_paper, unit_at_paper = curve.at(rates.paper_rate), unit.at(rates.paper_rate)
+        curve, longer = rates.curves.get(method, Curve()), rates.longer.get(method, Curve())
+        best, at_paper = curve.best, curve.at(rates.paper_rate)
         longer_best, longer_paper = best and longer.at(best.rate), longer.at(rates.paper_rate)
+        near = curve.near
         row = {
             "method": method,
             "method_label": rates.labels.get(method, method),
@@ -152,19 +150,16 @@ def rate_rows(rates: Rates) -> list[dict[str, object]]:
             "loss_best_difference": _difference(best, unit.best, method),
             "paper_rate": f"{rates.paper_rate:g}",
             "loss_paper": at_paper and at_paper.loss,
-            "loss_paper_difference": _difference(at_paper, unit_at_paper, method),
-            "near_lowest": f"{min(curve.near):g}" if curve.near else None,
-            "near_highest": f"{max(curve.near):g}" if curve.near else None,
-            "a_row_norm": start.get("a_row_norm"),
-            "first_update": start.get("first_update"),
-            "largest_eigenvalue": start.get("largest_eigenvalue"),
+            "loss_paper_difference": _difference(at_paper, unit.at(rates.paper_rate), method),
+            "near_lowest": f"{min(near):g}" if near else None,
+            "near_highest": f"{max(near):g}" if near else None,
             "longer_steps": rates.longer_steps if longer.trials else "",
             "longer_best": longer_best and longer_best.loss,
             "longer_paper": longer_paper and longer_paper.loss,
             "longer_best_heldout": longer_best and longer_best.heldout,
             "longer_paper_heldout": longer_paper and longer_paper.heldout,
-        }
-        rows.append({column: _kept(value) for column, value in row.items()})
+        } | rates.starts.get(method, {})
+        rows.append({column: _written(row.get(column)) for column in COLUMNS})
     return rows
 
 
@@ -207,27 +202,19 @@ def spelled(rate: float) -> str:
 
 
 def _line(row: Mapping[str, object]) -> list[str]:
-    def shown(column: str, form: str) -> str:
-        return form.format(float(row[column])) if row[column] != "" else "—"
-
     near = [spelled(float(row[end])) for end in ("near_lowest", "near_highest") if row[end] != ""]
     best = spelled(float(row["best_rate"])) if row["best_rate"] != "" else "—"
+    shown = {
+        "loss_best": ".4f", "loss_best_difference": "+.4f", "loss_paper": ".4f", "loss_paper_difference": "+.4f",
+        "a_row_norm": ".3g", "first_update": ".3g", "largest_eigenvalue": ".3g", "longer_best": ".4f",
+        "longer_paper": ".4f", "longer_best_heldout": ".4f", "longer_paper_heldout": ".4f",
+    }  # fmt: skip
     return [
         str(row["method_label"]),
         f"{int(row['parameters_trainable']):,}" if row["parameters_trainable"] != "" else "—",
         f"{best} ↔" if row["at_edge"] else best,
         " to ".join(dict.fromkeys(near)) or "—",
-        shown("loss_best", "{:.4f}"),
-        shown("loss_best_difference", "{:+.4f}"),
-        shown("loss_paper", "{:.4f}"),
-        shown("loss_paper_difference", "{:+.4f}"),
-        shown("a_row_norm", "{:.3g}"),
-        shown("first_update", "{:.3g}"),
-        shown("largest_eigenvalue", "{:.3g}"),
-        shown("longer_best", "{:.4f}"),
-        shown("longer_paper", "{:.4f}"),
-        shown("longer_best_heldout", "{:.4f}"),
-        shown("longer_paper_heldout", "{:.4f}"),
+        *(f"{float(row[column]):{form}}" if row[column] != "" else "—" for column, form in shown.items()),
     ]
 
 
@@ -236,6 +223,6 @@ def _difference(trial: Trial | None, unit: Trial | None, method: str) -> float |
     return trial.loss - unit.loss if finite and method != YARDSTICK else None
 
 
-def _kept(value: object) -> object:
-    """As the CSV holds it: floats of six digits, so that sums in another order print the same, nothing for None."""
+def _written(value: object) -> object:
+    """As in the CSV: floats of six digits, so that sums in another order print the same, nothing for None."""
     return "" if value is None else float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value

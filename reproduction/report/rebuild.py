@@ -40,19 +40,19 @@ def rebuild(results: Path, experiments: Path, *, scale: str) -> Path:
             f"SCALE={scale}` makes it"
         )
 
-    def take(folder: Path) -> None:
+    def copy(folder: Path) -> None:
         require_records(committed)
         shutil.copytree(committed / RECORDS, folder / RECORDS)
         shutil.copy(committed / "reference.json", folder)
 
-    return make_reference(results, experiments, scale=scale, put=take)
+    return make_reference(results, experiments, scale=scale, put=copy)
 
 
 def make_reference(results: Path, experiments: Path, *, scale: str, put: Callable[[Path], None]) -> Path:
     """Make a reference in the place of the old one, which stays whole until the new one is; returns its folder.
 
     Args:
-        results: the folder in which reference/<scale> lies, and counts/, theory/ and h200/ as they are.
+        results: the folder of reference/<scale>, and of counts/, theory/ and h200/ as they are.
         experiments: the grids and the claims.
         scale: of the runs.
         put: writes reference.json and records/ into the folder that it is given.
@@ -61,7 +61,7 @@ def make_reference(results: Path, experiments: Path, *, scale: str, put: Callabl
     """
     results = Path(results).resolve()
     with scratch_folder(results, f".reference-{scale}-") as scratch:
-        # The new reference beside what depends on no scale, so that all of it is read and named as it will lie.
+        # The new reference beside what depends on no scale, so that all of it is read and named by its final path.
         sources = Sources(scratch / results.name, Path(experiments), scale, reference=True)
         sources.own.mkdir(parents=True)
         for name in (*OF_NO_SCALE, sources.benchmark):
@@ -95,14 +95,13 @@ def _write_table(sources: Sources, reference: Reference, *, table: str, runs: Pa
     grid = made.cut(sources.grid(table), scale=sources.scale)
     filled = gather(grid, runs, scale=sources.scale, expected=made.runs, evaluations=made.evaluations)
     if filled.missing:
-        lost = filled.missing[0]
+        lost, *_ = filled.missing
         raise RecordError(
             f"the records of the reference lack {made.runs[lost.cell]}, seed {lost.seed} of {lost.experiment} with "
             f"{lost.method} in {table} ({lost.reason}): `make reference` makes them anew"
         )
     laid = lay_out(filled)
-    path = reference.folder / "significance" / f"{table}.csv"
-    write_significance(filled, path, comparisons=laid.comparisons)
+    write_significance(filled, reference.folder / "significance" / f"{table}.csv", laid.comparisons)
     write_table(laid, reference.folder / "tables")
 
 

@@ -5,7 +5,6 @@ results/reference/<scale>/records/          packed records (`reproduction.record
                           metrics.csv, tables/, significance/, figures/, provenance.json, report.html: made from these
 """
 
-import csv
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.records import RecordError, read_json, write_json
-from reproduction.records.files import checksums, one_sentence
+from reproduction.records.files import checksums
 from reproduction.report.cells import Cell, Filled, evaluation_under
+from reproduction.report.documents import read_csv
 from reproduction.report.grid import CellKey, Grid, seeds_left
 
 RECORDS = "records"
@@ -27,9 +27,12 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a table was made of: its ``seeds``, and ``runs`` and ``evaluations`` as `cells.gather` takes them.
+    """What a table was made of.
 
-    ``benchmarks`` are those that were run, None for all of the grid's; ``fewer`` as in `Grid`.
+    Args:
+        seeds: of the cells that ``fewer`` (see `Grid`) does not restrict.
+        runs, evaluations: as `cells.gather` takes them.
+        benchmarks: those that were run, None for all of the grid's.
     """
 
     seeds: tuple[int, ...]
@@ -45,7 +48,7 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """``folder`` as it lies here, and its ``tables`` by name."""
+    """A reference's folder, scale, and tables by name."""
 
     folder: Path
     scale: str
@@ -53,25 +56,19 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """The folder as a reader of the repository writes it."""
+        """The folder's path in the repository."""
         return reference_folder(Path("results"), self.scale).as_posix()
 
 
-def widest_interval(test: Mapping[str, str]) -> tuple[float, float]:
-    """The ends of a difference's interval in a row of significance/<table>.csv: over seeds too where there are any."""
-    kind = "seeds_ci" if test["seeds_ci_low"] else "ci"
-    return float(test[f"{kind}_low"]), float(test[f"{kind}_high"])
-
-
 def reference_folder(results: Path, scale: str) -> Path:
-    """Where the committed reference of a scale lies; what a user runs lies in results/<scale>."""
+    """Where the committed reference of a scale is; what a user runs is in results/<scale>."""
     return Path(results) / "reference" / scale
 
 
 def write_reference(folder: Path, tables: Mapping[str, Made]) -> None:
     """Write reference.json beside records/, which is complete by now. Raises `RecordError`."""
-    told = {name: _told(made) for name, made in tables.items()}
-    write_json(folder / "reference.json", {"tables": told, "records": checksums(folder / RECORDS)})
+    written = {name: _as_json(made) for name, made in tables.items()}
+    write_json(folder / "reference.json", {"tables": written, "records": checksums(folder / RECORDS)})
 
 
 def read_reference(results: Path, scale: str) -> Reference | None:
@@ -79,17 +76,16 @@ def read_reference(results: Path, scale: str) -> Reference | None:
     folder = reference_folder(results, scale)
     if not (folder / "reference.json").is_file():
         return None
-    told = _told_in(folder)
     try:
-        tables = {name: _made(own) for name, own in told["tables"].items()}
+        tables = {name: _from_json(own) for name, own in _read(folder)["tables"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(_damaged(folder / "reference.json")) from error
     return Reference(folder=folder, scale=scale, tables=tables)
 
 
 def require_records(folder: Path) -> None:
-    """Raises `RecordError` where the files of records/ are not those that reference.json was written beside."""
-    wanted, found = _told_in(folder).get("records") or {}, checksums(folder / RECORDS)
+    """Raise `RecordError` where the files of records/ are not those that reference.json was written beside."""
+    wanted, found = _read(folder).get("records") or {}, checksums(folder / RECORDS)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             path = folder / RECORDS / name
@@ -99,14 +95,17 @@ def require_records(folder: Path) -> None:
 def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str], str]:
     """What the reference prints in the places of these cells, where it is comparable, and a sentence about it.
 
-    Comparable is a value of the same evaluation, of the same runs for all seeds that both have, which is one at least.
-    The texts are those of the reference's own table; where it has none of this table both are empty.
-    Raises `RecordError` where that table cannot be read.
+    Comparable is a value of the same evaluations, and of the same runs for all seeds that both have, at least one. Both
+    are empty where the reference has no such table. Raises `RecordError` where that table cannot be read.
     """
     made = reference.tables.get(filled.grid.table)
     if made is None:
         return {}, ""
-    rows, shown, others = _rows(reference.folder / "tables" / f"{filled.grid.table}.csv"), {}, 0
+    path = reference.folder / "tables" / f"{filled.grid.table}.csv"
+    if not path.is_file():
+        raise RecordError(_damaged(path))
+    rows = {(row["base"], row["method"]): row for row in read_csv(path)}
+    shown, others = {}, 0
     for key, cell in filled.cells.items():
         base, method, column = key
         row = rows.get((base, method), {})
@@ -116,67 +115,63 @@ def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str]
                 shown[key] = row[column] + (f" ± {spread}" if spread else "")
             else:
                 others += 1
-    told = []
+    sentences = []
     if shown:
         seeds = (
-            ("seeds " if len(made.seeds) > 1 else "seed ")
-            + ", ".join(map(str, made.seeds))
-            + ", some fewer" * bool(made.fewer)
+            f"seed{'s' * (len(made.seeds) > 1)} {', '.join(map(str, made.seeds))}{', some fewer' * bool(made.fewer)}"
         )
-        told.append(f"ref: what the committed reference prints there ({seeds}; `{reference.name}`).")
+        sentences.append(f"ref: what the committed reference prints there ({seeds}; `{reference.name}`).")
     if others:
-        told.append(
+        sentences.append(
             f"Of {others} of these values the committed reference (`{reference.name}`) is of other runs, by seed, "
             "settings, data or protocol: it is not comparable and not shown."
         )
-    return shown, " ".join(told)
+    return shown, " ".join(sentences)
 
 
 def _comparable(cell: Cell, filled: Filled, made: Made) -> bool:
-    experiment = filled.grid.experiment(cell.column, cell.base)
-    own = dict(zip(filled.grid.seeds_of(cell.base, cell.method, cell.column.benchmark), cell.runs, strict=True))
-    shown = seeds_left(made.seeds, made.fewer, cell.base, cell.method, cell.column.benchmark)
-    theirs = {seed: made.runs[key] for seed in shown if (key := (experiment, cell.method, seed)) in made.runs}
-    common = own.keys() & theirs.keys()
-    asked = cell.column.protocols_at(filled.scale)
-    evaluations = tuple(evaluation_under(cell.column.benchmark, each, made.evaluations) for each in asked)
-    return bool(common) and cell.evaluations == evaluations and all(own[seed] == theirs[seed] for seed in common)
+    experiment, names = filled.grid.experiment(cell.column, cell.base), (cell.base, cell.method, cell.column.benchmark)
+    own = dict(zip(filled.grid.seeds_of(*names), cell.runs, strict=True))
+    common = [
+        (own[seed], made.runs.get((experiment, cell.method, seed)))
+        for seed in seeds_left(made.seeds, made.fewer, *names)
+        if seed in own
+    ]
+    protocols = cell.column.protocols_at(filled.scale)
+    evaluations = tuple(evaluation_under(cell.column.benchmark, each, made.evaluations) for each in protocols)
+    return bool(common) and cell.evaluations == evaluations and all(ours == theirs for ours, theirs in common)
 
 
-def _rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
-        return {(row["base"], row["method"]): row for row in csv.DictReader(file)}
-
-
-def _told(made: Made) -> dict[str, Any]:
+def _as_json(made: Made) -> dict[str, Any]:
     runs: dict[str, dict[str, list[str | None]]] = {}
     for experiment, method in dict.fromkeys(key[:2] for key in made.runs):
-        own = [made.runs.get((experiment, method, seed)) for seed in made.seeds]
-        runs.setdefault(experiment, {})[method] = own
-    evaluations = [[*asked, name] for asked, name in made.evaluations.items()]
-    told = {"seeds": list(made.seeds), "runs": runs, "evaluations": evaluations}
-    told |= {"fewer": {name: list(seeds) for name, seeds in made.fewer.items()}} if made.fewer else {}
-    return told | ({} if made.benchmarks is None else {"benchmarks": list(made.benchmarks)})
-
-
-def _made(told: Mapping[str, Mapping]) -> Made:
-    seeds = tuple(told["seeds"])
-    return Made(
-        seeds=seeds,
-        runs={
-            (experiment, method, seed): run
-            for experiment, methods in told["runs"].items()
-            for method, runs in methods.items()
-            for seed, run in zip(seeds, runs, strict=True)
-            if run is not None  # a block of fewer seeds
-        },
-        evaluations={(benchmark, protocol): name for benchmark, protocol, name in told["evaluations"]},
-        benchmarks=tuple(told["benchmarks"]) if "benchmarks" in told else None,
-        fewer={name: tuple(own) for name, own in told.get("fewer", {}).items()},
+        runs.setdefault(experiment, {})[method] = [made.runs.get((experiment, method, seed)) for seed in made.seeds]
+    value = {"seeds": made.seeds, "runs": runs, "evaluations": [[*asked, n] for asked, n in made.evaluations.items()]}
+    return (
+        value
+        | ({"fewer": made.fewer} if made.fewer else {})
+        | ({} if made.benchmarks is None else {"benchmarks": made.benchmarks})
     )
 
 
-def _told_in(folder: Path) -> dict:
+def _from_json(value: Mapping[str, Any]) -> Made:
+    runs = {
+        (experiment, method, seed): run
+        for experiment, methods in value["runs"].items()
+        for method, own in methods.items()
+        for seed, run in zip(value["seeds"], own, strict=True)
+        if run is not None  # a block of fewer seeds
+    }
+    return Made(
+        seeds=tuple(value["seeds"]),
+        runs=runs,
+        evaluations={(benchmark, protocol): name for benchmark, protocol, name in value["evaluations"]},
+        benchmarks=tuple(value["benchmarks"]) if "benchmarks" in value else None,
+        fewer={name: tuple(own) for name, own in value.get("fewer", {}).items()},
+    )
+
+
+def _read(folder: Path) -> dict:
     try:
         return read_json(folder / "reference.json")
     except RecordError as error:

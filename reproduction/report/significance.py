@@ -9,6 +9,7 @@ zero (`reproduction.report.floor`) has none. Everything else stands beside it: e
 the table's family, rank-biserial correlation, bootstrap interval.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,14 +31,18 @@ POWER = 0.80
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method against the reference on one column. Values, differences, intervals are fractions or losses here.
+    """One method against the reference on one column; values and differences are fractions or losses here.
 
-    A difference is method minus reference; who is ahead is the measure's affair. ``nonzero`` items differ, in ``wins``
-    the method is ahead; under ``seeds_ahead`` seeds its mean is. ``seeds_ci`` and
-    ``seeds_p`` (the test with seeds as units) are None with one seed, ``mcnemar_p`` where items are not 0/1, ``holm_p``
-    outside the family, ``detectable`` where these items cannot reach alpha at all; ``reach`` then says so, and is empty
-    otherwise. ``scope`` says what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
-    ``floor`` is "chance" or "zero" where a trained method of the base is there on this column: then there is no †.
+    Args:
+        value, reference_value, difference: means; the difference is method minus reference.
+        ci_low, ci_high: over items; ``seeds_ci`` over seeds and items, None with one seed.
+        seeds_p: of the test with seeds as units, None with one seed; ``seeds_ahead``: under how many it is ahead.
+        nonzero: items that differ; ``wins`` those where the method is ahead, ``losses`` where it is behind.
+        mcnemar_p: None where items are not 0/1.
+        holm_p: None outside of the ``family``.
+        detectable: None where these items cannot reach alpha at all; ``reach`` then says so, and is empty otherwise.
+        floor: "chance" or "zero" where a trained method of the base is there on this column: then there is no †.
+        scope: what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
     """
 
     base: str
@@ -83,38 +88,30 @@ class Comparison:
 
 
 def compare_all(filled: Filled) -> list[Comparison]:
-    """Every method against its reference, on every column that both have, with Holm per base.
+    """Every method against its reference, on every column that both have, with Holm over each family: all methods x all
+    columns of one measure for one base. Columns beside the table stand outside of all.
 
-    A family is named: all methods x all columns of one measure for one base. Columns beside the table are tested and
-    stand outside of all. Raises `GridError` where two runs did not see the same items.
+    Raises `GridError` where two runs did not see the same items.
     """
     grid, comparisons = filled.grid, []
     against = grid.reference if isinstance(grid.reference, str) else "each one's own reference"
-    beside = {column.id for column in filled.columns if column.beside}
     for base in grid.bases:
-        floors = {column.id: floor_of(filled, base, column) for column in filled.columns}
-        of_base = [
-            compare(cell, reference, alpha=grid.alpha)
-            for column in filled.columns
-            for method in grid.methods
-            if (cell := filled.cells.get((base, method, column.id))) is not None
-            and (reference := filled.cells.get((base, grid.reference_of(method), column.id))) is not None
-        ]
-        families: dict[str, list[Comparison]] = {}
-        for each in of_base:
-            if each.column not in beside:
-                families.setdefault(each.measure.name, []).append(each)
-        adjusted = {
-            id(each): (p, f"{grid.table} {base}: {name}, methods x columns against {against}", len(family))
-            for name, family in families.items()
-            for each, p in zip(family, holm([each.wilcoxon_p for each in family]), strict=True)
-        }
-        for each in of_base:
-            holm_p, family, size = adjusted.get(id(each), (None, "beside the table", 0))
-            floor = floors[each.column]
-            dagger = each.dagger and holm_p is not None and not floor
-            own = {"holm_p": holm_p, "family": family, "family_size": size, "floor": floor, "dagger": dagger}
-            comparisons.append(replace(each, **own))
+        families: dict[str, list[int]] = {}
+        for column, method in itertools.product(filled.columns, grid.methods):
+            cell = filled.cells.get((base, method, column.id))
+            reference = filled.cells.get((base, grid.reference_of(method), column.id))
+            if cell is None or reference is None:
+                continue
+            found = compare(cell, reference, alpha=grid.alpha)
+            floor = floor_of(filled, base, column)
+            if not column.beside:
+                families.setdefault(found.measure.name, []).append(len(comparisons))
+            dagger = found.dagger and not column.beside and not floor
+            comparisons.append(replace(found, family="beside the table", floor=floor, dagger=dagger))
+        for name, members in families.items():
+            own = {"family": f"{grid.table} {base}: {name}, methods x columns against {against}"}
+            for at, p in zip(members, holm([comparisons[at].wilcoxon_p for at in members]), strict=True):
+                comparisons[at] = replace(comparisons[at], holm_p=p, family_size=len(members), **own)
     return comparisons
 
 
@@ -130,6 +127,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
     binary = all(np.isin(side.values.mean(axis=0), (0.0, 1.0)).all() for side in (cell, reference))
     lead = cell.measure.lead
     low, high = cell.resampled(by_seed, over_seeds=False)
+    unreachable = f"cannot reach {alpha:g} with {nonzero} differing item{'' if nonzero == 1 else 's'}"
     difference = float(differences.mean())
     return Comparison(
         base=cell.base,
@@ -166,7 +164,7 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
         detectable=detectable_difference(differences, alpha=alpha),
         floor="",
         dagger=p < alpha and lead(difference) > 0 and lead(rank_biserial(differences)) > 0,
-        reach=_reach(nonzero, alpha=alpha),
+        reach=unreachable if smallest_p(nonzero) >= alpha else "",
         scope=_scope(len(by_seed) if several else 1, alpha=alpha),
     )
 
@@ -174,8 +172,8 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
 def wilcoxon(differences: ArrayLike) -> tuple[float, float, str]:
     """(statistic min(W+, W-), two-sided p, method) of the signed-rank test on d (n,), zeros dropped, ties as midranks.
 
-    "exact" enumerates the null distribution given the midranks, up to `EXACT_UP_TO` non-zero differences: scipy's own
-    exact method knows no ties, and 0/1 items are all ties. Above it "approx": scipy's normal approximation with tie
+    "exact" enumerates the null distribution given the midranks, up to `EXACT_UP_TO` non-zero differences (scipy's exact
+    method knows no ties, and 0/1 items are all ties); above it "approx" is scipy's normal approximation with tie
     correction, without continuity correction. Nothing but zeros: p = 1, "all differences zero".
     """
     nonzero = _nonzero(differences)
@@ -221,12 +219,9 @@ def smallest_p(units: int) -> float:
 
 def seeds_sentence(seeds: int, *, alpha: float) -> str:
     """What a test with so many seeds as its units can reach."""
-    least = smallest_p(seeds)
-    if least < alpha:
-        return f"with the seed as unit the smallest two-sided p over {seeds} seeds is {least:.3g}"
-    return (
-        f"no test over {seeds} seeds can reach {alpha:g} with the seed as unit: the smallest two-sided p is {least:.3g}"
-    )
+    if (p := smallest_p(seeds)) < alpha:
+        return f"with the seed as unit the smallest two-sided p over {seeds} seeds is {p:.3g}"
+    return f"no test over {seeds} seeds can reach {alpha:g} with the seed as unit: the smallest two-sided p is {p:.3g}"
 
 
 def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | None:
@@ -235,7 +230,6 @@ def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | No
     Keeps which items differ and by how much, and draws each sign + with chance π; the true difference is then
     (2π - 1) mean |d|, and π is raised until W+ is significant with `POWER`: exactly where the test is exact, else by
     the normal approximation. None where even differences all of one sign would not reach alpha.
-    Leaves out: that a larger difference usually makes more items differ.
     """
     nonzero = _nonzero(differences)
     if smallest_p(len(nonzero)) >= alpha:
@@ -273,12 +267,6 @@ def _rank_sum(ranks: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
 def p_text(p: float) -> str:
     """A p value for reading: three digits, "< 0.001" below."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _reach(nonzero: int, *, alpha: float) -> str:
-    if smallest_p(nonzero) < alpha:
-        return ""
-    return f"cannot reach {alpha:g} with {nonzero} differing item{'' if nonzero == 1 else 's'}"
 
 
 def _scope(seeds: int, *, alpha: float) -> str:

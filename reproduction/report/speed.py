@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.records import write_text
-from reproduction.report.collect import write_csv
-from reproduction.report.documents import document, pipes
-from reproduction.report.standings import read_rows
+from reproduction.report.documents import document, pipes, read_csv, write_csv
 
 FILE = "evaluation.csv"
 KEY = ("model", "benchmark", "protocol")
@@ -39,7 +37,7 @@ LEGEND = (
 
 def read_speed(folder: Path) -> Sequence[Mapping[str, str]]:
     """The rows of a folder's evaluation.csv; none where there is no such file. Raises `RecordError`."""
-    return read_rows(folder / FILE)
+    return read_csv(folder / FILE)
 
 
 def write_speed(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

@@ -1,19 +1,17 @@
-"""Who stands where on a real model: a block of a table, and the paired differences between its methods."""
+"""How methods compare in the committed files of a table: a block of its rows, and the tests between its methods."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reproduction.records.files import one_sentence
+from reproduction.report.documents import read_csv
 from reproduction.report.measures import Measure, measure_of
-from reproduction.report.reference import widest_interval
 
 BEST_RATES, PAPER_RATE = "llama3", "llama3_paper_rate"
 """The bases of Table 1's and Table 2's two blocks: each method at its own best learning rate, all at the paper's."""
 
 SWEEPS = {"table7": "budgets", "table8": "clusters"}
-"""Tables that sweep a number, and what the file is called in which all of their methods are set against each other."""
+"""Tables that sweep a number → the file in which all of their methods are compared with each other."""
 
 LONGER, CONTROLS = "llama3_full", "llama3_2_3b"
 """The bases of longer training, and of the controls and Table 3."""
@@ -22,21 +20,25 @@ LOSS = "loss"
 """The column of the mean held-out loss over the sources."""
 
 ONE_RUN = "one run each"
-
 TOO_FEW = 2
 """Seeds of which an interval over seeds and items is far too narrow: they cannot show how far a third one would lie."""
 
-AHEAD, LEVEL, BEHIND = "ahead of", "level with", "behind"
-VERDICTS = (AHEAD, LEVEL, BEHIND)
+AHEAD, LEVEL, BEHIND = VERDICTS = "ahead of", "level with", "behind"
 
 Row = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two methods in one column: ``lead`` is how far the first is ahead, in the column's unit (percentage points, nats
-    a token), with the ends of its interval. ``seeds`` are those that both have, and ``agree`` says whether the same one
-    is ahead under each. ``floor`` is "chance" or "zero" where nobody is called ahead.
+    """Two methods in one column.
+
+    Args:
+        first, second, column, measure: what is compared.
+        lead: how far the first is ahead, in percentage points or nats a token.
+        low, high: the ends of its interval.
+        seeds: that both have.
+        agree: whether the same one is ahead under each seed.
+        floor: "chance" or "zero" where nobody is called ahead, else empty.
     """
 
     first: str
@@ -66,7 +68,7 @@ class Pair:
 
     @property
     def amount(self) -> str:
-        """How far, as a verdict wants it: a distance, or a signed difference where they are level."""
+        """The distance and its interval, a signed difference where the two are level."""
         lead, low, high = self.lead, self.low, self.high
         if self.verdict == LEVEL:
             return f"({self._text(lead, '+')} [{self._text(low, '+')}, {self._text(high, '+')}])"
@@ -80,54 +82,24 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One base of a table: its rows by method, and its tests by (first, second, column), either way round.
-
-    Methods are tested against the table's reference alone, in a sweep's mean held-out loss each against each. Without
-    its files it is empty.
-    """
+    """One base of a table: its rows by method, and its `Pair`s by (first, second, column), either way round."""
 
     rows: Mapping[str, Row]
     pairs: Mapping[tuple[str, str, str], Pair]
 
 
 def read_block(folder: Path, table: str, base: str) -> Block:
-    """The block of a base in tables/<table>.csv and significance/<table>.csv of a reference's folder, and of a sweep in
-    its file of all pairs.
+    """The block of a base in a reference's folder, with all pairs of a sweep; empty without its files.
 
     Raises `RecordError` where a file cannot be read.
     """
-    rows = read_rows(folder / "tables" / f"{table}.csv")
-    every = read_rows(folder / "tables" / f"{SWEEPS[table]}.csv") if table in SWEEPS else []
-    tests = [*every, *read_rows(folder / "significance" / f"{table}.csv")]
+    every = read_csv(folder / "tables" / f"{SWEEPS[table]}.csv") if table in SWEEPS else []
+    tests = [*every, *read_csv(folder / "significance" / f"{table}.csv")]
     pairs = [pair_of(test) for test in tests if test["base"] == base]
     return Block(
-        rows={row["method"]: row for row in rows if row["base"] == base},
+        rows={row["method"]: row for row in read_csv(folder / "tables" / f"{table}.csv") if row["base"] == base},
         pairs={(each.first, each.second, each.column): each for pair in pairs for each in (pair, pair.reversed)},
     )
-
-
-def runs(pairs: Iterable[Pair]) -> str:
-    """How many runs a method has in these pairs: "one run each", "3 seeds", "2 to 3 seeds"."""
-    seeds = sorted({pair.seeds for pair in pairs})
-    if seeds == [1]:
-        return ONE_RUN
-    return f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
-
-
-def runs_and_intervals(pairs: Iterable[Pair]) -> str:
-    """`runs`, and what so few of them make of the intervals: "2 seeds, intervals too narrow"."""
-    told = runs(pairs := list(pairs))
-    if told == ONE_RUN:
-        return f"{told}, intervals over items alone"
-    return f"{told}, intervals too narrow" if min(pair.seeds for pair in pairs) == TOO_FEW else told
-
-
-def read_rows(path: Path) -> list[Row]:
-    """A CSV file's rows, none where there is no file. Raises `RecordError` where it cannot be read."""
-    if not path.is_file():
-        return []
-    with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def pair_of(test: Row) -> Pair:
@@ -146,3 +118,25 @@ def pair_of(test: Row) -> Pair:
         agree=test.get("seeds_ahead", "") in ("", "0", test["seeds"]),  # empty for one run
         floor=test.get("floor", ""),
     )
+
+
+def widest_interval(test: Row) -> tuple[float, float]:
+    """The ends of a difference's interval in such a row: over seeds and items where there are several seeds."""
+    kind = "seeds_ci" if test["seeds_ci_low"] else "ci"
+    return float(test[f"{kind}_low"]), float(test[f"{kind}_high"])
+
+
+def runs(pairs: Iterable[Pair]) -> str:
+    """How many runs a method has in these pairs: "one run each", "3 seeds", "2 to 3 seeds"."""
+    seeds = sorted({pair.seeds for pair in pairs})
+    if seeds == [1]:
+        return ONE_RUN
+    return f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+
+
+def runs_and_intervals(pairs: Iterable[Pair]) -> str:
+    """`runs`, and what so few of them mean for the intervals: "2 seeds, intervals too narrow"."""
+    found = runs(pairs := list(pairs))
+    if found == ONE_RUN:
+        return f"{found}, intervals over items alone"
+    return f"{found}, intervals too narrow" if min(pair.seeds for pair in pairs) == TOO_FEW else found

@@ -1,31 +1,30 @@
-"""Filled cells + tests → a table ready to print: values, intervals, bold, †, captions, and the commands for what lacks.
+"""Filled cells + tests → a table ready to print: values, intervals, bold, †. Nobody sets bold or † by hand."""
 
-Bold and † are computed here from the values and the tests; nobody sets them.
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from reproduction.report.cells import Filled, Missing, gather
+from reproduction.report.cells import Cell, Filled, Missing
 from reproduction.report.floor import at_floor, floor_of
-from reproduction.report.grid import PAPER, UNTUNED, CellKey, Column, Grid, PaperValue, kind_of
+from reproduction.report.grid import PAPER, UNTUNED, Column, Grid, PaperValue, kind_of
 from reproduction.report.measures import Measure
 from reproduction.report.ordering import PARAMS, Ordering, orderings
 from reproduction.report.reference import Reference, printed_beside
 from reproduction.report.significance import Comparison, compare_all
 
 EMPTY = "—"
-"""What stands in the place of a value that is missing."""
+"""In the place of a value that is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One printed value, in its column's measure, with its 95 % interval; ``digits`` stand after the point.
+    """One printed value, in its column's measure.
 
-    ``spread`` is the standard deviation over seeds, None with one; ``paper`` is None at any scale but the paper's;
-    ``reference`` is what the committed reference prints there, None where that is of other runs or not there. ``floor``
-    is "chance" or "zero" where the interval reaches down to it (`reproduction.report.floor`), else empty.
+    Args:
+        value, low, high: with its 95 % interval; ``digits`` are printed after the point.
+        spread: standard deviation over seeds, None with one.
+        floor: "chance" or "zero" where the interval reaches down to it (`reproduction.report.floor`), else empty.
+        best, dagger: bold, and †.
+        paper: None at any scale but the paper's.
+        reference: what the committed reference prints there, None where that is of other runs or not there.
     """
 
     value: float
@@ -42,10 +41,13 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method on one base. ``entries`` maps column id → `Entry`, or None where the cell is missing.
+    """One method on one base.
 
-    ``trainable`` is the number of trained parameters, ``params`` and ``params_plain`` are shares of the whole in
-    percent, with frozen copies of base rows and without.
+    Args:
+        trainable: the number of trained parameters.
+        params, params_plain: shares of the whole in percent, with frozen copies of base rows and without.
+        paper_params: the paper's share.
+        entries: column id → `Entry`, or None where the cell is missing.
     """
 
     base: str
@@ -61,10 +63,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table ready for `reproduction.report.render`. ``missing`` is empty exactly when every cell has its value.
-
-    ``beside`` says what of the committed reference stands beside the values, where there is one of this table.
-    """
+    """A table ready for `reproduction.report.render`; ``beside`` says what of the committed reference it shows."""
 
     filled: Filled
     rows: list[Row]
@@ -87,72 +86,58 @@ class Table:
     @property
     def groups(self) -> dict[Measure, list[Column]]:
         """The columns by their measure."""
-        found: dict[Measure, list[Column]] = {}
-        for column in self.columns:
-            found.setdefault(column.measure, []).append(column)
-        return found
+        return {
+            measure: [column for column in self.columns if column.measure == measure]
+            for measure in dict.fromkeys(column.measure for column in self.columns)
+        }
 
     @property
     def missing(self) -> list[Missing]:
+        """Empty exactly when every cell has its value."""
         return self.filled.missing
 
     @property
     def at_paper_scale(self) -> bool:
         return kind_of(self.scale) == PAPER
 
-    def heading(self, column: Column) -> str:
-        return column.heading_at(self.scale)
-
-
-def build_table(
-    grid: Grid,
-    runs: Path,
-    *,
-    scale: str,
-    expected: Mapping[CellKey, str] | None = None,
-    evaluations: Mapping[tuple[str, str], str] | None = None,
-) -> Table:
-    """Read the runs under ``runs``, test them, and lay out the table. Arguments and errors are those of `cells.gather`.
-
-    The caller looks at ``.missing`` and exits non-zero where it is not empty.
-    """
-    return lay_out(gather(grid, runs, scale=scale, expected=expected, evaluations=evaluations))
-
 
 def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
-    """The table of cells that were gathered already, the values of a committed reference beside them.
+    """The table of cells, the values of a committed reference beside them.
 
     Raises `RecordError` where the reference's table cannot be read.
     """
+    grid, columns = filled.grid, filled.columns
     printed, beside = printed_beside(filled, reference) if reference else ({}, "")
     comparisons = compare_all(filled)
     daggers = {(each.base, each.method, each.column) for each in comparisons if each.dagger}
-    best = {(base, column.id): _best(filled, base, column) for base in filled.grid.bases for column in filled.columns}
     rows = []
-    for base in filled.grid.bases:
-        for method in filled.grid.methods:
-            if not any(filled.grid.seeds_of(base, method, column.benchmark) for column in filled.columns):
-                continue  # told by a note
-            entries = {
-                column.id: _entry(
-                    filled,
-                    (base, method, column.id),
-                    best=method in best[base, column.id],
-                    dagger=(base, method, column.id) in daggers,
-                    reference=printed.get((base, method, column.id)),
-                )
-                for column in filled.columns
-            }
+    for base in grid.bases:
+        best = {column.id: _best(filled, base, column) for column in columns}
+        for method in grid.methods:
+            if not any(grid.seeds_of(base, method, column.benchmark) for column in columns):
+                continue  # a note names it
+            entries = {}
+            for column in columns:
+                key = base, method, column.id
+                entries[column.id] = None
+                if key in filled.cells:
+                    entries[column.id] = _entry(
+                        filled.cells[key],
+                        best=method in best[column.id],
+                        dagger=key in daggers,
+                        paper=grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,
+                        reference=printed.get(key),
+                    )
             rows.append(
                 Row(
                     base=base,
                     base_label=filled.base_labels[base],
                     method=method,
-                    label=filled.grid.label(method, filled.scale),
+                    label=grid.label(method, filled.scale),
                     trainable=" / ".join(map(str, filled.parameters(base, method, "parameters_trainable"))) or EMPTY,
                     params=_params(filled.parameters(base, method, "params_pct_paper"), method),
                     params_plain=_params(filled.parameters(base, method, "params_pct_plain"), method),
-                    paper_params=filled.grid.paper.get((base, method, PARAMS)),
+                    paper_params=grid.paper.get((base, method, PARAMS)),
                     entries=entries,
                 )
             )
@@ -171,24 +156,18 @@ def _best(filled: Filled, base: str, column: Column) -> set[str]:
     return {method for method, value in printed.items() if value == max(printed.values())}
 
 
-def _entry(
-    filled: Filled, key: tuple[str, str, str], *, best: bool, dagger: bool, reference: str | None
-) -> Entry | None:
-    cell = filled.cells.get(key)
-    if cell is None:
-        return None
-    printed = cell.measure.printed
-    low, high = map(printed, cell.interval)
+def _entry(cell: Cell, *, best: bool, dagger: bool, paper: PaperValue | None, reference: str | None) -> Entry:
+    value, low, high = map(cell.measure.printed, (cell.mean, *cell.interval))
     return Entry(
-        value=printed(cell.mean),
+        value=value,
         low=low,
         high=high,
-        spread=None if cell.spread is None else printed(cell.spread),
+        spread=None if cell.spread is None else cell.measure.printed(cell.spread),
         digits=cell.measure.digits,
         floor=at_floor(cell),
         best=best,
         dagger=dagger,
-        paper=filled.grid.paper.get(key) if kind_of(filled.scale) == PAPER else None,
+        paper=paper,
         reference=reference,
     )
 

@@ -1,40 +1,46 @@
-"""Finished trainings → training.csv and training.md: what each method's training takes, on one GPU and on several.
-
-A row is a run. `scaling` is its tokens/s over those of the same cell on one GPU: model, method and how the rows are
-made are the same, and so is the effective batch. `problems` are what such a measurement must not show: a loss that does
-not fall, a peak above the memory asked for, a step that takes several times the median (something was compiled anew),
-adapters that scale worse than asked for.
+"""What training takes: finished trainings on one GPU and on several → training.csv and training.md, and the trainer
+beside a plain loop → trainer.csv, trainer.md and their provenance.
 """
 
-import csv
-import io
 import json
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reproduction.records import Run, write_text
-from reproduction.records.files import RecordError, one_sentence
-from reproduction.report.documents import document, pipes
+from reproduction.records import RecordError, Run, write_json, write_text
+from reproduction.records.files import one_sentence
+from reproduction.report.documents import document, pipes, write_csv
 
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "peft")
 COLUMNS = (
     "model", "method", "launch", "processes", "scaling", "step_seconds_median", "step_seconds_iqr",
     "step_seconds_max", "tokens_per_second", "peak_memory_bytes", "first_loss", "final_loss", "steps", "batch_size",
     "micro_batch_size", "accumulation", "length", "packing", "tokens_per_step", "parameters_trainable", "adapter_bytes",
-    "selection_seconds", "device", "command", "commit", "torch", "transformers", "accelerate", "deepspeed", "peft",
+    "selection_seconds", "device", "command", "commit", *PACKAGES,
 )  # fmt: skip
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "peft")
-
 SAME_CELL = ("model", "method", "batch_size", "length", "packing", "device")
 SLOW_STEP = 2.0
-"""Times the median: a longer step has waited for something other than its work."""
+"""Times the median: a longer step was compiled anew, or waited for something other than its work."""
+
+LEGEND = (
+    "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its "
+    "time is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s "
+    "over the same cell's on one GPU. Losses are those of the first and the last step."
+)
+TRAINER_LEGEND = (
+    "Random weights, examples of random tokens with the lengths of the multi-task mixture. The plain loop pads the "
+    "rows of a step to the longest and takes them in one pass; it is measured before the trainer and again after it. "
+    "Times are medians after warm-up; tokens are the examples' own, without padding. The ratio is of tokens a second "
+    "to the faster of the two plain loops. Memory is the most allocated at once."
+)
 
 Row = dict[str, Any]
 
 
 def training_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each finished run, by model, method and number of processes.
+    """A row for each finished run; ``scaling`` is its tokens/s over those of the same cell on one GPU.
 
     Raises `RecordError` where a run is not done, or was evaluated as an untuned base.
     """
@@ -46,10 +52,14 @@ def training_rows(runs: Sequence[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["model"], row["method"], row["processes"]))
 
 
+def _cell(row: Row) -> tuple:
+    return tuple(row[column] for column in SAME_CELL)
+
+
 def _row(run: Run) -> Row:
     if not run.done:
         raise RecordError(f"{run.folder} is {run.state or 'no run'}, and only finished runs are measurements")
-    config, resources = run.config, run.resources
+    config, resources, provenance = run.config, run.resources, run.provenance
     if "step_seconds_median" not in resources:
         raise RecordError(f"{run.folder} is an untuned base: nothing was trained there")
     log = run.folder / "train_log.jsonl"
@@ -59,11 +69,10 @@ def _row(run: Run) -> Row:
         first_loss, *_ = [json.loads(line)["loss"] for line in lines]
     except (ValueError, TypeError, KeyError):
         raise RecordError(f"{log} has a line that is no step; delete its folder and run the cell again") from None
-    provenance = run.provenance
     git, versions = provenance.get("git") or {}, provenance.get("packages") or {}
-    taken = {name: resources[name] for name in COLUMNS if name in resources}
+    typed = shlex.split(provenance.get("command") or "")
     return {
-        **taken,
+        **{name: resources[name] for name in COLUMNS if name in resources},
         **{name: versions.get(name) for name in PACKAGES},
         "model": config["model"]["label"],
         "method": config["method"]["label"],
@@ -74,26 +83,19 @@ def _row(run: Run) -> Row:
         "length": config["data"]["max_length"],
         "packing": config["data"].get("packing", False),
         "tokens_per_step": round(resources["tokens_per_second"] * resources["step_seconds_median"]),
-        "command": _typed(provenance.get("command") or ""),
+        "command": shlex.join(part for part in typed if not part.startswith("results_dir=")),  # the machine's own place
         "commit": (git.get("commit") or "") + ("+" if git.get("dirty") else ""),
     }
-
-
-def _typed(command: str) -> str:
-    """The command without the place of its results, which is the machine's own."""
-    return shlex.join(part for part in shlex.split(command) if not part.startswith("results_dir="))
-
-
-def _cell(row: Row) -> tuple:
-    return tuple(row[column] for column in SAME_CELL)
 
 
 def problems(
     rows: Sequence[Row], *, memory_bytes: float, scaling: float, sharded: Sequence[str] = ("zero3",)
 ) -> list[str]:
-    """One sentence for each thing that a row shows and should not.
+    """One sentence for each thing that a row shows and should not: a loss that does not fall, too much memory, a step
+    of several times the median, bad scaling.
 
     Args:
+        rows: of `training_rows`.
         memory_bytes: most that a GPU may have had allocated.
         scaling: least for one cell on two GPUs over one.
         sharded: launches that are exempt from `scaling`.
@@ -117,37 +119,9 @@ def problems(
 
 
 def write_training(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """training.csv and training.md in the folder. Raises `RecordError`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({column: _spelled(row.get(column)) for column in COLUMNS} for row in rows)
-    write_text(folder / "training.csv", text.getvalue())
-    write_text(folder / "training.md", document("What training takes", table(rows), LEGEND))
-    return [folder / "training.csv", folder / "training.md"]
-
-
-LEGEND = (
-    "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its "
-    "time is the median after warm-up. Memory is the most allocated at once on the fullest GPU. Scaling is tokens/s "
-    "over the same cell's on one GPU. Losses are those of the first and the last step."
-)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    head = [
-        "Model",
-        "Method",
-        "GPUs",
-        "rows a step",
-        "s a step",
-        "tokens/s",
-        "scaling",
-        "GB a GPU",
-        "pivots (s)",
-        "loss",
-    ]
+    """training.csv and training.md."""
+    head = ["Model", "Method", "GPUs", "rows a step", "s a step", "tokens/s", "scaling", "GB a GPU", "pivots (s)",
+            "loss"]  # fmt: skip
     lines = [
         [
             row["model"],
@@ -163,10 +137,41 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return pipes(head, lines)
+    rows = [{column: row.get(column) for column in COLUMNS} for row in rows]
+    return _write(folder, "training", rows, text=document("What training takes", pipes(head, lines), LEGEND))
+
+
+def write_trainer(rows: Sequence[Mapping[str, Any]], folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
+    """trainer.csv, trainer.md and trainer.json, the provenance."""
+    head = ["Model", "Method", "Loop", "Passes", "ms a step", "IQR", "tokens/s", "ratio", "set up (s)", "GB"]
+    lines = [
+        [
+            row["model"],
+            row["method"],
+            row["loop"],
+            row["passes"],
+            f"{1000 * row['step_seconds_median']:.1f}",
+            f"{1000 * row['step_seconds_iqr']:.1f}",
+            f"{row['tokens_per_second']:,.0f}",
+            "—" if math.isnan(row["ratio"]) else f"{row['ratio']:.2f}",
+            f"{row['setup_seconds']:.1f}",
+            "—" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 1e9:.1f}",
+        ]
+        for row in rows
+    ]
+    text = document("The trainer and a plain loop", pipes(head, lines), TRAINER_LEGEND)
+    write_json(folder / "trainer.json", dict(provenance))
+    return [*_write(folder, "trainer", rows, text=text), folder / "trainer.json"]
+
+
+def _write(folder: Path, name: str, rows: Iterable[Mapping[str, Any]], *, text: str) -> list[Path]:
+    spelled = [{key: _spelled(value) for key, value in row.items()} for row in rows]
+    write_csv(folder / f"{name}.csv", list(spelled[0]) if spelled else COLUMNS, spelled)
+    write_text(folder / f"{name}.md", text)
+    return [folder / f"{name}.csv", folder / f"{name}.md"]
 
 
 def _spelled(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from reproduction.records import write_text
 from reproduction.report.cells import evaluation_under
-from reproduction.report.collect import write_csv
-from reproduction.report.documents import document, pipes
+from reproduction.report.documents import document, pipes, write_csv
 from reproduction.report.grid import UNTUNED, Column
 from reproduction.report.intervals import CONFIDENCE, SEED, Interval
 

@@ -13,7 +13,7 @@ from reproduction.cli import NotComplete
 from reproduction.commands import counts
 from reproduction.commands.counts import base_shape, count, count_on, method_at
 from reproduction.paths import EXPERIMENTS
-from reproduction.report.rounding import DIFFERS, ROUNDS, TRUNCATES, agreement
+from reproduction.report.counts import DIFFERS, ROUNDS, TRUNCATES, agreement
 from reproduction.training import (
     ModelSpec,
     UnfitBase,

@@ -8,7 +8,6 @@ import pytest
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell
 from reproduction.cli import NotComplete
-from reproduction.commands.pivots import read_csv
 from reproduction.commands.validation import (
     MISSING,
     OUTSIDE,
@@ -21,6 +20,7 @@ from reproduction.commands.validation import (
     published_at,
     require_within,
 )
+from reproduction.report.documents import read_csv
 
 
 def row(**changes) -> Checked:

@@ -1,7 +1,6 @@
 """Whole folders of finished runs, written through the records API as runs write them, with scores made up."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 
 from reproduction.records import Run, find_runs, is_complete, run_name, write_items, write_json
 from reproduction.records.archive import DECIMALS, pack
-from reproduction.report import Grid, load_grid
+from reproduction.report import Grid, Table, gather, lay_out, load_grid
+from reproduction.report.cells import Filled
 from reproduction.report.rebuild import make_reference
 from reproduction.report.reference import RECORDS, Made, write_reference
 
@@ -169,6 +169,14 @@ class World:
         }
         return Made(seeds=self.grid.seeds, runs=names, evaluations=evaluations, benchmarks=benchmarks)
 
+    def gather(self, **changes: Any) -> Filled:
+        """The cells of the grid; ``changes`` are of `made`."""
+        made = dataclasses.replace(self.made(), **changes)
+        return gather(self.grid, self.root, scale=self.scale, expected=made.runs, evaluations=made.evaluations)
+
+    def table(self, **changes: Any) -> Table:
+        return lay_out(self.gather(**changes))
+
     def keep(self, results: Path, experiments: Path, benchmarks: tuple[str, ...] | None = None) -> Path:
         """Make the reference of this table under ``results``; returns its folder."""
         made = self.made(benchmarks)
@@ -233,8 +241,30 @@ def world(tmp_path: Path, grid: Grid) -> Callable[..., World]:
     return make
 
 
+@pytest.fixture
+def problems(world: Callable[..., World], few: Grid) -> Callable[..., World]:
+    """A world of word problems alone: outcomes (n,) or (seeds, n) by method."""
+
+    def make(name: str = "problems", **outcomes: Any) -> World:
+        by_seed = {method: np.atleast_2d(values) for method, values in outcomes.items()}
+        seeds = tuple(range(max(map(len, by_seed.values()))))
+        own = {"columns": few.columns[:1], "experiments": ("gsm8k_llama3",), "seeds": seeds}
+        made = world(grid=dataclasses.replace(few, **own), name=name)
+        for method, values in by_seed.items():
+            for seed, row in enumerate(values):
+                made.evaluate(made.run("gsm8k_llama3", method, seed=seed, benchmarks=[]), "gsm8k", row[:, None])
+        return made
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory, grid: Grid) -> World:
     """Every cell of Table 1 at the tiny scale; read only."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     return World(tmp_path_factory.mktemp("full") / "runs", grid).fill()
+
+
+@pytest.fixture(scope="session")
+def table(full: World) -> Table:
+    """Table 1 of `full`."""
+    return full.table()

@@ -1,72 +1,70 @@
-"""Two blocks of one model, each trained in its way: told apart everywhere, both set against the paper's order."""
+"""Two blocks of one model, each trained in its way, and parts of a table with fewer seeds than the others, or none."""
 
 import csv
 import dataclasses
-from pathlib import Path
 
+import numpy as np
 import pytest
 from made_results import make_results
 
-from reproduction.report import build_table, load_grid, markdown, summary, write_significance, write_table
+from reproduction.report import GridError, load_grid, markdown, summary, write_table
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
-from reproduction.report.grid import GridError
 from reproduction.report.page import build_page
 from reproduction.report.page.results import result_section
 
 MODEL = "SmolLM2-135M-Instruct"
+BLOCK = "llama3_paper_rate"
 NAMES = {
     "llama3": f"{MODEL}, each method at its best learning rate",
-    "llama3_paper_rate": f"{MODEL}, every method at 5e-5, the paper's learning rate",
+    BLOCK: f"{MODEL}, every method at 5e-5, the paper's learning rate",
 }
-METHODS = ("base", "lora", "dora", "idlora")
-
-
-@pytest.fixture(scope="module")
-def table2(repository):
-    """The project's Table 2 at the small scale, of one task and few methods."""
-    grid = load_grid(repository / "experiments" / "table2").at("small").showing(["gsm8k"], "small")
-    return dataclasses.replace(grid, methods=METHODS)
 
 
 @pytest.fixture
-def made(world, table2):
-    made = world(scale="small", grid=table2)
-    for experiment, method, seed in table2.cells():
-        rate = 5e-5 if experiment.endswith("paper_rate") else 1e-3
-        made.run(experiment, method, seed=seed, train={"learning_rate": rate, "epochs": 1})
-    return made
+def fewer(repository):
+    """The project's Table 2 at the small scale with three seeds: its two blocks, few methods, two benchmarks."""
+    grid = load_grid(repository / "experiments" / "table2").at("small").showing(["gsm8k", "mmlu"], "small")
+    grid = dataclasses.replace(grid, methods=("base", "lora", "dora", "idlora"), seeds=(0, 1, 2))
+    return lambda **own: dataclasses.replace(grid, fewer=own)
 
 
-def table_of(made):
-    return build_table(made.grid, made.root, scale="small")
+@pytest.fixture
+def filled(world, fewer):
+    """The table whose cells alone have run, each evaluated on what it needs; a block has runs of its own."""
+
+    def make(name="runs", seeds=(0, 1, 2), **own):
+        made = world(scale="small", grid=dataclasses.replace(fewer(), seeds=seeds, fewer=own), name=name)
+        made.config = lambda experiment, *key, **changes: type(made).config(
+            made, experiment, *key, train={"learning_rate": 5e-5 if experiment.endswith("rate") else 1e-3}, **changes
+        )
+        for experiment, method, seed in made.grid.cells():
+            asked = made.grid.benchmarks(experiment, "small", seed=seed)
+            made.run(experiment, method, seed=seed, benchmarks=asked)
+        return made
+
+    return make
 
 
-def test_a_block_is_named_after_the_model_in_table_csv_tests_and_words(made, tmp_path):
-    table = table_of(made)
-    write_significance(table.filled, tmp_path / "table2.csv", comparisons=table.comparisons)
-    tests = list(csv.DictReader((tmp_path / "table2.csv").read_text().splitlines()))
-    written = {path.name: path.read_text() for path in write_table(table, tmp_path / "tables")}
-    rows = list(csv.DictReader(written["table2.csv"].splitlines()))
-    assert [row["base_label"] for row in rows] == [name for name in NAMES.values() for _ in METHODS]
-    assert {row["base"]: row["base_label"] for row in tests} == NAMES
-    said = summary(table.filled, table.comparisons)
-    for name in NAMES.values():
-        assert f"| {name} | ID-LoRA |" in written["table2.md"]
-        assert f"\\textit{{{name}}}" in written["table2.tex"]
-        assert name in said
-    caption = written["table2.md"].split("\n\n")[1]
-    assert caption.startswith(f"The small scale: {MODEL} in place of LLaMA-3-8B, on")
-
-
-def test_blocks_of_one_model_are_tested_and_have_their_best_values_apart(made):
-    table = table_of(made)
-    found = {(each.base, each.method): each.difference for each in table.comparisons if each.column == "gsm8k"}
-    assert found["llama3", "idlora"] != found["llama3_paper_rate", "idlora"]
-    for base in NAMES:
+def test_blocks_of_one_model_are_named_tested_and_have_their_best_values_apart(filled, tmp_path):
+    table = filled(seeds=(0,)).table()
+    paths = {path.name: path.read_text() for path in write_table(table, tmp_path)}
+    rows = list(csv.DictReader(paths["table2.csv"].splitlines()))
+    assert [row["base_label"] for row in rows] == [name for name in NAMES.values() for _ in table.grid.methods]
+    words = summary(table.filled, table.comparisons)
+    for base, name in NAMES.items():
+        assert f"| {name} | ID-LoRA |" in paths["table2.md"]
+        assert f"\\textit{{{name}}}" in paths["table2.tex"]
+        assert name in words
         assert any(row.entries["gsm8k"].best for row in table.rows if row.base == base)
-    untuned = [row.entries["gsm8k"].value for row in table.rows if row.method == "base"]
-    assert len(untuned) == 2
+    differences = {(each.base, each.method, each.column): each.difference for each in table.comparisons}
+    assert differences["llama3", "idlora", "gsm8k"] != differences[BLOCK, "idlora", "gsm8k"]
     assert len({cell.runs for key, cell in table.filled.cells.items() if key[1] == "base"}) == 1
+    ahead = {
+        base: [(each.ahead, each.behind) for each in table.orderings if (each.base, each.column) == (base, "gsm8k")]
+        for base in NAMES
+    }
+    assert ahead["llama3"] == ahead[BLOCK] != []  # a block like another has that one's numbers of the paper
+    assert paths["table2.md"].count("| LLaMA-3-8B | ID-LoRA |") == 1
 
 
 def test_on_the_page_and_in_the_figure_two_blocks_of_one_model_stay_apart(repository, tmp_path):
@@ -79,40 +77,67 @@ def test_on_the_page_and_in_the_figure_two_blocks_of_one_model_stay_apart(reposi
         assert [part.get_suptitle().replace("\n", " ") for part in parts] == list(NAMES.values())
 
 
-def test_a_block_like_another_is_set_against_that_ones_numbers_of_the_paper_which_are_printed_once(made):
-    table = table_of(made)
-    numbers = {base: {key[1:]: value for key, value in made.grid.paper.items() if key[0] == base} for base in NAMES}
-    assert numbers["llama3"] == numbers["llama3_paper_rate"] != {}
-    ahead = {
-        base: [(each.ahead, each.behind) for each in table.orderings if (each.base, each.column) == (base, "gsm8k")]
-        for base in NAMES
-    }
-    assert ahead["llama3"] == ahead["llama3_paper_rate"]
-    assert len(ahead["llama3"]) == 3
-    shown = markdown(table)
-    assert shown.count("| LLaMA-3-8B | ID-LoRA |") == 1
-    orderings = shown.split("## Orderings")[1]
-    assert all(f"| {name} | ID-LoRA vs LoRA |" in orderings for name in NAMES.values())
-
-
-def test_only_the_scale_that_has_a_block_has_its_words_and_its_numbers(repository):
-    grid = load_grid(repository / "experiments" / "table2")
-    assert grid.block("llama3", "small")
-    assert grid.block("llama3", "tiny") == grid.block("llama3", "paper") == grid.block("mistral", "small") == ""
-    assert grid.at("tiny").paper == grid.at("paper").paper == grid.paper
-
-
-def test_a_table_without_cells_at_a_scale_has_no_part_of_its_page_no_figure_there_and_is_refused_by_name(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_a_table_without_cells_at_a_scale_has_no_part_of_its_page_and_is_refused_by_name(repository, tmp_path):
     places = make_results(repository, tmp_path)
-    tiny = Sources(*places, "tiny")
-    assert 'id="table_longer"' not in build_page(tiny)
-    written, absent = draw_figures(tiny)
-    assert not [each for each in (*map(str, written), *(each.what for each in absent)) if "longer" in each]
+    assert 'id="table_longer"' not in build_page(Sources(*places, "tiny"))
     with pytest.raises(GridError, match=r"table_longer has no cells at scale=tiny: .* kind of scale small"):
-        draw_figures(tiny, "table_longer")
-    small = Sources(*places, "small")
+        draw_figures(Sources(*places, "tiny"), "table_longer")
     with pytest.raises(Absent, match="`make table_longer SCALE=small` makes it"):
-        FIGURES["table_longer"](small)
-    assert "make table_longer SCALE=small" in build_page(small)
+        FIGURES["table_longer"](Sources(*places, "small"))
+
+
+def test_no_cell_is_asked_for_that_no_column_needs_and_none_is_evaluated_on_more_than_its_seed_needs(fewer):
+    whole = fewer().cells()
+    assert len(whole) == 2 * 4 * 3
+    grid = fewer(**{BLOCK: (0,), "dora": (), "gsm8k": (0, 1)})
+    first = grid.experiments[0]
+    assert grid.cells() == [(e, m, seed) for e, m, seed in whole if m != "dora" and (e == first or seed == 0)]
+    assert grid.benchmarks(first, "small", seed=1) == grid.benchmarks(first, "small") == ["gsm8k", "mmlu"]
+    assert grid.benchmarks(first, "small", seed=2) == ["mmlu"]
+    assert {e for e, m, _ in fewer(**{f"{BLOCK}/dora": ()}).cells() if m == "dora"} == {first}
+
+
+def test_a_value_is_the_mean_over_its_own_seeds_and_a_method_without_any_has_no_row(filled, tmp_path):
+    made = filled(**{BLOCK: (0,), "dora": (), "gsm8k": (0, 1)})
+    table = made.table()
+    cells = table.filled.cells
+    assert table.missing == []
+    assert [cells[base, "lora", name].seeds for base in NAMES for name in ("gsm8k", "mmlu")] == [2, 3, 1, 1]
+    means = [made.draw("multitask_llama3", "lora", "gsm8k", seed).mean() for seed in (0, 1)]
+    assert cells["llama3", "lora", "gsm8k"].mean == pytest.approx(np.mean(means))
+    tests = {(each.base, each.method, each.column): each.seeds for each in table.comparisons}
+    assert (tests["llama3", "idlora", "gsm8k"], tests["llama3", "idlora", "mmlu"]) == (2, 3)
+    rows = {(row["base"], row["method"]): row for row in csv.DictReader(write_table(table, tmp_path)[1].open())}
+    assert [rows[base, "lora"]["seeds"] for base in NAMES] == ["", "1"], "empty: its columns differ"
+    assert not [key for key in (*rows, *tests) if key[1] == "dora"]
+    note = next(line for line in markdown(table).splitlines() if "Means ± standard deviations over 3 seeds" in line)
+    assert f" {NAMES[BLOCK]}: seed 0 alone" in note
+    assert note.endswith("DoRA: not run. GSM8K: seeds 0, 1 alone.")
+
+
+@pytest.mark.parametrize("method", ["idlora", "lora"])
+def test_two_methods_are_compared_on_the_seeds_that_both_have(filled, method):
+    def compared(made):
+        table = made.table()
+        test = next(each for each in table.comparisons if (each.base, each.method) == ("llama3", "idlora"))
+        return test, [each for each in table.orderings if each.base == "llama3" and "dora" not in vars(each).values()]
+
+    whole = compared(filled("whole", seeds=(0, 1), **{BLOCK: ()}))
+    part = compared(filled("part", **{BLOCK: (), method: (0, 1)}))
+    assert part[1] == whole[1]
+    for name in ("seeds", "value", "reference_value", "difference", "ci_low", "seeds_ci", "seeds_p"):
+        assert getattr(part[0], name) == getattr(whole[0], name)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"qlora": (0,)}, "fewer names 'qlora', which is no base, method or benchmark of table2"),
+        ({"dora/" + BLOCK: ()}, "fewer names 'dora/llama3_paper_rate'"),
+        ({"dora": (1,)}, r"fewer gives dora the seeds \[1\]"),
+        ({"gsm8k": (0, 1, 2)}, r"fewer gives gsm8k the seeds \[0, 1, 2\]"),
+    ],
+)
+def test_names_and_seeds_that_the_table_has_not_are_refused(fewer, own, words):
+    with pytest.raises(GridError, match=words):
+        fewer(**own)

@@ -17,11 +17,10 @@ from rich.console import Console
 
 from reproduction.palette import PAPER, RC
 from reproduction.report import (
-    build_table,
-    console,
     latex,
     load_grid,
     markdown,
+    print_table,
     summary,
     write_significance,
     write_table,
@@ -53,7 +52,7 @@ def at(world, grid):
                     own = counts[seed] if isinstance(counts, tuple) else counts
                     outcomes = (np.arange(ITEMS) < own).astype(int)[:, None]
                     made.evaluate(made.run(f"gsm8k_{base}", method, seed=seed, benchmarks=[]), "gsm8k", outcomes)
-        return build_table(narrow, made.root, scale="tiny")
+        return made.table()
 
     return make
 
@@ -112,7 +111,7 @@ def test_chance_is_one_over_the_number_of_choices_and_losses_and_columns_beside_
 def test_every_form_signs_the_interval_and_names_the_columns(at, tmp_path):
     table = at(0.25, llama3=ONE_LOW, mistral=CLEAR)
     out = io.StringIO()
-    Console(file=out, width=200).print(console(table))
+    print_table(table, Console(file=out, width=200))
     assert markdown(table).count("]°") == out.getvalue().count("]°") == 3
     assert "chance (gsm8k 25 %)" in markdown(table)
     assert "Such columns here: Pebble (gsm8k)." in markdown(table)

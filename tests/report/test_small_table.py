@@ -23,7 +23,7 @@ import pytest
 from reproduction.records import find_runs
 from reproduction.records.archive import pack, unpack
 from reproduction.records.files import checksums
-from reproduction.report import build_table, collect_metrics, load_grid, write_significance, write_table
+from reproduction.report import collect_metrics, gather, lay_out, load_grid, write_significance, write_table
 from reproduction.report.figures import Sources, draw_figures
 from reproduction.report.figures.worth import write_worth_tables
 from reproduction.report.page import write_page
@@ -63,9 +63,9 @@ def make(results: Path) -> Path:
     sources = Sources(results, EXPERIMENTS, SCALE, reference=True)
     for name, made in read_reference(results, SCALE).tables.items():
         grid = made.cut(sources.grid(name), scale=SCALE)
-        table = build_table(grid, runs, scale=SCALE, expected=made.runs, evaluations=made.evaluations)
+        table = lay_out(gather(grid, runs, scale=SCALE, expected=made.runs, evaluations=made.evaluations))
         assert not table.missing
-        write_significance(table.filled, folder / "significance" / f"{name}.csv", comparisons=table.comparisons)
+        write_significance(table.filled, folder / "significance" / f"{name}.csv", table.comparisons)
         write_table(table, folder / "tables")
     collect_metrics(runs, folder / "metrics.csv", scale=SCALE)
     write_provenance(runs, folder / "provenance.json", scale=SCALE)

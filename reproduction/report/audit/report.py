@@ -14,8 +14,7 @@ from reproduction.report.audit.claims import COLUMNS, FAILS, HOLDS, UNDECIDED, U
 from reproduction.report.audit.forensics import FINDING_COLUMNS, Finding, examine
 from reproduction.report.audit.names import paper_names
 from reproduction.report.audit.pairings import WILCOXON
-from reproduction.report.collect import write_csv
-from reproduction.report.documents import pipes
+from reproduction.report.documents import pipes, write_csv
 
 Row = dict[str, str]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reproduction.report.audit import OnReal
 from reproduction.report.audit.claims import FAILS, HOLDS, UNRESOLVED
+from reproduction.report.documents import read_csv
 from reproduction.report.grid import SMALL, UNTUNED, load_grid
 from reproduction.report.measures import measure_of
 from reproduction.report.ordering import AT_FLOOR
@@ -42,7 +43,6 @@ from reproduction.report.standings import (
     Pair,
     Row,
     read_block,
-    read_rows,
     runs_and_intervals,
 )
 from reproduction.report.worth import NAMES as OF_A_RUN
@@ -84,16 +84,16 @@ class Facts:
         for name, (table, base) in BLOCKS.items():
             setattr(self, name, read_block(self.folder, table, base))
         one, several, controls = (load_grid(experiments / table) for table in ("table1", "table2", "table_controls"))
-        self.rates = {row["method"]: row for row in read_rows(self.folder / "tables" / "rates.csv")}
-        self.worth = read_rows(self.folder / "tables" / "worth.csv")
+        self.rates = {row["method"]: row for row in read_csv(self.folder / "tables" / "rates.csv")}
+        self.worth = read_csv(self.folder / "tables" / "worth.csv")
         of_base = {BEST_RATES: several, CONTROLS: controls}
         self.alike = {grid.experiment(each, b) for b, grid in of_base.items() for each in grid.columns_at(SMALL)}
-        trials = read_rows(experiments / "tuning" / SMALL / "trials.csv")
+        trials = read_csv(experiments / "tuning" / SMALL / "trials.csv")
         self.steps = " or ".join(dict.fromkeys(row["steps"] for row in trials if row["experiment"] in one.experiments))
         self.rates_of = {base: one.block(base, SMALL) for base in (BEST_RATES, PAPER_RATE)}
         columns = [*one.columns_at(SMALL), *several.columns_at(SMALL)]
         self.headings = {column.id: column.heading_at(SMALL).replace(",", "") for column in columns}
-        untuned = [row for row in read_rows(self.folder / "metrics.csv") if row["method"] == UNTUNED]
+        untuned = [row for row in read_csv(self.folder / "metrics.csv") if row["method"] == UNTUNED]
         self.parameters = next(int(row["parameters_total"]) for row in untuned if row["parameters_total"])
         self.paper_rate = f"the paper's {spelled(float(self.rates[SUBJECT]['paper_rate']))}"
         self.equal_count = self.controls.pairs["lora_equal", SUBJECT, LOSS]
@@ -182,7 +182,7 @@ class Facts:
     def known_refusals(self) -> str:
         """What the known answers refuse that refuse the two kinds of prompts differently, and the untuned model."""
         known: dict[str, list[str]] = {}
-        for row in read_rows(self.folder / "tables" / "table1_known.csv"):
+        for row in read_csv(self.folder / "tables" / "table1_known.csv"):
             known.setdefault(row["answers"], []).append(row["value"])
         row = self.single.rows[UNTUNED]
         parts = [f"{answers} {shares(values)}" for answers, values in known.items() if len(set(values)) > 1]
