@@ -4,9 +4,9 @@ runs.jsonl.zst             a line for each run: {"run", "config", "status", "res
 <evaluation>.jsonl.zst     {"meta": meta.json}, then the records of this evaluation of all runs, by item and then run:
                            {"run", …}, with "raw_sha256" in the place of "raw"
 
-Alike lines stand together, which compresses well; numbers are rounded to `DECIMALS`. What a model wrote is left out but
-for what was read in it ("parsed"), of judged answers a verdict. The place of the weights is left out of config.json
-where their checksum tells them, and what is of the machine alone out of a command.
+Alike lines stand together, which compresses well; numbers are rounded to `DECIMALS`. A model's text is left out, but
+not what was parsed from it (of judged answers a verdict). Paths of this machine are left out of commands, and out of
+config.json where the weights have a checksum.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ WORD = re.compile(r"[\w./-]{0,32}", re.ASCII)
 """What any other text of a judged record may be: a verdict or a name."""
 
 DECIMALS = 7
-"""Of numbers that are kept: further digits of what came from float32 would be most of the size."""
+"""To which numbers are rounded: further digits of float32 values would be most of the size."""
 
 Line = dict[str, Any]
 

@@ -1,15 +1,15 @@
-"""What tells rows of benchmark.csv apart and the states they end in: for what writes the file and what reads it."""
+"""The key of benchmark.csv's rows and the states that they end in."""
 
 from reproduction.records.status import DONE, FAILED, OOM
 
 SETTING = ("scenario", "layers", "batch", "length")
-"""What tells scenarios apart: one name may be measured at several sizes."""
+"""The key of a scenario: one name may be measured at several sizes."""
 
 KEY = (*SETTING, "variant")
-"""What tells rows apart: measured again, a row takes the place of the older one."""
+"""The key of a row: measured again, a row replaces the older one."""
 
 BUSY = "busy"
 """Measured, but the machine was busy or the numbers spread."""
 
 STATUSES = (DONE, BUSY, OOM, FAILED)
-"""The states of a row; nothing but a done one is reported."""
+"""The states of a row; only done ones are reported."""

@@ -145,7 +145,7 @@ class Run:
 
 
 class Evaluation:
-    """One finished evaluation of a run; two of one name, ``<benchmark>-<digest>``, were asked alike."""
+    """One finished evaluation of a run; its name, ``<benchmark>-<digest>``, says how it was asked."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)

@@ -160,15 +160,15 @@ def estimate(
     layer = tokens * 3 * b * sizes.outputs + adapters + 12 * sizes.remade
     loss = (b + 12) * tokens * (sizes.hidden if train.liger_kernel else sizes.vocabulary)
     checkpointed = train.gradient_checkpointing is True
-    kept = 0.0 if checkpointed else tokens * 1.75 * b * sizes.outputs + adapters
-    others = kept * (sizes.layers - 1)
+    saved = 0.0 if checkpointed else tokens * 1.75 * b * sizes.outputs + adapters
+    others = saved * (sizes.layers - 1)
     return Memory(
         micro_batch=micro_batch,
         weights=weights,
         trained=trained,
         buffers=int(buffers),
         checkpoints=b * tokens * sizes.hidden * sizes.layers if checkpointed else 0,
-        activations=int(max(others + kept + loss, others + layer, update)),
+        activations=int(max(others + saved + loss, others + layer, update)),
     )
 
 

@@ -87,8 +87,8 @@ class MethodSpec:
         arguments: of the method's PEFT config class.
         frozen: regular expressions, searched for in the names of what the PEFT method would train; what one of them
             finds keeps its first values, and is saved and loaded with the rest.
-        long_rows: regular expressions likewise; the rows of what one of them finds, (r, in), start in their drawn
-            directions with the mean length of the rows of the frozen weight that they adapt.
+        long_rows: regular expressions, searched in the same way; the rows of the matrices (r, in) found start with the
+            mean length of the frozen weight's rows, in the directions drawn.
         protocol_version: raise it where a change of code makes older results void.
     """
 
