@@ -92,8 +92,10 @@ def test_a_scenario_is_named_by_all_that_sets_it_apart() -> None:
 
 
 def test_extra_memory_is_above_the_base_whose_own_peak_is_shown(rows) -> None:
-    report = costs_markdown(rows).split("## Inference: extra memory")[1]
-    shown = cells(report)
+    report = costs_markdown(rows)
+    headings = [line for line in report.splitlines() if line.startswith("## ")]
+    assert len(headings) == 4, "time and memory, of training and of inference"
+    shown = cells(report.split("## Inference: extra memory")[1])
     assert shown["Base"][1] == "9,100 MiB"
     assert shown["Idlora"][1] == "+6 MiB"
 
