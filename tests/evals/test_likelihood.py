@@ -158,6 +158,7 @@ def test_a_beginning_that_items_have_in_common_is_read_once_and_the_scores_stay(
     found, tokens = scores(model, prompts=prompts), sum(read)
     hook.remove()
     assert (found - expected).abs().max() < 1e-5
+    assert (scores(model, prompts=prompts[:1]) - expected[:4]).abs().max() < 1e-5  # all of it is in common
     sliding = getattr(model.config, "sliding_window", None) is not None  # of 16: nothing can be shared
     assert tokens > 0.9 * all_tokens if sliding else tokens < 0.8 * all_tokens
 
