@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from k_means_constrained import KMeansConstrained
-from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from idlora import select_pivots
 from idlora.tuners.idlora.assignment import assign_at_least
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows, transfer_rows
+
+KMeansConstrained = pytest.importorskip("k_means_constrained").KMeansConstrained
+SimpleMinCostFlow = pytest.importorskip("ortools.graph.python.min_cost_flow").SimpleMinCostFlow
 
 
 def cost_of(costs, labels):

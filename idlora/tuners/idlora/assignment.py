@@ -58,7 +58,7 @@ def _ascend(columns: np.ndarray, minimum: int, levels: np.ndarray) -> np.ndarray
             break
         if best is None or left < best[0]:
             best = (left, labels, levels.copy())
-        if left == 0:
+        if left == 0 or sweep == MAX_SWEEPS:
             break
         for cluster in range(len(levels)):
             others = np.delete(reduced, cluster, axis=0).min(axis=0) if len(levels) > 1 else 0
@@ -89,12 +89,13 @@ def _repair(columns: np.ndarray, minimum: int, labels: np.ndarray, *, levels: np
     spare = (sizes - minimum - excess).tolist()
     excess.append(-sum(excess))
     left = sum(amount for amount in excess if amount > 0)
-    moves = {
-        (source, target): _cheapest(columns[target] - columns[source], np.flatnonzero(labels == source), left)
-        for source in range(clusters if left else 0)
-        for target in range(clusters)
-        if target != source
-    }
+    moves = {}
+    for source in range(clusters if left else 0):
+        members = np.flatnonzero(labels == source)
+        own = columns[source, members]
+        for target in range(clusters):
+            if target != source:
+                moves[source, target] = _cheapest(columns[target, members] - own, members, left)
     for _ in range(left):
         edges = [(i, clusters, 0) for i in range(clusters)] + [(clusters, i, 0) for i in range(clusters) if spare[i]]
         for (source, target), heap in moves.items():
@@ -120,7 +121,6 @@ def _repair(columns: np.ndarray, minimum: int, labels: np.ndarray, *, levels: np
 
 def _cheapest(costs: np.ndarray, rows: np.ndarray, count: int) -> list[tuple[int, int]]:
     """A heap of (cost, row) with at least the `count` cheapest of the rows: no more of them will ever leave."""
-    costs = costs[rows]
     if len(rows) > count:
         kept = costs <= np.partition(costs, count - 1)[count - 1]
         costs, rows = costs[kept], rows[kept]

@@ -173,6 +173,7 @@ class _Search:
             costs = self.costs(centroids)
             nearest = costs.argmin(dim=1)
             members = nearest == clusters
+            means = self.means(members)  # before the one wait for the device, so that it has work until then
             *sizes, moved = torch.cat([members.sum(dim=1), (nearest != labels).any()[None]]).tolist()
             if min(sizes) < self.r:
                 bounded = True
@@ -181,11 +182,10 @@ class _Search:
                     table = np.sqrt(np.maximum(table + self.norms[:, None], 0))
                 found, prices = assign_at_least(table, self.r, prices)
                 nearest = torch.from_numpy(found).to(labels.device)
-                members = nearest == clusters
-                moved = not torch.equal(nearest, labels)
+                means, moved = self.means(nearest == clusters), not torch.equal(nearest, labels)
             if not moved:
                 break
-            labels, centroids = nearest, self.means(members)
+            labels, centroids = nearest, means
         return _State(labels, centroids, np.bincount(labels.cpu(), minlength=len(clusters)), bounded)
 
     def transfer(self, state: _State) -> torch.Tensor | None:
