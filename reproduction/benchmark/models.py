@@ -76,9 +76,9 @@ def with_variant(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator
 def _change_way(adapted: torch.nn.Module, variant: Variant) -> None:
     layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
-        if not hasattr(layer, "use_kernels"):
+        if not hasattr(layer, "kernels_enabled"):
             raise ValueError(f"{variant.name}.way is {variant.way!r}: a {type(layer).__name__} has one way alone.")
-        layer.use_kernels = False
+        layer.kernels_enabled = False
         if variant.way == "copied":
             for name in layer.active_adapters:
                 layer.copy_frozen(name)

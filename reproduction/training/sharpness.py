@@ -37,8 +37,8 @@ def take_plain_passes(model: nn.Module) -> None:
     """Switch dropout off, and kernels of our own, which have no second derivative. Attention must be the eager one."""
     model.eval()
     for module in model.modules():
-        if getattr(module, "use_kernels", False):
-            module.use_kernels = False
+        if getattr(module, "kernels_enabled", False):
+            module.kernels_enabled = False
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -64,7 +64,7 @@ def test_every_way_of_computing_gives_the_same_logits_and_the_copies_are_counted
         with with_variant(base, adapter(way=way, **ROWS), 0) as measured:
             found[way], weights[way] = last_logits(measured.model, scenario("prefill")), measured.weights_bytes
             layers = [module for module in measured.model.modules() if isinstance(module, BaseTunerLayer)]
-            assert [layer.use_kernels for layer in layers] == [way == "own"] * 4
+            assert [layer.kernels_enabled for layer in layers] == [way == "own"] * 4
             assert [layer.needs_rows("default") for layer in layers] == [way == "copied"] * 4
     untuned = last_logits(base, scenario("prefill"))
     assert (found["own"] - untuned).abs().max() > 1e-3

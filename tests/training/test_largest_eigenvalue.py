@@ -91,7 +91,7 @@ def test_an_adapters_largest_eigenvalue_is_that_of_its_whole_hessian(name, start
     first, second = losses(model, batches)
     assert abs(first - second) > 0.1
     assert (first + second).item() == pytest.approx(model(**together).loss.item(), rel=1e-6)
-    assert not any(getattr(module, "use_kernels", False) for module in model.modules())
+    assert not any(getattr(module, "kernels_enabled", False) for module in model.modules())
     hessian = whole_hessian(model, together)
     eigenvalues = torch.linalg.eigvalsh(hessian)
     assert eigenvalues[0] < -0.1 * eigenvalues[-1] < 0

@@ -62,7 +62,7 @@ def test_a_model_gets_the_same_logits_and_gradients_with_and_without_the_kernels
     found_logits, found = logits(model, batch), gradients(model, batch)
     assert by_kernels
     for layer in model.adapted_layers().values():
-        layer.use_kernels = False
+        layer.kernels_enabled = False
     by_kernels.clear()
     plain_logits, plain = logits(model, batch), gradients(model, batch)
     assert not by_kernels

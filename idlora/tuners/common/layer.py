@@ -26,7 +26,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
 
     other_param_names = ("r", "scaling", "dropout")
     cast_input_dtype_enabled = True  # what `peft.helpers.disable_input_dtype_casting` switches off for a while
-    use_kernels = True  # False: plain PyTorch, to measure the kernels against
+    kernels_enabled = True  # False: plain PyTorch, to measure the kernels against
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **arguments: Any):
         super().__init__()
@@ -73,7 +73,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.scaling]  # one may leave this layer alone
-        if self.use_kernels and len(active) == 1 and self.can_use_kernels(active[0], h):
+        if self.kernels_enabled and len(active) == 1 and self.can_use_kernels(active[0], h):
             return self.forward_by_kernels(active[0], h, *args, **kwargs)
         output = base_output = self.base_layer(h, *args, **kwargs)
         for adapter_name in active:
