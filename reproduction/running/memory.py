@@ -32,6 +32,8 @@ def gpus() -> tuple[Gpu, ...]:
     """The visible CUDA devices that PyTorch can use."""
     import torch
 
+    if not torch.cuda.is_available():  # counting alone asks NVML, which sees GPUs whose driver is too old
+        return ()
     found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return tuple(Gpu(name=each.name, memory=each.total_memory, capability=(each.major, each.minor)) for each in found)
 
