@@ -17,7 +17,7 @@ import pytest
 from made_results import make_results, write
 from test_figures import contrast
 
-from reproduction.records import Run, run_name
+from reproduction.records import Run, run_name, write_json
 from reproduction.report.figures import Sources
 from reproduction.report.page import build_page, gather_provenance, write_page
 from reproduction.report.page.build import COLOURS
@@ -248,7 +248,10 @@ def test_provenance_is_summed_up_from_the_runs_kept_and_read_again_without_them(
         run.start(config)
         if seed < 2:  # the last is unfinished
             run.finish({"device": "a laptop"})
+            git = {"commit": "0badcafe" * 5, "dirty": bool(seed)}
+            write_json(run.folder / "provenance.json", run.provenance | {"git": git})
     found = gather_provenance(bare)
+    assert found["values"]["git commit"] == {"0badcafe0bad": 1, "0badcafe0bad with local changes": 1}
     assert found["runs"] == 2
     assert found["values"]["python"] == {platform.python_version(): 2}
     assert found["values"]["trained on"] == {"a laptop": 2}
