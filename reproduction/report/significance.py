@@ -2,11 +2,9 @@
 
 Unit: an item (a question, a prompt, a problem's pass@k estimate, a row's loss), never a sample. d_i = method -
 reference on item i, paired by item id and seed; several seeds are averaged within the item first. Beside it the unit
-"seed": the same signed-rank test on each seed's mean difference, which few seeds cannot bring below alpha.
+"seed": the same test on each seed's mean difference.
 
-The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead. A column at chance or
-zero (`reproduction.report.floor`) has none. Everything else stands beside it: exact McNemar for 0/1 items, Holm over
-the table's family, rank-biserial correlation, bootstrap interval.
+The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead.
 """
 
 import itertools
