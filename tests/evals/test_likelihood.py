@@ -177,8 +177,10 @@ def test_choices_that_cannot_be_told_apart_and_prompts_that_do_not_fit_are_refus
     for choices in ((" A", ""), (" A", " A")):
         with pytest.raises(ValueError, match=f"{re.escape(str(choices))} of item/0"):
             scores(small_model(), prompts=[dataclasses.replace(prompt, choices=choices)])
-    with pytest.raises(ValueError, match=r"context of 20"):
-        scores(small_model(max_position_embeddings=20), prompts=[prompt])
+    longest = len(prompt.text.encode()) + 1  # of a choice's two tokens the last is only predicted
+    scores(small_model(max_position_embeddings=longest), prompts=[prompt])
+    with pytest.raises(ValueError, match=rf"context of {longest - 1}"):
+        scores(small_model(max_position_embeddings=longest - 1), prompts=[prompt])
 
 
 @pytest.mark.parametrize("model", MODELS)
