@@ -19,6 +19,15 @@ ALONE = """
     assert idlora.__file__.startswith(sys.argv[1]), idlora.__file__
     from peft import PeftType
     assert PeftType("IDLORA") and PeftType("HYDRALORA") and PeftType("MOELORA")
+    import torch
+    weight = torch.randn(12, 3)
+    assert idlora.select_pivots(weight, 2, 3).shape == (2, 3)
+    try:
+        idlora.select_pivots(weight, 2, 3, backend="k_means_constrained")
+    except ValueError as error:
+        assert "k-means-constrained" in str(error)
+    else:
+        raise AssertionError("it is not installed")
 """
 
 
