@@ -44,7 +44,7 @@ def test_a_pass_is_fitted_to_the_memory_that_is_free_and_to_a_workers_share(
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: reserved * GB)
     cell = dataclasses.replace(paper["lora"], launch=Launch(mode="ddp", processes=2, memory_gb=cap))
     assert fitted_now(cell) == fitted(cell, 45 * GB) != fitted(cell, 75 * GB)
-    monkeypatch.setattr("reproduction.running.memory.launching.least", lambda value: min(value, 30 * GB))
+    monkeypatch.setattr("reproduction.running.memory.launching.min_over_ranks", lambda value: min(value, 30 * GB))
     assert fitted_now(cell) == fitted(cell, 30 * GB)  # what another process of the launch has
 
 
