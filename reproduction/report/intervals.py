@@ -19,6 +19,9 @@ CHUNK = 500
 FEW = 64
 """Up to so many distinct values (or patterns over seeds) are drawn by their counts, more of them item by item."""
 
+PARTS = 12_600
+"""A score, and a difference of two, is a multiple of 1/12,600: of 1, 3, 5, 10 or 100 samples, or pass@k of 10."""
+
 Interval = tuple[float, float]
 
 
@@ -79,7 +82,9 @@ def bootstrap(values: ArrayLike) -> Interval:
     values = _checked(values)
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) > FEW:
-        return _percentiles(np.concatenate([drawn @ values / len(values) for drawn in _resamples(len(values))]))
+        whole, parts = _in_parts(values)
+        sums = np.concatenate([drawn @ whole for drawn in _resamples(len(values))])
+        return _percentiles(sums / (len(values) * parts))
     return _bootstrap(tuple(distinct.tolist()), tuple(counts.tolist()))
 
 
@@ -87,7 +92,8 @@ def bootstrap(values: ArrayLike) -> Interval:
 def _bootstrap(distinct: tuple[float, ...], counts: tuple[int, ...]) -> Interval:
     n = sum(counts)
     draws = np.random.default_rng(SEED).multinomial(n, np.array(counts) / n, size=RESAMPLES)
-    return _percentiles(draws @ np.array(distinct) / n)
+    whole, parts = _in_parts(np.array(distinct))
+    return _percentiles(draws @ whole / (n * parts))
 
 
 def bootstrap_seeds(values: ArrayLike) -> Interval:
@@ -104,10 +110,11 @@ def bootstrap_seeds(values: ArrayLike) -> Interval:
     rng, means = np.random.default_rng(SEED), []
     if many := distinct.shape[1] > FEW:
         distinct = values
+    whole, parts = _in_parts(distinct)
     drawn = _resamples(n) if many else (rng.multinomial(n, counts / n, size=CHUNK) for _ in range(RESAMPLES // CHUNK))
     for by_item in drawn:
-        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(by_item)) / seeds
-        means.append((by_seed * (by_item @ distinct.T / n)).sum(axis=1))
+        by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(by_item))
+        means.append((by_seed * (by_item @ whole.T)).sum(axis=1) / (seeds * n * parts))
     return _percentiles(np.concatenate(means))
 
 
@@ -121,6 +128,16 @@ def _drawn(n: int) -> list[NDArray[np.uint8]]:
     rng, row = np.random.default_rng(SEED), np.arange(CHUNK)[:, None] * n
     chunks = (rng.integers(n, size=(CHUNK, n)) + row for _ in range(RESAMPLES // CHUNK))
     return [np.bincount(each.ravel(), minlength=CHUNK * n).reshape(CHUNK, n).astype(np.uint8) for each in chunks]
+
+
+def _in_parts(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Scores as whole numbers of `PARTS` and `PARTS`; values that are none, such as losses, as they are, and 1.
+
+    Sums of whole numbers are exact. In others the last bit depends on the order in which a CPU's BLAS adds, and with it
+    the printed digit of a mean that lies halfway between two, and on which side of zero an interval ends.
+    """
+    whole = np.rint(values * PARTS)
+    return (whole, PARTS) if np.allclose(whole, values * PARTS, rtol=0, atol=1e-6) else (values, 1)
 
 
 def _percentiles(means: NDArray[np.float64]) -> Interval:
