@@ -1,18 +1,18 @@
-"""How every figure looks: which colour and mark a method has, there and beside its name on the page; type and lines.
+"""The look of every figure and of the report page: colours and marks of methods, type and lines.
 
-A hue is a pair: one for white paper, one for dark. Each keeps 3:1 against its ground, and the methods of Tables 1 and
-2 stay apart for readers with protanopia, deuteranopia and tritanopia. A control has the hue of the part that it
-exchanges; its mark tells it from its siblings, and its name stands on the axis, so that colour alone never carries the
-meaning.
+Each hue is a pair: one colour for white paper, one for dark. Each keeps a contrast of 3:1 against its ground. The
+methods of Tables 1 and 2 are distinguishable for readers with protanopia, deuteranopia and tritanopia. A control has
+the hue of the component that it replaces; its marker and its name on the axis identify it, so colour alone never
+carries the meaning.
 """
 
 from dataclasses import dataclass
 
 PAPER, NIGHT = "#ffffff", "#15181c"
-"""The grounds that the hues are chosen against."""
+"""Backgrounds that the hues are chosen against."""
 
 INK, MUTED, RULE, PANEL = "#1c1e22", "#5b6067", "#dfe1e4", "#f4f2ec"
-"""Text and axes, secondary text, grid lines, and the ground behind numbers that are the paper's."""
+"""Colours of text and axes, secondary text, grid lines, and the background of the paper's numbers."""
 
 RC = {
     "figure.dpi": 200,  # of a PNG, and of what is laid out: letters are not equally wide at all resolutions
@@ -48,12 +48,12 @@ RC = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-"""Type, lines and ground of every figure, for matplotlib."""
+"""matplotlib settings for type, lines and background of every figure."""
 
 
 @dataclass(frozen=True)
 class Hue:
-    """One colour on both grounds, as "#rrggbb"."""
+    """One colour for both backgrounds, as "#rrggbb"."""
 
     light: str
     dark: str
@@ -72,7 +72,7 @@ HUES = {
     "split": Hue("#4c2c1d", "#9e786a"),
     "other": Hue("#5f6368", "#a9adb3"),
 }
-"""By method; "rows", "router" and "split" are the parts of ID-LoRA that a control exchanges."""
+"""Hues by method; "rows", "router" and "split" are the components of ID-LoRA that a control replaces."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Look:
 
     @property
     def colour(self) -> str:
-        """On white paper."""
+        """The colour on white paper."""
         return HUES[self.hue].light
 
 
@@ -118,12 +118,12 @@ LOOKS = {
 
 
 NEUTRAL = (("#272a4a", "o"), ("#9e6f60", "s"), ("#968eb5", "D"), ("#606399", "^"), ("#57402e", "v"))
-"""Colour and marker of curves that are no method, such as the settings of a simulation; on white paper alone."""
+"""Colour and marker of curves that show no method, such as the settings of a simulation; for white paper only."""
 
 
 def look(method: str) -> Look:
-    """A method's look. One step of a sweep (lora_half, idlora_k6) looks like the method that is swept.
+    """Return a method's look. A step of a sweep (lora_half, idlora_k6) has the look of the swept method.
 
-    A method that this file does not know is neutral: it can be shown before anybody chose a colour for it.
+    A method without an entry in `LOOKS` gets a neutral look, so it can be plotted before a colour is chosen for it.
     """
     return LOOKS.get(method) or LOOKS.get(method.split("_")[0]) or Look("other", "*")

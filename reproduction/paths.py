@@ -1,4 +1,4 @@
-"""Where the checkout has what the reproduction reads: configs and experiments, and the committed results."""
+"""Paths of the checkout: configs, experiments and committed results."""
 
 from pathlib import Path
 

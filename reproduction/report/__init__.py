@@ -1,11 +1,11 @@
-"""Records → everything a person reads. Runs where torch cannot be imported.
+"""Reports made from run records. This package never imports torch.
 
-How a model's answer reaches a table:
+The path of a model's answer to a table:
 
 answers.jsonl     evals/answering.py: answer           raw text, or log-probabilities, in the run's folder
-items.jsonl       evals/scoring.py: score              read and scored by the benchmark, evals/tasks/<name>.py
-values of cells   cells.py: gather                     of the runs that the table's grid names; scores.py reads items
-a table           tables.py: lay_out                   means, which is best; significance.py: tests and †
+items.jsonl       evals/scoring.py: score              parsed and scored by the benchmark, evals/tasks/<name>.py
+values of cells   cells.py: gather                     from the runs in the table's grid; scores.py reads the items
+a table           tables.py: lay_out                   means, best values; significance.py: tests and †
 its files         render.py: write_table               results/<scale>/tables/<table>.md, .csv, .tex, best in bold
 the tests         statistics.py: write_significance    results/<scale>/significance/<table>.csv
 metrics.csv       collect.py: metric_rows              results/<scale>/metrics.csv, a row for each score

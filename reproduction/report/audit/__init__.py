@@ -1,6 +1,6 @@
-"""The audit of the paper: its claims as data, put to its own tables, and forensics of its numbers; ours beside them.
+"""The audit of the paper: its claims as data, evaluated on its tables and on ours, and forensics of its numbers.
 
-experiments/audit/README.md says how to read it and how to add a claim.
+experiments/audit/README.md explains how to read it and how to add a claim.
 """
 
 from reproduction.report.audit.claims import Claim, OnReal, judge_all, load_claims, read_on_real_model

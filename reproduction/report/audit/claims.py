@@ -1,4 +1,4 @@
-"""Claims of the paper as data, and what the tables say to each. Verdicts are computed; nobody types one."""
+"""Claims of the paper as data, and the verdict of the tables on each. All verdicts are computed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,22 +34,22 @@ OVER = {
     "several": {"at each method's best rate": "2", "at the paper's rate": "2p", "after two epochs": "l"},
     "single": {"at each method's best rate": "1", "at the paper's rates": "1p"},
 }
-"""Methods trained on several tasks and on single ones: the blocks that a reading is put to, each in words, under the
-names ``l`` and ``s``. The first decides.
+"""The blocks on which a reading is evaluated, for methods trained on several tasks and on single ones: description →
+suffix of the names ``l`` and ``s``. The first block decides.
 """
 
 COLUMNS = (
     "id", "section", "quote", "claim_kind", "expression", "paper_value", "verdict", "note", "ours", "ours_scale",
     "ours_verdict", "real", "real_verdict",
 )  # fmt: skip
-"""Of audit.csv."""
+"""Columns of audit.csv."""
 
 Names = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Another way to take the sentence, and its expression; ``over`` is a key of `OVER`."""
+    """One interpretation of a claim as an expression; ``over`` is a key of `OVER`."""
 
     reading: str
     expression: str
@@ -58,11 +58,11 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One sentence of the paper that carries a number or an ordering; experiments/audit/README.md says each field.
+    """One sentence of the paper with a number or an ordering; experiments/audit/README.md describes each field.
 
-    Exactly one of ``expression`` and ``reason`` is given. ``ours`` has one key, or none: "tables" or "counts" with an
-    expression, "theory" with claims of results/theory/verdicts.csv. ``real`` are readings in losses and scores of the
-    small scale, the first of which decides; ``real_only`` says of how much of the sentence one that holds speaks.
+    Exactly one of ``expression`` and ``reason`` is given. ``ours`` has at most one key: "tables" or "counts" with an
+    expression, or "theory" with claims of results/theory/verdicts.csv. ``real`` holds readings in losses and scores of
+    the small scale; the first decides. ``real_only`` names the part of the sentence that these readings cover.
     """
 
     id: str
@@ -90,12 +90,12 @@ class Claim:
 
     @property
     def place(self) -> str:
-        """ "§5.4 Efficiency Analysis, p. 7", "Table 1, p. 6", "Appendix B.2"."""
+        """The place in the paper: "§5.4 Efficiency Analysis, p. 7", "Table 1, p. 6", "Appendix B.2"."""
         section = f"§{self.section}" if self.section[0].isdigit() else self.section
         return section if self.page is None else f"{section}, p. {self.page}"
 
     def outcome(self, expression: str, names: Names) -> Outcome:
-        """Evaluate an expression of this claim. Raises `AuditError` with its id where that cannot be done."""
+        """Evaluate an expression of this claim. Raises `AuditError` with the claim's id if evaluation fails."""
         try:
             return evaluate(expression, names)
         except ExpressionError as error:
@@ -104,7 +104,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class RealReading:
-    """One reading put to a real model: ``found`` is `HOLDS`, `FAILS`, `UNRESOLVED` or `UNMEASURED`."""
+    """One reading evaluated on a real model: ``found`` is `HOLDS`, `FAILS`, `UNRESOLVED` or `UNMEASURED`."""
 
     text: str
     found: str
@@ -113,12 +113,12 @@ class RealReading:
 
     @property
     def values(self) -> list[Measured]:
-        """Every loss or score that is compared."""
+        """All losses and scores in the comparisons."""
         return [side for each in self.comparisons for side in (each.left, each.right) if isinstance(side, Measured)]
 
     @property
     def in_loss(self) -> bool:
-        """Whether held-out losses are compared, and no scores."""
+        """Whether only held-out losses are compared."""
         return bool(self.values) and all(value.is_loss for value in self.values)
 
     @property
@@ -128,14 +128,14 @@ class RealReading:
 
 @dataclass(frozen=True)
 class OnReal:
-    """A claim and what a real model says to each of its readings."""
+    """A claim and the result of each of its readings on a real model."""
 
     claim: Claim
     readings: tuple[RealReading, ...]
 
     @property
     def found(self) -> str:
-        """What the first reading finds. Where it was not run and another was, nothing is resolved; "" without any."""
+        """The result of the first reading, "" without readings; `UNRESOLVED` if only later readings were measured."""
         found = [each.found for each in self.readings]
         if not found:
             return ""
@@ -143,12 +143,12 @@ class OnReal:
 
     @property
     def verdict(self) -> str:
-        """`found`, and of how much of the sentence it speaks."""
+        """`found`, and the part of the sentence that it covers."""
         return self._of_claim(self.found)
 
     @property
     def text(self) -> str:
-        """How the claim is read and what the pairs say; readings after the first with their own verdicts."""
+        """The first reading with its tally; later readings with their own verdicts."""
         if self.found in ("", UNMEASURED):
             return "".join(each.text for each in self.readings[:1])
         first, *rest = self.readings
@@ -165,9 +165,9 @@ class OnReal:
 
 
 def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
-    """The sets and the claims of claims.yaml.
+    """Return the sets and the claims of claims.yaml.
 
-    Raises `AuditError` where it cannot be read, has an unknown field, or names a claim twice.
+    Raises `AuditError` if the file cannot be read, has an unknown field, or contains an id twice.
     """
     try:
         data = yaml.load(Path(path).read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -187,10 +187,10 @@ def load_claims(path: Path) -> tuple[dict[str, list[Any]], list[Claim]]:
 
 
 def judge_all(experiments: Path, results: Path, *, scale: str) -> list[dict[str, str]]:
-    """A row of audit.csv for every claim of ``experiments``/audit, put to the paper's tables and to our ``results``.
+    """Return a row of audit.csv for every claim, judged on the paper's tables and on our ``results``.
 
-    Raises `AuditError` where a file of the audit cannot be read or an expression cannot be evaluated. A measurement of
-    ours that is not there is no error.
+    Raises `AuditError` if a file of the audit cannot be read or an expression cannot be evaluated. A missing
+    measurement of ours is no error.
     """
     sets, claims = load_claims(experiments / "audit" / "claims.yaml")
     paper = paper_names(experiments) | sets
@@ -224,14 +224,14 @@ def judge_all(experiments: Path, results: Path, *, scale: str) -> list[dict[str,
 
 
 def read_on_real_model(experiments: Path, results: Path) -> list[OnReal]:
-    """The claims that were measured on a real model: what it says to each. Raises `AuditError`."""
+    """Return the claims that were measured on a real model, with the result. Raises `AuditError`."""
     sets, claims = load_claims(experiments / "audit" / "claims.yaml")
     found = _on_real_model(claims, sets | real_names(results))
     return [each for each in found if each.found not in ("", UNMEASURED)]
 
 
 def _note(claim: Claim, outcome: Outcome | None, paper: Names) -> str:
-    """How the sentence was read, what it fails by, and what it would be under the other readings."""
+    """Describe how the sentence was read, what contradicts it, and the verdicts of the other readings."""
     parts = [claim.reason or claim.reading]
     if outcome and outcome.truth is False:
         parts.append(_failures(outcome.comparisons))
@@ -242,7 +242,7 @@ def _note(claim: Claim, outcome: Outcome | None, paper: Names) -> str:
 
 
 def _failures(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons between printed numbers that came out false: which cells, which numbers."""
+    """List the false comparisons between printed numbers: cells and numbers."""
     shown = []
     for each in comparisons:
         left, right = each.left, each.right
@@ -254,7 +254,7 @@ def _failures(comparisons: Sequence[Comparison]) -> str:
 
 
 def _ours(claim: Claim, kind: str, names: Names) -> tuple[str, str]:
-    """(what we measured, what it says) of tables or counts."""
+    """Return (measured value, verdict) from our tables or counts."""
     given = claim.ours[kind]
     try:
         outcome = claim.outcome(claim.expression if given == "same" else given, names)
@@ -266,7 +266,7 @@ def _ours(claim: Claim, kind: str, names: Names) -> tuple[str, str]:
 
 
 def _theory(ids: Sequence[str], verdicts: Mapping[str, Sequence[Mapping[str, str]]]) -> tuple[str, str]:
-    """In how many of a theory study's settings each statement holds throughout; in all, in none, or in part."""
+    """Return (number of settings in which each statement of the theory study holds, verdict)."""
     if set(ids) - set(verdicts):
         return "", NOT_YET
     parts, found = [], set()
@@ -283,7 +283,7 @@ def _on_real_model(claims: Sequence[Claim], names: Names) -> Iterator[OnReal]:
 
 
 def _read(claim: Claim, reading: Reading, names: Names) -> Iterator[RealReading]:
-    """The reading, in each of the blocks that it is put to."""
+    """Evaluate a reading on each of its blocks."""
     for place, (when, block) in enumerate(OVER[reading.over].items()):
         own = {letter: names[f"{letter}{block}"] for letter in "sl"} if block else {}
         text = when if place else ", ".join(filter(None, [reading.reading, when]))
@@ -299,7 +299,7 @@ def _read(claim: Claim, reading: Reading, names: Names) -> Iterator[RealReading]
 
 
 def _tally(outcome: Outcome, *, none: str) -> str:
-    """ "3 pairs: 1 as claimed, 1 the other way, 1 within noise"."""
+    """Count the outcomes of the comparisons: "3 pairs: 1 as claimed, 1 the other way, 1 within noise"."""
     truths = [each.truth for each in outcome.comparisons if not isinstance(each.right, Quantity)]
     if not truths:
         return outcome.value
@@ -309,7 +309,7 @@ def _tally(outcome: Outcome, *, none: str) -> str:
 
 
 def _members(members: Sequence[Any]) -> list[Any]:
-    """Members of a set: words as they are, numbers as quantities, lists of either."""
+    """Convert the members of a set: words stay, numbers become quantities, lists are converted recursively."""
     return [
         _members(member) if isinstance(member, list) else exact(member) if isinstance(member, int) else member
         for member in members

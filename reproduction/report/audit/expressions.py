@@ -1,11 +1,11 @@
-"""The language in which a claim is put to the tables: a small part of Python's expressions, and nothing that can act.
+"""The expression language of the claims: a small, side-effect-free subset of Python's expressions.
 
     all(t1[b, "idlora", c] >= t1[b, m, c] for b in bases for m in peft for c in single_task)
     fewer(t6["idlora", 128], t6["lora", 32]) == quoted("46")
 
-Names and subscripts look numbers up; + - * / work on them with their rounding (`quantities`); comparisons, and / or,
-all(), any() and count() are three-valued (Kleene): True, False, and None where a measurement cannot tell.
-Everything is evaluated to its end, also past the first False: the report lists every comparison that failed.
+Names and subscripts look numbers up. The operators + - * / respect rounding (`quantities`). Comparisons, and / or,
+all(), any() and count() are three-valued (Kleene): True, False, and None if a measurement does not decide. Evaluation
+does not stop at the first False, because the report lists every failed comparison.
 """
 
 import ast
@@ -22,12 +22,12 @@ Truth = bool | None
 
 
 class ExpressionError(ValueError):
-    """An expression is outside the language, or asks for what is not there; the message names the part."""
+    """An expression uses an unknown construct or a missing value; the message names the part."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison that an expression made: left symbol right, and what came of it."""
+    """One comparison within an expression: both sides, the symbol and the result."""
 
     left: Any
     symbol: str
@@ -37,7 +37,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an expression came to: its truth, the value in a few words, and every comparison on the way."""
+    """The result of an expression: its truth, the value in a few words, and every comparison made."""
 
     truth: Truth
     value: str
@@ -45,10 +45,10 @@ class Outcome:
 
 
 def evaluate(expression: str, names: Mapping[str, Any]) -> Outcome:
-    """Decide ``expression`` with ``names`` (tables, lists of keys, facts).
+    """Evaluate ``expression`` with ``names`` (tables, lists of keys, facts).
 
-    Raises `ExpressionError` for a syntax error, a construct or name outside the language, a missing cell, a division by
-    what may be zero, or an expression that is no statement (a number is neither true nor false).
+    Raises `ExpressionError` for a syntax error, an unknown construct or name, a missing cell, a division by an interval
+    that contains zero, or an expression that is no statement (a number is neither true nor false).
     """
     expression = " ".join(expression.split())
     evaluator = _Evaluator(names)
@@ -63,7 +63,7 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Outcome:
 
 
 def all_of(truths: Sequence[Truth]) -> Truth:
-    """Kleene's and; True for nothing, as Python's."""
+    """Kleene's and; True for an empty sequence, like Python's."""
     return False if False in truths else None if None in truths else True
 
 
@@ -74,13 +74,13 @@ def any_of(truths: Sequence[Truth]) -> Truth:
 
 @dataclass(frozen=True)
 class Count:
-    """How many of some statements are true: ``least``, and up to ``most`` if those that cannot be told are too."""
+    """The number of true statements: ``least``, or up to ``most`` if the undecided ones are true too."""
 
     least: int
     most: int
 
     def compare(self, symbol: str, number: Quantity) -> Truth:
-        """None where the numbers from ``least`` to ``most`` do not agree."""
+        """Compare with a number; None if the counts from ``least`` to ``most`` give different answers."""
         found = {exact(n).compare(symbol, number) for n in range(self.least, self.most + 1)}
         return found.pop() if len(found) == 1 else None
 
@@ -111,12 +111,12 @@ COMPARED = dict(zip((ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq), SYMBOLS, strict=
 
 
 class _Evaluator:
-    """Walks the tree; a construct that `visit` does not name is outside the language."""
+    """Evaluates a syntax tree; any construct without a case in `visit` is an error."""
 
     def __init__(self, names: Mapping[str, Any]):
         self.names = dict(names)
         self.comparisons: list[Comparison] = []
-        self.words: dict[ast.AST, str] = {}  # what a statement came to, where that is more than its truth
+        self.words: dict[ast.AST, str] = {}  # text of a statement, if it is more than its truth
 
     def visit(self, node: ast.AST) -> Any:
         match node:
@@ -180,7 +180,7 @@ class _Evaluator:
         return found
 
     def _key(self, part: ast.AST) -> str | int | None:
-        """A subscript: a word as it is, a whole number as an int, None for a colon."""
+        """Convert a subscript: a string stays, a whole number becomes an int, a colon None."""
         match None if isinstance(part, ast.Slice) else self.visit(part):
             case None | str() as key:
                 return key
@@ -190,7 +190,7 @@ class _Evaluator:
                 raise ExpressionError(f"{other} cannot be looked up; a subscript is a name in quotes or a whole number")
 
     def _bindings(self, generators: list[ast.comprehension]) -> Iterator[None]:
-        """Bind the names of ``generators`` in turn, as nested loops do."""
+        """Bind the names of ``generators`` in turn, like nested loops."""
         if not generators:
             yield
             return
@@ -199,7 +199,7 @@ class _Evaluator:
         for item in self.visit(first.iter):
             values = item if isinstance(item, list) and len(names) > 1 else [item]
             self.names = self.names | dict(zip(names, values, strict=True))
-            before = len(self.comparisons)  # a condition chooses what is compared; it is no part of the claim
+            before = len(self.comparisons)  # a condition selects what is compared and is not part of the claim
             chosen = [self.visit(condition) for condition in first.ifs]
             del self.comparisons[before:]
             if all_of(chosen):

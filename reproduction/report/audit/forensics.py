@@ -1,6 +1,6 @@
-"""What the printed numbers say about themselves: items, pairings, repeated rows, published scores, counts.
+"""Consistency checks of the printed numbers: items, pairings, repeated rows, published scores, counts.
 
-Each check gives findings; none accuses. A finding names its assumption, since another one may explain the number.
+No finding accuses. Each one names its assumption, since another assumption may explain the number.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,34 +17,34 @@ from reproduction.report.significance import smallest_p
 
 COUNTS, GRIM, MARKS, RUNS = "counts recomputed", "GRIM", "† against any pairing", "† against the number of runs"
 REPEATED, SHAPE, TASKS, PUBLISHED = "rows printed twice", "shape of pass@k", "one task against several", "untuned base"
-"""The checks."""
+"""Names of the checks."""
 
 POSSIBLE, EXCLUDED, FORCELESS = "possible", "excluded", "no force"
 IMPOSSIBLE, DUE, ALLOWED = "† impossible", "† due", "† possible"
 MISSING, OPEN, OUT_OF_REACH = "† missing", "no †, open", "no †, out of reach"
 BEHIND, TIE = "behind", "equal as printed"
-"""Kinds of findings of GRIM and of the marks."""
+"""Kinds of findings of the GRIM test and of the significance marks."""
 
 ITEMS = {"gsm8k": "gsm8k_items", "mmlu": "mmlu_items", "commonsenseqa": "commonsenseqa_items"}
-"""Columns of one answer an item, and the fact that says how many items there are."""
+"""Columns with one answer per item → the fact with the number of items."""
 
 REFUSAL_ITEMS = range(100, 401)
 HEXPHI_SIZES = (300, 330)
-"""HEx-PHI's 11 categories of 30 prompts, and what is left without the one that its authors withdrew."""
+"""Sizes of HEx-PHI: 11 categories of 30 prompts, and without the category that its authors withdrew."""
 
 LAWS = ("rising", "concave", "pass@5 within pass@1's bound", "pass@10 within pass@5's bound")
 FEWEST_SHARED = 4
-"""Rows that agree in fewer scores than this may do so by chance."""
+"""Minimum number of shared scores; rows that agree in fewer may do so by chance."""
 
 Rows = dict[tuple[str, str], dict[str, Quantity]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of forensics.csv: what one check found at one place.
+    """A row of forensics.csv: the result of one check at one place.
 
-    ``low`` and ``high`` bound ``quantity`` (equal where it is one number) under ``assumption``; ``finding`` is the
-    sentence; what stands before its colon is its kind.
+    ``low`` and ``high`` bound ``quantity`` under ``assumption`` (equal for a single number). ``finding`` is the
+    sentence; the part before its colon is its kind.
     """
 
     check: str
@@ -65,7 +65,7 @@ FINDING_COLUMNS = tuple(Finding.__annotations__)
 
 
 def examine(paper: Mapping[str, Any], results: Path) -> list[Finding]:
-    """Every finding over the paper's tables and facts (`names.paper_names`), and the counts in ``results``/counts."""
+    """Return all findings on the paper's tables and facts (`names.paper_names`) and on ``results``/counts."""
     return [
         *recounted(results),
         *grim(paper),
@@ -79,7 +79,7 @@ def examine(paper: Mapping[str, Any], results: Path) -> list[Finding]:
 
 
 def scores(paper: Mapping[str, Any], number: int) -> Rows:
-    """A table's rows without the share of parameters: (base, method) → column → number."""
+    """Return a table's rows without the share of parameters: (base, method) → column → number."""
     found: Rows = {}
     for (base, method, column), cell in paper[f"t{number}"].cells.items():
         if column != PARAMS:
@@ -88,7 +88,7 @@ def scores(paper: Mapping[str, Any], number: int) -> Rows:
 
 
 def recounted(results: Path) -> Iterator[Finding]:
-    """The paper's counts and percentages beside ours, as results/counts has them; none where there is no such file."""
+    """Compare the paper's counts and percentages with ours in results/counts; no findings without that file."""
     for name in ("table6.csv", "percentages.csv"):
         path = results / "counts" / name
         for row in read_csv(path) if path.is_file() else []:
@@ -103,15 +103,15 @@ def recounted(results: Path) -> Iterator[Finding]:
 
 
 def possible(rate: Quantity, items: int) -> bool:
-    """Whether a printed rate (percent) is a count over ``items``: some whole k has 100 k/n within its rounding."""
+    """Whether a printed rate (percent) is a count over ``items``: some integer k has 100 k/n within its rounding."""
     return len(counts(rate, items)) > 0
 
 
 def grim(paper: Mapping[str, Any]) -> Iterator[Finding]:
-    """GRIM: can a printed rate be a count over that many items? (Brown & Heathers 2017, "granularity-related
-    inconsistency of means".) Known item numbers; HumanEval by samples a problem; HEx-PHI by number of prompts.
+    """GRIM test: can a printed rate be a count over that many items? (Brown & Heathers 2017, "granularity-related
+    inconsistency of means".) Known item numbers; HumanEval by samples per problem; HEx-PHI by number of prompts.
 
-    Where n > 1000 every rate printed to 0.1 is, and the test can find nothing.
+    For n > 1000 every rate printed to 0.1 is possible, so the test finds nothing.
     """
     facts = {name: int(fact.value) for (name,), fact in paper["fact"].cells.items() if name.endswith("_items")}
     problems = facts["humaneval_items"]
@@ -128,7 +128,7 @@ def grim(paper: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _rates(paper: Mapping[str, Any], column: str) -> list[Quantity]:
-    """Every number that the tables of results print in a column, each once, ascending."""
+    """Return the distinct numbers that the tables of results print in a column, ascending."""
     rows = (row for number in RESULT_TABLES for row in scores(paper, number).values())
     found = {row[column].value: row[column] for row in rows if column in row}
     return [found[value] for value in sorted(found)]
@@ -149,7 +149,7 @@ def _granularity(rates: list[Quantity], items: int, assumption: str) -> Finding:
 
 
 def any_number(rates: list[Quantity]) -> Finding:
-    """HEx-PHI over every plausible number of prompts: the best n, and how many rates it gives."""
+    """Test HEx-PHI with every plausible number of prompts: the best n, and how many rates it explains."""
     by_items = {n: sum(possible(rate, n) for rate in rates) for n in REFUSAL_ITEMS}
     best, most = max(by_items.values()), len(rates)
     reached = [n for n, found in by_items.items() if found == best]
@@ -162,10 +162,10 @@ def any_number(rates: list[Quantity]) -> Finding:
 
 
 def marks(paper: Mapping[str, Any]) -> Iterator[Finding]:
-    """The † of Tables 1 and 2: every method against LoRA in the columns of right-or-wrong items, by both tests, one-
-    and two-sided, beside every p value that a paired test of one run each could have given.
+    """Check the † of Tables 1 and 2: every method against LoRA in the columns of right-or-wrong items, by both tests,
+    one- and two-sided, with all p values that a paired test of one run each can give.
 
-    pass@k is left out: an item's score there is an average over samples, and its differences have no bounds.
+    pass@k is left out: its items are averages over samples, so their differences have no such bounds.
     """
     for number in (1, 2):
         cells = paper[f"t{number}"].cells
@@ -175,10 +175,10 @@ def marks(paper: Mapping[str, Any]) -> Iterator[Finding]:
             lora = cells[base, "lora", column]
             if column in ITEMS:
                 sizes = [int(paper["fact"][ITEMS[column],].value)]
-            else:  # every plausible number of items at which both rates are counts
+            else:  # every plausible number of items for which both rates are counts
                 sizes = [n for n in REFUSAL_ITEMS if possible(cell, n) and possible(lora, n)]
             for test in (SIGN, WILCOXON):
-                for sides in (2, 1) if cell.value > lora.value else (2,):  # a one-sided test asks about improvement
+                for sides in (2, 1) if cell.value > lora.value else (2,):  # a one-sided test is about improvement
                     yield _tested(cell, lora, sizes, test=test, sides=sides)
 
 
@@ -202,7 +202,7 @@ def _tested(cell: Quantity, lora: Quantity, sizes: list[int], *, test: str, side
 
 
 def mark(cell: Quantity, found: Extremes, items: str) -> str:
-    """What the † of a cell, or its absence, is in the light of the extremes."""
+    """Assess a cell's † or its absence by the extremes."""
     every, none = f"every pairing gives p < {ALPHA:g}", f"no pairing gives p < {ALPHA:g}"
     at_most = f"p < {ALPHA:g} needs at most {found.most_differing} of {items} items to differ"
     due, impossible = found.largest < ALPHA, found.smallest >= ALPHA
@@ -216,7 +216,7 @@ def mark(cell: Quantity, found: Extremes, items: str) -> str:
 
 
 def over_runs() -> Iterator[Finding]:
-    """Were the unit a run (a seed) and not an item: the smallest two-sided p of a signed-rank test over n of them."""
+    """Return the smallest two-sided p of a signed-rank test with n runs (seeds) as units instead of items."""
     for n in range(2, 9):
         p = smallest_p(n)
         assumption = f"Wilcoxon signed-rank over {n} paired runs, two-sided"
@@ -225,7 +225,7 @@ def over_runs() -> Iterator[Finding]:
 
 
 def repeated_rows(paper: Mapping[str, Any]) -> Iterator[Finding]:
-    """Pairs of rows of any two tables, or of one, that print the same scores."""
+    """Find pairs of rows, in one table or two, that print the same scores."""
     every = [((number, *key), row) for number in RESULT_TABLES for key, row in scores(paper, number).items()]
     for (a, first), (b, second) in combinations(every, 2):
         shared = [column for column in first if column in second]
@@ -238,11 +238,11 @@ def repeated_rows(paper: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def pass_at_k(paper: Mapping[str, Any]) -> Iterator[Finding]:
-    """Every row against what pass@1, pass@5 and pass@10 of one set of samples must satisfy.
+    """Check every row against the laws of pass@1, pass@5 and pass@10 of one set of samples.
 
-    They rise with k; they are concave in k; and since (1 - c)^k is convex, 1 - pass@5 ≥ (1 - pass@1)^5 and
-    1 - pass@10 ≥ (1 - pass@5)^2. (Exactly so for the expectations; the unbiased estimate of Chen et al. 2021 differs
-    from them by sampling alone.)
+    They rise with k; they are concave in k; and since (1 - c)^k is convex, 1 - pass@5 ≥ (1 - pass@1)^5 and 1 - pass@10
+    ≥ (1 - pass@5)^2. (This is exact for the expectations; the unbiased estimate of Chen et al. 2021 deviates only by
+    sampling.)
     """
     for number in RESULT_TABLES:
         for (base, method), row in scores(paper, number).items():
@@ -255,7 +255,7 @@ def pass_at_k(paper: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def broken_laws(one: Quantity, five: Quantity, ten: Quantity) -> list[str]:
-    """The laws of `pass_at_k` that no values within the rounding keep."""
+    """Return the laws of `pass_at_k` that no values within the rounding satisfy."""
     fails = [(1 - rate.high / 100, 1 - rate.low / 100) for rate in (one, five, ten)]
     kept = (
         one.low <= five.high and five.low <= ten.high,
@@ -267,7 +267,7 @@ def broken_laws(one: Quantity, five: Quantity, ten: Quantity) -> list[str]:
 
 
 def single_against_multi(paper: Mapping[str, Any]) -> Iterator[Finding]:
-    """Scores that Tables 1 and 2 share: tuned on that task alone, or on a mixture with half of the code data."""
+    """Compare the scores that Tables 1 and 2 share: tuned on one task, or on a mixture with half of the code data."""
     mixed = scores(paper, 2)
     for (base, method), row in scores(paper, 1).items():
         for column, alone in row.items():
@@ -281,7 +281,7 @@ def single_against_multi(paper: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def published(paper: Mapping[str, Any]) -> Iterator[Finding]:
-    """The rows of every table against a published score of the base before any tuning, where one is certain."""
+    """Compare the rows of every table with a published score of the untuned base, if one is certain."""
     for (name,), fact in paper["fact"].cells.items():
         if not name.endswith("_published"):
             continue

@@ -1,6 +1,6 @@
-"""What expressions may name: the paper's tables, ours at a scale, counts, and losses and scores of a real model.
+"""Names available in expressions: the paper's tables, ours at a scale, counts, and losses and scores of a real model.
 
-    t1 t2 t3 t7 t8["llama3", "idlora", "gsm8k"]    a cell of the paper; a colon in a place takes all that are there
+    t1 t2 t3 t7 t8["llama3", "idlora", "gsm8k"]    a cell of the paper; a colon selects all values of a place
     t4 t5["gsm8k_llama3", "rank"]  t6["idlora", 128]  fact["mmlu_items"]       experiments/audit/facts.csv
     t1 … t8 of ours                                a cell of the committed reference of a scale
     our6["idlora", 128]  ours["table1", "mistral", "idlora", "trainable"]      results/counts
@@ -8,8 +8,8 @@
     s1 s2 s3 s7 s8 sc["idlora", "gsm8k"]           a score there
     l1p s1p l2p s2p, ll sl                         Tables 1 and 2 at the paper's rates; Table 2's methods trained longer
 
-What is measured here is compared with its own table, base and column alone, by the interval of the paired difference,
-so that no number of ours meets one of the paper's. What has not been measured raises `NotMeasured`.
+Our measurements are compared only within one table, base and column, by the interval of the paired difference, and
+never with the paper's numbers. A missing measurement raises `NotMeasured`.
 """
 
 import csv
@@ -36,7 +36,7 @@ from reproduction.report.standings import (
 
 RESULT_TABLES = (1, 2, 3, 7, 8)
 SIGNS = {SAME: 1, OPPOSITE: -1} | dict.fromkeys((NOISE, TIE, PAPER_TIE, *AT_FLOOR.values()), 0)
-"""Of an ordering's verdict; a missing cell has none."""
+"""Signs of an ordering's verdicts; a missing cell has none."""
 
 BLOCKS = {
     "1": ("table1", BEST_RATES),
@@ -49,19 +49,19 @@ BLOCKS = {
     "l": ("table_longer", LONGER),
     "c": ("table_controls", CONTROLS),
 }
-"""What follows the l or s of a name → table and base of the small scale."""
+"""Suffix of the names ``l`` and ``s`` → table and base of the small scale."""
 
 
 class AuditError(ValueError):
-    """The audit's own files cannot be read or do not fit together; the message names the file and the entry."""
+    """The audit's own files are unreadable or inconsistent; the message names the file and the entry."""
 
 
 class NotMeasured(Exception):
-    """There is no such measurement of ours yet; the audit says so and goes on."""
+    """Our measurement is missing; the audit reports this and continues."""
 
 
 class Lookup:
-    """Cells by key. A None in a key stands for every value of that place, in the order of the file."""
+    """Cells by key. A None in a key selects every value of that position, in the order of the file."""
 
     def __init__(self, name: str, cells: Mapping[tuple[Any, ...], Any]):
         self.name, self.cells = name, dict(cells)
@@ -76,7 +76,7 @@ class Lookup:
 
 
 class Unmeasured:
-    """Stands for a file that is not there."""
+    """Placeholder for a missing file."""
 
     def __getitem__(self, key: Any) -> Any:
         raise NotMeasured(f"{key}")
@@ -84,10 +84,9 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class Measured:
-    """A method's value in a ``group`` (table, base, column), known by how it stands to others there.
+    """A method's value in a ``group`` (table, base, column), represented by its differences from the others there.
 
-    ``pairs`` maps (group, first, second) → the sign of first minus second where that is beyond noise, else 0; or the
-    `Pair` that was tested.
+    ``pairs`` maps (group, first, second) → the tested `Pair`, or the sign of first minus second (0 within noise).
     """
 
     group: tuple[str, ...]
@@ -95,7 +94,7 @@ class Measured:
     pairs: Mapping[tuple[Any, str, str], "Pair | int"]
 
     def compare(self, symbol: str, other: Any) -> bool | None:
-        """``self symbol other``; None where the difference is within noise or the column at chance or zero.
+        """Evaluate ``self symbol other``; None if the difference is within noise or the column is at chance or zero.
 
         Raises `NotMeasured`, and TypeError for anything but a value of the same group.
         """
@@ -106,9 +105,9 @@ class Measured:
         return (sign > 0) == symbol.startswith(">")
 
     def within(self, other: Any, margin: Quantity) -> bool | None:
-        """Whether a score is less than ``margin`` points behind another; None where the interval holds both answers.
+        """Whether a score is less than ``margin`` points behind another; None if the interval contains the margin.
 
-        Raises as `compare` does, and TypeError for a loss, which has no margin.
+        Raises the errors of `compare`, and TypeError for a loss, which has no margin.
         """
         pair = self.pair(other)
         if self.is_loss:
@@ -118,7 +117,7 @@ class Measured:
         return pair.low > -margin.value
 
     def pair(self, other: Any) -> "Pair | int":
-        """How the two stand. Raises as `compare` does."""
+        """Return the tested pair of the two values. Raises the errors of `compare`."""
         if not isinstance(other, Measured) or self.group != other.group:
             raise TypeError(
                 f"{self} is compared with a value of its own table, base and column alone, not with {other}"
@@ -141,9 +140,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class MeasuredTable:
-    """Our values by (base, method, column), or by (method, column) where the ``place`` names table and base.
+    """Our values by (base, method, column), or by (method, column) if ``place`` names table and base.
 
-    What it lacks shows when two values are compared.
+    A missing value is detected when two values are compared.
     """
 
     place: tuple[str, ...]
@@ -155,9 +154,9 @@ class MeasuredTable:
 
 
 def paper_names(experiments: Path) -> dict[str, Any]:
-    """Everything that an expression over the paper may name: t1 … t8 and ``fact``.
+    """Return the names for expressions over the paper: t1 … t8 and ``fact``.
 
-    ``experiments`` holds table1 … table8 and audit. Raises `AuditError` where a file is missing or a number unreadable.
+    ``experiments`` holds table1 … table8 and audit. Raises `AuditError` if a file is missing or a number unreadable.
     """
     names: dict[str, Any] = {}
     for number in range(1, 9):
@@ -181,7 +180,7 @@ def paper_names(experiments: Path) -> dict[str, Any]:
 
 
 def table_names(results: Path, scale: str) -> dict[str, Any]:
-    """t1 … t8 of ours, from the committed reference of ``scale``: what a user runs decides no claim."""
+    """Return our t1 … t8 from the committed reference of ``scale``. A user's own runs do not affect the audit."""
     names: dict[str, Any] = {}
     for number in RESULT_TABLES:
         table = f"table{number}"
@@ -195,7 +194,7 @@ def table_names(results: Path, scale: str) -> dict[str, Any]:
 
 
 def count_names(results: Path) -> dict[str, Any]:
-    """our6 and ours, from results/counts."""
+    """Return our6 and ours, from results/counts."""
     by_rank, by_table = {}, {}
     path = results / "counts" / "table6.csv"
     for row in read_csv(path) if path.is_file() else []:
@@ -210,7 +209,7 @@ def count_names(results: Path) -> dict[str, Any]:
 
 
 def real_names(results: Path) -> dict[str, Any]:
-    """Losses and scores of results/reference/small: its tests, and the sweeps' files of all pairs."""
+    """Return losses and scores of results/reference/small, from its tests and the sweeps' files of all pairs."""
     folder, names = reference_folder(results, SMALL), {}
     for name, place in BLOCKS.items():
         found = read_block(folder, *place).pairs
@@ -220,7 +219,7 @@ def real_names(results: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """A CSV file's rows. Raises `AuditError` where it cannot be read."""
+    """Return a CSV file's rows. Raises `AuditError` if it cannot be read."""
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
@@ -242,5 +241,5 @@ def _printed(text: str, cell: Cell, *, dagger: bool = False) -> Quantity:
 def _setting(text: str, cell: Cell) -> Quantity | str:
     try:
         return printed(text, cell=cell)
-    except ValueError:  # AdamW, q;k;v: words, compared as such
+    except ValueError:  # words such as AdamW or q;k;v are compared as text
         return text

@@ -1,9 +1,9 @@
-"""Numbers as a paper prints them: every one stands for all the values that round to it.
+"""Printed numbers as intervals: each stands for all values that round to it.
 
     46      → [45.5, 46.5]          0.56    → [0.555, 0.565]         83.9M   → [83,850,000, 83,950,000]
 
-Arithmetic on them is interval arithmetic over exact fractions, so that 100 · (1 - 0.56/1.03) is every value that the
-two printed numbers allow. Bounds count as inside, since no paper says how it rounds a half.
+Arithmetic is interval arithmetic over exact fractions: 100 · (1 - 0.56/1.03) is every value that the two printed
+numbers allow. Bounds are inclusive, since the rounding of halves is unknown.
 """
 
 import operator
@@ -20,7 +20,7 @@ SYMBOLS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a number stands: table ("table1"), base, method (Table 6: method and rank) and column."""
+    """The place of a number: table ("table1"), base, method (Table 6: method and rank) and column."""
 
     table: str
     base: str
@@ -33,10 +33,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value and the interval that it may stand for, low ≤ value ≤ high.
+    """A value and its interval, low ≤ value ≤ high.
 
-    ``text``, ``cell`` and ``dagger`` (whether the paper marks it) belong to printed numbers; a computed one has none.
-    Two quantities that share a printed number do not move together: an expression names each number once.
+    Printed numbers have ``text``, ``cell`` and ``dagger`` (the paper's significance mark); computed ones do not. Use
+    each printed number once in an expression: the intervals of quantities are treated as independent.
     """
 
     value: Fraction
@@ -59,7 +59,7 @@ class Quantity:
         return _corners(operator.mul, self, other)
 
     def __truediv__(self, other: "Quantity") -> "Quantity":
-        """Raises ZeroDivisionError where the divisor's interval holds zero."""
+        """Divide. Raises ZeroDivisionError if the divisor's interval contains zero."""
         if other.low <= 0 <= other.high:
             raise ZeroDivisionError(f"division by {other}, which may be zero")
         return _corners(operator.truediv, self, other)
@@ -75,10 +75,10 @@ class Quantity:
         return _short(self.value) + ends
 
     def compare(self, symbol: str, other: "Quantity") -> bool:
-        """``self symbol other`` for one of `SYMBOLS`.
+        """Evaluate ``self symbol other`` for one of `SYMBOLS`.
 
-        Two numbers that are both printed in a table are compared as printed: equal ones are a tie, and a tie is no
-        lead. Otherwise it holds where *some* values within the two intervals satisfy it.
+        Two numbers printed in tables are compared as printed; equal ones are a tie, and a tie is no lead. Otherwise the
+        comparison holds if *some* values within the two intervals satisfy it.
         """
         if self.cell and other.cell:
             return SYMBOLS[symbol](self.value, other.value)
@@ -89,13 +89,13 @@ class Quantity:
 
 
 def exact(number: int | float | Fraction) -> Quantity:
-    """A number that stands for itself alone."""
+    """Return a number with an interval of width zero."""
     value = Fraction(number)
     return Quantity(value, value, value)
 
 
 def printed(text: str, *, cell: Cell | None = None, dagger: bool = False) -> Quantity:
-    """Read a number as it is printed: "63.5", "0.56", "5e-5", "83.9M". Raises ValueError for anything else."""
+    """Parse a printed number: "63.5", "0.56", "5e-5", "83.9M". Raises ValueError for anything else."""
     match = PRINTED.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no printed number; 63.5, 5e-5, 83.9M and 1.3B are")
@@ -106,7 +106,7 @@ def printed(text: str, *, cell: Cell | None = None, dagger: bool = False) -> Qua
 
 
 def extreme(pick: Callable, numbers: Iterable[Quantity]) -> Quantity:
-    """``pick``, max or min. Of numbers printed in tables: that number; otherwise the interval of the extreme."""
+    """Apply ``pick`` (max or min). Numbers printed in tables give one of them, others the interval of the extreme."""
     numbers = list(numbers)
     if all(number.cell for number in numbers):
         return pick(numbers, key=lambda number: number.value)
@@ -114,23 +114,23 @@ def extreme(pick: Callable, numbers: Iterable[Quantity]) -> Quantity:
 
 
 def mean(numbers: Iterable[Quantity]) -> Quantity:
-    """The arithmetic mean. Raises ZeroDivisionError for none."""
+    """Return the arithmetic mean. Raises ZeroDivisionError for no numbers."""
     numbers = list(numbers)
     return sum(numbers, start=exact(0)) / exact(len(numbers))
 
 
 def fewer(part: Quantity, whole: Quantity) -> Quantity:
-    """By how many percent ``part`` is below ``whole``: 100 · (1 - part/whole)."""
+    """Return the reduction from ``whole`` to ``part`` in percent: 100 · (1 - part/whole)."""
     return exact(100) * (exact(1) - part / whole)
 
 
 def relative(to: Quantity, of: Quantity) -> Quantity:
-    """The relative gain of ``to`` over ``of`` in percent: 100 · (to/of - 1)."""
+    """Return the relative gain of ``to`` over ``of`` in percent: 100 · (to/of - 1)."""
     return exact(100) * (to / of - exact(1))
 
 
 def share(trainable: Quantity, base: Quantity) -> Quantity:
-    """100 · trainable / (base + trainable), percent. Written so that each number occurs once."""
+    """Return 100 · trainable / (base + trainable), in percent. The formula uses each number once."""
     return exact(100) / (exact(1) + base / trainable)
 
 
@@ -140,7 +140,7 @@ def _corners(combine: Callable[[Fraction, Fraction], Fraction], left: Quantity, 
 
 
 def _short(number: Fraction) -> str:
-    """Whole and large numbers whole, others with as many digits as tell something: 45.63, 0.0006."""
+    """Format whole and large numbers as integers, others with their significant digits: 45.63, 0.0006."""
     if number.denominator == 1 or abs(number) >= 10_000:
         return f"{round(number):,}"
     return f"{float(number):.2f}" if abs(number) >= 1 else f"{float(number):.3g}"

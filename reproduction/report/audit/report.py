@@ -1,4 +1,4 @@
-"""The whole audit: claims judged, the printed numbers examined, both written."""
+"""The whole audit: judged claims and findings on the printed numbers, as CSV and Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,24 +21,24 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Audit:
-    """``judged`` in the order of claims.yaml, with the columns of audit.csv; ``findings`` by check."""
+    """``judged`` claims in the order of claims.yaml, with the columns of audit.csv; ``findings`` by check."""
 
     judged: Sequence[Row]
     findings: Sequence[Finding]
 
 
 def audit(experiments: Path, results: Path, *, scale: str) -> Audit:
-    """Judge every claim of ``experiments``/audit, and examine the paper's numbers, beside what ``results`` holds.
+    """Judge every claim of ``experiments``/audit and examine the paper's numbers, with our ``results`` beside them.
 
-    Raises `AuditError` where a file of the audit cannot be read or an expression cannot be evaluated. A measurement of
-    ours that is not there is no error.
+    Raises `AuditError` if a file of the audit cannot be read or an expression cannot be evaluated. A missing
+    measurement of ours is no error.
     """
     judged = judge_all(Path(experiments), Path(results), scale=scale)
     return Audit(judged, examine(paper_names(Path(experiments)), Path(results)))
 
 
 def write_audit(found: Audit, folder: Path) -> list[Path]:
-    """audit.csv, forensics.csv and audit.md into ``folder``; returns their paths."""
+    """Write audit.csv, forensics.csv and audit.md into ``folder``; returns their paths."""
     write_csv(folder / "audit.csv", COLUMNS, found.judged)
     write_csv(folder / "forensics.csv", FINDING_COLUMNS, map(asdict, found.findings))
     write_text(folder / "audit.md", markdown(found))
@@ -46,7 +46,7 @@ def write_audit(found: Audit, folder: Path) -> list[Path]:
 
 
 def totals(found: Audit) -> str:
-    """ "98 claims: 40 hold, …", how many of ours say what, and what a real model says where one was measured."""
+    """Summarise the verdicts: "98 claims: 40 hold, …", then those on our results and on a real model."""
     counted = Counter(row["verdict"] for row in found.judged)
     ours = Counter(f"{row['ours_verdict']} [{row['ours_scale']}]" for row in found.judged if row["ours_verdict"])
     measured = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
@@ -61,13 +61,13 @@ def totals(found: Audit) -> str:
 
 
 def real_markdown(found: Iterable[OnReal]) -> str:
-    """A table of what `read_on_real_model` found."""
+    """Return a table of the claims measured on a real model (`read_on_real_model`)."""
     rows = [[f"“{each.claim.quote}” ({each.claim.place})", f"**{each.verdict}**", each.text] for each in found]
     return pipes(["The paper's claim", "Here", "How it is read, and what else"], rows, left=3, labels=0)
 
 
 def markdown(found: Audit) -> str:
-    """The audit for reading, by audit.md: totals, a table for each section of the paper, then the forensics."""
+    """Return the audit as Markdown: totals, a table for each section of the paper, then the forensics."""
     checks = []
     for check in dict.fromkeys(each.check for each in found.findings):
         own = [each for each in found.findings if each.check == check]
@@ -86,7 +86,7 @@ def markdown(found: Audit) -> str:
 
 
 def _is_shown(each: Finding) -> bool:
-    """Of the † rows those of one test, for every mark and for what no pairing can explain; all of the other checks."""
+    """Whether the report shows a finding: of the † rows only those of one test, plus missing and impossible marks."""
     if each.check != forensics.MARKS or each.kind in (forensics.MISSING, forensics.IMPOSSIBLE):
         return True
     quiet = (forensics.BEHIND, forensics.OPEN, forensics.TIE)
