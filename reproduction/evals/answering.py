@@ -1,4 +1,4 @@
-"""The first step of an evaluation: a model's answers, on disk. The second, `scoring`, needs no model."""
+"""First step of an evaluation: write a model's answers to disk. The second step is `scoring`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from reproduction.evals.task import Protocol, decoding, stops
 from reproduction.records import ANSWERS, META, AnswerLog, RecordError, read_json, write_json
 
 SCORERS = {"generated": Generation, "likelihood": Likelihood, "loss": Loss}
-CHOICE_TOKENS = 4  # room to leave after a prompt for a choice's letter; one or two suffice for every tokenizer we know
+CHOICE_TOKENS = 4  # reserved after a prompt for a choice's letter; all known tokenizers need one or two
 
 
 def answer(
@@ -32,26 +32,26 @@ def answer(
     share: Shard | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Asks the model for every answer that the folder lacks, and records them batch by batch.
+    """Generate every answer that the folder lacks, and append the answers batch by batch.
+
+    An exception on the way is written to status.json and raised again.
 
     Args:
-        model, tokenizer: a causal language model, plain or with an adapter, on any one device.
-        protocol: what is asked, and how it is decoded.
-        rows: of the benchmark; the first `protocol.limit` are asked.
-        shown: rows to show as worked examples.
-        template: of prompts in the layout "template".
-        folder: of one model's answers under one decoding.
-        identity: what tells the model, with its adapter, from every other.
-        batch_size: sequences computed together, None as many as the device holds; no answer depends on it.
-        share: answer only this part of what is missing, beside other processes, into a file of its own.
-        progress: called with (answers done, answers in all), of this share.
-
-    Whatever ends the asking early is raised, after it was written to status.json.
+        model, tokenizer: a causal language model, plain or with an adapter, on one device.
+        protocol: settings of the evaluation.
+        rows: rows of the benchmark; the first `protocol.limit` are used.
+        shown: rows for worked examples.
+        template: prompt template of the layout "template".
+        folder: folder of one model's answers under one decoding.
+        identity: identity of the model with its adapter.
+        batch_size: sequences per batch, None for as many as the device holds; answers do not depend on it.
+        share: answer only this shard of the missing answers, into its own file.
+        progress: called with (answers done, answers in this shard).
 
     Raises:
-        ValueError: no rows, two of one id, too few worked examples, choices that cannot be told apart, or a prompt that
-            does not fit the model's context.
-        RecordError: the folder holds answers of another model, or damaged ones.
+        ValueError: no rows, a duplicate id, too few worked examples, choices with equal tokens, or a prompt that does
+            not fit the model's context.
+        RecordError: the folder holds another model's answers, or damaged ones.
     """
     folder, share = Path(folder), share or Shard(0, 1)
     alone = share.of == 1
@@ -65,14 +65,14 @@ def answer(
         for prompt in prompts
         if (samples := [s for s in range(protocol.samples) if (prompt.item_id, prompt.prompt_hash, s) not in log])
     ]
-    if batch_size is None:  # and no fewer batches than there are shares of them
+    if batch_size is None:  # at least one batch per shard
         batch_size = min(scorer.side_by_side(), -(-sum(len(s) for _, s in missing) // share.of) or 1)
     batches = scorer.batches(missing, batch_size)[share.index :: share.of]
     mine = log if alone else AnswerLog(share.file(folder / ANSWERS))
     done, total = 0, sum(len(some) * len(samples) for some, samples in batches)
     with status_on_failure(folder, alone=alone), batching.evaluating(model):
         for some, samples in batches:
-            # Where two protocols ask the same, such as for two judges, a share has answered it for the first.
+            # Another protocol with the same prompts (such as with another judge) may have answered them.
             if not all((each.item_id, each.prompt_hash, s) in mine for each in some for s in samples):
                 records = scorer.answer((some, samples))
                 mine.append(record for record in records if key_of(record) not in mine)
@@ -84,9 +84,9 @@ def answer(
 
 
 def _claim(folder: Path, meta: dict) -> None:
-    """Writes whose answers a folder holds, or compares with what is there."""
+    """Write meta.json, or raise RecordError if the existing one differs."""
     path = folder / META
-    if not path.exists() and not (folder / ANSWERS).exists():  # answers that nobody claims may be another model's
+    if not path.exists() and not (folder / ANSWERS).exists():  # answers without a meta.json may be another model's
         write_json(path, meta)
         return
     require_model(folder, meta["model"])

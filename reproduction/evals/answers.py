@@ -1,13 +1,13 @@
 """Answers on disk, of one process or of several that share the work.
 
-folder/answers.jsonl     what was answered
-folder/answers.0.jsonl   what one shard of the work answers meanwhile; `gather` puts these files into the first
-folder/meta.json         whose answers they are, and how they were decoded
-folder/throughput.json   what it took, see `throughput`
-folder/status.json       how asking ended, where that was before its end: {"state": "failed"|"oom"|"interrupted", …}
+folder/answers.jsonl     the answers
+folder/answers.0.jsonl   answers of a running shard; `gather` merges these files into answers.jsonl
+folder/meta.json         identity of the model, and decoding settings
+folder/throughput.json   tokens, seconds and memory, see `throughput`
+folder/status.json       written only if answering ends early: {"state": "failed"|"oom"|"interrupted", …}
 
-An answer depends on the model, the prompt, the decoding and the number of its sample, and not on the batch or the
-process that it fell to: an evaluation can go on with another batch size and other processes than it began with.
+An answer depends on the model, the prompt, the decoding and its sample number, not on the batch or the process. An
+interrupted evaluation can therefore continue with another batch size or number of processes.
 """
 
 import contextlib
@@ -24,25 +24,25 @@ from reproduction.records import ANSWERS, META, AnswerLog, RecordError, read_jso
 STATUS, THROUGHPUT = "status.json", "throughput.json"
 
 COST = "cost"
-"""A batch's first answer has what the batch took under this key, so that it adds up over interruptions and shards."""
+"""Key in a batch's first answer that holds the cost of the batch; costs add up over interruptions and shards."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of the work, counted from 0, of `of` parts."""
+    """Part `index` (from 0) of the work in `of` parts."""
 
     index: int
     of: int
 
     def file(self, path: Path) -> Path:
-        """Where this shard's answers go, beside the answers file that it adds to."""
+        """Return the path of this shard's answers, next to the answers file `path`."""
         return path.with_suffix(f".{self.index}{path.suffix}")
 
 
 def gather(folder: Path) -> AnswerLog:
-    """The answers in a folder, with those of earlier shards put in and their files removed; nobody is at work there.
+    """Merge the files of earlier shards into answers.jsonl, remove them, and return all answers.
 
-    Safe to kill at any moment: what was put in already is not put in again.
+    No other process may write to the folder. The merge may be killed at any time: a repeat adds no duplicates.
     """
     path = Path(folder) / ANSWERS
     log = AnswerLog(path)
@@ -53,13 +53,13 @@ def gather(folder: Path) -> AnswerLog:
 
 
 def answered_prompts(prompts: Prompts, log: AnswerLog) -> list[Prompt | None]:
-    """Of each row the prompt to which all samples are answered, or None."""
+    """Return, for each row, the prompt with all samples answered, or None."""
     samples = range(prompts.protocol.samples)
     return prompts.known(lambda prompt: all((prompt.item_id, prompt.prompt_hash, each) in log for each in samples))
 
 
 def require_model(folder: Path, identity: str) -> None:
-    """Raises `RecordError` where a folder's answers are another model's, or nobody's."""
+    """Raise `RecordError` if meta.json names another model or none."""
     path = Path(folder) / META
     if (known := read_json(path).get("model")) != identity:
         raise RecordError(
@@ -70,13 +70,13 @@ def require_model(folder: Path, identity: str) -> None:
 
 @contextlib.contextmanager
 def status_on_failure(folder: Path, *, alone: bool = True) -> Iterator[None]:
-    """Writes status.json for what ends the work in a folder early, and lets it pass.
+    """Write an exception to status.json and raise it again.
 
-    After an end without an error an older status.json is removed by whoever works alone in the folder.
+    On success an older status.json is removed if this process works `alone` in the folder.
     """
 
     def write(**status: str) -> None:
-        with contextlib.suppress(RecordError):  # a full disk must not hide what went wrong first
+        with contextlib.suppress(RecordError):  # a full disk must not hide the first error
             write_json(folder / STATUS, status)
 
     try:
@@ -92,12 +92,12 @@ def status_on_failure(folder: Path, *, alone: bool = True) -> Iterator[None]:
 
 
 def key_of(answer: Mapping[str, Any]) -> tuple[str, str, int]:
-    """What an answer is to: item, prompt, number of the sample."""
+    """Return the key of an answer: item id, prompt hash, sample number."""
     return answer["item_id"], answer["prompt_hash"], answer["sample"]
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """torch's allocators and CUDA's libraries raise RuntimeErrors of several classes that agree in these words only."""
+    """Compare messages: torch's allocators and CUDA's libraries raise several subclasses of RuntimeError."""
     words = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
@@ -105,12 +105,12 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def throughput(answers: Iterable[Mapping[str, Any]], prompts: Sequence[Prompt], protocol: Protocol) -> dict[str, Any]:
-    """throughput.json, from all raw answers.
+    """Compute the content of throughput.json from all raw answers.
 
-    prompt_tokens, generated_tokens, prefill_seconds, decode_seconds: sums over all batches, whichever process answered
-    them: with n processes the clock on the wall saw about an n-th of the seconds. tokens_per_second is of one process:
-    tokens generated, or read where nothing is generated, in a second. gpu_bytes is the most that a process needed.
-    empty: answers without a sign in them. shortened: prompts in which not all worked examples fitted.
+    prompt_tokens, generated_tokens, prefill_seconds, decode_seconds: sums over the batches of all processes; with n
+    processes the wall-clock time is about an n-th of the seconds. tokens_per_second: generated tokens (prompt tokens if
+    nothing is generated) per second of one process. gpu_bytes: peak GPU memory of a process. empty: blank answers.
+    shortened: prompts with fewer worked examples than requested.
     """
     answers = list(answers)
     costs = [answer[COST] for answer in answers if COST in answer]

@@ -1,7 +1,7 @@
-"""What asking a model has in common: tokens, the model's mode and context, batches that the memory holds, passes.
+"""Tokens, context length, batch sizes and forward passes, shared by `generation`, `likelihood` and `loss`.
 
-Batch sizes are counted from the whole memory of the visible GPUs and the model's own size, not from what is free at the
-moment: several processes that share an evaluation must cut it into the same batches.
+Batch sizes follow from the total memory of the visible GPUs and the model's size, not from the memory free at the
+moment: processes that share an evaluation must split it into the same batches.
 """
 
 import contextlib
@@ -14,23 +14,22 @@ import torch
 from reproduction.data.tokenization import encode_prompts
 from reproduction.evals.items import Prompt
 
-CPU_ROWS, MOST_ROWS = 200, 2048  # on a CPU, and on a GPU: more rows take longer in proportion
-PREFILL_TOKENS = 32_768  # of one forward pass on a GPU, with padding: an 8B model's widest activations take 0.9 GB
-KEPT_SHARE = 0.7  # of the memory beside the weights, for keys, values and logits; the rest is for reading prompts
-LOGIT_BYTES = 24  # of a token of the vocabulary, in a step: logits, probabilities, and running sums in float64
-SPECIAL = 8  # most tokens that a tokenizer adds to a text, with room to spare
-CHUNK = 1024  # texts encoded at once: a benchmark's worked examples come to tens of millions of tokens
+CPU_ROWS, MOST_ROWS = 200, 2048  # rows per batch on a CPU, and on a GPU: larger batches are no faster per row
+PREFILL_TOKENS = 32_768  # per forward pass on a GPU, with padding: the widest activations of an 8B model take 0.9 GB
+KEPT_SHARE = 0.7  # of the memory beside the weights, for keys, values and logits; the rest is for the prefill
+LOGIT_BYTES = 24  # per vocabulary entry and step: logits, probabilities, and float64 cumulative sums
+SPECIAL = 8  # upper bound on the special tokens that a tokenizer adds to a text
+CHUNK = 1024  # texts per tokenizer call: worked examples add up to tens of millions of tokens
 
 Batch = tuple[list[Prompt], list[int]]
-"""Prompts, and the numbers of the samples that are asked of each of them."""
+"""Prompts, and the sample numbers to answer for each of them."""
 
 
 @contextlib.contextmanager
 def evaluating(model) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards in the mode it came in.
+    """Set the model to evaluation mode, and restore its mode afterwards.
 
-    Attention is without cuDNN's kernels meanwhile: they are planned anew for every size, and here each batch has its
-    own, with a plan that takes longer than its pass.
+    cuDNN attention is off meanwhile: it plans for every new size, and here each batch has its own size.
     """
     was_training, planned = model.training, torch.backends.cuda.cudnn_sdp_enabled()
     model.eval()
@@ -43,39 +42,39 @@ def evaluating(model) -> Iterator[None]:
 
 
 def context_of(model) -> int | None:
-    """Most tokens that the model attends to, or None where its config does not say."""
+    """Return the model's context length in tokens, or None if its config does not say."""
     return getattr(model.config, "max_position_embeddings", None)
 
 
 def encode(tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
-    """Token ids of each text as training encodes prompts; few are in memory at a time."""
+    """Yield the token ids of each text, encoded like training prompts, `CHUNK` texts at a time."""
     for start in range(0, len(texts), CHUNK):
         yield from encode_prompts(tokenizer, list(texts[start : start + CHUNK]))
 
 
 def fits(model, tokenizer, prompts: Sequence[Prompt], *, new_tokens: int) -> list[bool]:
-    """Whether each prompt leaves room for as many new tokens in the model's context."""
+    """Return, for each prompt, whether it leaves room for `new_tokens` in the model's context."""
     context = context_of(model)
     if not context:
         return [True] * len(prompts)
-    # No token is shorter than a character of ASCII: most prompts need not be tokenized for it.
+    # A token has at least one ASCII character: most prompts need no tokenization here.
     short = [p.text.isascii() and len(p.text) + SPECIAL + new_tokens <= context for p in prompts]
     others = encode(tokenizer, [prompt.text for prompt, fit in zip(prompts, short, strict=True) if not fit])
     return [fit or len(next(others)) + new_tokens <= context for fit in short]
 
 
 def longest_first(prompts: Sequence[Prompt], length: Callable[[Prompt], int]) -> list[Prompt]:
-    """By length, of equals by id: the order does not depend on that of the rows."""
+    """Sort by decreasing length, then by id, so that the order of the rows does not matter."""
     return sorted(prompts, key=lambda prompt: (-length(prompt), prompt.item_id))
 
 
 def in_batches(prompts: Sequence[Prompt], size: int) -> list[Batch]:
-    """Batches of one sample each."""
+    """Split prompts into batches of `size`, with one sample per prompt."""
     return [(list(prompts[start : start + size]), [0]) for start in range(0, len(prompts), size)]
 
 
 def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids, attention mask and positions, each (B, L) int64: every sequence ends in the last column."""
+    """Return left-padded token ids, attention mask and positions, each (B, L) int64."""
     width = max(map(len, sequences))
     ids = torch.tensor([[0] * (width - len(s)) + list(s) for s in sequences], device=device)
     mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=device)
@@ -83,7 +82,7 @@ def left_padded(sequences: Sequence[Sequence[int]], device) -> tuple[torch.Tenso
 
 
 def passes(sequences: Sequence[Sequence[int]], device, *, most: int | None = None) -> Iterator[Sequence[Sequence[int]]]:
-    """Sequences of one forward pass each: all, or ``most``, and on a GPU as many as `PREFILL_TOKENS` allows."""
+    """Split sequences into forward passes of up to ``most`` rows and, on a GPU, `PREFILL_TOKENS` tokens."""
     width = max(map(len, sequences))
     together = max(1, PREFILL_TOKENS // width) if device.type == "cuda" else len(sequences)
     together = min(together, most or together)
@@ -92,7 +91,7 @@ def passes(sequences: Sequence[Sequence[int]], device, *, most: int | None = Non
 
 
 def seconds(device) -> float:
-    """A clock's reading after everything that the device was told to do."""
+    """Return the time in seconds after all queued work of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -101,7 +100,7 @@ def seconds(device) -> float:
 def cost(
     *, prompt_tokens: int, prefill_seconds: float, generated_tokens: int = 0, decode_seconds: float = 0.0
 ) -> dict[str, Any]:
-    """What a batch took: tokens read and decoded, seconds of each, and the most memory of the process on a GPU."""
+    """Return the cost of a batch: tokens and seconds of prefill and decoding, and the process's peak GPU memory."""
     return {
         "prompt_tokens": prompt_tokens,
         "generated_tokens": generated_tokens,
@@ -112,7 +111,7 @@ def cost(
 
 
 def key_value_bytes(model) -> int:
-    """Of one token's keys and values, in all layers."""
+    """Return the bytes of one token's keys and values in all layers."""
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -120,7 +119,7 @@ def key_value_bytes(model) -> int:
 
 
 def answers_side_by_side(model, *, length: int) -> int:
-    """Answers that end within ``length`` tokens, prompt included, to be decoded together."""
+    """Return how many answers of up to ``length`` tokens (prompt included) to decode in one batch."""
     if model.device.type != "cuda":
         return CPU_ROWS
     each = key_value_bytes(model) * length + LOGIT_BYTES * model.config.vocab_size
@@ -128,14 +127,14 @@ def answers_side_by_side(model, *, length: int) -> int:
 
 
 def texts_side_by_side(model) -> int:
-    """Texts of one batch where nothing is decoded; how many of them one pass takes follows from their length."""
+    """Return the batch size if nothing is decoded; `passes` splits a batch by length."""
     return MOST_ROWS if model.device.type == "cuda" else CPU_ROWS
 
 
 def logits_at_once(model) -> int:
-    """Logits that one forward pass may give for a loss: with their float32 copies a tenth of a GPU's memory.
+    """Return how many logits one forward pass of a loss may compute: a tenth of a GPU's memory with float32 copies.
 
-    On a CPU half a gigabyte of each copy: more at once are no faster there.
+    On a CPU half a gigabyte per float32 copy: larger passes are no faster there.
     """
     if model.device.type != "cuda":
         return 2**27
@@ -143,14 +142,14 @@ def logits_at_once(model) -> int:
 
 
 def shared_rows(model, *, length: int) -> int:
-    """Copies of keys and values of ``length`` tokens that one forward pass may have: a tenth of the memory."""
+    """Return how many rows with cached keys and values of ``length`` tokens fit into a tenth of the memory."""
     return max(1, int(0.1 * _beside_weights(model)) // (key_value_bytes(model) * length))
 
 
 def _beside_weights(model) -> int:
-    """Bytes of the smallest visible GPU, within the cap on this process, that the model leaves.
+    """Return the bytes that the weights leave on the smallest visible GPU, within this process's memory fraction.
 
-    On a CPU, of as large a GPU as the paper's.
+    On a CPU an 80 GB GPU, like the paper's, is assumed.
     """
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     count = torch.cuda.device_count() if model.device.type == "cuda" else 0

@@ -1,14 +1,14 @@
-"""The code in an answer: what a model meant to follow a function's signature and docstring.
+"""Extract the code from an answer to a HumanEval problem.
 
-An answer is read as the first of these that it is:
+The first of these forms that matches an answer is used:
 
-1. a program, all of it, that defines the function;
-2. a fenced block that defines it, with what it uses of the other blocks;
-3. code between prose that defines it;
-4. the function's body, in a block or between prose: one that returns, else any.
+1. the whole answer is a program that defines the function;
+2. a fenced block defines it; definitions that it uses are taken from the other blocks;
+3. code between prose defines it;
+4. a block or code between prose is the function's body: preferably one that returns.
 
-Indentation is set anew for two lines alone: the first, which loses its own where answers are stripped, and the one that
-begins the definition. Code that is nearly right is not repaired.
+Only two lines may be re-indented: the first one, which loses its indentation in stripped answers, and the definition's.
+Other errors are not repaired.
 """
 
 import ast
@@ -27,11 +27,11 @@ _FENCE = re.compile(r"(?:`{3,}|^[ \t]*~{3,})(?:[ \t]*[\w+#.-]+[ \t]*$)?", re.MUL
 _LANGUAGE = re.compile(r"[ \t]*(?:python3?|py)\b")
 _RETURNS = re.compile(r"\b(?:return|yield|raise)\b")
 _NO_CODE = "    raise NotImplementedError  # no code was found in the answer\n"
-_MOST_MARGINS = 8  # to try for one line: code has a few, noise may have hundreds
+_MOST_MARGINS = 8  # indentations to try for one line: noise may have hundreds
 
 
 class _Code(NamedTuple):
-    """What counts of an answer: statements up to the function and on, others that they use, names that none binds."""
+    """Own statements (up to the function, and later ones it uses), others that they use, and undefined names."""
 
     own: list[Statement]
     others: list[Statement]
@@ -39,14 +39,14 @@ class _Code(NamedTuple):
 
 
 def extract(text: str, entry_point: str) -> str:
-    """The code in an answer, as text to put after the problem's prompt (a signature with its docstring).
+    """Return the code in an answer, as text that follows the problem's prompt (a signature with its docstring).
 
-    A body comes indented by four spaces, then the module-level code that it uses. A whole program comes on lines of its
-    own and so replaces the prompt's stub, whose imports and helpers stay. Examples of the function's use, asserts and
-    prints are left out. Text without code gives a program that fails.
+    A body is indented by four spaces and followed by the module-level code that it uses. A whole program starts on a
+    new line and overrides the prompt's stub; the prompt's imports and helpers stay. Usage examples, asserts and prints
+    are dropped. Text without code returns a program that fails.
     """
     text = re.sub("\r\n?", "\n", text.rpartition("</think>")[2])
-    with warnings.catch_warnings(action="ignore"):  # about escapes in a model's strings
+    with warnings.catch_warnings(action="ignore"):  # invalid escapes in a model's strings
         parts = _parts(text)
         extra = [each for part in parts for each in chain(*scan(_dedented(part))[0])]
         is_program = not scan(_dedented(text))[1]
@@ -62,7 +62,7 @@ def extract(text: str, entry_point: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between the fences of an answer, blocks and prose alike; a fence in a string is none."""
+    """Split an answer at its fences into prose and blocks; fences inside strings do not count."""
     parts, start = [], 0
     for fence in _FENCE.finditer(text):
         if not any(text.count(quotes, start, fence.start()) % 2 for quotes in ('"""', "'''")):
@@ -73,14 +73,14 @@ def _parts(text: str) -> list[str]:
 
 
 def _without_info(block: str) -> str:
-    """A block without what its fence says of it; code on the fence's own line stays."""
+    """Drop the info string of a block's fence; code on the fence's line stays."""
     head, newline, rest = block.partition("\n")
     head = _LANGUAGE.sub("", head)
     return rest if newline and is_words(head) else head + newline + rest
 
 
 def _definition(text: str, name: str, extra: Sequence[Statement]) -> _Code | None:
-    """The function with its code, in the layout of the text that leaves the fewest names undefined."""
+    """Return the function's code from the layout of the text with the fewest undefined names, or None."""
     found = []
     for is_other, layout in enumerate(_layouts(text, name)):
         chunks, left = scan(layout)
@@ -95,7 +95,7 @@ def _definition(text: str, name: str, extra: Sequence[Statement]) -> _Code | Non
                 break
         parts = (part for each in chain(*chunks) for part in ast.walk(each.node) if part is not each.node)
         if (found and not found[-1].undefined) or any(getattr(part, "name", None) == name for part in parts):
-            break  # nothing to better; or a method, or another function's own
+            break  # complete; or the function is a method or nested in another function
     return min(found, key=lambda code: len(code.undefined), default=None)
 
 
@@ -111,8 +111,8 @@ def _is_constant(node: ast.stmt) -> bool:
 
 
 def _code(chunks: list[list[Statement]], home: int, name: str, *, extra: Sequence[Statement]) -> _Code:
-    """The code of a chunk up to the function's last definition, and what that uses: of the statements after it those
-    that bind or change a name that is used, of all others those that bind a name that is else undefined.
+    """Return a chunk's code up to the function's last definition, with the statements that it uses: later ones that
+    bind or change a used name, and statements of other chunks that bind an undefined name.
     """
     last = max(index for index, each in enumerate(chunks[home]) if name in each.binds)
     own = [each for each in chunks[home][: last + 1] if name in each.binds or _counts(each, name)]
@@ -136,16 +136,16 @@ def _code(chunks: list[list[Statement]], home: int, name: str, *, extra: Sequenc
 
 
 def _changes(statement: Statement, names: Set[str]) -> bool:
-    """Whether a statement changes what a name stands for, or never ends, which no example does."""
+    """Whether a statement changes the value of a name. While loops count: usage examples have none."""
     return bool(statement.changes & names) or isinstance(statement.node, ast.While)
 
 
 def _counts(statement: Statement, name: str) -> bool:
-    """Whether a statement is code: no prose that parses, no example of the function's use."""
+    """Whether a statement is code, not prose that parses or an example of the function's use."""
     node = statement.node
     if isinstance(node, DEFINITIONS):
         return True
-    if isinstance(node, ast.Expr):  # a module's own are calls such as sys.setrecursionlimit(…)
+    if isinstance(node, ast.Expr):  # keep calls such as sys.setrecursionlimit(…)
         return isinstance(getattr(node.value, "func", None), ast.Attribute)
     return not (
         isinstance(node, ast.Assert)
@@ -156,8 +156,8 @@ def _counts(statement: Statement, name: str) -> bool:
 
 
 def _layouts(text: str, name: str) -> Iterator[str]:
-    """A text as it stands; with another margin of the definition's line or of its own first; and without what is
-    indented less than the definition. A definition inside another has the first alone.
+    """Yield a text unchanged, then with other margins of the definition's line or the first line, then without lines
+    indented less than the definition. For an enclosed definition only the unchanged text.
     """
     yield _dedented(text)
     lines = text.split("\n")
@@ -173,19 +173,19 @@ def _layouts(text: str, name: str) -> Iterator[str]:
 
 
 def _is_enclosed(lines: list[str], at: int) -> bool:
-    """Whether a definition's line stands in the block of a class or another function, be that broken."""
+    """Whether a definition's line is inside the (possibly broken) block of a class or another function."""
     depth = len(_margin(lines[at]))
     outer = [number for number in range(at) if lines[number].strip() and len(_margin(lines[number])) < depth]
     header = re.match(r"\s*(class|def|async)\b", lines[outer[-1]]) if outer else None
     if header is None:
         return False
     inside, after = (next(filter(str.strip, lines[number + 1 :]), "") for number in (outer[-1], at))
-    # Its own body tells a line that gained indentation after a function from one that stands in it.
+    # The indentation of its body shows whether the line is nested or only wrongly indented.
     return len(_margin(inside)) == depth and (header[1] == "class" or len(_margin(after)) > depth)
 
 
 def _dedented(text: str) -> str:
-    """Unlike `textwrap.dedent` it leaves the white space of blank lines, which may be a string's."""
+    """Dedent like `textwrap.dedent`, but keep the white space of blank lines: it may belong to a string."""
     lines = text.split("\n")
     margin = min((_margin(line) for line in lines if line.strip()), key=len, default="")
     return "\n".join(line.removeprefix(margin) for line in lines)
@@ -200,7 +200,7 @@ def _margins(lines: list[str]) -> list[str]:
 
 
 def _body(text: str, name: str, extra: Sequence[Statement]) -> str | None:
-    """The function's body, read as a definition whose header the prompt has, and the module-level code that it uses."""
+    """Parse a text as the function's body; return it with the module-level code that it uses, or None."""
     lines = text.split("\n")
     while lines and (not lines[0].strip() or _is_prose(lines[0])):
         lines.pop(0)
@@ -223,7 +223,7 @@ def _body(text: str, name: str, extra: Sequence[Statement]) -> str | None:
 
 
 def _indented(header: str, lines: list[str]) -> list[str]:
-    """A body at the margin as one inside a function; what follows its last return is a module's code, or prose."""
+    """Indent an unindented body up to its last return; the rest stays as module-level code or prose."""
     block = textwrap.indent("\n".join(lines), "    ").split("\n")
     statements = leading([header, *block], range(20))[0]
     end = next((node.end_lineno - 1 for each in statements for node in each.node.body if ends(node)), len(lines))
@@ -231,9 +231,9 @@ def _indented(header: str, lines: list[str]) -> list[str]:
 
 
 def _is_prose(line: str) -> bool:
-    """Whether a line before a body is prose, and not code that is wrong and must not fall away."""
+    """Whether a line before a body is prose. Broken code is not prose and must not be dropped."""
     words = line.split()
-    if not is_words(line):  # a word or two parse, as a name or an annotation
+    if not is_words(line):  # one or two words of prose parse as a name or an annotation
         return re.fullmatch(r"\w+(: *\w+)?", line.strip()) is not None and not keyword.iskeyword(words[0])
     if keyword.iskeyword(words[0]) and words[0] not in ("from", "import"):
         return False

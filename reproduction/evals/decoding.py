@@ -1,14 +1,14 @@
-"""Decoding a batch token by token, in one of two ways with the same interface.
+"""Decode a batch token by token, with one of two decoders that have the same interface.
 
-`GrowingDecoder`  transformers' dynamic cache and forward passes as they come; any model, any device.
-`FixedDecoder`    keys and values in buffers that stay where they are, so that a step is the same work at the same
-                  addresses, whatever its number. On a GPU a CUDA graph replays it: a step of an adapted model is some
-                  thousands of small kernels, which take longer to launch from Python than to run.
+`GrowingDecoder`  transformers' dynamic cache and plain forward passes; any model, any device.
+`FixedDecoder`    static key/value buffers, so that every step does the same work at the same addresses. On a GPU the
+                  step is a CUDA graph: a step of an adapted model has thousands of small kernels, which take longer
+                  to launch from Python than to run.
 
-Heads that share keys are asked together (`_grouped`): under a mask transformers copies keys and values for each of
-them, which at many rows takes longer than all else. Models with attention other than SDPA, layers of several kinds
-(full and sliding), or caches that hold anything but keys and values are decoded in the first way. torch.compile would
-take minutes for tens of adapted layers, anew for every size of a batch, and give little more than the graph does.
+Query heads that share keys are computed together (`_grouped`): with a mask, transformers copies keys and values for
+each head, which dominates the time of large batches. `GrowingDecoder` serves models without SDPA attention, with mixed
+layer types (full and sliding), or with caches of anything but keys and values. torch.compile would take minutes for
+tens of adapted layers, again for every batch size, and is hardly faster than the graph.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
 
 from reproduction.evals.batching import left_padded, passes
 
-COMPACT_SHARE = 1 / 8  # of the rows may have ended before a growing cache drops them: each drop copies the cache
-SLOTS = 256  # a fixed cache is read in multiples of so many places: what is not filled is read in vain
-FEWEST_ROWS = 8  # below it a step takes what the weights take, whatever the batch
-GRAPHS = 24  # kept at once, of some megabytes each: one batch takes a dozen sizes, and the next one the same
+COMPACT_SHARE = 1 / 8  # of the rows must have ended before a growing cache drops them: each drop copies the cache
+SLOTS = 256  # a fixed cache is read in multiples of so many slots; unfilled ones are wasted reads
+FEWEST_ROWS = 8  # in smaller batches the weights dominate the time of a step
+GRAPHS = 24  # cached, some megabytes each: a batch uses about a dozen sizes, and the next batch the same ones
 
 logger = logging.getLogger(__name__)
 
 
 def decoder(model, *, rows: int, length: int) -> "GrowingDecoder | FixedDecoder":
-    """The best way to decode on the model's device, for at most ``rows`` answers that end within ``length`` tokens.
+    """Return the fastest decoder for up to ``rows`` answers of up to ``length`` tokens (prompt included).
 
-    Where a model cannot be decoded with a CUDA graph (a layer that waits for the GPU, say), the log tells why, once.
+    If a model cannot be captured as a CUDA graph, one warning gives the reason.
     """
     if model.device.type == "cuda":
         try:
             return FixedDecoder(model, rows=rows, length=length)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # NotImplementedError and all of CUDA's are such
+        except RuntimeError as error:  # includes NotImplementedError and CUDA's errors
             _warn_once(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
     return GrowingDecoder(model)
 
@@ -54,9 +54,9 @@ def _warn_once(reason: str) -> None:
 
 
 class GrowingDecoder:
-    """Decodes answers side by side, one token a step, over a dynamic cache.
+    """Decode a batch of answers, one token per step, with a dynamic cache.
 
-    `look_every`: steps after which it pays to look which answers have ended; each look waits for the device.
+    `look_every`: steps between checks for ended answers; each check synchronises with the device.
     """
 
     look_every = 1
@@ -66,7 +66,7 @@ class GrowingDecoder:
 
     @torch.no_grad()
     def begin(self, prompts: Sequence[Sequence[int]], *, samples: int) -> torch.Tensor:
-        """Read the prompts, each once; logits (B, V) of what follows, B = len(prompts)·samples, samples together."""
+        """Prefill each prompt once; return next-token logits (B, V), B = len(prompts)·samples, grouped by prompt."""
         ids, mask, positions = left_padded(prompts, self.model.device)
         self.cache, self.mask = DynamicCache(config=self.model.config), mask
         logits = self._forward(ids, positions)
@@ -80,18 +80,18 @@ class GrowingDecoder:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Append tokens (B,) int64; logits (B, V) of what follows, to be used before the next step."""
+        """Append tokens (B,) int64; return next-token logits (B, V), valid until the next step."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         logits = self._forward(tokens[:, None], self.position)
         self.position = self.position + 1
         return logits
 
     def saves(self, live: int) -> bool:
-        """Whether steps become cheaper if only ``live`` of the rows are kept."""
+        """Whether dropping all but ``live`` rows makes steps cheaper."""
         return len(self.mask) - live >= COMPACT_SHARE * len(self.mask)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows (int64, ascending) alone."""
+        """Drop all other rows; `rows` is int64, ascending."""
         self.cache.batch_select_indices(rows)
         self.mask, self.position = self.mask[rows], self.position[rows]
 
@@ -102,15 +102,15 @@ class GrowingDecoder:
 class FixedDecoder:
     """`GrowingDecoder`'s interface over buffers for ``rows`` answers of ``length`` tokens, prompt included.
 
-        keys, values   per layer (rows, heads, slots, head size): a prompt ends at the same slot in every row
-        seen           (rows, slots) bool: what a row attends to, apart from a sliding window
-        filled         (layers,) int64: the slot that the next token goes to; each layer's cache counts its own
+        keys, values   per layer (rows, heads, slots, head size): prompts end at the same slot in every row
+        seen           (rows, slots) bool: attention mask, without the sliding window
+        filled         (layers,) int64: slot of the next token; each layer's cache has its own counter
 
-    A step works on the first rows and slots. Rows that have ended are computed along until half of them have: the
-    others then move to the front, and steps go on with half the rows. ``graphs`` is for tests without a GPU.
+    A step uses the first rows and slots. Ended rows are computed until half of the rows have ended; the others then
+    move to the front, and steps use half the rows. ``graphs=False`` is for tests without a GPU.
 
-    Raises NotImplementedError for a model that is decoded in the other way, RuntimeError where a step cannot be
-    captured as a CUDA graph.
+    Raises NotImplementedError for a model that needs `GrowingDecoder`, RuntimeError if a step cannot be captured as a
+    CUDA graph.
     """
 
     look_every = 8
@@ -120,9 +120,9 @@ class FixedDecoder:
         self.model, self.rows, self.slots, self.graphs = model, rows, _round_up(length, SLOTS), graphs
         self.window = _sliding_window(model.config)
         device = model.device
-        layers, logits = self._read(*left_padded([[0]], device))  # one token tells every shape
+        layers, logits = self._read(*left_padded([[0]], device))  # one token is enough to learn all shapes
 
-        def buffer(like: torch.Tensor) -> torch.Tensor:  # zeros: what is masked must be a number all the same
+        def buffer(like: torch.Tensor) -> torch.Tensor:  # zeros: masked entries must be finite
             return like.new_zeros(rows, like.shape[1], self.slots, like.shape[3])
 
         self.keys = [buffer(layer.keys) for layer in layers]
@@ -176,7 +176,7 @@ class FixedDecoder:
             state[: self.live] = state[rows]
 
     def _size(self, live: int) -> int:
-        """Rows of a step for so many answers: all, or half of them, and so on."""
+        """Return the rows of a step for `live` answers: all rows halved while the answers fit."""
         size = self.rows
         while size > FEWEST_ROWS and -(-size // 2) >= live:
             size = -(-size // 2)
@@ -185,15 +185,15 @@ class FixedDecoder:
     def _read(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
     ) -> tuple[list[DynamicLayer], torch.Tensor]:
-        """Keys and values of every layer, and logits (P, V) of what follows, for `left_padded` prompts."""
-        cache = DynamicCache()  # without the config: of a sliding window it would keep the end alone
+        """Prefill `left_padded` prompts; return each layer's keys and values, and next-token logits (P, V)."""
+        cache = DynamicCache()  # no config: with one, a sliding-window cache would drop early tokens
         logits = _last_logits(self.model, ids, mask=mask, positions=positions, cache=cache)
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
             raise NotImplementedError(f"its cache has layers of the kind {type(cache.layers[0]).__name__}")
         return cache.layers, logits
 
     def _prepared(self, rows: int, slots: int) -> Callable[[], None]:
-        """What does a step on the first rows and slots: a graph's replay, captured where it is not at hand."""
+        """Return the function for a step on the first rows and slots; a CUDA graph is captured on first use."""
         size = (rows, slots)
         if size not in self._steps:
             while len(self._steps) >= GRAPHS:
@@ -225,7 +225,7 @@ class FixedDecoder:
     def _captured(self, step: Callable[[], None]) -> Callable[[], None]:
         before = [(counter, counter.clone()) for counter in (self.filled, self.positions)]
 
-        def rehearse() -> None:  # leaves keys and values where the step itself will put them
+        def rehearse() -> None:  # writes keys and values to the slots that the real step overwrites
             step()
             for counter, value in before:
                 counter.copy_(value)
@@ -233,18 +233,18 @@ class FixedDecoder:
         side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            rehearse()  # kernels are compiled, and what layers keep for later is made, outside of the graph
+            rehearse()  # compile kernels and fill the layers' caches outside of the graph
             with _no_waiting():
                 rehearse()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=side):  # one pool: no graph leaves anything in it
+        with torch.cuda.graph(graph, pool=self._pool, stream=side):  # graphs can share a pool: none keeps state in it
             step()
         return graph.replay
 
 
 class _Buffers(StaticLayer):
-    """One layer's static cache over memory that others use too; `filled` () int64 is where the next token goes."""
+    """One layer's static cache over shared memory; `filled` () int64 is the slot of the next token."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, *, filled: torch.Tensor):
         super().__init__(max_cache_len=keys.shape[2])
@@ -255,10 +255,10 @@ class _Buffers(StaticLayer):
 def _grouped(
     module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask, *, scaling=None, **others
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one new token a row: queries (B, H, 1, D) of the heads that share keys (B, K, S, D) stand beside
-    each other as if they were H / K tokens, which they are to the keys. Mask (B, 1, 1, S), added. Returns (B, 1, H, D).
+    """Attention of one new token per row, (B, 1, H, D): the H / K query heads (B, H, 1, D) that share a key head of
+    (B, K, S, D) are passed as H / K tokens. The mask (B, 1, 1, S) is additive.
 
-    Raises NotImplementedError for what a layer asks beside that.
+    Raises NotImplementedError for other features of a layer's attention, such as soft caps.
     """
     if unknown := [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]:
         raise NotImplementedError(f"its attention has {unknown[0]}")
@@ -273,7 +273,7 @@ AttentionInterface.register("idlora_grouped", _grouped)
 
 @contextlib.contextmanager
 def _grouped_attention(config) -> Iterator[None]:
-    """The model's attention is `_grouped`, by a kernel that takes masks and has nothing to plan for a new size."""
+    """Use `_grouped` attention, with kernels that accept masks and need no planning for a new size."""
     before = config._attn_implementation
     config._attn_implementation = "idlora_grouped"
     try:
@@ -291,7 +291,7 @@ def _last_logits(model, ids: torch.Tensor, *, mask: torch.Tensor, positions: tor
 
 
 def _sliding_window(config) -> int | None:
-    """The window of all layers, None where they attend to everything. Raises NotImplementedError for anything else."""
+    """Return the sliding window of all layers, None for full attention; otherwise raise NotImplementedError."""
     attention = getattr(config, "_attn_implementation", None)
     if attention != "sdpa":
         raise NotImplementedError(f"its attention is {attention}, and masks in place are made for sdpa")
@@ -310,15 +310,15 @@ def _round_up(number: int, step: int) -> int:
 
 @functools.cache
 def _side_stream() -> torch.cuda.Stream:
-    """One for all captures: the matrix library keeps room to work in for every stream that it has seen."""
+    """Return the one stream of all captures: cuBLAS keeps a workspace for every stream that it has seen."""
     return torch.cuda.Stream()
 
 
 @contextlib.contextmanager
 def _no_waiting() -> Iterator[None]:
-    """Whatever would wait for the GPU raises RuntimeError: found before a capture, which it would leave half done."""
+    """Raise RuntimeError for any synchronisation with the GPU, before it can break a capture halfway."""
     before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(action="ignore"):  # that not every wait is found
+    with warnings.catch_warnings(action="ignore"):  # says that some synchronisations are missed
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -1,13 +1,12 @@
-"""Answers to prompts: the one place where a model is decoded.
+"""Generate answers to prompts.
 
-A sampled token is the inverse of the distribution at a number u that the token's place alone decides:
+Tokens are sampled by inverting the distribution at a number u that depends only on the token's position:
 
-    x_t = min { x : Σ_{y ≤ x} p(y | …) > u_t Σ_y p(y | …) },   u_t uniform in [0, 1), of (seed, item, sample, t)
+    x_t = min { x : Σ_{y ≤ x} p(y | …) > u_t Σ_y p(y | …) },   u_t uniform in [0, 1), from (seed, item, sample, t)
 
-over token ids x, p zero outside the nucleus. So which batch an answer fell into does not matter beyond the rounding of
-its logits, and an evaluation can be taken up with another batch size.
-
-The loop is ours rather than transformers' `generate` for that, and because it drops the sequences that have ended.
+over token ids x, with p zero outside the nucleus. An answer therefore does not depend on its batch beyond the rounding
+of its logits, and an evaluation can resume with another batch size. transformers' `generate` offers neither this nor
+the dropping of ended sequences.
 """
 
 import functools
@@ -24,20 +23,20 @@ from reproduction.evals.decoding import decoder
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
 
-STOP_CHECK_STEPS = 8  # steps between two looks for stop strings; what was decoded beyond one is cut off
-NUCLEUS = 512  # tokens that a nucleus seldom exceeds: to find them takes a fraction of sorting a vocabulary
+STOP_CHECK_STEPS = 8  # steps between checks for stop strings; text after one is cut off
+NUCLEUS = 512  # tokens that a nucleus seldom exceeds: top-k is much faster than sorting the vocabulary
 PROMPT_TAIL = 4  # tokens of a raw prompt decoded along with its answer, so that the answer's first space survives
 
 
 class Generation:
-    """Decodes answers to some prompts.
+    """Scorer "generated": decode answers to prompts.
 
     Args:
-        model: causal language model, plain or with an adapter, on any one device.
+        model: causal language model, plain or with an adapter, on one device.
         tokenizer: its tokenizer; prompts are encoded with the start token, if it has one.
-        prompts: all that may be asked.
+        prompts: all prompts that `answer` may get.
         protocol: temperature, nucleus, length and seed.
-        stops: an answer ends before the first of these strings.
+        stops: strings that end an answer; they are cut off.
 
     Raises ValueError for a prompt that leaves no room for an answer in the model's context.
     """
@@ -47,7 +46,7 @@ class Generation:
         encoded = encode(tokenizer, [prompt.text for prompt in prompts])
         self._ids = dict(zip((prompt.item_id for prompt in prompts), encoded, strict=True))
         self.ends = _end_tokens(model, tokenizer, stops)
-        # A stop string that was not there at the last look begins at most its bytes before what is new since then.
+        # A new stop string begins at most its length in bytes before the tokens since the last check.
         self._window = STOP_CHECK_STEPS + PROMPT_TAIL + max((len(mark.encode()) for mark in stops), default=0)
         self._longest, context = max(map(len, self._ids.values())), context_of(model)
         if context and self._longest + protocol.max_new_tokens > context:
@@ -57,11 +56,11 @@ class Generation:
             )
 
     def side_by_side(self) -> int:
-        """Sequences to ask together on the model's device."""
+        """Return the batch size that the model's device holds."""
         return answers_side_by_side(self.model, length=self._longest + self.protocol.max_new_tokens)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
-        """Longest prompts first; prompts × samples ≤ batch_size, and an item's samples share its prefill."""
+        """Split into batches, longest prompts first, prompts × samples ≤ batch_size; samples share a prefill."""
         samples_of = {prompt.item_id: samples for prompt, samples in missing}
         alike: dict[tuple[int, ...], list[Prompt]] = defaultdict(list)
         for prompt in longest_first([prompt for prompt, _ in missing], lambda prompt: len(self._ids[prompt.item_id])):
@@ -76,7 +75,7 @@ class Generation:
         return batches
 
     def answer(self, batch: Batch) -> list[dict]:
-        """The records of a batch's answers, an item's samples together."""
+        """Return the records of a batch's answers, grouped by item."""
         keys = [(prompt, sample) for prompt in batch[0] for sample in batch[1]]
         ids = [self._ids[prompt.item_id] for prompt in batch[0]]
         began = seconds(self.model.device)
@@ -104,18 +103,18 @@ class Generation:
         return records
 
     @functools.cached_property
-    def _decoder(self):  # made for the first batch: buffers and graphs serve them all
+    def _decoder(self):  # created at the first batch; all batches share its buffers and graphs
         return decoder(self.model, rows=self._rows, length=self._longest + self.protocol.max_new_tokens)
 
     def _decode(
         self, logits: torch.Tensor, keys: Sequence[tuple[Prompt, int]], heads: Sequence[list[int]]
     ) -> list[list[int]]:
-        """Token ids of each of B answers, without the end token, from the logits (B, V) of what follows the prompts."""
+        """Decode B answers from the prompts' next-token logits (B, V); return their token ids without end tokens."""
         decoding, limit = self._decoder, self.protocol.max_new_tokens
         choose = _chooser(self.protocol, keys, logits.device)
         answers: list[list[int]] = [[] for _ in keys]
         rows = list(range(len(answers)))  # the answer that each row of the batch belongs to
-        places = torch.arange(len(rows), device=logits.device)  # the same, where the logits are
+        places = torch.arange(len(rows), device=logits.device)  # the same on the device of the logits
         live = [True] * len(rows)
         unread: list[torch.Tensor] = []
         for step in range(limit):
@@ -147,7 +146,7 @@ class Generation:
         return answers
 
     def _texts(self, heads: Sequence[list[int]], answers: Sequence[list[int]]) -> list[str]:
-        """What each answer adds to the end of its prompt, or says by itself where that end is empty."""
+        """Decode each answer after its `head`, the last tokens of its prompt (may be empty)."""
 
         def decode(ids):
             return self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -157,7 +156,7 @@ class Generation:
         return [text[len(head) :] for head, text in zip(before, whole, strict=True)]
 
     def _stopped(self, heads: Sequence[list[int]], answers: Sequence[list[int]]) -> list[bool]:
-        """Whether each answer holds a stop string: looked for at its end, and confirmed in the whole."""
+        """Whether each answer has a stop string: first search its end, then confirm in the whole text."""
         ends = self._texts([[]] * len(answers), [tokens[-self._window :] for tokens in answers])
         doubtful = [row for row, text in enumerate(ends) if self._has_stop(text)]
         if not doubtful:
@@ -174,7 +173,7 @@ class Generation:
 
 
 def _chooser(protocol: Protocol, keys: Sequence[tuple[Prompt, int]], device) -> Callable[..., torch.Tensor]:
-    """(logits (B', V), the B' answers' numbers as a tensor, step) → tokens (B',)."""
+    """Return a function (logits (B', V), answer indices (B',), step) → tokens (B',)."""
     if protocol.temperature == 0:
         return lambda logits, rows, step: logits.argmax(-1)
     streams = [
@@ -189,15 +188,15 @@ def _chooser(protocol: Protocol, keys: Sequence[tuple[Prompt, int]], device) -> 
 
 
 def _uniforms(seed: int, item_id: str, sample: int, *, count: int) -> np.ndarray:
-    """The numbers (count,) float64 in [0, 1) of one answer, whatever stands beside it."""
+    """Return the uniform numbers (count,) float64 in [0, 1) of one answer."""
     key = hashlib.sha256(f"{seed}\0{item_id}\0{sample}".encode()).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key))).random(count)
 
 
 def sample(logits: torch.Tensor, uniforms: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:
-    """The tokens (B,) int64 at which the distributions of logits (B, V) reach the uniforms (B,) float64 in [0, 1).
+    """Sample tokens (B,) int64 from logits (B, V) by inverting the distributions at uniforms (B,) float64 in [0, 1).
 
-    The nucleus is the fewest most probable tokens whose sum reaches top_p, of equally probable ones the first.
+    The nucleus is the smallest set of most probable tokens whose sum reaches top_p; ties go to the lowest ids.
     """
     p = (logits.float() / temperature).softmax(-1)
     if top_p < 1:
@@ -207,11 +206,11 @@ def sample(logits: torch.Tensor, uniforms: torch.Tensor, *, temperature: float, 
 
 
 def _nucleus(p: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Probabilities (B, V), zero outside of the nucleus."""
+    """Set probabilities (B, V) outside of the nucleus to zero."""
     vocabulary = p.shape[-1]
     for count in (min(NUCLEUS, vocabulary), vocabulary):
         falling = p.topk(count).values if count < vocabulary else p.sort(dim=-1, descending=True).values
-        kept = falling.double().cumsum(-1) - falling < top_p  # what is before a token does not reach it yet
+        kept = falling.double().cumsum(-1) - falling < top_p  # the sum before a token is still below top_p
         if count == vocabulary or not kept[:, -1].any():
             break
     least = falling.masked_fill(~kept, torch.inf).amin(dim=-1, keepdim=True)
@@ -220,7 +219,7 @@ def _nucleus(p: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def _end_tokens(model, tokenizer, stops: Sequence[str]) -> set[int]:
-    """The end tokens of model and tokenizer, and special tokens of the stop strings, which no text has once decoded."""
+    """Return end tokens of model and tokenizer, and special tokens in stop strings, which decoding would skip."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     configured = configured if isinstance(configured, list) else [configured]
     special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)

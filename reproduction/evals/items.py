@@ -1,4 +1,4 @@
-"""Items as they are put to a model and as they are recorded."""
+"""Prompts of items, and the records of their answers."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row's text as the model sees it.
+    """The prompt of one row.
 
     Args:
-        row: of the benchmark, with its "id".
-        text: whole, worked examples included.
-        shots: how many worked examples are in it; None where none were asked for.
-        choices: the answers whose likelihood is asked for; empty where an answer is generated.
-        apart: whether what follows is tokenized apart from the prompt, as training does it.
+        row: row of the benchmark, with its "id".
+        text: full text, worked examples included.
+        shots: number of worked examples in it; None if none were requested.
+        choices: answers to score by likelihood or loss; empty if an answer is generated.
+        apart: whether the answer is tokenized separately from the prompt, as in training.
     """
 
     row: dict
@@ -31,21 +31,21 @@ class Prompt:
 
     @cached_property
     def prompt_hash(self) -> str:
-        """16 hex digits of all that is put to the model."""
+        """16 hex digits that identify text, choices and tokenization."""
         return sha16(json.dumps([self.text, self.choices, self.apart]))
 
 
 def sha16(text: str) -> str:
-    """First 16 hex digits of SHA-256."""
+    """Return the first 16 hex digits of SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def record(
     prompt: Prompt, sample: int, *, raw: str, parsed: Any, gold: Any, scores: dict[str, float], **extra: Any
 ) -> dict[str, Any]:
-    """One line of items.jsonl: what was asked (by hash), what came back, how it was read, what it scored (0 to 1).
+    """Return one line of items.jsonl: hash of the prompt, raw and parsed answer, gold answer, scores.
 
-    Where worked examples were asked for, "shots" says how many of them fitted.
+    If worked examples were requested, "shots" is the number that fitted.
     """
     if prompt.shots is not None:
         extra["shots"] = prompt.shots

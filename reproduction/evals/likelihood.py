@@ -1,17 +1,17 @@
-"""Log-probabilities of the answers that an item can have: nothing is decoded.
+"""Log-probabilities of an item's choices; nothing is decoded.
 
-For a prompt with the choices c the score is
+The score of a choice c is
 
     log p(c | prompt) = Σ_j log p(w_j | w_0 … w_{j-1}),   w = tokens of prompt and c,   j ≥ k
 
-In the layout "template" prompt and choice are tokenized apart, so that the tokens scored are those that training makes
-of the response, and k is the prompt's length. In the layout "raw" they are tokenized together, as the model would have
-read them, since whether a letter is " A" or "A", and whether it melts into the prompt's last token, depends on what it
-follows: there k is the length of what the tokens of the prompt and of every prompt + c have in common at their start.
+In the layout "template" prompt and choice are tokenized separately, as in training, and k is the prompt's length. In
+the layout "raw" they are tokenized together, because a letter's token (" A" or "A", possibly merged with the prompt's
+last one) depends on the text before it; k is then the length of the longest common prefix of the tokens of the prompt
+and of every prompt + c.
 
-Choices that differ in their last token alone, as letters do, are read off one forward pass of what is before it. On a
-GPU a batch's items begin alike, with the worked examples of one subject, and what they have in common is read once for
-all: most of a few-shot benchmark. Scores are not normalised by length.
+Choices that differ only in their last token, such as letters, share one forward pass. On a GPU the items of a batch
+share a beginning, such as the worked examples of one subject, and this prefix, most of a few-shot prompt, is computed
+once. Scores are not normalised by length.
 """
 
 import copy
@@ -30,28 +30,27 @@ from reproduction.evals.batching import Batch, encode
 from reproduction.evals.items import Prompt
 from reproduction.evals.task import Protocol
 
-ENDING = 128  # characters of a longer prompt that are tokenized again with each choice, instead of all of it
-AGREED = 8  # tokens, at least, that the ending has as the whole prompt has them before a choice changes any
-SHARED_TOKENS = 256  # from so many on, what a batch's items have in common is worth a pass of its own
+ENDING = 128  # last characters of a prompt that are tokenized again with each choice, instead of all of it
+AGREED = 8  # least number of tokens on which ending and prompt must agree before the first that a choice changes
+SHARED_TOKENS = 256  # shortest common prefix of a batch that is worth its own pass
 
 
 class _Item(NamedTuple):
-    """An item's tokens: the k that prompt and choices have in common, and what each choice has after them."""
+    """An item's tokens: the k common ones, and the remaining tokens of each choice."""
 
     prefix: array
     tails: list[list[int]]
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads for the longest choice; its last one is only predicted."""
+        """Input tokens of the longest choice; its last token is only predicted."""
         return len(self.prefix) + max(map(len, self.tails)) - 1
 
 
 class Likelihood:
-    """Log-probabilities of the choices of some prompts; the arguments are those of `generation.Generation`.
+    """Scorer "likelihood": log-probabilities of choices. Arguments as for `generation.Generation`.
 
-    Raises ValueError for choices that add nothing to their prompt or cannot be told apart, and for a prompt that does
-    not fit the model's context.
+    Raises ValueError for choices with no tokens or equal tokens, and for a prompt that exceeds the model's context.
     """
 
     def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
@@ -68,7 +67,7 @@ class Likelihood:
         return batching.texts_side_by_side(self.model)
 
     def batches(self, missing: Sequence[tuple[Prompt, list[int]]], batch_size: int) -> list[Batch]:
-        """Longest first; on a GPU items that begin alike have batches of their own, to read their beginning once."""
+        """Split into batches, longest first; on a GPU items with a common beginning are grouped."""
         ordered = batching.longest_first(
             [prompt for prompt, _ in missing], lambda prompt: self._items[prompt.item_id].length
         )
@@ -84,7 +83,7 @@ class Likelihood:
         return tuple(prefix[:SHARED_TOKENS]) if _shares_prefixes(self.model) and len(prefix) > SHARED_TOKENS else ()
 
     def answer(self, batch: Batch) -> list[dict]:
-        """The records of a batch: the natural log-probability of each choice, in their order."""
+        """Return the records of a batch, with the natural log-probability of each choice in order."""
         items = [self._items[prompt.item_id] for prompt in batch[0]]
         found, took = _score_batch(self.model, items)
         records = [
@@ -123,10 +122,10 @@ def _with_choices(prompt: Prompt, text: str) -> list[str]:
 
 
 def _split(alone: list[int], ending: list[int], *with_choices: list[int]) -> tuple[int | None, list[list[int]]]:
-    """k, and what each choice has after it, from the tokens of a prompt, of its ending, and of that with each choice.
+    """Return k and the tokens of each choice after it, from the tokens of a prompt, its ending, and ending + choice.
 
-    The ending's first tokens may differ from the prompt's: there it is cut. Where it does not agree with the prompt for
-    `AGREED` tokens before the choices begin to matter, k is None. A prompt that is its own ending always agrees.
+    The ending's first tokens may differ from the prompt's because it is cut there. k is None unless both agree on
+    `AGREED` tokens before the first that a choice changes. A prompt that is its own ending always agrees.
     """
     same = min(_common(ending, ids) for ids in with_choices)
     agreed = len(ending) if alone == ending else _common(alone[::-1], ending[::-1])
@@ -137,21 +136,21 @@ def _split(alone: list[int], ending: list[int], *with_choices: list[int]) -> tup
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common start of two sequences."""
-    if second[: len(first)] == first:  # nearly always, and many times faster than to count
+    """Return the length of the longest common prefix."""
+    if second[: len(first)] == first:  # the usual case, and much faster than counting
         return len(first)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _shares_prefixes(model) -> bool:
-    """Whether items that begin alike are put together, to read their beginning once."""
+    """Whether items with a common beginning are batched together to compute it once."""
     return model.device.type == "cuda"
 
 
 @torch.no_grad()
 def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict]:
-    """Scores of every choice of every item, and what they took; stems (a sequence without its last token) that are
-    equal are one row.
+    """Return the scores of every choice of every item, and the cost. Equal stems (sequences without their last token)
+    share a row.
     """
     began = batching.seconds(model.device)
     stems: dict[tuple[int, ...], int] = {}
@@ -172,10 +171,10 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
 def _logprobs(
     model, stems: Sequence[tuple[int, ...]], wanted: Sequence[tuple[int, int, int]], *, kept: int
 ) -> list[float]:
-    """Log-probabilities, computed in float32, of some (stem, place among its last ``kept``, token) as next tokens."""
+    """Return float32 log-probabilities of next tokens, given as (stem, position in its last ``kept``, token)."""
     common = min(_common(min(stems), max(stems)), min(map(len, stems)) - kept) if _shares_prefixes(model) else 0
     window = getattr(model.config, "sliding_window", None)
-    # Padding comes to lie behind the beginning: no matter to positions, but a sliding window would count it.
+    # Padding lies after the common beginning: positions ignore it, but a sliding window would count it.
     if common < SHARED_TOKENS or (window is not None and window < max(map(len, stems))):
         common = 0
     beginning = DynamicCache()
@@ -194,10 +193,10 @@ def _logprobs(
         logits = model(
             input_ids=ids, attention_mask=mask, position_ids=positions + common, use_cache=bool(common),
             logits_to_keep=kept, **cached,
-        ).logits  # the last one says what follows a stem  # fmt: skip
+        ).logits  # fmt: skip
         here = [number for number, (stem, _, _) in enumerate(wanted) if first <= stem < first + len(some)]
         where = torch.tensor([(wanted[n][0] - first, *wanted[n][1:]) for n in here], device=model.device)
-        values = logits.float().log_softmax(-1)[tuple(where.unbind(-1))]  # a vocabulary of each stays where it is
+        values = logits.float().log_softmax(-1)[tuple(where.unbind(-1))]  # gather before the transfer from the device
         for number, value in zip(here, values.tolist(), strict=True):
             found[number] = value
         first += len(some)

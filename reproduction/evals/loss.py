@@ -1,8 +1,8 @@
-"""The loss of given responses, as a training pass computes it: nothing is decoded.
+"""Loss of given responses, computed as in training; nothing is decoded.
 
     nats = - Σ_j log p(w_j | prompt, w_0 … w_{j-1}),   w = tokens of the response, and the end token
 
-Prompt and response are tokenized apart and the end token counts, as in training; dropout is off.
+Prompt and response are tokenized separately and the end token counts, as in training; dropout is off.
 """
 
 import math
@@ -18,14 +18,14 @@ from reproduction.evals.task import Protocol
 from reproduction.records import LEFT_OUT
 
 Pair = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt (at least one), and of its response with the end token."""
+"""Token ids of a prompt (at least one), and of its response including the end token."""
 
 
 @torch.no_grad()
 def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[float]:
-    """The loss of each pair's response in nats, summed over its tokens; the model is left in the mode it came in.
+    """Return each response's loss in nats, summed over its tokens. The model's mode is restored.
 
-    ``batch_size`` is the most rows of one forward pass; there are fewer where they are long.
+    ``batch_size`` is the maximum number of rows per forward pass; long rows get fewer.
     """
     found = [math.nan] * len(pairs)
     with batching.evaluating(model):
@@ -37,7 +37,7 @@ def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[floa
             ids, mask, positions = batching.left_padded(stems, model.device)
             logits = model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept
-            ).logits  # what follows each of the last tokens
+            ).logits
             targets = torch.tensor([[-100] * (kept - len(each)) + each for each in responses], device=model.device)
             each = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
             for index, nats in zip(some, each.double().sum(dim=1).tolist(), strict=True):  # 0 where ignored
@@ -46,7 +46,7 @@ def response_nats(model, pairs: Sequence[Pair], *, batch_size: int) -> list[floa
 
 
 def _passes(pairs: Sequence[Pair], batch_size: int, *, tokens: int) -> Iterator[list[int]]:
-    """Which pairs go through the model together: rows of like length, the longest first, with logits of `tokens`."""
+    """Group pairs (by index) into forward passes of similar length, longest first, up to `tokens` rows of logits."""
     order = sorted(range(len(pairs)), key=lambda index: (-sum(map(len, pairs[index])), index))
     some: list[int] = []
     for index in order:
@@ -61,11 +61,10 @@ def _passes(pairs: Sequence[Pair], batch_size: int, *, tokens: int) -> Iterator[
 
 
 class Loss:
-    """The losses of some prompts' responses; a prompt's only choice is its response.
+    """Scorer "loss": losses of responses; a prompt's only choice is its response. Arguments as for `Generation`.
 
-    The arguments are those of `generation.Generation`. A row whose response is empty, which has the
-    prompt and the response of an earlier row, or which is longer than the model's context is left out: its record says
-    so in the place of a loss. Raises ValueError where the tokenizer has no end token.
+    Rows with an empty response, duplicates of an earlier row, and rows longer than the model's context are left out:
+    their records give the reason instead of a loss. Raises ValueError if the tokenizer has no end token.
     """
 
     def __init__(self, model, tokenizer, prompts: Sequence[Prompt], *, protocol: Protocol, stops: Sequence[str]):
@@ -95,7 +94,7 @@ class Loss:
         return batching.in_batches(ordered, batch_size)
 
     def answer(self, batch: Batch) -> list[dict]:
-        """The records of a batch: "nats" of each response, the "tokens" that they were summed over, and its "bytes"."""
+        """Return the records of a batch: "nats" of each response, its "tokens" and its "bytes"."""
         began = batching.seconds(self.model.device)
         pairs = {p.item_id: self._pairs[p.item_id] for p in batch[0] if p.item_id not in self._left_out}
         nats = dict(zip(pairs, response_nats(self.model, list(pairs.values()), batch_size=len(batch[0])), strict=True))

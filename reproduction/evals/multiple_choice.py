@@ -1,12 +1,12 @@
-"""Questions with lettered choices, by likelihood or by a generated answer that lm-eval's filters read.
+"""Questions with lettered choices, scored by likelihood or by a generated answer that lm-eval's filters parse.
 
-Likelihood: the letter that is most probable after the prompt. Score: acc. Extra field: loglikelihoods, of each letter.
-Generated: a greedy answer, read twice. Scores: strict, the answer begins with the right letter, set off from what
-follows by a sign or the line's end; flexible, its first letter that is meant as a choice is the right one.
+Likelihood: the most probable letter after the prompt. Score: acc. Extra field: loglikelihoods of the letters.
+Generated: a greedy answer, parsed twice. Scores: strict, the answer begins with the right letter, followed by
+punctuation or the end of the line; flexible, the first letter that is meant as a choice is the right one.
 
-In the layout "raw" a question is laid out as lm-eval does it, and the letters are " A", " B", …; in the layout
-"template" they are "A", "B", … at the start of the response. An answer that repeats a choice's words instead of its
-letter is not read. Extra field of a question that has one: subject.
+The layout "raw" formats a question like lm-eval, with the letters " A", " B", …; in the layout "template" the letters
+are "A", "B", … at the start of the response. An answer that repeats a choice's words without its letter does not
+parse. Extra field if the question has one: subject.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from reproduction.evals.task import RAW, TEMPLATE, Task
 LETTERS = "ABCDE"
 
 _FIRST = r"""\A\s*[(\["'*]*([A-E])(?=[)\]"*.:,;]|'(?!\w)|\s*\Z|\s*\n)"""
-"""The letter that the answer begins with: "B", "(B)", "B. because", but not "B or C"."""
+"""Matches the first letter of an answer: "B", "(B)", "B. because", but not "B or C"."""
 
 _MEANT = rf"""(?x)
     {_FIRST}
@@ -25,13 +25,13 @@ _MEANT = rf"""(?x)
       [\s:=]*[(\["'*]*([A-E])(?![\w'])
     | \A\s*[(\["'*]*([a-e])[)\]"'*.]*\s*\Z
     | \A(?s:.*?)(?<![\w'])([B-E]|A(?!\s+(?!(?:is|was|because|since|as|and|or)\b)[a-z]))(?![\w'])"""
-"""That one, else the one after "answer", else a letter alone, else the first that stands by itself."""
+"""Matches `_FIRST`, else the letter after "answer", else a lone letter, else the first separate letter."""
 
 READINGS = {"strict": _FIRST, "flexible": _MEANT}
 
 
 def question(text: Any, choices: list, gold: int, **own: Any) -> dict[str, Any]:
-    """A row: its question, its choices and the answer's letter. Raises TypeError or ValueError for what is none."""
+    """Return a row of question, choices and the answer's letter. Raises TypeError or ValueError if invalid."""
     if not all(isinstance(each, str) for each in (text, *choices)):
         raise TypeError("its texts are no text")
     if not 0 <= gold < len(choices) <= len(LETTERS) or len(choices) < 2:

@@ -1,7 +1,7 @@
-"""Rows to prompts: worked examples before the question, as many as were asked for and as fit the model's context.
+"""Prompts from rows: worked examples, as many as requested and as fit the model's context, then the question.
 
-In the layout "template" the question is an instruction in the prompt template, and what follows it is tokenized apart
-from it, as in training; in the layout "raw" it is text that goes on, prompt and answer one text to the tokenizer.
+In the layout "template" the question is an instruction in the prompt template, and the answer is tokenized separately,
+as in training. In the layout "raw" the answer continues the text, and both are tokenized together.
 """
 
 from collections import defaultdict
@@ -14,9 +14,9 @@ from reproduction.evals.task import TEMPLATE, Protocol
 
 
 class Prompts:
-    """The prompts of a protocol's rows, each with all of its worked examples or with fewer.
+    """The prompts of a protocol's rows, with all worked examples or fewer.
 
-    Raises ValueError where there are no rows, two of one id, or too few worked examples.
+    Raises ValueError for no rows, a duplicate id, or too few worked examples.
     """
 
     def __init__(self, rows: Sequence[dict], shown: Sequence[dict], *, protocol: Protocol, template: Template):
@@ -29,9 +29,9 @@ class Prompts:
         self._shown = _worked_examples(rows, shown, protocol)
 
     def fitting(self, fits: Callable[[Sequence[Prompt]], Sequence[bool]]) -> list[Prompt]:
-        """One prompt for each row, with as many of its worked examples as fit; ``fits`` takes many prompts at once.
+        """Return one prompt per row, with as many worked examples as fit; ``fits`` checks a list of prompts.
 
-        A question that does not fit by itself stays.
+        A prompt that does not fit without worked examples is returned anyway.
         """
         counts = [len(shown) for shown in self._shown]
         prompts = [self._prompt(index, count) for index, count in enumerate(counts)]
@@ -46,7 +46,7 @@ class Prompts:
         return prompts
 
     def known(self, knows: Callable[[Prompt], bool]) -> list[Prompt | None]:
-        """For each row the prompt with the most worked examples that ``knows`` says yes to, or None."""
+        """Return, for each row, the prompt with the most worked examples that satisfies ``knows``, or None."""
         return [
             next(filter(knows, (self._prompt(index, count) for count in range(len(shown), -1, -1))), None)
             for index, shown in enumerate(self._shown)
@@ -75,7 +75,7 @@ class Prompts:
 
 
 def _worked_examples(rows: Sequence[dict], pool: Sequence[dict], protocol: Protocol) -> list[list[dict]]:
-    """For each row the first of the pool, of the row's own subject where rows have one, and never the row itself."""
+    """Return each row's worked examples: the first of the pool with its subject (if any), except the row itself."""
     count, by_subject = protocol.num_fewshot, defaultdict(list)
     for row in pool:
         by_subject[row.get("subject")].append(row)

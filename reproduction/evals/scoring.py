@@ -1,10 +1,9 @@
-"""The second step of an evaluation: stored answers, read and scored item by item. No model, and no torch.
+"""Second step of an evaluation: parse and score stored answers. Needs neither a model nor torch.
 
-folder/meta.json       what was asked: {"benchmark", "protocol", "unit", "items", "samples", "data_digest"}, and of
-                       items that could not be "left_out": {reason: their ids}, and of known answers the mean score:
-                       "controls"
-folder/items.jsonl     the records, scored
-folder/status.json     how scoring ended, where that was before its end: {"state": "failed"|…, "reason"}
+folder/meta.json       {"benchmark", "protocol", "unit", "items", "samples", "data_digest"}; if any, "left_out":
+                       {reason: item ids} and "controls": mean scores of known answers
+folder/items.jsonl     the scored records
+folder/status.json     written only if scoring ends early: {"state": "failed"|…, "reason"}
 folder/DONE            SHA-256 of items.jsonl, written last
 """
 
@@ -36,19 +35,19 @@ def score(
     permissions: Permissions,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Scores the stored answers to all items, in the place of older scores of the same evaluation.
+    """Score the stored answers to all items; older scores of the same evaluation are replaced.
 
     Args:
-        protocol, rows, shown, template, identity: as they were put to the model, see `answering.answer`.
-        answers: the folder of the answers.
-        folder: of this evaluation alone.
-        permissions: what the user allows; only benchmarks that run code ask.
-        progress: called with (done, total) of what takes long: programs that are run.
+        protocol, rows, shown, template, identity: as passed to `answering.answer`.
+        answers: folder of the answers.
+        folder: folder of this evaluation only.
+        permissions: needed by benchmarks that run code.
+        progress: called with (programs done, total) by benchmarks that run code.
 
     Raises:
-        ValueError: no rows, none that is not left out, or too few worked examples.
+        ValueError: no rows, every row left out, or too few worked examples.
         RecordError: answers are missing, damaged or another model's, or the folder holds another evaluation.
-        reproduction.evals.sandbox.ExecutionRefused: the benchmark runs code, and that is not allowed or not possible.
+        reproduction.evals.sandbox.ExecutionRefused: the benchmark runs code, which is not allowed or not possible.
     """
     folder, log, task = Path(folder), AnswerLog(Path(answers) / ANSWERS), protocol.task
     asked = Prompts(rows, shown, protocol=protocol, template=template)
@@ -64,7 +63,7 @@ def score(
         given = [log.get((prompt.item_id, prompt.prompt_hash, sample)) for sample in range(protocol.samples)]
         if LEFT_OUT in given[0]:
             left_out[given[0][LEFT_OUT]].append(prompt.item_id)
-        else:  # of a loss the whole record
+        else:  # a loss uses the whole record
             field = {"generated": "raw", "likelihood": "logprobs"}.get(protocol.scoring)
             items.append((prompt, [each[field] if field else each for each in given]))
     if not items:
@@ -92,6 +91,6 @@ def score(
 
 
 def _without_names(meta: dict) -> dict:
-    """A meta.json without what can change while what is asked stays: names and places."""
+    """Return the meta without the protocol's name and file path, which do not affect scores."""
     own = {key: value for key, value in meta["protocol"].items() if key not in ("name", "file")}
     return meta | {"protocol": own}

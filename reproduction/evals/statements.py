@@ -1,8 +1,8 @@
-"""Python between prose: which lines of a text are statements, and which names these bind and use.
+"""Find Python statements in prose, and the names that they bind and use, by parsing. Nothing is executed.
 
-Code is found by parsing: the most lines from one on that are Python are code. A statement is cut only where it cannot
-go on: at a line that is no longer inside it, after its last return, or at what the text's end cut off. So code that is
-wrong inside is no code, and never what is left of it. Nothing here runs the code.
+From a start line, the longest run of lines that parses is code. A statement ends only where it cannot continue: at a
+line outside of it, after its last return, or where the text is cut off. Code with an error inside is therefore dropped
+as a whole.
 """
 
 import ast
@@ -17,14 +17,14 @@ from typing import NamedTuple
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 _BEYOND = (ValueError, RecursionError, MemoryError, OverflowError)
-"""What the parser raises for text without a line to blame: too deep, too long, or with a null byte."""
+"""Errors of the parser without a line number: text too deep, too long, or with a null byte."""
 
 _MOST_TRIES = 300
-"""How often a text is parsed: code between prose takes a few times for each piece, and noise would take thousands."""
+"""Maximum number of parses per text: code in prose takes a few per piece, noise would take thousands."""
 
 
 class Statement(NamedTuple):
-    """A statement of a module: its lines, and the names that it binds, changes (`x[0] = …`, `x.sort()`) and uses."""
+    """A module-level statement, its text, and the names that it binds, changes (`x[0] = …`, `x.sort()`) and uses."""
 
     node: ast.stmt
     text: str
@@ -33,9 +33,9 @@ class Statement(NamedTuple):
     uses: frozenset[str]
 
 
-@functools.lru_cache(maxsize=32)  # the parts of an answer are looked at more than once
+@functools.lru_cache(maxsize=32)  # the parts of an answer are scanned repeatedly
 def scan(text: str) -> tuple[list[list[Statement]], list[str]]:
-    """The statements at the margin of a text, in chunks with nothing else between; and lines that are none."""
+    """Return the unindented statements of a text, in contiguous chunks, and the lines that are not code."""
     lines, chunks, left, start, tries = text.split("\n"), [[]], [], 0, iter(range(_MOST_TRIES))
     while start < len(lines) and operator.length_hint(tries):
         line, count = lines[start], 0
@@ -55,7 +55,7 @@ def scan(text: str) -> tuple[list[list[Statement]], list[str]]:
 
 
 def leading(lines: list[str], tries: Iterable) -> tuple[list[Statement], int, dict[int, SyntaxError]]:
-    """The statements of the most leading lines that are Python, how many lines that are, and the errors of more."""
+    """Parse as many leading lines as possible; return statements, number of lines, and errors by number of lines."""
     count, errors = len(lines), {}
     for _ in tries if count else ():
         try:
@@ -71,7 +71,7 @@ def leading(lines: list[str], tries: Iterable) -> tuple[list[Statement], int, di
 
 
 def ends(node: ast.stmt) -> bool:
-    """Whether nothing after a statement of a function's body is reached."""
+    """Whether a statement always leaves its function."""
     if isinstance(node, ast.If):
         return bool(node.orelse) and ends(node.body[-1]) and ends(node.orelse[-1])
     return isinstance(node, ast.Return | ast.Raise)
@@ -79,7 +79,7 @@ def ends(node: ast.stmt) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def is_words(line: str) -> bool:
-    """Whether a line begins no statement, whatever its indentation."""
+    """Whether a line, stripped, cannot begin a statement."""
     try:
         codeop.compile_command(line.strip(), symbol="exec")
     except (SyntaxError, *_BEYOND):
@@ -96,7 +96,7 @@ def _parse(lines: list[str]) -> list[Statement]:
     if "\0" in source:
         raise ValueError("a null byte, for which the parser names no line")
     tree = ast.parse(source)
-    compile(tree, "answer", "exec", dont_inherit=True)  # refuses what only parses: a return outside a function
+    compile(tree, "answer", "exec", dont_inherit=True)  # rejects a return outside a function, which parses
     spans = []
     for node in tree.body:
         start = min(each.lineno for each in (node, *getattr(node, "decorator_list", ())))
@@ -109,7 +109,7 @@ def _parse(lines: list[str]) -> list[Statement]:
 
 def _statement(node: ast.stmt, text: str) -> Statement:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Name | ast.Constant):
-        return Statement(node, text, *[frozenset()] * 3)  # prose, of which there may be much
+        return Statement(node, text, *[frozenset()] * 3)  # prose that parses: skip the symbol table
     tables = [symtable.symtable(text, "answer", "exec")]
     binds = {name.get_name() for name in tables[0].get_symbols() if name.is_assigned() or name.is_imported()}
     changes, uses = set(), set()
@@ -133,7 +133,7 @@ def _is_beyond(lines: list[str]) -> bool:
 
 
 def _is_cut_off(errors: dict[int, SyntaxError], lines: list[str]) -> bool:
-    """Whether all that is wrong with some lines is that they end too early."""
+    """Whether every error is only that the text ends too early."""
     return all(_is_end(error, lines[:count]) for count, error in errors.items())
 
 
