@@ -1,4 +1,4 @@
-"""Whether a machine is free to measure on, and whether what was measured there was left alone."""
+"""Checks that a machine is free to measure on, and that nothing disturbed the measurements."""
 
 import os
 import subprocess
@@ -11,24 +11,24 @@ import torch
 from reproduction.benchmark.spec import Limits
 
 PATIENCE = 3.0
-"""Seconds to wait for a device to become idle: its counters lag behind our own work."""
+"""Seconds to wait for a device to become idle: its counters lag behind this process's own work."""
 
 LOOK = 0.5
-"""Seconds over which a CPU's use is read."""
+"""Seconds over which CPU utilisation is averaged."""
 
 
 class Busy(Exception):
-    """The machine was not free; the message has the figures and the way out."""
+    """The machine is not free; the message has the figures and says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Use of a machine while this process does nothing.
+    """Utilisation of a machine while this process is idle.
 
     Attributes:
-        utilisation: percent of the device in use; None where it could not be found out.
-        others: other processes on the GPU; None for a CPU, or where it could not be found out.
-        load, cpus: load average of the last minute, taken before our own work alone, and the number of CPUs.
+        utilisation: percent of the device in use; None if unknown.
+        others: other processes on the GPU; None for a CPU or if unknown.
+        load, cpus: load average of the last minute (read only before this process's own work) and number of CPUs.
     """
 
     utilisation: float | None
@@ -38,7 +38,7 @@ class Reading:
 
 
 def why_busy(reading: Reading, limits: Limits) -> str | None:
-    """What keeps the machine from being free, in words with figures, or None. What is not known does not."""
+    """Return why the machine is not free, with figures, or None. Unknown figures do not count as busy."""
     if reading.others:
         return f"{reading.others} other process{'es use' if reading.others > 1 else ' uses'} the GPU"
     if reading.utilisation is not None and reading.utilisation > limits.utilisation:
@@ -50,26 +50,26 @@ def why_busy(reading: Reading, limits: Limits) -> str | None:
 
 
 def why_disturbed(spread: float, limits: Limits) -> str | None:
-    """Why a measurement cannot be trusted, from its relative quartile distance; None where it can."""
+    """Return why a measurement with this relative interquartile range cannot be trusted, or None if it can."""
     if spread > limits.spread:
         return f"quartiles {100 * spread:.1f} % of the median apart (at most {100 * limits.spread:g} %)"
     return None
 
 
 def why_drifted(change: float, limits: Limits) -> str | None:
-    """Why a scenario cannot be trusted, from its reference's relative drift; None where it can."""
+    """Return why a scenario whose reference drifted by this relative amount cannot be trusted, or None if it can."""
     if abs(change) > limits.drift:
         return f"the reference drifted by {100 * change:+.1f} % (at most {100 * limits.drift:g} %)"
     return None
 
 
 def read(device: torch.device, limits: Limits, *, ours: bool) -> Reading:
-    """Look at the machine until it is free, for `PATIENCE` seconds at most; the last look counts.
+    """Poll the machine until it is free, for at most `PATIENCE` seconds, and return the last reading.
 
     Args:
-        device: whose use is read.
-        limits: what counts as free.
-        ours: whether our own work has begun: it is part of the load average then, which is left out.
+        device: device to read.
+        limits: thresholds below which it is free.
+        ours: whether this process's own work has begun. The load average then contains it and is not read.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -82,7 +82,7 @@ def read(device: torch.device, limits: Limits, *, ours: bool) -> Reading:
 
 
 def driver_version(device: torch.device) -> str | None:
-    """Of the GPU; None on a CPU or without nvidia-smi."""
+    """Return the GPU's driver version, None on a CPU or without nvidia-smi."""
     found = _query(device, "--query-gpu=driver_version") if device.type == "cuda" else None
     return found[0] if found else None
 
@@ -102,7 +102,7 @@ def _gpu(device: torch.device) -> Reading:
 
 
 def _query(device: torch.device, query: str) -> list[str] | None:
-    """The lines that nvidia-smi answers; None where it cannot."""
+    """Return the lines that nvidia-smi prints, or None if it fails."""
     uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
     command = ["nvidia-smi", "-i", uuid, query, "--format=csv,noheader,nounits"]
     try:

@@ -1,4 +1,4 @@
-"""Seconds, quartiles and peak memory of a step: a function without arguments that queues work on a device."""
+"""Time, quartiles and peak memory of a step: a function without arguments that queues work on a device."""
 
 import itertools
 import statistics
@@ -11,17 +11,17 @@ MIB = 2**20
 
 
 def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles, minimum and number of at least two times, and the quartiles' distance over the median."""
+    """Return median, quartiles, minimum and count of two or more times, and their interquartile range over median."""
     q1, median, q3 = statistics.quantiles(milliseconds, n=4, method="inclusive")
     times = {"median_ms": median, "q1_ms": q1, "q3_ms": q3, "min_ms": min(milliseconds)}
     return times | {"repeats": len(milliseconds), "spread": (q3 - q1) / median}
 
 
 def time_step(step: Callable[[], None], repeats: int, device: torch.device) -> dict[str, float]:
-    """Time `repeats` steps one after another: with CUDA events on a GPU, by the wall clock elsewhere.
+    """Time `repeats` consecutive steps, with CUDA events on a GPU and the wall clock elsewhere.
 
-    Nothing waits between two steps on a GPU, so a step that the host cannot queue fast enough is as slow as it would
-    be in a loop. Caches are not flushed: a step touches far more than a cache holds.
+    Steps on a GPU are not synchronised with each other, so a step that the host queues too slowly is as slow as it
+    would be in a loop. Caches are not flushed: a step touches far more than a cache holds.
     """
     return summarise(_on_gpu(step, repeats) if device.type == "cuda" else _on_cpu(step, repeats))
 
@@ -47,13 +47,13 @@ def _on_cpu(step: Callable[[], None], repeats: int) -> list[float]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what is queued."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_bytes(step: Callable[[], None], device: torch.device) -> int | None:
-    """Most bytes of tensors at once during one step, those from before it included; None on a CPU."""
+    """Return the peak bytes allocated during one step, earlier allocations included; None on a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)
@@ -64,5 +64,5 @@ def peak_bytes(step: Callable[[], None], device: torch.device) -> int | None:
 
 
 def allocated_bytes(device: torch.device) -> int | None:
-    """Bytes of all tensors on a GPU; None on a CPU."""
+    """Return the bytes of all tensors on a GPU; None on a CPU."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else None

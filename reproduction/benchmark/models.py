@@ -1,4 +1,4 @@
-"""A base with random weights, a variant put on it for a while, and what the variant weighs."""
+"""A base with random weights, the context in which a variant is applied to it, and the variant's size."""
 
 import gc
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from reproduction.training import build_adapted, build_model, count_parameters
 from reproduction.training.telemetry import selection_seconds, weight_bytes
 
 STANDARD_DEVIATION = 0.02
-"""Of what is drawn in the place of zeros: that of the base's own weights."""
+"""Standard deviation of the values drawn in place of zeros: that of the base's own weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class MeasuredModel:
     """A model ready to be measured.
 
     Attributes:
-        model: transformers' model with a variant's layers in it; PEFT's own wrapper around it, some microseconds of a
-            forward pass, is left out, so that all variants are called alike.
-        weights_bytes: of all parameters and buffers, base and adapter.
+        model: transformers' model with a variant's layers in it. PEFT's own wrapper, some microseconds of a forward
+            pass, is left out, so that all variants are called alike.
+        weights_bytes: bytes of all parameters and buffers, base and adapter.
         facts: the columns `record.FACTS`.
     """
 
@@ -37,20 +37,20 @@ class MeasuredModel:
 
 
 def build_base(plan: Plan, layers: int) -> PreTrainedModel:
-    """The plan's model with this many decoder layers, on its device."""
+    """Build the plan's model with this many decoder layers on the plan's device."""
     shape = {**plan.model.shape, "num_hidden_layers": layers}
     return build_model(replace(plan.model, shape=shape), plan.device)
 
 
 @contextmanager
 def with_variant(base: PreTrainedModel, variant: Variant, seed: int) -> Iterator[MeasuredModel]:
-    """The base as a variant makes it; within the context `base` is changed in place, after it as it was.
+    """Apply a variant to `base` in place, and restore `base` when the context ends.
 
-    What the method starts at zero is drawn anew, so that no product with zeros is timed. A merged variant alone keeps
-    its zeros: the base's weights then stay what they are, to the bit for methods that add to them.
+    Parameters that the method initialises to zero are drawn at random, so that no product with zeros is timed. Only a
+    merged variant keeps its zeros: methods that add to the base's weights then leave them unchanged to the bit.
 
-    Raises whatever the method raises: ValueError where it does not fit, or knows no other way of computing;
-    NotImplementedError where it cannot merge, or has nothing to copy.
+    Raises whatever the method raises: ValueError if it does not fit or has no such way of computing;
+    NotImplementedError if it cannot merge or has nothing to copy.
     """
     try:
         adapted = build_adapted(base, variant.method, seed)
@@ -85,7 +85,7 @@ def _change_way(adapted: torch.nn.Module, variant: Variant) -> None:
 
 
 def _take_off(base: PreTrainedModel) -> None:
-    """Put the base's own layers back wherever a method's stand around them, also where it failed half-way."""
+    """Put the base's own layers back in place of the adapted ones, also after a method that failed half-way."""
     for module in list(base.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, BaseTunerLayer):
@@ -117,7 +117,7 @@ def _bytes(tensors: list[torch.Tensor]) -> int:
 
 
 def free_memory() -> None:
-    """Give back what no tensor uses any more."""
+    """Release memory that no tensor uses."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -35,13 +35,13 @@ MEMORY = ("peak_mib", "peak_above_weights_mib", "memory_ratio", "extra_mib")
 FACTS = ("adapter_dtype", "trainable", "trainable_bytes", "adapter_file_bytes", "index_bytes", "pivot_seconds")
 ENVIRONMENT = ("model", "dtype", "device", "driver", "threads", "python", "torch", "transformers", "peft", "triton")
 COLUMNS = (*SITUATION, *VARIANT, *OUTCOME, *TIME, *MEMORY, *FACTS, *ENVIRONMENT, "commit")
-"""Of benchmark.csv; `experiments/figure3/README.md` says what each one is."""
+"""Columns of benchmark.csv, described in `experiments/figure3/README.md`."""
 
 DONE, BUSY, OOM, FAILED = STATUSES
 
 
 def benchmark_environment(model: str, dtype: str, device: torch.device) -> dict[str, Any]:
-    """The columns `ENVIRONMENT` and "commit" of every row of one run; None where something is not there."""
+    """Return the columns `ENVIRONMENT` and "commit", equal in all rows of one run; None for what is not installed."""
     found = environment()
     return {
         "model": model,
@@ -57,9 +57,9 @@ def benchmark_environment(model: str, dtype: str, device: torch.device) -> dict[
 
 
 class Records:
-    """benchmark.csv of one folder, written after each row. Rows that are there stay, unless they are measured again.
+    """benchmark.csv of one folder, written after each row. Existing rows stay unless they are measured again.
 
-    Raises `RecordError` where the file has other columns, or rows of another environment.
+    Raises `RecordError` if the file has other columns or rows of another environment.
     """
 
     def __init__(self, folder: Path | str, environment: Mapping[str, Any]):
@@ -94,18 +94,18 @@ class Records:
         self.rows[key] = row
 
     def append(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Add a finished row and write the file; returns the row as written, for `amend`."""
+        """Add a finished row and write the file; return the row as written, for `amend`."""
         whole = {column: format_value(row.get(column)) for column in COLUMNS} | self.environment
         self._add(whole)
         self.write()
         return whole
 
     def amend(self, row: dict[str, str], changes: Mapping[str, Any]) -> None:
-        """Change an appended row; the next `write` brings it to the disk."""
+        """Change an appended row in memory; the next `write` saves it."""
         row.update({column: format_value(value) for column, value in changes.items()})
 
     def write(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -113,7 +113,7 @@ class Records:
         write_text(self.path, text.getvalue())
 
     def add_command(self, command: str, scenarios: list[str]) -> None:
-        """One more run in provenance.json: its exact command, what it measured, and where."""
+        """Add a run to provenance.json: its exact command, its scenarios and its environment."""
         path = self.path.with_name("provenance.json")
         runs = read_json(path)["runs"] if path.is_file() else []
         here = {column: self.environment[column] for column in ("device", "driver")}
@@ -121,7 +121,7 @@ class Records:
 
 
 def format_value(value: object) -> str:
-    """A value as the CSV has it: nothing for None, true and false, floats with six significant digits."""
+    """Format a value for the CSV: None is empty, booleans are true and false, floats have six significant digits."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The whole of a benchmark: every scenario with every variant, the reference first and again last."""
+"""A whole benchmark: every scenario with every variant, the reference first and again last."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,34 +18,34 @@ from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
 from reproduction.benchmark.workload import Step, workload
 
 SETTLE = 1.0
-"""Seconds of warm-up at least on a GPU, whose clocks follow its load."""
+"""Minimum warm-up in seconds on a GPU, whose clocks follow its load."""
 
 LEFT_OVER = 64
-"""MiB that may stay on a GPU after a variant, such as the workspaces of its libraries."""
+"""MiB that may stay allocated on a GPU after a variant, such as library workspaces."""
 
 WAY_LABELS = {"own": "", "plain": ", plain PyTorch", "copied": ", frozen weights copied"}
-"""A variant's way of computing, behind its method's name."""
+"""Label suffix of each way of computing."""
 
 Result = dict[str, Any]
-"""Columns of a row, as values."""
+"""Unformatted columns of a row."""
 
 
 def run_benchmark(plan: Plan, folder: Path | str, *, command: str, log: Callable[[str], None]) -> list[str]:
-    """Measure a plan into folder/benchmark.csv; returns what is not as it should be, a sentence each.
+    """Measure a plan, write folder/benchmark.csv, and return one sentence for each problem.
 
-    A row is written as soon as it is measured. A variant that fails or needs more memory than there is becomes a row
-    that says so, and the others go on. The reference, `Group.variants[0]`, is measured first and again last: ratios are
-    to its first median, and where the two differ the rows count as busy.
+    Each row is written as soon as it is measured. A variant that fails or runs out of memory gets a row that says so,
+    and the others continue. The reference, `Group.variants[0]`, is measured first and again last: ratios are to its
+    first median, and if its two medians differ too much the rows count as busy.
 
     Args:
-        plan: what to measure.
-        folder: of benchmark.csv and provenance.json.
-        command: as it was typed, for provenance.json.
-        log: is given one line a row.
+        plan: scenarios and variants to measure.
+        folder: folder of benchmark.csv and provenance.json.
+        command: command line as typed, for provenance.json.
+        log: called with one line for each row.
 
     Raises:
         Busy: the machine is not free, and `plan.allow_busy` is false; nothing was measured.
-        RecordError: the folder has numbers of another environment.
+        RecordError: the folder has rows of another environment.
     """
     device = torch.device(plan.device)
     records = Records(folder, benchmark_environment(plan.model.label, plan.model.dtype, device))
@@ -71,7 +71,7 @@ def run_benchmark(plan: Plan, folder: Path | str, *, command: str, log: Callable
 
 
 class GroupRun:
-    """One group of scenarios on its base."""
+    """The measurement of one group of scenarios on its base."""
 
     def __init__(self, plan: Plan, group: Group, *, records: Records, log: Callable[[str], None]):
         self.plan, self.group, self.records, self.log = plan, group, records, log
@@ -80,7 +80,7 @@ class GroupRun:
         self.rows: dict[str, list[dict[str, str]]] = {scenario.name: [] for scenario in group.scenarios}
 
     def measure(self, base: PreTrainedModel) -> list[str]:
-        """All rows of the group; returns the sentences about those that are not done."""
+        """Measure all rows of the group; return one sentence for each that is not done."""
         reference, *others = self.group.variants
         self._variant(base, reference)
         held = allocated_bytes(self.device)
@@ -106,7 +106,7 @@ class GroupRun:
     def _results(
         self, base: PreTrainedModel, variant: Variant, keep: Callable[[Scenario, Result], None]
     ) -> dict[str, Result]:
-        """A variant's result in every scenario of the group, given to `keep` as soon as it is there."""
+        """Measure a variant in every scenario of the group; pass each result to `keep` as soon as it is measured."""
         results: dict[str, Result] = {}
 
         def found(scenario: Scenario, result: Result) -> None:
@@ -151,7 +151,7 @@ class GroupRun:
         return {"busy": True, "reason": reason, "status": DONE if self.plan.allow_busy else BUSY}
 
     def _settle(self, last: Mapping[str, Result]) -> None:
-        """Write how far each scenario's reference drifted, and mark the rows where that is too far."""
+        """Write each scenario's reference drift, and mark the rows of scenarios that drifted too far."""
         for name, rows in self.rows.items():
             first, again = self.first[name].get("median_ms"), last.get(name, {}).get("median_ms")
             if first is None or again is None:
@@ -170,7 +170,7 @@ class GroupRun:
 
 
 def measure(model: MeasuredModel, scenario: Scenario, plan: Plan) -> Result:
-    """Times, peak memory and compilation of one model in one scenario. Raises what the model raises."""
+    """Measure times, peak memory and compilation of one model in one scenario. Raises what the model raises."""
     device = model.model.device
     counters.clear()
     with workload(model.model, scenario, plan.seed) as (step, fastest):
@@ -205,7 +205,7 @@ def _warm(step: Step, least: int, device: torch.device) -> None:
 
 
 def compared(result: Mapping[str, Any], reference: Mapping[str, Any]) -> Result:
-    """The columns that set a result beside the reference's; without one, or where either failed, there are none."""
+    """Return the columns that compare a result with the reference's; none without a reference or if either failed."""
     columns = {}
     for column, of in (("ratio", "median_ms"), ("memory_ratio", "peak_above_weights_mib")):
         if result.get(of) is not None and reference.get(of):
@@ -216,9 +216,9 @@ def compared(result: Mapping[str, Any], reference: Mapping[str, Any]) -> Result:
 
 
 def outcome(function: Callable[[], Result]) -> Result:
-    """The result of a function, or its status and reason where it failed; out of memory has a status of its own.
+    """Return a function's result, or a status and reason if it fails; out of memory has its own status.
 
-    An interrupt goes through. The error's traceback, which holds tensors, is gone when this returns.
+    An interrupt is not caught. The error's traceback, which holds tensors, is released before this returns.
     """
     try:
         return function()
@@ -229,7 +229,7 @@ def outcome(function: Callable[[], Result]) -> Result:
 
 
 def line(row: Mapping[str, str]) -> str:
-    """One row for the terminal: milliseconds, the ratio to the reference, memory above the weights."""
+    """Format one row for the terminal: milliseconds, ratio to the reference, memory above the weights."""
     head = f"{row['scenario']:<24} {row['variant']:<16} "
     if row["status"] not in (DONE, BUSY):
         return f"{head}{row['status']}: {row['reason']}"

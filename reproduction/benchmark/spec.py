@@ -1,4 +1,4 @@
-"""What a benchmark measures, as typed values. Every spec refuses what cannot be measured when it is made."""
+"""Typed specifications of a benchmark. Each one validates itself on construction."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,16 +11,16 @@ class Scenario:
     """One situation in which every variant is measured.
 
     Attributes:
-        name: in the records.
-        phase: "train" is forward, backward and AdamW's step; "prefill" a forward pass without gradients that gives the
-            last position's logits; "decode" one token after `length` - 1 others that a static cache holds.
+        name: name in the records.
+        phase: "train" is forward, backward and AdamW's step; "prefill" a forward pass without gradients that returns
+            the last position's logits; "decode" one token after `length` - 1 others in a static cache.
         layers: decoder layers of the base.
-        batch, length: sequences, and tokens of each.
-        compiled: each decoder layer compiled in place.
-        checkpointing: activations recomputed in the backward pass ("train" alone).
-        dropout: of the adapters ("train" alone).
-        autocast: bfloat16 autocast around the forward pass, as the Trainer has it ("train" alone).
-        warmup, repeats: steps before the clock, and steps timed.
+        batch, length: sequences, and tokens per sequence.
+        compiled: whether each decoder layer is compiled in place.
+        checkpointing: whether the backward pass recomputes activations ("train" only).
+        dropout: dropout of the adapters ("train" only).
+        autocast: bfloat16 autocast around the forward pass, as in the Trainer ("train" only).
+        warmup, repeats: untimed and timed steps.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A method as it is measured.
+    """A method in the form in which it is measured.
 
     Attributes:
-        name: in the records.
-        method: at the scenario's dropout.
-        adapter_dtype: what the trained numbers are cast to; None leaves them as the method makes them.
-        merged: into the base's weights before measuring.
-        way: in which adapted layers compute, for the methods of this project: "own" is the quickest they know; "plain"
-            is PyTorch's operators alone; "copied" is plain too, with copies of what the method reads out of the frozen
-            weights, as papers write it.
+        name: name in the records.
+        method: the method at the scenario's dropout.
+        adapter_dtype: dtype that trained parameters are cast to; None leaves them as the method makes them.
+        merged: whether the adapter is merged into the base's weights before measuring.
+        way: how the adapted layers of this project's methods compute: "own" is their fastest way; "plain" uses only
+            PyTorch's operators; "copied" is plain with copies of what the method reads from the frozen weights, as in
+            the papers.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Scenarios that share a base (layers, dropout) and variants, so that a variant is built once for all of them.
+    """Scenarios that share a base (layers, dropout) and variants, so that each variant is built once for all of them.
 
     The reference, `variants[0]`, trains nothing; it is measured first and again last.
     """
@@ -95,13 +95,13 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Above which a machine counts as busy, or a measurement as disturbed by something else.
+    """Limits above which a machine counts as busy or a measurement as disturbed.
 
     Attributes:
-        utilisation: percent of the device (of all CPUs, or of the GPU) that others may use while we wait.
-        load: average of the last minute over the number of CPUs, before our own work; a GPU's host is not asked.
+        utilisation: percent of the device (all CPUs, or the GPU) that others may use while this process waits.
+        load: load average of the last minute over the number of CPUs, before this process's work; not read for a GPU.
         drift: relative difference between the reference's two medians.
-        spread: distance of a measurement's quartiles over its median.
+        spread: interquartile range of a measurement over its median.
     """
 
     utilisation: float
@@ -120,11 +120,11 @@ class Plan:
     """A whole run of the benchmark.
 
     Attributes:
-        model: random weights of a shape; the scenarios say how many layers of it.
-        groups: in the order of measuring.
+        model: shape of the model, whose weights are random; the scenarios set its number of layers.
+        groups: groups in the order of measuring.
         device: "cpu", "cuda" or "cuda:1".
-        allow_busy: report although the machine was busy, and say so in the column `busy`.
-        seed: of the adapters' first weights and of the token ids.
+        allow_busy: report results even if the machine was busy, and mark them in the column `busy`.
+        seed: seed of the adapters' initial weights and of the token ids.
     """
 
     model: ModelSpec

@@ -1,8 +1,7 @@
-"""The trainer against the loop that one would write without it, on the same model, adapter, rows and precision.
+"""The trainer compared with a plain training loop on the same model, adapter, rows and precision.
 
-Both train from the same weights with AdamW on the same examples, each in an order of its own; their lengths are drawn
-as those of the paper's multi-task mixture lie. `plain_loop` is what is compared with, as a user would write it in an
-afternoon.
+Both train from the same weights with AdamW on the same examples, each in its own order. The lengths of the examples
+are drawn from the distribution of the paper's multi-task mixture. `plain_loop` is the loop that a user would write.
 """
 
 import gc
@@ -31,17 +30,17 @@ PLAIN, OURS, AGAIN = "plain loop", "trainer", "plain loop again"
 
 LONGEST = 512
 MEDIAN_LENGTH, SPREAD, RESPONSE = 96, 0.65, 0.56
-"""Of the multi-task mixture's rows under LLaMA-3's tokenizer: tokens, of their logarithm, and the response's share."""
+"""Multi-task mixture under LLaMA-3's tokenizer: median tokens, spread of their logarithm, share of the response."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerScenario:
-    """What is trained, twice.
+    """The trainings of one comparison.
 
     Attributes:
-        model: whose weights are random.
-        methods: of tuning, one after another.
-        steps: of the trainer; the plain loop takes `plain_steps`, or is left out where they are 0.
+        model: model with random weights.
+        methods: tuning methods, trained one after another.
+        steps: steps of the trainer; the plain loop takes `plain_steps`, or does not run if they are 0.
     """
 
     name: str
@@ -61,9 +60,9 @@ class TrainerScenario:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerRow:
-    """One training: seconds from the end of a step to the end of the next, after warm-up, and tokens in a second.
+    """One training: seconds from the end of a step to the end of the next, after warm-up, and tokens per second.
 
-    Tokens are the examples' own, as many as a step has on average, over the median.
+    Tokens per second are the mean tokens of a step, without padding, over its median seconds.
     """
 
     scenario: str
@@ -81,9 +80,9 @@ class TrainerRow:
 
 
 def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, device: str) -> Iterator[TrainerRow]:
-    """The rows of a scenario: of each method the plain loop, the trainer, and the loop again, which shows the drift.
+    """Yield a scenario's rows: for each method the plain loop, the trainer, and the loop again, which shows the drift.
 
-    A ratio is tokens a second over the plain loop's, the faster of its two.
+    `ratio` is tokens per second over those of the faster plain loop.
     """
     tokenized = drawn_examples(
         scenario.train.batch_size * scenario.steps,
@@ -100,7 +99,7 @@ def run_scenario(scenario: TrainerScenario, tokenizer: PreTrainedTokenizerBase, 
 
 
 def drawn_examples(count: int, *, vocabulary: int, longest: int) -> TokenizedSet:
-    """Examples of random tokens, always the same ones."""
+    """Return examples of random tokens; the same arguments give the same examples."""
     draw, rows = random.Random(0), []
     for _ in range(count):
         length = min(longest, max(8, round(draw.lognormvariate(math.log(MEDIAN_LENGTH), SPREAD))))
@@ -113,9 +112,9 @@ def drawn_examples(count: int, *, vocabulary: int, longest: int) -> TokenizedSet
 def plain_loop(
     model: PreTrainedModel | PeftModel, rows: list[dict[str, list[int]]], *, train: TrainSpec, steps: int
 ) -> Iterator[tuple[float, float]]:
-    """Train as a user would without a trainer; yields (seconds, loss) of each step.
+    """Train as a user would without a trainer; yield (seconds, loss) of each step.
 
-    All rows of a step in one pass padded to the longest, bfloat16 autocast over a bfloat16 base, AdamW.
+    All rows of a step are one pass padded to the longest, under bfloat16 autocast over a bfloat16 base, with AdamW.
     """
     device = next(model.parameters()).device
     halved = next(model.parameters()).dtype == torch.bfloat16
@@ -156,7 +155,7 @@ def measured(
     tokenizer: PreTrainedTokenizerBase,
     device: str,
 ) -> TrainerRow:
-    """One row: a method, trained by one of the loops; its ratio is not known yet."""
+    """Train a method with one of the loops and return its row, without the ratio."""
     spec = replace(scenario.train, max_steps=scenario.steps)
     with _model(scenario, method, device) as model:
         if loop == OURS:

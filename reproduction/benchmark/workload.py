@@ -1,15 +1,14 @@
-"""One step of a phase as a function without arguments, on a model that is left as it was.
+"""One step of a phase as a function without arguments, on a model that it leaves unchanged.
 
 train    forward over random token ids up to the last hidden state, backward from a random gradient of it, AdamW's step.
-         The head and its loss are left out: they cost every method the same, and few layers of a model would carry them
-         all. The gradient goes back to the embeddings' output in every variant, the frozen base too, so that the ratios
-         compare the same backward.
+         The head and its loss are left out: they cost every method the same, and would dominate a model of few layers.
+         The gradient reaches the embeddings' output in every variant and in the frozen base, so that the ratios
+         compare the same backward pass.
 prefill  forward without gradients, the last position's logits, no cache written.
 decode   one token at the last position of a full static cache.
 
-On a GPU a CUDA graph replays decoding, and prefill with layers that are not compiled: what is timed is the GPU's work,
-not that of the CPU in front of it, which a server hides in the same way. A compiled prefill runs as it is: PyTorch 2.11
-could not capture it.
+On a GPU a CUDA graph replays decoding and uncompiled prefill, so that the GPU's work is timed without the CPU's
+overhead, which a server hides in the same way. A compiled prefill runs without a graph: PyTorch 2.11 cannot capture it.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,14 +27,14 @@ from reproduction.training.trainer import CHECKPOINTING
 Step = Callable[[], None]
 
 RECOMPILE_LIMIT = 512
-"""Dynamo's own, 8, would leave the ninth layer of a method that needs a graph for each layer uncompiled, in silence."""
+"""Dynamo's limit; its default of 8 silently leaves the ninth layer uncompiled if each layer needs its own graph."""
 
 
 @contextmanager
 def workload(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator[tuple[Step, Callable[[], Step]]]:
-    """(step, fastest): `step` runs the phase once; `fastest()`, to be called after a warm-up, gives what is timed.
+    """Yield (step, fastest): `step` runs the phase once; `fastest()`, called after warm-up, returns the step to time.
 
-    The two differ where a GPU infers: `fastest` captures a CUDA graph. Raises what the model raises.
+    For inference on a GPU, `fastest` captures a CUDA graph. Raises what the model raises.
     """
     prepare = {"train": _training, "prefill": _prefill, "decode": _decoding}[scenario.phase]
     with ExitStack() as stack:
@@ -49,7 +48,7 @@ def workload(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator[
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of a model's decoder layers. Raises ValueError for a model that has none, or several lists of them."""
+    """Return a model's list of decoder layers. Raises ValueError for a model with none or several such lists."""
     found = [
         module
         for module in model.modules()
@@ -61,7 +60,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def token_ids(model: PreTrainedModel, shape: tuple[int, int], seed: int) -> torch.Tensor:
-    """Random token ids (batch, length) on the model's device, the same for every variant."""
+    """Return random token ids (batch, length) on the model's device, the same for every variant."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
 
@@ -86,7 +85,7 @@ def _compiled(model: PreTrainedModel) -> Iterator[None]:
 def _training(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator[Step]:
     ids = token_ids(model, (scenario.batch, scenario.length), seed)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # A rate of zero does all of AdamW's work and leaves the weights: every step is the same step, and the base stays.
+    # With a rate of zero AdamW does all of its work but changes no weight: all steps are equal.
     on_gpu = model.device.type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=on_gpu) if trained else None
     autocast = torch.autocast(model.device.type, torch.bfloat16) if scenario.autocast else nullcontext()
@@ -102,7 +101,7 @@ def _training(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    if scenario.checkpointing:  # has the embeddings' output require gradients by itself
+    if scenario.checkpointing:  # makes the embeddings' output require gradients
         getattr(model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
     else:
         model.enable_input_require_grads()
@@ -129,10 +128,10 @@ def _prefill(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator[
 
 
 class OwnCache(nn.Module):
-    """A decoder layer that writes to a cache of its own, at index 0 whatever its place in the model.
+    """A decoder layer that uses its own cache at index 0, whatever its position in the model.
 
-    transformers hands one cache to all layers, which index it by their place: compiled, each layer would be another
-    graph. So all layers share one.
+    In transformers all layers index one cache by their position, so each compiled layer would need its own graph. With
+    this wrapper all layers share one graph.
     """
 
     def __init__(self, layer: nn.Module, cache: Cache):
@@ -149,9 +148,9 @@ def _decoding(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator
     last = scenario.length - 1
     ids = token_ids(model, (scenario.batch, 1), seed)
     positions = torch.full((1, 1), last, device=model.device)
-    # Every place of the cache is filled, and all of it is seen: what transformers would make of the position itself.
+    # The cache is full and all of it is visible: the mask that transformers would derive from the position.
     seen = torch.ones(scenario.batch, 1, 1, scenario.length, dtype=torch.bool, device=model.device)
-    # One fill sets back all layers' positions; 16 bytes apart, since inductor copies what lies at an odd address.
+    # One fill resets all layers' positions. They lie 16 bytes apart: inductor copies tensors at unaligned addresses.
     filled = torch.full((len(layers), 2), last, dtype=torch.int64, device=model.device)
     caches = [_full_cache(model, scenario, position) for position in filled[:, 0]]
 
@@ -181,7 +180,7 @@ def _decoding(model: PreTrainedModel, scenario: Scenario, seed: int) -> Iterator
 
 
 def _full_cache(model: PreTrainedModel, scenario: Scenario, position: torch.Tensor) -> Cache:
-    """One layer's static cache of random keys and values; `position` () is where the next token goes."""
+    """Return a one-layer static cache of random keys and values; `position` () is the index of the next token."""
     config = model.config
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = Cache(layers=[StaticLayer(max_cache_len=scenario.length)])
@@ -193,18 +192,18 @@ def _full_cache(model: PreTrainedModel, scenario: Scenario, position: torch.Tens
     layer.cumulative_length = position
     for tensor in (layer.keys, layer.values):
         tensor.normal_()
-        vars(tensor).pop("_dynamo_static_input_type", None)  # an older dynamo guards on its address: a graph a layer
+        vars(tensor).pop("_dynamo_static_input_type", None)  # else older dynamo guards on its address: a graph a layer
     return cache
 
 
 @cache
 def _side_stream() -> torch.cuda.Stream:
-    """One for all captures: the matrix library keeps room to work in for every stream that it has seen."""
+    """Return one stream for all captures: the matrix library keeps a workspace for every stream that it has seen."""
     return torch.cuda.Stream()
 
 
 def _captured(step: Step) -> Step:
-    """A step as a CUDA graph. Raises RuntimeError where the step waits for the device, which a graph cannot."""
+    """Capture a step as a CUDA graph. Raises RuntimeError if the step synchronises with the device."""
     side = _side_stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

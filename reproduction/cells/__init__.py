@@ -1,1 +1,1 @@
-"""Configs to cells: what one cell of a table computes, as typed values, and where its model and data lie."""
+"""Configs to cells: typed values of what one table cell computes, and the location of its model and data."""

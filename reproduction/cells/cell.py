@@ -1,4 +1,4 @@
-"""One cell of a table: what it computes, and where and how it is run here."""
+"""One cell of a table: what it computes, and how this machine runs it."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
@@ -18,29 +18,29 @@ from reproduction.training.launching import Launch
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, TrackingSpec, TrainSpec
 
 MARGIN = 0.05
-"""A mixture takes a share of a source. So much of the source, at least, is neither in it nor held out."""
+"""Minimum share of a source that is neither in a mixture nor held out."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What one cell computes, and where and how it is run here.
+    """What one cell computes, and how this machine runs it.
 
-    `config` is what is computed and names the run's folder; what says how it is run here is not part of it.
+    `config` is what the cell computes and names the run's folder; settings of how it runs are not part of it.
 
     Args:
-        experiment, scale: names of the configs that it was composed from.
-        model, method, data, train: what is computed.
+        experiment, scale: names of the configs that the cell is composed from.
+        model, method, data, train: what the cell computes.
         launch: processes of the training.
         protocols: evaluations of the trained model.
         data_root: folder of the data sets; None is the hub.
         results_dir: folder of all scales' results.
-        threads: of PyTorch on the CPU.
-        batch_size: answers at once; None is as many as the memory holds.
-        permissions: of programs that a model writes.
-        revisions: of the hub's data sets; part of `config` through the data's digest.
-        processes: of an evaluation; None is one a visible GPU.
-        tracking: services that follow the training.
-        trial_steps: steps of the trials that its learning rate comes from; None is as many as its own training has.
+        threads: PyTorch threads on the CPU.
+        batch_size: answers generated at once; None is as many as fit into memory.
+        permissions: permissions of programs that a model writes.
+        revisions: revisions of the hub's data sets; part of `config` through the data's digest.
+        processes: processes of an evaluation; None is one per visible GPU.
+        tracking: experiment trackers of the training.
+        trial_steps: steps of the trials that select its learning rate; None is the steps of its own training.
     """
 
     experiment: str
@@ -63,31 +63,31 @@ class Cell:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json of the run's folder; `reproduction.records.run_name` hashes it into the folder's name."""
+        """Content of the run's config.json; `reproduction.records.run_name` hashes it into the folder's name."""
         specs = {name: dataclasses.asdict(getattr(self, name)) for name in ("model", "method", "data", "train")}
-        if self.data.template is None:  # a user's own is recorded as a whole
+        if self.data.template is None:  # a user's template is recorded in full
             specs["data"]["template_version"] = TEMPLATE_VERSION
         if not specs["method"]["long_rows"]:
-            del specs["method"]["long_rows"]  # the names of runs are older than it
+            del specs["method"]["long_rows"]  # keeps the names of runs older than this field
         if specs["model"]["tokenizer"] == embedded_tokenizer():
-            specs["model"]["tokenizer"] = None  # its place differs between machines
+            specs["model"]["tokenizer"] = None  # its path differs between machines
         return {"experiment": self.experiment, "scale": self.scale, "seed": self.train.seed, **specs}
 
     @property
     def as_tried(self) -> "Cell":
-        """The cell with as many steps as the trials of its learning rate have."""
+        """The cell with the number of steps of its learning-rate trials."""
         if self.trial_steps is None:
             return self
         return dataclasses.replace(self, train=dataclasses.replace(self.train, max_steps=self.trial_steps))
 
     @property
     def run(self) -> Run:
-        """The run's folder, which need not exist."""
+        """The run of this cell; its folder need not exist."""
         return Run(self.results_dir / self.scale / "runs" / run_name(self.config))
 
     @property
     def eval_job(self) -> EvalJob:
-        """The trained model and its evaluations."""
+        """The evaluation job of the trained model."""
         return finished(
             self.run.folder,
             self.model,
@@ -105,18 +105,18 @@ class Cell:
 
     @property
     def datasets(self) -> list[DatasetSpec]:
-        """All that it trains on and is evaluated on."""
+        """All data sets of training and evaluation."""
         trained = self.data.sources if self.method.kind != "none" else ()
         return [*(DATASETS[name] for name in trained), *(protocol.task.data for protocol in self.protocols)]
 
     @property
     def sharded(self) -> bool:
-        """Whether one cell's weights or optimiser state lie spread over several GPUs."""
+        """Whether the launch shards weights or optimiser state over several GPUs."""
         return self.launch.mode in ("zero2", "zero3")
 
     @property
     def division(self) -> str:
-        """How a step's rows are shared, as a sentence. Raises ValueError where the processes cannot share them."""
+        """A sentence on how processes share a step's rows. Raises ValueError if they cannot share them."""
         rows, passes = self.train.division(self.launch.processes)
         cut = f"{passes} passes × {rows} rows"
         if self.train.micro_batch_size == "auto":
@@ -133,14 +133,14 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """How a person names the cell: ``experiment/method``, with the seed where it is not 0; ``model/base``."""
+        """Display name: ``experiment/method``, plus the seed if it is not 0; ``model/base`` for an untuned base."""
         if self.method.kind == "none":
             return f"{self.model.name}/{self.method.name}"
         return f"{self.experiment}/{self.method.name}" + (f"/s{self.train.seed}" if self.train.seed else "")
 
     @property
     def missing(self) -> list[str]:
-        """What is left to do: the state of a training that is not done, or the evaluations that lack their mark."""
+        """Remaining work: the state of an unfinished training, or the evaluations without a DONE mark."""
         if not self.run.done:
             status = self.run.status
             return [": ".join(filter(None, [status.get("state", "never run"), status.get("reason")]))]
@@ -148,7 +148,7 @@ class Cell:
 
 
 def distinct(cells: Iterable[Cell]) -> list[Cell]:
-    """One cell for each run, with the protocols of all that share it, in the order of the first."""
+    """Return one cell per run with the protocols of all cells that share it, in order of first appearance."""
     runs: dict[str, Cell] = {}
     for cell in cells:
         known = runs.setdefault(cell.run.name, cell)
@@ -158,7 +158,7 @@ def distinct(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def unfinished_and_damaged(cells: Iterable[Cell]) -> tuple[list[Cell], dict[str, str]]:
-    """The cells that are not complete; and title → why the folder cannot be read, of the others that are damaged."""
+    """Return the readable cells that are not complete, and title → reason for the cells whose folder is damaged."""
     found, damaged = [], {}
     for cell in cells:
         try:
@@ -170,12 +170,12 @@ def unfinished_and_damaged(cells: Iterable[Cell]) -> tuple[list[Cell], dict[str,
 
 
 def unfinished(cells: Iterable[Cell]) -> list[Cell]:
-    """Cells that are not complete. Damaged cells are left out: their folder must be repaired first."""
+    """Return the cells that are not complete, without damaged ones, whose folder must be repaired first."""
     return unfinished_and_damaged(cells)[0]
 
 
 def trains_on(data: DataSpec, protocol: Protocol) -> bool:
-    """Whether a protocol measures the loss on rows that a run with this data trains on."""
+    """Return whether a protocol measures the loss on rows that a run with this data trains on."""
     if protocol.share is None or protocol.share <= data.held_out:
         return False
     spec = protocol.task.data
@@ -184,9 +184,9 @@ def trains_on(data: DataSpec, protocol: Protocol) -> bool:
 
 
 def unseen(data: DataSpec, protocols: Iterable[Protocol], asked: str | Collection[str]) -> tuple[Protocol, ...]:
-    """The protocols; where "all" was ``asked`` for, without those whose rows a run with this data trains on.
+    """Return the protocols; if ``asked`` is "all", without those whose rows a run with this data trains on.
 
-    Raises `ConfigError` where one of those is asked for by its name, or by default.
+    Raises `ConfigError` if one of those is requested by name or by default.
     """
     names = [asked] if isinstance(asked, str) else asked
     found = []

@@ -1,4 +1,4 @@
-"""Hydra: the configs of configs/ and of a user's own folders, composed, and resolved to plain values."""
+"""Composes the Hydra configs of configs/ and of a user's folders, and resolves them to plain values."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ from reproduction.paths import CONFIGS
 
 
 def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
-    """The config `configs/<root>.yaml` with Hydra overrides applied, interpolations still unresolved.
+    """Compose `configs/<root>.yaml` with Hydra overrides, leaving interpolations unresolved.
 
     Raises `ConfigError` for an override that Hydra refuses.
     """
     register_resolvers()
-    GlobalHydra.instance().clear()  # a script's own config is composed by now, and Hydra takes one at a time
+    GlobalHydra.instance().clear()  # Hydra allows one instance; a script's own config is composed
     own = [f"file://{folder}" for folder in own_folders()]
     where = [override("hydra.searchpath", own)] if own else []
     with hydra.initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
@@ -34,7 +34,7 @@ def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain dicts and lists; `ConfigError` where a value is missing or cannot be resolved."""
+    """Resolve a config to plain dicts and lists. Raises `ConfigError` if a value is missing or cannot be resolved."""
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -43,7 +43,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def own_folders() -> list[Path]:
-    """A user's own folders of configs: what --config-dir or hydra.searchpath gave the script that this is."""
+    """Return the user's config folders: --config-dir and hydra.searchpath of the running script."""
     if not HydraConfig.initialized():
         return []
     sources = HydraConfig.get().runtime.config_sources
@@ -51,5 +51,5 @@ def own_folders() -> list[Path]:
 
 
 def group_files(group: str) -> list[Path]:
-    """The files of a group of configs, ours before a user's own."""
+    """Return the files of a config group, the project's before the user's."""
     return [path for folder in (CONFIGS, *own_folders()) for path in sorted((folder / group).glob("*.yaml"))]

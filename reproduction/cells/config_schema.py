@@ -1,4 +1,4 @@
-"""Plain values to typed dataclasses at the border; below it no code sees a config object."""
+"""Conversion of plain config values to typed dataclasses; the code below sees no config object."""
 
 import dataclasses
 import functools
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A config key or value that cannot be used; the message names it and the way out."""
+    """A config key or value that cannot be used; the message names it and says what to do."""
 
 
 def parse_dataclass(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """An instance of the dataclass ``kind`` from plain values, each converted to its field's type without loss.
+    """Create an instance of the dataclass ``kind``, converting each plain value losslessly to its field's type.
 
-    Raises `ConfigError`, one sentence that names ``where`` and the key: an unknown key, a missing one, an ill-typed
-    value, or whatever the dataclass itself refuses.
+    Raises `ConfigError`, one sentence that names ``where`` and the key, for an unknown or missing key, an ill-typed
+    value, or a value that the dataclass refuses.
     """
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     if unknown := sorted(set(values) - set(known)):

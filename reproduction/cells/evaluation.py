@@ -1,4 +1,4 @@
-"""What is evaluated: a model, the benchmarks and their protocols, and the folders of answers and scores."""
+"""Evaluation jobs: a model, the protocols to evaluate, and the folders of answers and scores."""
 
 import dataclasses
 import functools
@@ -16,22 +16,22 @@ from reproduction.training.spec import MethodSpec, ModelSpec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalJob:
-    """A model to evaluate, what on, and the folder of its answers and scores.
+    """A model to evaluate, its protocols, and the folder of its answers and scores.
 
     Args:
-        folder: of answers and scores.
-        load: gives (model, tokenizer); called only where an answer is missing. Picklable: other processes call it too.
-        identity: gives what tells the model from every other, for its answers to carry.
+        folder: folder of answers and scores.
+        load: returns (model, tokenizer); called only if an answer is missing. Picklable: other processes call it too.
+        identity: returns a string unique to the model, which is stored with its answers.
         protocols: the evaluations.
         data_root: folder of the data sets; None is the hub.
-        batch_size: answers at once; None is as many as the device's memory holds. No answer depends on it.
-        threads: of PyTorch on the CPU.
-        permissions: of programs that the model writes.
-        template: of the prompts.
-        revisions: of the hub's data sets.
-        processes: that answer side by side; None is one a visible GPU, or one. No answer depends on it.
-        dtype: of the weights.
-        memory_gb: most that each process may take of its GPU; None is all of it.
+        batch_size: answers generated at once; None is as many as fit into memory. No answer depends on it.
+        threads: PyTorch threads on the CPU.
+        permissions: permissions of programs that the model writes.
+        template: template of the prompts.
+        revisions: revisions of the hub's data sets.
+        processes: parallel processes; None is one per visible GPU, or one without GPUs. No answer depends on it.
+        dtype: dtype of the weights.
+        memory_gb: GPU memory limit of each process in GB; None is no limit.
 
     Raises:
         ValueError: a number of processes or a batch size below 1.
@@ -62,16 +62,14 @@ class EvalJob:
             )
 
     def answers_folder(self, protocol: Protocol) -> Path:
-        """Where the model's answers lie, named after how they are decoded, and after the data of worked examples."""
+        """Return the folder of the answers, named by the decoding settings and the data of few-shot examples."""
         how = decoding(protocol, self.template)
         if protocol.num_fewshot:
             how["data"] = data_digest(protocol.task.data, self.data_root, revisions=self.revisions)
         return self.folder / "answers" / f"{protocol.benchmark}-{digest(how, 8)}"
 
     def eval_folder(self, protocol: Protocol) -> Path:
-        """Where the scores of one benchmark lie: named after what the protocol asks (not what it is called), the
-        template, and the content of the data.
-        """
+        """Return the folder of a protocol's scores, named by its settings (not its name), the template and the data."""
         asked = protocol.identity | {
             "data": data_digest(protocol.task.data, self.data_root, revisions=self.revisions),
             **(self.template.identity if protocol.layout == TEMPLATE else {}),
@@ -80,11 +78,11 @@ class EvalJob:
 
     @property
     def waiting(self) -> list[Protocol]:
-        """The evaluations that have no DONE mark."""
+        """The evaluations without a DONE mark."""
         return [protocol for protocol in self.protocols if not is_complete(self.eval_folder(protocol))]
 
     def asked(self, protocol: Protocol) -> dict[str, Any]:
-        """What is put to the model: the arguments that answering and scoring have in common."""
+        """Return the arguments that answering and scoring share."""
         where = {"root": self.data_root, "revisions": self.revisions}
         return {
             "protocol": protocol,
@@ -95,20 +93,20 @@ class EvalJob:
 
 
 def finished(folder: Path, model: ModelSpec, method: MethodSpec, **rest: Any) -> EvalJob:
-    """The `EvalJob` of a finished run's folder."""
+    """Return the `EvalJob` of a finished run's folder."""
     load, identity = (functools.partial(each, folder, model, method) for each in (load_run, run_identity))
     return EvalJob(folder=folder, load=load, identity=identity, dtype=model.dtype, **rest)
 
 
 def load_run(folder: Path, model: ModelSpec, method: MethodSpec) -> tuple[Any, Any]:
-    """`EvalJob.load` of a finished run."""
+    """Load a finished run (`EvalJob.load`)."""
     from reproduction.training import load_finished, shared_base
 
     return load_finished(folder, model, method, take=shared_base.take)
 
 
 def run_identity(folder: Path, model: ModelSpec, method: MethodSpec) -> str:
-    """`EvalJob.identity` of a finished run: its base, and the content of what it saved."""
+    """Return the `EvalJob.identity` of a finished run: a hash of its base and its saved files."""
     from reproduction.training import require_saved
 
     if method.kind == "none":
@@ -118,7 +116,7 @@ def run_identity(folder: Path, model: ModelSpec, method: MethodSpec) -> str:
 
 
 def load_model(model: ModelSpec, adapter: Path | str | None, *, allow_unknown_base: bool) -> tuple[Any, Any]:
-    """`EvalJob.load` of a base model, with an adapter or without; see `reproduction.training.load_adapter`."""
+    """Load a base model, with or without an adapter (`EvalJob.load`); see `reproduction.training.load_adapter`."""
     from reproduction.training import load_adapter, shared_base
 
     base, tokenizer = shared_base.take(model)
@@ -128,7 +126,7 @@ def load_model(model: ModelSpec, adapter: Path | str | None, *, allow_unknown_ba
 
 
 def model_identity(model: ModelSpec, saved: Path | str | None) -> str:
-    """`EvalJob.identity` of a base model, or of one with the adapter, or the weights, that a folder holds."""
+    """Return the `EvalJob.identity` of a base model, or of a base with the adapter or weights in the folder `saved`."""
     from reproduction.training import base_identity
 
     own = {"base": base_identity(model), "dtype": model.dtype}
@@ -138,6 +136,6 @@ def model_identity(model: ModelSpec, saved: Path | str | None) -> str:
 
 
 def _settings_digest(folder: Path) -> str:
-    """A hash of a model folder's files other than its weights."""
+    """Return a hash of a model folder's files other than its weights."""
     files = (path for kind in ("*.json", "*.model", "*.txt") for path in folder.glob(kind))
     return digest({path.name: path.read_text(encoding="utf-8", errors="replace") for path in sorted(files)}, 16)

@@ -1,4 +1,4 @@
-"""A composed config as a typed, checked cell to train, or a job to evaluate: below this no code sees a config."""
+"""Conversion of a composed config to a checked `Cell` or `EvalJob`; the code below sees no config."""
 
 import copy
 import dataclasses
@@ -39,12 +39,12 @@ logger = logging.getLogger(__name__)
 def compose_cell(
     experiment: str, method: str, *, scale: str, seed: int, overrides: Sequence[str] = (), gpus: int | None = None
 ) -> Cell:
-    """The `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
+    """Return the `Cell` that ``scripts/train.py experiment=… method=… scale=… seed=…`` would run.
 
-    ``gpus`` is their number where it is launched; None has PyTorch count this machine's. A cell whose records are only
-    read has 0.
+    ``gpus`` is the number of GPUs of the launch; None counts this machine's with PyTorch. Pass 0 if the cell's records
+    are only read.
 
-    Raises `ConfigError` as `cell_from_config` does, and for overrides that set the seed another way.
+    Raises `ConfigError` as `cell_from_config` does, and for overrides that set a seed other than through `seed`.
     """
     if twice := [override for override in overrides if override.lstrip("+").startswith("seed=")]:
         raise ConfigError(f"{twice[0]} among the overrides would be lost: give seeds=[…]")
@@ -59,15 +59,15 @@ def compose_cell(
 
 @functools.lru_cache(maxsize=1024)
 def _composed(overrides: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The resolved training config, and the same as it is written. Takes a quarter of a second: once for all seeds."""
+    """Return the training config, resolved and unresolved. Cached: it takes 0.25 s and serves all seeds."""
     config = compose("train", overrides)
     return plain(config), OmegaConf.to_container(config)
 
 
 def _with_seed(value: Any, written: Any, seed: int) -> Any:
-    """A copy of a resolved config in which everything that is written as ``${seed}`` is this seed.
+    """Copy a resolved config, replacing every value written as ``${seed}`` by this seed.
 
-    Raises `ConfigError` where the seed stands within another text, a list or a resolver: it would stay seed 0.
+    Raises `ConfigError` if ``${seed}`` is part of a longer text, a list or a resolver, where it would stay 0.
     """
     if isinstance(value, dict) and isinstance(written, dict):
         return {key: _with_seed(inner, written[key], seed) for key, inner in value.items()}
@@ -77,17 +77,17 @@ def _with_seed(value: Any, written: Any, seed: int) -> Any:
 
 
 def cell_from_config(config: DictConfig) -> Cell:
-    """A checked `Cell` from a composed training config.
+    """Return the checked `Cell` of a composed training config.
 
-    Raises `ConfigError` for an unknown key, an ill-typed value, a model or data set that is not there, or a tuned
-    learning rate that was asked for and never searched.
+    Raises `ConfigError` for an unknown key, an ill-typed value, a missing model or data set, or a tuned learning rate
+    that was never searched.
     """
     return _cell(plain(config), lambda seed: plain(OmegaConf.merge(config, {"seed": seed})))
 
 
 def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]], gpus: int | None = None) -> Cell:
-    """The cell of resolved values, with the tuned learning rate where they ask for it: that of the same cell at the
-    trials' seed. ``at(seed)`` gives the values of another seed.
+    """Return the cell of resolved values, with the tuned learning rate of the same cell at the trials' seed if
+    requested. ``at(seed)`` returns the values at another seed.
     """
     cell = _as_written(values, gpus)
     if values["train"]["learning_rate"] != TUNED:
@@ -99,7 +99,7 @@ def _cell(values: Mapping[str, Any], at: Callable[[int], Mapping[str, Any]], gpu
 
 
 def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
-    """The cell of resolved values; a tuned learning rate is still left open."""
+    """Return the cell of resolved values; a tuned learning rate stays open."""
     method = method_spec(values["method"])
     launch, deepspeed = _launch(values["launch"], full=method.kind == "full", gpus=gpus)
     train = values["train"] | {"seed": values["seed"], "deepspeed": deepspeed}
@@ -140,7 +140,7 @@ def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
 
 
 def template_of(values: Mapping[str, Any]) -> Template:
-    """The template of a composed ``template`` group: ours, or the file at its path, under its name if it gives another.
+    """Return the template of a composed ``template`` group: the default, or the file at its path with an optional name.
 
     Raises `ConfigError` for a file that is no template, or a name without a file.
     """
@@ -155,9 +155,9 @@ def template_of(values: Mapping[str, Any]) -> Template:
 
 
 def _launch(values: Mapping[str, Any], *, full: bool, gpus: int | None) -> tuple[Launch, Mapping[str, Any] | None]:
-    """How a cell is launched here, and DeepSpeed's config where that takes part.
+    """Return how this machine launches a cell, and the DeepSpeed config if it uses one.
 
-    ``launch=auto`` ends as one of the other files of configs/launch, whose DeepSpeed config it takes over.
+    ``launch=auto`` becomes one of the other files of configs/launch, with that file's DeepSpeed config.
     """
     try:
         launch = resolve(
@@ -177,24 +177,24 @@ def _launch(values: Mapping[str, Any], *, full: bool, gpus: int | None) -> tuple
 
 
 def method_spec(values: Mapping[str, Any]) -> MethodSpec:
-    """The method of a composed ``method`` group. Raises `ConfigError` for an unknown key or an ill-typed value."""
+    """Return the method of a composed ``method`` group. Raises `ConfigError` for an unknown key or ill-typed value."""
     own = {key: value for key, value in values.items() if key != "paper_learning_rate"}  # hparams/paper.yaml reads it
     return parse_dataclass(MethodSpec, own, where="method")
 
 
 def eval_job_from_config(config: DictConfig) -> EvalJob:
-    """What scripts/evaluate.py evaluates: a finished run, or a base model with or without an adapter.
+    """Return the job of scripts/evaluate.py: a finished run, or a base model with or without an adapter.
 
-    A run says itself what it was trained on; its evaluations are its experiment's unless ``eval`` names others.
+    A run's records name its training; its evaluations are its experiment's unless ``eval`` names others.
 
-    Raises `ConfigError` for a folder that is no finished run, a run and an adapter at once, or nothing to evaluate on.
+    Raises `ConfigError` for a folder that is no finished run, a run and an adapter at once, or no benchmark.
     """
     if config.run is None:
         return _model_job(config)
     if config.adapter is not None:
         raise ConfigError(f"give run={config.run} or adapter={config.adapter}, not both: a run has its own adapter")
     run = Run(Path(config.run))
-    trained = not run.done or run.config["method"]["kind"] != "none"  # an untuned base is one run for all templates
+    trained = not run.done or run.config["method"]["kind"] != "none"  # all templates share an untuned base's run
     if trained and config.template.path is not None:
         raise ConfigError(f"give run={config.run} or template.path, not both: a run has its own template")
     if not run.done:
@@ -255,7 +255,7 @@ def _model_job(config: DictConfig) -> EvalJob:
 
 
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
-    """The part of an `EvalJob` that says how it is evaluated here."""
+    """Return the fields of an `EvalJob` that say how this machine evaluates it."""
     chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
     return {
         "protocols": chosen,

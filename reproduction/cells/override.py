@@ -1,4 +1,4 @@
-"""Writing an override so that Hydra and OmegaConf read the value back as it was."""
+"""Hydra overrides that Hydra and OmegaConf parse back to the same value."""
 
 import itertools
 import re
@@ -13,9 +13,9 @@ _BARE = re.compile(r"(?!(?:null|true|false|inf|nan)$)(?:[a-z_/]|\.(?!\d))[\w./-]
 
 
 def override(key: str, value: Any) -> str:
-    """``key=value`` for Hydra: a text, path, number, truth value, None, or a list of them.
+    """Return ``key=value`` for Hydra; the value is a text, path, number, bool, None, or a list of these.
 
-    Quoted only where it has to be. A text is itself, whatever is in it: ``${`` is no interpolation.
+    It is quoted only if necessary. A text is taken literally: ``${`` is no interpolation.
     """
     return f"{key}={_written(value)}"
 
@@ -27,14 +27,14 @@ def _written(value: Any) -> str:
         text = fspath(value)
         if _BARE.fullmatch(text):
             return text
-        # OmegaConf's escape of an interpolation; backslashes count for it only before one.
+        # Escapes interpolations as OmegaConf does: it reads backslashes as escapes only before one.
         return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", text), Quote.double).with_quotes()
     return f"[{','.join(map(_written, value))}]"
 
 
 def pasted(script: str, values: Mapping[str, Any], *written: str) -> str:
-    """A script's command with an override for each value, quoted for Hydra and for the shell that it is pasted into.
+    """Return a script's command with an override for each value, quoted for Hydra and for the shell.
 
-    ``written`` are arguments that are quoted for Hydra already.
+    ``written`` are arguments that are already quoted for Hydra.
     """
     return shlex.join(["python", f"scripts/{script}.py", *itertools.starmap(override, values.items()), *written])

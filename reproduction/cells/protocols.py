@@ -1,4 +1,4 @@
-"""The evaluations that a config's ``eval`` group and ``protocol`` name, as typed protocols."""
+"""Typed protocols of the evaluations that a config's ``eval`` group and ``protocol`` key name."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from reproduction.cells.resolve_paths import present
 from reproduction.evals.task import Protocol, load_task
 
 DEFAULT, ALL = "default", "all"
-"""What root key ``protocol`` may say instead of names: each benchmark's own choice, or everything it has."""
+"""Values of the root key ``protocol`` other than names: each benchmark's default protocols, or all of them."""
 
 
 def protocols(
@@ -23,11 +23,10 @@ def protocols(
     *,
     revisions: Mapping[str, str] | None = None,
 ) -> tuple[Protocol, ...]:
-    """The evaluations of a composed ``eval`` group, benchmark by benchmark, each benchmark's default ones first.
+    """Return the evaluations of a composed ``eval`` group by benchmark, each benchmark's default ones first.
 
-    ``chosen`` is "default", "all", or the names of protocols; a benchmark that has none of the named keeps its default.
-    What says ``where_present``, a benchmark or one of its protocols, is left out without its data
-    (`reproduction.cells.resolve_paths.present`).
+    ``chosen`` is "default", "all", or names of protocols; a benchmark without any of the names keeps its default. A
+    benchmark or protocol marked ``where_present`` is omitted if its data are not `resolve_paths.present`.
 
     Raises `ConfigError` for a name that no benchmark has, or a setting that is both shared and a protocol's own.
     """
@@ -48,7 +47,7 @@ def protocols(
         default, own = shared.pop("default"), shared.pop("protocols")
         wanted = {*names, *(default if DEFAULT in names else ())}
         asked = list(own) if ALL in names else [name for name in own if name in wanted] or default
-        for name in sorted(asked, key=lambda name: name not in default):  # the default ones stand first
+        for name in sorted(asked, key=lambda name: name not in default):  # default ones first
             protocol, where_present = _protocol(name, own, shared, defaults=task.defaults, where=f"eval.{key}")
             if not where_present or present(protocol.task.data, data_root, revisions=revisions):
                 found.append(protocol)
@@ -63,8 +62,8 @@ def _protocol(
     defaults: Mapping[str, Any],
     where: str,
 ) -> tuple[Protocol, bool]:
-    """One of a benchmark's protocols: what it has of its own, what it shares with the others, the benchmark's own; and
-    whether it is asked where its data are present alone.
+    """Return a benchmark's protocol from its own settings, the shared ones and the benchmark's defaults, and whether
+    it is marked ``where_present``.
     """
     if name not in own:
         raise ConfigError(f"{where}.default names {name}, which is none of its protocols {', '.join(own)}")
@@ -80,7 +79,7 @@ def _protocol(
 
 @functools.cache
 def _protocol_names() -> tuple[str, ...]:
-    """Every name in configs/eval: what a table may ask for although one of its cells has no such benchmark."""
+    """Return every protocol name in configs/eval. A table may request one even if a cell has no such benchmark."""
     groups = (yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in group_files("eval"))
-    benchmarks = [values for group in groups for values in group.values() if isinstance(values, dict)]  # not: defaults
+    benchmarks = [values for group in groups for values in group.values() if isinstance(values, dict)]  # no `defaults`
     return tuple(dict.fromkeys(name for values in benchmarks for name in values.get("protocols", ())))

@@ -1,4 +1,4 @@
-"""Where a scale's models and data come from (the tiny world, a local folder, the hub), what tells contents apart."""
+"""Locations of a scale's models and data (the tiny world, a local folder, the hub), and digests of their contents."""
 
 import functools
 import hashlib
@@ -17,24 +17,24 @@ from reproduction.records.files import checksum, read_json
 from reproduction.training.gguf_file import ORIGIN, dequantised, dequantised_before
 
 TINYWORLD = "tinyworld/"
-"""Prefix of a ``path_or_id`` that names a base shipped with the package."""
+"""Prefix of the ``path_or_id`` of a base shipped with the package."""
 
 GGUF = ".gguf"
-"""Ending of a ``path_or_id`` that names a file to de-quantise; the word alone is the model's own, from the cache."""
+"""Suffix of the ``path_or_id`` of a file to de-quantise; "gguf" alone is the config's own file, from the cache."""
 
 
 def locate_model(model: dict[str, Any]) -> dict[str, Any]:
-    """The model config with ``path_or_id`` resolved, and ``checksum`` the SHA-256 of the weights where they lie here.
+    """Return the model config with ``path_or_id`` resolved and ``checksum`` the SHA-256 of local weights.
 
     path_or_id          becomes
     tinyworld/<name>    the base's folder in the package, checked against its recipe
-    a local folder      itself; it must hold a config.json
-    <file>.gguf         the folder that it is de-quantised into; its checksum is the file's, its label has the bits
-    gguf                the same of the file that the config's ``gguf`` names, which `make model` gets
-    a hub id            itself; its revision stands for its bytes
+    a local folder      unchanged; it must contain a config.json
+    <file>.gguf         the folder that it is de-quantised into; the checksum is the file's, the label states the bits
+    gguf                the same for the file that the config's ``gguf`` names, which `make model` downloads
+    a hub id            unchanged; its revision identifies its bytes
 
-    Local weights that are not the config's own have their place in the label. Random weights of a hub model's shape
-    read text by the tiny world's tokenizer, unless ``tokenizer`` names another. ``shape`` is kept for those alone.
+    The label of local weights other than the config's own contains their path. Random weights of a hub model's shape
+    use the tiny world's tokenizer unless ``tokenizer`` names another. Only random weights keep ``shape``.
 
     Raises `ConfigError` for an unknown base or a path that is no model, CorruptBaseError for a damaged base,
     UnfitBase for a file that cannot be de-quantised.
@@ -82,7 +82,7 @@ def _folder(where: str) -> Path:
 
 
 def _in_folder(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's config, what its folder decides: where it lies and its checksum."""
+    """Return the entries of a model's config that its folder determines: its path and checksum."""
     found = {"path_or_id": str(folder)}
     if model["init"] == "random":  # random weights follow from the shape
         return found | {"checksum": _digest_of([folder / "config.json"], folder)}
@@ -93,8 +93,8 @@ def _in_folder(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labelled(model: Mapping[str, Any], found: Mapping[str, Any], *, place: str) -> str:
-    """The label of a local model, with its place where the config's own weights are known to be others: those of the
-    tiny world, and those of a GGUF file that the config names.
+    """Return a local model's label, with its path if its weights are known to differ from the config's own: those of
+    the tiny world, or of the GGUF file that the config names.
     """
     label, origin = str(model["label"]), Path(found["path_or_id"]) / ORIGIN
     if model["init"] == "random":
@@ -109,15 +109,15 @@ def _labelled(model: Mapping[str, Any], found: Mapping[str, Any], *, place: str)
 
 
 def embedded_tokenizer() -> str:
-    """The folder of the tokenizer that serves random weights."""
+    """Return the folder of the tokenizer used with random weights."""
     return str(tinyworld.base_path("pebble"))
 
 
 def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
-    """A finished run's model config where it lies now: a base of the tiny world moves with the package, one that was
-    de-quantised with the cache.
+    """Update the paths of a finished run's model config: a base of the tiny world moves with the package, a
+    de-quantised one with the cache.
 
-    Raises `ConfigError` where the weights there are not the ones that the run was trained on.
+    Raises `ConfigError` if the weights there are not those that the run was trained on.
     """
     place = str(model["path_or_id"])
     if model["name"] in tinyworld.BASES and model["checksum"] == _verified(model["name"]):
@@ -139,9 +139,9 @@ def relocate_model(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Path | None:
-    """Folder of the data sets: ``root`` if given; else the tiny world, exported, at its scale; else None, the hub.
+    """Return the data folder: ``root`` if given; else the exported tiny world at scale tiny; else None, the hub.
 
-    Raises `ConfigError` where ``root`` is no folder.
+    Raises `ConfigError` if ``root`` is no folder.
     """
     if root is not None:
         if not Path(root).is_dir():
@@ -151,9 +151,9 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
 
 
 def locate_revisions(revisions: Mapping[str, Any], *, own: Iterable[DatasetSpec] = ()) -> dict[str, str]:
-    """The config's revisions of the hub's data sets, without those that say nothing; ``own`` are a user's.
+    """Return the config's non-empty revisions of hub data sets; ``own`` are a user's data sets.
 
-    Raises `ConfigError` for a name that no data set of the hub has, or a revision that is no text.
+    Raises `ConfigError` for a name that no hub data set has, or a revision that is no text.
     """
     everything = datasets() | {spec.name: spec for spec in own}
     known = [name for name, spec in everything.items() if spec.source("main")]
@@ -166,15 +166,15 @@ def locate_revisions(revisions: Mapping[str, Any], *, own: Iterable[DatasetSpec]
 
 
 def datasets() -> dict[str, DatasetSpec]:
-    """Every data set that the project knows, by name: those to train on, and the benchmarks'."""
+    """Return all data sets of the project by name: training sets and benchmarks."""
     specs = (load_task(name).data for name in task_names())
     return DATASETS | {spec.name: spec for spec in specs if spec is not None}
 
 
 def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> str:
-    """What tells one content of a data set from another: a hash of its files or rows, or its hub id and revision.
+    """Return a digest of a data set's content: a hash of its files or rows, or its hub id and revision.
 
-    A set that is nowhere has the digest "absent". Raises `ConfigError` for a name that no training set has.
+    A data set that cannot be found has the digest "absent". Raises `ConfigError` for an unknown training set.
     """
     if isinstance(data, str) and data not in DATASETS:
         raise ConfigError(f"there is no data set {data} to train on; they are {', '.join(DATASETS)}")
@@ -189,18 +189,16 @@ def data_digest(data: DatasetSpec | str, root: Path | None, *, revisions: Mappin
 
 
 def present(data: DatasetSpec, root: Path | None, *, revisions: Mapping[str, str] | None = None) -> bool:
-    """Whether a data set can be had as things stand: it is in the folder, or the hub has it for everybody; a gated one
-    counts as present where the hub's cache has it.
-    """
+    """Return whether a data set is available: in the folder, ungated on the hub, or gated and in the hub's cache."""
     if root is None and data.gated:
-        from reproduction.data.hub import cached  # the hub's client, which commands that only read start without
+        from reproduction.data.hub import cached  # the hub's client: commands that only read need not import it
 
         return cached(data, revision_of(data.name, revisions))
     return data_digest(data, root, revisions=revisions) != "absent"
 
 
 def folder_digest(folder: Path) -> str:
-    """A hash of the names and contents of a folder's files. Raises `ConfigError` where there are none."""
+    """Return a hash of the names and contents of a folder's files. Raises `ConfigError` for an empty folder."""
     files = sorted(path for path in folder.glob("*") if path.is_file())
     if not files:
         raise ConfigError(f"{folder} holds no files; give the folder of a saved adapter")
@@ -214,7 +212,7 @@ def _digest_of(files: list[Path], root: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _hash_files(stamp: tuple[tuple[Path, int, int], ...], root: Path) -> str:
-    # Keyed by time and size as well: one process composes a table's many cells, and need not read 16 GB for each.
+    # Cached by time and size too: one process composes all cells of a table and must not read 16 GB for each.
     total = hashlib.sha256()
     for path, _, size in stamp:
         total.update(f"{path.relative_to(root)}:{size}\n".encode())

@@ -1,10 +1,10 @@
-"""OmegaConf resolvers that serve the YAML files of configs/.
+"""OmegaConf resolvers used in the YAML files of configs/.
 
-${by_scale:{paper:128,tiny:12}}   the value for the config's model by name (a rank fits a shape), else for its scale,
-                                  else for the scale that it is like (scale_like)
-${by_kind:{full:1,peft:2,none:3}} the value for the method's kind, "none" where the config has no method
-${learning_rate:paper}            the paper's learning rate, or the method's own where the paper is silent
-${learning_rate:tuned}            the word "tuned", in whose place the cell gets the rate that `make tune` chose
+${by_scale:{paper:128,tiny:12}}   the value for the config's model name (a rank fits a shape), else for its scale,
+                                  else for its scale_like
+${by_kind:{full:1,peft:2,none:3}} the value for the method's kind, "none" if the config has no method
+${learning_rate:paper}            the paper's learning rate, or the method's own if the paper gives none
+${learning_rate:tuned}            the word "tuned", which the cell replaces by the rate that `make tune` chose
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def _learning_rate(source: str, *, _root_: DictConfig) -> float | str | None:
 
 
 def register_resolvers() -> None:
-    """Make the resolvers known to OmegaConf; safe to call again."""
+    """Register the resolvers with OmegaConf; may be called again."""
     OmegaConf.register_new_resolver("by_scale", _by_scale, replace=True)
     OmegaConf.register_new_resolver("by_kind", _by_kind, replace=True)
     OmegaConf.register_new_resolver("learning_rate", _learning_rate, replace=True)

@@ -1,4 +1,4 @@
-"""Cells that are alike in size, and what they take of memory, from shapes alone."""
+"""Groups of cells of equal size, and their memory needs computed from shapes alone."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reproduction.training.memory import Memory, ModelSizes
 
 PROMPT = 256
-"""Tokens of a question, and of each worked example before it, roughly; for an estimate alone."""
+"""Approximate tokens of a question, and of each few-shot example; used only in estimates."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class Kind:
     """Cells of one base, one method and one launch.
 
     Attributes:
-        cells: at least one.
+        cells: one or more cells.
         shape: the base without its weights.
-        body: sizes of its layers; None where neither configs/model nor a folder nor the hub has them.
-        refusal: why the method does not fit the base.
+        body: sizes of its layers; None if neither configs/model nor a folder nor the hub has them.
+        refusal: the reason why the method does not fit the base.
     """
 
     cells: tuple[Cell, ...]
@@ -50,13 +50,13 @@ class Kind:
         return self.first.method.kind != "none"
 
     def training(self, micro_batch: int | None = None, *, packing: "Packing | None" = None) -> "Memory":
-        """Of one GPU; see `reproduction.training.memory.estimate`."""
+        """Return the training memory of one GPU; see `reproduction.training.memory.estimate`."""
         from reproduction.training.memory import estimate
 
         return estimate(*self._schedule, **self._sizes, micro_batch=micro_batch, packing=packing)
 
     def fitting(self, gpu_bytes: int, *, packing: "Packing | None" = None) -> TrainSpec | None:
-        """The schedule as such a GPU holds it; see `reproduction.training.memory.fitting`."""
+        """Return the schedule that fits such a GPU; see `reproduction.training.memory.fitting`."""
         from reproduction.training.memory import fitting
 
         return fitting(*self._schedule, **self._sizes, gpu_bytes=gpu_bytes, packing=packing)
@@ -70,13 +70,13 @@ class Kind:
         return {"length": self.first.data.max_length, "processes": self.first.launch.processes}
 
     def inference(self) -> "Memory":
-        """Of one GPU, in its largest evaluation; see `reproduction.training.memory.inference`."""
+        """Return the GPU memory of the largest evaluation; see `reproduction.training.memory.inference`."""
         from reproduction.evals.batching import PREFILL_TOKENS
         from reproduction.evals.decoding import FEWEST_ROWS
         from reproduction.training.memory import inference
 
         asked = [protocol for cell in self.cells for protocol in cell.protocols]
-        answers = self.first.batch_size or FEWEST_ROWS  # None: as many as fit, of which no fewer make sense
+        answers = self.first.batch_size or FEWEST_ROWS  # None: as many as fit, but at least this
         prompts = [PROMPT * (1 + protocol.num_fewshot) for protocol in asked]
         decoded = [length + p.max_new_tokens for length, p in zip(prompts, asked, strict=True) if p.max_new_tokens]
         return inference(
@@ -89,7 +89,7 @@ class Kind:
 
 
 def kinds_of(cells: Iterable[Cell]) -> list[Kind]:
-    """The cells by kind, in the order of the first of each. Raises nothing for a base whose shape is not known here."""
+    """Group cells by kind, in order of first appearance. A base of unknown shape is no error."""
     from reproduction.training import UnfitBase
     from reproduction.training.memory import model_sizes
 
@@ -103,7 +103,7 @@ def kinds_of(cells: Iterable[Cell]) -> list[Kind]:
         try:
             body = model_sizes(shape, first.method) if known else None
         except UnfitBase:
-            pass  # the base cannot be had here: the check of the sources says so
+            pass  # the base is not available: the check of the sources reports it
         except ValueError as error:
             refusal = str(error)
         found.append(Kind(cells=tuple(alike), shape=shape, body=body, refusal=refusal))
@@ -119,20 +119,20 @@ def _key(cell: Cell) -> str:
 
 
 def sort_of(cell: Cell) -> str:
-    """The base and the way of tuning, whatever its ranks and its choices of rows: cells that take about as long."""
+    """Return base and tuning method without ranks and row choices: such cells take about as long as each other."""
     return f"{cell.model.name}/{tuning_of(cell.method)}"
 
 
 def tuning_of(method: MethodSpec) -> str:
-    """The way of tuning alone."""
+    """Return the tuning method without ranks and row choices."""
     switches = (name for name, value in method.arguments.items() if value is True)
     return "/".join([method.kind, *filter(None, [method.peft_type]), *sorted(switches)])
 
 
 def _sized(model: ModelSpec) -> tuple[ModelSpec, bool]:
-    """A base as its memory is counted, without asking a network again, and whether its shape is known.
+    """Return a base in the form used to count memory, without network access, and whether its shape is known.
 
-    The eager attention alone takes more; the kernel of another need not be installed here.
+    Only eager attention takes more memory; the kernels of the others need not be installed.
     """
     shape = shape_of(model)
     shape = dataclasses.replace(shape, attention=shape.attention if shape.attention == "eager" else None)
@@ -145,7 +145,7 @@ def _sized(model: ModelSpec) -> tuple[ModelSpec, bool]:
 
 
 def shape_of(model: ModelSpec) -> ModelSpec:
-    """A base as a shape whose weights are not read: of configs/model where it is one of those, else its own."""
+    """Return a base's shape, without weights: from configs/model if the base is one of those, else its own."""
     if model.init == "random":
         return model
     return dataclasses.replace(model, init="random", shape=_known_shapes().get(model.path_or_id))

@@ -1,9 +1,9 @@
-"""Tuned learning rates, found by what is trained and not by what it is called.
+"""Tuned learning rates, looked up by what is trained rather than by its name.
 
-A setting is what is trained apart from its learning rate, its seed, the rows that choose the rate, and where base and
-data come from: a file of the base in 4 bits, or another copy of the data, is no other setting. Experiments that train
-the same thing have one setting, and with it one set of trials and one rate; a changed rank, data set or number of
-steps is another setting.
+A setting is everything that is trained except the learning rate, the seed, the rows that select the rate, and the
+location of base and data: a 4-bit file of the base, or another copy of the data, is the same setting. Experiments with
+the same training share one setting, its trials and its rate; another rank, data set or number of steps is another
+setting.
 """
 
 import csv
@@ -21,28 +21,28 @@ from reproduction.records.identity import identity
 
 TUNING = EXPERIMENTS / "tuning"
 TUNED = "tuned"
-"""What train.learning_rate says in place of a number where the tuned one is asked for."""
+"""Value of train.learning_rate that requests the tuned rate."""
 
 CHOOSING = "validation_rows"
-"""The key, of trials.yaml and of a config's ``data``, for the rows that a trial is scored on and does not train on."""
+"""Key in trials.yaml and in a config's ``data`` for the rows that a trial is scored on and does not train on."""
 
 NOT_OF_SETTING = {"train": ("learning_rate", "seed"), "data": (CHOOSING, "digest")}
-"""Of each part of a run's identity, what is no part of its setting; the part "seed" is left out as a whole."""
+"""Keys in each part of a run's identity that its setting excludes; it also excludes the part "seed"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialsPlan:
-    """The trials of one scale, as experiments/tuning/trials.yaml has them.
+    """The trials of one scale in experiments/tuning/trials.yaml.
 
     Args:
-        learning_rates: of the first trials.
-        seed: of every trial.
+        learning_rates: rates of the first trials.
+        seed: seed of every trial.
         validation_rows: training rows that a trial is scored on and does not train on.
-        few: kind of method → learning rates in their place, for methods that `all_for` does not name.
-        all_for: data set → methods that get all of `learning_rates`; goes with `few`.
-        extensions: how often a best rate at the edge gets the next one, by the factor 2.
-        longer_steps: steps of more trials, at the paper's rate and at the best one; goes with `longer_for`.
-        longer_for: data set → methods that get those trials.
+        few: kind of method → rates that replace `learning_rates` for methods that `all_for` does not name.
+        all_for: data set → methods that get all of `learning_rates`; required with `few`.
+        extensions: how many times a best rate at the edge adds a next rate, by the factor 2.
+        longer_steps: steps of additional trials at the paper's rate and at the best one; required with `longer_for`.
+        longer_for: data set → methods that get the longer trials.
     """
 
     learning_rates: tuple[float, ...]
@@ -60,8 +60,9 @@ class TrialsPlan:
                 raise ValueError(f"{one} is {getattr(self, one)} and {other} {getattr(self, other)}: give both or none")
 
     def rates(self, method: str, *, kind: str, data: str) -> tuple[float, ...]:
-        """The learning rates of a method's first trials on a data set; ``kind`` as in configs/method. Raises ValueError
-        for a kind of which the plan says nothing.
+        """Return the learning rates of a method's first trials on a data set; ``kind`` as in configs/method.
+
+        Raises ValueError for a kind that the plan does not contain.
         """
         if not self.few or method in self.all_for.get(data, ()):
             return self.learning_rates
@@ -74,7 +75,7 @@ class TrialsPlan:
 
 
 def trials_plan(scale: str) -> TrialsPlan:
-    """What experiments/tuning/trials.yaml says of a scale. Raises `ConfigError` where it says nothing."""
+    """Return a scale's plan in experiments/tuning/trials.yaml. Raises `ConfigError` if there is none."""
     path = TUNING / "trials.yaml"
     plans = yaml.safe_load(path.read_text(encoding="utf-8"))
     if scale not in plans:
@@ -83,15 +84,15 @@ def trials_plan(scale: str) -> TrialsPlan:
 
 
 def chosen_csv(scale: str) -> Path:
-    """Where the tuned learning rates of a scale are, one row a setting: columns setting, learning_rate and others."""
+    """Return the file of a scale's tuned rates: one row per setting with columns setting, learning_rate and others."""
     return TUNING / scale / "chosen.csv"
 
 
 def setting(config: Mapping[str, Any]) -> str:
-    """The setting of a run's config as 10 hex digits, equal for whatever shares its trials.
+    """Return a run's setting as 10 hex digits, equal for all runs that share its trials.
 
-    The run has the trials' seed: a method's arguments may hold it under any name, so the setting of another seed's run
-    is that of the same config composed at the trials' seed.
+    `config` must have the trials' seed: a method's arguments may contain the seed under any name, so the setting of a
+    run with another seed is that of the same config composed at the trials' seed.
     """
     parts = {part: values for part, values in identity(config).items() if part != "seed"}
     for part in NOT_OF_SETTING.keys() & parts.keys():
@@ -100,7 +101,7 @@ def setting(config: Mapping[str, Any]) -> str:
 
 
 def _whichever_copy(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The model of a config, the same one for the hub's weights and for those from the GGUF file that it names."""
+    """Return the model of a config in a form equal for the hub's weights and for the GGUF file that it names."""
     gguf = model.get("gguf")
     if gguf is None or (model["checksum"] or model["path_or_id"]) not in (gguf["sha256"], gguf["of"]):
         return model
@@ -108,9 +109,9 @@ def _whichever_copy(model: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def tuned_rate(config: Mapping[str, Any]) -> float:
-    """The learning rate that `make tune` chose for the `setting` of a run's config, which has the trials' seed.
+    """Return the rate that `make tune` chose for the `setting` of a run's config, which has the trials' seed.
 
-    Raises `ConfigError` where there is none.
+    Raises `ConfigError` if there is none.
     """
     path, wanted = chosen_csv(config["scale"]), setting(config)
     if path.is_file():
