@@ -1,4 +1,4 @@
-"""Grid + runs → filled cells: for each base, method and column every seed's per-unit values, or what is missing."""
+"""Collects the scores of a grid from runs: per-unit values of every seed for each base, method and column."""
 
 import functools
 import itertools
@@ -23,15 +23,15 @@ class Cell:
     """The scores behind one printed value, which is their mean.
 
     Args:
-        base, method, column: where it stands.
+        base, method, column: place in the table.
         runs: names, one per seed.
         items, hashes: ids of the n items and hashes of their content.
-        values: (seeds, n); with weights they are multiplied in already, so that differences pair item by item.
+        values: (seeds, n), already multiplied by the weights, if any, so that differences pair item by item.
         metric, unit, samples: of the evaluation.
-        protocol, evaluations: names of the protocols, and of the evaluations' folders.
-        weights: (n,) of mean 1, None where all items weigh alike.
-        strata: (n,) numbers of the sources of a mean over several.
-        controls: name → mean score of known answers to the same items, where the evaluation has such.
+        protocol, evaluations: names of the protocols and of the evaluations' folders.
+        weights: (n,) with mean 1, None for equal weights.
+        strata: (n,) source numbers of a mean over several sources.
+        controls: name → mean score of known answers to the same items, if the evaluation has them.
     """
 
     base: str
@@ -60,19 +60,19 @@ class Cell:
 
     @property
     def seeds(self) -> int:
-        """How many runs of different seeds there are; an untuned base is one run, whatever the seeds."""
+        """Number of runs with different seeds; an untuned base is always one run."""
         return len(set(self.runs))
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation (n - 1) of the seeds' means; None where there is one run."""
+        """Standard deviation (n - 1) of the seeds' means; None for one run."""
         return float(self.values.mean(axis=1).std(ddof=1)) if self.seeds > 1 else None
 
     @functools.cached_property
     def interval(self) -> Interval:
-        """Over items where there is one run, over seeds and items otherwise.
+        """Interval over items for one run, over seeds and items for several.
 
-        Where all values of all seeds are 0 (or 1) a bootstrap would have no width: that of one seed's items.
+        If all values of all seeds are 0 (or 1), the interval is that of one seed's items: a bootstrap has no width.
         """
         if self.weights is not None:
             return self.resampled(self.values, over_seeds=self.seeds > 1)
@@ -80,7 +80,7 @@ class Cell:
         return interval(self.values[0]) if self.seeds == 1 or extreme else bootstrap_seeds(self.values)
 
     def resampled(self, values: NDArray[np.float64], *, over_seeds: bool) -> Interval:
-        """The bootstrap interval of the mean of values (seeds, n), weighted as this cell's: its own, or differences."""
+        """Bootstrap the mean of values (seeds, n) with this cell's weights; values are its own, or differences."""
         drawn, how = (values, bootstrap_seeds) if over_seeds else (values.mean(axis=0), bootstrap)
         if self.weights is None:
             return how(np.round(drawn, 12))
@@ -89,7 +89,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell without a value: why, and the command that fills it."""
+    """A cell without a value: the reason, and the command that fills it."""
 
     experiment: str
     method: str
@@ -104,14 +104,14 @@ class Missing:
 
 @dataclass(kw_only=True)
 class Filled:
-    """A grid with what its runs say.
+    """A grid with the scores of its runs.
 
     Args:
         grid, scale: of the table.
-        cells: (base, method, column id) → `Cell`; a cell absent is missing.
-        figures: (base, method) → the different `parameter_figures` of its runs.
+        cells: (base, method, column id) → `Cell`, without the missing cells.
+        figures: (base, method) → the distinct `parameter_figures` of its runs.
         base_labels: base → the model's label, with the block's.
-        missing: each cell once, with the first thing that it lacks.
+        missing: each missing cell once, with the first reason.
     """
 
     grid: Grid
@@ -126,7 +126,7 @@ class Filled:
         return self.grid.columns_at(self.scale)
 
     def parameters(self, base: str, method: str, figure: str) -> list[float]:
-        """The distinct values of one of the `parameter_figures` among a row's runs (one, as a rule)."""
+        """Return the distinct values of one of the `parameter_figures` among a row's runs (usually one)."""
         return sorted({figures[figure] for figures in self.figures.get((base, method), [])})
 
 
@@ -148,10 +148,10 @@ def gather(
         expected: (experiment, method, seed) → name of the run's folder, which holds the digest of its config.
         evaluations: (benchmark, protocol name) → name of the evaluation's folder, a benchmark's first default before
             its others.
-        flags: for the commands that fill what is missing.
+        flags: for the commands that fill missing cells.
 
-    Raises `GridError` where ``expected`` lacks a cell, an evaluation lacks the column's metric, or a column would mix
-    data. A cell whose run is absent, not done, not evaluated, or cannot be read is missing.
+    Raises `GridError` if ``expected`` lacks a cell, an evaluation lacks the column's metric, or a column would mix
+    data. A cell is missing if its run is absent, not done, not evaluated, or unreadable.
     """
     filled = Filled(grid=grid, scale=scale)
     reader = _Reader(runs, scale=scale, expected=expected, evaluations=evaluations)
@@ -195,13 +195,13 @@ def _command(filled: Filled, base: str, key: CellKey, /, *flags: str) -> str:
 
 
 def evaluation_under(benchmark: str, protocol: str | None, evaluations: Mapping[tuple[str, str], str]) -> str | None:
-    """Which of the ``evaluations`` (see `gather`) a column's protocol means, None where there is none for it."""
+    """Return the one of the ``evaluations`` (see `gather`) for a column's protocol, None if there is none."""
     fitting = (name for (one, its), name in evaluations.items() if one == benchmark and protocol in (None, its))
     return next(fitting, None)
 
 
 class _Reader:
-    """The runs of a folder and their evaluations, each read once."""
+    """Reads each run of a folder and each evaluation once."""
 
     def __init__(self, runs: Path, *, scale: str, expected: Mapping, evaluations: Mapping):
         self.scale, self.expected, self.evaluations = scale, expected, evaluations
@@ -212,9 +212,9 @@ class _Reader:
         self._scores = functools.cache(lambda folder: read_scores(Evaluation(folder)))
 
     def read(self, key: CellKey, column: Column) -> tuple[Run, dict[str, Any], list[tuple[Evaluation, Scores]]]:
-        """The run of a cell, its parameter figures, and its evaluations under the column's protocols with their scores.
+        """Return a cell's run, its parameter figures, and its evaluations under the column's protocols with scores.
 
-        Raises `RecordError` that says what the cell lacks.
+        Raises `RecordError` with the part that the cell lacks.
         """
         if key not in self.expected:
             raise GridError(
@@ -281,16 +281,16 @@ def _cell(column: Column, found: list[tuple[str, list[tuple[Evaluation, Scores]]
 
 
 def of_common_seeds(cell: Cell, other: Cell) -> tuple[Cell, Cell]:
-    """The two with the seeds alone that both have: the first ones, see `Grid`."""
+    """Restrict two cells to their common seeds, which are the first ones (see `Grid`)."""
     common = min(len(cell.runs), len(other.runs))
     first, second = (replace(each, runs=each.runs[:common], values=each.values[:common]) for each in (cell, other))
     return first, second
 
 
 def pair(cell: Cell, reference: Cell) -> NDArray[np.float64]:
-    """Differences cell - reference (seeds, n), matched by item id and by seed, of cells with the same seeds.
+    """Return the differences cell - reference (seeds, n), matched by item id and by seed, of cells with the same seeds.
 
-    Raises `GridError` where the two did not see the same items: an id that one lacks, or other content under an id.
+    Raises `GridError` if the items differ: an id that only one cell has, or different content under an id.
     """
     ours, theirs = (dict(zip(side.items, side.hashes, strict=True)) for side in (cell, reference))
     if ours != theirs:

@@ -1,6 +1,6 @@
-"""Runs → metrics.csv, one row per run x benchmark x metric. Always a full rebuild, and always the same bytes.
+"""Writes metrics.csv with one row per run x benchmark x metric. Each write is a deterministic full rebuild.
 
-Values and intervals are in the unit that ``measure`` names. A run that is not done is a row with its state alone.
+Values and intervals are in the unit that ``measure`` names. A run that is not done has one row with its state only.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 
 
 def collect_metrics(runs: Path, out: Path, *, scale: str) -> list[dict[str, Any]]:
-    """Write `metric_rows` to ``out``; returns them."""
+    """Write `metric_rows` to ``out`` and return them."""
     rows = metric_rows(runs, scale=scale)
     write_csv(out, COLUMNS, rows)
     return rows
 
 
 def metric_rows(runs: Path, *, scale: str) -> list[dict[str, Any]]:
-    """The rows of metrics.csv for every run under ``runs``.
+    """Return the rows of metrics.csv for every run under ``runs``.
 
-    Runs of another scale are left out and named in the log. A run that cannot be read is named there too, and is a row
-    with the status `DAMAGED`.
+    Runs of another scale are left out with a warning. An unreadable run is logged, and its row has the status
+    `DAMAGED`.
     """
     wanted, damaged = readable_runs(runs, scale=scale)
     if others := sorted({run.name for run in find_runs(runs)} - {run.name for run in wanted} - damaged.keys()):
@@ -56,7 +56,7 @@ def metric_rows(runs: Path, *, scale: str) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def usable(run: Run) -> Iterator[None]:
-    """Turn what an unusable value in a run's records raises into a `RecordError`."""
+    """Convert the error of an unusable value in a run's records to a `RecordError`."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
@@ -67,7 +67,7 @@ def usable(run: Run) -> Iterator[None]:
 
 
 def readable_runs(runs: Path, *, scale: str) -> tuple[list[Run], dict[str, str]]:
-    """The runs of a scale under ``runs``, sorted by name, and why others' config or status cannot be read, by name."""
+    """Return the runs of a scale, sorted by name, and name → error of those with an unreadable config or status."""
     found, damaged = [], {}
     for run in find_runs(runs):
         try:
@@ -78,7 +78,7 @@ def readable_runs(runs: Path, *, scale: str) -> tuple[list[Run], dict[str, str]]
                 raise RecordError(
                     f"{run.folder / 'config.json'} lacks {', '.join(lacking)}; delete its folder and run the cell again"
                 )
-            _ = run.status  # raises where it cannot be read
+            _ = run.status  # raises if the status cannot be read
             found.append(run)
         except RecordError as error:
             damaged[run.name] = str(error)
@@ -123,9 +123,9 @@ def _run_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def parameter_figures(run: Run) -> dict[str, Any]:
-    """The `COUNTS` of a run and their `params_percentages`; an untuned base trains 0 %.
+    """Return the `COUNTS` of a run and their `params_percentages`; an untuned base trains 0 %.
 
-    Raises `RecordError` where resources.json lacks a count.
+    Raises `RecordError` if resources.json lacks a count.
     """
     resources = run.resources
     if run.config["method"]["kind"] == "none":
@@ -137,8 +137,8 @@ def parameter_figures(run: Run) -> dict[str, Any]:
 
 
 def params_percentages(counts: Mapping[str, int]) -> dict[str, float]:
-    """``params_pct_paper`` = 100 · trainable / (base + trainable + frozen copies), the convention behind the paper's
-    column, and ``params_pct_plain`` = 100 · trainable / (base + trainable), from a mapping with the `COUNTS`.
+    """Return ``params_pct_paper`` = 100 · trainable / (base + trainable + frozen copies), the convention of the paper,
+    and ``params_pct_plain`` = 100 · trainable / (base + trainable), from a mapping with the `COUNTS`.
     """
     trainable, total = counts["parameters_trainable"], counts["parameters_total"]
     return {
@@ -148,5 +148,5 @@ def params_percentages(counts: Mapping[str, int]) -> dict[str, float]:
 
 
 def label(part: Mapping[str, Any]) -> str:
-    """What a part of the config is called in a table."""
+    """Return the table label of a part of the config."""
     return part.get("label") or part["name"]

@@ -1,6 +1,6 @@
-"""benchmark.csv → a Markdown report of it: times and memory of every method as ratios to the frozen base.
+"""Markdown report of benchmark.csv: time and memory of every method as ratios to the frozen base.
 
-A row counts where its status is "done"; one that was measured on a busy machine, by allow_busy=true, is marked *.
+Only rows with status "done" count; a row measured on a busy machine with allow_busy=true is marked *.
 """
 
 import csv
@@ -15,14 +15,14 @@ from reproduction.report.documents import document, literal, pipes
 Row = Mapping[str, str]
 Rows = list[dict[str, str]]
 Column = tuple[str, tuple[str, ...], Callable[[Row], str]]
-"""Heading, scenario (`setting`), and how a row of it is shown."""
+"""Heading, scenario (`setting`), and formatter of a column."""
 
 COMMAND = "python scripts/benchmark.py suite=llama3_8b"
-"""Measures what Figure 3 and the page show."""
+"""Command that measures the data of Figure 3 and of the page."""
 
 EMPTY = "—"
 NOT_MEASURED = {OOM: "OOM", FAILED: "failed", BUSY: "busy"}
-"""What stands in the place of a number, by the row's status."""
+"""Row status → text shown in place of a number."""
 
 LEGEND = (
     "Ratios are medians over the frozen base's, which is measured first and again last under the same compilation and "
@@ -38,7 +38,7 @@ LEGEND = (
 
 
 def newest(rows: Iterable[Row]) -> Rows:
-    """The last row of every measurement, in the order of the first."""
+    """Return the last row of every measurement, ordered by first occurrence."""
     return list({tuple(row[column] for column in KEY): dict(row) for row in rows}.values())
 
 
@@ -48,17 +48,17 @@ def is_done(row: Row) -> bool:
 
 
 def variant_label(row: Row) -> str:
-    """A variant as it is read: the method, and whether it is merged."""
+    """Return the label of a variant: the method, and whether it is merged."""
     return row["label"] + (", merged" if row["merged"] == "true" else "")
 
 
 def setting(row: Row) -> tuple[str, ...]:
-    """Which scenario a row belongs to."""
+    """Return the scenario of a row."""
     return tuple(row[column] for column in SETTING)
 
 
 def words(row: Row) -> str:
-    """A scenario as it is read: "training step, 8 layers, 4 × 1024, compiled, dropout 0.05"."""
+    """Describe a scenario: "training step, 8 layers, 4 × 1024, compiled, dropout 0.05"."""
     kind = {"train": "training step", "prefill": "prefill", "decode": "decode"}[row["phase"]]
     parts = [kind, f"{row['layers']} layers", f"{row['batch']} × {row['length']}"]
     parts.append("compiled" if row["compiled"] == "true" else "eager")
@@ -68,7 +68,7 @@ def words(row: Row) -> str:
 
 
 def write_costs(path: Path) -> Path:
-    """benchmark.md beside a benchmark.csv. Raises `RecordError` where that cannot be read."""
+    """Write benchmark.md beside a benchmark.csv. Raises `RecordError` if the CSV cannot be read."""
     with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
         rows = newest(csv.DictReader(file))
     target = path.with_suffix(".md")
@@ -77,7 +77,7 @@ def write_costs(path: Path) -> Path:
 
 
 def costs_markdown(rows: Rows) -> str:
-    """The report: a short table, then every scenario of training and of inference."""
+    """Return the report: a short table, then every scenario of training and of inference."""
     where = " · ".join(dict.fromkeys(f"{literal(row['model'])} ({row['dtype']}), {row['device']}" for row in rows))
     packages = [name for name in ("torch", "transformers", "peft", "triton") if rows[0][name]]
     versions = ", ".join(f"{name} {rows[0][name]}" for name in packages)
@@ -98,7 +98,7 @@ def costs_markdown(rows: Rows) -> str:
 
 
 def short_table(rows: Rows) -> str:
-    """What the README shows: plain training steps, inference as `_fullest` chooses, and the adapter's size."""
+    """Return the README's table: plain training steps, the inference scenarios of `_fullest`, and adapter sizes."""
     training, inference = _phases(rows)
     special = ("checkpointing", "autocast")
     plain = [r for r in training if not float(r["dropout"]) and "true" not in [r[name] for name in special]]
@@ -113,12 +113,12 @@ def _phases(rows: Rows) -> tuple[Rows, Rows]:
 
 
 def _firsts(rows: Rows) -> Rows:
-    """One row of every scenario: it says what the scenario is."""
+    """Return one row per scenario."""
     return list({setting(row): row for row in reversed(rows)}.values())[::-1]
 
 
 def _fullest(rows: Rows) -> Rows:
-    """One row of every scenario that has most variants of those that do the same work; compiled between equals."""
+    """Return one row for each workload, of the scenario with the most measured variants; ties go to compiled."""
     best: dict[tuple[str, ...], Row] = {}
 
     def fullness(first: Row) -> tuple[int, bool]:
@@ -131,7 +131,7 @@ def _fullest(rows: Rows) -> Rows:
 
 
 def _table(rows: Rows, columns: list[Column], *, size: bool = False) -> str:
-    """A line a variant, and with ``size`` what its file takes at the largest number of layers."""
+    """Return a table with a line per variant; ``size`` adds the adapter file's size at the largest number of layers."""
     most = max((int(row["layers"]) for row in rows if row["adapter_file_bytes"]), default=0)
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
@@ -159,7 +159,7 @@ def _extra(row: Row) -> str:
 
 
 def _shown(row: Row, column: str, form: Callable[[float], str], *, base: tuple[str, str]) -> str:
-    """A number of a method, or of the base itself, which trains nothing, the one that others are compared with."""
+    """Format a ratio, or for the base (which trains nothing) its absolute value."""
     if not is_done(row) or not row[column]:
         return NOT_MEASURED.get(row["status"], EMPTY)
     absolute, own_form = base

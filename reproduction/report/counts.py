@@ -13,7 +13,7 @@ from reproduction.report.documents import booktabs, document, pipes, write_csv
 from reproduction.report.tables import EMPTY
 
 ROUNDS, TRUNCATES, DIFFERS = "rounds", "truncates", "differs"
-"""The paper's number is ours rounded to its digits; cut off there instead; neither."""
+"""The paper's number is ours rounded to its digits, ours truncated to its digits, or neither."""
 
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
 COLUMNS = ("model", "method", "rank", "trainable", "router", "base_parameters", "total", "frozen_copies",
@@ -32,7 +32,7 @@ CONVENTIONS = (
 
 
 def agreement(value: int | float, printed: str) -> str:
-    """How the paper's ``printed`` number ("83.9M", "0.56", "100") comes from ours: `ROUNDS`, `TRUNCATES` or `DIFFERS`.
+    """Compare the paper's ``printed`` number ("83.9M", "0.56") with ours: `ROUNDS`, `TRUNCATES` or `DIFFERS`.
 
     Halves round up. Raises ValueError for text that is no number.
     """
@@ -55,11 +55,11 @@ class Count:
 
     Args:
         model, model_label, method, method_label: names in configs, and their labels in tables.
-        rank: the method's; None where it has none.
+        rank: the method's rank, None if it has none.
         base_parameters: of the base model alone.
-        parameters_trainable, parameters_router: what is trained, and what of it is in a router.
+        parameters_trainable, parameters_router: all trained parameters, and those of them in a router.
         parameters_total: base and adapter together.
-        frozen_copies: entries of base rows that the paper counts as parameters of their own.
+        frozen_copies: entries of base rows that the paper counts as separate parameters.
     """
 
     model: str
@@ -75,12 +75,12 @@ class Count:
 
     @property
     def percentages(self) -> dict[str, float]:
-        """params_pct_paper and params_pct_plain."""
+        """The shares params_pct_paper and params_pct_plain."""
         return params_percentages(vars(self))
 
     @property
     def row(self) -> dict[str, Any]:
-        """A row of a CSV with `COLUMNS`."""
+        """The row of a CSV with `COLUMNS`."""
         trainable, total = self.parameters_trainable, self.parameters_total
         values = (self.model, self.method, self.rank, trainable, self.parameters_router, self.base_parameters, total)
         return dict(zip(COLUMNS, (*values, self.frozen_copies, *self.percentages.values()), strict=True))
@@ -88,7 +88,7 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A count for a base of a table, the number that the paper prints ("" for none), and ``ours`` to set beside it."""
+    """A count for a base of a table, the paper's printed number ("" for none), and ``ours`` for comparison."""
 
     table: str
     base: str
@@ -98,17 +98,17 @@ class Compared:
 
     @property
     def agree(self) -> str:
-        """`agreement` of our number with the printed one; "" where there is none."""
+        """The `agreement` of our number with the printed one; "" without one."""
         return agreement(self.ours, self.printed) if self.printed else ""
 
 
 def differing(compared: Sequence[Compared]) -> list[Compared]:
-    """Those whose number is not the paper's, neither rounded nor cut off."""
+    """Return the counts whose number is the paper's neither rounded nor truncated."""
     return [each for each in compared if each.agree == DIFFERS]
 
 
 def summary(compared: Sequence[Compared]) -> str:
-    """How many numbers agree with the paper's printed ones, and which of them it cuts off, or which differ."""
+    """Summarise how many numbers agree with the printed ones, and list those that are truncated or differ."""
     verdicts = Counter(each.agree for each in compared if each.printed)
     parts = [f"{verdicts[ROUNDS]} are ours rounded"]
     for verdict, words in ((TRUNCATES, "cut off and not rounded"), (DIFFERS, "another number")):
@@ -124,13 +124,13 @@ def _title(count: Count) -> str:
 
 
 def write_counts(rows: Iterable[tuple[str, Count]], folder: Path) -> list[Path]:
-    """counts.csv: (scale, count) of every pair of base and method in the tables."""
+    """Write counts.csv from the (scale, count) of every pair of base and method in the tables."""
     write_csv(folder / "counts.csv", ("scale", *COLUMNS), [{"scale": scale} | count.row for scale, count in rows])
     return [folder / "counts.csv"]
 
 
 def write_figure1c(panels: Mapping[str, Sequence[Count]], folder: Path) -> list[Path]:
-    """figure1c.csv: the counts of each panel of Figure 1(c), models by their labels."""
+    """Write figure1c.csv, the counts of each panel of Figure 1(c), with model labels."""
     rows = [
         {"panel": panel} | count.row | {"model": count.model_label}
         for panel, counts in panels.items()
@@ -141,7 +141,7 @@ def write_figure1c(panels: Mapping[str, Sequence[Count]], folder: Path) -> list[
 
 
 def write_table6(compared: Sequence[Compared], folder: Path) -> list[Path]:
-    """table6.csv, .md and .tex, the last with methods across and ranks down, as in the paper."""
+    """Write table6.csv, .md and .tex; the last has methods across and ranks down, like the paper."""
     paths = [folder / f"table6{ending}" for ending in (".csv", ".md", ".tex")]
     _write_compared(compared, paths[0])
     rows = [
@@ -160,7 +160,7 @@ def write_table6(compared: Sequence[Compared], folder: Path) -> list[Path]:
 
 
 def write_percentages(compared: Sequence[Compared], embedded: Sequence[Count], folder: Path) -> list[Path]:
-    """percentages.csv (the paper's scale) and percentages.md (with the embedded bases, which the paper has not)."""
+    """Write percentages.csv (the paper's scale) and percentages.md (also the embedded bases, absent from the paper)."""
     paths = [folder / "percentages.csv", folder / "percentages.md"]
     _write_compared(compared, paths[0])
     headings = ["Model", "Method", "rank", "trainable", "paper's convention (%)", "plain (%)"]

@@ -25,14 +25,14 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 
 def document(title: str, *parts: str) -> str:
-    """A Markdown document: a heading, and paragraphs or tables (`pipes`)."""
+    """Return a Markdown document: a heading, and paragraphs or tables (`pipes`)."""
     return "\n\n".join([f"# {title}", *parts]) + "\n"
 
 
 def pipes(headings: list[str], rows: list[list[str]], *, left: int = 2, labels: int | None = None) -> str:
-    """A Markdown table whose columns after the first ``left`` are right-aligned.
+    """Return a Markdown table whose columns after the first ``left`` are right-aligned.
 
-    The cells of the first ``labels`` columns (default: ``left``) are plain text and become `literal`; the others are
+    The first ``labels`` columns (default: ``left``) hold plain text, which is escaped by `literal`; the others hold
     Markdown.
     """
     labels = left if labels is None else labels
@@ -46,12 +46,12 @@ def _in_a_cell(markdown: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Plain text, such as a model's label, as one line of Markdown that renders as that text."""
+    """Escape plain text, such as a model's label, as one line of Markdown."""
     return MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def booktabs(headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
-    """A LaTeX ``table`` whose columns after the first are right-aligned; its first line names the package it needs."""
+    """Return a LaTeX ``table`` with all columns but the first right-aligned; its first line names its package."""
     heading, *body = (" & ".join(map(escape, line)) + " \\\\" for line in (headings, *rows))
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -72,12 +72,12 @@ def booktabs(headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX."""
+    """Escape plain text for LaTeX."""
     return text.translate(str.maketrans(LATEX))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, none where there is no file. Raises `RecordError` where it cannot be read."""
+    """Return the rows of a CSV file, none if it does not exist. Raises `RecordError` if it cannot be read."""
     if not path.is_file():
         return []
     with one_sentence("read", path), path.open(newline="", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as CSV with Unix line ends, atomically; a missing column is empty, an unknown one a ValueError."""
+    """Write a CSV file atomically with Unix line ends; a missing column is empty, an unknown one raises ValueError."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""A report of fewer values does not take the place of a fuller one: how much a file of results says."""
+"""Check that a report with fewer values does not replace a fuller one."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,9 @@ from reproduction.records.files import one_sentence
 
 
 def fuller(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a CSV file of results that is there says more than the rows that would replace it.
+    """Whether an existing CSV file of results has more values than the rows that would replace it.
 
-    Raises `RecordError` where it cannot be read.
+    Raises `RecordError` if it cannot be read.
     """
     if not path.is_file():
         return False
@@ -20,7 +20,7 @@ def fuller(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _values(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Values times their seeds; what has a value has an interval, in a table, in its tests and in metrics.csv."""
+    """Count values times their seeds, by their intervals, which tables, tests and metrics.csv all have."""
     empty = (None, "", "—")
     return sum(
         int(row.get("seeds") or 1)

@@ -1,4 +1,4 @@
-"""experiments/<table>/: which cells a table has, how its columns read at each scale, and the paper's numbers."""
+"""Plans of the tables in experiments/<table>/: cells, columns at each scale, and the paper's numbers."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,25 +13,25 @@ from reproduction.report.measures import PERCENT, Measure, measure_of
 
 PAPER, SMALL, EMBEDDED = KINDS = "paper", "small", "embedded"
 UNTUNED = "base"
-"""The method that trains nothing: one run per base model, whatever the experiment and the seed."""
+"""The method that trains nothing: one run per base model for all experiments and seeds."""
 
 CellKey = tuple[str, str, int]
-"""(experiment, method, seed)"""
+"""(experiment, method, seed)."""
 
 
 class GridError(ValueError):
-    """A grid, or the runs found for it, cannot make a table; the message says which part and the way out."""
+    """A grid, or the runs found for it, cannot make a table; the message names the part and the remedy."""
 
 
 def kind_of(scale: str) -> str:
-    """The kind of a scale: "paper" for the paper's models, which alone may be set against its numbers, "small" for
-    other models on its tasks, "embedded" for all others.
+    """Return the kind of a scale: "paper" for the paper's models, the only ones comparable with its numbers, "small"
+    for other models on its tasks, "embedded" for all others.
     """
     return scale if scale in (PAPER, SMALL) else EMBEDDED
 
 
 def tasks_of(scale: str) -> str:
-    """Whose tasks a scale has: "paper" for the paper's, "embedded" for the generated ones."""
+    """Return "paper" for scales with the paper's tasks, "embedded" for those with generated tasks."""
     return EMBEDDED if kind_of(scale) == EMBEDDED else PAPER
 
 
@@ -41,17 +41,17 @@ class Column:
 
     Args:
         id: its name in CSV files.
-        experiment: of configs/experiment; may hold ``{base}``.
-        benchmark: of configs/eval.
-        metric: a score, or several of which the first counts that the evaluation gives.
-        heading: by whose tasks they are (`tasks_of`).
-        protocol: the one that the column shows, for all scales or by kind of scale or of tasks; of a list the column
-            shows the mean of their means. None is the benchmark's first default.
-        beside: the paper's table has no such column: it stands outside the Holm family, without bold and †.
-        note: printed below the table.
-        flags: what the command that fills a cell needs.
-        scales: the kinds of scale that have the column.
-        chance: what guessing scores, a fraction such as 0.25 with four choices.
+        experiment: name in configs/experiment; may hold ``{base}``.
+        benchmark: name in configs/eval.
+        metric: a score, or several, of which the first that the evaluation has counts.
+        heading: by kind of tasks (`tasks_of`).
+        protocol: the protocol shown, for all scales or by kind of scale or of tasks; for a list the column shows the
+            mean of their means. None is the benchmark's first default.
+        beside: True for a column absent from the paper's table: outside the Holm family, without bold and †.
+        note: text printed below the table.
+        flags: options of the command that fills a cell.
+        scales: kinds of scale that have the column.
+        chance: expected score of guessing, a fraction such as 0.25 with four choices.
     """
 
     id: str
@@ -72,11 +72,11 @@ class Column:
 
     @property
     def floor(self) -> float | None:
-        """The score without any skill: chance, or zero where nothing can be guessed; None for a loss or ``beside``."""
+        """The score without any skill: chance, or zero if guessing is impossible; None for a loss or ``beside``."""
         return None if self.beside or self.measure.lower_is_better else self.chance or 0.0
 
     def protocols_at(self, scale: str) -> list[str | None]:
-        """The names of the protocols that the column shows at this scale; None is the benchmark's first default."""
+        """Return the names of the protocols shown at this scale; None is the benchmark's first default."""
         found = self.protocol
         if isinstance(found, Mapping):
             found = found.get(kind_of(scale), found.get(tasks_of(scale)))
@@ -88,7 +88,7 @@ class Column:
 
 @dataclass(frozen=True)
 class PaperValue:
-    """One number that the paper prints, with its † and where it stands."""
+    """One number printed in the paper, with its † and its place."""
 
     value: float
     dagger: bool
@@ -97,22 +97,22 @@ class PaperValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table's plan, as grid.yaml and paper.csv have it.
+    """A table's plan, from grid.yaml and paper.csv.
 
     Args:
         table, title: its folder's name, and its heading.
-        reference: the method that all others are tested against, or a mapping method → its own reference (the others
-            are then not tested).
-        alpha: of the tests behind †.
-        seeds: of every cell that ``fewer`` does not restrict.
-        experiments, methods: of the configs, in the table's order.
+        reference: the method that all others are tested against, or a mapping method → its own reference (methods
+            outside the mapping are not tested).
+        alpha: level of the tests behind †.
+        seeds: seeds of every cell without an entry in ``fewer``.
+        experiments, methods: names of configs, in the table's order.
         labels: method → its label, for all scales or by kind of scale; a kind without a label has no such row.
-        bases: key → ``model`` and ``label`` by kind of scale (a kind without a model has no such rows), ``block``, how
-            the base is trained where it stands in several blocks, and ``like``, the base whose numbers the paper has.
+        bases: key → ``model`` and ``label`` by kind of scale (a kind without a model has no such rows), ``block``, the
+            training of the base if it stands in several blocks, and ``like``, the base whose paper numbers apply.
         columns: of the table.
         paper: (base, method, column id) → `PaperValue`.
-        subject: the method whose orderings are shown, where there is one reference for all.
-        reference_instead: method → another reference than the one that all have.
+        subject: the method whose orderings are shown, if there is one reference for all.
+        reference_instead: method → its reference in place of the common one.
         notes: sentences printed below the table.
         fewer: a base, a method or a benchmark, or two of them in this order as "<base>/<method>" → its seeds, the first
             ones of ``seeds``.
@@ -173,14 +173,14 @@ class Grid:
             raise GridError(f"seeds is {list(self.seeds)}; name each once, and at least one")
 
     def is_at(self, scale: str) -> bool:
-        """Whether the table has any cell at the scale."""
+        """Return whether the table has any cell at the scale."""
         return any(kind_of(scale) in words["model"] for words in self.bases.values())
 
     def at(self, scale: str) -> "Grid":
-        """The grid of one scale: without the bases that its kind has no model for, the experiments that they alone
-        need, and the methods that its kind has no label for.
+        """Return the grid of one scale, without bases that have no model of its kind, experiments that only they need,
+        and methods that have no label of its kind.
 
-        Raises `GridError` where no base is left, a method has no reference at the scale, or the table no subject.
+        Raises `GridError` if no base is left, a method has no reference at the scale, or the table no subject.
         """
         kind = kind_of(scale)
         if not self.is_at(scale):
@@ -209,9 +209,9 @@ class Grid:
         )
 
     def showing(self, benchmarks: Sequence[str] | None, scale: str) -> "Grid":
-        """The grid with the columns of these benchmarks alone and the experiments that they need; None is all of them.
+        """Return the grid restricted to the columns of these benchmarks and their experiments; None keeps all.
 
-        A note names what was left out of those that the scale has. Raises `GridError` for a benchmark of no column.
+        A note names the columns of the scale that were left out. Raises `GridError` for a benchmark without a column.
         """
         if benchmarks is None:
             return self
@@ -229,7 +229,7 @@ class Grid:
         )
 
     def cells(self) -> list[CellKey]:
-        """Every (experiment, method, seed) that the table asks for, in the order of the file."""
+        """Return every (experiment, method, seed) of the table, in the order of the file."""
         needed = {
             (self.experiment(column, base), method, seed)
             for column, base, method in itertools.product(self.columns, self.bases, self.methods)
@@ -239,11 +239,11 @@ class Grid:
         return [key for key in keys if key in needed]
 
     def seeds_of(self, base: str, method: str, benchmark: str) -> tuple[int, ...]:
-        """The seeds that a row has of a benchmark."""
+        """Return the seeds of a row for a benchmark."""
         return seeds_left(self.seeds, self.fewer, base, method, benchmark)
 
     def benchmarks(self, experiment: str, scale: str, *, seed: int | None = None) -> list[str]:
-        """What a cell of this experiment (and seed) is evaluated on at this scale, in the order of the columns."""
+        """Return the benchmarks of a cell of this experiment (and seed) at this scale, in the order of the columns."""
         names = [
             column.benchmark
             for column, base in itertools.product(self.columns_at(scale), self.bases)
@@ -256,20 +256,20 @@ class Grid:
         return [column for column in self.columns if kind_of(scale) in column.scales]
 
     def block(self, base: str, scale: str) -> str:
-        """How a base's block is trained at this scale, where it has several; else empty."""
+        """Return how a base's block is trained at this scale if the base has several; else ""."""
         return self.bases[base].get("block", {}).get(kind_of(scale), "")
 
     def label(self, method: str, scale: str) -> str:
         return str(_by_kind(self.labels[method], scale))
 
     def reference_of(self, method: str) -> str | None:
-        """The method that this one is tested against, or None for one that is not tested."""
+        """Return the method that this one is tested against, None if it is not tested."""
         if isinstance(self.reference, Mapping):
             return self.reference.get(method)
         return None if method == self.reference else self.reference_instead.get(method, self.reference)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The pairs of methods whose orderings are shown: subject and other, or each with its own reference."""
+        """Return the pairs of methods whose orderings are shown: subject and other, or each with its own reference."""
         if isinstance(self.reference, Mapping):
             return list(self.reference.items())
         return [(self.subject, method) for method in self.methods if method != self.subject]
@@ -286,14 +286,14 @@ class Grid:
 
 
 def seeds_left(seeds: tuple[int, ...], fewer: Mapping[str, tuple[int, ...]], *names: str) -> tuple[int, ...]:
-    """Those of the ``seeds`` that what has all these names, a base's before a method's before a benchmark's, has."""
+    """Return the ``seeds`` that ``fewer`` leaves for all these names, in the order base, method, benchmark."""
     keys = [*names, *map("/".join, itertools.combinations(names, 2))]
     return tuple(seed for seed in seeds if all(seed in fewer.get(key, seeds) for key in keys))
 
 
 def load_grid(folder: Path) -> Grid:
     """Read ``folder``/grid.yaml, the file that it names under ``include`` (whose keys it overrides), and
-    ``folder``/paper.csv where there is one.
+    ``folder``/paper.csv if there is one.
 
     Raises `GridError` for a missing file, an unknown or missing key, or parts that do not fit together.
     """

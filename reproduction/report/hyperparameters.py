@@ -10,7 +10,7 @@ from reproduction.report.documents import booktabs, document, pipes, write_csv
 
 SAME, DIFFERS = "same", "differs"
 SPELLING = {"AdamW": "adamw_torch"}
-"""The paper's word for a value → the config's, where they differ."""
+"""The paper's word for a value → the config's, if they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Hyperparameter:
     """One value of a config beside the paper's.
 
     Args:
-        experiment: of configs/experiment, at the paper's scale.
+        experiment: name in configs/experiment, at the paper's scale.
         name: in the paper's table.
         key: of the composed config.
         value: of that key.
@@ -33,7 +33,7 @@ class Hyperparameter:
 
     @property
     def agree(self) -> str:
-        """`SAME` or `DIFFERS`: numbers by their value, lists whatever their order."""
+        """`SAME` or `DIFFERS`; numbers compare by value, lists in any order."""
         if isinstance(self.value, list):
             same = {name.removesuffix("_proj") for name in self.value} == set(self.printed.split(";"))
         elif isinstance(self.value, int | float):
@@ -52,14 +52,14 @@ def differing(hyperparameters: Sequence[Hyperparameter]) -> list[Hyperparameter]
 
 
 def summary(hyperparameters: Sequence[Hyperparameter]) -> str:
-    """How many are as the paper says, and which are not."""
+    """Summarise how many agree with the paper, and list those that differ."""
     wrong = [f"{e.experiment} {e.key}: {e.text}, printed {e.printed}" for e in differing(hyperparameters)]
     agreeing = len(hyperparameters) - len(wrong)
     return f"{agreeing} of {len(hyperparameters)} values are the paper's" + "".join(f"; {each}" for each in wrong) + "."
 
 
 def write(table: str, title: str, hyperparameters: Sequence[Hyperparameter], *, folder: Path) -> list[Path]:
-    """``<table>.csv``, ``.md`` and ``.tex``, the last as in the paper: experiments across."""
+    """Write ``<table>.csv``, ``.md`` and ``.tex``; the last has experiments across, like the paper."""
     paths = [folder / f"{table}{ending}" for ending in (".csv", ".md", ".tex")]
     columns = ("experiment", "hyperparameter", "key", "value", "printed", "agree")
     values = [(e.experiment, e.name, e.key, e.text, e.printed, e.agree) for e in hyperparameters]

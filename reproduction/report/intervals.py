@@ -1,6 +1,6 @@
 """95 % intervals for a mean over items: Wilson for 0/1 items, percentile bootstrap otherwise.
 
-All values are fractions; every bootstrap is seeded, so that a table's bytes repeat.
+All values are fractions. Every bootstrap is seeded, so that a table's bytes repeat.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,23 +14,23 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
 CHUNK = 500
-"""Resamples drawn at a time: bounds the memory at CHUNK x items."""
+"""Resamples drawn at a time; bounds the memory at CHUNK x items."""
 
 FEW = 64
-"""Up to so many distinct values (or patterns over seeds) are drawn by their counts, more of them item by item."""
+"""Maximum number of distinct values (or patterns over seeds) drawn by their counts; more are drawn item by item."""
 
 PARTS = 12_600
-"""A score, and a difference of two, is a multiple of 1/12,600: of 1, 3, 5, 10 or 100 samples, or pass@k of 10."""
+"""Scores and their differences are multiples of 1/12,600: means of 1, 3, 5, 10 or 100 samples, or pass@k of 10."""
 
 Interval = tuple[float, float]
 
 
 def interval(values: ArrayLike, weights: ArrayLike | None = None) -> Interval:
-    """The interval of a mean of independent items: values (n,) in [0, 1] or, with weights (n,) above 0, any.
+    """Return the interval of a mean of independent items: values (n,) in [0, 1], or any with weights (n,) above 0.
 
-    Wilson where all values are 0 or 1 (where all are equal a bootstrap would have no width), else `bootstrap`. Of a
-    weighted mean Σ w v / Σ w the weights are resampled with their items, to first order (the linearised ratio).
-    Raises ValueError without a value.
+    Wilson if all values are 0 or 1 (a bootstrap of equal values has no width), else `bootstrap`. A weighted mean
+    Σ w v / Σ w is resampled with the weights of its items, to first order (the linearised ratio). Raises ValueError
+    for no values.
     """
     values = _checked(values)
     if weights is not None:
@@ -41,7 +41,7 @@ def interval(values: ArrayLike, weights: ArrayLike | None = None) -> Interval:
 
 
 def relative(weights: ArrayLike) -> NDArray[np.float64]:
-    """Weights (n,) over their mean."""
+    """Return weights (n,) divided by their mean."""
     weights = np.asarray(weights, dtype=float)
     return weights / weights.mean()
 
@@ -49,10 +49,10 @@ def relative(weights: ArrayLike) -> NDArray[np.float64]:
 def residuals(
     values: NDArray[np.float64], weights: NDArray[np.float64], strata: NDArray[np.int_] | None = None
 ) -> tuple[float, NDArray[np.float64]]:
-    """The weighted mean m of values (…, n), and w (v - m), which average to zero and vary as m does over resamples.
+    """Return the weighted mean m of values (…, n), and w (v - m), whose mean is zero and varies like m over resamples.
 
-    ``strata`` (n,) number the sources of a mean over several: their shares are fixed, so each item's own source mean is
-    taken off, and how sources differ is no part of the error.
+    ``strata`` (n,) number the sources of a mean over several. Their shares are fixed, so each item's own source mean is
+    subtracted and differences between sources are no part of the error.
     """
     mean, centre = float((values * weights).mean()), np.empty_like(weights)
     for stratum in np.unique(strata) if strata is not None else [None]:
@@ -62,7 +62,7 @@ def residuals(
 
 
 def around(mean: float, rest: NDArray[np.float64], resampled: Callable[[ArrayLike], Interval]) -> Interval:
-    """The interval of a weighted mean from that of its `residuals`."""
+    """Return the interval of a weighted mean from that of its `residuals`."""
     low, high = resampled(rest)
     return mean + low, mean + high
 
@@ -76,8 +76,8 @@ def wilson(successes: int, n: int) -> Interval:
 def bootstrap(values: ArrayLike) -> Interval:
     """Percentile bootstrap of the mean over items, values (n,).
 
-    A resample of n items has multinomial counts over the distinct values, so few distinct values are drawn by their
-    counts: the same distribution in less time, and the same bytes whatever the order of the items.
+    A resample of n items has multinomial counts over the distinct values. Few distinct values are drawn by their
+    counts: the same distribution in less time, and the same bytes for any order of the items.
     """
     values = _checked(values)
     distinct, counts = np.unique(values, return_counts=True)
@@ -88,7 +88,7 @@ def bootstrap(values: ArrayLike) -> Interval:
     return _bootstrap(tuple(distinct.tolist()), tuple(counts.tolist()))
 
 
-@lru_cache(maxsize=4096)  # metrics, tests and orderings ask about the same items
+@lru_cache(maxsize=4096)  # metrics, tests and orderings use the same items
 def _bootstrap(distinct: tuple[float, ...], counts: tuple[int, ...]) -> Interval:
     n = sum(counts)
     draws = np.random.default_rng(SEED).multinomial(n, np.array(counts) / n, size=RESAMPLES)
@@ -119,7 +119,7 @@ def bootstrap_seeds(values: ArrayLike) -> Interval:
 
 
 def _resamples(n: int) -> Iterator[NDArray[np.float64]]:
-    """How often each of n items is drawn, (`CHUNK`, n) at a time, `RESAMPLES` in all; always the same draws."""
+    """Yield the counts of each of n items in `RESAMPLES` fixed draws, as arrays (`CHUNK`, n)."""
     return (drawn.astype(float) for drawn in _drawn(n))
 
 
@@ -131,10 +131,10 @@ def _drawn(n: int) -> list[NDArray[np.uint8]]:
 
 
 def _in_parts(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """Scores as whole numbers of `PARTS` and `PARTS`; values that are none, such as losses, as they are, and 1.
+    """Return scores as whole numbers of `PARTS`, and `PARTS`; other values, such as losses, unchanged, and 1.
 
-    Sums of whole numbers are exact. In others the last bit depends on the order in which a CPU's BLAS adds, and with it
-    the printed digit of a mean that lies halfway between two, and on which side of zero an interval ends.
+    Sums of whole numbers are exact. For others the last bit depends on the order in which a CPU's BLAS adds, and with
+    it the printed digit of a mean halfway between two, and the side of zero on which an interval ends.
     """
     whole = np.rint(values * PARTS)
     return (whole, PARTS) if np.allclose(whole, values * PARTS, rtol=0, atol=1e-6) else (values, 1)

@@ -1,4 +1,4 @@
-"""Every figure of the project: counts, tables and tests as CSV in; PNG, PDF and SVG for the page out."""
+"""All figures of the project: drawn from CSV files of counts, tables and tests; saved as PNG, PDF and page SVG."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from reproduction.report.figures.sweeps import clusters, figure4
 from reproduction.report.figures.worth import worth_figure, write_worth_tables
 
 DIFFERENCES = ("table1", "table2", "table3", "table_controls", "table_longer")
-"""Tables that are drawn as each method's difference from the reference."""
+"""Tables drawn as the difference of each method from the reference."""
 
 FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "figure1": figure1c,
@@ -25,30 +25,30 @@ FIGURES: dict[str, Callable[[Sources], Plate]] = {
     "rates": rates_figure,
     "worth": worth_figure,
 }
-"""By the name that a command asks for."""
+"""Figure name on the command line → function that makes it."""
 
 TABLES: dict[str, Callable[[Sources], list[Path]]] = {
     "rates": write_rate_tables,
     "worth": write_worth_tables,
 }
-"""What is written with a figure: the table of the same numbers."""
+"""Figure name → function that writes the table of the same numbers."""
 
 
 def folder_of(name: str, sources: Sources) -> Path:
-    """Where a figure's files lie: in the scale's results, or beside what it is made of."""
+    """Return the folder of a figure: the scale's results, or the folder of its data."""
     elsewhere = {"figure1": sources.results / "counts", "figure3": sources.results / sources.benchmark}
     return elsewhere.get(name, sources.own) / "figures"
 
 
 def figures_of(sources: Sources) -> list[str]:
-    """The figures that a scale has: all but those of tables without a cell there."""
+    """Return the figures of a scale: all but those of tables without a cell there."""
     return [name for name in FIGURES if name not in DIFFERENCES or sources.has(name)]
 
 
 def draw_figures(sources: Sources, name: str = "all") -> tuple[list[Path], list[Absent]]:
-    """Save one figure, or all that the scale has, with its table where there is one: what is written, and what absent.
+    """Save one figure, or all of the scale, with their tables; returns the written paths and the absent figures.
 
-    Raises ValueError for a figure that is none, `GridError` for that of a table without a cell at the scale.
+    Raises ValueError for an unknown figure, `GridError` for one whose table has no cell at the scale.
     """
     if name != "all" and name not in FIGURES:
         raise ValueError(f"there is no figure={name}; the figures are {', '.join(FIGURES)}, or all")

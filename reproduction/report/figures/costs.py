@@ -1,4 +1,4 @@
-"""Figure 3: time and extra memory of inference, the paper's claims in a panel apart beside what was measured here."""
+"""Figure 3: time and extra memory of inference, with the paper's claims in a separate panel beside our measurements."""
 
 from dataclasses import dataclass
 
@@ -14,34 +14,34 @@ from reproduction.report.figures.style import Plate, wrapped
 PHASES = ("prefill", "decode")
 
 FARTHEST = 2.0
-"""Where panels end: what lies beyond stands at the edge with its number, so that what lies near 1 can be told apart."""
+"""Right limit of panels; larger values stand at the edge with their number, so that values near 1 differ visibly."""
 
 LABEL = 20
-"""Characters of a method's name on one line of the axis."""
+"""Maximum characters per line of a method's name on the axis."""
 
 Line = tuple[str, bool]
 """A method of the figure, and whether it is merged."""
 
 Mark = tuple[Line, float, bool | None]
-"""A line's value, and whether layers were compiled; the paper's claims (None) do not say."""
+"""A line's value, and whether layers were compiled (None for the paper's claims, which do not state it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One axes: its heading and its marks, the paper's first."""
+    """One axes: its heading and its marks."""
 
     heading: str
     marks: list[Mark]
 
 
 def figure3(sources: Sources) -> Plate:
-    """Both rows of panels, from results/<device>/benchmark.csv and experiments/figure3/paper.csv.
+    """Draw both rows of panels from results/<device>/benchmark.csv and experiments/figure3/paper.csv.
 
-    Of the benchmark's layer counts the largest is shown, a panel for each phase, batch and length, with all of its
-    scenarios: compiled or not is the mark's face. Memory is over that of the method that paper.csv's memory is
-    `relative_to`, in the same scenario; a scenario without it has no memory.
+    The figure shows the benchmark's largest number of layers, with a panel for each phase, batch and length and all of
+    its scenarios; the mark's face shows whether layers were compiled. Memory is relative to that of the method in
+    paper.csv's `relative_to` in the same scenario; a scenario without that method shows no memory.
 
-    Raises `Absent` where no inference was measured.
+    Raises `Absent` if no inference was measured.
     """
     path = sources.results / sources.benchmark / "benchmark.csv"
     rows = [row for row in newest(sources.rows(path, command=COMMAND)) if row["phase"] in PHASES and is_done(row)]
@@ -98,7 +98,7 @@ def _line(row: dict[str, str]) -> Line:
 
 
 def _labels(adapted: Rows, claims: Rows) -> dict[Line, str]:
-    """The lines of every panel, each with its name: what was measured first, then what the paper alone has."""
+    """Return the lines of every panel with their names: measured methods first, then those only in the paper."""
     of_method = {row["method"]: row["label"] for row in adapted}
     claimed = [{**claim, "label": of_method.get(claim["method"], claim["method"])} for claim in claims]
     return {_line(row): variant_label(row) for row in [*adapted, *claimed]}
@@ -124,7 +124,7 @@ def _panels(rows: Rows, claims: Rows, quantity: str, *, unit: str) -> list[Panel
 
 
 def _memory(row: dict[str, str], of_panel: Rows, unit: str) -> float | None:
-    """Extra memory over that of the method ``unit`` in the same scenario."""
+    """Return extra memory relative to that of the method ``unit`` in the same scenario."""
     same = next((each for each in of_panel if each["method"] == unit and setting(each) == setting(row)), {})
     own, whole = number(row, "extra_mib"), number(same, "extra_mib")
     return own / whole if own is not None and whole else None

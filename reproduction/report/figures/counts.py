@@ -1,4 +1,4 @@
-"""Figure 1(c): trainable parameters against the model's size and against the rank, the paper's own counts as marks."""
+"""Figure 1(c): trainable parameters against model size and against rank, with the paper's own counts as marks."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,15 +11,15 @@ from reproduction.report.figures.style import Plate, thousands
 
 COMMAND = "make table6"
 NAMES = {"lora": "LoRA", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA", "idlora": "ID-LoRA"}
-LOWER = "\n\n"  # every other model's name stands lower, since two of the three sizes are close
+LOWER = "\n\n"  # lowers every other model's name, since two of the three sizes are close
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 RING = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.9}
 
 
 def figure1c(sources: Sources) -> Plate:
-    """Both panels, from results/counts/figure1c.csv and the counts that the paper prints in Table 6.
+    """Draw both panels from results/counts/figure1c.csv and the counts that the paper prints in Table 6.
 
-    Raises `Absent` where the counts were not made. Panels (a) and (b) of the paper are drawings of the method.
+    Raises `Absent` if the counts were not made. Panels (a) and (b) of the paper are drawings of the method.
     """
     rows = sources.rows(sources.results / "counts" / "figure1c.csv", command=COMMAND)
     by_panel = {panel: _by_method([row for row in rows if row["panel"] == panel]) for panel in ("model", "rank")}
@@ -59,7 +59,7 @@ def figure1c(sources: Sources) -> Plate:
 
 
 def printed_count(text: str) -> float:
-    """ "21.0M" or "1.3B" as a number. Raises ValueError for another spelling."""
+    """Parse "21.0M" or "1.3B". Raises ValueError for another format."""
     unit = text[-1:] if text[-1:] in UNITS else ""
     try:
         return float(text.removesuffix(unit)) * UNITS.get(unit, 1)

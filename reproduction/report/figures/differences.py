@@ -1,4 +1,4 @@
-"""Every method against its reference, as a dot and an interval: what significance/<table>.csv says, at a glance."""
+"""Dot plots of significance/<table>.csv: every method's difference from its reference, with intervals."""
 
 import textwrap
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from reproduction.report.grid import UNTUNED, Column, Grid
 from reproduction.report.ordering import AT_FLOOR
 
 ACROSS = 3  # panels side by side
-KEY, NAME = 0.28, 0.2  # inches of the key, and of a line of a base's name
+KEY, NAME = 0.28, 0.2  # inches of the legend, and of a line of a base's name
 HEAD, LINE, TITLE = 0.75, 0.19, 0.15  # inches of a panel without its lines, of each line, of a line of its title
-ROOM, LETTER, BOLD = 2.65, 0.07, 0.08  # inches of a panel from side to side, of a method's letter, of a base's
-WIDE, LABEL = 36, 28  # characters of a panel's title on one line, and of a name on the axis
+ROOM, LETTER, BOLD = 2.65, 0.07, 0.08  # inches of a panel's width, of a letter of a method's name, of a base's
+WIDE, LABEL = 36, 28  # maximum characters per line of a panel's title, and of a name on the axis
 SEEDS, ITEMS = 1.0, 2.2
-"""Points that a bar is thick: the interval over seeds and items together, and that over items."""
+"""Bar thickness in points: interval over seeds and items, and interval over items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """The panels of one base, on axes of their own: what another base's differences span would hide these."""
+    """The panels of one base. Each base has its own axes: wide differences of one base would hide those of another."""
 
     title: str
     names: list[str]
@@ -45,16 +45,16 @@ class Band:
 
     @property
     def height(self) -> float:
-        """Inches."""
+        """Height in inches."""
         titles = sum(max(panel.title.count("\n") + 1 for panel in row) for row in self.rows)
         name = NAME * (self.title.count("\n") + 1)
         return name + len(self.rows) * (HEAD + LINE * len(self.names)) + TITLE * titles
 
 
 def differences(sources: Sources, table: str) -> Plate:
-    """The dot plot of one table, without the untuned base, beside which all methods would be one point.
+    """Draw the dot plot of one table, without the untuned base, whose distance would shrink all others to one point.
 
-    Raises `Absent` where its tests were not made, `GridError` for a broken grid.
+    Raises `Absent` if its tests were not made, `GridError` for a broken grid.
     """
     grid, tests, scale = sources.grid(table), sources.tests(table), sources.scale
     rows = [row for row in tests if row["method"] != UNTUNED]
@@ -98,7 +98,7 @@ def differences(sources: Sources, table: str) -> Plate:
 
 
 def _band(grid: Grid, columns: list[Column], rows: Rows, *, scale: str, width: float, reference: str) -> Band:
-    """The band of one base from its rows of the tests."""
+    """Return the band of one base from its rows of the tests."""
     methods = [method for method in grid.methods if any(row["method"] == method for row in rows)]
     panels = []
     for column in columns:
@@ -115,12 +115,12 @@ def _band(grid: Grid, columns: list[Column], rows: Rows, *, scale: str, width: f
 
 
 def _name(label: str) -> str:
-    """A method's name as it stands on the axis, over as many lines of text as it needs."""
+    """Wrap a method's name for the axis."""
     return textwrap.fill(label, LABEL, break_on_hyphens=False)
 
 
 def _key(rows: Rows) -> list[Line2D]:
-    """What the marks mean, for those that the figure can have."""
+    """Return legend entries for the marks that can occur."""
     bars, inside = [("95 % interval over items", ITEMS)], "the bar"
     if _several(rows):
         bars.append(("over seeds and items", SEEDS))
@@ -139,7 +139,7 @@ def _several(rows: Rows) -> bool:
 
 
 def _at_floor(rows: Rows) -> bool:
-    """Whether a trained method of the base stands at chance or zero somewhere: nobody is ahead then."""
+    """Whether any trained method of the base is at chance or zero; then no method is called ahead."""
     return any(row.get("floor") for row in rows)
 
 
@@ -168,9 +168,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def _direction(row: dict[str, str]) -> int:
-    """+1 where the value is higher beyond noise, -1 where lower, 0 where neither can be said.
+    """Return +1 if the value is higher beyond noise, -1 if lower, 0 otherwise.
 
-    A claim about methods needs the interval over seeds and items where there are several seeds.
+    With several seeds, the interval over seeds and items decides, since the claim is about methods.
     """
     low, high = _ends(row, "seeds_ci") or _ends(row, "ci")
     return 0 if row.get("floor") else (low > 0) - (high < 0)

@@ -1,4 +1,4 @@
-"""Loss against the learning rate, one curve a method, the paper's rate marked; and the table of the same trials."""
+"""Loss against learning rate, one curve per method with the paper's rate marked; and the table of the same trials."""
 
 import math
 from collections import Counter
@@ -17,23 +17,23 @@ from reproduction.report.grid import UNTUNED, kind_of
 from reproduction.report.rates import Curve, Rates, Trial, curves, spelled, starts, write_rates
 
 METHODS, CONTROLS, ABLATION = "table2", "table_controls", "table3"
-"""The tables whose methods have a curve: the compared methods, the controls, the ablation."""
+"""Tables whose methods have a curve: the compared methods, the controls, the ablation."""
 
 SUBJECT = "idlora"
-"""Stands in every panel."""
+"""Method shown in every panel."""
 
 TALLEST = 0.3
-"""Nats above the lowest loss that the first panel shows at least; more where a loss at the paper's rate is higher."""
+"""Minimum height of the first panel in nats above the lowest loss; higher losses at the paper's rate extend it."""
 
 STACK = 0.045
-"""Share of a panel's height between two runs that diverged at one rate."""
+"""Vertical distance between runs that diverged at one rate, as a share of the panel's height."""
 
 TICKS = 5
-"""Learning rates that are named below a panel, at most."""
+"""Maximum number of labelled learning rates on an axis."""
 
 
 def has_rates(sources: Sources) -> bool:
-    """Whether a report has something to show: a trial at the paper's rate, to be set against the best ones."""
+    """Whether the report can be made: there is a trial at the paper's rate for comparison with the best ones."""
     try:
         rates = find_rates(sources)
     except Absent:
@@ -42,9 +42,9 @@ def has_rates(sources: Sources) -> bool:
 
 
 def find_rates(sources: Sources) -> Rates:
-    """The trials of the controls' model, of the methods that the three tables or sharpness.csv name.
+    """Return the trials of the controls' model, for the methods of the three tables and of sharpness.csv.
 
-    Raises `Absent` where there is none, `GridError` for a broken grid.
+    Raises `Absent` if there is none, `GridError` for a broken grid.
     """
     folder, command = sources.experiments / "tuning" / sources.scale, sources.make("tune")
     trials = sources.rows(folder / "trials.csv", command=command)
@@ -53,7 +53,7 @@ def find_rates(sources: Sources) -> Rates:
     model = next(base["model"][kind] for base in grids[1].bases.values())
     experiments = list(dict.fromkeys(
         grid.experiment(column, base)
-        for grid in (grids[1], grids[2], grids[0])  # the controls' own first
+        for grid in (grids[1], grids[2], grids[0])  # the controls' experiments first
         for column in grid.columns
         for base, words in grid.bases.items()
         if words["model"][kind] == model
@@ -81,14 +81,14 @@ def find_rates(sources: Sources) -> Rates:
 
 
 def write_rate_tables(sources: Sources) -> list[Path]:
-    """Write rates.csv and rates.md into the scale's tables; returns their paths. Raises as `find_rates`."""
+    """Write rates.csv and rates.md into the scale's tables; returns their paths. Raises the errors of `find_rates`."""
     return write_rates(find_rates(sources), sources.own / "tables")
 
 
 def rates_figure(sources: Sources) -> Plate:
-    """The panels: the compared methods whole and near their best rates, the longer runs, and the controls.
+    """Draw the panels: the compared methods whole and near their best rates, the longer runs, and the controls.
 
-    Raises as `find_rates`.
+    Raises the errors of `find_rates`.
     """
     rates = find_rates(sources)
     compared = _of(rates.curves, sources.grid(METHODS).methods)
@@ -168,7 +168,7 @@ def _key(method: str, label: str) -> Line2D:
 
 
 def _draw_curves(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """Draw curves. Runs that diverged stand at the upper edge, those of one rate one below the other."""
+    """Draw curves. Diverged runs stand at the upper edge; those of one rate are stacked."""
     stacked: Counter[float] = Counter()
     for method, curve in shown.items():
         own, order = look(method), 3 if method == SUBJECT else 2
@@ -186,7 +186,7 @@ def _draw_curves(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
 
 
 def _draw_longer(axes: Axes, rates: Rates) -> None:
-    """Two points a method, joined: at the paper's rate, and at the best rate of the shorter runs."""
+    """Draw two joined points per method: at the paper's rate, and at the best rate of the shorter runs."""
     for method, curve in rates.longer.items():
         short = rates.curves[method].best if method in rates.curves else None
         best = short and curve.at(short.rate)
@@ -221,7 +221,7 @@ def _frame(axes: Axes, rates: Rates) -> None:
 
 
 def _set_ticks(axes: Axes, rates: Rates) -> None:
-    """Doublings of the paper's rate, as many as have room, the paper's own among them."""
+    """Set ticks at doublings of the paper's rate, including that rate, as many as fit."""
     low, high = (math.log2(end / rates.paper_rate) for end in axes.get_xlim())
     doublings = range(math.ceil(low), math.floor(high) + 1)
     step = -(-len(doublings) // TICKS)
@@ -234,7 +234,7 @@ def _set_ticks(axes: Axes, rates: Rates) -> None:
 
 
 def _show_whole(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """Cut a panel to the losses at the paper's rate and what is near the lowest one."""
+    """Limit a panel to the losses at the paper's rate and those near the lowest one."""
     lowest = min((trial.loss for trial in _bests(shown).values()), default=0.0)
     at_paper = [trial.loss for curve in shown.values() if (trial := curve.at(rates.paper_rate))]
     highest = max([lowest + TALLEST, *filter(math.isfinite, at_paper)])
@@ -243,7 +243,7 @@ def _show_whole(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
 
 
 def _show_best(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """Cut a panel to the best trials: from below the lowest of their rates to above the highest."""
+    """Limit a panel to the best trials: from below the lowest of their rates to above the highest."""
     if not (bests := _bests(shown).values()):
         return
     losses, tried = [trial.loss for trial in bests], [trial.rate for trial in bests]
@@ -254,7 +254,7 @@ def _show_best(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
 
 
 def _list_losses(axes: Axes, shown: Mapping[str, Curve], rates: Rates) -> None:
-    """The names of methods in the order of their lowest losses, in the place of a panel."""
+    """List the methods by lowest loss in place of a panel."""
     axes.axis("off")
     axes.legend(
         handles=[

@@ -1,4 +1,4 @@
-"""The files that figures and page are made of, and the command that makes each one that lacks."""
+"""Source files of figures and page, and the commands that make the missing ones."""
 
 import csv
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Rows = list[dict[str, str]]
 
 
 class Absent(Exception):
-    """Something to show has not been made yet; ``command`` makes it."""
+    """A missing result; ``command`` makes it."""
 
     def __init__(self, what: str, command: str):
         super().__init__(f"{what} is not there; `{command}` makes it")
@@ -22,7 +22,7 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Sources:
-    """``results``/ and ``experiments``/ as they stand, at one ``scale``: a user's own runs or the committed
+    """The folders ``results``/ and ``experiments``/ at one ``scale``, for a user's own runs or the committed
     ``reference``; ``benchmark`` is the folder of a device.
     """
 
@@ -34,60 +34,60 @@ class Sources:
 
     @property
     def own(self) -> Path:
-        """What depends on the scale: results/<scale>, or results/reference/<scale>."""
+        """The results folder of the scale: results/<scale>, or results/reference/<scale>."""
         return reference_folder(self.results, self.scale) if self.reference else self.results / self.scale
 
     @property
     def pivots(self) -> Path:
-        """What `make pivots` found; of the reference it is one of the records."""
+        """The output of `make pivots`; one of the records of a reference."""
         return self.own / PIVOTS if self.reference else self.own / PIVOTS.name
 
     @property
     def sharpness(self) -> Path:
-        """What each method starts with: norms, first updates, the largest eigenvalue; of the reference a record."""
+        """Norms, first updates and largest eigenvalue at the start of training; one of the records of a reference."""
         return self.own / SHARPNESS if self.reference else self.own / SHARPNESS.name
 
     def rows(self, path: Path, *, command: str) -> Rows:
-        """A CSV file as one mapping per row. Raises `Absent` where it is not there or has no row."""
+        """Return a CSV file as one mapping per row. Raises `Absent` if it does not exist or has no row."""
         rows = list(csv.DictReader(self.text(path, command=command).splitlines()))
         if not rows:
             raise Absent(self.name(path), command)
         return rows
 
     def text(self, path: Path, *, command: str) -> str:
-        """A UTF-8 file. Raises `Absent` where it is not there, `RecordError` where it cannot be read."""
+        """Return a UTF-8 file. Raises `Absent` if it does not exist, `RecordError` if it cannot be read."""
         if not path.is_file():
             raise Absent(self.name(path), command)
         with one_sentence("read", path):
             return path.read_text(encoding="utf-8")
 
     def grid(self, table: str) -> Grid:
-        """A table's plan at this scale. Raises `GridError`."""
+        """Return a table's plan at this scale. Raises `GridError`."""
         return load_grid(self.experiments / table).at(self.scale)
 
     def has(self, table: str) -> bool:
-        """Whether a table has any cell at this scale. Raises `GridError`."""
+        """Return whether a table has any cell at this scale. Raises `GridError`."""
         return load_grid(self.experiments / table).is_at(self.scale)
 
     def table(self, table: str) -> Rows:
-        """tables/<table>.csv of this scale."""
+        """Return tables/<table>.csv of this scale."""
         return self.rows(self.own / "tables" / f"{table}.csv", command=self.make(table))
 
     def tests(self, table: str) -> Rows:
-        """significance/<table>.csv of this scale."""
+        """Return significance/<table>.csv of this scale."""
         return self.rows(self.own / "significance" / f"{table}.csv", command=self.make(table))
 
     def paper(self, table: str) -> Rows:
-        """The paper's numbers of one table."""
+        """Return the paper's numbers of one table."""
         return self.rows(self.experiments / table / "paper.csv", command=f"git checkout experiments/{table}")
 
     def make(self, target: str) -> str:
-        """The make command of a target at this scale; one makes all of the reference."""
+        """Return the make command of a target at this scale; a single command makes all of a reference."""
         target = "reference" if self.reference else target
         return f"make {target}" if self.scale == "tiny" else f"make {target} SCALE={self.scale}"
 
     def name(self, path: Path) -> str:
-        """A path as a reader of the repository writes it, whatever folder it was read from."""
+        """Return a path for display, relative to the parent of results/ or experiments/."""
         for root in (self.results, self.experiments):
             if path.is_relative_to(root):
                 return f"{root.name}/{path.relative_to(root).as_posix()}"
@@ -95,7 +95,7 @@ class Sources:
 
 
 def number(row: Mapping[str, str], column: str) -> float | None:
-    """A value of a CSV row, or None where the cell is empty, a dash, or no column of the file."""
+    """Return a value of a CSV row, None if the cell is empty, a dash, or missing."""
     try:
         return float(row.get(column) or "")
     except ValueError:

@@ -1,7 +1,7 @@
-"""A figure and its three forms: PNG and PDF files, and SVG inside the page that follows light and dark.
+"""A figure and its three formats: PNG and PDF files, and SVG for the page that follows the light or dark theme.
 
-Figures are drawn in the colours of white paper. In the page each of these few colours becomes a CSS variable
-(`VARIABLES`), so that one drawing serves both grounds. The same input gives the same bytes: no dates, no random ids.
+Figures are drawn in the colours for white paper. In the page each colour becomes a CSS variable (`VARIABLES`), so one
+drawing serves both themes. The same input gives the same bytes: no dates, no random ids.
 """
 
 import io
@@ -24,12 +24,12 @@ from reproduction.records.files import one_sentence
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", PAPER: "--paper"} | {
     hue.light: f"--hue-{name}" for name, hue in HUES.items()
 }
-"""The colours that may be drawn with → the CSS variables that the page defines."""
+"""Permitted colours → CSS variables that the page defines."""
 
-MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the one that was measured
+MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the measured one
 
 OFF_MIDWAY = 1.37e-4
-"""Added to a place before it is rounded: many are exact decimals, midway between two that they can be rounded to."""
+"""Offset added to a coordinate before rounding: many are exact decimals, midway between two rounded values."""
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -37,10 +37,10 @@ XLINK = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True, kw_only=True)
 class Plate:
-    """A figure with its words. ``draw`` fills an empty matplotlib figure of ``size`` (width, height) in inches.
+    """A figure with its texts. ``draw`` fills an empty matplotlib figure of ``size`` (width, height) in inches.
 
-    ``caption`` says what is plotted, in which units, and what the intervals are; ``alt`` says what a reader who cannot
-    see it should know.
+    ``caption`` describes the plotted quantity, the units and the intervals; ``alt`` is the text for readers who cannot
+    see the figure.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Plate:
     draw: Callable[[Figure], None]
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``folder``/<name>.png and .pdf; returns their paths. Raises `RecordError` where the disk refuses."""
+        """Write ``folder``/<name>.png and .pdf; returns their paths. Raises `RecordError` if writing fails."""
         paths = {folder / f"{self.name}.png": ("Software",)}
         paths[folder / f"{self.name}.pdf"] = ("CreationDate", "Creator", "Producer")
         with one_sentence("write", folder), self.drawn() as figure:
@@ -61,7 +61,7 @@ class Plate:
         return list(paths)
 
     def svg(self) -> str:
-        """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids that begin with the name."""
+        """The figure as an ``<svg>`` element for the page: colours as CSS variables, ids prefixed with the name."""
         text = io.StringIO()
         with self.drawn() as figure:
             figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -69,15 +69,15 @@ class Plate:
 
     @contextmanager
     def drawn(self) -> Iterator[Figure]:
-        """The figure, laid out at the resolution of its PNG."""
+        """Yield the figure, laid out at the resolution of its PNG."""
         with matplotlib.rc_context(RC):
             figure = Figure(figsize=self.size, layout="constrained")
             figure.get_layout_engine().set(w_pad=MARGIN, h_pad=MARGIN)
             FigureCanvasAgg(figure)
             self.draw(figure)
-            figure.draw_without_rendering()  # lays out once, for all forms
+            figure.draw_without_rendering()  # lays out once, for all formats
             figure.set_layout_engine("none")
-            # The last bits of where the layout's solver has put things differ from one drawing to the next.
+            # The last bits of positions from the layout solver differ from one drawing to the next.
             for axes in figure.axes:
                 axes.set_position([round(each, 6) for each in axes.get_position().bounds])
             for part in figure.subfigs:
@@ -89,10 +89,10 @@ class Plate:
 
 
 def inline_svg(document: str, *, name: str, alt: str) -> str:
-    """An SVG document as an element for HTML: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
+    """Convert an SVG document to an HTML element: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
 
-    Ids are numbers and places have three decimals: the last bits of matplotlib's places, which its ids are hashes of,
-    differ from process to process.
+    Ids are numbers and coordinates have three decimals: the last bits of matplotlib's coordinates, and the ids hashed
+    from them, differ from process to process.
     """
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -128,21 +128,21 @@ def _variable(colour: re.Match[str]) -> str:
 
 
 def wrapped(heading: str, width: int) -> str:
-    """A column's heading over as many lines as it needs above a panel that holds ``width`` characters.
+    """Wrap a column's heading above a panel that holds ``width`` characters.
 
-    What stands in parentheses begins a line.
+    A part in parentheses begins a line.
     """
     parts = heading.replace(" (", "\n(").split("\n")
     return "\n".join(line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False))
 
 
 def signed(axes: Axes) -> None:
-    """Tick labels of a difference: with their sign."""
+    """Format the tick labels of differences with their sign."""
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
 
 
 def thousands(value: float) -> str:
-    """A count of parameters as it is read: 43K, 83.9M, 1.3B."""
+    """Format a count of parameters: 43K, 83.9M, 1.3B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:
             return f"{round(value / size, 0 if value / size >= 100 else 1):g}{letter}"

@@ -1,6 +1,6 @@
-"""One number swept, one panel a column: Figure 4 (Table 7 by trainable parameters) and Table 8 (clusters).
+"""Sweeps with one panel per column: Figure 4 (Table 7 by trainable parameters) and Table 8 (clusters).
 
-Ours stand in one band of panels, the paper's in another with its own axes and a tinted ground: never on one axis.
+Our values and the paper's are in separate bands with their own axes; the paper's has a tinted background.
 """
 
 import math
@@ -22,26 +22,26 @@ from reproduction.report.measures import PERCENT
 from reproduction.report.standings import SWEEPS
 
 CURVES = {"lora": "LoRA", "idlora": "ID-LoRA", "idlora_half": "ID-LoRA at half the rank"}
-"""What is swept; a table's other rows, such as the untuned base, are no part of the figure."""
+"""Swept methods; other rows of a table, such as the untuned base, are not in the figure."""
 
 CLUSTERS = 4
-"""k of ``idlora`` and ``idlora_half`` themselves; their variants idlora_k2 … carry theirs in their names."""
+"""k of ``idlora`` and ``idlora_half`` themselves; their variants idlora_k2 … have k in the name."""
 
 SPAN = 10
-"""Percentage points that a vertical axis shows at least: less would magnify what a handful of items decides."""
+"""Minimum range of a vertical axis in percentage points; a smaller one would magnify differences of a few items."""
 
 ACROSS = 3  # panels side by side
 HIGH, HEAD, NOTE = 1.7, 0.75, 0.2  # inches of a row of panels, of a band's title and horizontal axis, of a note
 CLOSE = 0.055
-"""Share of the horizontal axis below which the labels of two budgets would lie on each other."""
+"""Share of the horizontal axis below which the labels of two budgets would overlap."""
 
 Point = tuple[float, float, tuple[float, float] | None]
-"""x in the sweep's unit, the column's value, and its 95 % interval (None where none is known)."""
+"""x in the sweep's unit, the column's value, and its 95 % interval (None if unknown)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """Panels of one source: one for each column, and the points of each (column's id, curve) in the order of x."""
+    """Panels of one source, one per column, and the points of each (column's id, curve) in the order of x."""
 
     title: str
     columns: list[Column]
@@ -63,11 +63,11 @@ class Band:
 
 
 Locate = Callable[[str, str], tuple[str, float] | None]
-"""(base key, method) → which of `CURVES` and x there, or None for a row that is no part of the sweep."""
+"""(base key, method) → its curve (one of `CURVES`) and x, or None for a row outside the sweep."""
 
 
 def figure4(sources: Sources) -> Plate:
-    """LoRA's and ID-LoRA's sweeps of Table 7 against their trainable counts. Raises `Absent`, `GridError`."""
+    """Draw the sweeps of LoRA and ID-LoRA in Table 7 by trainable parameters. Raises `Absent`, `GridError`."""
     counted = sources.rows(sources.results / "counts" / "percentages.csv", command="make table6")
     theirs = _by_count([row for row in counted if row["table"] == "table7"], "trainable")
     return _plate(
@@ -82,7 +82,7 @@ def figure4(sources: Sources) -> Plate:
 
 
 def clusters(sources: Sources) -> Plate:
-    """Table 8: ID-LoRA by k, at half of its rank too where the table has that. Raises `Absent`, `GridError`."""
+    """Draw Table 8: ID-LoRA by k, also at half its rank if the table has that. Raises `Absent`, `GridError`."""
     return _plate(
         _bands(sources, "table8", ours=_number_of_clusters, theirs=_number_of_clusters),
         name="table8",
@@ -110,7 +110,7 @@ def _number_of_clusters(base: str, method: str) -> tuple[str, float] | None:
 
 
 def _bands(sources: Sources, table: str, *, ours: Locate, theirs: Locate) -> tuple[Band, Band]:
-    """Ours and the paper's."""
+    """Return our band and the paper's."""
     grid, scale, rows = sources.grid(table), sources.scale, sources.table(table)
     own = {}
     for row in rows:
@@ -222,7 +222,7 @@ def _tick_steps(axes: Axes, band: Band) -> None:
 
 
 def _tick_budgets(axes: Axes, band: Band) -> None:
-    """Ticks at the counts of parameters, each in its method's colour. Labels of close neighbours lean apart."""
+    """Set ticks at the counts of parameters in the methods' colours; labels of close neighbours are slanted."""
     colours: dict[float, set[str]] = {}
     for (_, curve), points in band.series.items():
         for x, _, _ in points:

@@ -1,4 +1,4 @@
-"""Score against held-out loss, one point a run, one panel a model and benchmark; and the table of the same runs."""
+"""Score against held-out loss, one point per run, one panel per model and benchmark; and the table of the same runs."""
 
 import math
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ from reproduction.report.reference import read_reference
 from reproduction.report.worth import SAME, STEP, Panel, panels_of, points_of, views_of, write_worth
 
 TABLE = "table2"
-"""Its columns are the panels, those that all tables on several tasks have; the runs are any table's."""
+"""The table that defines the panels, whose columns all tables on several tasks share; the runs come from any table."""
 
 LOSS = "loss"
-"""The column whose sources the mean is over."""
+"""The column of the mean loss over its sources."""
 
 LONGER = "table_longer"
-"""The table whose runs are trained longer than those of the others."""
+"""The table of runs trained longer than those of the others."""
 
 STAR = "*"
 HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 0.9}
 ACROSS = 3  # panels side by side
 HIGH, HEAD, LINE = 2.6, 0.4, 0.2  # inches of a row of panels, of a model's name, and of a line of the legend
-KEYS = 4  # names of methods side by side
+KEYS = 4  # method names per line of the legend
 
 
 def worth_figure(sources: Sources) -> Plate:
-    """The panels. Raises `Absent` where no trained run has both the loss and a score, `GridError` for a broken grid."""
+    """Draw the panels. Raises `Absent` if no trained run has both loss and score, `GridError` for a broken grid."""
     panels, scale = find_panels(sources), sources.scale
     parts = _parts(panels)
     rows = [-(-len(own) // ACROSS) for _, own in parts]
@@ -82,12 +82,12 @@ def worth_figure(sources: Sources) -> Plate:
 
 
 def write_worth_tables(sources: Sources) -> list[Path]:
-    """Write worth.csv and worth.md into the scale's tables; returns their paths. Raises as `worth_figure`."""
+    """Write worth.csv and worth.md into the scale's tables; returns their paths. Raises like `worth_figure`."""
     return write_worth(find_panels(sources), sources.own / "tables", scale=sources.scale)
 
 
 def find_panels(sources: Sources) -> list[Panel]:
-    """What metrics.csv says of the runs of this scale. Raises as `worth_figure`."""
+    """Return the panels of this scale's runs in metrics.csv. Raises the errors of `worth_figure`."""
     path, command, grid = sources.own / "metrics.csv", sources.make(TABLE), sources.grid(TABLE)
     shown = grid.columns_at(sources.scale)
     columns = [each for each in shown if each.measure is PERCENT and not each.beside]
@@ -117,7 +117,7 @@ def find_panels(sources: Sources) -> list[Panel]:
 
 
 def _parts(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
-    """The views of every model, each of which has an axis of losses of its own."""
+    """Return the views of every model; each has its own axis of losses."""
     models = dict.fromkeys(panel.model for panel in panels)
     return [view for model in models for view in views_of([panel for panel in panels if panel.model == model])]
 
@@ -131,7 +131,7 @@ def _title(panel: Panel, scale: str) -> str:
 
 
 def _draw_panel(axes: Axes, panel: Panel, *, lowest: float, highest: float) -> None:
-    """Draw a panel whose axis of losses is that of the trained runs; what lies beyond stands at the edge."""
+    """Draw a panel with the loss axis of the trained runs; points outside it stand at the edge."""
     slack = 0.06 * (highest - lowest) or STEP
     edge = highest + 2 * slack
     for method, hollow in dict.fromkeys((point.method, point.otherwise) for point in panel.points):
@@ -158,7 +158,7 @@ def _draw_panel(axes: Axes, panel: Panel, *, lowest: float, highest: float) -> N
 
 
 def _keys(panels: Sequence[Panel]) -> list[Line2D]:
-    """A key for each look, in the order of the palette; steps of a sweep share one, that of the swept method."""
+    """Return legend entries by look, in the order of the palette; steps of a sweep share the swept method's."""
     named: dict[Look, set[tuple[int, str, str]]] = {}
     for point in (point for panel in panels for point in panel.points):
         named.setdefault(look(point.method), set()).add((len(point.method), point.method, point.method_label))
