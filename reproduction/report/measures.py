@@ -1,14 +1,14 @@
-"""How a metric is counted and printed: percent of items, or a loss in nats or bits."""
+"""Units of metrics: percent of items, or a loss in nats or bits."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What the numbers of a metric mean.
+    """Unit and format of a metric's values.
 
     Args:
-        name: of the group of columns, and of the Holm family, that share it.
+        name: of the group of columns, and of the Holm family, with this measure.
         unit: of a value.
         points: unit of a difference between two values.
         factor: from a stored value to a printed one.
@@ -24,18 +24,18 @@ class Measure:
     lower_is_better: bool = False
 
     def printed(self, value: float) -> float:
-        """The number in a table; bold and ties are judged on it."""
+        """Return the number printed in a table; it decides bold and ties."""
         return round(self.factor * value, self.digits) + 0.0
 
     def text(self, value: float, *, signed: bool = False) -> str:
         return f"{self.printed(value):{'+' if signed else ''}.{self.digits}f}"
 
     def written(self, value: float) -> float:
-        """The number in a CSV, rounded so that sums in another order print the same."""
+        """Return the number for a CSV file, rounded so that it does not depend on the order of summation."""
         return round(self.factor * value, 6) + 0.0
 
     def lead(self, difference: float) -> float:
-        """A difference from another value, positive where it means being ahead."""
+        """Return a difference from another value with its sign positive if it is an improvement."""
         return -difference if self.lower_is_better else difference
 
 
@@ -47,5 +47,5 @@ LOSSES = {
 
 
 def measure_of(metric: str) -> Measure:
-    """The measure of a metric; a metric that is no loss is a share of the items, in percent."""
+    """Return the measure of a metric: a loss, or else a share of the items in percent."""
     return LOSSES.get(metric, PERCENT)

@@ -1,6 +1,6 @@
-"""The paper's orderings against ours: for two methods, who is ahead there, and who is ahead here.
+"""The paper's orderings against ours: which of two methods is ahead there, and which is ahead here.
 
-At any scale but the paper's this is the only comparison with its numbers: a direction, never a difference.
+At all scales but the paper's this is the only comparison with its numbers: a direction, never a difference.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class Ordering:
     """One pair of methods on one column.
 
     Args:
-        base, column: where; on `PARAMS` both are counts, without an interval.
-        ahead, behind: the methods by the paper's numbers, in the table's order in a tie.
-        verdict: "same" or "opposite" where our 95 % interval of the paired difference excludes zero, "within noise"
-            where it does not, "tie here" where ours is exactly zero; "at chance" or "at zero" where a trained method of
-            the base is there on this column (`reproduction.report.floor`).
-        leaning: +1 where ours has the paper's sign, -1 the other, 0 none, whatever the interval.
+        base, column: the place; on `PARAMS` both values are counts, without an interval.
+        ahead, behind: the methods by the paper's numbers, in the table's order for a tie.
+        verdict: "same" or "opposite" if our 95 % interval of the paired difference excludes zero, "within noise" if it
+            does not, "tie here" if our difference is exactly zero; "at chance" or "at zero" if a trained method of the
+            base is there on this column (`reproduction.report.floor`).
+        leaning: +1 if our difference has the paper's sign, -1 for the other, 0 for none, regardless of the interval.
     """
 
     base: str
@@ -39,7 +39,7 @@ class Ordering:
 
 
 def orderings(filled: Filled) -> list[Ordering]:
-    """Every pair of methods on every column that the paper prints, and on the share of trainable parameters."""
+    """Return the orderings of all pairs of methods on the paper's columns and the share of trainable parameters."""
     grid, found = filled.grid, []
     for base in grid.bases:
         for column in [*(column.id for column in filled.columns if not column.beside), PARAMS]:

@@ -1,7 +1,7 @@
-"""Learning rates: the loss of every trial by method, its best rate beside the paper's, and what may explain both.
+"""Learning rates: the loss of every trial by method, its best rate beside the paper's, and possible explanations.
 
-Trials are those of experiments/tuning/<scale>: one seed, one run a rate. The best rate is chosen by their validation
-loss, of rows kept out of the training.
+Trials are those of experiments/tuning/<scale>: one seed, one run per rate. The best rate is chosen by validation loss
+on rows kept out of the training.
 """
 
 import math
@@ -13,13 +13,13 @@ from reproduction.records import write_text
 from reproduction.report.documents import document, pipes, write_csv
 
 NEAR = 0.01
-"""Nats a token above the loss at the best rate within which another rate counts as about as good."""
+"""Tolerance in nats per token for rates that are about as good as the best one."""
 
 YARDSTICK = "lora"
-"""The method from which differences are taken."""
+"""Method from which differences are taken."""
 
 STARTS = ("a_row_norm", "first_update", "largest_eigenvalue")
-"""What sharpness.csv knows of a method where its training starts."""
+"""Columns of sharpness.csv that describe the start of training."""
 
 COLUMNS = (
     "method", "method_label", "parameters_trainable", "steps", "best_rate", "at_edge", "loss_best",
@@ -33,8 +33,8 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run: its learning rate, its validation loss in nats a token (inf where it diverged), and, where it was
-    measured, its held-out loss.
+    """One run: its learning rate, its validation loss in nats per token (inf if it diverged), and its held-out loss, if
+    measured.
     """
 
     rate: float
@@ -44,29 +44,29 @@ class Trial:
 
 @dataclass(frozen=True)
 class Curve:
-    """The trials of one method, by rising rate, and how many parameters they train (None where it was not counted)."""
+    """The trials of one method, by rising rate, and its number of trained parameters (None if not counted)."""
 
     trials: tuple[Trial, ...] = ()
     trained: int | None = None
 
     @property
     def best(self) -> Trial | None:
-        """The trial of the lowest loss; None where all diverged."""
+        """The trial with the lowest loss; None if all diverged."""
         done = [trial for trial in self.trials if math.isfinite(trial.loss)]
         return min(done, key=lambda trial: trial.loss, default=None)
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best rate is the lowest or the highest that was tried, so that a better one may lie beyond."""
+        """Whether the best rate is the lowest or the highest tried, so that a better one may lie beyond."""
         return self.best in (self.trials[0], self.trials[-1])
 
     @property
     def near(self) -> list[float]:
-        """The rates whose loss is at most `NEAR` above the loss at the best one."""
+        """Rates whose loss is at most `NEAR` above that of the best rate."""
         return [trial.rate for trial in self.trials if self.best and trial.loss <= self.best.loss + NEAR]
 
     def at(self, rate: float) -> Trial | None:
-        """The trial at a rate, None where there is none."""
+        """Return the trial at a rate, None if there is none."""
         return next((trial for trial in self.trials if math.isclose(trial.rate, rate, rel_tol=1e-6)), None)
 
 
@@ -74,7 +74,7 @@ class Curve:
 class Rates:
     """All trials of one model. ``curves`` and ``longer`` map a method to its trials of ``steps`` and ``longer_steps``.
 
-    ``starts`` maps a method to what was measured at its first step, by column of sharpness.csv.
+    ``starts`` maps a method to the measurements at its first step, by column of sharpness.csv.
     """
 
     paper_rate: float
@@ -87,7 +87,7 @@ class Rates:
 
 
 def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Curve]:
-    """The trials of each method in these experiments, of one setting: that of the first experiment that has any."""
+    """Return each method's trials in these experiments, with the setting of the first experiment that has any."""
     by_method: dict[str, list[Row]] = {}
     for row in trials:
         if row["experiment"] in experiments:
@@ -110,9 +110,9 @@ def curves(trials: Iterable[Row], *, experiments: Sequence[str]) -> dict[str, Cu
 
 
 def starts(sharpness: Iterable[Row], *, base: str, paper_rate: float) -> dict[str, dict[str, float]]:
-    """What sharpness.csv says of each method over all modules of a base, as means over seeds.
+    """Return the columns `STARTS` of each method over all modules of a base, as means over seeds.
 
-    Columns `STARTS`. The first update is that at the paper's rate; an eigenvalue that was not found is left out.
+    The first update is that at the paper's rate; a missing eigenvalue is left out.
     """
     values: dict[str, dict[str, list[float]]] = {}
     for row in (row for row in sharpness if (row["base"], row["module"]) == (base, "all")):
@@ -129,9 +129,9 @@ def starts(sharpness: Iterable[Row], *, base: str, paper_rate: float) -> dict[st
 
 
 def rate_rows(rates: Rates) -> list[dict[str, object]]:
-    """The table, one row a method that has trials or a start, with the columns `COLUMNS`.
+    """Return the table with the columns `COLUMNS`, one row for each method with trials or a start.
 
-    What was not measured is empty, a diverged loss "inf".
+    Missing measurements are empty, diverged losses "inf".
     """
     unit, rows = rates.curves.get(YARDSTICK, Curve()), []
     for method in dict.fromkeys([*rates.curves, *rates.starts]):
@@ -172,7 +172,7 @@ def write_rates(rates: Rates, folder: Path) -> list[Path]:
 
 
 def markdown(rates: Rates, rows: Iterable[Mapping[str, object]]) -> str:
-    """The table for reading, with what its columns mean."""
+    """Return the table as Markdown, with an explanation of its columns."""
     unit, paper = rates.labels.get(YARDSTICK, YARDSTICK), spelled(rates.paper_rate)
     after = f" after {rates.longer_steps} steps" if rates.longer_steps else ", longer"
     headings = [
@@ -196,7 +196,7 @@ def markdown(rates: Rates, rows: Iterable[Mapping[str, object]]) -> str:
 
 
 def spelled(rate: float) -> str:
-    """A learning rate as it is read: 5e-5, 1.5e-3."""
+    """Format a learning rate: 5e-5, 1.5e-3."""
     digits, _, exponent = f"{rate:.3e}".partition("e")
     return f"{float(digits):g}e{int(exponent)}"
 
@@ -224,5 +224,5 @@ def _difference(trial: Trial | None, unit: Trial | None, method: str) -> float |
 
 
 def _written(value: object) -> object:
-    """As in the CSV: floats of six digits, so that sums in another order print the same, nothing for None."""
+    """Format as in the CSV: floats with six digits, independent of the order of summation; "" for None."""
     return "" if value is None else float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value

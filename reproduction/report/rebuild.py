@@ -1,6 +1,6 @@
-"""The committed reference of a scale, made from its records: tables, tests, metrics, figures, provenance, page.
+"""Rebuilds the committed reference of a scale from its records: tables, tests, metrics, figures, provenance, page.
 
-Nothing but the records, experiments/ and what depends on no scale goes in, so the same records give the same bytes.
+The only inputs are the records, experiments/ and results without a scale, so the same records give the same bytes.
 """
 
 import os
@@ -25,13 +25,13 @@ from reproduction.report.tables import lay_out
 from reproduction.system.atomic import scratch_folder
 
 OF_NO_SCALE = ("counts", "theory")
-"""What the page shows beside a scale's own results, with the benchmark and an audit of the new tables."""
+"""Results without a scale that the page also shows, with the benchmark and an audit of the new tables."""
 
 
 def rebuild(results: Path, experiments: Path, *, scale: str) -> Path:
-    """Make a reference anew from its committed records alone; returns its folder.
+    """Rebuild a reference from its committed records alone; returns its folder.
 
-    Raises `RecordError` where there is none, or its records are missing, damaged or lack a run.
+    Raises `RecordError` if there is none, or its records are missing, damaged or lack a run.
     """
     committed = reference_folder(results, scale)
     if not (committed / "reference.json").is_file():
@@ -49,19 +49,19 @@ def rebuild(results: Path, experiments: Path, *, scale: str) -> Path:
 
 
 def make_reference(results: Path, experiments: Path, *, scale: str, put: Callable[[Path], None]) -> Path:
-    """Make a reference in the place of the old one, which stays whole until the new one is; returns its folder.
+    """Make a reference and replace the old one, which stays whole until the new one is complete; returns its folder.
 
     Args:
-        results: the folder of reference/<scale>, and of counts/, theory/ and h200/ as they are.
+        results: the folder of reference/<scale>, counts/, theory/ and h200/.
         experiments: the grids and the claims.
         scale: of the runs.
-        put: writes reference.json and records/ into the folder that it is given.
+        put: writes reference.json and records/ into a given folder.
 
-    Raises `RecordError` where the records lack a run, and what reading and reporting raise.
+    Raises `RecordError` if the records lack a run, and the errors of reading and reporting.
     """
     results = Path(results).resolve()
     with scratch_folder(results, f".reference-{scale}-") as scratch:
-        # The new reference beside what depends on no scale, so that all of it is read and named by its final path.
+        # Results without a scale lie beside the new reference, so that all files have their final relative paths.
         sources = Sources(scratch / results.name, Path(experiments), scale, reference=True)
         sources.own.mkdir(parents=True)
         for name in (*OF_NO_SCALE, sources.benchmark):
@@ -106,9 +106,9 @@ def _write_table(sources: Sources, reference: Reference, *, table: str, runs: Pa
 
 
 def _install(new: Path, place: Path) -> Path:
-    """Put a folder into the place of another one of the same disk.
+    """Replace a folder with another one on the same disk.
 
-    An error or an interrupt leaves one of the two there; what ends the process between two renames does not.
+    One of the two remains after an error or an interrupt, but not after a kill between the two renames.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = new.with_name(f"{new.name}.old")

@@ -1,4 +1,4 @@
-"""The committed reference of a scale: which runs and evaluations its tables are made of, and what they print.
+"""The committed reference of a scale: the runs and evaluations behind its tables, and its printed values.
 
 results/reference/<scale>/records/          packed records (`reproduction.records.archive`), pivots.csv, sharpness.csv
                           reference.json    its tables, and the SHA-256 of every file of records/
@@ -22,16 +22,16 @@ PIVOTS = Path(RECORDS) / "pivots.csv"
 SHARPNESS = Path(RECORDS) / "sharpness.csv"
 
 Key = tuple[str, str, str]
-"""(base, method, column id)"""
+"""(base, method, column id)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a table was made of.
+    """Inputs of a table.
 
     Args:
-        seeds: of the cells that ``fewer`` (see `Grid`) does not restrict.
-        runs, evaluations: as `cells.gather` takes them.
+        seeds: of the cells without an entry in ``fewer`` (see `Grid`).
+        runs, evaluations: arguments of `cells.gather`.
         benchmarks: those that were run, None for all of the grid's.
     """
 
@@ -42,7 +42,7 @@ class Made:
     fewer: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def cut(self, grid: Grid, *, scale: str) -> Grid:
-        """The grid with these seeds, and of its columns those that were run; a note names what was not."""
+        """Return the grid with these seeds and benchmarks only; a note names the omitted columns."""
         return dataclasses.replace(grid.showing(self.benchmarks, scale), seeds=self.seeds, fewer=self.fewer)
 
 
@@ -61,18 +61,18 @@ class Reference:
 
 
 def reference_folder(results: Path, scale: str) -> Path:
-    """Where the committed reference of a scale is; what a user runs is in results/<scale>."""
+    """Return the folder of a scale's committed reference; a user's own results are in results/<scale>."""
     return Path(results) / "reference" / scale
 
 
 def write_reference(folder: Path, tables: Mapping[str, Made]) -> None:
-    """Write reference.json beside records/, which is complete by now. Raises `RecordError`."""
+    """Write reference.json beside the complete records/. Raises `RecordError`."""
     written = {name: _as_json(made) for name, made in tables.items()}
     write_json(folder / "reference.json", {"tables": written, "records": checksums(folder / RECORDS)})
 
 
 def read_reference(results: Path, scale: str) -> Reference | None:
-    """The committed reference of a scale, or None where there is none. Raises `RecordError` for a damaged one."""
+    """Return the committed reference of a scale, None if there is none. Raises `RecordError` for a damaged one."""
     folder = reference_folder(results, scale)
     if not (folder / "reference.json").is_file():
         return None
@@ -84,7 +84,7 @@ def read_reference(results: Path, scale: str) -> Reference | None:
 
 
 def require_records(folder: Path) -> None:
-    """Raise `RecordError` where the files of records/ are not those that reference.json was written beside."""
+    """Raise `RecordError` if the files of records/ do not match reference.json."""
     wanted, found = _read(folder).get("records") or {}, checksums(folder / RECORDS)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
@@ -93,10 +93,10 @@ def require_records(folder: Path) -> None:
 
 
 def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str], str]:
-    """What the reference prints in the places of these cells, where it is comparable, and a sentence about it.
+    """Return the reference's printed values of comparable cells, and a sentence about them.
 
-    Comparable is a value of the same evaluations, and of the same runs for all seeds that both have, at least one. Both
-    are empty where the reference has no such table. Raises `RecordError` where that table cannot be read.
+    A value is comparable if it is of the same evaluations, and of the same runs for all common seeds, at least one.
+    Both are empty if the reference has no such table. Raises `RecordError` if that table cannot be read.
     """
     made = reference.tables.get(filled.grid.table)
     if made is None:
@@ -160,7 +160,7 @@ def _from_json(value: Mapping[str, Any]) -> Made:
         for experiment, methods in value["runs"].items()
         for method, own in methods.items()
         for seed, run in zip(value["seeds"], own, strict=True)
-        if run is not None  # a block of fewer seeds
+        if run is not None  # a block with fewer seeds
     }
     return Made(
         seeds=tuple(value["seeds"]),

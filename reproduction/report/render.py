@@ -1,4 +1,4 @@
-"""A `Table` as Markdown, CSV and LaTeX, and on a terminal. Nothing is decided here, only formatted."""
+"""Formats a `Table` as Markdown, CSV and LaTeX, and for a terminal. All decisions are made elsewhere."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +23,13 @@ from reproduction.report.sweeps import write_sweep
 from reproduction.report.tables import EMPTY, Entry, Row, Table
 
 NAMES_WIDTH, COLUMN_WIDTH = 34, 19
-"""Characters on a terminal that the names of rows, and each further column, take."""
+"""Widths on a terminal, in characters, of the names of rows and of each further column."""
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
     """Write ``<table>.md``, ``.csv``, ``.tex`` and ``<table>_orderings.csv`` into ``folder``; returns their paths.
 
-    A sweep has the files of `write_sweep` too, and where known answers were scored beside the models',
-    ``<table>_known.csv`` has their scores.
+    A sweep also has the files of `write_sweep`. If known answers were scored, ``<table>_known.csv`` has their scores.
     """
     folder, name = Path(folder), table.grid.table
     paths = [folder / f"{name}{ending}" for ending in (".md", ".csv", ".tex", "_orderings.csv")]
@@ -53,7 +52,7 @@ def write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def _parts(entry: Entry) -> tuple[str, str, str, str]:
-    """Value, marks (†, standard deviation over seeds), interval, and the sign of one that reaches chance or zero."""
+    """Return value, marks (†, standard deviation over seeds), interval, and its sign if it reaches chance or zero."""
     value, low, high, spread = (
         "" if number is None else f"{number:.{entry.digits}f}"
         for number in (entry.value, entry.low, entry.high, entry.spread)
@@ -63,7 +62,7 @@ def _parts(entry: Entry) -> tuple[str, str, str, str]:
 
 
 def _beside(entry: Entry) -> list[str]:
-    """The paper's value with the difference, and the committed reference's, where there are such."""
+    """Return the paper's value with the difference, and the committed reference's, if present."""
     found = []
     if entry.paper is not None:
         difference = entry.value - entry.paper.value
@@ -74,7 +73,7 @@ def _beside(entry: Entry) -> list[str]:
 
 
 def _paper_number(number: PaperValue | None, *, params: bool) -> str:
-    """With the digits that the paper prints: two for a share of the parameters, one for a score."""
+    """Format with the paper's digits: two for a share of the parameters, one for a score."""
     if number is None:
         return EMPTY
     if params:
@@ -83,7 +82,7 @@ def _paper_number(number: PaperValue | None, *, params: bool) -> str:
 
 
 def _row_figures(row: Row, table: Table) -> tuple[str, str]:
-    """The number of trained parameters, and their share, without frozen copies in parentheses."""
+    """Return the number of trained parameters, and their share, without frozen copies in parentheses."""
     trained = " / ".join(f"{int(part):,}" if part.isdigit() else part for part in row.trainable.split(" / "))
     plain = f" ({row.params_plain})" if row.params_plain != row.params else ""
     paper = table.at_paper_scale and row.paper_params
@@ -91,7 +90,7 @@ def _row_figures(row: Row, table: Table) -> tuple[str, str]:
 
 
 def markdown(table: Table) -> str:
-    """The whole report of a table: values, notes, differences, the paper's block, orderings, what is missing."""
+    """Return the report of a table: values, notes, differences, the paper's block, orderings, missing cells."""
     parts = [f"# {table.grid.title}", text.caption(table)]
     for measure, columns in table.groups.items():
         parts += [*([] if measure is PERCENT else [f"## {text.group_title(measure)}"]), _values(table, columns)]
@@ -128,7 +127,7 @@ def _markdown_entry(entry: Entry | None) -> str:
 
 
 def _differences(table: Table) -> Iterator[str]:
-    """For each measure: every method minus its reference, the interval, and p raw."""
+    """Yield for each measure every method minus its reference, the interval, and p raw."""
     found = {(each.base, each.method, each.column): each for each in table.comparisons}
     several = "over seeds and items, then p with the item and (s) with the seed as unit"
     unit = several if len(table.grid.seeds) > 1 else "over items, then p"
@@ -153,8 +152,8 @@ def _difference(each: Comparison | None) -> str:
 
 
 def _spreads(table: Table) -> str:
-    """How far seeds of one method are from each other (the root of the mean variance), and how far methods' means are,
-    by column with at least two trained methods of several seeds each; empty where there is none.
+    """Compare the spread between seeds of a method (root of the mean variance) with that between methods' means, by
+    column with at least two trained methods of several seeds each; "" without such a column.
     """
     rows, filled = [], table.filled
     methods = [method for method in table.grid.methods if method != UNTUNED]
@@ -177,7 +176,7 @@ def _paper(table: Table) -> str:
     headings = {PARAMS: "# params (%)"} if PARAMS in printed else {}
     headings |= {column.id: column.heading[PAPER] for column in table.columns if column.id in printed}
     for base, words in grid.bases.items():
-        for method in grid.methods if PAPER in words["label"] else ():  # of a block like another's, that has them
+        for method in grid.methods if PAPER in words["label"] else ():  # a block without it repeats another's numbers
             numbers = {column: grid.paper.get((base, method, column)) for column in headings}
             if any(numbers.values()):
                 values = [_paper_number(number, params=column == PARAMS) for column, number in numbers.items()]
@@ -211,7 +210,7 @@ def _ordering(each: Ordering | None, subject: str) -> str:
 
 
 def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """The columns of the CSV, and a row per method: value, spread, interval, marks; the paper's value at its scale."""
+    """Return the CSV's columns and a row per method: value, spread, interval, marks; the paper's value at its scale."""
     parts = ["", "_spread", "_ci_low", "_ci_high", "_floor", "_best", "_dagger"]
     if table.at_paper_scale:
         parts += ["_paper", "_difference"]
@@ -240,7 +239,7 @@ def wide(table: Table) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def latex(table: Table) -> str:
-    """A ``table*`` with booktabs rules; its first line names the packages that it needs."""
+    """Return a ``table*`` with booktabs rules; its first line names the required packages."""
     grid = table.grid
     lines = ["% needs \\usepackage{array,booktabs}", "\\begin{table*}"]
     lines += ["  \\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
@@ -274,7 +273,7 @@ def _latex_entry(entry: Entry | None) -> str:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print the table, its notes and what is missing: as many blocks of columns as the terminal's width needs."""
+    """Print the table in blocks of columns that fit the terminal's width, its notes and the missing cells."""
     fit = max(1, (console.width - NAMES_WIDTH) // COLUMN_WIDTH)
     console.print(Text(table.grid.title, style="bold"))
     for measure, columns in table.groups.items():

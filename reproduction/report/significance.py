@@ -1,8 +1,8 @@
-"""Does a method differ from the reference on the same items? Paired tests, effect sizes, and what they could have seen.
+"""Paired tests of methods against the reference on the same items, with effect sizes and detectable differences.
 
 Unit: an item (a question, a prompt, a problem's pass@k estimate, a row's loss), never a sample. d_i = method -
-reference on item i, paired by item id and seed; several seeds are averaged within the item first. Beside it the unit
-"seed": the same test on each seed's mean difference.
+reference on item i, paired by item id and seed; several seeds are averaged within the item first. The tests with unit
+"seed" use each seed's mean difference.
 
 The † is the paper's: Wilcoxon signed-rank, two-sided, p raw, below alpha and the method ahead.
 """
@@ -22,7 +22,7 @@ ZERO_METHOD = "wilcox"
 """Zero differences are dropped before ranking (Wilcoxon 1945); scipy's default and so presumably the paper's."""
 
 EXACT_UP_TO = 50
-"""Non-zero differences up to which the null distribution is enumerated; above, the normal approximation."""
+"""Number of non-zero differences up to which the null distribution is exact; above, the normal approximation."""
 
 POWER = 0.80
 
@@ -34,13 +34,13 @@ class Comparison:
     Args:
         value, reference_value, difference: means; the difference is method minus reference.
         ci_low, ci_high: over items; ``seeds_ci`` over seeds and items, None with one seed.
-        seeds_p: of the test with seeds as units, None with one seed; ``seeds_ahead``: under how many it is ahead.
-        nonzero: items that differ; ``wins`` those where the method is ahead, ``losses`` where it is behind.
-        mcnemar_p: None where items are not 0/1.
+        seeds_p: of the test with seeds as units, None with one seed; ``seeds_ahead`` counts those with it ahead.
+        nonzero: items that differ; ``wins`` and ``losses`` count those with the method ahead and behind.
+        mcnemar_p: None if items are not 0/1.
         holm_p: None outside of the ``family``.
-        detectable: None where these items cannot reach alpha at all; ``reach`` then says so, and is empty otherwise.
-        floor: "chance" or "zero" where a trained method of the base is there on this column: then there is no †.
-        scope: what the items speak of, checkpoints or methods, and what a test over the seeds can reach.
+        detectable: None if these items cannot reach alpha at all, which ``reach`` then states; it is empty otherwise.
+        floor: "chance" or "zero" if a trained method of the base is there on this column, which excludes a †.
+        scope: whether the items support claims on checkpoints or on methods, and the power of a test over the seeds.
     """
 
     base: str
@@ -86,10 +86,10 @@ class Comparison:
 
 
 def compare_all(filled: Filled) -> list[Comparison]:
-    """Every method against its reference, on every column that both have, with Holm over each family: all methods x all
-    columns of one measure for one base. Columns beside the table stand outside of all.
+    """Compare every method with its reference on all common columns, with Holm over each family: all methods x all
+    columns of one measure for one base. Columns absent from the paper's table belong to no family.
 
-    Raises `GridError` where two runs did not see the same items.
+    Raises `GridError` if two runs did not see the same items.
     """
     grid, comparisons = filled.grid, []
     against = grid.reference if isinstance(grid.reference, str) else "each one's own reference"
@@ -114,7 +114,7 @@ def compare_all(filled: Filled) -> list[Comparison]:
 
 
 def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
-    """The tests of one cell against the reference's, over the seeds that both have; `Comparison` has the fields."""
+    """Test one cell against the reference's over their common seeds; `Comparison` documents the fields."""
     cell, reference = of_common_seeds(cell, reference)
     by_seed = pair(cell, reference)
     several = max(cell.seeds, reference.seeds) > 1
@@ -168,11 +168,12 @@ def compare(cell: Cell, reference: Cell, *, alpha: float) -> Comparison:
 
 
 def wilcoxon(differences: ArrayLike) -> tuple[float, float, str]:
-    """(statistic min(W+, W-), two-sided p, method) of the signed-rank test on d (n,), zeros dropped, ties as midranks.
+    """Return (statistic min(W+, W-), two-sided p, method) of the signed-rank test on d (n,), no zeros, midranks for
+    ties.
 
     "exact" enumerates the null distribution given the midranks, up to `EXACT_UP_TO` non-zero differences (scipy's exact
-    method knows no ties, and 0/1 items are all ties); above it "approx" is scipy's normal approximation with tie
-    correction, without continuity correction. Nothing but zeros: p = 1, "all differences zero".
+    method does not support ties, and 0/1 items are all ties). "approx" is scipy's normal approximation with tie
+    correction, without continuity correction. Zeros alone give p = 1, "all differences zero".
     """
     nonzero = _nonzero(differences)
     if not len(nonzero):
@@ -188,20 +189,20 @@ def wilcoxon(differences: ArrayLike) -> tuple[float, float, str]:
 
 
 def mcnemar(differences: ArrayLike) -> float:
-    """Exact two-sided McNemar p: a binomial test of wins among the items that differ; 1 where none does."""
+    """Return the exact two-sided McNemar p: a binomial test of wins among the items that differ; 1 if none does."""
     nonzero = _nonzero(differences)
     return float(scipy.stats.binomtest(int((nonzero > 0).sum()), len(nonzero)).pvalue) if len(nonzero) else 1.0
 
 
 def rank_biserial(differences: ArrayLike) -> float:
-    """Matched-pairs rank-biserial correlation (W+ - W-)/(W+ + W-) in [-1, 1], zeros dropped; 0 where none differs."""
+    """Matched-pairs rank-biserial correlation (W+ - W-)/(W+ + W-) in [-1, 1], zeros dropped; 0 if none differs."""
     nonzero = _nonzero(differences)
     ranks = scipy.stats.rankdata(np.abs(nonzero))
     return float((ranks * np.sign(nonzero)).sum() / ranks.sum()) if len(nonzero) else 0.0
 
 
 def holm(ps: list[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
+    """Return Holm's step-down adjusted p values, in the order given (Holm 1979)."""
     order = np.argsort(ps, kind="stable")
     adjusted, worst = [0.0] * len(ps), 0.0
     for step, index in enumerate(order):
@@ -211,23 +212,23 @@ def holm(ps: list[float]) -> list[float]:
 
 
 def smallest_p(units: int) -> float:
-    """The smallest two-sided p that so many differing units (items, seeds) can give: all of one sign, 2 · 2^-units."""
+    """Return the smallest two-sided p of that many differing units (items, seeds): all of one sign, 2 · 2^-units."""
     return min(1.0, 2.0 ** (1 - units))
 
 
 def seeds_sentence(seeds: int, *, alpha: float) -> str:
-    """What a test with so many seeds as its units can reach."""
+    """State the significance that a test with that many seeds as units can reach."""
     if (p := smallest_p(seeds)) < alpha:
         return f"with the seed as unit the smallest two-sided p over {seeds} seeds is {p:.3g}"
     return f"no test over {seeds} seeds can reach {alpha:g} with the seed as unit: the smallest two-sided p is {p:.3g}"
 
 
 def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | None:
-    """The smallest true mean difference that the Wilcoxon test sees with `POWER` on items that differ as these do.
+    """Return the smallest true mean difference that the Wilcoxon test detects with `POWER` on items like these.
 
-    Keeps which items differ and by how much, and draws each sign + with chance π; the true difference is then
-    (2π - 1) mean |d|, and π is raised until W+ is significant with `POWER`: exactly where the test is exact, else by
-    the normal approximation. None where even differences all of one sign would not reach alpha.
+    The items that differ and the sizes of their differences are fixed, and each sign is + with chance π. The true
+    difference is (2π - 1) mean |d|, and π is raised until W+ is significant with `POWER`: exactly if the test is exact,
+    else by the normal approximation. None if even differences all of one sign would not reach alpha.
     """
     nonzero = _nonzero(differences)
     if smallest_p(len(nonzero)) >= alpha:
@@ -252,7 +253,7 @@ def detectable_difference(differences: ArrayLike, *, alpha: float) -> float | No
 
 
 def _rank_sum(ranks: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
-    """P(2 W+ = w) for w = 0 … 2 Σ ranks, where each rank counts with ``chance``; doubled, since midranks are halves."""
+    """Return P(2 W+ = w), w = 0 … 2 Σ ranks, if a rank counts with ``chance``; doubled, since midranks are halves."""
     law = np.ones(1)
     for rank in np.rint(2 * ranks).astype(int):
         longer = np.zeros(len(law) + rank)
@@ -263,7 +264,7 @@ def _rank_sum(ranks: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
 
 
 def p_text(p: float) -> str:
-    """A p value for reading: three digits, "< 0.001" below."""
+    """Format a p value with three digits, "< 0.001" below."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
@@ -282,5 +283,5 @@ def _nonzero(differences: ArrayLike) -> NDArray[np.float64]:
 
 
 def _clean(differences: ArrayLike) -> NDArray[np.float64]:
-    """Rounded at 1e-12, so that differences equal but for float error are ties, and 0.1 + 0.2 - 0.3 is a zero."""
+    """Round at 1e-12, so that differences equal but for float error are ties, and 0.1 + 0.2 - 0.3 is a zero."""
     return np.round(np.asarray(differences, dtype=float), 12) + 0.0

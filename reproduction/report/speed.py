@@ -1,8 +1,8 @@
-"""What evaluation takes → evaluation.csv and evaluation.md: a row for each model, benchmark and protocol.
+"""Evaluation speed in evaluation.csv and evaluation.md: a row for each model, benchmark and protocol.
 
-A row that is measured anew takes the place of the old one; the others stay. `prefill_seconds` and `decode_seconds` are
-the model's; `seconds` is the whole benchmark's on the clock. The columns compared_… and baseline_… are of the same
-prompts through both ways: empty where there is no baseline.
+A new measurement replaces the old row; other rows stay. `prefill_seconds` and `decode_seconds` are the model's;
+`seconds` is the wall time of the whole benchmark. The columns compared_… and baseline_… are of the same prompts in both
+ways of evaluation: empty without a baseline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,12 @@ LEGEND = (
 
 
 def read_speed(folder: Path) -> Sequence[Mapping[str, str]]:
-    """The rows of a folder's evaluation.csv; none where there is no such file. Raises `RecordError`."""
+    """Return the rows of a folder's evaluation.csv, none without that file. Raises `RecordError`."""
     return read_csv(folder / FILE)
 
 
 def write_speed(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """evaluation.csv with these rows beside the others that it has, and evaluation.md. Raises `RecordError`."""
+    """Write evaluation.csv with these rows merged into the existing ones, and evaluation.md. Raises `RecordError`."""
     new = [{column: _spelled(row.get(column)) for column in COLUMNS} for row in rows]
     by_key = {tuple(row[column] for column in KEY): row for row in [*read_speed(folder), *new]}
     every = [{column: row.get(column, "") for column in COLUMNS} for _, row in sorted(by_key.items())]

@@ -1,4 +1,4 @@
-"""How methods compare in the committed files of a table: a block of its rows, and the tests between its methods."""
+"""Comparisons of methods in the committed files of a table: a block of its rows, and the tests between its methods."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,20 +8,20 @@ from reproduction.report.documents import read_csv
 from reproduction.report.measures import Measure, measure_of
 
 BEST_RATES, PAPER_RATE = "llama3", "llama3_paper_rate"
-"""The bases of Table 1's and Table 2's two blocks: each method at its own best learning rate, all at the paper's."""
+"""Bases of the two blocks of Tables 1 and 2: each method at its own best learning rate, all at the paper's."""
 
 SWEEPS = {"table7": "budgets", "table8": "clusters"}
-"""Tables that sweep a number → the file in which all of their methods are compared with each other."""
+"""Sweep tables → the file that compares all of their methods with each other."""
 
 LONGER, CONTROLS = "llama3_full", "llama3_2_3b"
-"""The bases of longer training, and of the controls and Table 3."""
+"""Bases of longer training, and of the controls and Table 3."""
 
 LOSS = "loss"
-"""The column of the mean held-out loss over the sources."""
+"""Column of the mean held-out loss over the sources."""
 
 ONE_RUN = "one run each"
 TOO_FEW = 2
-"""Seeds of which an interval over seeds and items is far too narrow: they cannot show how far a third one would lie."""
+"""Number of seeds for which an interval over seeds and items is far too narrow: two cannot show the spread."""
 
 AHEAD, LEVEL, BEHIND = VERDICTS = "ahead of", "level with", "behind"
 
@@ -33,12 +33,12 @@ class Pair:
     """Two methods in one column.
 
     Args:
-        first, second, column, measure: what is compared.
-        lead: how far the first is ahead, in percentage points or nats a token.
+        first, second, column, measure: the comparison.
+        lead: how far the first is ahead, in percentage points or nats per token.
         low, high: the ends of its interval.
-        seeds: that both have.
-        agree: whether the same one is ahead under each seed.
-        floor: "chance" or "zero" where nobody is called ahead, else empty.
+        seeds: number of common seeds.
+        agree: whether the same one is ahead for each seed.
+        floor: "chance" or "zero" if no method is called ahead, else empty.
     """
 
     first: str
@@ -54,8 +54,8 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """Where the first stands: level wherever zero lies inside the interval, the seeds do not agree, or the column
-        is at chance or zero.
+        """Result for the first method: level if the interval contains zero, the seeds disagree, or the column is at
+        chance or zero.
         """
         if self.floor or not self.agree or self.low <= 0 <= self.high:
             return LEVEL
@@ -63,12 +63,12 @@ class Pair:
 
     @property
     def reversed(self) -> "Pair":
-        """The second against the first."""
+        """The second method against the first."""
         return replace(self, first=self.second, second=self.first, lead=-self.lead, low=-self.high, high=-self.low)
 
     @property
     def amount(self) -> str:
-        """The distance and its interval, a signed difference where the two are level."""
+        """The distance and its interval; a signed difference if the two are level."""
         lead, low, high = self.lead, self.low, self.high
         if self.verdict == LEVEL:
             return f"({self._text(lead, '+')} [{self._text(low, '+')}, {self._text(high, '+')}])"
@@ -82,16 +82,16 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One base of a table: its rows by method, and its `Pair`s by (first, second, column), either way round."""
+    """One base of a table: its rows by method, and its `Pair`s by (first, second, column) in both directions."""
 
     rows: Mapping[str, Row]
     pairs: Mapping[tuple[str, str, str], Pair]
 
 
 def read_block(folder: Path, table: str, base: str) -> Block:
-    """The block of a base in a reference's folder, with all pairs of a sweep; empty without its files.
+    """Return the block of a base in a reference's folder, with all pairs of a sweep; empty without its files.
 
-    Raises `RecordError` where a file cannot be read.
+    Raises `RecordError` if a file cannot be read.
     """
     every = read_csv(folder / "tables" / f"{SWEEPS[table]}.csv") if table in SWEEPS else []
     tests = [*every, *read_csv(folder / "significance" / f"{table}.csv")]
@@ -103,7 +103,7 @@ def read_block(folder: Path, table: str, base: str) -> Block:
 
 
 def pair_of(test: Row) -> Pair:
-    """The two methods of a row of significance/<table>.csv, or of a sweep's file of all pairs."""
+    """Return the pair of a row of significance/<table>.csv, or of a sweep's file of all pairs."""
     measure = measure_of(test["metric"])
     low, high = sorted(map(measure.lead, widest_interval(test)))
     return Pair(
@@ -121,13 +121,13 @@ def pair_of(test: Row) -> Pair:
 
 
 def widest_interval(test: Row) -> tuple[float, float]:
-    """The ends of a difference's interval in such a row: over seeds and items where there are several seeds."""
+    """Return the ends of a difference's interval in such a row: over seeds and items if there are several seeds."""
     kind = "seeds_ci" if test["seeds_ci_low"] else "ci"
     return float(test[f"{kind}_low"]), float(test[f"{kind}_high"])
 
 
 def runs(pairs: Iterable[Pair]) -> str:
-    """How many runs a method has in these pairs: "one run each", "3 seeds", "2 to 3 seeds"."""
+    """Describe the number of runs per method: "one run each", "3 seeds", "2 to 3 seeds"."""
     seeds = sorted({pair.seeds for pair in pairs})
     if seeds == [1]:
         return ONE_RUN
@@ -135,7 +135,7 @@ def runs(pairs: Iterable[Pair]) -> str:
 
 
 def runs_and_intervals(pairs: Iterable[Pair]) -> str:
-    """`runs`, and what so few of them mean for the intervals: "2 seeds, intervals too narrow"."""
+    """Describe `runs` and, for few of them, the intervals: "2 seeds, intervals too narrow"."""
     found = runs(pairs := list(pairs))
     if found == ONE_RUN:
         return f"{found}, intervals over items alone"

@@ -1,4 +1,4 @@
-"""The tests of a table as a file and as sentences: effect and interval first, then p, then what n could have shown."""
+"""The tests of a table as CSV and as sentences: effect and interval first, then p, then the detectable difference."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_significance(filled: Filled, out: Path, comparisons: Iterable[Comparis
 
 
 def test_rows(filled: Filled, comparisons: Iterable[Comparison]) -> list[dict[str, Any]]:
-    """The rows of the file, one for each comparison."""
+    """Return the rows of the file, one for each comparison."""
     return [_row(each, filled.base_labels[each.base]) for each in comparisons]
 
 
@@ -49,7 +49,7 @@ def _row(each: Comparison, base_label: str) -> dict[str, Any]:
 
 
 def summary(filled: Filled, comparisons: Sequence[Comparison]) -> str:
-    """The tests as text for a terminal, base by base and column by column."""
+    """Return the tests as text for a terminal, by base and column."""
     grid, scale = filled.grid, filled.scale
     labels = {method: grid.label(method, scale) for method in grid.methods}
     one = labels[grid.reference] if isinstance(grid.reference, str) else "its reference"

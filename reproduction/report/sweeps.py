@@ -1,4 +1,4 @@
-"""Each method of a sweep (Tables 7 and 8) against each other one in the mean held-out loss, with what both train."""
+"""Pairwise comparisons of a sweep's methods (Tables 7 and 8): mean held-out loss and trained parameters."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -21,8 +21,8 @@ COLUMNS = (
 
 
 def write_sweep(filled: Filled, folder: Path) -> list[Path]:
-    """Write all pairs of a sweep as CSV and Markdown into a folder; returns their paths, none where the table is no
-    sweep or has no two methods with the loss.
+    """Write all pairs of a sweep as CSV and Markdown; returns the paths, none for a table that is no sweep or has no
+    two methods with the loss.
     """
     name = SWEEPS.get(filled.grid.table)
     if name is None or not (rows := _rows(filled)):
@@ -33,7 +33,7 @@ def write_sweep(filled: Filled, folder: Path) -> list[Path]:
 
 
 def _rows(filled: Filled) -> list[Row]:
-    """A row for each pair of trained methods of a base; methods that have a reference of their own come first in it."""
+    """Return a row for each pair of trained methods of a base; methods with their own reference come first."""
     grid, rows = filled.grid, []
     trained = [method for method in grid.methods if method != UNTUNED]
     if not isinstance(grid.reference, str):

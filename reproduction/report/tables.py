@@ -1,4 +1,4 @@
-"""Filled cells + tests → a table ready to print: values, intervals, bold, †. Nobody sets bold or † by hand."""
+"""Layout of filled cells and tests as a table: values, intervals, bold, †. Bold and † are always computed."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from reproduction.report.reference import Reference, printed_beside
 from reproduction.report.significance import Comparison, compare_all
 
 EMPTY = "—"
-"""In the place of a value that is missing."""
+"""Placeholder for a missing value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,10 @@ class Entry:
     Args:
         value, low, high: with its 95 % interval; ``digits`` are printed after the point.
         spread: standard deviation over seeds, None with one.
-        floor: "chance" or "zero" where the interval reaches down to it (`reproduction.report.floor`), else empty.
+        floor: "chance" or "zero" if the interval reaches down to it (`reproduction.report.floor`), else empty.
         best, dagger: bold, and †.
         paper: None at any scale but the paper's.
-        reference: what the committed reference prints there, None where that is of other runs or not there.
+        reference: the committed reference's printed value, None if it is missing or of other runs.
     """
 
     value: float
@@ -47,7 +47,7 @@ class Row:
         trainable: the number of trained parameters.
         params, params_plain: shares of the whole in percent, with frozen copies of base rows and without.
         paper_params: the paper's share.
-        entries: column id → `Entry`, or None where the cell is missing.
+        entries: column id → `Entry`, or None for a missing cell.
     """
 
     base: str
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table ready for `reproduction.report.render`; ``beside`` says what of the committed reference it shows."""
+    """A table ready for `reproduction.report.render`; ``beside`` describes the values of the committed reference."""
 
     filled: Filled
     rows: list[Row]
@@ -85,7 +85,7 @@ class Table:
 
     @property
     def groups(self) -> dict[Measure, list[Column]]:
-        """The columns by their measure."""
+        """Return the columns by their measure."""
         return {
             measure: [column for column in self.columns if column.measure == measure]
             for measure in dict.fromkeys(column.measure for column in self.columns)
@@ -93,7 +93,7 @@ class Table:
 
     @property
     def missing(self) -> list[Missing]:
-        """Empty exactly when every cell has its value."""
+        """Missing cells; empty exactly if every cell has its value."""
         return self.filled.missing
 
     @property
@@ -102,9 +102,9 @@ class Table:
 
 
 def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
-    """The table of cells, the values of a committed reference beside them.
+    """Lay out the cells as a table, with the values of a committed reference beside them.
 
-    Raises `RecordError` where the reference's table cannot be read.
+    Raises `RecordError` if the reference's table cannot be read.
     """
     grid, columns = filled.grid, filled.columns
     printed, beside = printed_beside(filled, reference) if reference else ({}, "")
@@ -145,7 +145,7 @@ def lay_out(filled: Filled, reference: Reference | None = None) -> Table:
 
 
 def _best(filled: Filled, base: str, column: Column) -> set[str]:
-    """The methods whose printed value is ahead, the untuned base among them; none where all tie or none may be."""
+    """Return the methods with the best printed value, including the untuned base; none if all tie or none may win."""
     printed = {
         method: column.measure.lead(column.measure.printed(filled.cells[base, method, column.id].mean))
         for method in filled.grid.methods

@@ -1,4 +1,4 @@
-"""The sentences around a table: what it shows, what its marks mean, what the scale cannot show."""
+"""Sentences around a table: its content, the meaning of its marks, and the limits of the scale."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ ONE_RUN = ": a † says that two checkpoints differ on these items, not that two
 
 
 def caption(table: Table) -> str:
-    """One paragraph: whose models and tasks these are, how many seeds, and what the scale can and cannot show."""
+    """Return the caption: whose models and tasks these are, how many seeds, and what the scale can and cannot show."""
     grid, seeds = table.grid, table.grid.seeds
     blocks = {base: f", {grid.block(base, table.scale)}" for base in grid.bases}
     labels = list(dict.fromkeys(name.removesuffix(blocks[base]) for base, name in table.filled.base_labels.items()))
@@ -56,7 +56,7 @@ def caption(table: Table) -> str:
 
 
 def notes(table: Table) -> list[str]:
-    """What the marks mean, which test, which interval, which counting of parameters."""
+    """Return the notes on marks, test, interval and counting of parameters."""
     grid = table.grid
     intervals = f"{CONFIDENCE:.0%} intervals in brackets:"
     if PERCENT in table.groups:
@@ -90,7 +90,7 @@ def notes(table: Table) -> list[str]:
 
 
 def group_title(measure: Measure) -> str:
-    """The heading over the columns of a measure."""
+    """Return the heading over the columns of a measure."""
     better = "lower" if measure.lower_is_better else "higher"
     return f"{measure.name.capitalize()}: {measure.unit}, {better} is better"
 
@@ -103,7 +103,7 @@ def paper_block(sources: Sequence[str]) -> str:
 
 
 def reference_name(table: Table) -> str:
-    """What † is against."""
+    """Return the name of the reference of †."""
     grid = table.grid
     labels = {method: grid.label(method, table.scale) for method in grid.methods}
     if isinstance(grid.reference, str):
@@ -113,11 +113,11 @@ def reference_name(table: Table) -> str:
 
 
 def _items(table: Table) -> str:
-    """ "n = 200 questions (gsm8k), 100 problems x 10 samples (humaneval)"."""
+    """List the numbers of items: "n = 200 questions (gsm8k), 100 problems x 10 samples (humaneval)"."""
     sizes = {}
     for cell in table.filled.cells.values():
         protocols = cell.column.protocols_at(table.scale)
-        if len(protocols) == 1:  # a mean of several is of columns that stand beside it
+        if len(protocols) == 1:  # a mean of several belongs to columns beside the table
             samples = f" x {cell.samples} samples" if cell.samples > 1 else ""
             name = " ".join(filter(None, [cell.column.benchmark, *protocols]))
             sizes[name] = f"{len(cell.items)} {cell.unit}{'' if len(cell.items) == 1 else 's'}{samples} ({name})"
@@ -125,7 +125,7 @@ def _items(table: Table) -> str:
 
 
 def _floor(table: Table) -> str:
-    """The meaning of the sign behind an interval, and where it leaves nobody ahead; empty where no value has it."""
+    """Explain the sign behind an interval, and the columns on which no method is ahead; "" if no value has it."""
     bounds = []
     for kind in (CHANCE, ZERO):
         kinds = {each.id: {e.floor for row in table.rows if (e := row.entries[each.id])} for each in table.columns}
@@ -158,7 +158,7 @@ def _seeds(table: Table) -> str:
 
 
 def _fewer(table: Table) -> str:
-    """A sentence for each base, method or benchmark that has not all seeds."""
+    """List each base, method or benchmark that has fewer seeds."""
     grid, sentences = table.grid, ""
     labels = {method: grid.label(method, table.scale) for method in grid.methods} | table.filled.base_labels
     for column in table.columns:
@@ -171,13 +171,13 @@ def _fewer(table: Table) -> str:
 
 
 def _protocols(table: Table) -> str:
-    """How each benchmark was asked, by the names in configs/eval."""
+    """List the protocols of each benchmark, by their names in configs/eval."""
     names = sorted({f"{cell.column.benchmark} {cell.protocol}" for cell in table.filled.cells.values()})
     return f"Protocols (configs/eval): {', '.join(names)}." if names else ""
 
 
 def _controls(table: Table) -> str:
-    """The scores of known answers to a column's items, for every column that has such."""
+    """List the scores of known answers to a column's items, for every column that has them."""
     found = {cell.column.id: cell for cell in table.filled.cells.values() if cell.controls}
     parts = [
         f"{cell.column.heading_at(table.scale)}, of the {len(cell.items)} {cell.unit}s: "
@@ -194,7 +194,7 @@ def ordering_title(table: Table) -> str:
 
 
 def ordering_counts(table: Table) -> str:
-    """How many pairs of methods stand here as in the paper, by block; empty where the paper has no such table."""
+    """Count the pairs of methods ordered like the paper's, by block; "" if the paper has no such table."""
     grid = table.grid
     if not any(grid.block(base, table.scale) for base in grid.bases):
         return _counted(table.orderings)
@@ -214,7 +214,7 @@ def _counted(orderings: list[Ordering]) -> str:
 
 
 def missing_lines(table: Table) -> list[str]:
-    """One line per missing cell: why, and the command that fills it."""
+    """Return one line per missing cell: the reason, and the command that fills it."""
     return [
         f"{literal(each.experiment)}, {table.grid.label(each.method, table.scale)}, seed {each.seed} "
         f"({literal(each.reason)}): `{each.command}`"

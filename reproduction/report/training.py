@@ -1,5 +1,5 @@
-"""What training takes: finished trainings on one GPU and on several → training.csv and training.md, and the trainer
-beside a plain loop → trainer.csv, trainer.md and their provenance.
+"""Cost of training: finished runs on one GPU and on several in training.csv and training.md, and the trainer against a
+plain loop in trainer.csv, trainer.md and their provenance.
 """
 
 import json
@@ -22,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 SAME_CELL = ("model", "method", "batch_size", "length", "packing", "device")
 SLOW_STEP = 2.0
-"""Times the median: a longer step was compiled anew, or waited for something other than its work."""
+"""Multiple of the median above which a step counts as slow: it recompiled, or waited for something."""
 
 LEGEND = (
     "Random weights of the model's shape, real text. A step is an effective batch: forward, backward and update; its "
@@ -40,9 +40,9 @@ Row = dict[str, Any]
 
 
 def training_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each finished run; ``scaling`` is its tokens/s over those of the same cell on one GPU.
+    """Return a row for each finished run; ``scaling`` is its tokens/s over those of the same cell on one GPU.
 
-    Raises `RecordError` where a run is not done, or was evaluated as an untuned base.
+    Raises `RecordError` if a run is not done, or was evaluated as an untuned base.
     """
     rows = [_row(run) for run in runs]
     alone = {_cell(row): row["tokens_per_second"] for row in rows if row["processes"] == 1}
@@ -83,7 +83,7 @@ def _row(run: Run) -> Row:
         "length": config["data"]["max_length"],
         "packing": config["data"].get("packing", False),
         "tokens_per_step": round(resources["tokens_per_second"] * resources["step_seconds_median"]),
-        "command": shlex.join(part for part in typed if not part.startswith("results_dir=")),  # the machine's own place
+        "command": shlex.join(part for part in typed if not part.startswith("results_dir=")),  # specific to the machine
         "commit": (git.get("commit") or "") + ("+" if git.get("dirty") else ""),
     }
 
@@ -91,13 +91,13 @@ def _row(run: Run) -> Row:
 def problems(
     rows: Sequence[Row], *, memory_bytes: float, scaling: float, sharded: Sequence[str] = ("zero3",)
 ) -> list[str]:
-    """One sentence for each thing that a row shows and should not: a loss that does not fall, too much memory, a step
-    of several times the median, bad scaling.
+    """Return one sentence for each problem in a row: a loss that does not fall, too much memory, a step of several
+    times the median, bad scaling.
 
     Args:
         rows: of `training_rows`.
-        memory_bytes: most that a GPU may have had allocated.
-        scaling: least for one cell on two GPUs over one.
+        memory_bytes: maximum that a GPU may have had allocated.
+        scaling: minimum for one cell on two GPUs over one.
         sharded: launches that are exempt from `scaling`.
     """
     found = []
@@ -119,7 +119,7 @@ def problems(
 
 
 def write_training(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """training.csv and training.md."""
+    """Write training.csv and training.md."""
     head = ["Model", "Method", "GPUs", "rows a step", "s a step", "tokens/s", "scaling", "GB a GPU", "pivots (s)",
             "loss"]  # fmt: skip
     lines = [
@@ -142,7 +142,7 @@ def write_training(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def write_trainer(rows: Sequence[Mapping[str, Any]], folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
-    """trainer.csv, trainer.md and trainer.json, the provenance."""
+    """Write trainer.csv, trainer.md and trainer.json, the provenance."""
     head = ["Model", "Method", "Loop", "Passes", "ms a step", "IQR", "tokens/s", "ratio", "set up (s)", "GB"]
     lines = [
         [

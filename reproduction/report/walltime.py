@@ -1,4 +1,4 @@
-"""How long runs took that were filled in several sittings, several cells side by side: work, and wall time."""
+"""Work and wall time of runs that took several sittings, with several cells in parallel."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -7,18 +7,18 @@ from typing import Any
 from reproduction.records import Run
 
 Sitting = tuple[float, float]
-"""Begin and end, in seconds of the clock."""
+"""Begin and end of one session of work on a run, in seconds since the epoch."""
 
 UNKNOWN = "an unknown device"
 
 
 def spent(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """By device and cores, as provenance.json has it: {"device", "cores", "runs", "timed", "work_seconds",
-    "wall_seconds"}; none where no run says when it was at work. Raises `RecordError` where a record cannot be read.
+    """Return the times by device and cores for provenance.json: {"device", "cores", "runs", "timed", "work_seconds",
+    "wall_seconds"}; empty if no run has times. Raises `RecordError` if a record cannot be read.
 
-    ``timed`` runs say when they were at work; ``wall_seconds`` is the length of the union of their sittings: gaps do
-    not count, cells side by side count once. An untuned base names no device, and counts for the one that others with
-    so many cores name, if it is one.
+    ``timed`` counts the runs with times. ``wall_seconds`` is the length of the union of their sittings: gaps do not
+    count, parallel cells count once. An untuned base names no device, and counts for the device of the other runs with
+    as many cores, if there is only one.
     """
     by_machine: dict[tuple[str, int | None], list[list[Sitting]]] = {}
     for run in runs:
@@ -38,9 +38,9 @@ def spent(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
 
 def sittings(run: Run) -> list[Sitting]:
-    """When training and evaluating a run were at work; nothing where it does not say.
+    """Return the times of training and evaluating a run; empty if it has none.
 
-    Seconds without their sittings, as older runs have them, count as one sitting from the start in status.json.
+    Seconds without sittings, in older runs, count as one sitting from the start in status.json.
     """
     found = [(datetime.fromisoformat(began).timestamp(), length) for began, length in run.seconds.get("sittings", [])]
     before = run.seconds.get("seconds", 0.0) - sum(length for _, length in found)
@@ -50,7 +50,7 @@ def sittings(run: Run) -> list[Sitting]:
 
 
 def union(intervals: Iterable[Sitting]) -> float:
-    """The length of what at least one interval covers."""
+    """Return the length of the union of intervals."""
     covered, reached = 0.0, float("-inf")
     for begin, end in sorted(intervals):
         covered += max(0.0, end - max(begin, reached))
@@ -59,7 +59,7 @@ def union(intervals: Iterable[Sitting]) -> float:
 
 
 def sentence(found: Sequence[dict[str, Any]]) -> str:
-    """What `spent` found, in words; where some runs do not say when they were at work, how many do; else nothing."""
+    """Describe the result of `spent`, with the number of runs that have times if some have none; "" without any."""
     runs, timed = (sum(each[name] for each in found) for name in ("runs", "timed"))
     if not timed:
         return ""

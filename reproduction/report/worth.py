@@ -1,6 +1,6 @@
-"""What a difference of losses is worth: each run's held-out loss beside its scores, and how the two go together.
+"""Value of a difference of losses: each run's held-out loss beside its scores, and the association between the two.
 
-Losses of two models are not set against each other: a token is not the same for both, and neither is where they start.
+Losses of different models are never compared: their tokens differ, and so do their losses before training.
 """
 
 import math
@@ -21,18 +21,18 @@ from reproduction.report.grid import UNTUNED, Column
 from reproduction.report.intervals import CONFIDENCE, SEED, Interval
 
 STEP = 0.01
-"""Nats a token, the difference of losses whose worth is measured."""
+"""Difference of losses in nats per token for which the gain in score is reported."""
 
 RESAMPLES = 1_000
 
 FEWEST = 5
-"""Methods below which there is no interval: it would come from a handful of different resamples."""
+"""Minimum number of methods for an interval; fewer give only a handful of different resamples."""
 
 SAME, ALL = "same training", "all runs"
-"""The two sets of runs that are kept apart where some are trained otherwise."""
+"""The two sets of runs that are reported separately if the training of some differs."""
 
 NAMES = ("model", "model_label", "method", "method_label", "seed", "experiment", "run", "loss")
-"""The first columns of worth.csv; each score and the ends of its interval follow."""
+"""First columns of worth.csv; each score and the ends of its interval follow."""
 
 Row = Mapping[str, str]
 Score = tuple[float, float, float]
@@ -41,10 +41,10 @@ Score = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One run: its mean held-out loss in nats a token, and scores by column id.
+    """One run: its mean held-out loss in nats per token, and scores by column id.
 
-    Without a ``seed`` it is an untuned base. An ``experiment`` is empty where none is known. An ``otherwise`` run
-    was trained at another rate than the tables' usual one for its method, or longer.
+    ``seed`` is empty for an untuned base, ``experiment`` if it is unknown. ``otherwise`` is True for a run trained
+    longer, or at another rate than the tables' usual one for its method.
     """
 
     run: str
@@ -61,10 +61,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Association:
-    """How score and loss go together: Spearman's rho, None where all losses or all scores are the same, and the
-    Theil-Sen slope in points per `STEP` nats more, None where all losses are.
+    """Association of score and loss: Spearman's rho, None if all losses or all scores are equal, and the Theil-Sen
+    slope in points per `STEP` nats more, None if all losses are equal.
 
-    An interval is None where there are fewer than `FEWEST` methods.
+    An interval is None for fewer than `FEWEST` methods.
     """
 
     rho: float | None
@@ -83,7 +83,7 @@ class Association:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One model and one column, and the runs that have both the loss and the score, one trained run at least."""
+    """One model and one column, and the runs with both the loss and the score, at least one of them trained."""
 
     column: Column
     points: tuple[Point, ...]
@@ -102,17 +102,17 @@ class Panel:
 
     @property
     def mixed(self) -> bool:
-        """Whether some of the runs are trained otherwise than the rest."""
+        """Whether the training of some runs differs from the rest."""
         return any(point.otherwise for point in self.points)
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """Of the trained runs."""
+        """Scores of the trained runs."""
         return tuple(point.scores[self.column.id][0] for point in self.trained)
 
     @cached_property
     def association(self) -> Association:
-        """Over the trained runs."""
+        """Association over the trained runs."""
         losses, methods = zip(*((point.loss, point.method) for point in self.trained), strict=True)
         return associated(losses, self.scores, methods)
 
@@ -127,12 +127,12 @@ def points_of(
     evaluations: Sequence[Mapping[tuple[str, str], str]],
     otherwise: Set[str] = frozenset(),
 ) -> list[Point]:
-    """The runs of metrics.csv that have every source of the column ``loss``, with the scores of ``columns``, each of
-    one protocol.
+    """Return the runs of metrics.csv that have every source of the column ``loss``, with the scores of ``columns``,
+    each of one protocol.
 
-    ``experiments`` maps a run to its experiment; ``otherwise`` are the experiments at another rate, or longer.
-    ``evaluations`` are what tables are made of (see `cells.gather`): the first that knows a column's protocol says
-    which evaluation is shown. A protocol that none knows is that of the most runs.
+    ``experiments`` maps a run to its experiment; ``otherwise`` holds the experiments at another rate, or longer.
+    ``evaluations`` are those of the tables (see `cells.gather`); the first that knows a column's protocol selects the
+    evaluation. For an unknown protocol it is the evaluation of the most runs.
     """
     rows = [row for row in rows if row["benchmark"]]
     by_run: dict[str, dict[tuple[str, str], Row]] = {}
@@ -140,7 +140,7 @@ def points_of(
         by_run.setdefault(row["run"], {})[row["protocol"], row["metric"]] = row
 
     def shown(column: Column) -> list[str | None]:
-        """The folders of the evaluations that a column is of."""
+        """Return the folders of a column's evaluations."""
         benchmark, protocols = column.benchmark, column.protocols_at(scale)
         return [_evaluation(benchmark, protocol, rows=rows, evaluations=evaluations) for protocol in protocols]
 
@@ -166,7 +166,7 @@ def points_of(
 
 
 def panels_of(points: Iterable[Point], columns: Sequence[Column]) -> list[Panel]:
-    """A panel for each model and column that has a trained run, models by name, columns in their order."""
+    """Return a panel for each model and column that has a trained run, models by name, columns in their order."""
     by_model: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda point: point.model):
         by_model.setdefault(point.model, []).append(point)
@@ -178,17 +178,17 @@ def panels_of(points: Iterable[Point], columns: Sequence[Column]) -> list[Panel]
     return [panel for panel in panels if panel.trained]
 
 
-@lru_cache(maxsize=256)  # the figure, the tables and the page ask about the same runs
+@lru_cache(maxsize=256)  # the figure, the tables and the page use the same runs
 def associated(losses: tuple[float, ...], scores: tuple[float, ...], methods: tuple[str, ...]) -> Association:
-    """How losses and scores (percent) of n runs go together, with percentile bootstrap intervals.
+    """Return the association of losses and scores (percent) of n runs, with percentile bootstrap intervals.
 
-    What is resampled is methods, each with all its runs: seeds of one method lie close together, and an interval over
-    runs as if each stood for itself would be too narrow. A resample without a value, of equal losses say, is left out.
+    The bootstrap resamples methods, each with all its runs: seeds of one method lie close together, and resampling
+    single runs would give too narrow intervals. A resample without a value, for example of equal losses, is left out.
     """
     x, y = np.array(losses), np.array(scores)
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = (y[:, None] - y) / (x[:, None] - x) * STEP
-    slopes[~np.isfinite(slopes)] = np.nan  # two runs of equal loss, and a run beside itself
+    slopes[~np.isfinite(slopes)] = np.nan  # pairs of equal losses, and of a run with itself
     groups = [np.flatnonzero(np.array(methods) == method) for method in dict.fromkeys(methods)]
     rhos, inclines = [], []
     if len(groups) >= FEWEST:
@@ -206,9 +206,9 @@ def associated(losses: tuple[float, ...], scores: tuple[float, ...], methods: tu
 
 
 def views_of(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
-    """The views of panels by name: the runs of the same training, then all runs.
+    """Return the views of panels by name: the runs of the same training, then all runs.
 
-    Where no run is trained otherwise there is one view, and its name is empty.
+    If all runs are trained alike there is one view, and its name is empty.
     """
     if not any(panel.mixed for panel in panels):
         return [("", list(panels))]
@@ -233,7 +233,7 @@ def write_worth(panels: Sequence[Panel], folder: Path, *, scale: str) -> list[Pa
 
 
 def markdown(panels: Sequence[Panel], *, scale: str) -> str:
-    """worth.md: the table for reading, with what its columns mean."""
+    """Return worth.md: the table, with an explanation of its columns."""
     mixed = any(panel.mixed for panel in panels)
     rows = []
     for each in panels:
@@ -269,7 +269,7 @@ def markdown(panels: Sequence[Panel], *, scale: str) -> str:
 
 
 def _text(value: float | None, interval: Interval | None) -> str:
-    """A number with its interval: -0.83 [-0.92, -0.65]."""
+    """Format a number with its interval: -0.83 [-0.92, -0.65]."""
     if value is None:
         return "—"
     ends = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
@@ -279,7 +279,7 @@ def _text(value: float | None, interval: Interval | None) -> str:
 def _evaluation(
     benchmark: str, protocol: str | None, *, rows: Iterable[Row], evaluations: Iterable[Mapping[tuple[str, str], str]]
 ) -> str | None:
-    """The name of the evaluation's folder, None where no run has one."""
+    """Return the name of the evaluation's folder, None if no run has one."""
     for known in evaluations:
         if name := evaluation_under(benchmark, protocol, known):
             return name
@@ -289,14 +289,14 @@ def _evaluation(
 
 
 def _score(own: Mapping[tuple[str, str], Row], evaluation: str | None, column: Column) -> Score | None:
-    """Value and interval of one run under the first metric of the column that the evaluation gives."""
+    """Return value and interval of a run under the first metric of the column that the evaluation has."""
     names = [column.metric] if isinstance(column.metric, str) else column.metric
     row = next((own[evaluation, name] for name in names if (evaluation, name) in own), None)
     return row and (float(row["value"]), float(row["ci_low"]), float(row["ci_high"]))
 
 
 def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """NaN where all of x or all of y are the same."""
+    """Return Spearman's rho, NaN if all of x or all of y are equal."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     return float(np.corrcoef(scipy.stats.rankdata(x), scipy.stats.rankdata(y))[0, 1])

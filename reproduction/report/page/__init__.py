@@ -1,4 +1,4 @@
-"""The report that a person opens: results and experiments in, one self-contained HTML file out."""
+"""Report page: results and experiments as one self-contained HTML file."""
 
 from reproduction.report.page.build import build_page, write_page
 from reproduction.report.page.provenance import gather_provenance

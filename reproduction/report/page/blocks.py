@@ -1,6 +1,6 @@
-"""What the page is made of: a block is a mapping whose ``kind`` names the macro of templates/blocks.html that shows it.
+"""Blocks of the page: mappings whose ``kind`` names the macro of templates/blocks.html that renders them.
 
-Only ``html`` is markup, from our own Markdown renderer and our own figures; everything else is escaped.
+Only ``html`` is markup, from our own Markdown renderer and figures; everything else is escaped.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,17 +20,17 @@ COLUMNS = {
     "holm_p": "Holm p", "mcnemar_p": "McNemar p", "seeds_p": "p over seeds", "rank_biserial": "rank-biserial",
     "nonzero": "items that differ", "detectable_difference": "detectable", "pct": "%", "printed": "paper prints",
 }  # fmt: skip
-"""A CSV column's name in words, where taking out the underscores is not enough."""
+"""Column headings, for CSV columns whose name without underscores is not clear enough."""
 
 
 def section(id: str, command: str, *parts: Part, title: str = "", lead: str = "") -> Block:
-    """A part of the page; templates/page.html has the title and the lead of those that have none here."""
+    """Return a section of the page; templates/page.html has the default title and lead."""
     blocks = [block for part in parts for block in attempt(part)]
     return {"id": id, "title": title, "lead": lead, "command": command, "blocks": blocks}
 
 
 def attempt(part: Part) -> list[Block]:
-    """The blocks, or in their place what is not there and the command that makes it."""
+    """Return the blocks, or a note on the missing result with the command that makes it."""
     try:
         found = part()
     except Absent as absent:
@@ -39,12 +39,12 @@ def attempt(part: Part) -> list[Block]:
 
 
 def words(markdown: str, *, warns: bool = False, **options: Any) -> Block:
-    """Markdown as a block; ``options`` are those of `prose`."""
+    """Return Markdown as a block; ``options`` are those of `prose`."""
     return {"kind": "prose", "html": prose(markdown, **options), "warns": warns}
 
 
 def figure(sources: Sources, name: str) -> Block:
-    """A figure of ours, drawn for the page, with the names of its files. Raises `Absent`."""
+    """Return one of our figures, drawn for the page, with the names of its files. Raises `Absent`."""
     drawn = FIGURES[name](sources)
     folder = sources.name(folder_of(name, sources))
     files = [f"{folder}/{drawn.name}.{kind}" for kind in ("png", "pdf")]
@@ -52,23 +52,23 @@ def figure(sources: Sources, name: str) -> Block:
 
 
 def picture(id: str, title: str, *, html: Markup, caption: str = "", files: Sequence[str] = ()) -> Block:
-    """An <svg> or an <img> that carries its alternative text."""
+    """Return an <svg> or an <img> that carries its alternative text."""
     return {"kind": "picture", "id": id, "title": title, "html": html, "caption": caption, "files": files}
 
 
 def details(summary: str, *blocks: Block) -> Block:
-    """Blocks behind a line that opens them."""
+    """Return blocks folded behind a summary line."""
     return {"kind": "details", "summary": summary, "blocks": blocks}
 
 
 def written_table(sources: Sources, name: str, *, command: str) -> Block:
-    """A table of the scale as its own Markdown has it, under its title. Raises `Absent`."""
+    """Return a table of the scale, read from its Markdown file, under its title. Raises `Absent`."""
     title, _, rest = sources.text(sources.own / "tables" / f"{name}.md", command=command).partition("\n")
     return words(rest, caption=title.removeprefix("# "))
 
 
 def data_table(id: str, caption: str, *, rows: Sequence[Mapping[str, str]], source: str = "") -> Block:
-    """Rows of a CSV file: columns in its order, empty ones left out; columns of numbers stand to the right."""
+    """Return the rows of a CSV file as a table without empty columns; columns of numbers are right-aligned."""
     columns = [column for column in rows[0] if any(row.get(column) for row in rows)]
     cells = [[_spelled(row.get(column) or "") for column in columns] for row in rows]
     numeric = [n for n, column in enumerate(columns) if all(_is_number(row.get(column) or "0") for row in rows)]
@@ -79,13 +79,13 @@ def data_table(id: str, caption: str, *, rows: Sequence[Mapping[str, str]], sour
 
 
 def folded(table: Block) -> Block:
-    """A long table behind a line that opens it, a short one as it is."""
+    """Fold a long table; return a short one unchanged."""
     rows = len(table["rows"])
     return details(f"{table['caption']} ({rows} rows)", table) if rows > LONG else table
 
 
 def heading(column: str) -> str:
-    """A CSV column's name for a reader."""
+    """Return the heading of a CSV column."""
     return COLUMNS.get(column, column.replace("_", " "))
 
 
@@ -98,7 +98,7 @@ def _is_number(text: str) -> bool:
 
 
 def _spelled(text: str) -> str:
-    """Whole numbers with thousands apart, decimals with at most four significant digits, anything else as it is."""
+    """Format integers with thousands separators and decimals with at most four significant digits; keep other text."""
     if text.isdigit():
         return f"{int(text):,}"
     if "." in text and _is_number(text):

@@ -1,4 +1,4 @@
-"""Sections → HTML: one file that runs no script and loads nothing; the same input gives the same bytes."""
+"""Assembly of the page: one HTML file without scripts or external resources. The same input gives the same bytes."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from reproduction.report.real import listed, real_sentences
 
 TEMPLATES = Path(__file__).parent / "templates"
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "v": "▼", "<": "◀", ">": "▶", "D": "◆", "P": "✚", "X": "✖", "h": "⬢", "*": "★"}
-"""matplotlib's markers as characters: a method's mark beside its name is the one that it has in the figures."""
+"""matplotlib's markers as characters, so that a method has the same mark in the text and in the figures."""
 
 COLOURS = {
     "paper": (PAPER, NIGHT),
@@ -32,13 +32,13 @@ COLOURS = {
     "good": ("#17663f", "#7fd1a3"),
     "bad": ("#a8261b", "#ff9d8f"),
 } | {f"hue-{name}": (hue.light, hue.dark) for name, hue in HUES.items()}
-"""CSS variable → its colour on white and on dark."""
+"""CSS variable → its colours in the light and the dark theme."""
 
 
 def build_page(sources: Sources) -> str:
-    """The whole page as HTML. What has not been made yet is named with its command; nothing a model wrote is shown.
+    """Return the page as HTML. Missing results are listed with their commands; no model output is shown.
 
-    Raises `GridError`, `RecordError` or ValueError where a file that is there cannot be read as what it is.
+    Raises `GridError`, `RecordError` or ValueError if an existing file is malformed.
     """
     sections = [
         *(figure_section(sources, "rates") if has_rates(sources) else []),
@@ -72,7 +72,7 @@ def build_page(sources: Sources) -> str:
 
 
 def write_page(sources: Sources, path: Path) -> int:
-    """Build the page and write it; returns its size in bytes. Raises what `build_page` raises."""
+    """Build the page and write it; returns its size in bytes. Raises the errors of `build_page`."""
     page = build_page(sources)
     write_text(path, page)
     return len(page.encode("utf-8"))

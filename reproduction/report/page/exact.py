@@ -1,4 +1,4 @@
-"""The sections that need no training: counts, costs, hyperparameters, theory, audit, provenance."""
+"""Sections that need no training: counts, costs, hyperparameters, theory, audit, provenance."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,11 +12,11 @@ from reproduction.report.page.provenance import gather_provenance
 from reproduction.report.walltime import sentence
 
 FEW = 12
-"""Rows above which a table among the words about the theory is folded away."""
+"""Number of rows above which a table in the theory section is folded."""
 
 
 def exact_sections(sources: Sources) -> list[Block]:
-    """Every one of them; what is not there yet is named with the command that makes it."""
+    """Return all these sections; missing results are listed with the command that makes them."""
 
     def counts(name: str, command: str) -> Part:
         return lambda: _report(sources, sources.results / "counts" / f"{name}.md", command=command)
@@ -60,7 +60,7 @@ def exact_sections(sources: Sources) -> list[Block]:
 
 
 def counts_sentence(sources: Sources) -> str:
-    """How many of Table 6's counts agree, in the words of its own report; empty where it was not made."""
+    """Return the sentence of Table 6's report on how many counts agree; "" without that report."""
     try:
         text = sources.text(sources.results / "counts" / "table6.md", command="make table6")
     except Absent:
@@ -69,7 +69,7 @@ def counts_sentence(sources: Sources) -> str:
 
 
 def audit_totals(sources: Sources) -> list[tuple[str, int]]:
-    """Verdict → number of claims, most frequent first; empty where the audit was not made."""
+    """Return verdict → number of claims, most frequent first; empty without the audit."""
     try:
         return Counter(row["verdict"] for row in _audit_rows(sources, "audit")).most_common()
     except Absent:
@@ -77,7 +77,7 @@ def audit_totals(sources: Sources) -> list[tuple[str, int]]:
 
 
 def _report(sources: Sources, path: Path, *, command: str) -> Block:
-    """A report as its command wrote it."""
+    """Return a report as written by its command."""
     text = sources.text(path, command=command)
     return words(text, caption=text.partition("\n")[0].removeprefix("# "))
 
@@ -91,7 +91,7 @@ def _audit_rows(sources: Sources, name: str) -> Rows:
 
 
 def _claims(rows: Rows) -> Block:
-    """The claims and the filters over them, with a column for the real model where it says something of any."""
+    """Return the claims and their filters, with a column for the real model if any claim has a result there."""
     claims = [dict.fromkeys(COLUMNS, "") | row for row in rows]
     choices = [
         {"field": name, "legend": heading(column), "counts": Counter(row[column] for row in claims).most_common()}
@@ -107,7 +107,7 @@ def _forensics(rows: Rows) -> Block:
 
 
 def _theory(sources: Sources) -> list[Block]:
-    """The words part by part, each with the curves whose name its heading has: theorem1_proof.png in "Theorem 1: …"."""
+    """Return the parts of the text with their curves, matched by name: theorem1_proof.png in "Theorem 1: …"."""
     folder = sources.results / "theory"
     head, parts = sections(sources.text(folder / "theory.md", command="make theory"))
     shown = "".join(body for _, body in parts)  # a report may place a curve itself

@@ -1,4 +1,4 @@
-"""Markdown that our commands wrote, as HTML for the page."""
+"""Conversion of our commands' Markdown reports to HTML for the page."""
 
 import base64
 import html
@@ -14,25 +14,25 @@ from PIL import Image
 from reproduction.records.files import one_sentence
 
 NUMBER = re.compile(r"[*+-]*(\d|—|$)")
-"""How a cell of a column of numbers begins."""
+"""Start of a cell in a column of numbers."""
 
 LONG = 30
-"""Rows of a table above which it is folded away."""
+"""Number of rows above which a table is folded."""
 
 
 def parted(text: str) -> tuple[str, str]:
-    """A heading and what it has in parentheses at its end, or "": the page sets the second smaller."""
+    """Split a heading from its final parentheses, or ""; the page sets the second part smaller."""
     found = re.fullmatch(r"(.*?) (\(.*)", text)
     return (found[1], found[2]) if found else (text, "")
 
 
 def slug(text: str) -> str:
-    """A text as part of an id or a CSS class: letters, digits and hyphens, never empty."""
+    """Return a text as part of an id or a CSS class: letters, digits and hyphens, never empty."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "none"
 
 
 def sections(markdown: str) -> tuple[str, list[tuple[str, str]]]:
-    """A Markdown report as (what stands before its first ##, without title and tables; [(heading, body), …])."""
+    """Split a Markdown report: (text before its first ##, without title and tables; [(heading, body), …])."""
     head, *rest = re.split(r"^## ", markdown, flags=re.MULTILINE)
     lines = [line for line in head.splitlines() if not line.startswith(("# ", "|"))]
     parts = [part.partition("\n") for part in rest]
@@ -40,10 +40,10 @@ def sections(markdown: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def prose(markdown: str, *, caption: str = "", folder: Path | None = None, top: int = 3, long: int = LONG) -> Markup:
-    """Markdown as HTML: no raw HTML passes, its highest heading is an h``top``, a table above ``long`` rows is folded.
+    """Return Markdown as HTML without raw HTML; its highest heading is h``top``, tables above ``long`` rows are folded.
 
-    A table gets ``caption`` and its own scroll container. An image is put into the page, read from below ``folder``.
-    Raises `RecordError` where it cannot be read, ValueError for one elsewhere, since the page must not need a network.
+    Tables get ``caption`` and a scroll container. Images are embedded from files below ``folder``. Raises `RecordError`
+    if one cannot be read, ValueError for any other image, since the page must not need a network.
     """
     renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = renderer.parse(markdown)
@@ -61,9 +61,9 @@ def prose(markdown: str, *, caption: str = "", folder: Path | None = None, top: 
 
 
 def image(path: Path, alt: str) -> Markup:
-    """An <img> that holds its PNG in at most 64 colours: a third of the size, and a drawing needs no more.
+    """Return an <img> with the PNG embedded in at most 64 colours: a third of the size, enough for drawings.
 
-    Raises `RecordError` where it cannot be read.
+    Raises `RecordError` if the file cannot be read.
     """
     smaller = io.BytesIO()
     with one_sentence("read", path), Image.open(path) as picture:
@@ -73,9 +73,9 @@ def image(path: Path, alt: str) -> Markup:
 
 
 def _table(tokens: list[Token], *, caption: str, long: int) -> None:
-    """Caption, scroll container and fold of a table; its columns of numbers stand to the right."""
+    """Add caption, scroll container and fold to a table; right-align its columns of numbers."""
     columns: dict[int, list[int]] = {}
-    rows, column = -1, 0  # the first row is the headings
+    rows, column = -1, 0  # row 0 has the headings
     for place, token in enumerate(tokens):
         if token.type == "tr_open":
             rows, column = rows + 1, 0

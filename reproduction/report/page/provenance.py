@@ -1,4 +1,4 @@
-"""Where a scale's numbers come from: the runs' provenance summed up in one small file that is kept with the results."""
+"""Provenance of a scale's numbers: a summary of its runs in one small file kept with the results."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ MACHINE = ("python", "platform", "cpu", "cpus", "omp_num_threads")
 
 
 def gather_provenance(sources: Sources) -> dict[str, Any]:
-    """The summary of the scale's finished runs, written to its provenance.json; the kept one where no run is.
+    """Return the scale's summary of finished runs, written to provenance.json; without runs, the saved summary.
 
     {"runs": n, "first": date, "last": date, "values": {field: {value: runs}}}; a field is a commit, a version or the
-    machine. "time" is `reproduction.report.walltime`'s, where runs say when they were at work. Raises `Absent` where
-    there is neither a run nor a file, `RecordError` where one cannot be read.
+    machine. "time" is `reproduction.report.walltime`'s, if runs recorded their times. Raises `Absent` if there is
+    neither a run nor a file, `RecordError` if one cannot be read.
     """
     summary = sources.own / "provenance.json"
     write_provenance(sources.own / "runs", summary, scale=sources.scale)
@@ -28,7 +28,7 @@ def gather_provenance(sources: Sources) -> dict[str, Any]:
 
 
 def write_provenance(runs: Path, out: Path, *, scale: str) -> None:
-    """Write the summary of the runs under a folder that can be read; nothing where there is none."""
+    """Write the summary of the readable runs in a folder; writes nothing if there is none."""
     if found := [run for run in readable_runs(runs, scale=scale)[0] if _is_whole(run)]:
         write_json(out, _summary(found))
 
@@ -36,7 +36,7 @@ def write_provenance(runs: Path, out: Path, *, scale: str) -> None:
 def _is_whole(run: Run) -> bool:
     try:
         return run.done and bool(run.provenance and run.resources and run.seconds is not None)
-    except RecordError:  # the tables say what is wrong with it
+    except RecordError:  # the tables report the error
         return False
 
 

@@ -1,4 +1,4 @@
-"""A table of results as a section: ours with intervals, the paper's numbers in a block apart, the figure, the tests."""
+"""Sections of result tables: our values with intervals, the paper's numbers in their own block, figure and tests."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,27 +32,27 @@ TABLES = {
     CONTROLS: CONTROLS,
     "table_longer": "table_longer",
 }
-"""The tables of results, and the figure that stands with each."""
+"""Tables of results → the figure in their section."""
 
 PAPERS_BLOCK, REFERENCES_BLOCK, GAPS = "The paper's numbers", "The committed reference", "Missing"
-"""Parts of a table's Markdown: shown in a block of its own, not shown, never folded away."""
+"""Parts of a table's Markdown: shown in its own block, not shown, never folded."""
 
 TESTS = (
     "base_label", "method", "reference", "column", "benchmark", "metric", "measure", "items", "samples", "seeds",
     "difference", "over items", "over seeds and items", "rank_biserial", "nonzero", "wins", "losses", "wilcoxon_p",
     "seeds_p", "holm_p", "mcnemar_p", "detectable_difference", "floor", "dagger", "note",
 )  # fmt: skip
-"""What the page shows of a table of tests; the file has the rest. The two intervals are put together here."""
+"""Columns shown of a table of tests; the file has the rest. The two intervals are built here."""
 
 
 def tables_of(sources: Sources) -> list[str]:
-    """The tables that a page shows: all with cells at its scale, and of a reference those that it has."""
+    """Return the tables of a page: all with cells at its scale; for a reference, only existing ones."""
     shown = read_reference(sources.results, sources.scale).tables if sources.reference else TABLES
     return [table for table in TABLES if table in shown and sources.has(table)]
 
 
 def result_section(sources: Sources, table: str) -> Block:
-    """One table of the paper, or the controls. What is not there yet is named with the command that makes it."""
+    """Return the section of one table. Missing results are listed with the command that makes them."""
     grid, drawn = sources.grid(table), TABLES[table]
     title, _, rest = grid.title.partition(": ")
     tests = "Tests of significance, in full"
@@ -72,7 +72,7 @@ def result_section(sources: Sources, table: str) -> Block:
 
 
 def figure_section(sources: Sources, name: str) -> list[Block]:
-    """A figure that has a table, "rates" or "worth"; nothing where there is nothing to draw."""
+    """Return the section of a figure with a table, "rates" or "worth"; empty if there is nothing to draw."""
     try:
         drawn = figure(sources, name)
     except Absent:
@@ -82,13 +82,13 @@ def figure_section(sources: Sources, name: str) -> list[Block]:
 
 
 def orderings_summary(sources: Sources) -> Block | None:
-    """For each table how many pairs of methods stand here as in the paper; None where no table has been made."""
+    """Return for each table the number of pairs of methods ordered like the paper's; None without any table."""
     rows = []
     for table in TABLES:
         path = sources.own / "tables" / f"{table}_orderings.csv"
         try:
             found = [row["verdict"] for row in sources.rows(path, command=sources.make(table))]
-        except Absent:  # the table's own section says so
+        except Absent:  # the table's own section reports it
             continue
         rows.append([sources.grid(table).title, str(len(found)), *(str(found.count(verdict)) for verdict in VERDICTS)])
     caption = "Who is ahead, here and in the paper: pairs of methods × columns, by verdict"
@@ -98,7 +98,7 @@ def orderings_summary(sources: Sources) -> Block | None:
 
 
 def _ours(sources: Sources, grid: Grid) -> list[Block]:
-    """A table for each measure: scores, held-out losses."""
+    """Return a table for each measure: scores, held-out losses."""
     rows = sources.table(grid.table)
     by_measure: dict[Measure, list[Column]] = {}
     for column in grid.columns_at(sources.scale):
@@ -136,7 +136,7 @@ def _facts(row: Mapping[str, str]) -> list[str]:
 
 
 def _value(row: Mapping[str, str], of: Column) -> Block | None:
-    """One result as printed; in percent with the ends of the strip that shows its interval on 0 to 100."""
+    """Return one printed result; a percentage also has the ends of a strip that shows its interval on 0 to 100."""
     column = of.id
     if number(row, column) is None:
         return None
@@ -155,14 +155,14 @@ def _value(row: Mapping[str, str], of: Column) -> Block | None:
 
 
 def _papers(grid: Grid) -> list[Block]:
-    """The paper's numbers as a table of their own; none where the paper has no such table."""
+    """Return the paper's numbers as a separate table; empty if the paper has no such table."""
     if not grid.paper:
         return []
     printed = {column for _, _, column in grid.paper}
     columns = [column for column in grid.columns if column.id in printed and PAPER in column.heading]
     groups = {}
     for base, named in grid.bases.items():
-        if PAPER in named["label"]:  # else it is a block like another's, that has them
+        if PAPER in named["label"]:  # otherwise the block repeats another one, which has the numbers
             methods = [method for method in grid.methods if any(key[:2] == (base, method) for key in grid.paper)]
             groups[named["label"][PAPER]] = [
                 {
@@ -197,7 +197,7 @@ def _printed(printed: PaperValue | None) -> Block | None:
 
 
 def _words(sources: Sources, table: str) -> list[Block]:
-    """The sentences and the smaller tables that the table's own report has, behind lines that open them."""
+    """Return the text and the smaller tables of the table's own report, folded."""
     path = sources.own / "tables" / f"{table}.md"
     head, parts = sections(sources.text(path, command=sources.make(table)))
     gaps = [words(f"**{title}.**\n\n{body}", warns=True) for title, body in parts if title == GAPS]
@@ -208,7 +208,7 @@ def _words(sources: Sources, table: str) -> list[Block]:
 
 
 def _pairs(sources: Sources, table: str) -> list[Block]:
-    """Of a sweep, every method against every other one; nothing where these have no loss."""
+    """Return a sweep's comparisons of all pairs of methods; empty without losses."""
     name = SWEEPS.get(table, "")
     if not (sources.own / "tables" / f"{name}.md").is_file():
         return []

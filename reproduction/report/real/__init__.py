@@ -1,4 +1,4 @@
-"""What the committed reference of the small scale, a real pre-trained model, says about the paper, in ten sentences."""
+"""Ten sentences on the paper from the committed reference of the small scale, a real pre-trained model."""
 
 from reproduction.report.real.sentences import listed, real_sentences, write_real
 

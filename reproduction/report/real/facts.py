@@ -1,4 +1,4 @@
-"""The committed reference of the small scale, as sentences.md needs it."""
+"""Data and phrases for sentences.md from the committed reference of the small scale."""
 
 import math
 import re
@@ -62,24 +62,24 @@ FROZEN = (
     "idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
     "idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm",
 )  # fmt: skip
-"""The controls that freeze something else: other rows, and no rows."""
+"""Controls that freeze other rows, or no rows of the base."""
 
 
 class Facts:
-    """What the committed tables say.
+    """Facts in the committed tables.
 
     Attributes:
         best, paper, longer: Table 2 at the methods' best learning rates and the paper's; its methods trained longer.
         controls, single, single_paper, budgets, clusters: the controls, Table 1 at both rates, Tables 7 and 8.
         rates: row of rates.csv by method.
-        worth: rows of worth.csv, one a run; those of the experiments ``alike`` differ by method alone.
-        steps, rates_of: how long Table 1's methods are trained, and at which rates in its two blocks.
+        worth: rows of worth.csv, one per run; those of the experiments ``alike`` differ only in the method.
+        steps, rates_of: training steps of Table 1's methods, and their learning rates in its two blocks.
         headings: of the columns of Tables 1 and 2, by id.
-        parameters: of the model.
+        parameters: number of the model's parameters.
     """
 
     def __init__(self, results: Path, experiments: Path):
-        """Raises `RecordError` where a file cannot be read, and `GridError`."""
+        """Read the tables. Raises `RecordError` if a file cannot be read, and `GridError`."""
         self.folder = reference_folder(results, SMALL)
         for name, (table, base) in BLOCKS.items():
             setattr(self, name, read_block(self.folder, table, base))
@@ -102,29 +102,29 @@ class Facts:
 
     @staticmethod
     def are_in(results: Path) -> bool:
-        """Whether the reference has every table that the sentences are about."""
+        """Return whether the reference has every table that the sentences use."""
         names = {*(table for table, _ in BLOCKS.values()), "rates", "worth"}
         return all((reference_folder(results, SMALL) / "tables" / f"{name}.csv").is_file() for name in names)
 
     def note(self, pairs: Iterable[Pair]) -> str:
-        """ " (one run each …)" where the pairs have another number of runs than the losses at the best rates."""
+        """Return " (one run each …)" if the pairs have another number of runs than the losses at the best rates."""
         runs = runs_and_intervals(pairs)
         return "" if runs == runs_and_intervals(to_lora(self.best)) else f" ({runs})"
 
     def sources(self, block: Block, second: str) -> list[Pair]:
-        """ID-LoRA against another method in the losses by source."""
+        """Return ID-LoRA against another method in the losses by source."""
         pairs = (block.pairs.get((SUBJECT, second, column)) for column in self.headings)
         return [pair for pair in pairs if pair and pair.measure.lower_is_better and pair.column != LOSS]
 
     def scores(self, block: Block, pairs: Sequence[Pair]) -> str:
-        """ "GSM8K 2.5 and 2.8, level (+0.3 [-0.8, +1.4])": LoRA's score, ID-LoRA's, and where ID-LoRA stands."""
+        """List LoRA's score, ID-LoRA's, and the verdict: "GSM8K 2.5 and 2.8, level (+0.3 [-0.8, +1.4])"."""
         names = short(self.headings[pair.column] for pair in pairs)
         values = [" and ".join(block.rows[method][pair.column] for method in (LORA, SUBJECT)) for pair in pairs]
         stands = [f"{pair.verdict.split()[0]} {pair.amount}" for pair in pairs]
         return "; ".join(map("{} {}, {}".format, names, values, stands))
 
     def by_column(self, pairs: Iterable[Pair], *, amounts: Iterable[str] = ()) -> str:
-        """ "ahead on A and B; level on C": columns by verdict, with how far for the verdicts of ``amounts``."""
+        """List columns by verdict: "ahead on A and B; level on C", with differences for the verdicts in ``amounts``."""
         parts, pairs = [], list(pairs)
         for verdict in VERDICTS:
             own = [pair for pair in pairs if pair.verdict == verdict]
@@ -135,7 +135,7 @@ class Facts:
         return "; ".join(parts)
 
     def others(self, block: Block) -> str:
-        """Where the methods but ID-LoRA are ahead of LoRA in scores or behind it."""
+        """List the scores in which methods other than ID-LoRA are ahead of LoRA or behind it."""
         others: dict[str, list[Pair]] = {}
         for pair in scored(block):
             if pair.first != SUBJECT and pair.verdict != LEVEL:
@@ -147,14 +147,14 @@ class Facts:
         return floors(block, self.headings)
 
     def decides(self) -> str:
-        """Whether the learning rate decides who of ID-LoRA and LoRA is ahead."""
+        """State whether the learning rate decides which of ID-LoRA and LoRA is ahead."""
         ahead = {block.pairs[SUBJECT, LORA, LOSS].verdict for block in (self.paper, self.best)}
         if len(ahead) == 1:
             return "does not decide which"
         return "decides whether one" if LEVEL in ahead else "decides which"
 
     def trial(self, column: str) -> str:
-        """By how much ID-LoRA's loss of one trial is below or above LoRA's; empty where one is missing or diverged."""
+        """State the difference between ID-LoRA's and LoRA's loss of one trial; "" if one is missing or diverged."""
         values = [float(self.rates[method][column] or math.inf) for method in (SUBJECT, LORA)]
         if not all(map(math.isfinite, values)):
             return ""
@@ -167,7 +167,7 @@ class Facts:
         return f"Only {joined([called(self.longer, method) for method in methods])}" if left_out else "All methods"
 
     def single_pairs(self, block: Block) -> list[Pair]:
-        """Every trained method against LoRA in the losses and scores of Table 1 that are not at chance or zero."""
+        """Return every trained method against LoRA in Table 1's losses and scores that are not at chance or zero."""
         columns = [column for column in self.headings if column not in (REFUSAL, HARMLESS)]
         return [pair for column in columns for pair in to_lora(block, column) if not pair.floor]
 
@@ -180,7 +180,7 @@ class Facts:
         return ", and ".join(parts)
 
     def known_refusals(self) -> str:
-        """What the known answers refuse that refuse the two kinds of prompts differently, and the untuned model."""
+        """List the refusals of the untuned model and of known answers that treat the two kinds of prompts unequally."""
         known: dict[str, list[str]] = {}
         for row in read_csv(self.folder / "tables" / "table1_known.csv"):
             known.setdefault(row["answers"], []).append(row["value"])
@@ -193,13 +193,13 @@ class Facts:
         return [pair for block in blocks for pair in block.pairs.values() if pair.column == LOSS]
 
     def budget_pairs(self) -> list[Pair]:
-        """Each ID-LoRA of Table 7 against every LoRA there, by what they train."""
+        """Return each ID-LoRA of Table 7 against every LoRA there, ordered by trained parameters."""
         ordered = sorted(self.budgets.rows, key=self._trained)
         own, loras = ([m for m in ordered if m.partition("_")[0] == family] for family in (SUBJECT, LORA))
         return [self.budgets.pairs[method, lora, LOSS] for method in own for lora in loras]
 
     def smallest_lora(self) -> str:
-        """The smallest LoRA of Table 7 that is as good as the best ID-LoRA."""
+        """State the smallest LoRA of Table 7 that is as good as the best ID-LoRA."""
         rows, pairs = self.budgets.rows, self.budget_pairs()
         best = min(dict.fromkeys(pair.first for pair in pairs), key=lambda method: float(rows[method][LOSS]))
         of_best = f"level with or ahead of the best ID-LoRA ({rows[best][LOSS]}, {millions(rows[best])})"
@@ -209,7 +209,7 @@ class Facts:
         return f"The smallest LoRA that is {of_best} trains {millions(row)} ({row[LOSS]})."
 
     def fair_budgets(self) -> str:
-        """Which ID-LoRA reaches every LoRA that trains no more parameters."""
+        """State which ID-LoRA is not behind any LoRA with at most as many trained parameters."""
         fair: dict[str, bool] = {}
         for pair in self.budget_pairs():
             more = self._trained(pair.second) > self._trained(pair.first)
@@ -220,7 +220,7 @@ class Facts:
         return "Every ID-LoRA" if len(reached) == len(fair) else f"Only ID-LoRA of {joined(reached)}"
 
     def clusters_by_rank(self) -> list[tuple[str, str, list[tuple[Pair, str]]]]:
-        """At each rank of Table 8: k = 4, and its pairs with the other numbers of clusters."""
+        """Return for each rank of Table 8: k = 4, and its pairs with the other numbers of clusters."""
 
         def named(row: Row) -> str:
             return f"{row['method_label'].partition(', ')[0]} ({millions(row)})"
@@ -233,7 +233,7 @@ class Facts:
         return found
 
     def go_together(self, *, alike: bool) -> str:
-        """ "(34 runs), a lower loss goes with a higher score on …": each score by the way it goes over trained runs."""
+        """List the scores by the sign of their association with the loss over trained runs."""
         rows = [
             row for row in self.worth if row["method"] != UNTUNED and (row["experiment"] in self.alike or not alike)
         ]
@@ -265,7 +265,7 @@ class Facts:
         return short(dict.fromkeys(self.headings[pair.column] for pair in scored(self.best)))
 
     def _controls(self, methods: Iterable[str]) -> list[tuple[Pair, str]]:
-        """ID-LoRA against those of the controls that were run, and what they are called."""
+        """Return ID-LoRA against those of the controls that were run, with their names."""
         pairs = (self.controls.pairs.get((SUBJECT, method, LOSS)) for method in methods)
         return [(pair, called(self.controls, pair.second)) for pair in pairs if pair]
 
@@ -274,7 +274,7 @@ class Facts:
 
 
 def count_claims(found: Sequence[OnReal]) -> dict[str, int]:
-    """How many of the paper's claims with a measured reading hold here, fail or stay open, and by what."""
+    """Count the paper's measured claims that hold here, fail or stay open, also by the kind of evidence."""
     held, failed, unresolved = ([each for each in found if each.found == kind] for kind in (HOLDS, FAILS, UNRESOLVED))
     about = [each for each in found if any(v.method.startswith(SUBJECT) for r in each.readings for v in r.values)]
     own_held = [each for each in about if each.found == HOLDS]

@@ -1,4 +1,4 @@
-"""Phrases that put methods side by side, from the pairs of a block."""
+"""Phrases that compare methods, from the pairs of a block."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,14 @@ from reproduction.report.standings import AHEAD, BEHIND, LEVEL, LOSS, VERDICTS, 
 
 SUBJECT, LORA = "idlora", "lora"
 REFUSAL, HARMLESS = "refusal", "harmless"
-"""The columns of safety prompts, and of harmless ones, where a lower share of refusals is better."""
+"""Columns of safety prompts, and of harmless prompts, for which a lower share of refusals is better."""
 
 NAMES = {
     SUBJECT: "ID-LoRA", "fft": "full fine-tuning",
     "idlora_no_rb": "the same method without it at the same count",
     "idlora_no_rb_same_rank": "the same method without it at the same rank",
 }  # fmt: skip
-"""What the sentences call a method whose row of the table says something else."""
+"""Names of methods in the sentences, if they differ from the table's."""
 
 
 def called(block: Block, method: str) -> str:
@@ -24,24 +24,24 @@ def called(block: Block, method: str) -> str:
 
 
 def to_lora(block: Block, column: str = LOSS) -> list[Pair]:
-    """Every trained method against LoRA in a column, in the order of the table."""
+    """Return every trained method against LoRA in a column, in the order of the table."""
     found = (block.pairs.get((method, LORA, column)) for method in block.rows if method != UNTUNED)
     return [pair for pair in found if pair]
 
 
 def scored(block: Block) -> list[Pair]:
-    """Every trained method against LoRA in every column that is no loss."""
+    """Return every trained method against LoRA in every column that is no loss."""
     trained = (pair for (first, second, _), pair in block.pairs.items() if second == LORA and first != UNTUNED)
     return [pair for pair in trained if not pair.measure.lower_is_better]
 
 
 def of_idlora(block: Block) -> list[Pair]:
-    """ID-LoRA against LoRA in every such column that is not at chance or zero."""
+    """Return ID-LoRA against LoRA in every score column that is not at chance or zero."""
     return [pair for pair in scored(block) if pair.first == SUBJECT and not pair.floor]
 
 
 def losses(block: Block) -> str:
-    """The losses of LoRA and ID-LoRA, and where each method stands to LoRA."""
+    """List the losses of LoRA and ID-LoRA, and the verdict of each method against LoRA."""
     values = []
     for method in (LORA, SUBJECT):
         row = block.rows[method]
@@ -51,7 +51,7 @@ def losses(block: Block) -> str:
 
 
 def stand(named: Sequence[tuple[Pair, str]], *, of: str = "") -> str:
-    """ "ahead of A by …; level with B (…)": pairs by verdict, each with how it is called."""
+    """List named pairs by verdict: "ahead of A by …; level with B (…)"."""
     groups = {
         verdict: [f"{name} {pair.amount}" for pair, name in named if pair.verdict == verdict] for verdict in VERDICTS
     }
@@ -59,13 +59,13 @@ def stand(named: Sequence[tuple[Pair, str]], *, of: str = "") -> str:
 
 
 def tally(pairs: Iterable[Pair]) -> str:
-    """ "ahead in 2, level in 2 and behind in 20"."""
+    """Count verdicts: "ahead in 2, level in 2 and behind in 20"."""
     counts = Counter(pair.verdict for pair in pairs)
     return joined([f"{verdict.split()[0]} in {counts[verdict]}" for verdict in VERDICTS if counts[verdict]])
 
 
 def apart(block: Block, pairs: Sequence[Pair]) -> str:
-    """Who is ahead of LoRA or behind it, on how many columns and by how much: "0.0011 to 0.0023"."""
+    """List the methods ahead of LoRA or behind it, with the number of columns and the range: "0.0011 to 0.0023"."""
     parts = []
     for verdict in (AHEAD, BEHIND):
         own: dict[str, list[Pair]] = {}
@@ -85,10 +85,10 @@ def apart(block: Block, pairs: Sequence[Pair]) -> str:
 
 
 def refusals(block: Block) -> str:
-    """ "LoRA 48.5 and 2.0, full fine-tuning 54.5 (ahead) and 2.2": what each method refuses, and where it stands."""
+    """List refusals and verdicts: "LoRA 48.5 and 2.0, full fine-tuning 54.5 (ahead) and 2.2"."""
     parts = []
     for method in (LORA, *(pair.first for pair in to_lora(block, REFUSAL))):
-        pairs = block.pairs.get((method, LORA, REFUSAL)), block.pairs.get((LORA, method, HARMLESS))  # fewer harmless
+        pairs = block.pairs.get((method, LORA, REFUSAL)), block.pairs.get((LORA, method, HARMLESS))  # fewer is better
         marks = [f" ({pair.verdict.split()[0]})" if pair and pair.verdict != LEVEL else "" for pair in pairs]
         values = [block.rows[method][column] for column in (REFUSAL, HARMLESS)]
         parts.append(f"{called(block, method)} {shares(values, marks)}")
@@ -96,7 +96,7 @@ def refusals(block: Block) -> str:
 
 
 def shares(values: Sequence[str], marks: Sequence[str] = ("", "")) -> str:
-    """A share of each kind of prompts with its mark."""
+    """List the share of each kind of prompts with its mark."""
     parts = [
         (f"{float(value):.1f}" if float(value) else "none") + mark for value, mark in zip(values, marks, strict=True)
     ]
@@ -104,7 +104,7 @@ def shares(values: Sequence[str], marks: Sequence[str] = ("", "")) -> str:
 
 
 def floors(block: Block, headings: dict[str, str]) -> str:
-    """The columns at chance or zero, and at which: "MMLU (at chance)"."""
+    """List the columns at chance or zero: "MMLU (at chance)"."""
     columns: dict[str, dict[str, None]] = {}
     for pair in scored(block):
         if pair.floor:
@@ -113,17 +113,17 @@ def floors(block: Block, headings: dict[str, str]) -> str:
 
 
 def millions(row: Row) -> str:
-    """Trained parameters."""
+    """Format the number of trained parameters in millions."""
     return f"{int(row['parameters_trainable']) / 1e6:.2f}M"
 
 
 def joined(parts: Sequence[str]) -> str:
-    """ "A, B and C"."""
+    """Join as "A, B and C"."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def short(names: Iterable[str]) -> list[str]:
-    """ "HumanEval pass@1", "pass@5": headings without the first word of the one before."""
+    """Shorten headings that repeat the first word of the previous one: "HumanEval pass@1", "pass@5"."""
     names = list(names)
     before = ["", *(name.partition(" ")[0] for name in names)]
     return [name.removeprefix(f"{first} ") for name, first in zip(names, before, strict=False)]

@@ -1,6 +1,6 @@
-"""What is said of a real model, by sentences.md. Every number is a table's and every "ahead", "behind" and
-"level" that of an interval over seeds and items (over items where there is one seed), so each sentence can come out
-either way.
+"""Sentences on a real model, from the template sentences.md. Every number comes from a table. Every "ahead", "behind"
+and "level" comes from an interval over seeds and items (over items for one seed), so each sentence can come out either
+way.
 """
 
 import re
@@ -22,9 +22,9 @@ from reproduction.report.walltime import sentence
 
 
 def real_sentences(results: Path, experiments: Path) -> list[str]:
-    """The sentences, as Markdown; none where the reference of the small scale lacks a table that they are about.
+    """Return the sentences as Markdown; none if the reference of the small scale lacks a table.
 
-    ``experiments`` has the columns' headings and the paper's claims. Raises `RecordError` where a file cannot be read,
+    ``experiments`` has the columns' headings and the paper's claims. Raises `RecordError` if a file cannot be read,
     `GridError` and `AuditError`.
     """
     if not Facts.are_in(results):
@@ -51,9 +51,9 @@ def real_sentences(results: Path, experiments: Path) -> list[str]:
 
 
 def write_real(results: Path, experiments: Path) -> Path | None:
-    """Write the sentences, how long the runs took, and the paper's claims into the reference's README.md.
+    """Write the sentences, the runs' wall time, and the paper's claims into the reference's README.md.
 
-    Returns its path, None where there is nothing to say.
+    Returns its path, None without sentences.
     """
     said = real_sentences(results, experiments)
     if not said:
@@ -70,5 +70,5 @@ def write_real(results: Path, experiments: Path) -> Path | None:
 
 
 def listed(sentences: Iterable[str]) -> str:
-    """The sentences as they stand in a Markdown file."""
+    """Return the sentences as a Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
