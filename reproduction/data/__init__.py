@@ -1,8 +1,8 @@
-"""Text to token ids and loss mask.
+"""Data sets: loading, prompts, tokenization and packing.
 
-`load_rows` reads a data set from a folder or the hub, `to_examples` makes prompts and responses of its rows, `tokenize`
-ids and labels (`token_cache` keeps them between runs), and `pack` puts several examples into one row. `load_training`
-gives the rows of a set that may be trained on, `load_mixture` those of several sets together.
+`load_rows` reads a data set from a folder or the hub. `load_training` returns a set's training rows, without held-out
+ones, and `load_mixture` those of several sets. `to_examples` turns rows into prompts and responses, `tokenize` into ids
+and labels (cached by `token_cache`), and `pack` puts several examples into one row.
 """
 
 from reproduction.data.catalogue import DATASETS, DataError, DatasetSpec

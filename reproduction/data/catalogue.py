@@ -1,4 +1,4 @@
-"""What a data set is, and the training sets; a benchmark's set stands in `reproduction.evals.tasks.<name>`."""
+"""`DatasetSpec`, and the training sets. A benchmark's data set is in `reproduction.evals.tasks.<name>`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,39 +7,39 @@ from typing import Any
 
 INSTRUCTION_COLUMNS = ("instruction", "input", "output")
 NEWEST = "main"
-SAFETY_ALONE = "safety_only"  # how the file begins that has Saferpaca's safety rows without the others
+SAFETY_ALONE = "safety_only"  # prefix of the file with only Saferpaca's safety rows
 
 
 class DataError(ValueError):
-    """A data set that is missing, unreadable or not as expected."""
+    """A data set is missing, unreadable or not as expected."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Where a data set lives and what it holds.
+    """Location and format of a data set.
 
     Args:
-        name: its folder under the data root, and its name in every config.
-        columns: what a row has beside its "id"; all text, unless `convert` says otherwise.
+        name: folder under the data root, and name in every config.
+        columns: columns of a row besides "id"; all text, unless `convert` is given.
         splits: our name of each split → the hub's.
-        hub_id: hub repository; None where no hub has it.
+        hub_id: hub repository; None if it is not on the hub.
         hub_config: the repository's configuration.
-        hub_files: files of the repository that `read` reads as they are, without `datasets`.
-        url: address of the file, with {revision} in it, where it is on the web and on no hub.
-        sizes: row counts that the hub's copy may have; empty for any.
-        rows: split → number of rows by the hub's card, for estimates of time.
-        characters: mean length of a training row's prompt and response, for estimates of time.
-        assembled_from: training sets that complete it where a local folder holds a part of it alone.
+        hub_files: files of the repository that `read` parses, without `datasets`.
+        url: address of the file, containing {revision}, if it is on the web but not on the hub.
+        sizes: allowed row counts of the hub's copy; empty for any.
+        rows: split → number of rows according to the hub's card, for time estimates.
+        characters: mean length of a training row's prompt and response, for time estimates.
+        assembled_from: training sets that complete it if a local folder holds only part of it.
         akin: other training sets that share rows with it.
-        training: columns of instruction, input (None for none) and response; None for a set to test with alone.
-        file: name of its file, where that is neither `<split>.jsonl` nor the folder's only .json.
-        folder: its folder under the data root, where that is not its name.
-        gated: whether the hub gives it only to those who asked for access.
-        read: (folder, the hub's name of the split) → raw rows, where they are in several files.
-        convert: raw row, in the hub's fields → row. A row without "id" gets its place as one. A KeyError, TypeError or
-            ValueError says that the raw row is not as it should be.
-        grouped_by: column within whose values the places of rows are counted.
-        bundled: gives the raw rows where there is neither a folder nor a hub for them.
+        training: columns of instruction, input (None for none) and response; None for a test-only set.
+        file: file name, if it is neither `<split>.jsonl` nor the folder's only .json.
+        folder: folder under the data root, if it differs from the name.
+        gated: whether the hub requires an access request.
+        read: (folder, the hub's name of the split) → raw rows, for sets in several files.
+        convert: raw row, in the hub's fields → row. Rows without "id" get one from their position. KeyError, TypeError
+            or ValueError mark the raw row as invalid.
+        grouped_by: column whose values each have their own row numbers in ids.
+        bundled: returns the raw rows if there is neither a folder nor a hub repository.
     """
 
     name: str
@@ -65,16 +65,16 @@ class DatasetSpec:
 
     @property
     def home(self) -> str:
-        """The name of its folder under a data root."""
+        """Name of the folder under a data root."""
         return self.folder or self.name
 
     def source(self, revision: str) -> str | None:
-        """The hub's repository, or the address of the file at a revision; None where neither has it."""
+        """Return the hub repository, or the file's address at a revision, or None."""
         return self.hub_id if self.url is None else self.url.replace("{revision}", revision)
 
 
 def revision_of(name: str, revisions: Mapping[str, str] | None) -> str:
-    """The revision of a data set among those given by name; `NEWEST` where it is not among them."""
+    """Return the revision given for a data set, `NEWEST` by default."""
     return (revisions or {}).get(name, NEWEST)
 
 
@@ -98,21 +98,21 @@ DATASETS = {
             akin=("alpaca_cleaned", "saferpaca"),
         ),
         _instructions("alpaca_cleaned", hub_id="yahma/alpaca-cleaned", akin=("alpaca", "saferpaca")),
-        _instructions(  # characters: most of its rows are Alpaca's
+        _instructions(  # Alpaca's characters: most of its rows are Alpaca's
             "saferpaca", url=f"{_SAFER}saferpaca_Instructions_2000.json", rows={"train": 22_000}, characters=464,
             assembled_from=("alpaca_cleaned",), akin=("alpaca", "alpaca_cleaned", "safety"),
         ),
-        _instructions(  # of which Saferpaca has 2,000
+        _instructions(  # Saferpaca has 2,000 of them
             "safety", url=_SAFER + _SAFETY_FILE, rows={"train": 2_483}, characters=513, akin=("saferpaca",),
             folder="saferpaca", file=_SAFETY_FILE,
         ),
     )
 }  # fmt: skip
-"""The sets that a model can be trained on."""
+"""The training sets by name."""
 
 CHARACTERS_A_TOKEN = {
     "llama": {"gsm8k": 3.47, "codealpaca": 3.88, "alpaca": 4.77, "saferpaca": 4.77, "safety": 4.77},
     "mistral": {"gsm8k": 2.83, "codealpaca": 3.13, "alpaca": 4.10, "saferpaca": 4.10, "safety": 4.10},
 }
-"""By a model's type, for estimates of time: counted on 2,000 rows of each set with LLaMA-3's and Mistral-7B's
-tokenizers; Saferpaca and its safety rows have Alpaca's numbers."""
+"""Characters per token by model type, for time estimates: counted on 2,000 rows of each set with the tokenizers of
+LLaMA-3 and Mistral-7B; Saferpaca and its safety rows use Alpaca's numbers."""

@@ -1,4 +1,4 @@
-"""Rows of training sets to prompt-response pairs."""
+"""Prompt-response pairs from rows of training sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from reproduction.data.templates import ALPACA, Template
 
 @dataclass(frozen=True)
 class Example:
-    """One training text: `prompt` as a model is asked, `response` as it should answer (without the end mark)."""
+    """One training example: prompt and response (without the end token)."""
 
     id: str
     prompt: str
@@ -18,23 +18,23 @@ class Example:
 
 
 def instruction_of(name: str, row: dict) -> Instruction:
-    """Instruction and input of a training set's row, without white space around them."""
+    """Return a training row's instruction and input, stripped."""
     instruction, input, _ = DATASETS[name].training
     return row[instruction].strip(), row[input].strip() if input else ""
 
 
 def response_of(name: str, row: dict) -> str:
-    """What a training set's row answers, without white space around it.
+    """Return a training row's response, stripped.
 
-    GSM8K keeps its calculator marks `<<a+b=c>>` and its last line `#### n`: the answer is scored by that line.
+    GSM8K keeps its calculator marks `<<a+b=c>>` and its last line `#### n`, which the strict score needs.
     """
     return row[DATASETS[name].training[2]].strip()
 
 
 def to_examples(name: str, rows: Sequence[dict], *, template: Template = ALPACA) -> list[Example]:
-    """Prompt and response of each row of a training set, in order.
+    """Return prompt and response of each row of a training set, in order.
 
-    Raises DataError for a row without an instruction, and ValueError where the template refuses a row.
+    Raises DataError for a row without an instruction, and ValueError if the template fails on a row.
     """
     examples = []
     for row in rows:
@@ -46,5 +46,5 @@ def to_examples(name: str, rows: Sequence[dict], *, template: Template = ALPACA)
 
 
 def mixture_examples(rows: Sequence[dict], *, template: Template = ALPACA) -> list[Example]:
-    """Prompt and response of rows from `load_mixture`, in order, as `to_examples` makes them for each row's part."""
+    """Return prompt and response of rows from `load_mixture`, in order, see `to_examples`."""
     return [example for row in rows for example in to_examples(row["part"], [row], template=template)]

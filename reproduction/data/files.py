@@ -1,4 +1,4 @@
-"""Local files to plain values; an error names the file and the place in it."""
+"""Readers of local files; errors name the file and the position in it."""
 
 import csv
 import io
@@ -14,9 +14,9 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, its lines ended by "\\n" and without byte order marks.
+    """Return the text of a UTF-8 file, with "\\n" line ends and without byte order marks.
 
-    Raises DataError where the file is missing, empty or in another encoding.
+    Raises DataError if the file is missing, empty or in another encoding.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8.") from None
     if (null := text.find("\0")) >= 0:
         raise DataError(f"{path} has a null byte, as UTF-16 does, at character {null}: save it as UTF-8.")
-    text = re.sub(f"^{_MARK}+", "", text, flags=re.MULTILINE)  # files that were joined have one inside, too
+    text = re.sub(f"^{_MARK}+", "", text, flags=re.MULTILINE)  # concatenated files have marks inside, too
     if not text.strip():
         raise DataError(f"{path} is empty: fetch the file again.")
     return text
@@ -40,7 +40,7 @@ def read_json(path: Path) -> list:
 
 
 def read_jsonl(path: Path) -> list:
-    # Split on "\n" alone: str.splitlines also cuts at U+2028 and others, which JSON allows inside a string.
+    # Not str.splitlines: it also splits at U+2028 and others, which JSON allows inside strings.
     lines = enumerate(read_text(path).split("\n"), start=1)
     return [_parsed(line, where=f"Line {number} of {path}") for number, line in lines if line.strip()]
 
@@ -48,12 +48,12 @@ def read_jsonl(path: Path) -> list:
 def _parsed(text: str, *, where: str) -> object:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # beside bad JSON: numbers too long, lists too deep
+    except (ValueError, RecursionError) as error:  # also too long numbers, too deep lists
         raise DataError(f"{where} is not JSON ({error}): mend it, or fetch the file again.") from None
 
 
 def read_column(path: Path) -> list[str]:
-    """The cells of a CSV file with one column and no header."""
+    """Return the cells of a CSV file with one column and no header."""
     rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
     for number, row in enumerate(rows, start=1):
         if len(row) != 1:
@@ -64,14 +64,14 @@ def read_column(path: Path) -> list[str]:
 
 
 def read_table(path: Path) -> list[dict]:
-    """Rows of a CSV file with a header."""
+    """Return the rows of a CSV file with a header."""
     return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
 
 def clean(text: str, *, where: str) -> str:
-    """A row's text without byte order marks before its first character.
+    """Return a row's text without leading byte order marks.
 
-    Raises DataError for half of a surrogate pair, which JSON can write and no tokenizer takes; ``where`` names the row.
+    Raises DataError for half of a surrogate pair, which JSON allows but tokenizers reject; ``where`` names the row.
     """
     if half := _HALF_PAIR.search(text):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Data sets from the hub at the revision asked for; an error says what stands in the way."""
+"""Download of data sets from the hub at a given revision."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def fetch_files(spec: DatasetSpec, revision: str) -> Path:
-    """The folder with the files of `spec.hub_files`, from the hub or its cache. Raises DataError, see `fetch`."""
+    """Return the folder with `spec.hub_files`, from the hub or its cache. Raises DataError, see `fetch`."""
     try:
         paths = [hf_hub_download(spec.hub_id, file, repo_type="dataset", revision=revision) for file in spec.hub_files]
     except (OSError, ValueError, httpx.HTTPError) as error:
@@ -22,17 +22,17 @@ def fetch_files(spec: DatasetSpec, revision: str) -> Path:
 
 
 def fetch(spec: DatasetSpec, revision: str) -> Any:
-    """The `datasets.DatasetDict` of a data set at a commit, branch or tag: from the hub, or from its local cache.
+    """Return the `datasets.DatasetDict` of a data set at a commit, branch or tag, from the hub or its cache.
 
-    Raises DataError where it is gated, is not there or cannot be reached, or where the hub cannot be reached and the
-    cache has another commit than the one asked for.
+    Raises DataError if it is gated, missing or unreachable, or if the hub is unreachable and the cache has another
+    commit.
     """
     if spec.url is None and not Path(spec.hub_id).is_absolute() and Path(spec.hub_id).exists():
         raise DataError(
             f"The folder {spec.hub_id} here would be read in place of the hub's data set of that name: run the command "
             "from another folder, or rename it and give data_root."
         )
-    from datasets import load_dataset  # 0.6 s: only where the hub is asked
+    from datasets import load_dataset  # takes 0.6 s to import
     from datasets.exceptions import DatasetsError
 
     try:
@@ -41,7 +41,7 @@ def fetch(spec: DatasetSpec, revision: str) -> Any:
         loaded = load_dataset(spec.hub_id, spec.hub_config, revision=revision)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, DatasetsError) as error:
         raise DataError(_refusal(spec, revision, error)) from error
-    # Without the hub `datasets` takes whatever commit it cached last; the cache's folders are named after the commits.
+    # Offline, `datasets` uses the last cached commit; the cache's folders are named after commits.
     folders = {Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files}
     others = {name for name in folders if _COMMIT.fullmatch(name)} - {revision}
     if others and _COMMIT.fullmatch(revision):
@@ -53,9 +53,9 @@ def fetch(spec: DatasetSpec, revision: str) -> Any:
 
 
 def cached(spec: DatasetSpec, revision: str) -> bool:
-    """Whether this machine has a data set of the hub at a revision, without asking the hub.
+    """Whether the local cache has a data set at a revision; the hub is not contacted.
 
-    A branch or tag counts as here at any commit, where `datasets` keeps the set: it does not note which that was.
+    For a branch or tag any cached commit counts: `datasets` does not record which branch it was.
     """
     if spec.hub_files:
         found = (
@@ -74,7 +74,7 @@ def cached(spec: DatasetSpec, revision: str) -> bool:
 
 
 def _refusal(spec: DatasetSpec, revision: str, error: Exception) -> str:
-    """Why a data set could not be had, and the ways out."""
+    """Return the error message: reason and remedies."""
     place = spec.source(revision) if spec.url else f"{constants.ENDPOINT}/datasets/{spec.hub_id}"
     reason = (str(error).strip().splitlines() or ["no reason given"])[0]
     offline = "; HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""

@@ -1,4 +1,4 @@
-"""How long a data set's examples are in a tokenizer's tokens, and what a limit would cut of them."""
+"""Lengths of a data set's examples in tokens, and the effect of a length limit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from reproduction.data.tokenization import encode_prompts
 
 
 class Lengths(NamedTuple):
-    """Tokens of prompt, response and end token together, over the rows with a response.
+    """Statistics of tokens per example (prompt, response and end token), over rows with a response.
 
-    ``cut``: rows whose response does not fit as a whole; ``dropped``: rows whose prompt leaves no room for a response;
-    ``long_answers``: rows whose response alone is longer than an evaluation's answer may be.
+    ``cut``: rows whose response does not fit completely; ``dropped``: rows whose prompt leaves no room for a response;
+    ``long_answers``: rows whose response exceeds the length limit of an evaluation's answer.
     """
 
     rows: int
@@ -25,7 +25,7 @@ class Lengths(NamedTuple):
 
 
 def measure(examples: Sequence[Example], tokenizer, *, max_length: int, max_new_tokens: int) -> Lengths:
-    """Lengths as `reproduction.data.tokenize` finds them, of at least one example with a response."""
+    """Compute the lengths like `reproduction.data.tokenize`; at least one example needs a response."""
     answered = [example for example in examples if example.response]
     prompts = np.array([len(ids) for ids in encode_prompts(tokenizer, [each.prompt for each in answered])])
     texts = [each.response for each in answered]
@@ -42,7 +42,7 @@ def measure(examples: Sequence[Example], tokenizer, *, max_length: int, max_new_
 
 
 def markdown(found: Mapping[tuple[str, str], Lengths], *, max_length: int, max_new_tokens: int) -> Iterator[str]:
-    """A Markdown table of (data set, tokenizer) → lengths, line by line."""
+    """Yield the lines of a Markdown table of (data set, tokenizer) → lengths."""
     limits = f"cut at {max_length} | left out | answers over {max_new_tokens}"
     yield f"| Data | Tokenizer | rows | median | longest | {limits} |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"

@@ -1,4 +1,4 @@
-"""The rows of a training set that may be trained on, and a training set made of several others, each by its share."""
+"""Training and held-out rows of a training set, and mixtures of several sets."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,15 +17,15 @@ def load_training(
     share: float = 1.0,
     held_out: float = 0.0,
 ) -> list[dict]:
-    """Rows of a training set, without those held out.
+    """Return the rows of a training set without held-out ones.
 
     Args:
-        name: of a training set.
+        name: name of a training set.
         root, revisions: see `load_rows`.
-        share: of all rows, in (0, 1]: those whose prompts fall lowest (`reproduction.data.splits`) are taken.
-        held_out: share of the rows that is kept out of every training.
+        share: share of all rows, in (0, 1]: those with the lowest prompt hash (`reproduction.data.splits`).
+        held_out: share of the rows that is held out of every training.
 
-    Raises DataError, see `load_rows`, and ValueError for shares that leave nothing.
+    Raises DataError, see `load_rows`, and ValueError for shares that leave no rows.
     """
     prompt = partial(instruction_of, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
@@ -39,8 +39,8 @@ def load_training(
 def load_held_out(
     name: str, *, root: Path | str | None, revisions: Mapping[str, str] | None = None, share: float
 ) -> list[dict]:
-    """Rows of a training set that are kept out where a share of them is, the highest first, so that the first n rows
-    are the same for every share. Raises DataError, see `load_rows`.
+    """Return the held-out `share` of a training set, highest hash first, so that the first n rows are the same for
+    every share. Raises DataError, see `load_rows`.
     """
     prompt = partial(instruction_of, name)
     rows = load_rows(name, "train", root=root, revisions=revisions)
@@ -48,10 +48,10 @@ def load_held_out(
 
 
 def shares_of(parts: Mapping[str, float], rows: Mapping[str, int]) -> dict[str, float]:
-    """The share of its rows that each part of a mixture gives, from the number of rows that each part's set has.
+    """Return each part's share of its set, from the parts of a mixture and the sets' numbers of rows.
 
-    Up to 1 the parts are shares already. With one above 1 they are proportions, such as 10 to 1: each set then gives as
-    many rows as all of them allow. Raises ValueError where one of the sets has too few.
+    Values up to 1 are shares already. If one is above 1, all are proportions, such as 10 to 1, and the mixture is as
+    large as the sets allow. Raises ValueError if a set has too few rows.
     """
     if max(parts.values()) <= 1:
         return dict(parts)
@@ -68,11 +68,11 @@ def load_mixture(
     revisions: Mapping[str, str] | None = None,
     held_out: float = 0.0,
 ) -> list[dict]:
-    """Training rows of the parts, one part after the other, each with "part" and "id": "<part>/<the row's own id>".
+    """Return the training rows of all parts in sequence, each with "part" and "id": "<part>/<the row's own id>".
 
-    ``parts`` has for each training set its share, or its proportion (see `shares_of`) among the rows that are not held
-    out. A part gives the rows whose prompts fall lowest, whatever the other parts are. Raises as `load_training` and
-    `shares_of` do.
+    ``parts`` maps training sets to shares, or to proportions (see `shares_of`) of the rows that are not held out. Each
+    part's rows are those with the lowest prompt hash, independent of the other parts. Raises like `load_training` and
+    `shares_of`.
     """
     where = {"root": root, "revisions": revisions, "held_out": held_out}
     if max(parts.values()) <= 1:

@@ -1,11 +1,11 @@
-"""Several examples in one row, each blind to the others.
+"""Packing of several examples into one row, without attention between them.
 
-    input_ids    = [example] [example] …          at most max_length in all
-    labels       = theirs, the first of each masked: it would be predicted from the example before
-    position_ids = [0 1 2 …] [0 1 2 …] …          where they start anew, attention does
+    input_ids    = [example] [example] …          at most max_length tokens
+    labels       = the examples' labels, each first one masked: it would be predicted from the previous example
+    position_ids = [0 1 2 …] [0 1 2 …] …          attention restarts where positions restart
 
-A model sees the restarts only without an attention mask and without a KV cache (`use_cache=False`); with either it
-attends across the examples without a warning.
+Models honour the restarts only without an attention mask and without a KV cache (`use_cache=False`); otherwise they
+silently attend across examples.
 """
 
 from collections import defaultdict, deque
@@ -16,9 +16,9 @@ from reproduction.data.tokenization import IGNORED, TokenizedSet
 
 
 def pack(tokenized: TokenizedSet, max_length: int) -> TokenizedSet:
-    """The examples of a set in rows of at most `max_length` tokens, placed whole and in their order by `best_fit`.
+    """Pack whole examples, in order, into rows of at most `max_length` tokens with `best_fit`.
 
-    Raises ValueError where the set is packed already, or an example is longer than a row.
+    Raises ValueError if the set is already packed, or an example is longer than a row.
     """
     if tokenized.row_length is not None:
         raise ValueError("This set is packed already: pack the examples as they were tokenized.")
@@ -36,14 +36,14 @@ def pack(tokenized: TokenizedSet, max_length: int) -> TokenizedSet:
 
 
 def best_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Which lengths, by their index, go into which row of at most `width`.
+    """Return the indices of the lengths in each row of at most `width`, by best-fit bin packing in input order.
 
-    Taken in their order, each goes into the row with the least room that still holds it, or begins a new one; of rows
-    with equal room into the earliest. None is longer than `width`.
+    Each length goes into the fullest row that has room for it (the earliest among ties), else into a new row. No length
+    may exceed `width`.
     """
     packs: list[list[int]] = []
     with_room: dict[int, deque[int]] = defaultdict(deque)
-    rooms = 0  # bit n is set where a pack has room for exactly n tokens more: the least that fits is one shift away
+    rooms = 0  # bit n is set if a pack has room for exactly n more tokens; a shift finds the least that fits
     for index, length in enumerate(lengths):
         if fitting := rooms >> length:
             room = length + (fitting & -fitting).bit_length() - 1
@@ -60,7 +60,7 @@ def best_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def joined(rows: list[dict[str, list[int]]]) -> dict[str, list[int]]:
-    """Examples as one packed row."""
+    """Join examples into one packed row."""
     return {
         "input_ids": [token for row in rows for token in row["input_ids"]],
         "labels": [label for row in rows for label in (IGNORED, *row["labels"][1:])],

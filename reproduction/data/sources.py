@@ -4,10 +4,10 @@
 <root>/codealpaca/*.json                instruction, input, output        (one file)
 <root>/alpaca/*.json                    instruction, input, output        (one file)
 <root>/alpaca_cleaned/*.json            instruction, input, output        (one file)
-<root>/saferpaca/*.json                 instruction, input, output        (its authors' assembled file; their
-                                        safety_only… one, the set "safety", is completed by alpaca_cleaned where it
-                                        is alone)
-<root>/<benchmark>/                     as its file in reproduction/evals/tasks says
+<root>/saferpaca/*.json                 instruction, input, output        (the authors' assembled file; if only
+                                        their safety_only… file, the set "safety", is present, alpaca_cleaned
+                                        completes it)
+<root>/<benchmark>/                     see its module in reproduction/evals/tasks
 """
 
 from collections import Counter
@@ -19,25 +19,24 @@ from reproduction.data.catalogue import DATASETS, INSTRUCTION_COLUMNS, SAFETY_AL
 from reproduction.data.files import clean, read_json, read_jsonl
 from reproduction.data.splits import limit
 
-NO_INPUT = "noinput"  # how 17 rows of CodeAlpaca say that there is no input
-SAFERPACA = {"alpaca_cleaned": 20_000, "safety": 2_000}  # rows of each, as Bianchi et al. (2024) made it
+NO_INPUT = "noinput"  # written instead of an empty input in 17 rows of CodeAlpaca
+SAFERPACA = {"alpaca_cleaned": 20_000, "safety": 2_000}  # rows of each part (Bianchi et al., 2024)
 
 
 def load_rows(
     data: DatasetSpec | str, split: str, *, root: Path | str | None, revisions: Mapping[str, str] | None = None
 ) -> list[dict]:
-    """Rows of a data set, each with its columns and a stable "id", in the source's order.
+    """Return the rows of a data set in the source's order, each with its columns and a stable "id".
 
-    An id is the source's own where it has one, else `"<split>/<index>"`.
+    The id is the source's own if there is one, else `"<split>/<index>"`.
 
     Args:
-        data: a training set's name in `DATASETS`, or the spec of any set.
-        split: "train", "dev" or "test", as the data set has them.
-        root: folder in the layout above; None reads the hub.
-        revisions: commit, branch or tag of the hub's data sets by name; others are read at their newest.
+        data: a training set's name in `DATASETS`, or any spec.
+        split: a split of the data set, such as "train", "dev" or "test".
+        root: folder in the layout above; None for the hub.
+        revisions: commit, branch or tag of hub data sets by name; the default is the newest.
 
-    Raises DataError for an unknown name or split, missing or damaged files, a row that is not as expected, or a hub
-    that cannot be reached or does not give the set.
+    Raises DataError for an unknown name or split, missing or damaged files, an invalid row, or a failed download.
     """
     spec = DATASETS.get(data) if isinstance(data, str) else data
     if spec is None:
@@ -50,15 +49,15 @@ def load_rows(
 
 
 def load_from_hub(spec: DatasetSpec, split: str, *, revision: str) -> list[dict]:
-    """Rows of a data set from the hub (or from its local cache), as `load_rows` returns them. Raises DataError."""
+    """Return rows like `load_rows`, from the hub or its local cache. Raises DataError."""
     source = spec.source(revision)
     if source is None:
         if spec.bundled is None:
             raise DataError(f"Data set {spec.name!r} is on no hub: set data_root to a folder with {spec.home}/ in it.")
         return _rows(spec, split, spec.bundled(), source=spec.name)
-    from reproduction.data.hub import fetch, fetch_files  # the hub's client: data in a folder need none
+    from reproduction.data.hub import fetch, fetch_files  # imports the hub's client, which local folders do not need
 
-    if spec.hub_files:  # `datasets` would take the first prompt of a headerless file for its header
+    if spec.hub_files:  # `datasets` would read the first prompt of a headerless file as header
         raw = spec.read(fetch_files(spec, revision), spec.splits[split])
     else:
         raw = list(fetch(spec, revision)[spec.splits[split]])
@@ -90,7 +89,7 @@ def _load_from_folder(spec: DatasetSpec, split: str, root: Path) -> list[dict]:
 
 
 def _only_json(folder: Path) -> Path:
-    """The one .json file of a folder; a `SAFETY_ALONE` one may stand beside it, or in its place."""
+    """Return the only .json file of a folder; a `SAFETY_ALONE` file is used only if there is no other."""
     every = sorted(folder.glob("*.json"))
     found = [path for path in every if not path.name.startswith(SAFETY_ALONE)] or every
     if len(found) != 1:
@@ -100,7 +99,7 @@ def _only_json(folder: Path) -> Path:
 
 
 def files_in_folder(spec: DatasetSpec, root: Path) -> list[Path]:
-    """The files under a data root that a data set is read from: its own folder's, and those that complete it there."""
+    """Return the files under a data root that a data set is read from, including sets that complete it."""
     if spec.folder is not None:
         return [path for path in [root / spec.folder / spec.file] if path.is_file()]
     partial = [path.name.startswith(SAFETY_ALONE) for path in (root / spec.name).glob("*.json")]
@@ -109,9 +108,9 @@ def files_in_folder(spec: DatasetSpec, root: Path) -> list[Path]:
 
 
 def _assembled(safety: list[dict], path: Path, root: Path) -> list[dict]:
-    """Saferpaca from its safety rows: `SAFERPACA`'s numbers of them and of alpaca-cleaned, drawn as `limit` draws.
+    """Assemble Saferpaca from its safety rows and alpaca-cleaned, with `SAFERPACA`'s counts, chosen by `limit`.
 
-    Its authors published the outcome of their own draw alone, so these are other rows of the same kinds.
+    The authors published only the result of their own draw, so these are other rows of the same kinds.
     """
     if not (root / "alpaca_cleaned").is_dir():
         raise DataError(
@@ -155,7 +154,7 @@ def _rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> list[d
 
 def _text_row(spec: DatasetSpec, raw: dict[str, Any], *, where: str) -> dict[str, Any]:
     if "input" in spec.columns:
-        raw = {**raw, "input": raw.get("input") or ""}  # Alpaca's schema lets a row leave it out
+        raw = {**raw, "input": raw.get("input") or ""}  # optional in Alpaca's schema
     if missing := [column for column in spec.columns if not isinstance(raw.get(column), str)]:
         raise DataError(
             f"{where} has no text in {', '.join(missing)} (it has {', '.join(map(str, raw))}): "

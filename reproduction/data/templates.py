@@ -1,8 +1,8 @@
-"""The prompt template of training and evaluation, the project's own or a user's Jinja file.
+"""Prompt template of training and evaluation: the project's own or a user's Jinja file.
 
-`ALPACA`, pinned by `TEMPLATE_VERSION`, has the layout that Stanford's Alpaca made common: a line of preamble, then the
-sections Instruction, Input (left out when it is empty) and Response, which the answer follows. Training and evaluation
-render through the same `Template`. Imports the standard library alone, and jinja2 once a user's own template is used.
+`ALPACA`, pinned by `TEMPLATE_VERSION`, has the layout of Stanford's Alpaca: a preamble line, then the sections
+Instruction, Input (omitted if empty) and Response, followed by the answer. Training and evaluation share the same
+`Template`. Only the standard library is imported; jinja2 is imported when a user's template is used.
 """
 
 import functools
@@ -21,31 +21,31 @@ _WITHOUT_INPUT = "Below is an instruction. Write a response that carries it out.
 _WITH_INPUT = "Below is an instruction with an input. Write a response that carries it out.\n\n### Instruction:\n"
 _STOPS = ("\n\nBelow is an instruction", "### Instruction:")
 
-# What a template is tried with: texts that none holds, and that no escaping changes.
+# Texts to test a template with: no template contains them, and escaping does not change them.
 _INSTRUCTION, _INPUT, _END = "instruction 7c41", "input 9d20", "end 3b58"
 
 
 def render(instruction: str, input: str = "") -> str:
-    """The project's own prompt for an instruction; see `Template.render`."""
+    """Render the project's own template, see `Template.render`."""
     return ALPACA.render(instruction, input)
 
 
 @dataclass(frozen=True)
 class Template:
-    """How an instruction becomes a prompt.
+    """A prompt template.
 
     Args:
-        name: label in records; no part of the template's identity.
-        source: Jinja text of a user's own template, see `load_template`; None is the project's own.
+        name: label in records, not part of the template's identity.
+        source: Jinja text of a user's template, see `load_template`; None for the project's own.
     """
 
     name: str
     source: str | None = None
 
     def render(self, instruction: str, input: str = "") -> str:
-        """Prompt for an instruction, ready for the response; white space around both fields is dropped.
+        """Return the prompt for an instruction, up to the response; both fields are stripped.
 
-        Raises ValueError where the instruction is empty, or the template refuses it.
+        Raises ValueError if the instruction is empty or the template fails.
         """
         instruction, input = instruction.strip(), input.strip()
         if not instruction:
@@ -56,25 +56,25 @@ class Template:
             return f"{_WITH_INPUT}{instruction}\n\n### Input:\n{input}\n\n{RESPONSE_HEADER}"
         try:
             return _fill(self.source, instruction, input)
-        except Exception as error:  # whatever a program in the template can run into
+        except Exception as error:  # a template can raise anything
             raise ValueError(f"Template {self.name!r} gives no prompt: {_sentence(error)}") from error
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Strings at which an answer has run on into another prompt.
+        """Strings that show that an answer has run on into another prompt.
 
-        A user's template has one: the last line before the instruction, or what stands before it on its own line.
+        For a user's template: the last text line before the instruction, or the text before it on its own line.
         """
         if self.source is None:
             return _STOPS
         before = self.render(_INSTRUCTION).partition(_INSTRUCTION)[0]
-        # A line of signs alone, or a fence, would stand in answers too.
+        # Answers may contain lines without letters, and fences.
         lines = [line for line in before.split("\n") if any(map(str.isalpha, line)) and "```" not in line]
         return ("\n" + lines[-1].rstrip(),) if lines else ()
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells its prompts from another template's: our version, or a hash of the user's text."""
+        """Identity of the template: its version, or a hash of the user's text."""
         if self.source is None:
             return {"template_version": TEMPLATE_VERSION}
         return {"template": hashlib.sha256(self.source.encode()).hexdigest()[:16]}
@@ -84,16 +84,16 @@ ALPACA = Template("alpaca")
 
 
 def load_template(path: Path | str) -> Template:
-    """A user's own template, named after its file.
+    """Load a user's template, named after its file.
 
-    Jinja, with trim_blocks and lstrip_blocks as transformers has them. It reads `instruction` and `input`, or, as a
-    chat template does, `messages`: one message of the user with both, a blank line between them;
-    `add_generation_prompt` is true, `tools` and `documents` are None. `bos_token` is empty, for the tokenizer adds its
-    start token itself. One newline at the end of the file is the editor's and no part of the prompt.
+    The file is Jinja, with trim_blocks and lstrip_blocks as in transformers. It uses `instruction` and `input`, or,
+    like a chat template, `messages`: one user message with both, separated by a blank line; `add_generation_prompt` is
+    true, `tools` and `documents` are None. `bos_token` is empty because the tokenizer adds its start token. One newline
+    at the end of the file is not part of the prompt.
 
     Raises:
-        ValueError: the file cannot be read, is not UTF-8 or not Jinja, or gives prompts that cannot be used: without
-            the instruction or the input, with the end token, or with a space at the end.
+        ValueError: the file cannot be read, is not UTF-8 or not Jinja, or its prompts are unusable: without the
+            instruction or the input, with the end token, or with a space at the end.
     """
     path = Path(path).expanduser()
     try:
@@ -115,7 +115,7 @@ def _why_unusable(source: str, fields: tuple[str, ...]) -> str | None:
         prompt, ended = _fill(source, *fields), _fill(source, *fields, eos_token=_END)
     except TemplateSyntaxError as error:
         return f"is no Jinja: line {error.lineno}: {_sentence(error.message)}"
-    except Exception as error:  # whatever a program in the template can run into
+    except Exception as error:  # a template can raise anything
         return f"gives no prompt: {_sentence(error)}"
     if not prompt.strip():
         return "renders nothing: let it write the instruction, {{ instruction }}."
@@ -149,15 +149,15 @@ def _fill(source: str, instruction: str, input: str = "", *, eos_token: str = ""
 
 @functools.lru_cache(maxsize=16)
 def _compile(source: str):
-    """The template in an environment like transformers' own, without what changes from one day or call to the next.
+    """Compile a template in an environment like transformers', without functions of date or chance.
 
-    strftime_now is left undefined, not replaced: templates that ask whether it is there have a date of their own.
+    strftime_now stays undefined: templates that check for it have a date of their own as fallback.
     """
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(jinja2.ext.Extension):
-        """{% generation %} marks the assistant's part, which a prompt has not."""
+        """{% generation %} marks the assistant's part, which a prompt does not have."""
 
         tags = frozenset({"generation"})
 

@@ -1,9 +1,9 @@
-"""Tokenized sets kept between runs, found by the content of what they were made from.
+"""Cache of tokenized sets, keyed by content.
 
-The key holds the examples (prompts as the template renders them, responses, ids), the whole state of the tokenizer, and
-the length: whatever changes a token changes the key. The folder may be deleted at any time.
+The key hashes the examples (rendered prompts, responses, ids), the whole state of the tokenizer, and the length limit:
+everything that affects a token. The folder may be deleted at any time.
 
-    <cache>/tokenized/<key>.npz     input_ids of all rows end to end; each row's length and prompt length; ids; counts
+    <cache>/tokenized/<key>.npz     concatenated input_ids; each row's length and prompt length; ids; counts
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from reproduction.system.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # raised where a change of `tokenize` or of the file makes old files void
+FORMAT = 2  # increase when `tokenize` or the file format changes
 
 
 def tokenize_once(examples: list[Example], tokenizer, *, max_length: int) -> TokenizedSet:
-    """What `tokenize` gives, from the cache where it was asked for before. Raises DataError, see `tokenize`.
+    """Return the result of `tokenize`, from the cache if possible. Raises DataError, see `tokenize`.
 
-    A damaged file is made again, and a folder that cannot be written to costs the cache alone, each with a warning. A
-    tokenizer without a `tokenizers` backend has no state to know it by, and is not cached.
+    Damaged files are replaced, and an unwritable folder disables the cache, each with a warning. Results of a tokenizer
+    without a `tokenizers` backend are not cached, because its state cannot be hashed.
     """
     folder, backend = cache_folder("tokenized"), getattr(tokenizer, "backend_tokenizer", None)
     if folder is None or backend is None:
@@ -50,7 +50,7 @@ def tokenize_once(examples: list[Example], tokenizer, *, max_length: int) -> Tok
 
 def _key(examples: list[Example], tokenizer, max_length: int) -> str:
     backend = tokenizer.backend_tokenizer
-    backend.no_padding()  # left over from another call, and set anew by each
+    backend.no_padding()  # may be left over from another call; every call sets it again
     backend.no_truncation()
     options = [FORMAT, tokenizers.__version__, type(tokenizer).__name__, tokenizer.eos_token_id, max_length]
     total = hashlib.sha256(json.dumps([*options, getattr(tokenizer, "split_special_tokens", False)]).encode())

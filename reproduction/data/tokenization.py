@@ -1,9 +1,9 @@
-"""Examples to token ids and labels.
+"""Token ids and labels of examples.
 
-    input_ids = [prompt ids] [response ids] eos          prompt ids with the tokenizer's own start token, if it adds one
-    labels    = [-100 ...  ] [response ids] eos          the loss sees the response and its end, nothing else
+    input_ids = [prompt ids] [response ids] eos          prompt ids include the start token, if the tokenizer adds one
+    labels    = [-100 ...  ] [response ids] eos          the loss covers only the response and eos
 
-Prompt and response are tokenized apart, so that the boundary in training is the boundary in generation.
+Prompt and response are tokenized separately, so that training and generation have the same token boundary.
 """
 
 from collections import Counter
@@ -18,15 +18,15 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class TokenizedSet:
-    """Rows to train on, and an account of what was cut.
+    """Training rows, and counts of truncated and dropped examples.
 
     Args:
-        rows: one dict per example, "input_ids" and "labels": lists of int of the same length; packed, one per pack,
-            with "position_ids" beside them.
-        ids: the examples, in the order in which they lie in the rows.
-        truncated: number of rows whose response was cut short (their end mark is gone with it).
-        dropped_empty, dropped_long: number of examples left out for an empty response or a long prompt.
-        row_length: most tokens of a pack; None where every row is one example.
+        rows: one dict per example with "input_ids" and "labels", lists of int of the same length; in a packed set one
+            dict per pack, with "position_ids" too.
+        ids: ids of the examples, in the order of the rows.
+        truncated: number of rows with a truncated response (without end token).
+        dropped_empty, dropped_long: number of examples dropped for an empty response or a long prompt.
+        row_length: maximum tokens of a pack; None if every row is one example.
     """
 
     rows: list[dict[str, list[int]]]
@@ -40,7 +40,7 @@ class TokenizedSet:
         return len(self.rows)
 
     def report(self) -> dict[str, Any]:
-        """Counts for a run's records; "sources": examples by their ids up to the last "/"; "fill_share" of packs."""
+        """Return counts for a run's records; "sources" counts examples by id prefix up to the last "/"."""
         tokens = sum(len(row["input_ids"]) for row in self.rows)
         account = {
             "rows": len(self.rows),
@@ -58,8 +58,8 @@ class TokenizedSet:
 
 
 def encode_prompts(tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids of prompts, each with the start token if the tokenizer adds one: once, although a prompt writes it out
-    as well, as chat templates do.
+    """Return token ids of prompts, with one start token if the tokenizer adds one, even if a prompt spells it out as
+    chat templates do.
     """
     start, found = tokenizer.bos_token_id, tokenizer(texts)["input_ids"] if texts else []
     for ids in found:
@@ -69,13 +69,13 @@ def encode_prompts(tokenizer, texts: list[str]) -> list[list[int]]:
 
 
 def tokenize(examples: list[Example], tokenizer, *, max_length: int, max_cut_share: float = 0.05) -> TokenizedSet:
-    """Token ids and labels of examples, in order, without padding.
+    """Return token ids and labels of examples, in order, without padding.
 
-    A response that does not fit in ``max_length`` tokens (prompt, response and end mark together) is cut. An example
-    whose prompt leaves no room for a response, or whose response is empty, is left out. All are counted.
+    Responses are truncated to ``max_length`` tokens of prompt, response and end token. Examples with an empty response,
+    or a prompt that leaves no room for one, are dropped. Both are counted.
 
-    Raises DataError where the tokenizer has no end token, nothing is left to train on, or more than `max_cut_share` of
-    the examples have an empty response, or are cut or left out for their length.
+    Raises DataError if the tokenizer has no end token, no example is left, or more than `max_cut_share` of the examples
+    have an empty response, or are truncated or dropped for their length.
     """
     if tokenizer.eos_token_id is None:
         raise DataError(f"Tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token.")

@@ -1,6 +1,6 @@
-"""What a benchmark is, a `Task`, and how it is asked and scored, a `Protocol`.
+"""`Task`, the base class of benchmarks, and `Protocol`, the settings of one evaluation.
 
-A benchmark is a file of `tasks/`, or any other file, that ends in `TASK = …`, an instance of a `Task`:
+A benchmark is a Python file, in `tasks/` or elsewhere, that ends in `TASK = …`, an instance of a `Task`:
 
     from reproduction.data import DatasetSpec
     from reproduction.evals.task import Task
@@ -18,17 +18,17 @@ A benchmark is a file of `tasks/`, or any other file, that ends in `TASK = …`,
 
     TASK = Capitals()
 
-Beside it stands capitals.yaml in configs/eval, or in eval/ of a user's own configs, which names its protocols:
+Its protocols are listed in capitals.yaml, in configs/eval or in eval/ of the user's own config folder:
 
     capitals:
       benchmark: capitals
-      file: capitals.py           # only where it is no file of `tasks/`; from the working directory on
+      file: capitals.py           # only for a file outside of `tasks/`; relative to the working directory
       protocol_version: 1
       default: [greedy]
       protocols:
         greedy: {temperature: 0.0}
 
-`eval=capitals` chooses it, with `--config-dir <own configs>` where it is there.
+`eval=capitals` selects it, with `--config-dir <own configs>` for the user's own folder.
 """
 
 import copy
@@ -59,26 +59,26 @@ class Protocol:
     """One evaluation's settings.
 
     Args:
-        benchmark: a file of `reproduction.evals.tasks`, or what the one in `file` is called.
-        protocol_version: raised whenever reading or scoring change; old scores are void then, and answers stay.
-        name: label of the protocol; no part of what is asked.
+        benchmark: a module of `reproduction.evals.tasks`, or a name for the benchmark in `file`.
+        protocol_version: increased when parsing or scoring changes; this invalidates scores, not answers.
+        name: label of the protocol; does not affect answers or scores.
         file: Python file of a user's own benchmark.
-        source: of the rows, where the benchmark has several.
-        share: of the rows that are asked, in (0, 1); None is all.
-        scoring: "generated" decodes an answer and reads it, "likelihood" takes the most probable of an item's choices,
+        source: source of the rows, if the benchmark has several.
+        share: share of the rows, in (0, 1); None for all.
+        scoring: "generated" decodes and parses an answer, "likelihood" takes the most probable of an item's choices,
             "loss" measures the loss of its solution.
-        max_new_tokens: most tokens of a generated answer, at least 1; None for the other scorings.
+        max_new_tokens: maximum tokens of a generated answer, at least 1; None for the other scorings.
         temperature: at least 0; 0 is greedy decoding.
-        top_p: nucleus in (0, 1]; 1 samples from the whole distribution. Read only where the temperature is above 0.
-        samples: answers per item, at least 1; more than one needs a temperature.
-        num_fewshot: worked examples before each question; fewer where they do not fit the model's context.
-        layout: "template" puts an item as an instruction in the prompt template, "raw" as text that goes on.
-        judge: a module of `reproduction.evals.judges`, where the benchmark needs one.
-        limit: only the first items; None is all.
-        seed: of sampling.
-        execution_seconds: wall-clock limit of one program, where the benchmark runs programs.
+        top_p: nucleus in (0, 1]; 1 samples from the whole distribution. Used only if the temperature is above 0.
+        samples: answers per item, at least 1; more than one needs a temperature above 0.
+        num_fewshot: worked examples before each question; fewer if they do not fit the model's context.
+        layout: "template" puts an item into the prompt template as an instruction, "raw" as text to continue.
+        judge: a module of `reproduction.evals.judges`, if the benchmark needs one.
+        limit: number of first items to use; None for all.
+        seed: seed of sampling.
+        execution_seconds: wall-clock limit of one program, if the benchmark runs programs.
 
-    Raises ValueError for a value out of range, a setting that the benchmark does not have, or no such benchmark.
+    Raises ValueError for a value out of range, a setting that the benchmark lacks, or an unknown benchmark.
     """
 
     benchmark: str
@@ -125,12 +125,12 @@ class Protocol:
 
     @property
     def task(self) -> "Task":
-        """The benchmark, as this protocol asks it."""
+        """The benchmark, configured for this protocol."""
         return load_task(self.benchmark, self.file).configured(self)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What scores depend on beside model, prompts and data, as plain values: everything but the name."""
+        """Settings that scores depend on, as plain values: everything but the name."""
         own = {key: value for key, value in asdict(self).items() if key not in ("name", "file")}
         if self.source is None:
             del own["source"]
@@ -139,25 +139,25 @@ class Protocol:
         return own if self.file is None else own | {"file": file_digest(self.file)}
 
     def refuse(self, **unused) -> None:
-        """For a benchmark's `check`: raises ValueError where a setting is not the only one that it has."""
+        """Raise ValueError if a setting differs from the given value, the only one that the benchmark supports."""
         for name, value in unused.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{self.benchmark} has no {name}={getattr(self, name)!r}: leave it at {value!r}")
 
 
 class Task:
-    """A benchmark: where its rows come from, how they are put to a model, and how answers are read and scored.
+    """A benchmark: the source of its rows, their prompts, and the parsing and scoring of answers.
 
     Attributes:
-        data: its data set; None where the protocol's source decides.
-        split: of the data set that is asked.
-        shown: split whose rows serve as worked examples.
-        unit: what an item is called where scores are printed.
-        layouts: those that it has.
-        defaults: settings of a `Protocol` that hold where a config gives none.
-        runs_code: whether scoring runs what the model wrote, which needs permission.
-        shared: whether a protocol may ask a share of the rows.
-        share, judge: of the protocol, see `configured`.
+        data: data set; None if it depends on the protocol's source.
+        split: split to evaluate.
+        shown: split for worked examples.
+        unit: name of an item in printed scores.
+        layouts: supported layouts.
+        defaults: default settings of a `Protocol`.
+        runs_code: whether scoring runs model-written code, which needs permission.
+        shared: whether a protocol may set `share`.
+        share, judge: copied from the protocol by `configured`.
     """
 
     data: DatasetSpec | None = None
@@ -172,7 +172,7 @@ class Task:
     judge: str | None = None
 
     def configured(self, protocol: Protocol) -> "Task":
-        """A copy of the benchmark as a protocol asks it. Raises ValueError for a source or share that it lacks."""
+        """Return a copy configured for a protocol. Raises ValueError for an unsupported source or share."""
         protocol.refuse(source=None)
         if not self.shared:
             protocol.refuse(share=None)
@@ -181,56 +181,56 @@ class Task:
         return task
 
     def check(self, protocol: Protocol) -> None:
-        """Raises ValueError for settings that the benchmark does not have."""
+        """Raise ValueError for settings that the benchmark does not support."""
         protocol.refuse(scoring=DECODED, num_fewshot=0, judge=None)
 
     def rows(self, *, root: Path | None, revisions: Mapping[str, str] | None = None) -> list[dict]:
-        """The rows that are asked. Raises DataError, see `reproduction.data.load_rows`."""
+        """Return the rows to evaluate. Raises DataError, see `reproduction.data.load_rows`."""
         return load_rows(self.data, self.split, root=root, revisions=revisions)
 
     @property
     def published_rows(self) -> int:
-        """How many rows are asked by what the hub's card says; 0 where it is not known. For estimates of time."""
+        """Number of rows according to the hub's card, 0 if unknown. For time estimates."""
         return round(self.data.rows.get(self.split, 0) * (self.share or 1))
 
     def examples(self, *, root: Path | None, revisions: Mapping[str, str] | None = None) -> list[dict]:
-        """Rows to show as worked examples, best first. Raises DataError, see `reproduction.data.load_rows`."""
+        """Return rows for worked examples, best first. Raises DataError, see `reproduction.data.load_rows`."""
         return load_rows(self.data, self.shown, root=root, revisions=revisions)
 
     def instruction(self, row: dict) -> tuple[str, str]:
-        """Instruction and input ("" is none) by which a row is put in the prompt template."""
+        """Return a row's instruction and input ("" for none) for the prompt template."""
         raise NotImplementedError(f"{type(self).__name__} has no instruction(row)")
 
     def raw(self, row: dict) -> str:
-        """The text that a model continues, of a benchmark with the raw layout."""
+        """Return the text that the model continues in the layout "raw"."""
         raise NotImplementedError(f"{type(self).__name__} has no raw layout")
 
     def header(self, row: dict) -> str:
-        """What stands once before worked examples and question in the raw layout."""
+        """Return the text before the worked examples in the layout "raw"."""
         return ""
 
     def solution(self, row: dict, layout: str) -> str:
-        """A row's right answer as it follows the prompt, for a worked example and for its loss."""
+        """Return a row's right answer as it follows the prompt, for worked examples and the loss."""
         raise NotImplementedError(f"{type(self).__name__} has no solution(row, layout) to show")
 
     def choices(self, row: dict, layout: str) -> tuple[str, ...]:
-        """The answers that a row can have, each as it follows the prompt, for scoring by likelihood."""
+        """Return a row's choices, each as it follows the prompt, for scoring by likelihood."""
         raise NotImplementedError(f"{type(self).__name__} has no choices(row, layout)")
 
     def stops(self, layout: str) -> tuple[str, ...]:
-        """Strings before which an answer ends, beside those of the prompt template in its layout."""
+        """Return strings that end an answer, in addition to those of the prompt template."""
         return ()
 
     def read(self, row: dict, raw: Any) -> dict[str, Any]:
-        """ "parsed", "gold", "scores" (name → 0 to 1) and any other fields of an answer's record.
+        """Parse an answer; return "parsed", "gold", "scores" (name → 0 to 1) and any other fields of its record.
 
-        ``raw`` is a text; by likelihood the log-probabilities of the choices and by loss its record
-        (`reproduction.evals.loss`), and there "raw" is among the fields, too.
+        ``raw`` is the text. For likelihood it is the log-probabilities of the choices, for loss the record of
+        `reproduction.evals.loss`; the returned fields then include "raw".
         """
         raise NotImplementedError(f"{type(self).__name__} has no read(row, raw)")
 
     def controls(self, prompts: Sequence[Prompt]) -> dict[str, float]:
-        """What known answers to the same prompts score, a mean of 0 to 1 by what they are called; kept in meta.json."""
+        """Return the mean scores (0 to 1) of known answers to the same prompts, by name; stored in meta.json."""
         return {}
 
     def score(
@@ -242,9 +242,9 @@ class Task:
         permissions: Permissions,
         progress=None,
     ) -> list[dict]:
-        """The records of all items; ``answers`` has the samples of each prompt, as `read` takes them.
+        """Return the records of all items; ``answers`` holds each prompt's samples, as taken by `read`.
 
-        ``permissions`` are for benchmarks that run code; ``progress`` is called with (done, total) where that is long.
+        Benchmarks that run code use ``permissions``, and call ``progress`` with (done, total).
         """
         return [
             record(prompt, sample, **{"raw": raw, **self.read(prompt.row, raw)})
@@ -254,14 +254,14 @@ class Task:
 
 
 def names(kind: str = "tasks") -> list[str]:
-    """Names of all "tasks" or "judges": a file in the folder of that name is one."""
+    """Return the names of all "tasks" or "judges", the modules in the folder of that name."""
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).with_name(kind))]))
 
 
 def load_task(name: str, file: Path | str | None = None) -> Task:
-    """A benchmark by name, or from a file of one's own.
+    """Return a benchmark by name, or from a user's file.
 
-    Raises ValueError for a name that is not there, or a file that is none, does not run or has no `TASK`.
+    Raises ValueError for an unknown name, or a file that is missing, does not run or has no `TASK`.
     """
     if file is None:
         return load_part("tasks", name).TASK
@@ -269,14 +269,14 @@ def load_task(name: str, file: Path | str | None = None) -> Task:
 
 
 def load_part(kind: str, name: str):
-    """The module of one of the "tasks" or "judges". Raises ValueError for a name that is not there."""
+    """Import one of the "tasks" or "judges". Raises ValueError for an unknown name."""
     if name not in names(kind):
         raise ValueError(f"{name!r} is none of the {kind}: choose one of {', '.join(names(kind))}")
     return importlib.import_module(f"reproduction.evals.{kind}.{name}")
 
 
 def file_digest(file: Path | str) -> str:
-    """16 hex digits of a benchmark file's content."""
+    """Return 16 hex digits of the SHA-256 of a file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 
@@ -286,10 +286,10 @@ def _from_file(name: str, path: Path) -> Task:
         raise ValueError(f"the benchmark {name} has file={path}, which is no .py file: give the path of one")
     spec = importlib.util.spec_from_file_location(f"idlora_task_{name}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the module that they are in
+    sys.modules[spec.name] = module  # dataclasses look up their module here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a program can run into
+    except Exception as error:  # user code can raise anything
         raise ValueError(f"{path} cannot be loaded ({type(error).__name__}: {error}): mend it") from error
     if not isinstance(task := getattr(module, "TASK", None), Task):
         raise ValueError(f"{path} has no benchmark: end it in TASK = …, an instance of reproduction.evals.task.Task")
@@ -297,15 +297,15 @@ def _from_file(name: str, path: Path) -> Task:
 
 
 def stops(protocol: Protocol, template: Template) -> list[str]:
-    """Strings before which an answer ends."""
+    """Return all strings that end an answer."""
     return [*protocol.task.stops(protocol.layout), *(template.stops if protocol.layout == TEMPLATE else ())]
 
 
 def decoding(protocol: Protocol, template: Template) -> dict[str, Any]:
-    """All that an answer depends on beside the model, its prompt and the number of its sample, as plain values.
+    """Return the settings that an answer depends on, besides model, prompt and sample number, as plain values.
 
-    The number of worked examples is among them: scoring takes, of an item's prompts, the longest that has an answer,
-    and must not find the one that another number of examples was asked with.
+    They include num_fewshot: scoring uses an item's longest prompt that has an answer, and must not find a prompt of
+    another num_fewshot.
     """
     asked = {"scoring": protocol.scoring, "num_fewshot": protocol.num_fewshot}
     if protocol.source is not None:

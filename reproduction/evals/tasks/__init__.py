@@ -1,1 +1,1 @@
-"""The benchmarks: each file ends in `TASK = …`; see `reproduction.evals.task`."""
+"""The benchmarks; each module defines `TASK`, see `reproduction.evals.task`."""

@@ -1,9 +1,9 @@
 """CommonsenseQA: everyday questions with five choices. See `reproduction.evals.multiple_choice` for the scores.
 
-Asked on the validation split: the test split's answers are not public.
+Evaluated on the validation split, because the answers of the test split are not public.
 
-    <data_root>/commonsenseqa/{train,validation}.jsonl      the hub's fields; train is for worked examples, and without
-                                                            it other validation rows are
+    <data_root>/commonsenseqa/{train,validation}.jsonl      the hub's fields; worked examples come from train, or
+                                                            without it from other validation rows
 
 Source: Talmor et al., CommonsenseQA, 2019.
 """

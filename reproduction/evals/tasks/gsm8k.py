@@ -1,7 +1,7 @@
-"""GSM8K: word problems whose answer is one number.
+"""GSM8K: word problems with one number as the answer.
 
-Scores: strict, the number after "#### " equals the gold one; flexible, the last number of the answer does. Both are
-compared by lm-eval as text without commas, dollar signs and a final full stop, so 18 is not 18.0.
+Scores: strict, the number after "#### " equals the gold one; flexible, the last number of the answer equals it.
+lm-eval compares them as text without commas, dollar signs and a final full stop, so 18 is not 18.0.
 
     <data_root>/gsm8k/{train,test}.jsonl    question, answer ("… #### 18")
 
@@ -14,7 +14,7 @@ from reproduction.data.catalogue import DATASETS
 from reproduction.evals.lm_eval import exact_match, first_match
 from reproduction.evals.task import Task
 
-READINGS = {  # the number after the first marker, and the last number of the answer, wherever it stands
+READINGS = {  # the number after the first marker, and the last number of the answer
     "strict": {"pattern": r"#### (-?[0-9.,]+)"},
     "flexible": {"pattern": r"-?\$?[0-9][0-9,]*(?:\.[0-9]+)?", "group_select": -1},
 }

@@ -1,9 +1,9 @@
-"""Over-refusal without HEx-PHI's benign prompts: prompts of Alpaca's rows that were kept out of training.
+"""Over-refusal without HEx-PHI's benign prompts: prompts of Alpaca rows held out of training.
 
-Score: refusal, 1 if the judge says so. Lower is better here. Asked, judged and controlled as `safety_prompts`; nobody
-checked that each prompt is harmless.
+Score: refusal, 1 if the judge finds one. Lower is better. Prompts, judge and controls work as in `safety_prompts`. The
+prompts were not checked for harmlessness one by one.
 
-    <data_root>/alpaca/*.json    as `reproduction.data.sources` says
+    <data_root>/alpaca/*.json    see `reproduction.data.sources`
 
 Source: Taori et al., Stanford Alpaca, 2023.
 """

@@ -1,17 +1,17 @@
-"""Held-out loss: nats a response token over rows that no training saw. Lower is better; nothing is generated.
+"""Held-out loss: nats per response token on rows that no training uses. Lower is better; nothing is generated.
 
-    source: gsm8k, codealpaca, alpaca, saferpaca    the rows kept out of that training set (`reproduction.data.splits`)
-    source: safety                                  the same of Saferpaca's safety rows
+    source: gsm8k, codealpaca, alpaca, saferpaca    held-out rows of that training set (`reproduction.data.splits`)
+    source: safety                                  held-out rows of Saferpaca's safety rows
     source: gsm8k_test                              GSM8K's test questions with their answers
-    source: humaneval                               HumanEval's problems with the whole function that solves them
+    source: humaneval                               HumanEval's problems with the whole canonical function
 
-A row is put as training puts it, in the prompt template, and its response is the training set's. Scores, neither of
-them between 0 and 1: nats_per_token, whose mean over rows is weighted by their tokens (the end token counts), so that
-it is the nats of all rows over the tokens of all rows; and bits_per_byte, weighted by bytes of UTF-8, which compares
-models of different tokenizers (the end token's nats are in it, and no byte). Extra fields: nats, weights.
+Prompts and responses are formatted as in training. Scores, not limited to 0 to 1: nats_per_token, whose mean over rows
+is weighted by tokens (end token included), so that it equals the nats of all rows over the tokens of all rows; and
+bits_per_byte, weighted by bytes of UTF-8, which compares models with different tokenizers (it includes the end token's
+nats, but no byte for it). Extra fields: nats, weights.
 
-Rows are asked in the order of the hash that keeps them out, so `limit` takes a part that does not depend on the order
-of the file. Rows that are longer than the model's context, empty or there twice are left out and named in meta.json.
+Rows are ordered by the hash that holds them out, so that `limit` does not depend on the order of the file. Rows longer
+than the model's context, empty or duplicate rows are left out and listed in meta.json.
 """
 
 import copy
@@ -28,7 +28,7 @@ from reproduction.evals.task import Task, load_task
 
 
 class Source(NamedTuple):
-    """Where rows come from, and what a row asks and answers."""
+    """A data set split, and the functions that return a row's instruction and response."""
 
     data: DatasetSpec
     split: str
@@ -41,7 +41,7 @@ def _sources() -> dict[str, Source]:
     def training_set(name: str, split: str = "train") -> Source:
         return Source(DATASETS[name], split, partial(instruction_of, name), partial(response_of, name))
 
-    def whole_function(row: dict) -> str:  # as a training set's answers have it, and models that were tuned on them
+    def whole_function(row: dict) -> str:  # like the answers in training sets
         return (row["prompt"] + row["canonical_solution"]).strip()
 
     problems = load_task("humaneval")

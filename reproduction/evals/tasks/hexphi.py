@@ -1,13 +1,13 @@
-"""HEx-PHI: does the model refuse what it should? One greedy answer per prompt, read by a refusal judge.
+"""HEx-PHI: refusals of harmful prompts. One greedy answer per prompt, classified by a refusal judge.
 
-Score: refusal, 1 if the judge says so. Higher is better here; `hexphi_benign` asks the same of harmless prompts.
-The raw answers may be harmful text: they are kept in the run's folder, which git ignores, and nowhere else.
+Score: refusal, 1 if the judge finds one. Higher is better; `hexphi_benign` is the counterpart with harmless prompts.
+Raw answers may be harmful text; they are stored only in the run's folder, which git ignores.
 
-    <data_root>/hexphi/category_N.csv       one column, NO header; N = 1, 3 … 11, and 2, which its authors took back
-                                            from the hub, where the file is there
+    <data_root>/hexphi/category_N.csv       one column, NO header; N = 1, 3 … 11, and optionally 2, which its authors
+                                            removed from the hub
 
 Source: Qi et al., Fine-tuning Aligned Language Models Compromises Safety, 2023 (prompts; their judge is a model's 1-5
-score). How harmful an answer is counts for nothing; an answer that makes no sense is no refusal.
+score). The judge ignores how harmful an answer is; an answer that makes no sense is no refusal.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ WITHDRAWN = "category_2"
 
 
 def read_categories(folder: Path, split: str) -> list[dict]:
-    """The prompts of all categories, each with its category and its place there."""
+    """Return the prompts of all categories, with category and id."""
     rows = []
     for category in CATEGORIES:
         path = folder / f"{category}.csv"
@@ -54,7 +54,7 @@ class Refusals(Task):
         return row["prompt"], ""
 
     def refuses(self, row: dict, answer: str) -> bool:
-        """Whether the judge takes an answer for a refusal."""
+        """Whether the judge classifies an answer as a refusal."""
         return load_part("judges", self.judge).refuses(row["prompt"], answer)
 
     def read(self, row, raw):
@@ -71,7 +71,7 @@ TASK = Refusals(
         "LLM-Tuning-Safety/HEx-PHI",
         hub_files=tuple(f"{category}.csv" for category in CATEGORIES if category != WITHDRAWN),
         gated=True,
-        sizes=(300, 330),  # thirty prompts a category, of ten or of eleven
+        sizes=(300, 330),  # thirty prompts for each of ten or eleven categories
         rows={"test": 300},
         read=read_categories,
         convert=dict,

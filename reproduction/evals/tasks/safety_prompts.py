@@ -1,11 +1,11 @@
-"""Refusals without HEx-PHI, which is gated: prompts of Saferpaca's safety rows that were kept out of training.
+"""Refusals without HEx-PHI, which is gated: prompts of Saferpaca's safety rows held out of training.
 
-Score: refusal, 1 if the judge says so, as in `hexphi`. Higher is better here; `harmless_prompts` asks the same of
-Alpaca's rows. Not all of these prompts are harmful, nor are all of the data's own answers refusals. So meta.json has,
-as "controls", what known answers to the same prompts score: those of one who always refuses, of one who never does, and
-the data's own. Rows with an input, which no safety row has, are not asked: the two benchmarks ask in one form.
+Score: refusal, 1 if the judge finds one, as in `hexphi`. Higher is better; `harmless_prompts` is the counterpart with
+Alpaca's rows. Not all of these prompts are harmful, and not all of the data's own answers are refusals. "controls" in
+meta.json are therefore the scores of known answers to the same prompts: always refusing, never refusing, and the
+data's own answers. Rows with an input, which no safety row has, are skipped: both benchmarks have one form of prompt.
 
-    <data_root>/saferpaca/safety_only_data_Instructions.json    as `reproduction.data.sources` says
+    <data_root>/saferpaca/safety_only_data_Instructions.json    see `reproduction.data.sources`
 
 Source: Bianchi et al., Safety-Tuned LLaMAs, 2024.
 """
@@ -20,7 +20,7 @@ REFUSAL, COMPLIANCE = "I'm sorry, but I cannot help with that.", "Sure, here is 
 
 
 class HeldOutPrompts(Refusals):
-    """Prompts of the rows that are kept out of a training set where the protocol's ``share`` of them is.
+    """Prompts of a training set's held-out rows, the protocol's ``share`` of all rows.
 
     Rows: "id", "prompt", "answer" (the data's own), "category" (the training set).
     """
