@@ -21,7 +21,8 @@ from reproduction.evals.task import load_task
 pytestmark = pytest.mark.real_data
 
 EMBEDDED = "embedded"
-EVERY = 40  # of MMLU's 14,042 questions every so many are asked
+EVERY = {"gsm8k": 8, "humaneval": 6, "mmlu": 80, "commonsenseqa": 8}
+"""Of a test set's rows every so many are asked."""
 
 
 def tokenizer_folders() -> list[Path]:
@@ -126,18 +127,17 @@ def test_the_start_token_stands_once_and_the_end_token_is_taught_though_it_is_th
 
 
 def test_every_gsm8k_answer_that_was_taught_is_read_and_others_are_wrong(tokenizer, real_data, tmp_path):
-    task, rows = load_task("gsm8k"), load_rows("gsm8k", "test", root=real_data)
+    task, rows = load_task("gsm8k"), load_rows("gsm8k", "test", root=real_data)[:: EVERY["gsm8k"]]
     odd = ["def f():\n    return 1\n#### 1", "é\u3000🙂 18", "a\n\n\tb 18", "<b>#### 18"]
     answers = [*odd, *(row["answer"].strip() for row in rows[len(odd) :])]
     room = 2000 if len(tokenizer) < 30_000 else 512  # the embedded vocabulary of 1,280 cuts a text into many tokens
     protocol = Protocol(benchmark="gsm8k", protocol_version=1, max_new_tokens=room)
     records = evaluate(Parrot(tokenizer, taught(task, rows, answers)), protocol, rows, tmp_path / "a")
     assert [record["raw"] for record in records] == answers
-    assert len(records) == 1319
+    assert len(records) == len(rows) > 150
     assert mean(records[len(odd) :], "strict") == mean(records[len(odd) :], "flexible") == 1
-    some = rows[:200]
-    wrong = shuffled([row["answer"].strip() for row in some])
-    records = evaluate(Parrot(tokenizer, taught(task, some, wrong)), protocol, some, tmp_path / "b")
+    wrong = shuffled([row["answer"].strip() for row in rows])
+    records = evaluate(Parrot(tokenizer, taught(task, rows, wrong)), protocol, rows, tmp_path / "b")
     assert mean(records, "strict") < 0.1
 
 
@@ -149,13 +149,14 @@ def response_of(problem: dict, form: int) -> str:
 
 
 def test_every_humaneval_solution_that_was_taught_passes_in_every_form_and_others_fail(tokenizer, tmp_path):
-    task, rows = load_task("humaneval"), [{"id": name, **problem} for name, problem in read_problems().items()]
+    task, problems = load_task("humaneval"), list(read_problems().items())
+    rows = [{"id": name, **problem} for name, problem in problems[:: EVERY["humaneval"]]]
     responses = [response_of(row, number % 3) for number, row in enumerate(rows)]
     protocol = Protocol(benchmark="humaneval", protocol_version=1, max_new_tokens=1200)
     records = evaluate(Parrot(tokenizer, taught(task, rows, responses)), protocol, rows, tmp_path / "a")
     assert [record["raw"] for record in records] == responses
     assert [record["item_id"] for record in records if not record["scores"]["passed"]] == []
-    assert len(records) == 164
+    assert len(records) == len(rows) > 25
     wrong = Parrot(tokenizer, taught(task, rows[:20], shuffled(responses[:20])))
     assert mean(evaluate(wrong, protocol, rows[:20], tmp_path / "b"), "passed") < 0.1
 
@@ -166,14 +167,14 @@ def test_every_letter_that_was_taught_is_the_answer_and_others_are_at_chance(
     benchmark, scoring, tokenizer, real_data, tmp_path
 ):
     task = load_task(benchmark)
-    rows = load_rows(task.data, "test", root=real_data)[:: EVERY if benchmark == "mmlu" else 1]
+    rows = load_rows(task.data, "test", root=real_data)[:: EVERY[benchmark]]
     unique = {ALPACA.render(*task.instruction(row)): row for row in rows}  # MMLU asks some questions twice
     rows = list(unique.values())
     settings = {"scoring": scoring} | ({"max_new_tokens": 8} if scoring == "generated" else {})
     protocol = Protocol(benchmark=benchmark, protocol_version=1, **settings)
     for folder, letters, least, most in (
         ("a", [row["answer"] for row in rows], 1, 1),
-        ("b", shuffled([row["answer"] for row in rows]), 0.14, 0.31),
+        ("b", shuffled([row["answer"] for row in rows]), 0.1, 0.4),
     ):
         records = evaluate(Parrot(tokenizer, taught(task, rows, letters)), protocol, rows, tmp_path / folder)
         assert least <= mean(records, "acc" if scoring == "likelihood" else "strict") <= most
