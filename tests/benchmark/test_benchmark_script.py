@@ -2,10 +2,9 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from reproduction.benchmark.record import COLUMNS
@@ -26,8 +25,8 @@ VARIANTS |= {phase: {"base", "lora", "lora_merged", "idlora_inner"} for phase in
 def written(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/cpu as the command leaves it."""
     results = tmp_path_factory.mktemp("results")
-    command = [sys.executable, "scripts/benchmark.py", *ASKED, f"results_dir={results}"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    script = repository / "scripts" / "benchmark.py"
+    done = forks.start(script, [*ASKED, f"results_dir={results}"], folder=results).end()
     assert done.returncode == 0, done.stderr
     assert "prefill" in done.stdout
     return results / "cpu"
@@ -74,7 +73,7 @@ def test_the_environment_stands_in_every_row_and_the_report_and_the_command_besi
     assert {row["device"] for row in rows} == {"cpu"}
     assert all(row[column] for row in rows for column in ("torch", "transformers", "peft", "python", "model"))
     run = json.loads((written / "provenance.json").read_text())["runs"][0]
-    assert run["command"].startswith("python scripts/benchmark.py 'methods=[lora,idlora_inner]'")
+    assert run["command"].partition("/scripts/")[2].startswith("benchmark.py 'methods=[lora,idlora_inner]'")
     assert run["scenarios"] == list(VARIANTS)
     assert "ID-LoRA, inner-product router" in (table := short_table(rows))
     text = (written / "benchmark.md").read_text()

@@ -2,10 +2,9 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from byte_tokenizer import byte_tokenizer
 
@@ -30,8 +29,8 @@ ASKED = (
 def written(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
     asked = [part.replace("full", "fft") for part in ASKED]
-    command = [sys.executable, "scripts/benchmark.py", *asked, f"results_dir={results}"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    script = repository / "scripts" / "benchmark.py"
+    done = forks.start(script, [*asked, f"results_dir={results}"], folder=results).end()
     assert done.returncode == 0, done.stderr
     assert "LoRA, trainer (padded): " in done.stdout
     return results / "cpu"
@@ -52,7 +51,8 @@ def test_each_method_is_trained_by_the_loop_by_the_trainer_and_by_the_loop_again
         )
         assert float(row["ratio"]) == pytest.approx(float(row["tokens_per_second"]) / fastest, rel=1e-4)
     assert "| SmolLM2-135M | LoRA | trainer | padded |" in (written / "trainer.md").read_text()
-    assert json.loads((written / "trainer.json").read_text())["command"].startswith("python scripts/benchmark.py")
+    command = json.loads((written / "trainer.json").read_text())["command"]
+    assert command.partition("/scripts/")[2].startswith("benchmark.py suite=trainer")
 
 
 def test_both_train_on_the_same_rows_to_the_same_loss(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ CI = ("ci", "seeds_ci")
 Drawn = dict[str, tuple[Plate, Figure]]
 
 
-@pytest.fixture(scope="module", params=["tiny", "small"])
-def committed(request: pytest.FixtureRequest, repository: Path) -> Sources:
-    return Sources(repository / "results", repository / "experiments", request.param, reference=True)
+@pytest.fixture(scope="module")
+def committed(repository: Path) -> Sources:
+    return Sources(repository / "results", repository / "experiments", "small", reference=True)
 
 
 @pytest.fixture(scope="module")

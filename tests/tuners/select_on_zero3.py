@@ -1,7 +1,4 @@
-"""Run by torchrun in two processes: pivots of a base that DeepSpeed ZeRO-3 keeps in parts, saved for the test to read.
-
-Usage: select_on_zero3.py <folder>
-"""
+"""Pivots of a base that DeepSpeed ZeRO-3 keeps in parts, in each of the ranks of `forks.together`."""
 
 import json
 import os
@@ -19,7 +16,9 @@ from tuner_models import make_base, make_config
 from idlora.tuners.idlora.clustering import PivotSelector
 
 
-def main(folder: Path) -> None:
+def select(folder: Path) -> None:
+    """Save what a rank finds as rank-<rank>.json."""
+    torch.set_num_threads(1)
     # By this name, for the package's attribute `torch` is PyTorch.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # compiled for a minute, and not needed
     deepspeed.init_distributed("gloo", timeout=timedelta(seconds=60))
@@ -54,7 +53,3 @@ def main(folder: Path) -> None:
     found["cached"] = model.base_model.pivots_cached
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     del keep
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,5 +1,6 @@
 """Methods in other people's machinery: generation, transformers' own calls, the Trainer with its resume, DDP."""
 
+import forks
 import pytest
 import torch
 import train_together
@@ -14,7 +15,6 @@ from tuner_models import (
     make_base,
     make_batch,
     make_config,
-    run_on_two,
     save,
 )
 
@@ -100,7 +100,7 @@ def test_the_trainer_resumes_to_the_same_adapter(method, tmp_path):
 
 
 def test_two_processes_train_as_one_does(tmp_path):
-    run_on_two("train_together.py", tmp_path / "result.pt", *OURS)
+    forks.together(train_together.train_all, list(OURS), tmp_path / "result.pt", folder=tmp_path)
     trained_by_two = torch.load(tmp_path / "result.pt", weights_only=True)
     for method in OURS:
         alone, together = train_together.train(method), trained_by_two[method]

@@ -1,9 +1,6 @@
-"""Train methods for four steps on half of every batch: run by torchrun in each of two processes.
+"""Train methods for four steps on half of every batch, in each of the ranks of `forks.together`."""
 
-torchrun --nproc_per_node 2 train_together.py <result.pt> <method> …
-"""
-
-import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -32,10 +29,11 @@ def train(method, *, rank=0, world=1):
     return {"losses": losses, "wrapper": type(wrapped).__name__, "parameters": dict(trainable(model))}
 
 
-if __name__ == "__main__":
+def train_all(methods: list[str], result: Path) -> None:
+    """What a rank does; the first saves its losses and parameters."""
+    torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
-    results = {method: train(method, rank=rank, world=world) | {"world": world} for method in sys.argv[2:]}
+    results = {method: train(method, rank=rank, world=world) | {"world": world} for method in methods}
     if rank == 0:
-        torch.save(results, sys.argv[1])
-    dist.destroy_process_group()
+        torch.save(results, result)

@@ -1,10 +1,5 @@
 """Tiny random models and small configs of every method and its parameter layouts."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -122,16 +117,3 @@ def save(model: PeftModel, folder):
     """Save an adapter and give the folder's name."""
     model.save_pretrained(str(folder))
     return str(folder)
-
-
-def run_on_two(script, *arguments):
-    """Run a script of this folder by torchrun in two processes of the CPU."""
-    here = Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(here), *sys.path]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-        "DS_ACCELERATOR": "cpu",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(here / script), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
