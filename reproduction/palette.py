@@ -15,7 +15,7 @@ INK, MUTED, RULE, PANEL = "#1c1e22", "#5b6067", "#dfe1e4", "#f4f2ec"
 """Colours of text and axes, secondary text, grid lines, and the background of the paper's numbers."""
 
 RC = {
-    "figure.dpi": 200,  # of a PNG, and of what is laid out: letters are not equally wide at all resolutions
+    "figure.dpi": 200,  # for PNG and layout: the width of letters depends on the resolution
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
     "font.size": 8.5,
     "axes.titlesize": 8.5,

@@ -1,4 +1,4 @@
-"""A real headless Chromium spoken to over its debugging pipe: open a file, measure, look, listen for errors."""
+"""Headless Chromium controlled over its debugging pipe: open a file, measure, take screenshots, collect errors."""
 
 import base64
 import json
@@ -12,12 +12,12 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find() -> str | None:
-    """The browser's command, or None where this machine has none; IDLORA_CHROMIUM names another."""
+    """Return the browser's command (IDLORA_CHROMIUM overrides it), None if there is none."""
     return os.environ.get("IDLORA_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Chromium:
-    """One browser with one page. Use as a context manager; ``errors`` collects what the page's console complains of."""
+    """One browser with one page, as a context manager; ``errors`` collects the complaints of the page's console."""
 
     def __init__(self, command: str, profile: Path):
         to_browser, self._write = os.pipe()
@@ -54,7 +54,7 @@ class Chromium:
         os.close(self._read)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the DevTools protocol and its result; what arrives in between is looked at for errors."""
+        """Send a DevTools command and return its result; events that arrive meanwhile are checked for errors."""
         self._last += 1
         message = {"id": self._last, "method": method, "params": parameters}
         if self._session:
@@ -67,7 +67,7 @@ class Chromium:
         return answer["result"]
 
     def open(self, page: Path, *, width: int, height: int = 900, scheme: str = "light") -> None:
-        """Load a local file in a window of this size, and wait until it is there."""
+        """Load a local file in a window of this size, and wait until it is loaded."""
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -76,14 +76,14 @@ class Chromium:
             pass
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression gives in the page."""
+        """Evaluate a JavaScript expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def screenshot(self, path: Path, *, y: int = 0, height: int = 900) -> Path:
-        """A part of the page, from ``y`` down, as PNG."""
+        """Save a part of the page, from ``y`` down, as PNG."""
         width = self.value("innerWidth")
         clip = {"x": 0, "y": y, "width": width, "height": height, "scale": 1}
         shot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)

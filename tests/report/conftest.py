@@ -1,4 +1,4 @@
-"""Whole folders of finished runs, written through the records API as runs write them, with scores made up."""
+"""Folders of finished runs, written through the records API like real runs, with made-up scores."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ SCORES |= {"safety_prompts": ("refusal",), "harmless_prompts": ("refusal",)}
 UNITS = {"humaneval": "problem"} | {name: "prompt" for name, scores in SCORES.items() if scores == ("refusal",)}
 DIGEST = "0badcafe"
 HELDOUT = "heldout"
-"""The benchmark whose sources are evaluations of their own, `ROWS` rows each."""
+"""The benchmark whose sources are separate evaluations with `ROWS` rows each."""
 
 ROWS = 70
 LOSSES = {"base": 2.0, "fft": 0.9, "lora": 1.0, "dora": 1.01, "hydralora": 1.0, "idlora": 1.02}
@@ -66,7 +66,7 @@ class World:
     def run(
         self, experiment: str, method: str, *, seed: int = 0, benchmarks: Iterable[str] | None = None, **changes: Any
     ) -> Run:
-        """A done run with its evaluations; one that is done already (a base) gets the evaluations it lacks."""
+        """Add a done run with its evaluations; an existing run (an untuned base) gets the missing evaluations."""
         config = self.config(experiment, method, seed, **changes)
         run = Run(self.root / run_name(config))
         if not run.done:
@@ -86,7 +86,7 @@ class World:
         return run
 
     def measure(self, run: Run, experiment: str, method: str, seed: int) -> None:
-        """The held-out losses that the grid's columns show of a cell."""
+        """Write the held-out losses of a cell that the grid's columns need."""
         columns = [each for each in self.grid.columns_at(self.scale) if each.benchmark == HELDOUT]
         own = [each for each in columns if any(self.grid.experiment(each, b) == experiment for b in self.grid.bases)]
         for source in dict.fromkeys(name for column in own for name in column.protocols_at(self.scale)):
@@ -99,7 +99,7 @@ class World:
                 self.record_losses(run, source, nats=nats, tokens=tokens)
 
     def record_losses(self, run: Run, source: str, *, nats: np.ndarray, tokens: np.ndarray) -> Path:
-        """Write a finished evaluation of a source's held-out loss: the rows' nats and tokens; a token is four bytes."""
+        """Write a finished evaluation of a source's held-out loss from rows' nats and tokens of four bytes."""
         folder, kept = run.eval_folder(HELDOUT, source), partial(round, ndigits=DECIMALS)
         records = [
             record(
@@ -115,7 +115,7 @@ class World:
         return folder
 
     def draw(self, experiment: str, method: str, benchmark: str, seed: int = 0) -> np.ndarray:
-        """0/1 (items, samples). An item's difficulty is shared by all methods; the untuned base is its own for all."""
+        """Draw 0/1 (items, samples). All methods share an item's difficulty; the untuned base ignores the seed."""
         items, samples = SIZES[benchmark]
         difficulty = np.random.default_rng(len(experiment)).random((items, 1))
         key = [len(experiment), sum(map(ord, method + benchmark)), 0 if method == "base" else seed]
@@ -134,7 +134,7 @@ class World:
         edited: bool = False,
         **meta: Any,
     ) -> Path:
-        """Write a finished evaluation with these outcomes (items, samples); ``edited``: its first item is another."""
+        """Write a finished evaluation with these outcomes (items, samples); ``edited`` alters its first item."""
         folder = run.eval_folder(benchmark, digest)
         items, samples = outcomes.shape
         records = [
@@ -158,7 +158,7 @@ class World:
         return folder
 
     def made(self, benchmarks: tuple[str, ...] | None = None) -> Made:
-        """What the grid's table is made of here, of all benchmarks or these alone."""
+        """Return the inputs of the grid's table, of all benchmarks or a subset."""
         keys = self.grid.cells()
         names = {key: run_name(self.config(key[0], key[1], key[2])) for key in keys}
         evaluations = {
@@ -170,7 +170,7 @@ class World:
         return Made(seeds=self.grid.seeds, runs=names, evaluations=evaluations, benchmarks=benchmarks)
 
     def gather(self, **changes: Any) -> Filled:
-        """The cells of the grid; ``changes`` are of `made`."""
+        """Gather the cells of the grid; ``changes`` override `made`."""
         made = dataclasses.replace(self.made(), **changes)
         return gather(self.grid, self.root, scale=self.scale, expected=made.runs, evaluations=made.evaluations)
 
@@ -195,7 +195,7 @@ class World:
 
 
 def record(item: str, sample: int, scores: dict[str, float]) -> dict[str, Any]:
-    """One item record with all its fields."""
+    """Return one item record with all its fields."""
     return {
         "item_id": item,
         "item_hash": f"hash of {item}",
@@ -216,13 +216,13 @@ def whole(repository: Path) -> Grid:
 
 @pytest.fixture(scope="session")
 def grid(whole: Grid) -> Grid:
-    """Table 1 as the paper has it: a block for each of its two bases."""
+    """Table 1 with a block for each of its two bases, like the paper's."""
     return whole.at("paper")
 
 
 @pytest.fixture(scope="session")
 def few(grid: Grid) -> Grid:
-    """A cut of Table 1 that fills fast: one base, three methods, all columns."""
+    """A small part of Table 1: one base, three methods, all columns."""
     return dataclasses.replace(
         grid,
         bases={"llama3": grid.bases["llama3"]},
@@ -233,7 +233,7 @@ def few(grid: Grid) -> Grid:
 
 @pytest.fixture
 def world(tmp_path: Path, grid: Grid) -> Callable[..., World]:
-    """Make a `World` under the test's own folder: world(), world(scale="paper"), world(grid=…)."""
+    """Make a `World` in the test's own folder: world(), world(scale="paper"), world(grid=…)."""
 
     def make(*, scale: str = "tiny", grid: Grid = grid, name: str = "runs") -> World:
         return World(tmp_path / name, grid, scale)
@@ -243,7 +243,7 @@ def world(tmp_path: Path, grid: Grid) -> Callable[..., World]:
 
 @pytest.fixture
 def problems(world: Callable[..., World], few: Grid) -> Callable[..., World]:
-    """A world of word problems alone: outcomes (n,) or (seeds, n) by method."""
+    """Make a world of word problems only, with outcomes (n,) or (seeds, n) by method."""
 
     def make(name: str = "problems", **outcomes: Any) -> World:
         by_seed = {method: np.atleast_2d(values) for method, values in outcomes.items()}

@@ -1,4 +1,4 @@
-"""Trials and a reference of the small scale as a GPU leaves them, with numbers made up after a plausible story."""
+"""Made-up trials and reference of the small scale, in the format of real ones, with plausible numbers."""
 
 import csv
 import math
@@ -50,7 +50,7 @@ HELD_OUT_BELOW = 0.25
 
 
 def loss_at(method: str, rate: float) -> float:
-    """A valley through the loss at the best rate and at the paper's, steeper above the best; inf far above it."""
+    """Return a loss on a curve through the two known values, steeper above the best rate; inf far above it."""
     best, lowest, paper, *_ = STORY[method]
     below, octaves = math.log2(best / 5e-5) or 1, math.log2(rate / best)
     if octaves > 2.5:
@@ -60,7 +60,7 @@ def loss_at(method: str, rate: float) -> float:
 
 
 def rates_of(method: str) -> list[float]:
-    """A grid of factor two that holds the best rate: whole for the compared methods, five rates for a control."""
+    """Return rates in steps of two including the best one: all for compared methods, five for a control."""
     best = STORY[method][0]
     if method in MAIN:
         return sorted({*GRID, best})
@@ -68,7 +68,7 @@ def rates_of(method: str) -> list[float]:
 
 
 def make_trials(experiments: Path) -> None:
-    """experiments/tuning/small with trials.csv and, with held-out losses, longer.csv."""
+    """Write experiments/tuning/small with trials.csv and longer.csv, which has held-out losses."""
     folder = experiments / "tuning" / "small"
 
     def trial(method: str, rate: float, loss: float, steps: int) -> dict[str, object]:
@@ -87,7 +87,7 @@ def make_trials(experiments: Path) -> None:
 
 
 def make_sharpness(path: Path) -> None:
-    """sharpness.csv: two kinds of module and the whole of each method."""
+    """Write sharpness.csv: two kinds of module and the whole of each method."""
     rows = []
     for method, (_, _, _, trained, norm) in STORY.items():
         for seed, module in ((0, "q_proj"), (0, "down_proj"), (0, "all")):
@@ -120,10 +120,10 @@ TABLES = {
     "table_longer": ("lora", {"llama3_full": 1}),
     "table_controls": ("idlora", {"llama3_2_3b": 3}),
 }
-"""Each table's reference, and its bases with their seeds."""
+"""Each table's reference, and its bases with their numbers of seeds."""
 FLOORS = {"mmlu": "chance", "pass@1": "zero"}
 LOSS_WIDTH, SCORE_WIDTH = 0.0008, 1.0
-"""Half of an interval of a difference, in nats and in points."""
+"""Half widths of a difference's interval, in nats and in points."""
 
 
 def make_real(
@@ -138,12 +138,12 @@ def make_real(
     runs: dict[str, int] | None = None,
     sources: dict[tuple[str, str], dict[str, float]] | None = None,
 ) -> Path:
-    """results/reference/small with Table 2, longer training, the controls of `STORY` and worth.csv; returns its folder.
+    """Write results/reference/small with Table 2, longer training, the controls of `STORY` and worth.csv.
 
-    A control of ``ahead`` is as far ahead of ID-LoRA as it was behind, or the other way; of ``level`` the interval
-    holds zero. ``losses`` and ``scores`` by base change `LOSSES` and `SCORES`. ``follows`` maps a benchmark to the sign
-    with which its score follows the loss over the controls' runs; those at the paper's rate have both a higher loss
-    and lower scores. ``runs`` by base are seeds, ``sources`` by base and column change a source's losses.
+    Controls in ``ahead`` have the sign of their difference from ID-LoRA flipped; for those in ``level`` the interval
+    contains zero. ``losses`` and ``scores`` by base change `LOSSES` and `SCORES`. ``follows`` maps a benchmark to the
+    sign of its association with the loss over the controls' runs; runs at the paper's rate have a higher loss and lower
+    scores. ``runs`` by base are numbers of seeds, ``sources`` by base and column change a source's losses.
     """
     folder, subject = results / "reference" / "small", STORY["idlora"][1]
     widths = {method: abs(STORY[method][1] - subject) + 0.001 for method in level}
@@ -185,7 +185,7 @@ def _rows(losses: dict[str, float], scores: dict[str, dict[str, float]], labels:
 
 
 def tests_of(values: dict[str, float], reference: str, *, widths: dict[str, float], over_seeds: bool) -> list[dict]:
-    """Each method against the reference; the interval over items alone is not to be read where there are seeds."""
+    """Test each method against the reference; with seeds the interval over items is deliberately wrong."""
     rows = []
     for method in (method for method in values if method != reference):
         difference = values[method] - values[reference]
@@ -213,7 +213,7 @@ def _worth(losses: dict[str, float], follows: dict[str, int]) -> list[dict]:
 
 
 def make_real_beside(experiments: Path, **story) -> Path:
-    """results/ beside ``experiments``, with the reference of `make_real`, starts and rates."""
+    """Make results/ beside ``experiments``, with the reference of `make_real`, starts and rates."""
     results = experiments.parent / "results"
     shutil.rmtree(results, ignore_errors=True)
     make_real(results, **story)

@@ -1,4 +1,4 @@
-"""Results as the other commands leave them, for every grid of the project, with numbers made up from a fixed seed."""
+"""Made-up results for every grid of the project, in the format of the other commands, from a fixed seed."""
 
 import csv
 import shutil
@@ -67,7 +67,7 @@ In this folder.
 
 
 def make_results(repository: Path, root: Path, *, scale: str = "tiny") -> tuple[Path, Path]:
-    """(results, experiments) under ``root``: every file that the page shows, but provenance and pivots."""
+    """Make (results, experiments) under ``root`` with every file of the page except provenance and pivots."""
     results, experiments = root / "results", root / "experiments"
     shutil.copytree(repository / "experiments", experiments)
     rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def make_table(grid: Grid, own: Path, *, scale: str, rng: np.random.Generator) -
 
 
 def _value(column: Column, value: float, *, best: bool) -> dict[str, str]:
-    size = column.measure.factor / 100  # of a loss the numbers lie near 0.5, of a score near 50
+    size = column.measure.factor / 100  # losses are near 0.5, scores near 50
     parts = {"": value, "_spread": 1.2, "_ci_low": value - 7, "_ci_high": value + 7}
     printed = {column.id + part: f"{size * number:.{column.measure.digits}f}" for part, number in parts.items()}
     return printed | {f"{column.id}_best": "yes" if best else "", f"{column.id}_dagger": ""}
@@ -121,7 +121,7 @@ def _test(column: Column, difference: float) -> dict[str, Any]:
 
 
 def make_counts(folder: Path, table7: Grid) -> None:
-    """Counts in the paper's proportions; the exact ones are another file's business."""
+    """Write counts in the paper's proportions; other tests check exact counts."""
     rows = []
     for panel, models, ranks in (("rank", ["LLaMA-3-8B"], (8, 16, 32, 64, 128)), ("model", list(SIZES), (32,))):
         for model, rank, (method, factor) in product(models, ranks, FACTORS.items()):
@@ -160,7 +160,7 @@ SITUATIONS = (
 
 
 def cost(scenario: tuple[str, str, int, int, bool], variant: str, **changes: Any) -> dict[str, Any]:
-    """One row of benchmark.csv, with all its columns."""
+    """Return one row of benchmark.csv with all its columns."""
     name, phase, layers, batch, compiled = scenario
     method, merged = variant.removesuffix("_merged"), variant.endswith("_merged")
     ratio = 1.0 if merged else COSTS[method] + 0.01 * batch * (method != "base")
@@ -183,7 +183,7 @@ def cost(scenario: tuple[str, str, int, int, bool], variant: str, **changes: Any
 
 
 def make_benchmark(folder: Path) -> None:
-    """benchmark.csv as a GPU leaves it, and its report."""
+    """Write benchmark.csv in the format of a GPU run, and its report."""
     rows = []
     for scenario in SITUATIONS:
         merged = [] if scenario[1] == "train" else ["lora_merged"]
@@ -193,7 +193,7 @@ def make_benchmark(folder: Path) -> None:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A CSV file with the columns of its first row."""
+    """Write a CSV file with the columns of its first row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])

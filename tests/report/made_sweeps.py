@@ -1,4 +1,4 @@
-"""Tables 1, 7 and 8 of the small scale as a GPU leaves them, made up after a plausible story."""
+"""Made-up Tables 1, 7 and 8 of the small scale, in the format of real ones, with plausible numbers."""
 
 import csv
 from itertools import combinations
@@ -10,7 +10,7 @@ from made_results import write
 SINGLE_LOSSES = {
     "fft": 0.69, "lora": 0.71, "dora": 0.7105, "hydralora": 0.72, "idlora": 0.73,
 }  # fmt: skip
-"""Table 1's methods; on every source alike."""
+"""Losses of Table 1's methods, the same on every source."""
 SINGLE_SOURCES = ("loss_gsm8k", "loss_gsm8k_test", "loss_codealpaca", "loss_humaneval", "loss_saferpaca", "loss_alpaca")
 SINGLE_SCORES = {
     "gsm8k": 4.0, "pass@1": 5.0, "pass@5": 9.0, "pass@10": 12.0, "refusal": 80.0, "harmless": 1.0,
@@ -43,8 +43,8 @@ def make_single(
     seeds: int = 3,
     split: tuple[str, ...] = (),
 ) -> None:
-    """Table 1, its tests, what known answers score, and trials of a hundred steps; ``losses`` by block and ``scores``
-    by block and column change the story, in which the methods score alike. The seeds of ``split`` methods do not agree.
+    """Write Table 1, its tests, scores of known answers, and trials of a hundred steps; ``losses`` by block and
+    ``scores`` by block and column override the defaults. The seeds of ``split`` methods disagree.
     """
     rows, tests = [], []
     for base, own_seeds in {"llama3": seeds, "llama3_paper_rate": 1}.items():
@@ -75,8 +75,8 @@ def make_single(
 
 
 def make_budgets(results: Path, *, seeds: int = 3, split: tuple[str, ...] = (), **losses: float) -> None:
-    """Table 7 with all its pairs, every source like the mean; ``losses`` by method change the story. The seeds of
-    ``split`` methods do not agree.
+    """Write Table 7 with all its pairs and equal sources; ``losses`` by method override the defaults. The seeds of
+    ``split`` methods disagree.
     """
     values = {method: losses.get(method, loss) for method, (_, loss) in BUDGETS.items()}
     counts = {method: count for method, (count, _) in BUDGETS.items()}
@@ -91,7 +91,7 @@ def make_budgets(results: Path, *, seeds: int = 3, split: tuple[str, ...] = (), 
 
 
 def make_clusters(results: Path, **losses: float) -> None:
-    """Table 8 with all its pairs, every source like the mean; ``losses`` by method change the story."""
+    """Write Table 8 with all its pairs and equal sources; ``losses`` by method override the defaults."""
     values = {method: losses.get(method, loss) for method, (_, loss) in CLUSTERS.items()}
     counts = {method: 1_100_000 + 10_000 * place for place, method in enumerate(values)}
     tests = []
@@ -141,6 +141,6 @@ def _named(
 
 
 def drop_pairs(path: Path, method: str) -> None:
-    """Leave a method out of a file of all pairs."""
+    """Remove a method from a file of all pairs."""
     rows = list(csv.DictReader(path.open(encoding="utf-8")))
     write(path, [row for row in rows if method not in (row["method"], row["reference"])])

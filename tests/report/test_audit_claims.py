@@ -1,4 +1,4 @@
-"""The claims of the paper: a program decides each, a changed number changes its verdict, ours stands beside it."""
+"""Claims of the paper: verdicts are computed, change with the numbers, and stand beside ours."""
 
 import csv
 import re
@@ -38,7 +38,7 @@ Rows = dict[str, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def judged(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Every claim against the paper's tables, without a measurement of ours."""
+    """Every claim judged on the paper's tables, without a measurement of ours."""
     return by_id(repository / "experiments", tmp_path_factory.mktemp("nothing"))
 
 
@@ -64,14 +64,14 @@ def change(experiments: Path, table: str, key: dict[str, str], **values: str) ->
 
 
 def judge_one(experiments: Path, results: Path, **fields: Any) -> dict[str, str]:
-    """`CLAIM` with other fields, alone in claims.yaml."""
+    """Judge `CLAIM` with these fields changed as the only claim of claims.yaml."""
     path = experiments / "audit" / "claims.yaml"
     path.write_text(yaml.safe_dump({"sets": {"ms": ["fft", "lora", "hydralora"]}, "claims": [CLAIM | fields]}))
     return by_id(experiments, results)["one"]
 
 
 def write_orderings(results: Path, verdicts: dict[str, str], *, ahead: str = "idlora") -> None:
-    """The committed reference's orderings of GSM8K: each method against ``ahead``."""
+    """Write the committed reference's orderings of GSM8K: each method against ``ahead``."""
     named = {"base": "llama3", "column": "gsm8k", "leaning": 0}
     rows = [named | {"ahead": ahead, "behind": each, "verdict": verdict} for each, verdict in verdicts.items()]
     write(results / "reference" / "tiny" / "tables" / "table1_orderings.csv", rows)

@@ -1,4 +1,4 @@
-"""The language of the claims: what it says, what it refuses, and that nothing in it can act."""
+"""The expression language of the claims: results, errors, and no side effects."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from reproduction.report.audit.quantities import Cell, exact, printed
 
 
 class Unknown:
-    """A measurement that cannot tell."""
+    """A measurement that does not decide any comparison."""
 
     def compare(self, symbol: str, other: Any) -> None:
         return None
@@ -55,7 +55,7 @@ NAMES = {
         ('count(unmarked(t1["llama3", m, "gsm8k"]) for m in others) == 2', True),
         ('relative(t1["llama3", "idlora", "hexphi"], t1["llama3", "lora", "hexphi"]) == quoted("4.0")', True),
         ("any(r == 9 for r in ranks)", False),
-        # what a measurement cannot tell stays open where it matters, and there alone
+        # undecided measurements stay undecided only where they matter
         ("all([1 == 1, open > 1])", None),
         ("all([1 == 2, open > 1])", False),
         ("any([1 == 1, open > 1])", True),
@@ -109,7 +109,7 @@ def test_whatever_is_outside_the_language_is_refused(expression: str) -> None:
         ('1 / (t1["llama3", "lora", "gsm8k"] - t1["llama3", "lora", "gsm8k"]) > 1', "may be zero"),
         ("t1[1 / 3, 2, 3] > 1", "cannot be looked up"),
         ('t1["llama3", "lora", "gsm8k"] > "big"', "cannot be compared"),
-        ("all(r > 1 for r in ranks) and r > 1", "'r'"),  # names of a comprehension end with it
+        ("all(r > 1 for r in ranks) and r > 1", "'r'"),  # names of a comprehension are local to it
     ],
 )
 def test_a_mistake_is_told_with_the_part_that_is_wrong(expression: str, part: str) -> None:

@@ -1,4 +1,4 @@
-"""Printed numbers with their widths, and what they allow: counts, pairings, laws of pass@k, rows that repeat."""
+"""Printed numbers as intervals, and their consequences: counts, pairings, laws of pass@k, repeated rows."""
 
 from fractions import Fraction
 from pathlib import Path

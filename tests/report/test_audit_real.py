@@ -22,7 +22,7 @@ Verdicts = dict[str, tuple[str, str]]
 def experiments(repository: Path, tmp_path: Path) -> Path:
     for folder in [*(f"table{n}" for n in range(1, 9)), "audit"]:
         shutil.copytree(repository / "experiments" / folder, tmp_path / "experiments" / folder)
-    path = tmp_path / "experiments" / "tuning" / "small" / "trials.csv"  # how long Table 1's methods are trained
+    path = tmp_path / "experiments" / "tuning" / "small" / "trials.csv"  # training steps of Table 1's methods
     write(path, [{"experiment": "gsm8k_llama3", "steps": 100}])
     return tmp_path / "experiments"
 
@@ -38,17 +38,17 @@ def read(experiments: Path, results: Path) -> Verdicts:
 
 
 def scoring(value: float) -> dict:
-    """ID-LoRA's score in every column of every block."""
+    """Set ID-LoRA's score in every column of every block."""
     return {"scores": {base: {column: {"idlora": value} for column in MULTI} for base in BLOCKS}, "floors": {}}
 
 
 def losing(value: float) -> dict:
-    """ID-LoRA's loss in every block."""
+    """Set ID-LoRA's loss in every block."""
     return {"losses": {base: {"idlora": value} for base in BLOCKS}}
 
 
 def sweep(results: Path, *, well: bool) -> None:
-    """Tables 1, 7 and 8 with ID-LoRA ahead, more of a rank better and four clusters best; or all the other way."""
+    """Make Tables 1, 7 and 8 with ID-LoRA ahead, larger ranks better and four clusters best; or all reversed."""
     sign = 1 if well else -1
     scores = {column: {"idlora": 99.0 if well else 0.0} for column in (*MULTI, "refusal")}
     blocks = ("llama3", "llama3_paper_rate")
@@ -104,7 +104,7 @@ def test_every_reading_of_a_claim_on_a_real_model_can_hold_and_can_fail(experime
 def test_a_score_is_on_par_where_the_whole_interval_is_above_the_margin(
     behind: float, floors: dict[str, str], verdict: str, experiments: Path, results: Path
 ) -> None:
-    """Intervals are one point wide on either side."""
+    """Intervals extend one point to either side."""
     make_real(results, scores={"llama3": {"gsm8k": {"lora": 60.0, "idlora": 60.0 - behind}}}, floors=floors)
     assert read(experiments, results)["multi-math-on-par"][0] == verdict
 
@@ -126,7 +126,7 @@ def test_what_has_not_been_run_has_no_verdict_and_the_readings_that_were_decide_
     told = found["abstract-outperforms-all"][1]
     assert told.count("; after two epochs: not run; ") == 2
     sweep(results, well=True)
-    (results / "reference" / "small" / "significance" / "table7.csv").unlink()  # the scores, that decide
+    (results / "reference" / "small" / "significance" / "table7.csv").unlink()  # these scores decide
     verdict, told = read(experiments, results)["appendix-best-at-099"]
     assert verdict == UNRESOLVED
     assert "(not run)" in told
@@ -159,7 +159,7 @@ def test_a_score_at_chance_or_zero_decides_nothing_however_far_it_is_ahead(exper
 
 @pytest.mark.parametrize(("won", "verdict"), [(5, HOLDS), (4, UNRESOLVED), (0, FAILS)])
 def test_five_columns_of_six_are_counted(won: int, verdict: str, experiments: Path, results: Path) -> None:
-    lost = 0 if won == 4 else 6 - won  # of six the others are level
+    lost = 0 if won == 4 else 6 - won  # the others of the six are level
     values = [99.0] * won + [0.0] * lost + [30.0] * (6 - won - lost)
     scores = {column: {"lora": 30.0, "idlora": value} for column, value in zip(MULTI, values, strict=True)}
     make_real(results, scores={"llama3": scores}, floors={})
@@ -188,7 +188,7 @@ def test_losses_and_scores_are_compared_within_their_own_block_and_column_and_on
     entry = next(entry for entry in data["claims"] if entry["id"] == "intro-lora-level")
     entry["real"] = [{"reading": "as a test reads it", "expression": expression}]
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
-    if "dora" in expression:  # two methods that no file compares have not been measured
+    if "dora" in expression:  # no file compares these two methods
         assert read(experiments, results)["intro-lora-level"] == (UNMEASURED, "as a test reads it")
         return
     with pytest.raises(AuditError, match="claim intro-lora-level"):

@@ -1,4 +1,4 @@
-"""The committed reference beside a user's own values: where it is comparable, as it was printed, and nowhere else."""
+"""The committed reference beside a user's own values: shown as printed, and only if comparable."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ OTHERS = "the committed reference (`results/reference/tiny`) is of other runs"
 
 @pytest.fixture
 def made(world, few):
-    """A filled cut of Table 1, of two of its benchmarks and the seeds asked for."""
+    """Make a small filled Table 1 of two benchmarks and the given seeds."""
 
     def make(*seeds, name="own", skip=(), **fewer):
         grid = few.showing(["gsm8k", "humaneval"], "tiny")
@@ -32,7 +32,7 @@ def made(world, few):
 
 @pytest.fixture
 def keep(tmp_path: Path):
-    """Keep a world's table as the reference, as far as a table asks of it."""
+    """Make a world's table the reference, as far as tables need it."""
 
     def keep(own):
         folder = reference_folder(tmp_path / "results", "tiny")

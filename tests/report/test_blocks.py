@@ -1,4 +1,4 @@
-"""Two blocks of one model, each trained in its way, and parts of a table with fewer seeds than the others, or none."""
+"""Tables with two blocks of one model that differ in training, and parts with fewer seeds or none."""
 
 import csv
 import dataclasses
@@ -29,7 +29,7 @@ def fewer(repository):
 
 @pytest.fixture
 def filled(world, fewer):
-    """The table whose cells alone have run, each evaluated on what it needs; a block has runs of its own."""
+    """The table with exactly its cells run, each evaluated on its benchmarks; each block has its own runs."""
 
     def make(name="runs", seeds=(0, 1, 2), **own):
         made = world(scale="small", grid=dataclasses.replace(fewer(), seeds=seeds, fewer=own), name=name)
@@ -62,7 +62,7 @@ def test_blocks_of_one_model_are_named_tested_and_have_their_best_values_apart(f
         base: [(each.ahead, each.behind) for each in table.orderings if (each.base, each.column) == (base, "gsm8k")]
         for base in NAMES
     }
-    assert ahead["llama3"] == ahead[BLOCK] != []  # a block like another has that one's numbers of the paper
+    assert ahead["llama3"] == ahead[BLOCK] != []  # a block `like` another has that one's numbers of the paper
     assert paths["table2.md"].count("| LLaMA-3-8B | ID-LoRA |") == 1
 
 

@@ -1,4 +1,4 @@
-"""Which runs fill a cell: exactly those of the config that is asked for, finished, readable and of the same items."""
+"""Selection of a cell's runs: exactly those of the requested config, finished, readable and of the same items."""
 
 import dataclasses
 
@@ -99,7 +99,7 @@ def test_items_are_paired_by_id_whatever_the_order_of_the_files(world, few):
         cells = made.gather().cells
         rows.append(pair(cells["llama3", "idlora", "gsm8k"], cells["llama3", "lora", "gsm8k"]))
     np.testing.assert_array_equal(*rows)
-    assert not np.array_equal(rows[0], np.sort(rows[0]))  # an order of its own, which a pairing by position would lose
+    assert not np.array_equal(rows[0], np.sort(rows[0]))  # shuffled, so pairing by position would fail
 
 
 def changed(file: str, **values):

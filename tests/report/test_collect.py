@@ -1,4 +1,4 @@
-"""metrics.csv: tidy, rebuilt whole, the same bytes, and honest about runs that are not done."""
+"""metrics.csv: tidy, rebuilt whole, deterministic, and explicit about runs that are not done."""
 
 import csv
 

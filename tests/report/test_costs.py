@@ -1,4 +1,4 @@
-"""benchmark.csv → its Markdown report and Figure 3: numbers as the file has them, what does not count left out."""
+"""Markdown report and Figure 3 of benchmark.csv: same numbers as the file, without rows that do not count."""
 
 import csv
 from pathlib import Path
@@ -34,7 +34,7 @@ def rewritten(sources: Sources, rows: list[dict[str, str]]) -> None:
 
 
 def cells(table: str) -> dict[str, list[str]]:
-    """Markdown rows by their first cell."""
+    """Return Markdown rows by their first cell."""
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
     return {cells[0]: cells[1:] for cells in lines}
 
@@ -53,7 +53,7 @@ def test_a_row_measured_again_counts_alone() -> None:
 
 
 def test_the_short_table_has_the_bases_numbers_and_the_others_ratios_in_the_fullest_compilation(rows) -> None:
-    small = {"adapter_file_bytes": "1048576"}  # the file is of the largest number of layers
+    small = {"adapter_file_bytes": "1048576"}  # size at the largest number of layers
     short = cells(
         short_table([row | small if row["layers"] == "8" and row["trainable"] != "0" else row for row in rows])
     )

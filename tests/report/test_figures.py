@@ -1,4 +1,4 @@
-"""Figures: drawn is what the files say, ours and the paper's never on one axis, in colours that all tell apart."""
+"""Figures: same values as the files, separate axes for ours and the paper's, colours that everyone can distinguish."""
 
 import itertools
 import shutil
@@ -21,7 +21,7 @@ from reproduction.report.figures.sweeps import CLUSTERS
 
 MAIN = ("base", "fft", "lora", "dora", "hydralora", "moelora", "idlora")
 
-# How a reader with each dichromacy sees linear RGB (Machado, Oliveira, Fernandes 2009, severity 1).
+# Simulation of each dichromacy in linear RGB (Machado, Oliveira, Fernandes 2009, severity 1).
 VISION = {
     "full colour": np.eye(3),
     "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
@@ -32,7 +32,7 @@ VISION = {
 
 @pytest.fixture(scope="module")
 def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """Every result there is, made up."""
+    """A complete set of made-up results."""
     return Sources(*make_results(repository, tmp_path_factory.mktemp("made")), "tiny")
 
 
@@ -52,7 +52,7 @@ def drawn(plate: Plate) -> Figure:
 
 
 def heights(axes) -> set[float]:
-    """The y values of the marks of an axes."""
+    """Return the y values of the marks of an axes."""
     return {float(y) for line in axes.lines if line.get_marker() not in ("None", "") for y in line.get_ydata()}
 
 

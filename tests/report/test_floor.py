@@ -1,4 +1,4 @@
-"""Columns at chance or zero: nobody is called ahead there, in that model's block, and every form of a table says so."""
+"""Columns at chance or zero: no method of that model's block is called ahead, in any format of the table."""
 
 import csv
 import dataclasses
@@ -34,7 +34,7 @@ BASES = {"llama3": "Pebble", "mistral": "Cobble"}
 
 @pytest.fixture
 def at(world, grid):
-    """The word problems as a column with this chance, from how many of `ITEMS` each method has right on each base."""
+    """Make the word problems a column with this chance, from each method's number of right `ITEMS` on each base."""
 
     def make(chance, *, seeds=(0,), **right):
         right = {base: right.get(base, right["llama3"]) for base in BASES}
@@ -58,7 +58,7 @@ def at(world, grid):
 
 
 def marks(table, base="llama3"):
-    """For each base's column: who is bold, who has a †, whose interval has the sign, and the column's floor."""
+    """Return for each base's column: bold methods, methods with †, intervals with the sign, and the column's floor."""
     entries = {row.method: row.entries["gsm8k"] for row in table.rows if row.base == base}
     (floor,) = {each.floor for each in table.comparisons if each.base == base}
     return SimpleNamespace(
@@ -78,7 +78,7 @@ def test_one_trained_method_at_chance_takes_bold_and_dagger_from_its_block_alone
     low, clear = marks(table), marks(table, "mistral")
     assert (low.best, low.dagger, low.sign, low.floor) == ([], [], ["base", "dora"], "chance")
     assert (clear.best, clear.dagger, clear.floor) == (["idlora"], ["dora", "idlora"], "")
-    assert clear.sign == ["base"]  # the untuned base alone holds nobody back
+    assert clear.sign == ["base"]  # the untuned base alone has no effect
     ps = {(each.base, each.method): each.wilcoxon_p for each in table.comparisons}
     assert ps["llama3", "idlora"] == ps["mistral", "idlora"] < 1e-6
     assert all(each.holm_p is not None for each in table.comparisons)
@@ -161,7 +161,7 @@ def test_the_figure_of_differences_says_so_in_the_panel_and_fills_no_mark(reposi
 
 
 def mmlu_panels(plate):
-    """Of each base, the title of the panel and how many of its marks are filled."""
+    """Return the title of each base's panel and its number of filled marks."""
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=plate.size)
         FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""experiments/<table>/ as data: whole, in step with the configs, and refused where its parts do not fit."""
+"""Grids in experiments/<table>/: complete, consistent with the configs, and rejected if their parts do not fit."""
 
 import dataclasses
 import shutil
@@ -46,7 +46,7 @@ def test_every_grid_asks_for_configs_that_exist_and_has_the_papers_rows_and_colu
             for scale in ("paper", "small", "tiny")
         }  # fmt: skip
         assert {"gsm8k_test", "humaneval"} <= sources["paper"] < sources["tiny"]
-        assert ("codealpaca" in sources["paper"]) == (name != "table1")  # half of it is trained on there
+        assert ("codealpaca" in sources["paper"]) == (name != "table1")  # half of it is training data there
 
 
 def test_the_papers_numbers_are_all_there_with_their_daggers(grid):

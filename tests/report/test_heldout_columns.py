@@ -1,4 +1,4 @@
-"""Columns of held-out loss: a mean over tokens with rows as items, lower is better, a family of their own; sweeps."""
+"""Columns of held-out loss: mean over tokens with rows as items, lower is better, separate Holm family; sweeps."""
 
 import csv
 import dataclasses
@@ -13,11 +13,11 @@ from reproduction.report.intervals import RESAMPLES, around, bootstrap, interval
 from reproduction.report.standings import pair_of
 
 ROWS = 70
-"""Of each source, in the runs that `world` makes up."""
+"""Rows of each source in the runs of `world`."""
 
 TOKENS = np.random.default_rng(0).integers(2, 300, ROWS)
 SHIFTS = {"base": 0.5, "lora": 0.0, "idlora": np.random.default_rng(1).normal(-0.05, 0.05, ROWS)}
-"""Of each row of gsm8k_test: the loss a token above 1 nat."""
+"""Loss per token above 1 nat, for each row of gsm8k_test."""
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def table2(repository):
 
 @pytest.fixture
 def made(world, table2):
-    """A world in which the losses of one source are known."""
+    """Make a world with known losses of one source."""
     made = world(grid=table2).fill()
     for experiment, method, _ in made.grid.cells():
         run = made.run(experiment, method)
@@ -115,7 +115,7 @@ def test_how_sources_differ_is_no_part_of_the_error_of_their_mean():
 
 @pytest.fixture
 def sweep(world, repository):
-    """The cells of a sweep in which every method has run with two seeds, evaluated on the held-out loss alone."""
+    """Fill the cells of a sweep with two seeds of every method, evaluated only on the held-out loss."""
 
     def fill(table: str):
         grid = load_grid(repository / "experiments" / table).at("tiny").showing(["heldout"], "tiny")

@@ -1,4 +1,4 @@
-"""Learning rates: table and figure say what the trials of one model say; a page needs a trial at the paper's rate."""
+"""Learning rates: table and figure match the trials of one model; the page needs a trial at the paper's rate."""
 
 import csv
 import math
@@ -22,7 +22,7 @@ from reproduction.report.rates import COLUMNS
 
 @pytest.fixture
 def small(repository: Path, tmp_path: Path) -> Sources:
-    """The small scale as a search of learning rates leaves it."""
+    """The small scale with the results of a search of learning rates."""
     shutil.copytree(repository / "experiments", tmp_path / "experiments")
     sources = Sources(tmp_path / "results", tmp_path / "experiments", "small")
     make_trials(sources.experiments)
@@ -84,7 +84,7 @@ def test_a_best_rate_at_the_end_of_what_was_tried_is_marked_and_a_diverged_run_i
 
 
 def own_lines(axes: Axes, method: str) -> dict[str, list[tuple[float, float]]]:
-    """A method's curve, its hollow mark and its runs that diverged, as (rate, loss)."""
+    """Return a method's curve, its hollow mark and its diverged runs, as (rate, loss)."""
     found: dict[str, list[tuple[float, float]]] = {"curve": [], "hollow": [], "diverged": []}
     for line in axes.lines:
         if (line.get_color(), line.get_marker()) in (

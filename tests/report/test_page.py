@@ -1,6 +1,6 @@
-"""The page: sound HTML that loads nothing, numbers as the files have them, what is missing named with its command.
+"""Report page: valid HTML without external resources, same numbers as the files, commands for missing results.
 
-The last tests open it in a real headless browser, where there is one.
+The last tests open it in a headless browser, if there is one.
 """
 
 import html
@@ -34,7 +34,7 @@ CONTAINED = "e => e.closest('.scroll, nav ul, .skip, thead, p:has(> img)')"
 
 
 class Outline(HTMLParser):
-    """The page as a validator would walk it: every element with its attributes, and tags that do not match."""
+    """Parser that collects every element with its attributes, and mismatched tags."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -68,7 +68,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """Everything made; one method of Table 2 has a column at chance, and one cell of Table 8 is missing."""
+    """Complete results; one method of Table 2 has a column at chance, and one cell of Table 8 is missing."""
     sources = Sources(*make_results(repository, tmp_path_factory.mktemp("made")), "tiny")
     rows = [row | {"mmlu_floor": "chance" if row["method"] == "dora" else ""} for row in sources.table("table2")]
     write(sources.own / "tables" / "table2.csv", rows)
@@ -89,7 +89,7 @@ def outline(page: str) -> Outline:
 
 @pytest.fixture
 def bare(made: Sources, tmp_path: Path) -> Sources:
-    """A fresh clone in which nothing was run."""
+    """A fresh clone without any runs."""
     return Sources(tmp_path / "results", made.experiments, "tiny")
 
 

@@ -1,4 +1,4 @@
-"""Figures of the committed tables: each column has its panel, each budget its tick, and no text leaves the frame."""
+"""Figures of the committed tables: a panel per column, a tick per budget, and no text outside the figure."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -46,20 +46,20 @@ def figures(committed: Sources) -> Iterator[Drawn]:
 
 
 def panels(figure: Figure) -> list[Axes]:
-    """The axes with our numbers: of a sweep those of the upper part, which has no tint."""
+    """Return the axes with our numbers; in a sweep these are the upper ones, without tint."""
     parts = [part for part in figure.subfigs or [figure] if to_hex(part.get_facecolor()) != PANEL]
     return [axes for part in parts for axes in part.axes if axes.get_visible()]
 
 
 def columns_of(sources: Sources, table: str, base: str | None = None) -> list[Column]:
-    """The columns in which the table has a number of a trained method, on this base or on any."""
+    """Return the columns with a number of a trained method, on this base or on any."""
     rows = [row for row in sources.table(table) if row["method"] != UNTUNED and base in (None, row["base"])]
     columns = sources.grid(table).columns_at(sources.scale)
     return [each for each in columns if any(number(row, each.id) is not None for row in rows)]
 
 
 def overlapping(axes: Axes) -> list[tuple[str, str]]:
-    """Neighbours among the labels of a horizontal axis whose letters lie on each other."""
+    """Return neighbouring labels of a horizontal axis that overlap."""
     labels = [label for label in axes.get_xticklabels() if label.get_text()]
     boxes = [label.get_window_extent() for label in labels]
     return [

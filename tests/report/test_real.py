@@ -1,4 +1,4 @@
-"""What a real model says: every sentence is the tables', and comes out the other way with them."""
+"""Sentences on a real model: they match the tables, and change with them."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ RATE, LONGER, SCORES, SINGLE, SWEEPS, WORTH, CONTROLS, LIMITS = (
 
 @pytest.fixture(scope="module")
 def results(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference of the story, beside its experiments."""
+    """The reference of the made-up story, beside its experiments."""
     experiments = tmp_path_factory.mktemp("real") / "experiments"
     shutil.copytree(repository / "experiments", experiments)
     make_trials(experiments)

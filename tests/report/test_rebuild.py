@@ -1,4 +1,4 @@
-"""The committed reference is made from its records alone, byte for byte; an old one stays until a new one is whole."""
+"""Rebuilding the committed reference from its records, byte for byte; the old one stays until the new is whole."""
 
 import filecmp
 import json
@@ -18,12 +18,12 @@ from reproduction.report.rebuild import make_reference, rebuild
 from reproduction.report.reference import read_reference, reference_folder
 
 BESIDE = ("counts", "theory", "h200")
-"""What depends on no scale."""
+"""Results without a scale."""
 
 
 @pytest.fixture(scope="module")
 def results(repository: Path, full, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/ with a reference of one benchmark of Table 1, and what depends on no scale; read only."""
+    """results/ with a reference of one benchmark of Table 1, and results without a scale; read only."""
     results = tmp_path_factory.mktemp("kept") / "results"
     results.mkdir()
     for name in BESIDE:
@@ -38,7 +38,7 @@ def copy(results: Path, tmp_path: Path) -> Path:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """The files that are not the same in both folders, or in one of them alone."""
+    """Return the files that differ between the folders or exist in only one."""
     names = {path.relative_to(root).as_posix() for root in (one, other) for path in root.rglob("*") if path.is_file()}
     _, unlike, absent = filecmp.cmpfiles(one, other, sorted(names), shallow=False)
     return unlike + absent
@@ -154,10 +154,10 @@ def test_an_interrupt_leaves_the_old_one_whole_whenever_it_comes(repository, cop
 
     def late(source: Path, target: Path) -> None:
         if Path(target) == folder and Path(source).name == "tiny":
-            raise KeyboardInterrupt  # the old one is aside, the new one not yet in its place
+            raise KeyboardInterrupt  # between the two renames
         moved(source, target)
 
-    monkeypatch.setattr("reproduction.report.rebuild._build", lambda *_: None)  # the same, sooner
+    monkeypatch.setattr("reproduction.report.rebuild._build", lambda *_: None)  # faster
     monkeypatch.setattr(os, "replace", late)
     with pytest.raises(KeyboardInterrupt):
         rebuild(copy, repository / "experiments", scale="tiny")

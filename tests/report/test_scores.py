@@ -1,4 +1,4 @@
-"""Records to units, and units to intervals."""
+"""Scores from records to units, and from units to intervals."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ def test_pass_at_k_is_the_unbiased_estimate_of_each_problem(evaluated):
     metrics = read_scores(evaluated("humaneval", outcomes))
     assert set(metrics) == {"pass@1", "pass@5", "pass@10"}
     for k in (1, 5, 10):
-        # by definition: the share of the k-subsets of ten samples that hold a passing one
+        # by definition: the share of the k-subsets of ten samples with a passing one
         expected = [
             sum(any(row[i] for i in drawn) for drawn in itertools.combinations(range(10), k)) / math.comb(10, k)
             for row in outcomes

@@ -1,4 +1,4 @@
-"""The tests of significance against known values, and the properties that a wrong unit or pairing would break."""
+"""Significance tests against known values, and properties that a wrong unit or pairing would violate."""
 
 import csv
 import itertools
@@ -21,7 +21,7 @@ from reproduction.report.significance import (
 
 
 def by_enumeration(differences):
-    """Two-sided p of W+ over all 2^m sign patterns, from the definition."""
+    """Compute the two-sided p of W+ over all 2^m sign patterns, from the definition."""
     nonzero = np.array([d for d in differences if d])
     ranks = stats.rankdata(np.abs(nonzero))
     seen = ranks[nonzero > 0].sum()
@@ -131,9 +131,6 @@ def test_the_file_and_the_summary_have_every_test(table, tmp_path):
     words = summary(table.filled, table.comparisons)
     assert words.count("†") == 1 + sum(each.dagger for each in table.comparisons)
     assert words.count("cannot reach 0.05") == sum(bool(each.reach) for each in table.comparisons) > 0
-
-
-# Several seeds
 
 
 def drawn(seeds, rate, *, start=0):

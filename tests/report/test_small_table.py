@@ -1,11 +1,11 @@
-"""Two small tables are made from their committed records to the byte: metrics, tests, tables, figures and page.
+"""Two small tables are rebuilt byte for byte from committed records: metrics, tests, tables, figures and page.
 
 small_table/experiments/   Tables 1 and 2 cut to one base and to the untuned base, LoRA and ID-LoRA
-            reference/     records/ and reference.json of two seeds, and what is made of them; of drawings the SHA-256
+            reference/     records/ and reference.json of two seeds, and the files made of them; SHA-256 of drawings
 
-`python tests/report/test_small_table.py` makes anew what is made of the records: `git diff` shows what an intended
-change does. With a folder behind it, such as results/reference/tiny, it first cuts records and reference.json anew from
-the reference that lies there.
+`python tests/report/test_small_table.py` rebuilds the files made of the records; `git diff` then shows the effect of an
+intended change. With a folder as argument, such as results/reference/tiny, it first cuts records and reference.json
+from the reference there.
 """
 
 import dataclasses
@@ -47,13 +47,13 @@ CUTS = {
     "table1": {"seeds": (0, 1), "benchmarks": ("gsm8k", "hexphi", "hexphi_benign"), "fewer": {"gsm8k": (0,)}},
     "table2": {"seeds": (0, 1)},
 }
-"""Of Table 1 few benchmarks, and one of them with fewer seeds: the words about both are held too."""
+"""Table 1 has few benchmarks, one of them with fewer seeds, to cover the texts about both."""
 
 
 def make(results: Path) -> Path:
-    """Make everything of the kept records under an empty folder, as a reference lies in results/; returns its folder.
+    """Make everything from the committed records in an empty results folder; returns the reference's folder.
 
-    Left out: the audit, and what depends on no scale; the page says that they are not there.
+    The audit and results without a scale are left out; the page reports them as missing.
     """
     folder, runs = reference_folder(results, SCALE), results / "runs"
     shutil.copytree(KEPT / RECORDS, folder / RECORDS)
@@ -76,7 +76,7 @@ def make(results: Path) -> Path:
 
 
 def hash_drawings(folder: Path) -> None:
-    """Put hashes in the place of a figure's files and of the page's drawings, which are large."""
+    """Replace a figure's files and the page's drawings, which are large, by hashes."""
     (folder / "figures.json").write_text(json.dumps(checksums(folder / "figures"), indent=2) + "\n")
     shutil.rmtree(folder / "figures")
     page = folder / "report.html"
@@ -89,7 +89,7 @@ def _hashed(drawing: re.Match[str]) -> str:
 
 
 def differing(kept: Path, made: Path) -> list[str]:
-    """Of each file that is not the same in both folders its name, and both from where they first differ."""
+    """Return the name of each file that differs between the folders, with both versions from the first difference."""
     names = {path.relative_to(root).as_posix() for root in (kept, made) for path in root.rglob("*") if path.is_file()}
     found = []
     for name in sorted(names):
@@ -120,7 +120,7 @@ def test_records_that_are_unpacked_and_packed_again_say_the_same(tmp_path: Path)
 
 
 def cut(reference: Path) -> None:
-    """Keep of a reference in results/reference/tiny what the cut tables show, in the place of the kept records."""
+    """Replace the committed records by the parts of results/reference/tiny that the cut tables show."""
     whole = read_reference(reference.parents[1], SCALE)
     tables = {name: _cut(whole.tables[name], name) for name in CUTS}
     wanted: dict[str, set[str]] = {}

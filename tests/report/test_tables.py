@@ -1,4 +1,4 @@
-"""A table from whole folders of runs: what is printed, where bold and † come from, and what is never printed."""
+"""Tables from folders of runs: printed values, the origin of bold and †, and values that are never printed."""
 
 import csv
 import dataclasses
@@ -130,7 +130,7 @@ def test_away_from_the_papers_scale_nothing_can_be_mistaken_for_the_papers(table
     small = world(scale="small", grid=few).fill().table()
     assert "SmolLM2-135M-Instruct in place of LLaMA-3-8B, on the paper's tasks" in markdown(small)
     for each in (table, small):
-        assert not re.search(r"paper \d", markdown(each))  # no value of the paper's beside one of ours
+        assert not re.search(r"paper \d", markdown(each))  # no value of the paper's beside ours
         assert not [name for name in rows_of(write_table(each, tmp_path)[1])[0] if name.endswith("_difference")]
         assert "LLaMA" not in latex(each).split("\\caption")[0]
 

@@ -1,4 +1,4 @@
-"""What training takes, from finished runs: rows, scaling, and what such a measurement must not show."""
+"""Cost of training from finished runs: rows, scaling, and problems that a measurement must not show."""
 
 import csv
 import json
@@ -49,7 +49,7 @@ def test_scaling_is_against_the_same_cell_on_one_gpu_and_a_good_measurement_has_
     assert [rows[key]["scaling"] for key in (("LORA", 2), ("LORA", 1), ("FFT", 2))] == [1.9, None, 1.2]
     assert (rows["LORA", 2]["first_loss"], rows["LORA", 2]["tokens_per_step"]) == (10.0, 38_000)
     assert rows["LORA", 2]["command"] == "python scripts/train.py method=lora 'overrides=[a, b]'"
-    assert problems(list(rows.values()), memory_bytes=80e9, scaling=1.85) == []  # ZeRO-3 need not scale
+    assert problems(list(rows.values()), memory_bytes=80e9, scaling=1.85) == []  # ZeRO-3 is exempt from scaling
     table, words = write_training(training_rows(runs), tmp_path / "out")
     written = list(csv.DictReader(table.open(newline="")))
     assert [row["method"] for row in written] == ["FFT", "FFT", "LORA", "LORA"]

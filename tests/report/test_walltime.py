@@ -1,4 +1,4 @@
-"""What a reference took: sittings that overlap count once, gaps not at all, and old records say what they can."""
+"""Wall time of a reference: overlapping sittings count once, gaps do not count, and old records are supported."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def at(seconds: int) -> str:
 
 
 def make_run(folder: Path, *, device: str | None, seconds: dict | None, started: int = 0, cores: int = 8) -> Run:
-    """A finished run as its folder says it."""
+    """Write a finished run with these records."""
     run = Run(folder)
     parts = {"model": {}, "method": {"kind": "peft"}, "data": {}, "train": {}, "seed": 0}
     run.start({"experiment": "sums", "scale": "small", **parts})

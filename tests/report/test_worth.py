@@ -1,4 +1,4 @@
-"""What a loss is worth: one point a run, read as the tables read it, and intervals that treat a method as one."""
+"""Score against loss: one point per run, consistent with the tables, and intervals that resample methods."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def row(run: str, benchmark: str, protocol: str, metric: str, value: float) -> d
 
 
 def losses(run: str, mean: float) -> list[dict[str, Any]]:
-    """Every source's loss; the sources differ, so that one alone is not the mean."""
+    """Return every source's loss; the sources differ, so that a single one is not the mean."""
     shifts = np.linspace(-0.2, 0.2, len(SOURCES))
     return [
         row(run, "heldout", source, "nats_per_token", mean + shift)
@@ -52,7 +52,7 @@ def losses(run: str, mean: float) -> list[dict[str, Any]]:
 
 
 def made_rows() -> list[dict[str, Any]]:
-    """Runs whose GSM8K falls by 1 point per 0.01 nats, the untuned base, and one trained on a single task."""
+    """Return runs whose GSM8K falls by 1 point per 0.01 nats, the untuned base, and one trained on a single task."""
     rows = []
     for method, seed in product(METHODS, (0, 1)):
         run, loss = f"smol-multitask-{method}-{seed}", loss_of(method, seed)
@@ -209,7 +209,7 @@ def test_runs_at_another_rate_or_longer_are_told_and_shown_apart(small: Sources)
 def test_the_tables_beside_the_figure_have_a_row_a_run_and_a_row_a_panel(small: Sources) -> None:
     big = [each for run in ("big-multitask-lora-0", "big-multitask-lora-1") for each in losses(run, 2.0)]
     scores = [row(f"big-multitask-lora-{seed}", "mmlu", "own", "acc", 40) for seed in (0, 1)]
-    add(small, *big, *scores, row("smol--base", "mmlu", "own", "acc", 25))  # the last of no trained run: in no panel
+    add(small, *big, *scores, row("smol--base", "mmlu", "own", "acc", 25))  # the last one is in no panel
     panels = [(panel.model, panel.column.id, len(panel.trained)) for panel in find_panels(small)]
     assert panels == [("big", "mmlu", 2), ("smol", "gsm8k", 12)], "a model has panels of its own"
     written, absent = draw_figures(small, "worth")
