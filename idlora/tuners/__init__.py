@@ -1,7 +1,4 @@
-"""The PEFT methods of this project: one module or folder each, `common` for what they share, `registry` for PEFT.
-
-Importing this package registers every method.
-"""
+"""The PEFT methods of this project. Importing the package registers each of them with PEFT."""
 
 from idlora.tuners.hydralora import HydraLoraConfig, HydraLoraLinear, HydraLoraModel
 from idlora.tuners.idlora import (

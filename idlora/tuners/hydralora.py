@@ -13,14 +13,14 @@ from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
 
 @dataclass
 class HydraLoraConfig(ExpertsConfig):
-    """HydraLoRA with a fixed number of B; the original clusters the training data to choose it.
+    """HydraLoRA with a fixed number of B matrices; the original chooses the number by clustering the training data.
 
     Per adapted module it trains r·in + num_experts·out·r + num_experts·in parameters. Raises ValueError for values out
     of range.
 
     Args:
-        num_experts (int, default 3): n ≥ 1, the number of B that the router mixes. Three is what the ID-LoRA
-            paper's Table 6 counts; raise it for more varied data.
+        num_experts (int, default 3): n ≥ 1, the number of B matrices that the router mixes. Table 6 of the ID-LoRA
+            paper counts three; raise it for more varied data.
     """
 
     num_experts: int = 3

@@ -1,4 +1,4 @@
-"""MoELoRA (Liu et al., 2023, arXiv 2310.18339) as the ID-LoRA paper counts it: n LoRA experts, a token router.
+"""MoELoRA (Liu et al., 2023, arXiv 2310.18339) as the ID-LoRA paper counts it: n LoRA experts and a token router.
 
 α = softmax(T h)                          T (n, in)
 u = W h + b + c Σ_i α_i B_i A_i d(h)      A_i (r, in), B_i (out, r), d one dropout mask, c = lora_alpha/r
@@ -13,14 +13,14 @@ from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
 
 @dataclass
 class MoeLoraConfig(ExpertsConfig):
-    """MoELoRA with a router that sees tokens, where the original's gate sees the task and experts share one rank.
+    """MoELoRA with a router over tokens. In the original the gate sees the task, and the experts share one rank.
 
     Per adapted module it trains num_experts·r·(in + out) + num_experts·in parameters. Raises ValueError for values out
     of range.
 
     Args:
-        num_experts (int, default 4): n ≥ 1, the number of experts, each of rank r. Four is what the ID-LoRA
-            paper's Table 6 counts; raise it for more varied data.
+        num_experts (int, default 4): n ≥ 1, the number of experts, each of rank r. Table 6 of the ID-LoRA paper counts
+            four; raise it for more varied data.
     """
 
     num_experts: int = 4

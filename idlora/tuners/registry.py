@@ -1,7 +1,7 @@
 """The methods of this project, by name, and their registration with PEFT.
 
-PEFT looks methods up in dictionaries keyed by `PeftType`, an enumeration closed to other packages. `add_peft_type`
-opens it by one member; everything else goes through PEFT's own `register_peft_method`.
+PEFT looks methods up in dictionaries keyed by `PeftType`, an enumeration that other packages cannot extend.
+`add_peft_type` adds a member; everything else goes through PEFT's own `register_peft_method`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from peft.utils import register_peft_method
 
 @dataclass(frozen=True)
 class Method:
-    """One registered method. Its PEFT type is `name` in capitals, its parameters' prefix `name` and an underscore."""
+    """One registered method. Its PEFT type is `name` in capitals; its parameters' prefix is `name` plus underscore."""
 
     name: str
     config_cls: type[PeftConfig]
@@ -29,10 +29,10 @@ REGISTRY: dict[str, Method] = {}
 
 
 def add_peft_type(name: str) -> PeftType:
-    """The member `name` of `PeftType`, added if it is not there yet.
+    """Return the member `name` of `PeftType`, after adding it if it does not exist.
 
-    A plain string in PEFT's dictionaries would not do: transformers' `load_adapter` and the Trainer read
-    `peft_type.value`. The new member behaves as any other (lookup, iteration, pickle, copy).
+    A plain string in PEFT's dictionaries does not suffice: transformers' `load_adapter` and the Trainer read
+    `peft_type.value`. The new member supports lookup, iteration, pickle and copy like any other.
     """
     if name in PeftType.__members__:
         return PeftType[name]
@@ -48,9 +48,9 @@ def add_peft_type(name: str) -> PeftType:
 
 
 def register(name: str, config_cls: type[PeftConfig], model_cls: type[BaseTuner]) -> Method:
-    """Make a method known to PEFT under `name` (lower case) and list it in `REGISTRY`. Repeating it changes nothing.
+    """Register a method with PEFT under `name` (lower case) and list it in `REGISTRY`. Repeating it changes nothing.
 
-    Raises KeyError where another package has taken the name.
+    Raises KeyError if another package has registered the name.
     """
     if PEFT_TYPE_TO_CONFIG_MAPPING.get(add_peft_type(name.upper())) is not config_cls:
         register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls)

@@ -1,4 +1,4 @@
-"""What token-routed adapters of linear layers share: config, layer, model, experts, statistics of the routing."""
+"""Base classes of token-routed adapters of linear layers: config, layer, model, experts, routing statistics."""
 
 from idlora.tuners.common.config import RoutedConfig, require_positive_integers
 from idlora.tuners.common.experts import ExpertsConfig, ExpertsLayer

@@ -1,4 +1,4 @@
-"""The fields that every method here has in common with `peft.LoraConfig`."""
+"""Config fields that every method shares with `peft.LoraConfig`."""
 
 import inspect
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from peft import PeftConfig
 
 @dataclass
 class RoutedConfig(PeftConfig):
-    """Where a low-rank adapter goes and how large it is; every field means what it means in `peft.LoraConfig`.
+    """Placement and size of a low-rank adapter. Every field has the meaning that it has in `peft.LoraConfig`.
 
-    As in PEFT, an adapter keeps the object that it was given as its config; what the layers compute with is fixed when
-    the adapter is made. Raises ValueError for values out of range.
+    As in PEFT, an adapter keeps the config object that it was made from. Changing the object afterwards does not change
+    the layers. Raises ValueError for values out of range.
 
     Args:
         r (int, default 8): Rank, at least 1. Raise it as long as the loss falls with it.
@@ -23,14 +23,14 @@ class RoutedConfig(PeftConfig):
         lora_alpha (float, default 8): α > 0; the update is scaled by c = α/r. Change it with r: the ID-LoRA paper has
             α/r = 2 throughout.
         lora_dropout (float, default 0.0): Probability of dropout, in [0, 1). Raise it against overfitting.
-        bias ('none', 'all' or 'lora_only', default 'none'): Which of the base's biases train. With any, a disabled
-            adapter no longer leaves the base as it was.
-        modules_to_save (list of str, default None): Modules trained and saved whole beside the adapter. Set it for a
-            new classification head, for one.
+        bias ('none', 'all' or 'lora_only', default 'none'): Which of the base's biases train. If any trains, disabling
+            the adapter does not restore the base model.
+        modules_to_save (list of str, default None): Modules trained and saved whole beside the adapter. Set it, for
+            example, for a new classification head.
         layers_to_transform (list of int or int, default None): Indices of the layers to adapt, None for all. Set it to
-            adapt some alone; target_modules must be a list then.
+            adapt only some layers; target_modules must then be a list.
         layers_pattern (list of str or str, default None): Name of the list of layers. Set it, with
-            layers_to_transform, where PEFT does not find the layers.
+            layers_to_transform, if PEFT does not find the layers.
     """
 
     r: int = 8
@@ -44,7 +44,7 @@ class RoutedConfig(PeftConfig):
     layers_pattern: list[str] | str | None = None
 
     def __init_subclass__(cls) -> None:
-        """Append the entries above to the `Args:` with which a method's docstring ends."""
+        """Append the entries above to the `Args:` section at the end of the subclass's docstring."""
         super().__init_subclass__()
         entries = inspect.cleandoc(RoutedConfig.__doc__ or "").partition("Args:\n")[2]
         cls.__doc__ = f"{inspect.cleandoc(cls.__doc__ or '')}\n{entries}"

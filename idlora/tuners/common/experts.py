@@ -3,8 +3,8 @@
     α = softmax(T h)                            T (n, in), in float32, on h without dropout
     Δ(h) = Σ_i α_i B_i A_i d(h)                 A_i (r, in), B_i (out, r), d one dropout mask for all experts
 
-The A_i stand above each other in one matrix, so all A_i d(h) are one product; where the experts share their A it is
-that matrix. Σ_i α_i B_i a_i = [B_1 … B_n] [α_1 a_1; …; α_n a_n] is one product as well.
+All A_i are stacked in one matrix (experts that share A have only that matrix), so all A_i d(h) are one product.
+Σ_i α_i B_i a_i = [B_1 … B_n] [α_1 a_1; …; α_n a_n] is one product as well.
 """
 
 import math
@@ -34,12 +34,12 @@ class ExpertsConfig(RoutedConfig):
 
 
 class ExpertsLayer(RoutedLayer):
-    """A frozen linear layer with the adapters above.
+    """A frozen linear layer with adapters of n experts, by the equations at the top of this file.
 
-    A method gives `adapter_layer_names`, its names of A, B and T in this order, and says whether the experts share A:
-    A is (r, in) then, else (n·r, in), expert after expert. It is drawn as LoRA's A is; B (out, n, r), of which
-    `[:, i]` is B_i, starts at zero. T is drawn like A: equal experts under an even router would receive equal gradients
-    and stay equal for ever.
+    A subclass sets `adapter_layer_names`, its names of A, B and T in this order, and `shared_A`. A is (r, in) if the
+    experts share it, else (n·r, in), expert after expert. A is initialised as in LoRA. B (out, n, r) starts at zero;
+    `B[:, i]` is B_i. T is initialised like A: under an even router, experts with a shared A get equal gradients and
+    stay equal.
     """
 
     adapter_layer_names: tuple[str, str, str]

@@ -2,7 +2,7 @@
 
     u = W h + b + Σ_adapters c Δ(h)        h (..., in) -> u (..., out), c = lora_alpha/r
 
-A method defines Δ; this file has the rest: several adapters, switching them, number types, no merging.
+A method defines Δ. This file handles several adapters, switching between them, and dtypes, and it refuses merging.
 """
 
 from contextlib import nullcontext
@@ -18,15 +18,15 @@ from idlora.tuners.common.config import RoutedConfig
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):
-    """The layer that replaces a linear layer `base_layer` of a model, and keeps it, frozen, inside.
+    """A layer that replaces a linear layer of a model and contains it, frozen, as `base_layer`.
 
-    A method subclasses it and gives `adapter_layer_names`, `other_param_names` (this class' and its own),
+    A subclass defines `adapter_layer_names`, `other_param_names` (those of this class and its own),
     `create_containers`, `init_adapter`, `update` and `alpha`.
     """
 
     other_param_names = ("r", "scaling", "dropout")
-    cast_input_dtype_enabled = True  # what `peft.helpers.disable_input_dtype_casting` switches off for a while
-    kernels_enabled = True  # False: plain PyTorch, to measure the kernels against
+    cast_input_dtype_enabled = True  # `peft.helpers.disable_input_dtype_casting` sets it to False temporarily
+    kernels_enabled = True  # False: plain PyTorch, the reference for measuring the kernels
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **arguments: Any):
         super().__init__()
@@ -36,29 +36,29 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         self.r: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.dropout = nn.ModuleDict()
-        self.merged_adapters: list[str] = []  # the class attribute of the mixin is shared by all layers
+        self.merged_adapters: list[str] = []  # all layers share the class attribute of the mixin
         self.create_containers()
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, **arguments)
 
     def create_containers(self) -> None:
-        """Create the empty dictionaries, by adapter name, of the method's own parameters."""
+        """Create the empty dictionaries, keyed by adapter name, for the method's own parameters."""
         raise NotImplementedError
 
     def init_adapter(self, adapter_name: str, config: RoutedConfig, **arguments: Any) -> None:
-        """Create the parameters of one adapter; `arguments` are what the model's `layer_arguments` returns."""
+        """Create the parameters of one adapter; `arguments` come from the model's `layer_arguments`."""
         raise NotImplementedError
 
     def update(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
-        """c Δ(h), shape (..., out), from h (..., in) and the base layer's own output W h + b (..., out)."""
+        """Compute c Δ(h), shape (..., out), from h (..., in) and the base layer's output W h + b (..., out)."""
         raise NotImplementedError
 
     def alpha(self, adapter_name: str, h: torch.Tensor) -> torch.Tensor:
-        """The routing weights α (..., n) of every token h (..., in), in float32 at least."""
+        """Compute the routing weights α (..., n) of every token h (..., in), in float32 or a wider type."""
         raise NotImplementedError
 
     def alpha_sums_to_one(self, adapter_name: str) -> bool:
-        """Whether α is a distribution: none negative, and one in sum."""
+        """Return whether α is a distribution: nonnegative, with sum 1."""
         return True
 
     def update_layer(self, adapter_name: str, config: RoutedConfig, **arguments: Any) -> None:
@@ -72,7 +72,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     def forward(self, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
-        active = [name for name in self.active_adapters if name in self.scaling]  # one may leave this layer alone
+        active = [name for name in self.active_adapters if name in self.scaling]  # not every adapter targets this layer
         if self.kernels_enabled and len(active) == 1 and self.can_use_kernels(active[0], h):
             return self.forward_by_kernels(active[0], h, *args, **kwargs)
         output = base_output = self.base_layer(h, *args, **kwargs)
@@ -81,15 +81,15 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         return output
 
     def can_use_kernels(self, adapter_name: str, h: torch.Tensor) -> bool:
-        """Whether the method has kernels for this one adapter and this input."""
+        """Return whether the method has kernels for this adapter and this input."""
         return False
 
     def forward_by_kernels(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """The output with one adapter; the rest of the arguments is the base layer's."""
+        """Compute the output with one adapter; `args` and `kwargs` go to the base layer."""
         raise NotImplementedError
 
     def copy_frozen(self, adapter_name: str) -> None:
-        """Make the adapter keep a copy of what it reads out of the frozen weight, and compute with that."""
+        """Store a copy of what the adapter reads from the frozen weight, and compute with the copy from then on."""
         raise NotImplementedError(f"{type(self).__name__} reads nothing out of the frozen weight")
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
@@ -100,7 +100,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
 
 
 def raise_unmergeable(kind: type) -> NoReturn:
-    """Raise NotImplementedError with the reason why no adapter of this kind becomes part of W."""
+    """Raise NotImplementedError with the reason why adapters of this kind cannot be merged into W."""
     raise NotImplementedError(
         f"{kind.__name__} cannot be merged into (or unmerged from) the base weights: its router mixes the update anew "
         "for every token, so no single matrix added to W equals it. Keep the adapter beside the base model."
@@ -108,10 +108,10 @@ def raise_unmergeable(kind: type) -> NoReturn:
 
 
 def softmax_route(router: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """softmax(T h) over the experts, (..., experts), from T (experts, in) and h (..., in).
+    """Compute softmax(T h) over the experts, (..., experts), from T (experts, in) and h (..., in).
 
-    In float32 at least, under autocast too: a half-precision softmax rounds the small differences between experts
-    that the router learns from.
+    The result has float32 or a wider type, also under autocast: a half-precision softmax rounds the small differences
+    between experts that the router learns from.
     """
     dtype = torch.promote_types(router.dtype, torch.float32)
     with full_precision(h.device.type):
@@ -119,7 +119,7 @@ def softmax_route(router: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
 
 
 def full_precision(device_type: str):
-    """A context in which autocast does not lower the precision."""
-    if device_type == "meta":  # it has no autocast to switch off; asking torch for that cannot be compiled in 2.11
+    """Return a context manager that switches autocast off."""
+    if device_type == "meta":  # it has no autocast, and torch.compile (2.11) cannot trace the call below for it
         return nullcontext()
     return torch.autocast(device_type, enabled=False)

@@ -18,8 +18,8 @@ from idlora.tuners.common.routing_statistics import record_routing
 class RoutedModel(BaseTuner):
     """A model whose targeted linear layers are wrapped in `tuner_layer_cls`, a `RoutedLayer`.
 
-    A method gives `prefix` and `tuner_layer_cls`. All targets are checked before the first is replaced, so a refusal
-    leaves the model as it was.
+    A subclass sets `prefix` and `tuner_layer_cls`. All targets are checked before the first is replaced, so an error
+    leaves the model unchanged.
     """
 
     tuner_layer_cls: type[RoutedLayer]
@@ -29,24 +29,24 @@ class RoutedModel(BaseTuner):
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except Exception:
-            self.peft_config.pop(adapter_name, None)  # refused, so there is no such adapter
+            self.peft_config.pop(adapter_name, None)  # the adapter was not made
             raise
 
     def targets(self, config: RoutedConfig, model: nn.Module) -> dict[str, nn.Module]:
-        """The modules of the model that the config targets, by name; layers adapted already count as one module."""
+        """Return the modules that the config targets, by name; an already adapted layer counts as one module."""
         config = _maybe_include_all_linear_layers(config, model)
-        found, adapted = {}, []
+        targets, adapted = {}, []
         for name, module in model.named_modules():
             if any(name.startswith(prefix) for prefix in adapted):
                 continue
             if isinstance(module, BaseTunerLayer):
                 adapted.append(f"{name}.")
             if name and self._check_target_module_exists(config, name):
-                found[name] = module
-        return found
+                targets[name] = module
+        return targets
 
     def adapted_layers(self, adapter_name: str = "default") -> dict[str, RoutedLayer]:
-        """The layers that an adapter sits in, by name."""
+        """Return the layers that have this adapter, by name."""
         return {
             name: module
             for name, module in self.model.named_modules()
@@ -54,7 +54,7 @@ class RoutedModel(BaseTuner):
         }
 
     def _prepare_model(self, config: RoutedConfig, model: nn.Module) -> None:
-        # PEFT calls this last before it replaces modules, whichever loader is at work.
+        # Every loader of PEFT and transformers calls this just before it replaces modules.
         for name, target in self.targets(config, model).items():
             self.check_target(config, name, target)
 
@@ -70,10 +70,10 @@ class RoutedModel(BaseTuner):
 
     @contextmanager
     def record_router_entropy(self, adapter_name: str = "default") -> Iterator[Callable[[], float | None]]:
-        """Yield a function that returns how evenly the routers mixed the tokens that the model is run on inside.
+        """Yield a function that returns the mean normalised entropy of the routers within the context.
 
-        That is the mean over the layers of `RoutingStatistics.normalized_entropy`, from 0 to 1; None where no α is a
-        distribution, or no router was run. Layers that torch.compile has compiled before are not seen.
+        The mean of `RoutingStatistics.normalized_entropy` is over the layers and lies between 0 and 1. It is None if no
+        α is a distribution or no router ran. Layers compiled earlier by torch.compile are not recorded.
         """
         layers = self.adapted_layers(adapter_name)
         layers = {name: layer for name, layer in layers.items() if layer.alpha_sums_to_one(adapter_name)}
@@ -86,7 +86,7 @@ class RoutedModel(BaseTuner):
             yield entropy
 
     def layer_arguments(self, current_key: str) -> dict[str, Any]:
-        """What the layer at this key needs besides the config."""
+        """Return the keyword arguments that the layer at this key needs besides the config."""
         return {}
 
     def _create_and_replace(
@@ -111,7 +111,7 @@ class RoutedModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args, **kwargs):
-        # Without this hook PEFT drops the argument, and every row would silently get the active adapter.
+        # Without this hook PEFT drops the argument, and every row silently gets the active adapter.
         if kwargs.get("adapter_names") is not None:
             raise ValueError(
                 f"{type(self).__name__} runs one adapter at a time: call set_adapter instead of passing adapter_names"

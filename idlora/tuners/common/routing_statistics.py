@@ -19,7 +19,7 @@ class RoutingStatistics:
     entropy: torch.Tensor | float = 0.0
 
     def add(self, alpha: torch.Tensor) -> None:
-        """Add α (..., n) of some more tokens."""
+        """Add the α (..., n) of more tokens."""
         alpha = alpha.flatten(0, -2).double()
         self.tokens += len(alpha)
         self.alpha = self.alpha + alpha.sum(dim=0)
@@ -27,15 +27,15 @@ class RoutingStatistics:
 
     @property
     def normalized_entropy(self) -> float | None:
-        """Mean entropy of α over the tokens, divided by log n: 1 an even mixture, 0 one expert. None where n is 1."""
+        """Mean entropy of α over the tokens, over log n: 1 for an even mixture, 0 for one expert; None if n = 1."""
         return float(self.entropy) / self.tokens / math.log(len(self.alpha)) if len(self.alpha) > 1 else None
 
 
 @contextmanager
 def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iterator[dict[str, RoutingStatistics]]:
-    """Record α of every layer over the tokens that the model is run on inside; a layer without tokens has no entry.
+    """Record α of every layer over the tokens that it processes in the context; a layer without tokens has no entry.
 
-    The model's outputs, its gradients and every generator stay as they would be without.
+    Recording does not change the model's outputs, its gradients or any random generator.
     """
     statistics: dict[str, RoutingStatistics] = {}
 
@@ -46,7 +46,7 @@ def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iter
 
         return hook
 
-    # Before the layer, where DeepSpeed ZeRO-3 gathers the router for the layer's own use of it.
+    # A pre-hook, because DeepSpeed ZeRO-3 gathers the router just before the layer's forward.
     handles = [layer.register_forward_pre_hook(record(name)) for name, layer in layers.items()]
     try:
         yield statistics

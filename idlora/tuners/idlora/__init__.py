@@ -1,4 +1,4 @@
-"""ID-LoRA (arXiv 2602.20727): the rows of the frozen weight serve as A, one small B is shared, a router mixes."""
+"""ID-LoRA (arXiv 2602.20727): rows of the frozen weight serve as A, all A_i share one small B, a router mixes them."""
 
 from idlora.tuners.idlora.clustering import select_pivots
 from idlora.tuners.idlora.config import IdLoraConfig

@@ -1,16 +1,16 @@
-"""Rows to clusters at the least cost, where every cluster must get r of them: a transport problem with k prices.
+"""Assignment of rows to clusters at the least cost with at least r rows a cluster: a transport problem with k prices.
 
     min  Σ_n c[n, a(n)]    subject to  |{n : a(n) = i}| ≥ r for every i = 1 … k
     max  Σ_n min_i (c[n, i] − λ_i) + r Σ_i λ_i    over prices λ ≥ 0                      (its dual)
 
 An assignment that sends every row to a cluster of least c − λ is the cheapest one with its own cluster sizes. It is
-optimal where also every size is at least r, and exactly r wherever λ_i > 0 (complementary slackness). So coordinate
-ascent on the dual seeks prices first; it may stop short of the optimum, and the few rows that are then left over move
-along shortest paths between the k clusters, as in successive shortest paths for minimum-cost flow (Ahuja, Magnanti &
-Orlin, Network Flows, §9.7). Any prices are a valid start, so those of an earlier, similar problem save work.
+optimal if every size is at least r, and exactly r wherever λ_i > 0 (complementary slackness). Coordinate ascent on the
+dual finds prices first. It may stop short of the optimum; the few remaining rows then move along shortest paths between
+the k clusters, as in successive shortest paths for minimum-cost flow (Ahuja, Magnanti & Orlin, Network Flows, §9.7).
+Any prices are a valid start, so those of an earlier, similar problem save work.
 
-Costs are rounded to integers of 51 bits first. Everything after that is exact: ties are ties, no cycle has a negative
-length, and the same input gives the same assignment everywhere.
+Costs are first rounded to integers of 51 bits. All later steps are exact: ties are ties, no cycle has a negative
+length, and the same input gives the same assignment on every machine.
 """
 
 import heapq
@@ -23,17 +23,17 @@ BITS = 50
 
 
 def assign_at_least(costs: np.ndarray, minimum: int, prices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest assignment of n rows to k clusters with at least r rows each.
+    """Compute the cheapest assignment of n rows to k clusters with at least r rows each.
 
-    Costs closer to each other than 2⁻⁵⁰ of the largest (less the least of each row) count as equal.
+    Costs count as equal if they differ by less than 2⁻⁵⁰ of the largest cost, after subtracting each row's minimum.
 
     Args:
         costs: c, shape (n, k), finite floats of any sign.
         minimum: r ≥ 1, with k·r ≤ n.
-        prices: λ to start from, shape (k,), in units of the costs; the result is as cheap with any.
+        prices: initial λ, shape (k,), in units of the costs; any λ gives an equally cheap result.
 
     Returns:
-        The cluster of every row, int64 (n,), and prices, float64 (k,), for a next call.
+        The cluster of every row, int64 (n,), and prices, float64 (k,), for a later call.
     """
     columns = np.array(costs.T, dtype=np.float64, order="C")
     columns -= columns.min(axis=0)
@@ -48,7 +48,7 @@ def assign_at_least(costs: np.ndarray, minimum: int, prices: np.ndarray | None =
 
 
 def _ascend(columns: np.ndarray, minimum: int, levels: np.ndarray) -> np.ndarray:
-    """Improve prices in place until no row is left over, or no more is gained; returns the labels of least c − λ."""
+    """Improve prices in place until no row is left over or progress stops; return the labels of least c − λ."""
     best: tuple[int, np.ndarray, np.ndarray] | None = None
     for sweep in range(MAX_SWEEPS + 1):
         reduced = columns - levels[:, None]
@@ -62,7 +62,7 @@ def _ascend(columns: np.ndarray, minimum: int, levels: np.ndarray) -> np.ndarray
             break
         for cluster in range(len(levels)):
             others = np.delete(reduced, cluster, axis=0).min(axis=0) if len(levels) > 1 else 0
-            # The prices at which each row is as cheap here as elsewhere.
+            # The price at which each row costs the same here as in its cheapest other cluster.
             thresholds = columns[cluster] - others
             wanted = np.partition(thresholds, [minimum - 1, min(minimum, len(thresholds) - 1)])
             low, high = int(wanted[minimum - 1]), int(wanted[min(minimum, len(thresholds) - 1)])
@@ -73,7 +73,7 @@ def _ascend(columns: np.ndarray, minimum: int, levels: np.ndarray) -> np.ndarray
 
 
 def _excess(labels: np.ndarray, minimum: int, levels: np.ndarray) -> np.ndarray:
-    """By how many rows each cluster misses complementary slackness; more than r rows are fine where the price is 0."""
+    """Rows by which each cluster violates complementary slackness; more than r rows are allowed at price 0."""
     beyond = np.bincount(labels, minlength=len(levels)) - minimum
     return np.where(levels == 0, np.minimum(beyond, 0), beyond)
 
@@ -81,8 +81,8 @@ def _excess(labels: np.ndarray, minimum: int, levels: np.ndarray) -> np.ndarray:
 def _repair(columns: np.ndarray, minimum: int, labels: np.ndarray, *, levels: np.ndarray) -> None:
     """Move rows along shortest paths, one path for each row left over, in place, until the labels are optimal.
 
-    Nodes 0 … k−1 are the clusters, joined by the cheapest row that can move from one to the other. Node k stands for
-    the rows beyond r: a cluster may always keep one more of them, and gives one up only if it has one.
+    Nodes 0 … k−1 are the clusters; the cost of an edge is that of the cheapest row that can move along it. Node k holds
+    the rows beyond r: every cluster can take one more of them, and only a cluster that has one can give it up.
     """
     clusters = len(levels)
     sizes, excess = np.bincount(labels, minlength=clusters), _excess(labels, minimum, levels).tolist()
@@ -120,17 +120,17 @@ def _repair(columns: np.ndarray, minimum: int, labels: np.ndarray, *, levels: np
 
 
 def _cheapest(costs: np.ndarray, rows: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """A heap of (cost, row) with at least the `count` cheapest of the rows: no more of them will ever leave."""
+    """Return a heap of (cost, row) with at least the `count` cheapest rows; no more than `count` rows ever leave."""
     if len(rows) > count:
-        kept = costs <= np.partition(costs, count - 1)[count - 1]
-        costs, rows = costs[kept], rows[kept]
+        cheapest = costs <= np.partition(costs, count - 1)[count - 1]
+        costs, rows = costs[cheapest], rows[cheapest]
     heap = list(zip(costs.tolist(), rows.tolist(), strict=True))
     heapq.heapify(heap)
     return heap
 
 
 def _shortest_path(edges: list[tuple[int, int, int]], excess: list[int]) -> list[int]:
-    """Nodes of a cheapest path from a node with too much to one with too little (Bellman-Ford)."""
+    """Return the nodes of a cheapest path from a node with excess > 0 to one with excess < 0 (Bellman-Ford)."""
     length: list[float] = [0 if amount > 0 else float("inf") for amount in excess]
     before, changed = [-1] * len(excess), True
     while changed:

@@ -1,6 +1,6 @@
-"""PMRC, the parameter matrix row clustering of the ID-LoRA paper (§4.1), and the selections it is compared with.
+"""PMRC, the parameter matrix row clustering of the ID-LoRA paper (§4.1), and the control selections.
 
-W (out, in)  ->  pivots (k, r):  pivots[i] are the indices of the r rows that make A_i = W[pivots[i]]
+W (out, in)  ->  pivots (k, r):  pivots[i] are the indices of the r rows of A_i = W[pivots[i]]
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ METHODS, BACKENDS = get_args(SelectionMethod), get_args(KmeansBackend)
 
 
 class Selection(NamedTuple):
-    """The pivots (k, r) of a weight, int32 on the CPU, and for PMRC the number of rows in each cluster."""
+    """Pivots (k, r) of a weight, int32 on the CPU, and for PMRC the number of rows in each cluster."""
 
     pivots: torch.Tensor
     sizes: tuple[int, ...] | None = None
@@ -37,30 +37,31 @@ def select_pivots(
 ) -> torch.Tensor:
     """Choose the rows of a weight that serve as the frozen A_i.
 
-    `pmrc` (§4.1) splits the rows of W by constrained k-means with at least r rows a cluster, and takes of every cluster
-    the r rows nearest to the mean, nearest first. `serial` takes rows 0 … k·r-1 in order, `random` takes k·r rows
-    uniformly without replacement.
+    `pmrc` (§4.1) clusters the rows of W by constrained k-means with at least r rows a cluster, and takes from every
+    cluster the r rows nearest to the mean, nearest first. `serial` takes rows 0 … k·r-1 in order, `random` takes k·r
+    rows uniformly without replacement.
 
-    The others rank the rows and deal the first k·r like cards, row 1 to A_1, row 2 to A_2, …, so that every A_i gets
-    rows of every rank. `pivoted_qr` is the interpolative decomposition proper: QR of Wᵀ with column pivoting (LAPACK's
-    geqp3 in float64). `smallest_norm` and `largest_norm` go by Euclidean norm; ties go to the first row.
+    The others rank the rows and distribute the first k·r in turn, row 1 to A_1, row 2 to A_2, …, so that every A_i gets
+    rows of every rank. `pivoted_qr` is the interpolative decomposition itself: QR of Wᵀ with column pivoting (LAPACK's
+    geqp3 in float64). `smallest_norm` and `largest_norm` rank by Euclidean norm; ties go to the first row.
 
     Args:
         weight: W, shape (out, in), any floating type and device; not changed.
         num_clusters: k.
         r: rows per cluster, k·r ≤ out.
-        method: how rows are chosen, see above.
+        method: selection method, see above.
         seed: seed of k-means++ or of the random draw.
-        n_init: k-means starts, of which the best is kept.
-        max_iter: most iterations of one k-means descent.
-        backend: the k-means of `pmrc`. `torch` is `kmeans.cluster_rows`, on any device. `k_means_constrained` is the
-            library that the paper names, on the CPU, 20 minutes for an 8B model; W is divided by the standard deviation
-            of its entries first, since the library rounds distances to 1/1000. Both are independent of W's scale.
-        device: where the torch backend works; None is where W is, or CUDA for a W on the CPU if there is any.
+        n_init: number of k-means starts; the best result is used.
+        max_iter: largest number of iterations of one k-means descent.
+        backend: k-means implementation for `pmrc`. `torch` is `kmeans.cluster_rows`, on any device.
+            `k_means_constrained` is the library that the paper names; it runs on the CPU and takes 20 minutes for an 8B
+            model. W is first divided by the standard deviation of its entries, since the library rounds distances to
+            1/1000. Both are independent of W's scale.
+        device: device of the torch backend. None is W's device, or CUDA, if available, for a W on the CPU.
 
     Returns:
         int32 tensor (k, r) on the CPU, k·r different row indices. The same arguments give the same result on the same
-        kind of device (CPUs: with as many threads).
+        kind of device (CPUs: with the same number of threads).
 
     Raises:
         ValueError: sizes that do not fit, an unknown method or backend, or entries of W that are not finite.
@@ -121,7 +122,7 @@ class PivotSelector:
 
     def _cluster_by_library(self, weight: torch.Tensor) -> Selection:
         try:
-            from k_means_constrained import KMeansConstrained  # only who chooses it needs it
+            from k_means_constrained import KMeansConstrained  # optional dependency
         except ImportError as error:
             raise ValueError(
                 f"backend 'k_means_constrained' needs the package k-means-constrained ({error}): "
@@ -132,7 +133,7 @@ class PivotSelector:
         if (spread := rows.std(correction=0).item()) > 0:  # a constant matrix has no scale
             rows = rows / spread
         rows = rows.float()
-        # n_jobs=1: more processes get a read-only copy of the rows, on which the library fails.
+        # n_jobs=1: several processes get a read-only copy of the rows, on which the library fails.
         kmeans = KMeansConstrained(
             n_clusters=self.num_clusters, size_min=self.r, n_init=self.n_init, max_iter=self.max_iter,
             random_state=self.seed, n_jobs=1,
@@ -143,24 +144,24 @@ class PivotSelector:
 
 
 def work_device(weight: torch.Tensor) -> torch.device:
-    """Where a weight is worked on if no device is named: where it is, but CUDA for one on the CPU if there is any."""
+    """Return the default device for work on a weight: CUDA, if available, for one on the CPU, else the weight's own."""
     if weight.device.type == "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return weight.device
 
 
 def _working_copy(weight: torch.Tensor, low_high: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """W as contiguous float32, multiplied by a power of two where squares of its entries would leave float32."""
+    """Return W as contiguous float32, scaled by a power of two if squares of its entries would exceed float32."""
     exponent = int(torch.frexp(low_high.double().abs().max()).exponent)
     if abs(exponent) > 50:
         weight = weight.double() * 2.0**-exponent
-    return weight.to(device).to(torch.float32).contiguous()  # sent as it is: half as many bytes for 16 bits
+    return weight.to(device).to(torch.float32).contiguous()  # cast after the transfer: fewer bytes to send
 
 
 def _ranking(rows: np.ndarray, method: str) -> np.ndarray:
-    """All row indices of W (out, in), float64, the method's first choice first."""
+    """Return all row indices of W (out, in), float64, in the method's order of preference."""
     if method == "pivoted_qr":
-        from scipy.linalg import qr  # a control's alone: who loads an adapter needs no scipy
+        from scipy.linalg import qr  # imported here: loading an adapter must not need scipy
 
         return qr(rows.T, mode="r", pivoting=True, check_finite=False)[1]
     norms = np.linalg.norm(rows, axis=1)
@@ -168,7 +169,7 @@ def _ranking(rows: np.ndarray, method: str) -> np.ndarray:
 
 
 def _nearest_to_mean(rows: np.ndarray, members: np.ndarray, r: int) -> np.ndarray:
-    """The indices of the r members nearest to the members' mean, nearest first; ties go to the first row."""
+    """Return the indices of the r members nearest to the members' mean, nearest first; ties go to the first row."""
     indices = np.flatnonzero(members)
     cluster = rows[indices].astype(np.float64)
     distances = np.square(cluster - cluster.mean(axis=0)).sum(axis=1)

@@ -1,19 +1,19 @@
-"""Does an adapter meet the base model that it was made from?
+"""Fingerprints that detect an adapter on a base model that it was not made for.
 
-ID-LoRA's A_i are rows of the base's W, and on another base the same indices mean other rows. So a saved adapter carries
-a sketch of some pivot rows of some modules, spread evenly over the model, and loading compares it with the rows found
-at those places. The sketch of a row is a count sketch: entries get pseudo-random signs and are summed in `BUCKETS`
-groups. It is linear in the row, so the distance of two sketches estimates the distance of the rows, relative to their
-length. The median over the modules decides, since a coarse rounding ruins single modules. Measured medians on
-SmolLM2-135M-Instruct (210 modules, k = 4, r = 32):
+ID-LoRA's A_i are rows of the base's W; on another base the same indices give other rows. A saved adapter therefore
+contains sketches of some pivot rows of some modules, spread evenly over the model, and loading compares them with the
+rows of the current base. The sketch of a row is a count sketch: entries get pseudo-random signs and are summed in
+`BUCKETS` groups. It is linear in the row, so the distance of two sketches estimates the distance of the rows, relative
+to their length. The median over the modules decides, since coarse rounding changes single modules a lot. Measured
+medians on SmolLM2-135M-Instruct (210 modules, k = 4, r = 32):
 
     the same base in int8                              0.01
     in NF4; in int4, a scale for each row              0.10; 0.17
     in int4, one scale for the whole matrix            0.62
     times two                                          1.00
-    random weights of that size; rows moved on by one  1.73; 1.67
+    random weights of that size; rows shifted by one   1.73; 1.67
 
-It guards against mistakes and proves nothing: rows and modules without a sketch may differ unseen.
+The check guards against mistakes only: differences in rows and modules without a sketch go unnoticed.
 """
 
 import base64
@@ -27,13 +27,13 @@ import torch
 BUCKETS = 4
 ROWS = 8  # per module
 MODULES = 12
-"""With a sketch: some 3.3 KB of adapter_config.json. Of the 224 of LLaMA-3-8B every kind is among them."""
+"""Modules with a sketch, about 3.3 KB of adapter_config.json. For LLaMA-3-8B they include every kind of its 224."""
 
 REFUSED = 0.8
-"""A median distance above this is another base: between the coarsest rounding and the nearest of other bases."""
+"""Median distance above which the base is another one: between the coarsest rounding and the nearest other base."""
 
 NOTICED = 0.01
-"""A single distance above this, where the base is not quantised, may be a fine-tuned or merged copy."""
+"""Distance of one module above which an unquantised base may be a fine-tuned or merged copy."""
 
 
 class BaseMismatchError(ValueError):
@@ -41,9 +41,9 @@ class BaseMismatchError(ValueError):
 
 
 def take_fingerprint(weight: torch.Tensor, pivots: torch.Tensor) -> str:
-    """The fingerprint of a module, as text: its shape, up to `ROWS` of its pivots, and their sketches.
+    """Return the fingerprint of a module as text: its shape, up to `ROWS` of its pivots, and their sketches.
 
-    weight (out, in); pivots (k, r) integers. Of every cluster the rows nearest to the centroid are used.
+    weight is (out, in), pivots (k, r) integers. The rows nearest to the centroid represent each cluster.
     """
     rows = pivots.T.flatten()[:ROWS].cpu().numpy().astype("<i4")
     sketch = _sketch(weight, rows).astype("<f4")
@@ -52,9 +52,9 @@ def take_fingerprint(weight: torch.Tensor, pivots: torch.Tensor) -> str:
 
 
 def distance(fingerprint: str, weight: torch.Tensor) -> float:
-    """How far the rows of a weight (out, in) are from those in the fingerprint, relative to their length.
+    """Return the distance between the rows of a weight (out, in) and the fingerprint's, relative to their length.
 
-    Infinite where the shapes differ. Raises ValueError for a text that is no fingerprint.
+    It is infinite if the shapes differ. Raises ValueError for a text that is not a fingerprint.
     """
     try:
         shape, rows, sketch = fingerprint.split(" ")
@@ -64,33 +64,32 @@ def distance(fingerprint: str, weight: torch.Tensor) -> float:
         raise ValueError(f"not a fingerprint of base rows: {fingerprint!r}") from error
     if weight.shape != (out_features, in_features):
         return float("inf")
-    # Rows of zeros have no length: there any difference is large.
+    # The divisor is positive for rows of zeros too: any difference from them is large.
     return float(np.linalg.norm(_sketch(weight, rows) - saved) / max(np.linalg.norm(saved), np.finfo(np.float32).tiny))
 
 
 def sampled(names: list[str]) -> list[str]:
-    """`MODULES` of the names at most, evenly spaced, the first and the last among them."""
+    """Return at most `MODULES` of the names, evenly spaced, with the first and the last."""
     if len(names) <= MODULES:
         return names
     return [names[i * (len(names) - 1) // (MODULES - 1)] for i in range(MODULES)]
 
 
 def check_distances(distances: dict[str, float | None], *, quantized: bool, made_for: str | None) -> None:
-    """Refuse a base model, or warn of it, by the distances found in the modules that have a fingerprint.
+    """Refuse a base model, or warn about it, by the distances of the modules that have a fingerprint.
 
-    A distance is None where the weight could not be read (on the meta device, or in a format that PEFT cannot
-    decode), and infinite where there is no such module, or one of another shape.
+    A distance is None if the weight cannot be read (on the meta device, or in a format that PEFT cannot decode), and
+    infinite if the module is missing or has another shape.
 
-    Raises BaseMismatchError where a module is missing or of another shape, where a distance is no number, and where
-    rounding to 4 bits would not explain the median. Warns where distances are missing, and where rounding would not
-    explain a single one: to 16 bits, or to 4 if the base is quantised.
+    Raises BaseMismatchError if a distance is infinite or NaN, or the median exceeds the effect of rounding to 4 bits.
+    Warns if distances are missing, or if one exceeds the effect of rounding to 16 bits (4 if the base is quantised).
     """
-    known = {name: apart for name, apart in distances.items() if apart is not None}
+    known = {name: value for name, value in distances.items() if value is not None}
     refusal = "this adapter belongs to another base model: {}. Load it on " + (made_for or "the one it was trained on")
-    for name, apart in known.items():
-        if not math.isfinite(apart):
-            found = "holds NaN here" if math.isnan(apart) else "is missing here, or has another shape"
-            raise BaseMismatchError(refusal.format(f"{name} {found}"))
+    for name, value in known.items():
+        if not math.isfinite(value):
+            reason = "holds NaN here" if math.isnan(value) else "is missing here, or has another shape"
+            raise BaseMismatchError(refusal.format(f"{name} {reason}"))
     median = statistics.median(known.values()) if known else 0.0
     if median > REFUSED:
         raise BaseMismatchError(
@@ -115,9 +114,9 @@ def check_distances(distances: dict[str, float | None], *, quantized: bool, made
 
 
 def _sketch(weight: torch.Tensor, rows: np.ndarray) -> np.ndarray:
-    """Count sketches of some rows of a weight (out, in): a vector of len(rows)·BUCKETS numbers, float64."""
+    """Return count sketches of some rows of a weight (out, in): len(rows)·BUCKETS numbers, float64."""
     picked = weight[torch.from_numpy(rows.astype(np.int64)).to(weight.device)].detach().double().cpu().numpy()
-    # numpy keeps the stream of RandomState the same in every version, as a stored sketch needs.
+    # A stored sketch needs RandomState: numpy keeps its stream the same in every version.
     signs = np.random.RandomState(0).choice([-1.0, 1.0], size=picked.shape[1])
     groups = np.array_split(np.random.RandomState(1).permutation(picked.shape[1]), BUCKETS)
     return np.concatenate([(picked * signs)[:, group].sum(axis=1) for group in groups])

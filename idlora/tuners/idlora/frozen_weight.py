@@ -1,4 +1,4 @@
-"""Reading the frozen weight under an adapter, however it is stored."""
+"""Access to the frozen weight under an adapter: dense, quantised, or partitioned by DeepSpeed ZeRO-3."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +11,21 @@ from transformers.pytorch_utils import Conv1D
 
 
 def is_quantized(layer: nn.Module) -> bool:
-    """Whether PEFT knows the layer as a quantised one."""
+    """Return whether PEFT treats the layer as quantised."""
     return resolve_quantization_backend(layer) is not None
 
 
 def is_partitioned(layer: nn.Module) -> bool:
-    """Whether DeepSpeed ZeRO-3 keeps the layer's weight in parts, so that reading it takes all processes at once."""
+    """Return whether DeepSpeed ZeRO-3 partitions the layer's weight, so that all processes must read it together."""
     return any(hasattr(parameter, "ds_id") for parameter in layer.parameters(recurse=False))
 
 
 @contextmanager
 def readable_weight(layer: nn.Module) -> Iterator[torch.Tensor | None]:
-    """W (out, in) of a linear layer, detached: a view, or a copy where it has to be dequantised.
+    """Yield W (out, in) of a linear layer, detached: a view, or a copy if it is dequantised.
 
-    Whole for as long as the context lasts where DeepSpeed ZeRO-3 keeps it in parts. None where its values cannot be
-    had: on the meta device (where offloaded weights are too), or in a format that PEFT can run but not decode.
+    A weight that DeepSpeed ZeRO-3 partitions is whole within the context only. The value is None if the weight cannot
+    be read: on the meta device (as offloaded weights are), or in a format that PEFT can run but not decode.
     """
     backend = resolve_quantization_backend(layer)
     with gather_params_ctx(list(layer.parameters(recurse=False)), modifier_rank=None):

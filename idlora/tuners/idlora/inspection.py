@@ -1,9 +1,9 @@
-"""What the pivots of an adapter are like, and what the router and B make of them, in numbers.
+"""Statistics of an adapter's pivots, and of the update that the router and B make of them.
 
     M   = Σ_i ᾱ_i A_i                      (r, in)      ᾱ a fixed mixture of the clusters
     ΔW  = (α/r) (I_s ⊗ B) M                (out, in)    the update for that mixture: rank(ΔW) ≤ rank(M) ≤ r
 
-I_s ⊗ B, (out, r), is B applied to each of the s chunks. Whatever ᾱ is, B is shared, so the rank is at most r.
+I_s ⊗ B, (out, r), applies B to each of the s chunks. B is shared, so the rank is at most r for any ᾱ.
 """
 
 from dataclasses import dataclass, replace
@@ -22,14 +22,15 @@ class PivotStatistics:
     """Statistics of one adapted module.
 
     Attributes:
-        rows, columns: out and in of W. k, r: of the adapter.
-        cluster_sizes: rows in each cluster that PMRC makes of W, whichever way the adapter's pivots were selected.
-        norm_ratio: mean norm of the pivot rows over the mean norm of the others; None where there are no others.
-        overlaps: by selection, the share of the adapter's pivots that it picks too; by chance that is k·r/rows.
+        rows, columns: out and in of W.
+        k, r: number of clusters and rank of the adapter.
+        cluster_sizes: rows in each PMRC cluster of W, also if the adapter's pivots were selected by another method.
+        norm_ratio: mean norm of the pivot rows over the mean norm of the others; None if there are no others.
+        overlaps: by selection method, the share of the adapter's pivots that it selects too; k·r/rows by chance.
         mixture_rank: `effective_rank` of M for the even mixture.
         update_rank, update_effective_rank: rank and `effective_rank` of ΔW, with ᾱ the mean of α over the tokens.
-        router_entropy: mean over the tokens of the entropy of α, divided by log k: 1 an even mixture, 0 one cluster.
-            None where α is no distribution.
+        router_entropy: mean entropy of α over the tokens divided by log k: 1 for an even mixture, 0 for one cluster.
+            None if α is not a distribution.
 
     The last three are None without tokens.
     """
@@ -48,9 +49,9 @@ class PivotStatistics:
 
 
 def effective_rank(matrix: torch.Tensor) -> float:
-    """exp(H(p)) with p the singular values divided by their sum, H in nats (Roy & Vetterli, 2007); 0 for a zero matrix.
+    """Compute exp(H(p)), p the singular values over their sum, H in nats (Roy & Vetterli, 2007); 0 for a zero matrix.
 
-    It lies between 1 and the rank, and equals the rank where all singular values do.
+    It lies between 1 and the rank, and equals the rank if all nonzero singular values are equal.
     """
     values = torch.linalg.svdvals(matrix.double())
     total = values.sum()
@@ -60,7 +61,7 @@ def effective_rank(matrix: torch.Tensor) -> float:
 def pivot_statistics(
     layer: IdLoraLinear, config: IdLoraConfig, adapter_name: str, *, routing: RoutingStatistics | None = None
 ) -> PivotStatistics:
-    """The statistics of one layer's adapter; those of the update only with what its router did on some tokens."""
+    """Compute the statistics of one layer's adapter; those of the update need `routing`."""
     pivots = layer.pivots(adapter_name).cpu()
     k, r = pivots.shape
     selector = replace(config.pivot_selector(), num_clusters=k, r=r)
@@ -80,7 +81,7 @@ def pivot_statistics(
         cluster_sizes=selected["pmrc"].sizes,
         norm_ratio=None if is_pivot.all() else float(norms[is_pivot].mean() / norms[~is_pivot].mean()),
         overlaps={
-            method: float(is_pivot[found.pivots.flatten().long()].double().mean()) for method, found in selected.items()
+            method: float(is_pivot[other.pivots.flatten().long()].double().mean()) for method, other in selected.items()
         },
         mixture_rank=effective_rank(A.mean(dim=0)),
         **({} if routing is None else _update_statistics(layer, adapter_name, A, routing=routing)),
@@ -92,7 +93,7 @@ def _update_statistics(
 ) -> dict[str, int | float | None]:
     mixed = torch.einsum("k,kri->ri", (routing.alpha / routing.tokens).to(A), A)
     B = layer.idlora_B[adapter_name].double()
-    # (I ⊗ B) M has the singular values of R_1 R_2ᵀ, where I ⊗ B = Q_1 R_1 and Mᵀ = Q_2 R_2: r by r numbers.
+    # (I ⊗ B) M has the singular values of the (r, r) matrix R_1 R_2ᵀ, where I ⊗ B = Q_1 R_1 and Mᵀ = Q_2 R_2.
     left = torch.block_diag(*[torch.linalg.qr(B, mode="r").R] * (layer.out_features // len(B)))
     update = layer.scaling[adapter_name] * left @ torch.linalg.qr(mixed.T, mode="r").R.T
     return {

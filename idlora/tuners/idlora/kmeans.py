@@ -2,13 +2,13 @@
 
     min  Σ_n ‖w_n − c_{a(n)}‖²    over centroids c (k, in) and assignments a    subject to  |{n : a(n) = i}| ≥ r
 
-Lloyd's two steps alternate, and each solves its half exactly: the cheapest assignment within the bound (Bradley,
-Bennett & Demiriz, Constrained K-Means Clustering, 2000), and the means. A cost is ‖c‖² − 2 w·c, since row norms do not
-change an assignment. Where the nearest centroids leave every cluster r rows they are the assignment; elsewhere the
-costs go to the CPU and `assignment` solves them.
+Lloyd's two steps alternate, and each is exact: the cheapest assignment within the bound (Bradley, Bennett & Demiriz,
+Constrained K-Means Clustering, 2000), and the means. A cost is ‖c‖² − 2 w·c, since row norms do not change an
+assignment. If every cluster gets r rows, the nearest centroids are the assignment; else the costs go to the CPU and
+`assignment` computes it.
 
-Where Lloyd's steps end, single rows move between clusters (Hartigan & Wong, 1979). Moving x from i to j changes the
-objective by n_j/(n_j + 1) ‖x − c_j‖² − n_i/(n_i − 1) ‖x − c_i‖², which can be negative though c_i is nearest, for x
+After Lloyd's steps single rows move between clusters (Hartigan & Wong, 1979). Moving x from i to j changes the
+objective by n_j/(n_j + 1) ‖x − c_j‖² − n_i/(n_i − 1) ‖x − c_i‖². This can be negative even if c_i is nearest, since x
 pulls c_i towards itself (Telgarsky & Vattani, Hartigan's Method, 2010).
 """
 
@@ -23,16 +23,16 @@ import torch
 from idlora.tuners.idlora.assignment import assign_at_least
 
 TRANSFER_ROUNDS = 3
-TRANSFER_ROWS = 128  # the most rows that take part in one round
-TRANSFER_GAIN = 5e-4  # the least gain of a round, as a share of the objective
-BLOCK_ENTRIES = 2**20  # entries whose distances are taken at a time: they stay in a CPU's cache
+TRANSFER_ROWS = 128  # largest number of rows in one round
+TRANSFER_GAIN = 5e-4  # least gain of a round, as a share of the objective
+BLOCK_ENTRIES = 2**20  # entries per block of distances: a block fits into a CPU's cache
 
 
 class Clusters(NamedTuple):
     """A clustering of the rows of W (n, in).
 
-    labels: the cluster of every row, int64 (n,), where W is. centroids: the clusters' means, float32 (k, in), where
-    W is. objective: Σ ‖w_n − c_{a(n)}‖².
+    labels: cluster of every row, int64 (n,), on W's device. centroids: means of the clusters, float32 (k, in), on W's
+    device. objective: Σ ‖w_n − c_{a(n)}‖².
     """
 
     labels: torch.Tensor
@@ -49,8 +49,8 @@ class _State(NamedTuple):
     bounded: bool = False  # whether the nearest centroids ever left a cluster with fewer than r rows
 
     def gain(self) -> float:
-        """Σ_i n_i ‖c_i‖²: how far the objective lies below that of a single cluster."""
-        # In float64: differences between close solutions would drown in the norms of the rows.
+        """Compute Σ_i n_i ‖c_i‖², the objective of a single cluster minus this one's."""
+        # In float64: close solutions differ by little relative to the norms of the rows.
         return (self.sizes * np.square(self.centroids.cpu().double().numpy()).sum(axis=1)).sum()
 
 
@@ -66,19 +66,19 @@ def cluster_rows(
 ) -> Clusters:
     """Cluster the rows of a matrix.
 
-    Where the bound mattered, a second descent from the same start assigns by distance instead of squared distance
-    until it rests, then by squared distance; the better result is kept. The reference library assigns by distance too:
-    forced rows weigh less, and another local optimum is often found. Then up to `TRANSFER_ROUNDS` rounds of row
-    transfers and descents follow, as long as one lowers the objective by `TRANSFER_GAIN` of it.
+    If the bound was active, a second descent from the same start assigns by distance instead of squared distance until
+    it converges, then by squared distance; the better result is used. The reference library assigns by distance too:
+    forced rows weigh less, which often gives another local optimum. Up to `TRANSFER_ROUNDS` rounds of row transfers and
+    descents follow, as long as a round lowers the objective by a share of `TRANSFER_GAIN`.
 
     Args:
-        matrix: W, float32 (n, in), finite, of entries whose squares neither overflow nor vanish.
+        matrix: W, float32 (n, in), finite; squares of its entries must neither overflow nor vanish.
         k: number of clusters.
         r: least number of rows in each, k·r ≤ n.
-        seed: seed of numpy's generator on the CPU, which k-means++ draws from: the same on every device.
-        n_init: starts of greedy k-means++ (2 + ⌊log k⌋ candidates a centroid, as in scikit-learn); the best is kept.
-        max_iter: most assignments of a descent. It ends earlier when an assignment equals the one before.
-        initial: centroids (k, in) to start from instead of k-means++.
+        seed: seed of k-means++, which draws from numpy's generator on the CPU: the same on every device.
+        n_init: starts of greedy k-means++ (2 + ⌊log k⌋ candidates a centroid, as in scikit-learn); the best is used.
+        max_iter: largest number of assignments of a descent. It ends when an assignment equals the previous one.
+        initial: initial centroids (k, in) instead of k-means++.
     """
     with torch.no_grad(), full_float32(matrix.device):
         search = _Search(matrix, r, max_iter)
@@ -92,9 +92,9 @@ def cluster_rows(
 
 
 def nearest_rows(matrix: torch.Tensor, clusters: Clusters, r: int) -> torch.Tensor:
-    """The r rows nearest to the mean of each cluster, nearest first: int64 (k, r) on the CPU; ties go to the first row.
+    """Return the r rows nearest to the mean of each cluster, nearest first, int64 (k, r) on the CPU.
 
-    Distances are differences in float32, squared and summed in float64: equal rows have equal distances.
+    Ties go to the first row. Equal rows have equal distances: differences in float32, squared and summed in float64.
     """
     size = max(1, BLOCK_ENTRIES // matrix.shape[1])
     blocks = zip(matrix.split(size), clusters.labels.split(size), strict=True)
@@ -110,9 +110,9 @@ def nearest_rows(matrix: torch.Tensor, clusters: Clusters, r: int) -> torch.Tens
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Compute products of float32 in float32: no TF32, no bf16 passes, no autocast. Switches are process-wide."""
+    """Switch TF32, bf16 passes and autocast off for float32 products. The switches are process-wide."""
     backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-    new = all(hasattr(backend, "fp32_precision") for backend in backends)  # torch 2.9; it forbids mixing with the old
+    new = all(hasattr(backend, "fp32_precision") for backend in backends)  # torch 2.9 forbids mixing both interfaces
     before = [backend.fp32_precision for backend in backends] if new else torch.get_float32_matmul_precision()
     autocast = torch.amp.is_autocast_available(device.type)
     try:
@@ -142,7 +142,7 @@ class _Search:
         self.norms = np.square(torch.cat(distances).cpu().double().numpy())
 
     def run(self, start: torch.Tensor) -> _State:
-        """The best state that descents and transfers find from some centroids (k, in)."""
+        """Return the best state that descents and transfers find from initial centroids (k, in)."""
         best = self.descend(start)
         if best.bounded:
             by_distance = self.descend(start, squared=False)
@@ -155,17 +155,17 @@ class _Search:
         return best
 
     def costs(self, centroids: torch.Tensor) -> torch.Tensor:
-        """‖w − c‖² − ‖w − origin‖², (n, k)."""
+        """Compute ‖w − c‖² − ‖w − origin‖², (n, k)."""
         offsets = (centroids * (centroids + 2 * self.origin)).sum(dim=1)
         return torch.addmm(offsets, self.matrix, centroids.T, alpha=-2)
 
     def means(self, members: torch.Tensor) -> torch.Tensor:
-        """Centroids of the clusters whose rows are marked in members (k, n), bool."""
+        """Compute the centroids of the clusters, relative to the origin; `members` (k, n), bool, marks their rows."""
         members = members.to(self.matrix.dtype)
         return members @ self.matrix / members.sum(dim=1, keepdim=True) - self.origin
 
     def descend(self, centroids: torch.Tensor, *, squared: bool = True) -> _State:
-        """Alternate assignments and means until the labels stand still."""
+        """Alternate assignments and means until the labels no longer change."""
         clusters = torch.arange(len(centroids), device=centroids.device)[:, None]
         labels = torch.full((len(self.matrix),), -1, device=centroids.device)
         prices, bounded = None, False
@@ -173,15 +173,15 @@ class _Search:
             costs = self.costs(centroids)
             nearest = costs.argmin(dim=1)
             members = nearest == clusters
-            means = self.means(members)  # before the one wait for the device, so that it has work until then
+            means = self.means(members)  # launched before `tolist` waits for the device
             *sizes, moved = torch.cat([members.sum(dim=1), (nearest != labels).any()[None]]).tolist()
             if min(sizes) < self.r:
                 bounded = True
                 table = costs.cpu().double().numpy()
                 if not squared:
                     table = np.sqrt(np.maximum(table + self.norms[:, None], 0))
-                found, prices = assign_at_least(table, self.r, prices)
-                nearest = torch.from_numpy(found).to(labels.device)
+                assigned, prices = assign_at_least(table, self.r, prices)
+                nearest = torch.from_numpy(assigned).to(labels.device)
                 means, moved = self.means(nearest == clusters), not torch.equal(nearest, labels)
             if not moved:
                 break
@@ -189,7 +189,7 @@ class _Search:
         return _State(labels, centroids, np.bincount(labels.cpu(), minlength=len(clusters)), bounded)
 
     def transfer(self, state: _State) -> torch.Tensor | None:
-        """Centroids after transfers among the `TRANSFER_ROWS` rows that gain most; None if they gain too little."""
+        """Return centroids after transfers of the `TRANSFER_ROWS` rows that gain most; None if they gain too little."""
         enough = TRANSFER_GAIN * (self.norms.sum() - state.gain())
         distances = np.maximum(self.costs(state.centroids).cpu().double().numpy() + self.norms[:, None], 0)
         labels = state.labels.cpu().numpy().copy()
@@ -208,7 +208,7 @@ class _Search:
         return self.means(torch.from_numpy(labels == np.arange(len(state.sizes))[:, None]).to(self.matrix.device))
 
     def starting_points(self, k: int, generator: np.random.Generator) -> torch.Tensor:
-        """k rows by greedy k-means++ (Arthur & Vassilvitskii, 2007), (k, in), relative to the origin."""
+        """Choose k rows by greedy k-means++ (Arthur & Vassilvitskii, 2007): (k, in), relative to the origin."""
 
         def candidates(picks: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
             points = self.matrix[torch.from_numpy(picks).to(self.matrix.device)] - self.origin
@@ -229,9 +229,10 @@ class _Search:
 
 
 def transfer_gains(distances: np.ndarray, labels: np.ndarray, *, sizes: np.ndarray, minimum: int) -> np.ndarray:
-    """How far the objective falls if one row moves to each cluster, float64 (m, k); −∞ for its own, or below the bound.
+    """Compute the decrease of the objective if one row moves to each cluster, float64 (m, k).
 
-    distances: ‖x − c‖², (m, k). labels: (m,). sizes: of the whole clusters, (k,).
+    It is −∞ for the row's own cluster and for moves below the bound. distances: ‖x − c‖², (m, k). labels: (m,).
+    sizes: of the whole clusters, (k,).
     """
     rows = np.arange(len(labels))
     own = sizes[labels]
@@ -244,13 +245,13 @@ def transfer_gains(distances: np.ndarray, labels: np.ndarray, *, sizes: np.ndarr
 def transfer_rows(
     distances: np.ndarray, between: np.ndarray, labels: np.ndarray, *, sizes: np.ndarray, minimum: int
 ) -> tuple[np.ndarray, float]:
-    """Move rows, the one that gains most first, until none gains; the new labels and how far the objective fell.
+    """Move the row that gains most until none gains; return the new labels and the decrease of the objective.
 
     Args:
         distances: ‖x − c‖² of m rows and k centroids, float64 (m, k).
-        between: ‖x − y‖² among the rows, float64 (m, m), with which `distances` is kept up to date.
+        between: ‖x − y‖² among the rows, float64 (m, m), for updating `distances`.
         labels: int64 (m,).
-        sizes: of the whole clusters, (k,); rows other than these m stay where they are.
+        sizes: of the whole clusters, (k,); rows other than these m do not move.
         minimum: r.
     """
     distances, labels, sizes, total = distances.copy(), labels.copy(), sizes.astype(np.float64), 0.0

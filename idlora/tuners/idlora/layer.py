@@ -2,7 +2,7 @@
 
     A_i = W[S_i]  (r, in), frozen       S_i the r pivot rows of cluster i, i = 1 … k
     x_i = A_i h   (r,)                  x_i = (x_i^1, …, x_i^s), s contiguous chunks of r/s
-    α   (k,)                            the routing weights, one for each cluster, for every token anew, from T:
+    α   (k,)                            the routing weights of a token, one for each cluster, from T:
           softmax(T h)                      T (k, in), the dense router, the default
           α_i = T · x_i                     T (r,), the inner product (quadratic in h: see IdLoraConfig)
           α_i = 1/k                         no T, the uniform mixture
@@ -10,15 +10,15 @@
 
 Eq. 4 writes the inner product, and Eq. 3 has s = 1. The defaults are the dense router, whose k·in parameters the
 paper's Table 6 counts, and Rank Boosting with s = 2. `IdLoraLinear.alpha` computes α, `IdLoraLinear.update` the update
-with it. On a GPU, where `IdLoraLinear.can_use_kernels` holds, `IdLoraLinear.forward_by_kernels` replaces both: it calls
-`kernels/fused.py`, which gets T h from `kernels/routing.py`, and α and u from `kernels/mixing.py`.
+with it. On a GPU `IdLoraLinear.forward_by_kernels` replaces both if `IdLoraLinear.can_use_kernels` returns True: it
+calls `kernels/fused.py`, which gets T h from `kernels/routing.py`, and α and u from `kernels/mixing.py`.
 
-Two facts make it cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from what the base layer computes anyway
-(its bias taken off), and no copy of A_i exists, in memory or on disk; the gradient of x_i goes back through the base
-layer's own. And B is shared while α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is
-applied once. The first fact is lost to the controls whose A_i are matrices of their own, made from P_i = W[S_i]:
+Two facts make the update cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from the base layer's output (minus
+its bias), and no copy of A_i exists, in memory or on disk; the gradient of x_i flows back through the base layer. B is
+shared and α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is applied once. The first fact
+does not hold for the controls, whose A_i are separate matrices made from P_i = W[S_i]:
 
-    gaussian      a_ij = |p_ij| g / |g|     g (in,) drawn anew for each row
+    gaussian      a_ij = |p_ij| g / |g|     g (in,) drawn for each row
     orthonormal   A_i  = m_i U Vᵀ           P_i = U Σ Vᵀ, m_i the mean of |p_ij| over the rows j of P_i
     equal_norm    a_ij = m p_ij / |p_ij|    m the mean of |p_ij| over all k·r pivots
 """
@@ -37,11 +37,11 @@ from idlora.tuners.idlora import kernels
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.frozen_weight import readable_weight
 
-UNSET = -1  # stands in a pivot's place until it is selected or loaded; never a row
+UNSET = -1  # value of a pivot until it is selected or loaded
 
 
 class UnsetPivotsError(RuntimeError):
-    """An ID-LoRA adapter was used before its pivots were selected or loaded."""
+    """Raised when an ID-LoRA adapter is used before its pivots are selected or loaded."""
 
     def __init__(self, what: str):
         super().__init__(
@@ -54,10 +54,10 @@ class UnsetPivotsError(RuntimeError):
 class IdLoraLinear(RoutedLayer):
     """A frozen linear layer with ID-LoRA adapters.
 
-    Per adapter: `idlora_pivots` (k, r) int32, saved with it; `idlora_B` (out/s, r/s), zero at the start;
-    `idlora_router`, (k, in) and zero at the start (an even mixture), or (r,) and drawn from ±1/√r (zero times a zero B
-    would never train), or absent (the uniform mixture); `idlora_A` (k·r, in), frozen and saved, for bases
-    other than W's rows alone. Dropout acts on z, with one mask, unless the config says `dropout_position="input"`.
+    Each adapter has `idlora_pivots` (k, r) int32, saved with it, and `idlora_B` (out/s, r/s), initially zero. Its
+    `idlora_router` is (k, in), initially zero (an even mixture), or (r,), initially uniform in ±1/√r (a zero router
+    with a zero B never trains), or absent (the uniform mixture). `idlora_A` (k·r, in), frozen and saved, exists only
+    for `bases` other than 'rows'. Dropout acts on z, with one mask, unless `dropout_position` is 'input'.
     """
 
     adapter_layer_names = ("idlora_B", "idlora_router")
@@ -106,14 +106,14 @@ class IdLoraLinear(RoutedLayer):
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
         places = {name: self.idlora_pivots[name].device for name in self.idlora_order}
-        # No buffer, which `to_empty` would leave with whatever was in memory: lost on the meta device, and made again.
+        # Not a buffer, since `to_empty` leaves buffers uninitialised. It is dropped on the meta device and made again.
         self.idlora_order = {
             name: order.to(places[name]) for name, order in self.idlora_order.items() if places[name].type != "meta"
         }
         return self
 
     def make_own_rows(self, config: IdLoraConfig, pivots: torch.Tensor | None) -> torch.Tensor:
-        """A (k·r, in) of the bases that are not W's rows, float32; NaN until it is loaded."""
+        """Return A (k·r, in) for `bases` other than 'rows', float32; NaN until it is loaded."""
         base_layer = self.get_base_layer()
         with readable_weight(base_layer) as weight:
             if pivots is None or weight is None:
@@ -134,7 +134,7 @@ class IdLoraLinear(RoutedLayer):
     def forward_by_kernels(self, adapter_name: str, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         router, dropout = self.idlora_router.get(adapter_name), self.dropout[adapter_name]
         if router is not None and router.dim() == 2:
-            # Before the base layer: h is still in the cache, and afterwards the base's output is.
+            # Before the base layer, while h is in the cache: `adapt` then finds the base's output there.
             route = kernels.fused.logits(h, router, self.out_features)
         else:
             route = router
@@ -160,7 +160,7 @@ class IdLoraLinear(RoutedLayer):
         return F.linear(chunks, B).flatten(-2)
 
     def alpha(self, adapter_name: str, h: torch.Tensor, x: torch.Tensor | None = None) -> torch.Tensor:
-        """The router's α (..., k), in float32 at least, from h (..., in), and x (..., k, r) if that is known."""
+        """Compute α (..., k), in float32 or a wider type, from h (..., in) and, if known, x (..., k, r)."""
         router = self.idlora_router.get(adapter_name)
         if router is None:
             k = len(self.idlora_pivots[adapter_name])
@@ -176,11 +176,11 @@ class IdLoraLinear(RoutedLayer):
 
     def alpha_sums_to_one(self, adapter_name: str) -> bool:
         router = self.idlora_router.get(adapter_name)
-        # DeepSpeed ZeRO-3 leaves an empty vector behind and keeps its shape here.
+        # DeepSpeed ZeRO-3 replaces a parameter by an empty vector and stores its shape in `ds_shape`.
         return router is None or len(getattr(router, "ds_shape", router.shape)) == 2
 
     def frozen_rows(self, adapter_name: str) -> torch.Tensor:
-        """All A_i above each other, (k·r, in): rows of W, a copy made for this call, or the adapter's own."""
+        """Return all A_i stacked, (k·r, in): rows of W, copied in this call, or the adapter's own."""
         if adapter_name in self.idlora_A:
             return self.idlora_A[adapter_name]
         pivots = self.pivots(adapter_name)
@@ -188,16 +188,16 @@ class IdLoraLinear(RoutedLayer):
             return weight[pivots.flatten().long()]
 
     def copy_frozen(self, adapter_name: str) -> None:
-        """Store A_i as matrices beside W, as the paper does; x_i = A_i h is a product then."""
+        """Store A_i as matrices beside W, as the paper does, so that x_i = A_i h is a matrix product."""
         self.idlora_A[adapter_name] = self.frozen_rows(adapter_name).clone()
 
     def needs_rows(self, adapter_name: str) -> bool:
-        """Whether A itself is needed now: (W h)[S_i] has neither a dropped h nor rows that are not W's own."""
+        """Return whether A itself is needed: (W h)[S_i] does not cover dropout on h or rows other than W's."""
         drops_input = self.idlora_drops_input[adapter_name] and self.training and self.dropout[adapter_name].p > 0
         return drops_input or adapter_name in self.idlora_A
 
     def pivot_outputs(self, adapter_name: str, h: torch.Tensor, base_output: torch.Tensor) -> torch.Tensor:
-        """x_i = A_i h for all clusters, (..., k, r), in B's type, from h (..., in) and W h + b (..., out)."""
+        """Compute x_i = A_i h for all clusters, (..., k, r), in B's type, from h (..., in) and W h + b (..., out)."""
         pivots = self.pivots(adapter_name)
         dtype, dropout = self.idlora_B[adapter_name].dtype, self.dropout[adapter_name]
         if self.needs_rows(adapter_name):
@@ -213,13 +213,13 @@ class IdLoraLinear(RoutedLayer):
         return x.unflatten(-1, pivots.shape)
 
     def pivots(self, adapter_name: str) -> torch.Tensor:
-        """The pivots (k, r) of an adapter, int32, checked.
+        """Return the pivots (k, r) of an adapter, int32, after checking them.
 
-        They are checked once (on a GPU each check waits for it), and again when the buffer was replaced or written to,
-        as loaders and moves to another device do. A compiled graph cannot check them; there the kernels turn the output
-        of a token into NaN, and PyTorch's own gather fails.
+        A check waits for the GPU, so it runs once, and again after the buffer is replaced or written to, as by loaders
+        and moves to another device. A compiled graph cannot check them: for a pivot that is not a row of W the kernels
+        make the output NaN, and PyTorch's gather fails.
 
-        Raises UnsetPivotsError where they are not set yet, ValueError where they are no different rows of W.
+        Raises UnsetPivotsError if they are unset, ValueError if they are not different rows of W.
         """
         pivots = self.idlora_pivots[adapter_name]
         if torch.compiler.is_compiling():
@@ -236,18 +236,18 @@ class IdLoraLinear(RoutedLayer):
                     f"the adapter {adapter_name!r} has pivots that are the same row: load it from a sound file"
                 )
             self.idlora_checked[adapter_name] = (pivots, version)
-            with torch.inference_mode(False):  # what is made in inference could not be saved for a backward later on
-                order, held = ascending(pivots.clone()), self.idlora_order.get(adapter_name)
-                if held is not None and (held.shape, held.device) == (order.shape, order.device):
-                    held.copy_(order)  # in its place, where a CUDA graph may read it
+            with torch.inference_mode(False):  # autograd cannot save a tensor made in inference mode for backward
+                order, current = ascending(pivots.clone()), self.idlora_order.get(adapter_name)
+                if current is not None and (current.shape, current.device) == (order.shape, order.device):
+                    current.copy_(order)  # in place, since a CUDA graph may read it
                 else:
                     self.idlora_order[adapter_name] = order
         return pivots
 
     def pivot_order(self, adapter_name: str) -> torch.Tensor:
-        """The order in which the kernels visit the pivots, and its inverse: (2, k·r) int32.
+        """Return the order in which the kernels visit the pivots, and its inverse: (2, k·r) int32.
 
-        Ascending by row, which is quick; any order is right, such as that of pivots that were since overwritten.
+        Ascending order by row is fastest. Any order is correct, so one of overwritten pivots does no harm.
         """
         pivots, order = self.idlora_pivots[adapter_name], self.idlora_order.get(adapter_name)
         if order is None or order.device != pivots.device:
@@ -256,35 +256,35 @@ class IdLoraLinear(RoutedLayer):
 
 
 def make_rows(bases: str, P: torch.Tensor) -> torch.Tensor:
-    """A (k, r, in) of the bases that are not W's own rows, from the pivot rows P (k, r, in), float32 on the CPU.
+    """Return A (k, r, in) for `bases` other than 'rows', from the pivot rows P (k, r, in), float32 on the CPU.
 
-    The equations stand at the top of this file. Gaussian rows follow torch's generator, the others P alone.
+    The equations are at the top of this file. Gaussian rows follow torch's generator, the others depend on P only.
     """
     norms = P.norm(dim=-1, keepdim=True)
     if bases == "gaussian":
         return norms * F.normalize(torch.randn(P.shape), dim=-1)
     if bases == "equal_norm":
         return norms.mean() * F.normalize(P, dim=-1)
-    U, _, Vh = torch.linalg.svd(P.double(), full_matrices=False)  # in half the digits rows that are alike lose angles
+    U, _, Vh = torch.linalg.svd(P.double(), full_matrices=False)  # float32 is too coarse for nearly parallel rows
     return norms.mean(dim=1, keepdim=True) * (U @ Vh).float()
 
 
 def is_unset(pivots: torch.Tensor) -> bool:
-    """Whether some pivot is still unset; a tensor on the meta device holds none at all."""
+    """Return whether some pivot is unset; on the meta device all are."""
     return pivots.is_meta or bool((pivots < 0).any())
 
 
 def check_pivots(layer: IdLoraLinear, incompatible_keys: object = None) -> None:
-    """Check new pivots now, since a compiled layer cannot; also the hook after `load_state_dict`."""
+    """Check new pivots, because a compiled layer cannot. Also runs as a hook after `load_state_dict`."""
     for adapter_name, pivots in layer.idlora_pivots.items():
         if not is_unset(pivots):
             layer.pivots(adapter_name)
 
 
 def warn_of_other_pivots(layer: IdLoraLinear, state_dict: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
-    """Warn where an adapter that has pivots is about to get others; the hook before `load_state_dict`.
+    """Warn if an adapter that has pivots is about to get others; a hook before `load_state_dict`.
 
-    PEFT's `load_adapter` reads no config for a name that is there already, so the fingerprint stays unread.
+    PEFT's `load_adapter` does not read the config, and hence the fingerprint, for an adapter name that exists.
     """
     for adapter_name, pivots in layer.idlora_pivots.items():
         loaded = state_dict.get(f"{prefix}idlora_pivots.{adapter_name}")
@@ -298,6 +298,6 @@ def warn_of_other_pivots(layer: IdLoraLinear, state_dict: dict[str, torch.Tensor
 
 
 def ascending(pivots: torch.Tensor) -> torch.Tensor:
-    """The permutation that sorts the pivots (k, r), and its inverse: (2, k·r) int32."""
+    """Return the permutation that sorts the pivots (k, r), and its inverse: (2, k·r) int32."""
     order = pivots.flatten().argsort()
     return torch.stack([order, order.argsort()]).to(torch.int32)

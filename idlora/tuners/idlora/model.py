@@ -1,4 +1,4 @@
-"""ID-LoRA as a PEFT model: selects the pivots, guards against the wrong base, counts as the paper counts."""
+"""ID-LoRA as a PEFT model: pivot selection, the check of the base model, pivot statistics, parameter counts."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,18 +21,17 @@ from idlora.tuners.idlora.pivot_cache import select_cached
 class IdLoraModel(RoutedModel):
     """The tuner that PEFT builds for an `IdLoraConfig`.
 
-    Before it replaces a single module it checks that every target fits, and then either selects the pivots of all
-    targets or, for a saved adapter, compares the base's rows with the adapter's fingerprint. PEFT's loaders and
-    transformers' own both come through here. What was selected once for a base is read from disk (`pivot_cache`).
+    Before it replaces any module it checks that every target fits. It then either selects the pivots of all targets or,
+    for a saved adapter, compares the base's rows with the adapter's fingerprint. The loaders of PEFT and transformers
+    both use it. Pivots selected earlier for the same base are read from disk (`pivot_cache`).
 
-    Several processes need not make the adapter together: each selects (or reads) the pivots itself, and the same
-    weights, settings and seed give the same pivots on devices of one kind (CPUs: with as many threads). A base that
-    DeepSpeed ZeRO-3 keeps in parts is the exception: all processes must make the adapter at once, with the pivots'
-    cache on in all or in none.
+    Each process selects (or reads) the pivots by itself: the same weights, settings and seed give the same pivots on
+    devices of one kind (CPUs: with the same number of threads). If DeepSpeed ZeRO-3 partitions the base, all processes
+    must make the adapter together, with the pivot cache on in all or in none.
 
     Attributes:
-        pivot_seconds: what the selections took when they were made, of all adapters together.
-        pivots_cached: whether the last of them was read from disk.
+        pivot_seconds: seconds that the original selections took, summed over the adapters.
+        pivots_cached: whether the last selection was read from disk.
     """
 
     prefix = "idlora_"
@@ -45,14 +44,14 @@ class IdLoraModel(RoutedModel):
         self._fingerprint: dict[str, str] = {}
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         self._cluster_sizes = getattr(self, "_cluster_sizes", {}) | {
-            (adapter_name, module): found.sizes for module, found in self._selected.items()
+            (adapter_name, module): selection.sizes for module, selection in self._selected.items()
         }
         self._selected, self._fingerprint = {}, {}
 
     def _prepare_model(self, config: IdLoraConfig, model: nn.Module) -> None:
         super()._prepare_model(config, model)
         layers = {name: _base_layer(target) for name, target in self.targets(config, model).items()}
-        # A saved adapter's config, or one that `from_pretrained(config=…)` was given in its place and put in inference.
+        # The config of a saved adapter, or the one given to `from_pretrained(config=…)`, which sets inference_mode.
         if config.base_fingerprint is not None and (config.inference_mode or not config.init_weights):
             self._check_base(config, layers)
         if config.init_weights:
@@ -97,19 +96,16 @@ class IdLoraModel(RoutedModel):
         check_distances(distances, quantized=quantized, made_for=config.base_model_name_or_path)
 
     def layer_arguments(self, current_key: str) -> dict[str, Any]:
-        found = self._selected.get(current_key)
-        # The layers keep the fingerprint too: the config is the caller's own, who may use it again on another base.
+        selection = self._selected.get(current_key)
+        # The layers keep the fingerprint too: the caller may use the config object again on another base.
         fingerprint = self._fingerprint.get(current_key)
         return {
-            "pivots": None if found is None else found.pivots,
+            "pivots": None if selection is None else selection.pivots,
             "fingerprint": None if fingerprint is None else {current_key: fingerprint},
         }
 
     def pivot_sizes(self, adapter_name: str = "default") -> dict[str, dict]:
-        """By module the share of W's rows that are pivots, and the rows in each cluster where there were clusters.
-
-        A loaded adapter knows no clusters.
-        """
+        """Return by module the share of W's rows that are pivots and, unless the adapter was loaded, cluster sizes."""
         sizes = {}
         for name, layer in self.adapted_layers(adapter_name).items():
             sizes[name] = {"share": layer.idlora_pivots[adapter_name].numel() / layer.out_features}
@@ -121,11 +117,11 @@ class IdLoraModel(RoutedModel):
     def pivot_statistics(
         self, inputs: Iterable[torch.Tensor] = (), adapter_name: str = "default"
     ) -> dict[str, PivotStatistics]:
-        """What the adapter's pivots are like, by module; with `inputs` also what router and B make of them.
+        """Compute the statistics of the adapter's pivots by module, those of the update only with `inputs`.
 
-        inputs: token ids, each (batch, length) without padding, on any device; run through the model one after another.
+        inputs: batches of token ids (batch, length) without padding, on any device; the model runs on each.
 
-        Raises ValueError where the base's weights cannot be read, UnsetPivotsError where there are no pivots.
+        Raises ValueError if the base's weights cannot be read, UnsetPivotsError if there are no pivots.
         """
         layers = self.adapted_layers(adapter_name)
         device = next(self.model.parameters()).device
@@ -139,10 +135,10 @@ class IdLoraModel(RoutedModel):
         }
 
     def frozen_copy_count(self) -> int:
-        """k·r·in of the active adapters, summed over the modules.
+        """Return the number of entries of all A_i, k·r·in summed over the modules of the active adapters.
 
-        The entries of all A_i, which the paper counts as parameters in its percentages (trainable divided by base
-        plus trainable plus these) though no copy of them need exist; none does here, bases other than W's rows apart.
+        The paper's percentages are trainable / (base + trainable + this number). No such copies exist here, except for
+        `bases` other than 'rows'.
         """
         layers = [module for module in self.model.modules() if isinstance(module, IdLoraLinear)]
         return sum(
@@ -169,7 +165,7 @@ class IdLoraModel(RoutedModel):
         for module in model.modules():
             if isinstance(module, IdLoraLinear):
                 fingerprint |= module.idlora_fingerprint.get(adapter_name, {})
-        config.base_fingerprint = fingerprint or None  # this model's, whichever model the config was last put on
+        config.base_fingerprint = fingerprint or None  # the config may hold that of another model it was used for
         return selected
 
 
@@ -178,7 +174,7 @@ def _base_layer(target: nn.Module) -> nn.Module:
 
 
 def _readable(layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The weights that can be read, each only until the next is asked for: one at a time is gathered or decoded."""
+    """Yield the readable weights by name. Each is valid until the next: one at a time is gathered or decoded."""
     for name, layer in layers.items():
         with readable_weight(layer) as weight:
             if weight is not None:

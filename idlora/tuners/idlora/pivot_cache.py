@@ -1,4 +1,4 @@
-"""Selected pivots are kept on disk and found again by the content of the base's weights.
+"""Cache of selected pivots on disk, keyed by the content of the base's weights and the settings.
 
 checksums of all weights + settings  ->  <cache folder>/pivots/<key>.safetensors
     pivots (n, k, r) int32, of the n weights in their order      sizes (n, k) int64, where there were clusters
@@ -25,14 +25,14 @@ from huggingface_hub.constants import HF_HOME
 from idlora.tuners.idlora.clustering import PivotSelector, Selection, work_device
 
 SELECTION_VERSION = 1
-"""To be raised with every change of the code that gives other pivots for the same weights and settings."""
+"""Version of the selection code. Raise it with every change that gives other pivots for the same input."""
 
 PIECE_BYTES = {"cpu": 2**18, "cuda": 2**26}
-"""Bytes of a weight that are multiplied at a time for its checksum: what stays in a CPU's cache."""
+"""Bytes of a weight per step of its checksum, by device type; a piece fits into a CPU's cache."""
 
 
 class CachedSelections(NamedTuple):
-    """Selections by module, the seconds that they took when they were made, and whether they came from the cache."""
+    """Selections by module, the seconds of the original selection, and whether they come from the cache."""
 
     selections: dict[str, Selection]
     seconds: float
@@ -42,17 +42,16 @@ class CachedSelections(NamedTuple):
 def select_cached(
     weights: Callable[[], Iterable[tuple[str, torch.Tensor]]], selector: PivotSelector, *, gathered: bool = False
 ) -> CachedSelections:
-    """Select the pivots of every weight, or read what was selected from the same weights with the same settings before.
+    """Select the pivots of every weight, or read them from the cache for the same weights and settings.
 
-    Nothing is sent between processes, so one rank alone may call this, and all may at once: equal weights and settings
-    give equal pivots on devices of one kind, and a file is replaced whole by another of the same content. A file that
-    is damaged, or a folder that cannot be written, causes a warning.
+    Processes do not communicate, so one rank or all ranks may call this: equal weights and settings give equal pivots
+    on devices of one kind, and files are replaced atomically. A damaged file or an unwritable folder causes a warning.
 
     Args:
-        weights: returns the names and weights (out, in), one at a time, afresh at each call.
+        weights: returns an iterator of names and weights (out, in), one at a time, at each call.
         selector: the settings.
-        gathered: whether reading a weight takes all processes (DeepSpeed ZeRO-3). Then all must call this at once, with
-            the cache on in all or in none, and each reads every weight twice: another, with another disk, may have to.
+        gathered: whether all processes must read a weight together (DeepSpeed ZeRO-3). All must then call this, with
+            the cache on in all or in none. Each reads every weight twice, since one with another disk may need to.
 
     Raises:
         ValueError: as `select_pivots`, with the name of the module.
@@ -62,11 +61,11 @@ def select_cached(
         checksums = {name: [checksum(weight), work_device(weight).type] for name, weight in weights()}
         key = {"version": SELECTION_VERSION, "weights": list(checksums.values())} | asdict(selector)
         file = folder / f"{_sha256(json.dumps(key).encode())}.safetensors"
-        found = _read(file, list(checksums), (selector.num_clusters, selector.r))
-        if found is not None:
+        cached = _read(file, list(checksums), (selector.num_clusters, selector.r))
+        if cached is not None:
             for _ in weights() if gathered else ():
                 pass
-            return found
+            return cached
     start, selections = time.perf_counter(), {}
     for name, weight in weights():
         try:
@@ -80,12 +79,12 @@ def select_cached(
 
 
 def checksum(weight: torch.Tensor) -> str:
-    """SHA-256 of a sketch of a weight (out, in): one number a row, of the bits of its entries and their places.
+    """Compute the SHA-256 of a sketch of a weight (out, in): one number a row, from its entries' bits and positions.
 
-    The bits of a row are read as integers of 32 bits (fewer where they do not come out even); the number is the sum of
-    their products with fixed odd ones, modulo 2^64, in which no single change can hide, and several with a probability
-    of 2^-33 a row. It takes one pass where the weight is worked on, and every device gives the same. It guards against
-    mistakes, not against an adversary.
+    A row's bits are read as integers of 32 bits (fewer if its bytes do not divide). The number is the sum of their
+    products with fixed odd integers, modulo 2^64. It detects every single change; several changes cancel with
+    probability 2^-33 a row. It takes one pass on the work device, and every device gives the same result. It guards
+    against mistakes, not against an adversary.
     """
     device = work_device(weight)
     row_bytes = weight.shape[1] * weight.element_size()
@@ -100,15 +99,15 @@ def checksum(weight: torch.Tensor) -> str:
 
 
 def _folder() -> Path | None:
-    """$IDLORA_CACHE/pivots, else $HF_HOME/idlora/pivots; None, no cache, where IDLORA_CACHE is empty."""
-    named = os.environ.get("IDLORA_CACHE")
-    if named == "":
+    """Return $IDLORA_CACHE/pivots, else $HF_HOME/idlora/pivots; None (no cache) if IDLORA_CACHE is empty."""
+    root = os.environ.get("IDLORA_CACHE")
+    if root == "":
         return None
-    return Path(named or Path(HF_HOME) / "idlora").expanduser() / "pivots"
+    return Path(root or Path(HF_HOME) / "idlora").expanduser() / "pivots"
 
 
 def _read(file: Path, names: list[str], shape: tuple[int, int]) -> CachedSelections | None:
-    """The file's content for the weights of these names, k and r being `shape`; None if there is no usable file."""
+    """Read a file for the weights of these names, `shape` being (k, r); return None if there is no usable file."""
     try:
         with safetensors.safe_open(file, "pt") as content:
             metadata = content.metadata() or {}
@@ -129,11 +128,11 @@ def _read(file: Path, names: list[str], shape: tuple[int, int]) -> CachedSelecti
 
 
 def _write(file: Path, result: CachedSelections) -> None:
-    """Write a file that other processes see whole or not at all."""
-    found = list(result.selections.values())
-    tensors = {"pivots": torch.stack([selection.pivots for selection in found])}
-    if all(selection.sizes is not None for selection in found):
-        tensors["sizes"] = torch.tensor([selection.sizes for selection in found])
+    """Write a file atomically."""
+    selections = list(result.selections.values())
+    tensors = {"pivots": torch.stack([selection.pivots for selection in selections])}
+    if all(selection.sizes is not None for selection in selections):
+        tensors["sizes"] = torch.tensor([selection.sizes for selection in selections])
     metadata = {"key": file.stem, "seconds": repr(result.seconds)}
     metadata["sha256"] = _seal(tensors, metadata)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")

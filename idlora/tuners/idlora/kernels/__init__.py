@@ -1,4 +1,4 @@
-"""Triton kernels of the ID-LoRA layer, where there is a GPU and Triton; elsewhere the layer runs in plain PyTorch."""
+"""Triton kernels of the ID-LoRA layer. Without a GPU or Triton the layer runs in plain PyTorch."""
 
 import torch
 
@@ -6,14 +6,14 @@ from idlora.tuners.idlora.kernels.limits import TYPES, support
 
 try:
     from idlora.tuners.idlora.kernels import fused
-except ModuleNotFoundError as error:  # the CPU builds of PyTorch come without Triton
+except ModuleNotFoundError as error:  # CPU builds of PyTorch do not include Triton
     if (error.name or "").split(".")[0] != "triton":
         raise
     fused = None
 
 
 def usable(tensor: torch.Tensor) -> bool:
-    """Whether the kernels can run on a tensor: on a CUDA device, in a type that they compute in."""
+    """Return whether the kernels can run on a tensor: it is on a CUDA device and of a supported dtype."""
     return fused is not None and tensor.is_cuda and tensor.dtype in TYPES
 
 

@@ -1,4 +1,4 @@
-"""The kernels for autograd at run time: the same launches, without the cost of an operator's dispatch."""
+"""The kernels as autograd functions for eager mode: the launches of `ops` without the cost of operator dispatch."""
 
 import torch
 
@@ -10,7 +10,7 @@ def _as_it_is(kernel):
 
 
 class Adapt(torch.autograd.Function):
-    """y (M, out), from the arguments of `ops.adapt`."""
+    """Compute y (M, out) from the arguments of `ops.adapt`."""
 
     @staticmethod
     def forward(ctx, base, pivots, order, B, bias, route, mask, router, scale, saves):
@@ -27,7 +27,7 @@ class Adapt(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
         x, alpha, z, pivots, order, B, T, mask = ctx.saved_tensors
-        dbase = dy.clone(memory_format=torch.contiguous_format)  # someone else may read dy as well
+        dbase = dy.clone(memory_format=torch.contiguous_format)  # other backward functions may read dy
         dB, droute = launch.adapt_backward(
             dbase, x, alpha, z=z, pivots=pivots, order=order, B=B, T=T, mask=mask, router=ctx.router, scale=ctx.scale,
             launcher=_as_it_is,
@@ -37,7 +37,7 @@ class Adapt(torch.autograd.Function):
 
 
 class Route(torch.autograd.Function):
-    """logits (M, k) in float32, from h (M, in) and T (k, in)."""
+    """Compute logits (M, k) in float32 from h (M, in) and T (k, in)."""
 
     @staticmethod
     def forward(ctx, h, T):

@@ -1,4 +1,4 @@
-"""The update of one adapter by the kernels: which of them, for which router and how many tokens."""
+"""The update of one adapter by the kernels: the choice of kernel by router, number of tokens and compilation."""
 
 import torch
 
@@ -7,14 +7,14 @@ from idlora.tuners.idlora.kernels.limits import entry_type
 
 
 def logits(h: torch.Tensor, T: torch.Tensor, out_features: int) -> torch.Tensor:
-    """T h (tokens, k) in float32, from h (..., in) and the dense router T (k, in), with gradients.
+    """Compute T h (tokens, k) in float32 from h (..., in) and the dense router T (k, in), with gradients.
 
-    Under autocast h enters in its type, as it does into the base layer. `out_features` is the base layer's.
+    Under autocast h is cast as for the base layer. `out_features` is the base layer's.
     """
     h = h.to(entry_type(h))
-    h = h.reshape(-1, h.shape[-1]).contiguous()  # a slice of rows, say, reshapes to a view with gaps
+    h = h.reshape(-1, h.shape[-1]).contiguous()  # reshape can give a view with gaps, for example of a slice of rows
     if torch.compiler.is_compiling():
-        # An input wider than the output is dear to keep, and a compiler can often make it anew from what it keeps.
+        # An input wider than the output is expensive to save, and a compiler can often recompute it.
         return ops.route(h, T, h.shape[1] <= out_features)
     return eager.Route.apply(h, T)
 
@@ -30,20 +30,20 @@ def adapt(
     scale: float,
     dropout: float,
 ) -> torch.Tensor:
-    """base_output + c Σ_i α_i [B x_i^1, …, B x_i^s], of base_output's shape and type, with gradients.
+    """Compute base_output + c Σ_i α_i [B x_i^1, …, B x_i^s], of base_output's shape and type, with gradients.
 
     Args:
         base_output: W h + b, (..., out), float32, bfloat16 or float16 on a GPU; not changed.
-        pivots: (k, r) int32, all different. One that is no row of W makes every token NaN.
-        order: (2, k·r) int32, a permutation of the k·r pivots in which they are visited, and its inverse. Any is right;
-            in ascending order of row, neighbours share what is read from memory.
+        pivots: (k, r) int32, all different. One that is not a row of W makes every token NaN.
+        order: (2, k·r) int32, the permutation in which the k·r pivots are visited, and its inverse. Any is correct; in
+            ascending order of row, neighbours share memory reads.
         B: (out/s, r/s), any floating type.
         bias: b (out,), frozen, or None.
         route: `logits` of the dense router, T (r,) of the inner product, None for the uniform mixture.
         scale: c = lora_alpha/r.
-        dropout: the probability with which entries of z are dropped; 0 outside training.
+        dropout: probability of dropping an entry of z; 0 outside training.
 
-    Leaves out second derivatives, PyTorch's function transforms, and a trained bias.
+    Second derivatives, PyTorch's function transforms and a trained bias are not supported.
     """
     shape = base_output.shape
     base, pivots = base_output.reshape(-1, shape[-1]).contiguous(), pivots.contiguous()

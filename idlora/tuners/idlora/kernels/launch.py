@@ -1,6 +1,6 @@
 """Shapes, buffers and launches of the kernels; `ops` documents the arguments.
 
-Functions take a launcher, so that a compiler can give its own.
+`launcher` wraps a kernel before its launch, as torch.compile requires.
 """
 
 from collections.abc import Callable
@@ -17,24 +17,24 @@ from idlora.tuners.idlora.kernels.routing import few_logits_kernel, logits_backw
 Launcher = Callable[[Any], Any]
 
 FEW_TOKENS = 32
-"""Up to here the forward is one launch: a program for every token and tile of columns computes α and z again."""
+"""Largest number of tokens for the forward in one launch, where each token and tile of columns recomputes α and z."""
 
 PARTS = 768
-"""Programs that a sum over rows is cut into, some six a multiprocessor; their parts are added up afterwards."""
+"""Programs of a sum over rows, about six per multiprocessor; their partial sums are added afterwards."""
 
 
 def _tile(size: int, least: int = 1) -> int:
-    """The side of a tile that holds `size` entries; Triton's matrix products take no less than 16."""
+    """Return the side of a tile for `size` entries; Triton's matrix products need `least` = 16."""
     return max(least, triton.next_power_of_2(size))
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """Of products of numbers of this type: float32 stays float32, half precision has no need of it."""
+    """Return the input precision of products: full for float32; half precision does not need it."""
     return "ieee" if dtype == torch.float32 else "tf32"
 
 
 def _mixing(pivots: torch.Tensor, mask: torch.Tensor | None, router: str) -> dict[str, Any]:
-    """Constants of the two kernels that own whole rows: a row and a warp each, since they wait for memory."""
+    """Return constants of the two kernels with one row per program; they are memory-bound, so few warps suffice."""
     k, r = pivots.shape
     slots = _tile(k * r)
     return {
@@ -44,7 +44,7 @@ def _mixing(pivots: torch.Tensor, mask: torch.Tensor | None, router: str) -> dic
 
 
 def adapt(base, pivots, order, *, B, bias, route, mask, router, scale, saves, launcher: Launcher):
-    """y, x, α and c z; see `ops.adapt`."""
+    """Compute y, x, α and c z; see `ops.adapt`."""
     M, N = base.shape
     k, r = pivots.shape
     NS, RS = B.shape
@@ -65,10 +65,10 @@ def adapt(base, pivots, order, *, B, bias, route, mask, router, scale, saves, la
 
 
 def adapt_backward(dy, x, alpha, *, z, pivots, order, B, T, mask, router, scale, launcher: Launcher):
-    """Turn dy into dbase; returns dB and droute. See `ops.adapt_backward`."""
+    """Turn dy into dbase in place and return dB and droute; see `ops.adapt_backward`."""
     M, N = dy.shape
     k, r = pivots.shape
-    # The chunks of a row lie one after another, so that M rows of s chunks are M·s rows of one chunk.
+    # The chunks of a row are contiguous, so M rows of s chunks are M·s rows of one chunk.
     chunks = dy.view(-1, B.shape[0])
     dB = chunks.T @ z.view(-1, B.shape[1])
     dz = chunks @ B.to(dy.dtype)
@@ -82,13 +82,13 @@ def adapt_backward(dy, x, alpha, *, z, pivots, order, B, T, mask, router, scale,
 
 
 def on_device(tensor: torch.Tensor) -> AbstractContextManager:
-    """Triton launches on the current device, whichever the tensors are on."""
+    """Return a context on the tensor's device: Triton launches on the current one."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 @cache
 def _overlaps(device: torch.device) -> bool:
-    """Whether a kernel can be launched before the one in front of it has ended, and wait for it on its own."""
+    """Return whether the device supports programmatic dependent launch: a kernel starts before its predecessor ends."""
     try:
         from triton.backends.nvidia.compiler import CUDAOptions
     except ImportError:
@@ -98,7 +98,7 @@ def _overlaps(device: torch.device) -> bool:
 
 
 def adapt_few(base, pivots, B, *, bias, route, router, scale) -> torch.Tensor:
-    """y (M, out) of few tokens in one launch; see `ops.adapt_few`."""
+    """Compute y (M, out) of few tokens in one launch; see `ops.adapt_few`."""
     M, N = base.shape
     k, r = pivots.shape
     NS, RS = B.shape
@@ -117,7 +117,7 @@ def adapt_few(base, pivots, B, *, bias, route, router, scale) -> torch.Tensor:
 
 
 def logits(h: torch.Tensor, T: torch.Tensor, *, launcher: Launcher) -> torch.Tensor:
-    """T h (M, k) in float32, from h (M, in), contiguous, and T (k, in)."""
+    """Compute T h (M, k) in float32 from h (M, in), contiguous, and T (k, in)."""
     M, features = h.shape
     k = len(T)
     out = h.new_empty(M, k, dtype=torch.float32)
@@ -135,7 +135,7 @@ def logits(h: torch.Tensor, T: torch.Tensor, *, launcher: Launcher) -> torch.Ten
 
 
 def logits_backward(dlogits, h, T, *, with_dh: bool, launcher: Launcher) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """dh (M, in) in h's type, or None unless asked for, and dT (k, in) in float32, from dlogits (M, k) in float32."""
+    """Compute dh (M, in) in h's type (None without `with_dh`) and dT (k, in), from dlogits (M, k), both float32."""
     M, features = h.shape
     dh = torch.empty_like(h) if with_dh else None
     steps = max(1, triton.cdiv(triton.cdiv(M, 64) * triton.cdiv(features, 128), PARTS))

@@ -1,25 +1,25 @@
-"""What the kernels can be given. Needs no Triton."""
+"""Limits on the inputs of the kernels. Does not import Triton."""
 
 import torch
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 MOST_CLUSTERS = 32
-"""Beyond it a tile of the dense router outgrows the shared memory of smaller GPUs."""
+"""Largest k: a larger tile of the dense router exceeds the shared memory of smaller GPUs."""
 
 MOST_CHUNKS = 64 * 65535
-"""Of tokens, in tiles of 64: CUDA's limit on the second side of a grid."""
+"""Largest number of chunks of all tokens, in tiles of 64: CUDA's limit on the second dimension of a grid."""
 
 
 def entry_type(h: torch.Tensor) -> torch.dtype:
-    """The type in which h enters the base layer: its own, or autocast's."""
+    """Return the dtype in which h enters the base layer: its own, or autocast's."""
     kind = h.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else h.dtype
 
 
 def support(h: torch.Tensor, router: torch.Tensor | None, chunks: int) -> bool:
-    """Whether the kernels are right for this input h (..., in), this router, and s chunks a token.
+    """Return whether the kernels support this input h (..., in), this router, and s chunks a token.
 
-    T · x_i times x_i is quadratic in the activations, and the kernels keep z in their type: that of float16 overflows.
+    T · x_i times x_i is quadratic in the activations, and the kernels store z in their type: float16 overflows.
     """
     if h.numel() // h.shape[-1] * chunks > MOST_CHUNKS:
         return False

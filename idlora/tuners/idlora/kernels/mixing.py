@@ -1,6 +1,6 @@
 """The update of Eq. 3 and 4 in Triton: forward, backward, and the forward of a few tokens.
 
-    x_i = y0[:, S_i] - b[S_i]           (M, r)    y0 = W h + b (M, N), what the base layer gave for M tokens
+    x_i = y0[:, S_i] - b[S_i]           (M, r)    y0 = W h + b (M, N), the base layer's output for M tokens
     z   = mask ⊙ Σ_i α_i x_i            (M, r)    α (M, k), from the router
     y   = y0 + c [z^1 Bᵀ, …, z^s Bᵀ]    (M, N)    B (N/s, r/s), c the scale
 
@@ -9,12 +9,12 @@ and backward, from dy (M, N):
     dz^j = c mask^j ⊙ (dy^j B)                    dα_i = dz · x_i       dx_i = α_i dz  (+ dα_i T: α_i = T · x_i)
     dy0  = dy,  dy0[:, S_i] += dx_i               dB = c Σ_j (dy^j)ᵀ z^j
 
-Everything here is bounded by memory. `mix_kernel` and `unmix_kernel` touch k·r columns of every row; they own whole
-rows, so that no two programs write to the same place, and as few as they can, since they mostly wait. `apply_kernel`
-goes over all of y0 in tiles. The two products with dy are left to the matrix library.
+All kernels are memory-bound. `mix_kernel` and `unmix_kernel` access k·r columns of every row. A program of theirs
+processes whole rows, so that no two programs write to the same address, and only one, since it mostly waits for memory.
+`apply_kernel` processes all of y0 in tiles. PyTorch computes the two products with dy.
 
-Pivot columns are visited in ascending order, in which neighbours share a line of cache. That order is a hint: (2, k·r),
-a permutation of the pivots and its inverse, and any permutation gives the same result.
+Pivot columns are visited in ascending order, so that neighbours share a cache line. `order` (2, k·r), a permutation of
+the pivots and its inverse, is a hint: any permutation gives the same result.
 """
 
 import triton
@@ -23,7 +23,7 @@ import triton.language as tl
 
 @triton.jit
 def _pivot_values(base, bias, row, row_exists, column, exists, N, HAS_BIAS: tl.constexpr):
-    """(y0 - b)[row, column] in float32. A pivot that is no column is poison, not silence: NaN."""
+    """Return (y0 - b)[row, column] in float32; NaN for a pivot that is not a column."""
     inside = exists & (column >= 0) & (column < N)
     value = tl.load(base + row * N + column, mask=row_exists & inside, other=0.0).to(tl.float32)
     if HAS_BIAS:
@@ -38,7 +38,7 @@ def mix_kernel(
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, SAVES: tl.constexpr,
     BLOCK_M: tl.constexpr, SLOTS: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr,
 ):  # fmt: skip
-    """c z (M, r), with x (M, k, r) as room to work in and, where it SAVES them, x and α (M, k) for the backward.
+    """Compute c z (M, r), with x (M, k, r) as work space and, if SAVES, x and α (M, k) for the backward.
 
     `route` holds the logits (M, k) of the dense router, or T (r,) of the inner product.
     """
@@ -47,8 +47,8 @@ def mix_kernel(
     base += start * N
     x += start * (K * R)
 
-    # Gathered along the row and written along the row, then read in the order of the clusters: of two accesses out of
-    # order, the one within a line or two of cache is the cheap one.
+    # Gather and write in row order, then read in cluster order: out-of-order access is cheap only within x, which
+    # takes a cache line or two.
     q = tl.arange(0, SLOTS)[None, :]
     column = tl.load(pivots + tl.load(order + q, mask=q < K * R, other=0), mask=q < K * R, other=0)
     row3 = tl.arange(0, BLOCK_M)[:, None, None]
@@ -57,11 +57,11 @@ def mix_kernel(
     place = tl.load(order + K * R + i3 * R + c3, mask=(i3 < K) & (c3 < R), other=0)
     value = _pivot_values(base, bias, row, start + row < M, column, q < K * R, N, HAS_BIAS)
     tl.store(x + row * (K * R) + q, value.to(x.dtype.element_ty), mask=(start + row < M) & (q < K * R))
-    tl.debug_barrier()  # other threads of the program read what this one wrote
+    tl.debug_barrier()  # other threads of the program read the values that this one wrote
     exists = (start + row3 < M) & (i3 < K) & (c3 < R)
     x_ic = tl.load(x + row3 * (K * R) + place, mask=exists, other=0.0)
     if SAVES:
-        tl.debug_barrier()  # before this one writes over what others read
+        tl.debug_barrier()  # other threads must have read the values before this one overwrites them
         tl.store(x + row3 * (K * R) + i3 * R + c3, x_ic, mask=exists)
     x_ic = x_ic.to(tl.float32)
 
@@ -90,7 +90,7 @@ def apply_kernel(
     NS: tl.constexpr, RS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """y = y0 + (c z) Bᵀ. The s chunks of a row lie one after another: y0 is (M·s, N/s) here, and z (M·s, r/s)."""
+    """Compute y = y0 + (c z) Bᵀ. The s chunks of a row are contiguous: here y0 is (M·s, N/s) and z (M·s, r/s)."""
     start = tl.program_id(1).to(tl.int64) * BLOCK_M
     row = tl.arange(0, BLOCK_M)[:, None]
     row_exists = start + row < ROWS
@@ -112,9 +112,9 @@ def few_tokens_kernel(
     HAS_BIAS: tl.constexpr, OVERLAPS: tl.constexpr,
     BLOCK_N: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """y of one token and BLOCK_N columns of one chunk, for decoding: α and z are made anew in every program.
+    """Compute y of one token and BLOCK_N columns of one chunk, for decoding; every program recomputes α and z.
 
-    What does not depend on the base's output is asked for before the program waits for it, where the launch overlaps.
+    With OVERLAPS, values that do not depend on the base's output are loaded before the program waits for it.
     """
     NS: tl.constexpr = N // S
     RS: tl.constexpr = R // S
@@ -157,10 +157,10 @@ def unmix_kernel(
     N: tl.constexpr, K: tl.constexpr, R: tl.constexpr, ROUTER: tl.constexpr, HAS_MASK: tl.constexpr,
     BLOCK_M: tl.constexpr, SLOTS: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr,
 ):  # fmt: skip
-    """Adds dx_i to dy (M, N) in place, which makes it dy0. `dz` (M, r) holds dy^j B, without mask and scale.
+    """Add dx_i to dy (M, N) in place, which gives dy0. `dz` (M, r) holds dy^j B, without mask and scale.
 
-    `droute` (M, k) takes dlogits of the dense router, dα of the inner product. Of the latter's dT = Σ dα_i x_i every
-    program writes its part to dT (programs, r), so that the sum does not depend on the order in which they end.
+    `droute` (M, k) receives dlogits of the dense router, dα of the inner product. For the latter's dT = Σ dα_i x_i
+    each program writes its part to dT (programs, r), so that the sum does not depend on the order in which they end.
     """
     start = tl.program_id(0).to(tl.int64) * BLOCK_M
     row = tl.arange(0, BLOCK_M)[:, None]
@@ -170,7 +170,7 @@ def unmix_kernel(
     dz += start * R
     droute += start * K
 
-    # What the update is added to does not depend on it, and is the farthest away: asked for first.
+    # Load dy at the pivots first: it does not depend on the update, and its latency is the longest.
     q = tl.arange(0, SLOTS)[None, :]
     slot = tl.load(order + q, mask=q < K * R, other=0)
     column = tl.load(pivots + slot, mask=q < K * R, other=0)

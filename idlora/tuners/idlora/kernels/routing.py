@@ -1,12 +1,11 @@
-"""The dense router in Triton: logits = T h and its backward, with one pass over h each.
+"""The dense router in Triton: logits = T h and its backward, each in one pass over h.
 
     logits  = h Tᵀ            (M, k)     h (M, in), T (k, in)
     dT      = dlogitsᵀ h      (k, in)
     dh      = dlogits T       (M, in)
 
-k is a handful, so all three are bounded by reading h and writing dh. h enters the products as it is. What it is
-multiplied with comes in float32 or is summed up for long, and would lose in h's type: it enters as two numbers of that
-type, the rounded one and what the rounding left.
+k is small, so reading h and writing dh dominate. h enters the products in its own type. The other factor, in float32,
+would lose precision in h's type: it enters as two numbers of that type, its rounded value and the remainder.
 """
 
 import triton
@@ -15,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def _dot_in_two(a, b, total, TWO: tl.constexpr, PRECISION: tl.constexpr):
-    """total + a b, for a in half precision and b in float32, or for a and b in float32."""
+    """Return total + a b, for a in half precision and b in float32, or for a and b in float32."""
     high = b.to(a.dtype)
     total = tl.dot(a, high, total, input_precision=PRECISION)
     if TWO:
@@ -29,7 +28,7 @@ def logits_kernel(
     IN: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr, TWO: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_IN: tl.constexpr, CLUSTERS: tl.constexpr,
 ):  # fmt: skip
-    """logits (M, k) in float32; a program owns BLOCK_M rows."""
+    """Compute logits (M, k) in float32; one program computes BLOCK_M rows."""
     start = tl.program_id(0).to(tl.int64) * BLOCK_M
     row = tl.arange(0, BLOCK_M)[:, None]
     cluster = tl.arange(0, CLUSTERS)[None, :]
@@ -47,7 +46,7 @@ def logits_kernel(
 
 @triton.jit
 def few_logits_kernel(h, T, logits, IN: tl.constexpr, K: tl.constexpr, BLOCK_IN: tl.constexpr):
-    """One logit of one token, for decoding."""
+    """Compute one logit of one token, for decoding."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.arange(0, BLOCK_IN)
     total = tl.zeros((BLOCK_IN,), dtype=tl.float32)
@@ -63,7 +62,7 @@ def logits_backward_kernel(
     IN: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr, TWO: tl.constexpr, WITH_DH: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_IN: tl.constexpr, CLUSTERS: tl.constexpr,
 ):  # fmt: skip
-    """In dT (parts, k, in) one part of dT for every STEPS blocks of rows, and dh (M, in) if asked for."""
+    """Compute one part of dT for every STEPS blocks of rows, in dT (parts, k, in), and dh (M, in) if WITH_DH."""
     f = tl.program_id(0) * BLOCK_IN + tl.arange(0, BLOCK_IN)
     cluster = tl.arange(0, CLUSTERS)
     inside = (cluster[:, None] < K) & (f[None, :] < IN)
