@@ -1,12 +1,12 @@
-"""The records of finished runs in a few small files that git keeps, and back again.
+"""Packing of finished runs' records into a few small files for git, and unpacking.
 
 runs.jsonl.zst             a line for each run: {"run", "config", "status", "resources", "provenance", "seconds"}
 <evaluation>.jsonl.zst     {"meta": meta.json}, then the records of this evaluation of all runs, by item and then run:
                            {"run", …}, with "raw_sha256" in the place of "raw"
 
-Alike lines stand together, which compresses well; numbers are rounded to `DECIMALS`. A model's text is left out, but
-not what was parsed from it (of judged answers a verdict). Paths of this machine are left out of commands, and out of
-config.json where the weights have a checksum.
+Similar lines are adjacent, which compresses well; numbers are rounded to `DECIMALS`. A model's text is dropped; the
+values parsed from it stay (for judged answers a verdict). Local paths are dropped from commands, and from config.json
+if the weights have a checksum.
 """
 
 import hashlib
@@ -28,20 +28,20 @@ from reproduction.system.atomic import written_whole
 ENDING = ".jsonl.zst"
 RUNS = f"runs{ENDING}"
 PARTS = ("config", "status", "resources", "provenance")
-"""What a run's folder has as <part>.json; older runs lack `SECONDS`."""
+"""Files <part>.json of a run's folder; older runs lack `SECONDS`."""
 SECONDS = "seconds"
 
 LEVEL = 19
-"""zstd's: packing is done once in a while, and the files stay."""
+"""Compression level of zstd, high because packing is rare."""
 
 NOT_BY_A_MODEL = frozenset({"run", "item_id", "item_hash", "prompt_hash", "gold", RAW_HASH})
-"""The texts of a record that no model wrote."""
+"""Text fields of a record that a model did not write."""
 
 WORD = re.compile(r"[\w./-]{0,32}", re.ASCII)
-"""What any other text of a judged record may be: a verdict or a name."""
+"""Pattern for all other texts of a judged record: a verdict or a name."""
 
 DECIMALS = 7
-"""To which numbers are rounded: further digits of float32 values would be most of the size."""
+"""Decimals of packed numbers; further digits of float32 values would make up most of the size."""
 
 Line = dict[str, Any]
 
@@ -51,8 +51,8 @@ def pack(runs: Iterable[Run], folder: Path, *, evaluations: Collection[str]) -> 
 
     Args:
         runs: in any order.
-        folder: made if need be, and without packed records.
-        evaluations: names of the evaluation folders that are packed.
+        folder: a folder without packed records, created if missing.
+        evaluations: names of the evaluation folders to pack.
 
     Raises:
         RecordError: a run is not done or a record cannot be read, two runs differ in an evaluation's meta.json, or a
@@ -82,10 +82,10 @@ def pack(runs: Iterable[Run], folder: Path, *, evaluations: Collection[str]) -> 
 
 
 def unpack(folder: Path, into: Path) -> None:
-    """Lay packed records out as runs/ has them, under an empty folder: config.json …, eval/<name>/{items.jsonl, …}.
+    """Unpack records into an empty folder in the layout of runs/: config.json …, eval/<name>/{items.jsonl, …}.
 
-    For reading at once and throwing away: nothing is made durable, and damage is not looked for
-    (`reproduction.report.reference.require_records` does).
+    The files are temporary: they are not fsynced, and damage is not detected
+    (`reproduction.report.reference.require_records` detects it).
     """
     for line in _lines(folder / RUNS):
         (into / line["run"]).mkdir(parents=True)
@@ -132,7 +132,7 @@ def _refuse_free_text(records: Iterable[Line], folder: Path) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value, the keys of its objects included."""
+    """Yield every text in a value, including the keys of its objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -1,15 +1,15 @@
-"""The key of benchmark.csv's rows and the states that they end in."""
+"""Key columns and final states of the rows of benchmark.csv."""
 
 from reproduction.records.status import DONE, FAILED, OOM
 
 SETTING = ("scenario", "layers", "batch", "length")
-"""The key of a scenario: one name may be measured at several sizes."""
+"""Key of a scenario; one scenario may be measured at several sizes."""
 
 KEY = (*SETTING, "variant")
-"""The key of a row: measured again, a row replaces the older one."""
+"""Key of a row; a new measurement replaces the older row with the same key."""
 
 BUSY = "busy"
-"""Measured, but the machine was busy or the numbers spread."""
+"""State of a row measured on a busy machine or with widely spread numbers."""
 
 STATUSES = (DONE, BUSY, OOM, FAILED)
-"""The states of a row; only done ones are reported."""
+"""States of a row; only done rows are reported."""

@@ -1,4 +1,4 @@
-"""Small files written whole or not at all, checksums, and operating-system errors in one sentence."""
+"""Atomic writing of small files, checksums, and operating-system errors as one sentence."""
 
 import contextlib
 import hashlib
@@ -13,12 +13,12 @@ from reproduction.system.atomic import written_whole
 
 
 class RecordError(Exception):
-    """A record cannot be read, written or trusted; the message is one sentence that names the file and the way out."""
+    """A record cannot be read, written or trusted; the message is one sentence that names the file and the remedy."""
 
 
 @contextlib.contextmanager
 def one_sentence(verb: str, path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` on ``path`` into a `RecordError` that says what could not be done and why."""
+    """Turn an ``OSError`` on ``path`` into a `RecordError` that names the failed action (``verb``) and the reason."""
     try:
         yield
     except OSError as error:
@@ -27,7 +27,7 @@ def one_sentence(verb: str, path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) to ``path`` whole or not at all. Raises `RecordError`."""
+    """Write ``text`` (UTF-8) to ``path`` atomically. Raises `RecordError`."""
     with one_sentence("write", path), written_whole(path) as file:
         file.write(text.encode())
 
@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically; a `Path` is written as text.
 
-    Raises `RecordError`, also where it is no JSON value.
+    Raises `RecordError`, also if ``value`` is not a JSON value.
     """
     try:
         text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=os.fspath)
@@ -45,7 +45,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object. Raises `RecordError` where the file is missing, unreadable, or holds something else."""
+    """Read one JSON object. Raises `RecordError` if the file is missing, unreadable, or not a JSON object."""
     with one_sentence("read", path):
         data = Path(path).read_bytes()
     try:
@@ -59,16 +59,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file. Raises `RecordError`."""
+    """Compute the SHA-256 of a file. Raises `RecordError`."""
     with one_sentence("read", path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Path below the folder (with /) → SHA-256 of every file in it, sorted; none where there is no folder.
+    """Return relative path (with /) → SHA-256 of every file in a folder, sorted; empty for a missing folder.
 
-    Names that begin with a dot, which file managers and network file systems put anywhere, are left out. Raises
-    `RecordError`.
+    Names that begin with a dot are skipped: file managers and network file systems create them. Raises `RecordError`.
     """
     folder = Path(folder)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -78,9 +77,9 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def difference(folder: Path, recorded: Mapping[str, str]) -> str | None:
-    """The first file below a folder that is not as `checksums` recorded it, and how; None where all are.
+    """Describe the first file in a folder that differs from the recorded `checksums`; None if all agree.
 
-    Raises `RecordError` where a file cannot be read.
+    Raises `RecordError` if a file cannot be read.
     """
     found = checksums(folder)
     for name in sorted(recorded.keys() | found.keys()):

@@ -1,6 +1,6 @@
-"""What makes two runs the same run: the scientific part of the config, in one canonical spelling, hashed.
+"""Identity of a run: a hash of the scientific part of its config in canonical form.
 
-A run's folder is named after this hash, with no timestamp, so the same cell of two tables is one run, and a changed
+A run's folder is named after this hash, without a timestamp: the same cell of two tables is one run, and a changed
 config is another folder. Raising a ``protocol_version`` anywhere in the config invalidates old results.
 """
 
@@ -12,39 +12,39 @@ from collections.abc import Mapping
 from typing import Any
 
 IDENTITY = ("model", "method", "data", "train", "seed", "scale")
-"""The parts of config.json that are hashed; the experiment's name is not, so that two tables share a cell."""
+"""Hashed parts of config.json; the experiment's name is not among them, so that two tables can share a cell."""
 
 BASE_IDENTITY = ("model", "scale")
-"""The parts hashed for an untuned base (method kind "none"): nothing about training can change it."""
+"""Hashed parts for an untuned base (method kind "none"), which does not depend on training."""
 
 IGNORED = frozenset({
     "label", "labels", "paths", "logging", "launch",
-    "gguf",  # where else a model's weights are to be had: which were trained, the checksum or the hub id says
-    # How a step is cut up, spread out, saved and watched; the effective batch is what counts and stays in.
+    "gguf",  # another source of the same model; the checksum or the hub id identifies the trained weights
+    # How a step is divided, distributed, saved and tracked; the effective batch is hashed.
     "micro_batch_size", "gradient_checkpointing", "deepspeed", "save_steps", "report_to", "threads", "device",
     "group_by_length", "liger_kernel", "attention",
 })  # fmt: skip
-"""Keys dropped at every depth: they may change without the run becoming another one."""
+"""Keys that are not part of the identity, at any depth."""
 
 
 def canonical(config: Mapping[str, Any]) -> str:
-    """The config as one line of JSON: keys sorted, numbers in one spelling, `IGNORED` keys dropped at every depth.
+    """Return the config as one line of JSON: sorted keys, normalised numbers, without `IGNORED` keys at any depth.
 
-    1e-4 is 0.0001 and 2.0 is 2, tuples are lists, and True is not 1. ``path_or_id`` is dropped where a non-empty
-    ``checksum`` stands beside it: the bytes of the weights are the identity, not where they lie.
+    1e-4 equals 0.0001, 2.0 equals 2, tuples equal lists, and True differs from 1. ``path_or_id`` is dropped beside a
+    non-empty ``checksum``: the content of the weights is their identity, not their location.
 
-    Raises ValueError for a number that is not finite, a key that is not a string, or a value that JSON has no word for.
+    Raises ValueError for a number that is not finite, a key that is not a string, or a value that JSON cannot express.
     """
     return json.dumps(_normal(config, "config"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(config: Mapping[str, Any], length: int = 10) -> str:
-    """The first ``length`` hex digits of the SHA-256 of `canonical`."""
+    """Return the first ``length`` hex digits of the SHA-256 of `canonical`."""
     return hashlib.sha256(canonical(config).encode()).hexdigest()[:length]
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's config.json that is hashed. Raises ValueError naming a part that is missing."""
+    """Return the hashed part of a run's config.json. Raises ValueError naming a missing part."""
     try:
         parts = BASE_IDENTITY if config["method"]["kind"] == "none" else IDENTITY
         return {part: config[part] for part in parts}
@@ -53,17 +53,17 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_digest(config: Mapping[str, Any], length: int = 10) -> str:
-    """The `digest` of a run's `identity`."""
+    """Return the `digest` of a run's `identity`."""
     return digest(identity(config), length)
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """``<model>-<data>-<method>-s<seed>-<digest>``, or ``<model>-base-<digest>`` for an untuned base.
+    """Return ``<model>-<data>-<method>-s<seed>-<digest>``, or ``<model>-base-<digest>`` for an untuned base.
 
     >>> run_name({"model": {"name": "pebble"}, "method": {"kind": "none"}, "scale": "tiny"})[:12]
     'pebble-base-'
 
-    Raises ValueError where a part is missing, or a name holds what no folder's name should.
+    Raises ValueError if a part is missing, or a name has characters that do not fit a folder name.
     """
     tail = run_digest(config)
     if config["method"]["kind"] == "none":

@@ -1,7 +1,7 @@
 """Answers and scored items: one JSON line per item and sample.
 
-answers.jsonl   what a model said, appended batch by batch while it is asked; each line carries its own checksum
-items.jsonl     what that scored, written whole, and DONE, written last, with the SHA-256 of items.jsonl
+answers.jsonl   a model's answers, appended batch by batch during the evaluation; each line has its own checksum
+items.jsonl     the scored items, written atomically; DONE, written last, holds the SHA-256 of items.jsonl
 """
 
 import hashlib
@@ -20,23 +20,23 @@ from reproduction.system.atomic import sync_folder
 ANSWERS, ITEMS, META, DONE = "answers.jsonl", "items.jsonl", "meta.json", "DONE"
 
 RAW_HASH = "raw_sha256"
-"""In a record that was packed, in the place of "raw": the first 16 hex digits of its SHA-256."""
+"""Key that replaces "raw" in a packed record: the first 16 hex digits of its SHA-256."""
 
 FIELDS = ("item_id", "item_hash", "prompt_hash", "sample", "raw", "parsed", "gold", "scores")
-"""The fields of every item's record; a benchmark may add its own beside them.
+"""Fields of every item's record; a benchmark may add its own.
 
-A score lies between 0 and 1, unless it has a weight in "weights" (name → number above 0): such a one is a loss of 0 or
-more a unit, and its mean over items is weighted by them.
+A score lies between 0 and 1, unless it has a weight in "weights" (name → number above 0): then it is a loss ≥ 0 per
+unit, and its mean over items is weighted.
 """
 
 ANSWER_FIELDS = ("item_id", "prompt_hash", "sample")
-"""The key of an answer; beside it stand "raw" (text) or "logprobs" (of the choices), and what it took."""
+"""Key of an answer; its other fields are "raw" (text) or "logprobs" (of the choices), and its cost."""
 
 LEFT_OUT = "left_out"
-"""In an answer, in the place of what it would say: why its item is not asked. In meta.json: reason → item ids."""
+"""Key that replaces the text of an answer: the reason for skipping its item. In meta.json: reason → item ids."""
 
 CONTROLS = "controls"
-"""In meta.json: what known answers to the items score, by what they are called."""
+"""Key of meta.json: scores of known answers to the items, by name."""
 
 CHECKSUM = "sha256"
 
@@ -47,13 +47,12 @@ log = logging.getLogger(__name__)
 
 
 class AnswerLog:
-    """A model's answers, on disk and in memory, by one writer that may be killed at any moment.
+    """A model's answers, on disk and in memory, for one writer that may be killed at any time.
 
-    Opening cuts an unfinished last line, as a kill in the middle of a write leaves it, and logs that; its answers are
-    asked again. Any other damage is refused: what was answered is not to be lost, nor used where it was changed.
+    Opening removes an incomplete last line, which a kill during a write leaves, and logs that; its answer is generated
+    again. Any other damage is an error.
 
-    Raises `RecordError` where the file cannot be read, a line is damaged, or a key (item, prompt, sample) is there
-    twice.
+    Raises `RecordError` if the file cannot be read, a line is damaged, or a key (item, prompt, sample) occurs twice.
     """
 
     def __init__(self, path: Path):
@@ -62,7 +61,7 @@ class AnswerLog:
         with one_sentence("read", self.path):
             data = self.path.read_bytes() if self.path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(io.BytesIO(whole), start=1):  # splits at \n alone
+        for number, line in enumerate(io.BytesIO(whole), start=1):  # splits only at \n
             record = _parse_answer(line)
             if record is None or _key(record) in self._records:
                 what = "is damaged" if record is None else "repeats an answer"
@@ -86,20 +85,19 @@ class AnswerLog:
         return tuple(key) in self._records
 
     def get(self, key: Key) -> Record | None:
-        """The answer to (item id, prompt hash, sample), or None."""
+        """Return the answer to (item id, prompt hash, sample), or None."""
         return self._records.get(key)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add a batch: one write, flushed and fsynced before this returns; all of it or, on an error, none.
+        """Append a batch in one write, flushed and fsynced before this returns; on an error none of it is added.
 
-        Raises ValueError for a record without its key or with one that is already there, and `RecordError` where the
-        disk is full.
+        Raises ValueError for a record without a key or with a duplicate one, and `RecordError` if the disk is full.
         """
         new: dict[Key, Record] = {}
         lines = []
         for record in records:
             text = json.dumps(record, sort_keys=True, allow_nan=False)
-            record = json.loads(text)  # memory holds what the disk does: tuples are lists in both
+            record = json.loads(text)  # memory equals the disk: tuples become lists in both
             key = _key(record)
             if key in self._records or key in new:
                 raise ValueError(f"an answer to {key} is already in {self.path}; it is written once")
@@ -112,7 +110,7 @@ class AnswerLog:
             with open(self.path, "ab", buffering=0) as file:
                 size, view = file.tell(), memoryview("".join(lines).encode())
                 try:
-                    while view:  # one write; the kernel may take it in parts where the disk fills up
+                    while view:  # the kernel may split one write when the disk fills up
                         view = view[file.write(view) :]
                     os.fsync(file.fileno())
                 except OSError:
@@ -124,7 +122,7 @@ class AnswerLog:
 
 
 def _parse_answer(line: bytes) -> Record | None:
-    """The record of a line, or None where it is not as it was written."""
+    """Return the record of a line, or None if the line was changed."""
     try:
         record = json.loads(line)
         checksum = record.pop(CHECKSUM)
@@ -145,10 +143,9 @@ def _key(record: Mapping[str, Any]) -> Key:
 
 
 def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Replace an evaluation's records, and then write the mark that it is done.
+    """Replace an evaluation's records, then write its DONE mark.
 
-    Raises ValueError for a record that breaks the schema or a sample that is there twice, and `RecordError` where the
-    disk is full.
+    Raises ValueError for a record that breaks the schema or a duplicate sample, and `RecordError` if the disk is full.
     """
     lines, seen = [], set()
     for record in records:
@@ -159,15 +156,15 @@ def write_items(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
         seen.add(key)
         lines.append(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
     folder = Path(folder)
-    (folder / DONE).unlink(missing_ok=True)  # of the scores before
+    (folder / DONE).unlink(missing_ok=True)  # belongs to the previous scores
     write_text(folder / ITEMS, "".join(lines))
     write_text(folder / DONE, checksum(folder / ITEMS) + "\n")
 
 
 def read_items(folder: Path) -> list[Record]:
-    """The records of a finished evaluation, in the order of the file.
+    """Return the records of a finished evaluation, in the order of the file.
 
-    Raises `RecordError` where the evaluation is not complete, or a line is no record.
+    Raises `RecordError` if the evaluation is not complete, or a line is not a record.
     """
     path = Path(folder) / ITEMS
     if not is_complete(folder):
@@ -189,7 +186,7 @@ def read_items(folder: Path) -> list[Record]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder has a DONE mark and the items.jsonl that it was written for, unchanged."""
+    """Return whether the folder has a DONE mark whose checksum matches items.jsonl."""
     mark, items = Path(folder) / DONE, Path(folder) / ITEMS
     if not (mark.is_file() and items.is_file()):
         return False
@@ -199,7 +196,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _check(record: Any) -> None:
-    """Raise ValueError unless a record has its `FIELDS`, of their types, and scores within their bounds."""
+    """Raise ValueError unless a record has all `FIELDS` with the right types, and scores within bounds."""
     if not isinstance(record, dict):
         raise ValueError(f"a record is an object, not {record!r}")
     if missing := [field for field in FIELDS if field not in record and not (field == "raw" and RAW_HASH in record)]:

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, versions, machine, date. Never part of its identity."""
+"""Provenance of a run: code, versions, machine, date. It is never part of the run's identity."""
 
 import os
 import platform
@@ -19,10 +19,10 @@ PACKAGES = (
 
 @cache
 def environment() -> dict[str, Any]:
-    """Git commit and whether the tree is dirty, Python and package versions, CPU, threads, command, date.
+    """Collect git commit and dirty flag, Python and package versions, CPU, threads, command and date, once a process.
 
-    Taken once a process. None for what cannot be found out: a package that is not installed, a copy without git. The
-    machine's and the user's names are left out.
+    Unknown values are None: a package that is not installed, a copy without git. The machine's and the user's names are
+    not included.
     """
     changes = _git("status", "--porcelain")
     return {

@@ -1,11 +1,11 @@
-"""A run's folder and the closed set of states that it walks.
+"""A run's folder and its states.
 
-config.json      what was asked for: {"experiment", "scale", "seed", "model", "method", "data", "train"}
+config.json      the requested run: {"experiment", "scale", "seed", "model", "method", "data", "train"}
 status.json      {"state", "reason", "attempts", "started", "ended"}
-resources.json   what it took, written when done
-saved.json       what training saved, adapter/ or model/, with the SHA-256 of each file
+resources.json   resource figures, written when done
+saved.json       the saved weights, adapter/ or model/, with the SHA-256 of each file
 provenance.json  code, versions and machine of the last start
-seconds.json     {"seconds": all sittings together, "sittings": [[began, seconds], …]}, of training and evaluating
+seconds.json     {"seconds": total, "sittings": [[start, seconds], …]} of training and evaluation, by session
 answers/<benchmark>-<digest>/{meta.json, answers.jsonl, throughput.json}
 eval/<benchmark>-<digest>/{meta.json, items.jsonl, DONE}
 """
@@ -26,10 +26,10 @@ ENDINGS = (OOM, FAILED, INTERRUPTED)
 
 
 class Run:
-    """One cell on disk. Every file is replaced whole, so a kill leaves the state before or after, nothing between.
+    """One cell (of a table's grid) on disk. Files are replaced atomically, so a kill leaves the old or the new state.
 
-    ``running`` found at `start` means that the process was killed earlier; it is counted in ``attempts``. One process
-    at a time may work in a run's folder: `reproduction.running.run_lock` sees to that.
+    ``running`` at `start` means that an earlier process was killed; ``attempts`` counts it. Only one process at a time
+    may work in a run's folder, see `reproduction.running.run_lock`.
     """
 
     def __init__(self, folder: Path):
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json. Raises `RecordError` where there is none, or one that no run has."""
+        """Content of config.json. Raises `RecordError` if it is missing or not a run's."""
         path = self.folder / "config.json"
         config = read_json(path)
         try:
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json, or ``{}`` where the run was never started. Raises `RecordError` for a state that is none."""
+        """Content of status.json, ``{}`` for a run that never started. Raises `RecordError` for an unknown state."""
         status = self._read("status.json")
         if status and (status.get("state") not in STATES or not isinstance(status.get("attempts", 0), int)):
             raise RecordError(
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def state(self) -> str | None:
-        """One of `STATES`, or None where the run was never started."""
+        """One of `STATES`, or None for a run that never started."""
         return self.status.get("state")
 
     @property
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def resources(self) -> dict[str, Any]:
-        """resources.json; of a run that is not done, as of the two below, ``{}`` where there is none."""
+        """Content of resources.json; ``{}`` if the run is not done and the file is missing, as for the two below."""
         return self._read("resources.json")
 
     @property
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def seconds(self) -> dict[str, Any]:
-        """seconds.json; an older run has the sum alone."""
+        """Content of seconds.json; older runs have only the total."""
         seconds = self._read("seconds.json")
         if not isinstance(seconds.get("seconds", 0), int | float) or not isinstance(seconds.get("sittings", []), list):
             raise RecordError(f"{self.folder / 'seconds.json'} holds {seconds}, which is no time: delete the file")
@@ -96,9 +96,9 @@ class Run:
         return read_json(path) if path.exists() else {}
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Write config, provenance and the state ``running``; a run that ended otherwise than done may start again.
+        """Write config, provenance and the state ``running``. A run in any state but done may start again.
 
-        Raises `RecordError` where the run is done, or its folder holds a run of another identity.
+        Raises `RecordError` if the run is done, or its folder holds a run of another identity.
         """
         status = self.status
         if status.get("state") == DONE:
@@ -112,7 +112,7 @@ class Run:
         self._write(state=RUNNING, reason=reason, attempts=attempts, started=_now(), ended=None)
 
     def finish(self, resources: Mapping[str, Any]) -> None:
-        """Write what it took and then the state ``done``. Raises `RecordError` where the run is not running."""
+        """Write the resources, then the state ``done``. Raises `RecordError` if the run is not running."""
         self._require_running("finish")
         write_json(self.folder / "resources.json", dict(resources))
         self._write(**self.status | {"state": DONE, "ended": _now()})
@@ -120,7 +120,7 @@ class Run:
     def fail(self, state: str, reason: str) -> None:
         """End as ``oom``, ``failed`` or ``interrupted``, with the reason in a sentence.
 
-        Raises ValueError for any other state or an empty reason, `RecordError` where the run is not running.
+        Raises ValueError for any other state or an empty reason, `RecordError` if the run is not running.
         """
         if state not in ENDINGS or not reason.strip():
             raise ValueError(f"a run fails as {', '.join(ENDINGS)} and with a reason; got {state!r}, {reason!r}")
@@ -128,11 +128,11 @@ class Run:
         self._write(**self.status | {"state": state, "reason": reason, "ended": _now()})
 
     def eval_folder(self, benchmark: str, digest: str) -> Path:
-        """Where the records of one benchmark under one protocol lie."""
+        """Return the folder of one benchmark's records under one protocol."""
         return self.folder / "eval" / f"{benchmark}-{digest}"
 
     def evaluations(self) -> list["Evaluation"]:
-        """The finished evaluations (DONE mark good), sorted by folder name."""
+        """Return the finished evaluations (with a valid DONE mark), sorted by folder name."""
         folders = sorted((self.folder / "eval").glob("*/")) if (self.folder / "eval").is_dir() else []
         return [Evaluation(folder) for folder in folders if is_complete(folder)]
 
@@ -145,7 +145,7 @@ class Run:
 
 
 class Evaluation:
-    """One finished evaluation of a run; its name, ``<benchmark>-<digest>``, says how it was asked."""
+    """One finished evaluation of a run, named ``<benchmark>-<digest of the protocol>``."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -153,7 +153,7 @@ class Evaluation:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """meta.json: {"benchmark", "protocol", "items", "samples", "data_digest"}. Raises `RecordError`."""
+        """Content of meta.json: {"benchmark", "protocol", "items", "samples", "data_digest"}. Raises `RecordError`."""
         path = self.folder / META
         meta = read_json(path)
         if missing := {"benchmark", "protocol", "items"} - set(meta):
@@ -174,7 +174,7 @@ class Evaluation:
 
 
 def find_runs(root: Path) -> list[Run]:
-    """The runs right under ``root`` (folders with a config.json), sorted by name."""
+    """Return the runs directly under ``root`` (folders with a config.json), sorted by name."""
     root = Path(root)
     return [Run(path.parent) for path in sorted(root.glob("*/config.json"))] if root.is_dir() else []
 

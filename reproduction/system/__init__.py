@@ -1,1 +1,1 @@
-"""What every part needs of the system: files written whole, processes that end together, the cache, the hub."""
+"""System utilities: atomic files, child processes that end with their parent, the cache folder, hub requests."""

@@ -1,12 +1,12 @@
-"""Files that are there whole or not at all, and scratch folders. What dead writers left there is removed.
+"""Atomic file writes and scratch folders, with removal of leftovers of killed processes.
 
     .<name>.<host>-<random>.idlora-tmp      beside the file that it becomes, locked by its writer
-    <prefix><host>-<random>                 a scratch folder, there as long as <prefix><host>-<random>.idlora-tmp is,
-    <prefix><host>-<random>.idlora-tmp      which is locked by the folder's maker
+    <prefix><host>-<random>                 a scratch folder, which exists as long as
+    <prefix><host>-<random>.idlora-tmp      its guard, locked by the process that made the folder
 
-The kernel releases a lock when its process ends: whoever gets the lock knows that the writer is dead. A shared file
-system may keep locks within each host, so a host removes only what it made. Where a file system has no locks, files are
-written all the same, and what dead writers left stays.
+The kernel releases a lock when its process ends, so a process that gets the lock knows that the writer is dead. Locks
+on a shared file system may be local to a host, so a host removes only its own files. On a file system without locks
+files are written too, but leftovers stay.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from typing import BinaryIO
 
 ENDING = ".idlora-tmp"
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-"""This host in file names: short, and without characters that a pattern or a file system knows."""
+"""Name of this host in file names: short, without special characters of patterns or file systems."""
 
 
 class NotWritten(OSError):
-    """A file could not be written whole: `filename` and `strerror` are in the message."""
+    """A file could not be written completely; the message has `filename` and `strerror`."""
 
     def __str__(self) -> str:
         return f"cannot write {self.filename}: {self.strerror}; put that right and run the same command again"
@@ -38,13 +38,13 @@ class NotWritten(OSError):
 
 @contextlib.contextmanager
 def written_whole(path: Path, place: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write, which is on the disk and replaces ``path`` when the block ends without an error.
+    """Yield a file to write; it replaces ``path``, fsynced, when the block ends without an error.
 
-    A reader sees the old file or the new one, also after a power cut; of two writers the last one wins. The folder is
-    made where there is none. Meanwhile the file is in ``place``, a folder of the same file system, or beside ``path``:
-    that folder is swept first.
+    A reader sees the old file or the new one, also after a power cut; the last of two writers wins. A missing folder is
+    created. The temporary file is in ``place``, a folder of the same file system, or beside ``path``; that folder is
+    swept first.
 
-    Raises `NotWritten` where the disk is full or the folder cannot be written; the old file then stays.
+    Raises `NotWritten` if the disk is full or the folder cannot be written; the old file then stays.
     """
     path = Path(path)
     place = place or path.parent
@@ -61,7 +61,7 @@ def written_whole(path: Path, place: Path | None = None) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        # What else the block does fails with a file name of its own.
+        # Other failing operations of the block have another file name.
         if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
             raise _not_written(error, path) from error
         raise
@@ -71,9 +71,9 @@ def written_whole(path: Path, place: Path | None = None) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def scratch_folder(place: Path | None = None, prefix: str = "idlora-") -> Iterator[Path]:
-    """A new folder in ``place``, or where the system has its temporary files, for as long as the block lasts.
+    """Yield a new folder in ``place``, by default the system's temporary folder, and remove it after the block.
 
-    ``place`` is swept first. Raises `NotWritten` where the folder cannot be made.
+    ``place`` is swept first. Raises `NotWritten` if the folder cannot be created.
     """
     place = Path(place or tempfile.gettempdir())
     sweep(place)
@@ -91,16 +91,16 @@ def scratch_folder(place: Path | None = None, prefix: str = "idlora-") -> Iterat
 
 
 def sweep(folder: Path, *, below: bool = False) -> None:
-    """Remove what writers and makers of this host that died left in a folder, and ``below`` it in others too."""
+    """Remove leftovers of this host's dead processes from a folder, with ``below`` from its subfolders too."""
     walk = os.walk(folder)
     for parent, _, names in walk if below else itertools.islice(walk, 1):
         for name in fnmatch.filter(names, f"*{HOST}-{'?' * 8}{ENDING}"):
-            with contextlib.suppress(OSError):  # gone, another's to remove, or in use: then it is locked
+            with contextlib.suppress(OSError):  # removed meanwhile, not ours to remove, or locked because in use
                 _remove_if_left(Path(parent, name))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` durable."""
+    """Fsync ``folder``, which makes a rename or a new name in it durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -121,7 +121,7 @@ def _as_not_written(path: Path) -> Iterator[None]:
 
 
 def _locked_file(place: Path, prefix: str) -> tuple[Path, BinaryIO]:
-    """A new, locked file in ``place``: made anew where it was swept away before the lock."""
+    """Create a locked file in ``place``; try again if another process sweeps it before it is locked."""
     while True:
         path = place / f"{prefix}{HOST}-{secrets.token_hex(4)}{ENDING}"
         file = path.open("xb")
@@ -133,7 +133,7 @@ def _locked_file(place: Path, prefix: str) -> tuple[Path, BinaryIO]:
 
 
 def _remove_if_left(path: Path) -> None:
-    # For writing: NFS locks no other file. A FIFO is not waited for.
+    # O_RDWR because NFS locks only files open for writing; O_NONBLOCK so that a FIFO does not block.
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -145,7 +145,7 @@ def _remove_if_left(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a temporary file, after the scratch folder that it guards: a killed sweep is continued by the next."""
+    """Remove a temporary file after the scratch folder that it guards: the next sweep continues a killed one."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path.with_suffix(""))
     path.unlink()

@@ -1,7 +1,7 @@
-"""The cache folder for what was computed once: `$IDLORA_CACHE`, else `idlora` beside the hub's cache ($HF_HOME).
+"""The cache folder: `$IDLORA_CACHE`, else `idlora` beside the hub's cache ($HF_HOME).
 
-`IDLORA_CACHE=` (empty) turns every cache off. What is kept there is found by its content alone, so the folder may be
-deleted at any time and shared by any number of checkouts.
+`IDLORA_CACHE=` (empty) turns every cache off. Entries are keyed by content, so the folder may be deleted at any time
+and shared by several checkouts.
 """
 
 import os
@@ -13,7 +13,7 @@ VARIABLE = "IDLORA_CACHE"
 
 
 def cache_folder(kind: str) -> Path | None:
-    """The folder for one kind of content ("tokenized", "gguf"), which need not exist; None where caching is off."""
+    """Return the folder for one kind of content ("tokenized", "gguf"), which may not exist; None if caching is off."""
     named = os.environ.get(VARIABLE)
     if named == "":
         return None

@@ -1,4 +1,4 @@
-"""Requests to the hub and other hosts, all at once and within a time limit; what the hub's cache has of a model."""
+"""Parallel requests to the hub and other hosts within a time limit, and checks of the hub's cache for a model."""
 
 import functools
 import json
@@ -11,23 +11,23 @@ from typing import Any
 import huggingface_hub
 
 SECONDS = 10.0
-"""In which all requests together must be answered."""
+"""Time limit for all requests together."""
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 class Unanswered(Exception):
-    """No answer came in time."""
+    """A request was not answered in time."""
 
 
 class Requests:
-    """Requests started all at once, each in a thread of its own; one succeeds by returning."""
+    """Requests that run in parallel threads; a request succeeds if it returns."""
 
     def __init__(self, requests: Mapping[Any, Callable[[], None]]):
         self._deadline = time.monotonic() + SECONDS
         self._answers: dict[Any, Exception | None] = {}
         self._threads = {
-            # A daemon: a host that swallows packets keeps no process alive.
+            # Daemon threads: a host that drops packets must not keep the process alive.
             key: threading.Thread(target=self._run, args=(key, request), daemon=True)
             for key, request in requests.items()
         }
@@ -42,14 +42,14 @@ class Requests:
             self._answers[key] = error
 
     def answers(self) -> dict[Any, Exception | None]:
-        """What each request raised, None where it returned, `Unanswered` where it has done neither in time."""
+        """Return each request's exception, None if it returned, `Unanswered` if it did neither in time."""
         for thread in self._threads.values():
             thread.join(max(0.0, self._deadline - time.monotonic()))
         return {key: self._answers.get(key, Unanswered(f"no answer in {SECONDS:.0f} s")) for key in self._threads}
 
 
 def model_here(name: str, revision: str | None) -> bool:
-    """Whether the hub's cache holds a model at a revision, with all of its weights."""
+    """Return whether the hub's cache holds a model at a revision, with all of its weights."""
     try:
         folder = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
     except (OSError, ValueError):
@@ -59,9 +59,9 @@ def model_here(name: str, revision: str | None) -> bool:
 
 @functools.cache
 def config_folder(name: str, revision: str | None) -> Path | None:
-    """The folder of a model's config.json: its own, in the hub's cache, or fetched into that within `SECONDS`.
+    """Return the folder of a model's config.json: local, in the hub's cache, or fetched into it within `SECONDS`.
 
-    None where it cannot be had. Asked once for each model, since a hub out of reach costs that long.
+    Return None if it cannot be fetched. The result is cached, since an unreachable hub takes `SECONDS` each time.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -79,7 +79,7 @@ def config_folder(name: str, revision: str | None) -> Path | None:
 
 
 def folder_lacks(folder: Path, *, weights: bool) -> str | None:
-    """What a model's folder lacks: its config, its tokenizer, a file of its weights. None where all is there."""
+    """Name what a model's folder lacks: its config, its tokenizer, or a file of its weights. None if complete."""
     if weights and not (folder / "config.json").is_file():
         return "it has no config.json"
     if not any((folder / name).is_file() for name in TOKENIZERS):

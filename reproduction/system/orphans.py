@@ -1,11 +1,11 @@
-"""Processes that end with the one that started them, however that ends: also by a signal that cannot be caught.
+"""Child processes that end with their parent, even if SIGKILL ends it.
 
-    python orphans.py <process id of the parent> <module> <arguments>      what `command` gives
+    python orphans.py <process id of the parent> <module> <arguments>      the result of `command`
 
-runs the module as `python -m` would, and is bound to its parent before anything is imported that takes time. On Linux
-the kernel ends it; elsewhere a thread watches the parent, and is late where a library holds the interpreter.
+runs the module like `python -m`. The child is bound to its parent before any slow import. On Linux the kernel ends it;
+elsewhere a thread polls the parent, with delay while a library holds the interpreter.
 
-The kernel goes by the parent's thread: what starts a process must wait for its end in the same thread.
+The kernel watches the parent's thread: the thread that starts a process must wait for its end.
 """
 
 import os
@@ -18,15 +18,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """The arguments of a Python interpreter for a module that ends with this process."""
+    """Return the command line that runs a module in a Python process that ends with this one."""
     return [os.path.abspath(__file__), str(os.getpid()), module, *arguments]
 
 
 def end_with(parent: int) -> None:
-    """Have this process, but none that it starts, killed when its parent, of this process id, ends or has ended."""
+    """Kill this process, but not its own children, when the parent with this process id ends or has ended."""
     if not _bound_by_kernel():
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:  # the parent ended before prctl
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -45,10 +45,10 @@ def _watch(parent: int) -> None:
 
 
 def _find_this_package() -> None:
-    """Let this package be imported, before another copy of it, and hide no module of the standard library."""
+    """Put this package's root on sys.path before other copies; its modules must not hide the standard library."""
     own = os.path.dirname(os.path.abspath(__file__))
     root, package = os.path.split(own)
-    if own in sys.path:  # the script's folder, unless the interpreter was told to leave that out
+    if own in sys.path:  # the script's folder, absent under `python -P`
         sys.path.remove(own)
     copies = (index for index, path in enumerate(sys.path) if os.path.isdir(os.path.join(path, package)))
     sys.path.insert(next(copies, len(sys.path)), root)
