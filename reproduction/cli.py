@@ -1,4 +1,4 @@
-"""What every script's command line has in common: an error is one sentence and an exit code, an interrupt neither."""
+"""Behaviour shared by all scripts' command lines: errors as one sentence and an exit code, interrupts, encodings."""
 
 import codecs
 import functools
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from reproduction.training.launching import RanksFailed, delayed_errors
 
 TRACEBACK = "IDLORA_TRACEBACK"
-"""Environment variable that, when set, lets a script's error through with its traceback."""
+"""Environment variable that, when set, makes a script's errors keep their traceback."""
 
 ASCII = {
     "†": "+", "‡": "++", "—": "-", "–": "-", "−": "-", "─": "-", "×": "x", "±": "+/-", "→": "->", "←": "<-", "·": ".",
@@ -21,21 +21,21 @@ ASCII = {
     "∞": "inf", "∆": "Delta", "⊗": "(x)", "⊙": "(.)", "“": '"', "”": '"', "’": "'", "‘": "'", "²": "^2", "³": "^3",
     "α": "alpha", "β": "beta", "λ": "lambda", "ρ": "rho", "σ": "sigma", "Δ": "Delta", "Σ": "Sigma",
 }  # fmt: skip
-"""The signs that are printed, for a terminal whose encoding lacks them."""
+"""Replacements of printed characters for terminals whose encoding lacks them."""
 
 
 class NotComplete(Exception):
-    """Something asked for is missing or failed; what could be shown was shown. Ends a script with exit code 1."""
+    """Part of the request is missing or failed; the rest was shown. Ends a script with exit code 1."""
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Decorate a script's body: bad input ends in one sentence and exit code 2, gaps in 1, an interrupt in 130.
 
-    SIGTERM is treated as Ctrl-C, so that a cell at work is marked interrupted. Any other exception is a defect and
-    keeps its traceback, as does everything where IDLORA_TRACEBACK is set. One run of Hydra's -m that fails lets the
-    others go on; the whole then ends in 1.
+    SIGTERM is treated as Ctrl-C, so that a running cell is marked interrupted. Any other exception is a defect and
+    keeps its traceback, as all do if IDLORA_TRACEBACK is set. A failed run of Hydra's -m does not stop the others; the
+    command then exits with 1.
     """
-    printable()  # now: Hydra and argparse print their help before the body runs
+    printable()  # Hydra and argparse print their help before the body runs
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
@@ -60,15 +60,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def quiet() -> None:
-    """Make output `printable` and silence the libraries' warnings that a user can do nothing about."""
+    """Make output `printable` and silence library warnings that a user cannot act on."""
     printable()
-    # PEFT 0.21 asks transformers, and DeepSpeed and accelerate ask torch, by names that later releases have renamed.
+    # PEFT 0.21 uses names that transformers has deprecated; DeepSpeed and accelerate use deprecated names of torch.
     for message in (".*is_gradient_checkpointing", r"`torch\.distributed\.\w+` is dep", "`broadcast_buffers` is dep"):
         warnings.filterwarnings("ignore", message=message, category=FutureWarning)
 
 
 def printable() -> None:
-    """Have standard output and error spell signs that their encoding lacks (`ASCII`, else ?), and go on."""
+    """Make stdout and stderr replace characters that their encoding lacks (by `ASCII`, else ?) instead of failing."""
     codecs.register_error("spell", _spell)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -82,19 +82,19 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 def shows_traceback(error: Exception) -> bool:
-    """Whether an error is a defect of this project, or somebody asked for tracebacks."""
+    """Return whether an error is a defect of this project or `TRACEBACK` is set."""
     return bool(os.environ.get(TRACEBACK)) or not is_input_error(error)
 
 
 def is_input_error(error: Exception) -> bool:
-    """Whether an error is something that a user can put right: a ValueError, an OSError or one of our own classes."""
+    """Return whether a user can correct an error: a ValueError, an OSError or one of the project's own classes."""
     return isinstance(error, ValueError | OSError) or type(error).__module__.split(".")[0] in ("idlora", "reproduction")
 
 
 def _end(sentence: str, code: int) -> None:
     print(sentence, file=sys.stderr, flush=True)
     if _is_multirun():
-        from hydra.errors import CompactHydraException  # Hydra tells it without a traceback, once the others are done
+        from hydra.errors import CompactHydraException  # Hydra prints it without a traceback after the other runs
 
         raise CompactHydraException(sentence)
     raise SystemExit(code)

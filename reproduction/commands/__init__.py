@@ -1,1 +1,1 @@
-"""What stands behind the scripts. tables.py is that of all scripts that take a table; the others have a module each."""
+"""Implementations of the scripts: tables.py for all scripts that take a table, one module for each of the others."""

@@ -1,4 +1,4 @@
-"""A composed configs/benchmark.yaml → a checked `Plan`, its run, its report, and how the run ends."""
+"""scripts/benchmark.py: builds a checked `Plan` from a composed configs/benchmark.yaml, runs it and reports."""
 
 import functools
 import itertools
@@ -21,16 +21,16 @@ from reproduction.report.costs import write_costs
 from reproduction.training.spec import MethodSpec, ModelSpec
 
 EVERYWHERE = ("batch", "length", "layers", "repeats")
-"""Root keys that, if given, take the place of every scenario's own."""
+"""Root keys that, if given, override those of every scenario."""
 
 FROM_ELSEWHERE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
-"""Keys of a config.json that say nothing of a model's shape."""
+"""Keys of a config.json that do not describe a model's shape."""
 
 
 def plan_from_config(config: DictConfig) -> Plan:
-    """What scripts/benchmark.py measures.
+    """Return the plan of scripts/benchmark.py.
 
-    Raises ValueError for a name that the suite does not have, an ill-typed value, or what a spec refuses.
+    Raises ValueError for a name that the suite does not have, an ill-typed value, or a value that a spec refuses.
     """
     values = plain(config)
     suite, scale = values["suite"], values["scale"]
@@ -64,7 +64,7 @@ def plan_from_config(config: DictConfig) -> Plan:
 
 
 def chosen(names: list[str] | None, known: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """The entries of ``known`` that are named; None is all of them."""
+    """Return the entries of ``known`` with these names; None is all of them."""
     if unknown := [name for name in names or () if name not in known]:
         raise ConfigError(f"{what}={unknown[0]} is none of the suite's, which are {', '.join(known)}")
     return {name: value for name, value in known.items() if names is None or name in names}
@@ -77,13 +77,13 @@ def _variant(name: str, written: Mapping[str, Any], scenario: Scenario, *, scale
 
 @functools.cache
 def method_at(name: str, scale: str, dropout: float) -> MethodSpec:
-    """A method of configs/method at a scale and a dropout."""
+    """Return a method of configs/method at a scale and a dropout."""
     asked = [override("method", name), override("scale", scale), override("train.dropout", dropout)]
     return method_spec(plain(compose("train", asked).method))
 
 
 def _shaped(model: dict[str, Any]) -> dict[str, Any]:
-    """The model where it lies; random weights of a folder have the sizes of its config.json, its layers apart."""
+    """Locate the model; random weights of a folder take their shape, except the layers, from its config.json."""
     found = locate_model(model)
     config = Path(found["path_or_id"]) / "config.json"
     if found["init"] == "random" and found["shape"] is None and config.is_file():
@@ -93,14 +93,14 @@ def _shaped(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def the_device() -> str:
-    """The device that is measured where none is named."""
+    """Return the default device: cuda if available, else cpu."""
     import torch  # seconds to import
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_folder(device: str, results_dir: Path | str) -> Path:
-    """results_dir/<device>: cpu, or the GPU's product name up to its number, such as h200 and geforce-rtx-4090."""
+    """Return results_dir/<device>: cpu, or the GPU's product name up to its number (h200, geforce-rtx-4090)."""
     import torch
 
     from reproduction.training.telemetry import device_name
@@ -110,9 +110,9 @@ def device_folder(device: str, results_dir: Path | str) -> Path:
 
 
 def measure_plan(plan: Plan, results_dir: Path | str, *, command: str, threads: int) -> None:
-    """Run a plan on so many CPU threads, printing each row as it is there; writes benchmark.csv and benchmark.md.
+    """Run a plan on this many CPU threads, print each row, and write benchmark.csv and benchmark.md.
 
-    Raises `NotComplete` where the machine was busy, or a variant failed.
+    Raises `NotComplete` if the machine was busy or a variant failed.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Every method on every base model, counted without weights, and compared with what the paper prints.
+"""Parameter counts of every method on every base model, computed without weights and compared with the paper's.
 
-A model is built and adapted by the functions that build a training run, here on the meta device, where a parameter has
-a shape and no values; what is counted is what a run would train.
+A model is built and adapted by the functions of a training run, on the meta device, where a parameter has a shape but
+no values; so the counts are those of a run.
 """
 
 import csv
@@ -24,14 +24,14 @@ from reproduction.training.spec import MethodSpec, ModelSpec
 
 SCALES = ("paper", "small", "tiny")
 MULTITASK = "multitask_"
-"""Before a base key of the tables: the name of the experiment that every base has."""
+"""Prefix that turns a base key of the tables into the name of its experiment."""
 OTHER_ROUTER = "idlora_inner"
-"""ID-LoRA with the router of the paper's §4.2, which stands beside Table 6's though the paper does not count it."""
+"""ID-LoRA with the router of the paper's §4.2, shown with Table 6 although the paper does not count it."""
 
 
 @functools.cache
 def count(base: str, method: str, *, scale: str = "paper", rank: int | None = None) -> Count:
-    """What a method of configs/method trains on a base of the tables ("llama3"), at its own rank or at ``rank``."""
+    """Count a method of configs/method on a base of the tables ("llama3"), at its own rank or at ``rank``."""
     spec = method_at(method, scale)
     if rank is not None:
         spec = dataclasses.replace(spec, arguments={**spec.arguments, "r": rank})
@@ -40,21 +40,21 @@ def count(base: str, method: str, *, scale: str = "paper", rank: int | None = No
 
 @functools.cache
 def base_shape(base: str, scale: str) -> ModelSpec:
-    """The model of a base of the tables at a scale, as a shape whose weights are not read."""
+    """Return the model of a base of the tables at a scale, as a shape without weights."""
     model = plain(compose("train", [f"experiment={MULTITASK}{base}", f"scale={scale}"]).model)
     return parse_dataclass(ModelSpec, locate_model({**model, "init": "random"}), where="model")
 
 
 @functools.cache
 def method_at(method: str, scale: str) -> MethodSpec:
-    """A method of configs/method at a scale."""
+    """Return a method of configs/method at a scale."""
     return method_spec(plain(compose("train", [f"method={method}", f"scale={scale}"]).method))
 
 
 def count_on(model: ModelSpec, method: MethodSpec) -> Count:
-    """The parameters of a base model made ready for a method; no weight is read, drawn or kept.
+    """Count the parameters of a base model prepared for a method, without reading or allocating weights.
 
-    Raises ValueError where the method does not fit the model's layers.
+    Raises ValueError if the method does not fit the model's layers.
     """
     import torch  # seconds to import
 
@@ -78,7 +78,7 @@ def count_on(model: ModelSpec, method: MethodSpec) -> Count:
 def report_counts(table: str | None, *, results_dir: Path | str) -> None:
     """Write one table of counts, or all of them, into <results_dir>/counts.
 
-    Raises `ConfigError` for a table that is none, `NotComplete` where a number is not the one that the paper prints.
+    Raises `ConfigError` for an unknown table, `NotComplete` if a number differs from the paper's.
     """
     if table is not None and table not in TABLES:
         raise ConfigError(f"there is no table={table}; they are {', '.join(TABLES)}")
@@ -92,7 +92,7 @@ def report_counts(table: str | None, *, results_dir: Path | str) -> None:
 
 
 def table6() -> list[Compared]:
-    """Every count of Table 6, and after each rank's the other router's, which the paper does not print."""
+    """Return the counts of Table 6, each rank followed by the other router's, which the paper does not print."""
     printed = [(row["base"], int(row["rank"]), row["method"], row["printed"]) for row in _paper_rows("table6")]
     other = [(base, rank, OTHER_ROUTER, "") for base, rank in dict.fromkeys(cell[:2] for cell in printed)]
     compared = []
@@ -104,7 +104,7 @@ def table6() -> list[Compared]:
 
 
 def percentages() -> list[Compared]:
-    """Every share of trained parameters that a table of the paper prints, in its convention."""
+    """Return every share of trained parameters that the paper's tables print, in the paper's convention."""
     compared = []
     for table in sorted(path.parent.name for path in EXPERIMENTS.glob("table*/paper.csv")):
         for row in (row for row in _paper_rows(table) if row.get("column") == PARAMS):
@@ -115,17 +115,17 @@ def percentages() -> list[Compared]:
 
 
 def inventory() -> list[tuple[str, Count]]:
-    """(scale, count) of every base model and method that some table pairs, each once."""
+    """Return (scale, count) of every pair of base model and method in the tables, each once."""
     counted = []
     for scale in SCALES:
         own = [grid.at(scale) for grid in _grids() if grid.is_at(scale)]
         pairs = sorted({(base, method) for grid in own for base in grid.bases for method in grid.methods})
         counted += [(scale, count(base, method, scale=scale)) for base, method in pairs]
-    return list(dict.fromkeys(counted))  # at the small scale one model stands in for all bases
+    return list(dict.fromkeys(counted))  # the small scale has one model for all bases
 
 
 def figure1c() -> dict[str, list[Count]]:
-    """The counts of Figure 1(c): Table 6's methods by model, at the ranks of their configs, and Table 6 by rank."""
+    """Return the counts of Figure 1(c): Table 6's methods by model at their configs' ranks, and Table 6 by rank."""
     table = [each.count for each in table6() if each.printed]
     methods = dict.fromkeys(each.method for each in table)
     bases = sorted({base for grid in _grids() for base, words in grid.bases.items() if PAPER in words["model"]})
@@ -163,4 +163,4 @@ TABLES: dict[str, Callable[[Path], tuple[list[Compared], list[Path]]]] = {
     "figure1c": lambda folder: ([], report.write_figure1c(figure1c(), folder)),
     "counts": lambda folder: ([], report.write_counts(inventory(), folder)),
 }
-"""Name → what prints and writes it into a folder: the numbers to hold against the paper's, and the files."""
+"""Name → function of a folder that writes the table and returns the numbers to compare with the paper, and files."""

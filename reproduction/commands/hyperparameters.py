@@ -1,4 +1,4 @@
-"""The hyperparameters of the paper's tables, compared with the configs that a training would resolve."""
+"""Comparison of the paper's hyperparameter tables with the resolved training configs."""
 
 import csv
 from pathlib import Path
@@ -22,11 +22,11 @@ KEYS = {
     "epochs": "train.epochs",
     "where": "method.arguments.target_modules",
 }
-"""What the paper calls a hyperparameter → the key of the composed config that holds it."""
+"""The paper's name of a hyperparameter → its key in the composed config."""
 
 
 def report_hyperparameters(table: str, *, results_dir: Path | str) -> None:
-    """Print a table's hyperparameters and write them; raises `NotComplete` where one is not the paper's."""
+    """Print and write a table's hyperparameters. Raises `NotComplete` if one differs from the paper's."""
     found, title = hyperparameters(table), f"Table {table.removeprefix('table')}: hyperparameters of ID-LoRA"
     written = write(table, title, found, folder=Path(results_dir) / "counts")
     print(written[1].read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def report_hyperparameters(table: str, *, results_dir: Path | str) -> None:
 
 
 def hyperparameters(table: str) -> list[Hyperparameter]:
-    """Every value of experiments/<table>/paper.csv, with ID-LoRA's at the paper's scale in its experiment's config."""
+    """Return the values of experiments/<table>/paper.csv with those of ID-LoRA's configs at the paper's scale."""
     path = EXPERIMENTS / table / "paper.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
     if not rows or "hyperparameter" not in rows[0]:

@@ -1,4 +1,4 @@
-"""Where the cells of some tables stand: one line for each run, whichever tables share it."""
+"""Status of the cells of some tables: one line per run, with the tables that share it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ DONE = "done"
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One run: its title, the tables it serves, its state, the seconds it took (None: not known), what is missing.
+    """One run: its title, the tables that use it, its state, its seconds (None if unknown), what is missing.
 
-    The state is "done" where all that the tables ask of it is there, "to evaluate" where it is trained and an
-    evaluation lacks, "damaged" where its records cannot be read, else the training's own, or "never run".
+    The state is "done" if nothing is missing, "to evaluate" if it is trained and lacks an evaluation, "damaged" if its
+    records cannot be read, else the training's state, or "never run".
     """
 
     title: str
@@ -31,7 +31,7 @@ class Standing:
 
 
 def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
-    """The runs behind (table, its cells) pairs, each once, in the order of the tables."""
+    """Return the runs of (table, cells) pairs, each once, in the order of the tables."""
     tables: dict[str, dict[str, None]] = {}
     for table, cells in planned:
         for cell in cells:
@@ -49,7 +49,7 @@ def standings(planned: Sequence[tuple[str, Sequence[Cell]]]) -> list[Standing]:
 
 
 def show(found: Sequence[Standing], console: Console) -> None:
-    """Print them as one table, and below it how many are done and the time that all took."""
+    """Print the runs as one table, then the number of finished ones and the total time."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("cell", "tables", "state", "seconds"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)

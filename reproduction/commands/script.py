@@ -1,4 +1,4 @@
-"""What a Hydra script is: the body of a command, given its composed config."""
+"""Decorator of Hydra scripts, which passes the composed config to the script's body."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The trials of a search, run side by side: what a setting has had so far says what it gets next."""
+"""Parallel trials of a learning-rate search; the finished trials of a setting determine its next ones."""
 
 import math
 from collections import Counter
@@ -19,24 +19,24 @@ from reproduction.running.table import on_part_of_a_gpu, workers_per_gpu
 from reproduction.training.launching import visible_gpus
 
 FACTOR = 2.0
-"""Between a setting's best rate at the edge of its rates, and the one that is tried next."""
+"""Ratio of the next rate to a setting's best rate if that lies at the edge."""
 
 Owner = tuple[str, str, str]
-"""(model, experiment, method): whose rows are meant."""
+"""(model, experiment, method) that rows belong to."""
 
 
 class TrialsFailed(Exception):
-    """Trials that ended neither done nor diverged; what was done is on disk, and the same search goes on."""
+    """Trials that ended neither done nor diverged. Finished trials are on disk; the same search resumes from them."""
 
 
 def search(asked: Asked, *, folder: Path, workers: int, on_trial: Callable[[Trial], None]) -> list[Chosen]:
     """Run the trials that trials.csv and longer.csv lack, ``workers`` at a time, and write chosen.csv.
 
-    Cells that train the same thing are one trial. A file is rewritten after every trial, so an interrupted search goes
-    on where it stopped. Rows of models, experiments and methods that are not asked for are kept as they are; those of
-    the same ones under another setting or config are dropped, unless another of the cells has that setting.
+    Cells with the same training are one trial. The files are rewritten after every trial, so an interrupted search
+    resumes. Rows of models, experiments and methods outside the request are kept; rows of requested ones under another
+    setting or config are dropped, unless another of the cells has that setting.
 
-    Raises `TrialsFailed`, after all others were run, where a trial ended otherwise than done or diverged.
+    Raises `TrialsFailed`, after all other trials, if a trial ended neither done nor diverged.
     """
     if workers < 1:
         raise ConfigError(f"workers={workers} is no number of processes: give the number of trials to run side by side")
@@ -81,7 +81,7 @@ def _title(cell: Cell) -> str:
 
 
 class _Search:
-    """What a search is to run, has run, and runs next. Trials are named by their `run_digest`."""
+    """State of a search: trials to run, finished and following. Trials are keyed by their `run_digest`."""
 
     def __init__(self, asked: Asked, folder: Path):
         self.asked, self.folder = asked, folder
@@ -96,7 +96,7 @@ class _Search:
             owners.setdefault(own, []).append((cell.model.name, cell.experiment, cell.method.name))
         self.setting_of = {owner: own for own, of_setting in owners.items() for owner in of_setting}
         known = read_rows(folder / "trials.csv", Trial)
-        # A setting's rows stay its earlier owner's, unless that one asks for another setting now.
+        # A setting's rows stay with their earlier owner, unless that one now requests another setting.
         before = {row.setting: _owner(row) for row in known if row.model}
         self.owners = {
             own: before[own] if own in before and self.setting_of.get(before[own], own) == own else of_setting[0]
@@ -111,7 +111,7 @@ class _Search:
         self.done_longer = {row.config: row for row in read_rows(folder / "longer.csv", Trial)}
 
     def waiting(self) -> list[Cell]:
-        """What is known to be needed, the longest first."""
+        """Return the trials known to be needed, longest first."""
         follow = [cell for own in self.owners for cell in self._next(own)]
         longer = [cell for name, cell in self.longer.items() if name not in self.done_longer]
         in_order = sorted(self.cells, key=lambda name: self.order.get(name, len(self.order)))
@@ -119,7 +119,7 @@ class _Search:
         return list({run_digest(cell.config): cell for cell in (*longer, *follow, *rest)}.values())
 
     def take(self, trial: Trial) -> Trial:
-        """Keep a trial that ended, on disk too; returns it under its setting and the name of its rows."""
+        """Record a finished trial and write its file; return it with its setting and owner filled in."""
         if trial.config in self.longer:
             trial = replace(trial, setting=setting(self.longer[trial.config].config))
             self.done_longer[trial.config] = trial
@@ -131,11 +131,11 @@ class _Search:
         return trial
 
     def following(self, trial: Trial) -> list[Cell]:
-        """What is to be run now that this trial ended."""
+        """Return the trials that follow from this finished one."""
         return [] if trial.config in self.longer else self._next(self.settings[trial.config])
 
     def _next(self, own: str) -> list[Cell]:
-        """Once all trials of a setting are done: the next rate where the best lies at the edge, else the long ones."""
+        """Return a setting's next rate, or its long trial, once its trials are done; nothing before."""
         names = [name for name, other in self.settings.items() if other == own]
         trials = [self.done[name] for name in names if name in self.done]
         if len(trials) < len(names) or all(math.isinf(trial.validation_loss) for trial in trials):
@@ -158,7 +158,7 @@ class _Search:
         return cell
 
     def choose(self) -> list[Chosen]:
-        """Write the choices, and drop what no longer counts; returns those of the settings asked for."""
+        """Write the choices, drop outdated rows, and return the choices of the requested settings."""
         write_rows(self.folder / "trials.csv", Trial, sorted(self.done.values(), key=_order))
         chosen = choose(trial for trial in self.done.values() if trial.setting in self.owners)
         path = self.folder / "longer.csv"
@@ -181,7 +181,7 @@ class _Search:
 
 
 def choose(trials: Iterable[Trial]) -> list[Chosen]:
-    """For each setting the trial with the lowest validation loss; of equals, the lower rate."""
+    """Return each setting's trial with the lowest validation loss; among equals, the lower rate."""
     groups: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=_order):
         groups.setdefault(trial.setting, []).append(trial)

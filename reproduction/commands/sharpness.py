@@ -1,12 +1,12 @@
-"""What explains the methods' best learning rates, measured where their trainings start: a row for each kind of module.
+"""Quantities at the start of training that explain the methods' best learning rates: a row for each kind of module.
 
-a_row_norm          mean norm of the rows of A, which a module's input is multiplied by first; empty where there is none
+a_row_norm          mean norm of the rows of A, the matrix that a module's input is multiplied by first; empty if none
 first_update        ‖Δ(W x)‖ / ‖W x‖ after AdamW's first step at `rate`
-largest_eigenvalue  of the Hessian of the loss over the trained parameters, in the row "all" alone
-setting             a digest of the data's spec, the method's arguments and the modules that are looked at
+largest_eigenvalue  of the Hessian of the loss over the trained parameters; only in the row "all"
+setting             a digest of the data's spec, the method's arguments and the measured modules
 
-Both means are over the modules of a kind, and over all of them in the row "all". The norms by which DoRA divides are
-constants to the Hessian, as they are to PEFT's gradients.
+The means are over the modules of a kind, and over all of them in the row "all". The Hessian treats the norms by which
+DoRA divides as constants, as PEFT's gradients do.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ from reproduction.report.documents import read_csv
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec
 
 KEY = ("base", "checksum", "method", "seed", "rows", "rate", "setting")
-"""The columns that tell one measurement's rows in sharpness.csv from another's: they are replaced together."""
+"""Columns of sharpness.csv that identify a measurement; its rows are replaced together."""
 
 ALL = "all"
-"""Stands in the column of kinds of module for all of them."""
+"""Value of the module column in the row over all kinds of module."""
 
 LEGEND = (
     "eigenvalue: the largest of the Hessian of the loss over the trained parameters, where training starts; ? where it "
@@ -46,9 +46,9 @@ LEGEND = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """Some methods on one base and some rows, before anything is trained; the rest is as configs/sharpness.yaml has it.
+    """Methods on one base and some rows before training; the other fields are those of configs/sharpness.yaml.
 
-    `kinds` are the last parts of the names of the modules that are looked at ("q_proj").
+    `kinds` are the last name parts of the measured modules ("q_proj").
     """
 
     model: ModelSpec
@@ -68,14 +68,14 @@ class Start:
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Start":
-        """From a composed configs/sharpness.yaml."""
+        """Build a `Start` from a composed configs/sharpness.yaml."""
         for name in ("rows", "micro_batch_size", "iterations"):
             if config[name] < 1:
                 raise ConfigError(f"{name}={config[name]}: give 1 or more")
         for name in ("rate", "tolerance"):
             if not config[name] > 0:
                 raise ConfigError(f"{name}={config[name]}: give a number above 0")
-        # Other attention has no second derivative, and half precision hides a first step as small as these.
+        # Other attention kernels have no second derivative, and half precision rounds off such small first steps.
         model = locate_model(plain(config.model)) | {"dtype": "float32", "attention": "eager"}
         data = plain(config.data)
         root = locate_data(data.pop("root"), scale=config.scale, results_dir=config.results_dir)
@@ -92,13 +92,13 @@ class Start:
         )
 
     def setting(self, method: MethodSpec) -> str:
-        """A digest of the method's arguments, the data's spec (not its place) and the modules."""
+        """Return a digest of the method's arguments, the data's spec (not its path) and the modules."""
         parts = {"data": dataclasses.asdict(self.data), "method": dataclasses.asdict(method)}
         return digest(parts | {"kinds": self.kinds})
 
 
 def _methods(config: DictConfig) -> tuple[MethodSpec, ...]:
-    """The methods of configs/method that are named, with this config's seed, dropout and modules."""
+    """Return the named methods of configs/method with this config's seed, dropout and modules."""
     names = [config.methods] if isinstance(config.methods, str) else list(config.methods or ())
     known = sorted({path.stem for path in group_files("method")})
     if unknown := [name for name in names if name not in known] or ([] if names else ["[]"]):
@@ -113,7 +113,7 @@ def _methods(config: DictConfig) -> tuple[MethodSpec, ...]:
 
 
 def report_sharpness(asked: Start, console: Console | None = None) -> None:
-    """Measure the methods that sharpness.csv does not have yet, one after another, and print all of those asked for."""
+    """Measure the requested methods that sharpness.csv lacks, one after another, and print all requested ones."""
     import torch  # seconds to import
 
     from reproduction.training import base_identity
@@ -146,7 +146,7 @@ def report_sharpness(asked: Start, console: Console | None = None) -> None:
 
 
 def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one method: kinds of module in the model's order, "all" last; `head` are columns to repeat."""
+    """Measure one method: a row per kind of module in the model's order, "all" last; `head` is part of every row."""
     import torch
 
     from reproduction.training import build_adapted, build_base, build_data, sharpness
@@ -162,7 +162,7 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
     modules = {name: each for name, each in model.named_modules() if name.rpartition(".")[2] in asked.kinds}
     if not modules:
         raise ConfigError(f"train.target_modules={list(asked.kinds)} names no module of {asked.model.name}")
-    rows = sorted(tokenized.rows, key=lambda row: -len(row["input_ids"]))  # those of a pass are of like length
+    rows = sorted(tokenized.rows, key=lambda row: -len(row["input_ids"]))  # rows of similar length share a pass
     cuts, collate = range(0, len(rows), asked.micro_batch_size), Collator(tokenizer)
     batches = [collate(rows[cut : cut + asked.micro_batch_size]).to(base.device) for cut in cuts]
 
@@ -175,7 +175,7 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
         tolerance=asked.tolerance,
     )
     norms = {name: float(A.norm(dim=1).mean()) for name, each in modules.items() if (A := _matrix_a(each)) is not None}
-    moved = sharpness.first_update(model, batches, modules, rate=asked.rate)  # last: the model has then taken it
+    moved = sharpness.first_update(model, batches, modules, rate=asked.rate)  # last: it changes the model
     kinds: dict[str, list[str]] = {}
     for name in modules:
         kinds.setdefault(name.rpartition(".")[2], []).append(name)
@@ -202,19 +202,19 @@ def measure(asked: Start, method: MethodSpec, head: Mapping[str, Any]) -> list[d
 
 
 def _matrix_a(layer: Any) -> Any:
-    """A (rows, in), the matrix of an adapted module that its input is multiplied by first, or None."""
-    if hasattr(layer, "frozen_rows"):  # ID-LoRA's, which are rows of W
+    """Return A (rows, in), the matrix that an adapted module's input is multiplied by first, or None."""
+    if hasattr(layer, "frozen_rows"):  # ID-LoRA's A is rows of W
         return layer.frozen_rows("default").detach()
     return next((each.detach() for name, each in layer.named_parameters() if "_A.default" in name), None)
 
 
 def _recorded(path: Path, own: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rows of sharpness.csv with these columns."""
+    """Return the rows of sharpness.csv with these values."""
     return [row for row in read_csv(path) if all(row.get(name) == spelled(value, 6) for name, value in own.items())]
 
 
 def _show(rows: list[Mapping[str, str]], title: str, console: Console) -> None:
-    """Print three tables: one line a method, and of the last two a column for each kind of module."""
+    """Print three tables with a line per method; the last two have a column for each kind of module."""
     whole = [row for row in rows if row["module"] == ALL]
     table = terminal_table(title, ["method", "trained", "eigenvalue", "products"])
     for row in whole:

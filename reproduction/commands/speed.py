@@ -1,12 +1,12 @@
-"""What evaluation takes: whole benchmarks end to end, and the same prompts through what others would use.
+"""Evaluation speed: whole benchmarks end to end, and the same prompts with the usual alternatives.
 
-    transformers    `generate` with a left-padded batch, greedy, every answer as long as the other's: end tokens are
-                    ignored by both, so that both give the same number of tokens
+    transformers    `generate` with a left-padded batch, greedy; both ignore end tokens, so that both generate the same
+                    number of tokens
     lm-eval         `HFLM.loglikelihood` of the same contexts and choices, in the layout "raw", which is its own
 
-All of them without cuDNN's attention (`reproduction.evals.batching.evaluating`), which would plan anew at each of
-`generate`'s steps. A whole benchmark is everything but loading the model: rows, prompts, tokens, answers, files,
-scores, and the programs that it runs.
+All run without cuDNN's attention (`reproduction.evals.batching.evaluating`), which would re-plan at each step of
+`generate`. A whole benchmark is everything but loading the model: rows, prompts, tokens, answers, files, scores, and
+the programs that it runs.
 """
 
 import dataclasses
@@ -37,18 +37,18 @@ from reproduction.running.evaluate import evaluate
 from reproduction.system.atomic import scratch_folder
 
 HARNESS_BYTES = 25 * 10**9
-"""Of logits that one pass of lm-eval may make on a GPU: it keeps those of every token, and their float32 copies."""
+"""Bytes of logits per lm-eval pass on a GPU: it keeps those of every token, and their float32 copies."""
 
 HARNESS_ROWS = 64
-"""Its batch at most; more rows are no faster where they are a thousand tokens long."""
+"""Maximum batch of lm-eval; more rows of a thousand tokens are no faster."""
 
 Row = dict[str, Any]
 
 
 def record_speed(job: EvalJob, config: DictConfig) -> list[Path]:
-    """Measure every protocol of a job, writing each row as soon as it is there, into the device's folder of results.
+    """Measure every protocol of a job and write each row at once into the device's results folder.
 
-    ``config`` is a composed configs/evaluation_speed.yaml. Returns evaluation.csv and evaluation.md.
+    ``config`` is a composed configs/evaluation_speed.yaml. Returns the paths of evaluation.csv and evaluation.md.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = Path(config.into) if config.into else device_folder(device, config.results_dir)
@@ -89,13 +89,13 @@ def _line(row: Row) -> str:
 
 
 def measure(job: EvalJob, *, compared: int, on_row: Callable[[Row], None]) -> None:
-    """Give ``on_row`` a row for each of the job's protocols, and again with what the baseline took.
+    """Call ``on_row`` with a row for each of the job's protocols, and again once its baseline is measured.
 
     The columns are `reproduction.report.speed.COLUMNS` without the environment.
 
     Args:
-        job: its model is loaded once, and its folder left alone: every benchmark is answered in one of its own.
-        compared: prompts of each benchmark that baselines are given too; 0 is none of them.
+        job: its model is loaded once. Each benchmark is answered in a temporary folder; the job's is not used.
+        compared: prompts of each benchmark that the baselines also answer; 0 for no baseline.
     """
     torch.set_num_threads(job.threads)
     model, tokenizer = job.load()
@@ -143,7 +143,7 @@ def _prompts(job: EvalJob, protocol: Protocol, *, model: Any, tokenizer: Any, co
 
 @torch.no_grad()
 def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
-    """Greedy answers of full length, in one batch that both ways have."""
+    """Measure greedy answers of full length, in the same batch as transformers' `generate`."""
     greedy = dataclasses.replace(protocol, samples=1, temperature=0.0)
     asking = Generation(model, tokenizer, prompts, protocol=greedy, stops=())
     asking.ends = frozenset()
@@ -164,7 +164,7 @@ def _beside_generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, p
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, tokens: int) -> torch.Tensor:
-    """New tokens (B, tokens) of `generate`, as it is used with a batch; no end token ends an answer."""
+    """Return new tokens (B, tokens) of a batched `generate`; no end token ends an answer."""
     from transformers import GenerationConfig
 
     tokenizer.padding_side = "left"
@@ -181,13 +181,13 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, tokens: 
 
 
 def _common_share(ours: str, theirs: str) -> float:
-    """Share of the longer text in which both begin alike: greedy answers part where two logits round the other way."""
+    """Return the common prefix's share of the longer text: greedy answers diverge where two logits round otherwise."""
     same = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     return same / max(len(ours), len(theirs), 1)
 
 
 def _beside_harness(model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, protocol: Protocol) -> Row:
-    """Log-probabilities of the same choices after the same contexts, tokenizing included in both."""
+    """Measure log-probabilities of the same choices after the same contexts, tokenizing included in both."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -223,11 +223,11 @@ def _timed(model: Any, work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _free_memory(model: Any) -> None:
-    """Give back what no tensor uses any more, so that each is measured with the same memory free."""
+    """Release memory that no tensor uses, so that each is measured with the same free memory."""
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 BASELINES: dict[str, Callable[..., Row]] = {"generated": _beside_generate, "likelihood": _beside_harness}
-"""By a protocol's scoring, what its prompts are also given to."""
+"""A protocol's scoring → the baseline for its prompts."""

@@ -1,4 +1,4 @@
-"""Tables as a person asks for them: which ones, at which scale; planned, and reported from what their runs left."""
+"""Table requests: which tables, at which scale; planned as cells, and reported from the records of their runs."""
 
 import dataclasses
 import functools
@@ -44,17 +44,17 @@ from reproduction.report.statistics import test_rows
 from reproduction.system import orphans
 
 Job = tuple[CellKey, str, tuple[str, ...]]
-"""What `compose_cell` is asked for: key, scale, overrides."""
+"""Arguments of `compose_cell`: key, scale, overrides."""
 
 
 def known_tables(scale: str | None = None) -> list[str]:
-    """The folders of experiments/ that have a grid, or those whose grid has cells at a scale."""
+    """Return the folders of experiments/ that have a grid, or a grid with cells at ``scale``."""
     names = sorted(path.parent.name for path in EXPERIMENTS.glob("*/grid.yaml"))
     return names if scale is None else [name for name in names if load_grid(EXPERIMENTS / name).is_at(scale)]
 
 
 def chosen_tables(asked: str | Sequence[str], scale: str) -> list[str]:
-    """The tables that a config's ``table`` names: one, a list, or all that have cells at the scale."""
+    """Return the tables that a config's ``table`` names: one, a list, or "all" with cells at the scale."""
     if asked == ALL:
         return known_tables(scale)
     names, known = _listed(asked), known_tables()
@@ -64,7 +64,7 @@ def chosen_tables(asked: str | Sequence[str], scale: str) -> list[str]:
 
 
 def chosen_names(asked: str | Sequence[str] | None, known: Iterable[str], *, what: str) -> list[str]:
-    """The names that the config key ``what`` chooses among ``known``; None is all of them."""
+    """Return the names that the config key ``what`` selects from ``known``; None is all of them."""
     known = list(dict.fromkeys(known))
     names = known if asked is None else _listed(asked)
     if unknown := [name for name in names if name not in known]:
@@ -86,14 +86,14 @@ def _seeds(asked: int | Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def forwarded(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The overrides of configs/train.yaml for every cell of a request: keys that both have, and ``overrides``."""
+    """Return every cell's overrides of configs/train.yaml: the keys that both configs have, and ``overrides``."""
     keys = ("data_root", "results_dir", "allow_code_execution", "allow_network_unconfined")
     return (*(override(key, config[key]) for key in keys if config.get(key) is not None), *config["overrides"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """(experiment, method, seed) → cell. Two keys may share a run: an untuned base is one for all its tasks."""
+    """(experiment, method, seed) → cell. Keys may share a run: an untuned base has one for all its tasks."""
 
     cells: Mapping[CellKey, Cell]
 
@@ -106,7 +106,7 @@ class Plan:
     def evaluations(self) -> dict[tuple[str, str], str]:
         """(benchmark, protocol name) → name of the evaluation's folder, each benchmark's first default first.
 
-        Raises `ConfigError` where two cells would evaluate one benchmark under different protocols of one name.
+        Raises `ConfigError` if two cells evaluate a benchmark under different protocols of the same name.
         """
         names: dict[tuple[str, str], str] = {}
         for key, cell in self.cells.items():
@@ -124,17 +124,17 @@ Planned = Sequence[tuple["Request", Plan]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """A table at a scale, and what every cell of it is composed with.
+    """A table at a scale, and the settings of all its cells.
 
     Args:
         table: a folder of experiments/.
-        scale: of configs/scale.
+        scale: a name in configs/scale.
         seeds: None takes the table's own.
-        benchmarks: the only ones to show and run; None is all of the table's columns.
+        benchmarks: the only benchmarks to show and run; None is all of the table's columns.
         protocol: as in configs/eval.
-        overrides: of configs/train.yaml, for every cell.
+        overrides: overrides of configs/train.yaml for every cell.
         changes: those of ``overrides`` that change what is computed.
-        results_dir: the folder of results/<scale>.
+        results_dir: parent of the folder <scale>.
         allow_missing: whether gaps are accepted.
         fewer: as in `Grid`.
     """
@@ -152,7 +152,7 @@ class Request:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> list["Request"]:
-        """One request for each table of the resolved configs/report.yaml or table.yaml."""
+        """Return one request for each table of the resolved configs/report.yaml or table.yaml."""
         protocol, benchmarks = config["protocol"], config["benchmarks"]
         return [
             cls(
@@ -177,18 +177,18 @@ class Request:
 
     @property
     def tests(self) -> Path:
-        """Where the table's tests of significance go."""
+        """File of the table's significance tests."""
         return self.results / "significance" / f"{self.table}.csv"
 
     def grid(self) -> Grid:
-        """The table's grid with the seeds and benchmarks asked for, and a note on changed settings."""
+        """Return the table's grid with the requested seeds and benchmarks, and a note on changed settings."""
         grid = load_grid(EXPERIMENTS / self.table).at(self.scale).showing(self.benchmarks, self.scale)
         note = (f"Not the table's own settings: every cell has {', '.join(self.changes)}.",) if self.changes else ()
         notes = (*grid.notes, *note)
         return dataclasses.replace(grid, seeds=self.seeds or grid.seeds, fewer=self.fewer, notes=notes)
 
     def jobs(self) -> dict[CellKey, Job]:
-        """What is to be composed, cell by cell."""
+        """Return the arguments with which each cell is composed."""
         grid, jobs = self.grid(), {}
         for key in grid.cells():
             own = [override("protocol", self._protocols(grid, key[0]))]
@@ -198,7 +198,7 @@ class Request:
         return jobs
 
     def _protocols(self, grid: Grid, experiment: str) -> list[str]:
-        """The protocols asked for, and those that the columns of an experiment name beside them."""
+        """Return the requested protocols and those that the columns of an experiment name."""
         named = {
             name
             for column in grid.columns_at(self.scale)
@@ -208,7 +208,7 @@ class Request:
         return list(dict.fromkeys([*_listed(self.protocol), *sorted(named - {None})]))
 
     def gather(self, plan: Plan) -> Filled:
-        """The scores of exactly the planned runs and evaluations."""
+        """Return the scores of exactly the planned runs and evaluations."""
         return gather(
             self.grid(),
             self.results / "runs",
@@ -219,7 +219,7 @@ class Request:
         )
 
     def _flags(self) -> list[str]:
-        """What a command line needs to ask for the same cells."""
+        """Return command-line arguments that request the same cells."""
         places = [each for each in self.overrides if each.startswith(("data_root=", "results_dir="))]
         flags = [] if self.protocol == DEFAULT else [override("protocol", self.protocol)]
         flags += [] if self.benchmarks is None else [override("benchmarks", self.benchmarks)]
@@ -228,14 +228,14 @@ class Request:
 
 
 def plan_config(config: DictConfig, *, gpus: int | None = None) -> Planned:
-    """The tables that a composed config asks for, planned; see `plan_all`."""
+    """Plan the tables that a composed config requests; see `plan_all`."""
     return plan_all(Request.from_config(plain(config)), gpus=gpus)
 
 
 def plan_all(requests: Sequence[Request], *, gpus: int | None = None) -> Planned:
-    """The requests with all of their cells composed, by several processes: a cell takes a quarter of a second.
+    """Compose all cells of the requests in several processes; a cell takes 0.25 s.
 
-    ``gpus`` are those that a cell is launched on: 0 where it is only read, None this machine's.
+    ``gpus`` is the number of GPUs that a cell is launched on: 0 if it is only read, None for this machine's.
     """
     jobs = [request.jobs() for request in requests]
     different = list(dict.fromkeys(job for each in jobs for job in each.values()))
@@ -248,7 +248,7 @@ def plan_all(requests: Sequence[Request], *, gpus: int | None = None) -> Planned
 
 def _init_composer(parent: int) -> None:
     orphans.end_with(parent)
-    gc.disable()  # it would walk through every imported module each time, and the process is gone in seconds
+    gc.disable()  # each collection would scan all imported modules, and the process ends within seconds
 
 
 def _compose(job: Job, *, gpus: int | None) -> Cell:
@@ -257,7 +257,7 @@ def _compose(job: Job, *, gpus: int | None) -> Cell:
 
 
 def chosen_cells(planned: Planned, config: Mapping[str, Any]) -> dict[str, list[Cell]]:
-    """Table → its cells of the experiments and methods that a config names."""
+    """Return table → its cells of the experiments and methods that a config names."""
     keys = [key for _, plan in planned for key in plan.cells]
     experiments = chosen_names(config["experiments"], (key[0] for key in keys), what="experiments")
     methods = chosen_names(config["methods"], (key[1] for key in keys), what="methods")
@@ -268,10 +268,10 @@ def chosen_cells(planned: Planned, config: Mapping[str, Any]) -> dict[str, list[
 
 
 def report_tables(planned: Planned, *, committed: Path = RESULTS) -> None:
-    """Rebuild metrics.csv, and each table's files and tests of significance, from the records; print the tables.
+    """Rebuild metrics.csv and each table's files and significance tests from the records; print the tables.
 
-    A table with gaps, its tests and metrics.csv leave files that say more as they are. The reference is of the results
-    that are ``committed``. Raises `NotComplete`, after printing all, where a cell is missing and that was not allowed.
+    A table with gaps, its tests and metrics.csv do not replace more complete files. The reference comes from
+    ``committed``. Raises `NotComplete`, after printing all, if a cell is missing and gaps are not allowed.
     """
     first, lacking, gaps = planned[0][0], [], False
     reference = read_reference(committed, first.scale)
@@ -292,7 +292,7 @@ def report_tables(planned: Planned, *, committed: Path = RESULTS) -> None:
 
 
 def report_statistics(planned: Planned) -> None:
-    """Rebuild each table's tests of significance from the records and print them; gaps as in `report_tables`."""
+    """Rebuild each table's significance tests from the records and print them; gaps as in `report_tables`."""
     lacking = []
     for request, plan in planned:
         filled = request.gather(plan)
@@ -307,7 +307,7 @@ def report_statistics(planned: Planned) -> None:
 
 
 def _leaves_fuller_files(request: Request, table: Table) -> bool:
-    """Whether a table with gaps must not take the place of its files, because one of them says more."""
+    """Return whether a table with gaps must not replace its files because one of them is more complete."""
     path = request.results / "tables" / f"{request.table}.csv"
     return bool(table.missing) and _any_fuller(
         {path: wide(table)[1], request.tests: test_rows(table.filled, table.comparisons)}

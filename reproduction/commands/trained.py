@@ -1,4 +1,4 @@
-"""What scripts/train.py says of a cell that is trained: how its steps were cut, and the command that evaluates it."""
+"""Output of scripts/train.py for a trained cell: how its steps were split, and the command that evaluates it."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +10,7 @@ from reproduction.cells.override import override, pasted
 
 
 def lines_on(cell: Cell, *, before: bool, benchmarks: Iterable[str]) -> Iterator[str]:
-    """The lines on a finished run: where it lies, what its training took unless it was trained ``before``, what next.
+    """Yield the lines on a finished run: its folder, its training costs unless trained ``before``, the next command.
 
     ``benchmarks`` are the keys of the config's ``eval``.
     """
@@ -26,7 +26,7 @@ def lines_on(cell: Cell, *, before: bool, benchmarks: Iterable[str]) -> Iterator
 
 
 def _evaluation(cell: Cell, benchmarks: Iterable[str]) -> str:
-    """The command that evaluates the cell on what this one named."""
+    """Return the command that evaluates the cell on the benchmarks of this command."""
     values = {"run": cell.run.folder}
     if cell.data_root is not None and cell.scale != "tiny":
         values["data_root"] = cell.data_root
@@ -35,6 +35,6 @@ def _evaluation(cell: Cell, benchmarks: Iterable[str]) -> str:
     asked = HydraConfig.get()
     named = [each for each in asked.overrides.task if each.lstrip("+").startswith(("eval", "protocol=", "revisions."))]
     if any("eval." in each for each in named) and not any(each.startswith("eval=") for each in named):
-        chosen = asked.runtime.choices.get("eval") or list(benchmarks)  # of several Hydra names none
+        chosen = asked.runtime.choices.get("eval") or list(benchmarks)  # Hydra names no choice if there are several
         named.insert(0, override("eval", chosen))
     return pasted("evaluate", values, *named, *(f"--config-dir={folder}" for folder in own_folders()))

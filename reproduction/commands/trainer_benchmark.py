@@ -1,4 +1,4 @@
-"""A composed configs/benchmark.yaml whose suite compares the trainer with a plain loop → trainer.csv."""
+"""scripts/benchmark.py suite=trainer: compares the trainer with a plain loop and writes trainer.csv."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def trainer_scenarios(config: DictConfig) -> "list[TrainerScenario]":
-    """What the suite trains."""
+    """Return the scenarios of the suite."""
     from reproduction.benchmark.training import TrainerScenario
 
     values = plain(config)
@@ -37,7 +37,7 @@ def trainer_scenarios(config: DictConfig) -> "list[TrainerScenario]":
 
 
 def _cut(model: str | dict[str, Any], layers: int, *, where: str) -> ModelSpec:
-    """A model of random weights with so many decoder layers, from its config or the name of one in configs/model."""
+    """Return a random-weight model with this many decoder layers, from its config or its name in configs/model."""
     own = plain(compose("train", [f"model={model}", "scale=paper"]).model) if isinstance(model, str) else dict(model)
     label = own["label"] if isinstance(model, dict) else f"{own['label']}, {layers} layers"
     shape = {**own["shape"], "num_hidden_layers": layers}
@@ -45,7 +45,7 @@ def _cut(model: str | dict[str, Any], layers: int, *, where: str) -> ModelSpec:
 
 
 def measure_trainer(config: DictConfig, *, command: str) -> None:
-    """Train what the suite has, telling each row as it is there, and write trainer.csv and trainer.md."""
+    """Run the suite's scenarios, print each row, and write trainer.csv and trainer.md."""
     import torch
 
     torch.set_num_threads(config.threads)

@@ -1,4 +1,4 @@
-"""One trial of a learning-rate search: a cell trained in a folder that is thrown away, its losses, and their file."""
+"""Trials of a learning-rate search: training of a cell in a temporary folder, its losses, and the CSV files."""
 
 import gc
 import math
@@ -22,15 +22,15 @@ from reproduction.system.atomic import scratch_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One learning rate of one setting, and what came of it.
+    """One learning rate of one setting, and its result.
 
     Args:
-        setting: what is trained, apart from its rate; the search fills it in.
-        experiment: with ``method`` and ``model`` for people: the first that asked for the setting.
+        setting: digest of what is trained apart from the rate; the search fills it in.
+        experiment: with ``method`` and ``model`` the first request for the setting, for human readers.
         outcome: "done", or "diverged" (the losses are then infinite).
-        config: digest of the trial's whole config: a trial of another config is not taken for this one.
-        heldout_loss: mean over the held-out sources of nats a token; None where it was not asked for.
-        steps: with ``trained`` numbers, in ``seconds`` as in `Resources.train_seconds`.
+        config: digest of the trial's whole config, which tells it from trials of other configs.
+        heldout_loss: mean over the held-out sources of nats per token; None if not requested.
+        steps, trained, seconds: training steps, trained parameters and `Resources.train_seconds`.
     """
 
     setting: str = ""
@@ -49,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A setting's rate with the lowest validation loss, and whether it lies at the edge of its rates."""
+    """A setting's rate with the lowest validation loss, and whether it lies at the edge of the tried rates."""
 
     setting: str
     experiment: str
@@ -64,12 +64,12 @@ Row = TypeVar("Row", Trial, Chosen)
 
 
 def trials_of(cell: Cell, rates: Iterable[float]) -> list[Cell]:
-    """The cell once for each learning rate, everything else alike."""
+    """Return a copy of the cell for each learning rate."""
     return [replace(cell, train=replace(cell.train, learning_rate=float(rate))) for rate in rates]
 
 
 def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = None) -> Trial:
-    """Train the cell, and score it on its validation rows, and where it has `heldout_at` steps on the held-out ones."""
+    """Train the cell and compute its validation loss; if it has `heldout_at` steps, also its held-out loss."""
     import torch
 
     from reproduction.evals.batching import CPU_ROWS
@@ -94,7 +94,7 @@ def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = No
         config=run_digest(cell.config),
         heldout_loss=math.inf if heldout else None,
     )
-    gc.collect()  # the trainer of the trial before leaves reference cycles, and in them its model
+    gc.collect()  # the previous trial's trainer leaves reference cycles that hold its model
     torch.set_num_threads(cell.threads)
     launching.cap_memory(cell.launch.memory_gb)
     model, tokenizer = shared_base.take(cell.model)
@@ -133,9 +133,9 @@ def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = No
 
 
 def mean_row_loss(model: Any, rows: TokenizedSet, *, batch_size: int) -> float:
-    """Mean over the rows of the row's mean loss over its response tokens, in nats.
+    """Return the mean over rows of each row's mean loss over its response tokens, in nats.
 
-    Each row counts once, so that in a mixture of tasks an answer of one letter weighs as much as one of many lines.
+    Each row counts once, so that in a mixture of tasks a one-letter answer weighs as much as a long one.
     """
     from reproduction.evals.loss import response_nats  # torch
 
@@ -146,7 +146,7 @@ def mean_row_loss(model: Any, rows: TokenizedSet, *, batch_size: int) -> float:
 
 
 def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
-    """Mean over the sources that the cell is scored on of their nats a response token, as a table's column shows it."""
+    """Return the mean over the cell's held-out sources of nats per response token, as in the tables' column."""
     from reproduction.evals.loss import Loss  # torch
     from reproduction.evals.prompts import Prompts
 
@@ -162,7 +162,7 @@ def heldout_loss(model: Any, tokenizer: Any, cell: Cell) -> float:
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a file that `write_rows` wrote, none where there is no file; an empty text is None."""
+    """Read the rows of a file of `write_rows`, none if there is no file; an empty text is None."""
     return [
         parse_dataclass(kind, {key: value or None for key, value in row.items()}, where=str(path))
         for row in read_csv(path)
@@ -170,6 +170,6 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def write_rows(path: Path, kind: type, rows: Iterable[Any]) -> None:
-    """Rewrite a CSV file with a row for each instance of a dataclass ``kind``, None as an empty text."""
+    """Write a CSV file with a row for each instance of a dataclass ``kind``; None is an empty text."""
     spelt = ({key: spelled(value, 6) for key, value in asdict(row).items()} for row in rows)
     write_csv(path, [field.name for field in fields(kind)], spelt)

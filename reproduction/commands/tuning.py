@@ -1,8 +1,8 @@
-"""The learning-rate search: trials of every method alike, scored on validation rows that they do not train on.
+"""The learning-rate search: the same trials for every method, scored on validation rows that they do not train on.
 
-trials.csv holds every trial that was run, chosen.csv the rate with the lowest validation loss for each setting, which
-configs read through hparams=tuned (`reproduction.cells.tuned_rates`). longer.csv has the trials of more steps, of which
-nothing is chosen. Test items are never looked at.
+trials.csv contains every trial, chosen.csv each setting's rate with the lowest validation loss, which configs read
+through hparams=tuned (`reproduction.cells.tuned_rates`). longer.csv contains the trials of more steps, which do not
+affect the choice. Test items are never used.
 """
 
 import itertools
@@ -24,13 +24,13 @@ from reproduction.report.grid import UNTUNED
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The trials that a search is asked for: each a cell of its experiment and method, at a learning rate.
+    """The requested trials of a search: each a cell of an experiment and method at a learning rate.
 
     Args:
         trials: the cells.
-        longer: setting → a cell of more steps at the paper's rate, tried again at the rate that is chosen for it.
+        longer: setting → a cell of more steps at the paper's rate, repeated at the rate chosen for the setting.
         extensions: as in `TrialsPlan`.
-        longer_steps: trials of so many steps have their held-out loss recorded too.
+        longer_steps: trials of this many steps also record their held-out loss.
     """
 
     trials: Sequence[Cell]
@@ -40,7 +40,7 @@ class Asked:
 
 
 def asked_trials(values: Mapping[str, Any]) -> Asked:
-    """What the resolved configs/tune.yaml asks for."""
+    """Return the trials that the resolved configs/tune.yaml requests."""
     plan = trials_plan(values["scale"])
     shared = [
         *(override(key, values[key]) for key in ("data_root", "results_dir") if values[key] is not None),
@@ -64,11 +64,11 @@ def asked_trials(values: Mapping[str, Any]) -> Asked:
 
 
 def asked_pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(experiment, method), as configs/tune.yaml's ``table``, ``experiments`` and ``methods`` say.
+    """Return (experiment, method) pairs for ``table``, ``experiments`` and ``methods`` of configs/tune.yaml.
 
-    Named experiments and named methods are paired each with each. Where only the ones or the others are named, or
-    none, they have what the tables pair them with; one that no table has, but a file of configs/ or --config-dir, has
-    all that the tables have. Raises `ConfigError` for a name that is in neither.
+    If both experiments and methods are named, every experiment is paired with every method. Otherwise the tables' pairs
+    are used; a name that no table has, but configs/ or --config-dir, is paired with everything in the tables. Raises
+    `ConfigError` for a name that is in neither.
     """
     scale = values["scale"]
     grids = [load_grid(EXPERIMENTS / table).at(scale) for table in chosen_tables(values["table"], scale)]

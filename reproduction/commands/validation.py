@@ -1,8 +1,8 @@
-"""Untuned bases held against their published scores, before hours are spent on tuning them.
+"""Comparison of untuned bases with their published scores, before hours are spent on tuning them.
 
-A base whose score is far from the published one under the same protocol was loaded, prompted or scored wrongly, and so
-would be every method on it. What is published, and how near a score must come, is experiments/validation/published.csv.
-A scale without rows there is held against the scores of its committed reference, results/reference/<scale>/metrics.csv.
+A base whose score is far from the published one under the same protocol is loaded, prompted or scored wrongly, and so
+is every method on it. Published scores and tolerances are in experiments/validation/published.csv. A scale without
+rows there is compared with its committed reference, results/reference/<scale>/metrics.csv.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from reproduction.report.scores import read_scores
 log = logging.getLogger(__name__)
 
 BASE = "base"
-"""The method of configs/method that trains nothing."""
+"""Method of configs/method that trains nothing."""
 
 PUBLISHED = EXPERIMENTS / "validation" / "published.csv"
 COLUMNS = (
@@ -44,9 +44,9 @@ WITHIN, OUTSIDE, MISSING = "within", "outside", "missing"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A published score of an untuned base, in percent, and ours with its 95 % interval, None where there is none.
+    """A published score of an untuned base, in percent, and ours with its 95 % interval, None if missing.
 
-    ``note`` says how the published protocol, of configs/eval, differed.
+    ``note`` says how the published protocol differs from that of configs/eval.
     """
 
     model: str
@@ -79,23 +79,23 @@ class Checked:
 
 
 def asked_rows(values: Mapping[str, Any]) -> tuple[list[Checked], list[Cell]]:
-    """The scores that the resolved configs/validate.yaml asks for, and the cells that evaluate them."""
+    """Return the scores that the resolved configs/validate.yaml requests, and the cells that evaluate them."""
     rows = published_at(values["scale"], tolerance=values["tolerance"])
     rows = chosen(rows, models=values["models"], benchmarks=values["benchmarks"])
     return rows, base_cells(rows, scale=values["scale"], overrides=forwarded(values))
 
 
 def published_at(scale: str, *, tolerance: float) -> list[Checked]:
-    """What is published of a scale's bases; else the scores of the committed reference, `tolerance` points around them.
+    """Return the published scores of a scale's bases, else those of the committed reference with this `tolerance`.
 
-    Raises `ConfigError` where there is neither.
+    Raises `ConfigError` if there is neither.
     """
     if own := [row for row in read_csv(PUBLISHED) if row.pop("scale") == scale]:
         numbers = ("published", "tolerance")
         return [Checked(**row | {name: float(row[name]) for name in numbers}) for row in own]
     reference = reference_folder(REPOSITORY / "results", scale) / "metrics.csv"
     rows = [row for row in read_csv(reference) if row["method"] == BASE and row["benchmark"]]
-    rows = [row for row in rows if measure_of(row["metric"]) is PERCENT]  # a loss has no points to be near by
+    rows = [row for row in rows if measure_of(row["metric"]) is PERCENT]  # a loss has no tolerance in points
     if not rows:
         lacks = "has no scores of them" if reference.is_file() else "is not there"
         raise ConfigError(
@@ -115,7 +115,7 @@ def published_at(scale: str, *, tolerance: float) -> list[Checked]:
 
 
 def chosen(rows: Iterable[Checked], **asked: Sequence[str] | None) -> list[Checked]:
-    """The rows of the models and benchmarks asked for by ``models=[…]``, ``benchmarks=[…]``; None is all of them."""
+    """Return the rows of the requested models and benchmarks (``models=[…]``, ``benchmarks=[…]``); None is all."""
     rows = list(rows)
     for key, names in asked.items():
         known = {getattr(row, key.removesuffix("s")) for row in rows}
@@ -126,9 +126,9 @@ def chosen(rows: Iterable[Checked], **asked: Sequence[str] | None) -> list[Check
 
 
 def base_cells(rows: Sequence[Checked], *, scale: str, overrides: Sequence[str]) -> list[Cell]:
-    """One cell for each base of the rows, with exactly the protocols that they name.
+    """Return one cell for each base of the rows, with exactly the protocols that they name.
 
-    Raises `ConfigError` where no experiment has a row's base and protocol at this scale.
+    Raises `ConfigError` if no experiment has a row's base and protocol at this scale.
     """
     named = override("protocol", sorted({row.protocol for row in rows}))
     experiments = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -144,7 +144,7 @@ def base_cells(rows: Sequence[Checked], *, scale: str, overrides: Sequence[str])
 
 
 def check(rows: Sequence[Checked], cells: Sequence[Cell]) -> list[Checked]:
-    """Each published score beside ours, from the records of the cells' finished evaluations."""
+    """Return each published score with ours, from the records of the cells' finished evaluations."""
     scores: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for cell in cells:
         waiting = cell.eval_job.waiting
@@ -171,7 +171,7 @@ def write(checked: Sequence[Checked], path: Path) -> None:
 
 
 def require_within(checked: Sequence[Checked], failed: Mapping[str, str]) -> None:
-    """Raise `NotComplete` where scores are outside their tolerance or missing, or evaluations failed."""
+    """Raise `NotComplete` if scores are outside their tolerance or missing, or evaluations failed."""
     counts = Counter(row.verdict for row in checked)
     lines = [f"failed: {title}: {reason}" for title, reason in failed.items()]
     advice = {
@@ -184,7 +184,7 @@ def require_within(checked: Sequence[Checked], failed: Mapping[str, str]) -> Non
 
 
 def show(checked: Sequence[Checked], console: Console) -> None:
-    """Print them as one table."""
+    """Print the scores as one table."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("model", "benchmark", "published", "ours [95 %]", "difference", "allowed", "verdict"):
         words = heading in ("model", "benchmark", "verdict")

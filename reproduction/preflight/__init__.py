@@ -1,12 +1,12 @@
-"""What a machine lacks for the cells asked of it, all of it in one list, before anything is downloaded or computed.
+"""Checks, before any download or computation, that this machine can run the cells; one list of all that is missing.
 
-    fits      does each method fit its base, and each cell the memory
+    fits      whether each method fits its base, and each cell the memory
     machine   GPUs, their driver, PyTorch's build
     software  versions of the packages, DeepSpeed and its compiler
     disk      downloads, saved models and checkpoints, by file system
-    hub       what must be reachable: gated repositories, data sets on the web
+    hub       access to gated repositories and to data sets on the web
 
-A check that fails unexpectedly becomes a line of the list, with the check's name.
+A check that fails unexpectedly adds a line with its name to the list.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,18 +29,18 @@ from reproduction.training.launching import rank
 
 
 class NotReady(Exception):
-    """This machine cannot run what was asked; the message lists everything that is missing."""
+    """This machine cannot run the request; the message lists everything that is missing."""
 
 
 def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
-    """Raise `NotReady` naming everything that the unfinished cells need and this machine lacks; takes seconds."""
+    """Raise `NotReady` with everything that the unfinished cells need and this machine lacks; takes seconds."""
     waiting = unfinished(cells)
     if lacks := missing(waiting, results_dir=results_dir):
         raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
 
 
 def require_training(cell: Cell) -> None:
-    """`require` what training the cell needs. Of several ranks the first raises, the others exit."""
+    """Apply `require` to the cell's training. In a launch the first rank raises and the others exit."""
     try:
         require([replace(cell, protocols=())], scale=cell.scale, results_dir=cell.results_dir)
     except NotReady:
@@ -50,7 +50,7 @@ def require_training(cell: Cell) -> None:
 
 
 def require_evaluation(job: EvalJob) -> None:
-    """Raise `NotReady` naming what the job's unfinished evaluations need, apart from the model, and is not here."""
+    """Raise `NotReady` with what the job's unfinished evaluations need, apart from the model, and lack here."""
     waiting = job.waiting
     if not waiting:
         return
@@ -68,7 +68,7 @@ def require_evaluation(job: EvalJob) -> None:
 
 
 def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
-    """What these cells need and this machine lacks, one sentence each. Under 20 seconds, whatever the network does."""
+    """Return one sentence for each need of the cells that this machine lacks. Takes < 20 s on any network."""
     if not cells:
         return []
     sources, kinds, protocols = Sources(), list[Kind](), list[Protocol]()
@@ -98,17 +98,17 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
 
 
 def estimates(cells: Sequence[Cell]) -> list[str]:
-    """What these cells take of a GPU's memory, in micro-batches that fit it; without a GPU, of one of the paper's."""
+    """Return lines on the cells' GPU memory, in micro-batches that fit; without a GPU, for the paper's GPU."""
     return checked("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
 
 
 def slowness(cells: Sequence[Cell]) -> list[str]:
-    """One line where cells of real models are about to train on the CPU, which is allowed; none for small ones."""
+    """Return a line if cells of real models will train on the CPU, which is allowed; none for small models."""
     return checked("GPUs", lambda: slow_on_cpu(gpus(), kinds_of(cells)))
 
 
 def checked(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
-    """The check's lines; an unexpected error is one more of them."""
+    """Return the check's lines, plus one for an unexpected error."""
     lines: list[str] = []
     try:
         lines.extend(check())
@@ -119,7 +119,7 @@ def checked(name: str, check: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterable[str]:
-    """Try the sandbox on a harmless program, where a benchmark will run what a model writes."""
+    """Test the sandbox with a harmless program if a benchmark runs model-written programs."""
     running = sorted({protocol.benchmark for protocol in protocols if protocol.task.runs_code})
     if not running:
         return

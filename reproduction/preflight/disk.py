@@ -1,4 +1,4 @@
-"""What cells put on disk, where, and whether there is room: downloads, trained models, checkpoints, records."""
+"""Disk space that cells need by place, compared with the free space: downloads, models, checkpoints, records."""
 
 import os
 import shutil
@@ -15,18 +15,18 @@ from reproduction.system.hub import model_here
 from reproduction.training.spec import CHECKPOINTS_KEPT
 
 DATA_SET = 150_000_000
-"""Bytes of a data set's download and of what is made of it, more than any of the project's takes."""
+"""Upper bound in bytes of a data set's download and the files made from it."""
 
 RECORDS = 10_000_000
-"""Bytes of a cell's records and logs."""
+"""Estimated bytes of a cell's records and logs."""
 
 CHECKPOINTS = CHECKPOINTS_KEPT + 1
-"""Checkpoints on disk at a time: those that are kept, and the one that is being written."""
+"""Maximum checkpoints on disk at a time: the kept ones and the one being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Bytes that will be put under a folder, which need not exist; `download` where they come from the network."""
+    """Bytes to be written under a folder, which need not exist; `download` if they come from the network."""
 
     what: str
     place: Path
@@ -35,7 +35,7 @@ class Need:
 
 
 def needs(kinds: Sequence[Kind], *, results_dir: Path) -> list[Need]:
-    """What the cells have yet to put on disk. Leaves out kinds whose base's shape is not known here."""
+    """Return what the cells have yet to write to disk, without kinds whose base has an unknown shape."""
     return [*_downloads(kinds), *_results(kinds, results_dir.resolve())]
 
 
@@ -74,7 +74,7 @@ def _results(kinds: Sequence[Kind], place: Path) -> Iterable[Need]:
 
 
 def lacking(needed: Sequence[Need]) -> Iterable[str]:
-    """File systems with too little room for what will be put on them."""
+    """Yield a line for each file system with too little free space for its needs."""
     systems: dict[int, list[Need]] = {}
     for need in needed:
         systems.setdefault(os.stat(_existing(need.place)).st_dev, []).append(need)
@@ -90,11 +90,11 @@ def lacking(needed: Sequence[Need]) -> Iterable[str]:
 
 
 def in_bytes(size: float) -> str:
-    """Bytes as a person reads them: "16.1 GB", "20 MB"."""
+    """Format bytes for people: "16.1 GB", "20 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def _existing(place: Path) -> Path:
-    """The folder itself, or the nearest above it that exists."""
+    """Return the folder itself, or its nearest existing parent."""
     place = place.absolute()
     return next(path for path in (place, *place.parents) if path.exists())

@@ -1,4 +1,4 @@
-"""Whether methods fit their bases and cells the memory, and what each sort of cell takes of a GPU."""
+"""Checks that methods fit their bases and cells the memory, and estimates of the GPU memory of each sort of cell."""
 
 import contextlib
 from collections import Counter
@@ -9,11 +9,11 @@ from reproduction.cells.sizes import Kind, kinds_of, sort_of
 from reproduction.running.memory import Gpu, room_on
 
 SLOW = 50_000_000
-"""Parameters from which on a step of training takes a CPU seconds."""
+"""Parameter count above which a training step takes seconds on a CPU."""
 
 
 def misfits(kinds: Sequence[Kind]) -> Iterable[str]:
-    """Methods whose sizes (rank, clusters, …) the base's layers cannot serve, and batches that cannot be shared."""
+    """Yield methods whose sizes (rank, clusters, …) do not fit the base's layers, and batches that cannot be shared."""
     for kind in kinds:
         titles = ", ".join(dict.fromkeys(cell.title for cell in kind.cells))
         if kind.refusal is not None:
@@ -26,7 +26,7 @@ def misfits(kinds: Sequence[Kind]) -> Iterable[str]:
 
 
 def memory_lacks(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
-    """Kinds of cells that do not fit the smallest GPU (without GPUs: this machine's memory), the largest first."""
+    """Yield kinds of cells that do not fit the smallest GPU (without GPUs: this machine's memory), largest first."""
     import psutil
 
     place = min(found, key=lambda gpu: gpu.memory).name if found else "this machine"
@@ -55,7 +55,7 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
     try:
         unfit = kind.trains and kind.fitting(room) is None
     except ValueError:
-        return  # `misfits` says that the batch cannot be shared
+        return  # `misfits` reports that the batch cannot be shared
     if unfit:
         needed, ways = kind.training(1), ["a lower data.max_length"]
         if on_gpu and sharded < 3:
@@ -75,9 +75,9 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
 
 
 def estimate_lines(cells: Sequence[Cell]) -> list[str]:
-    """What the largest cell of each sort takes of a GPU as it is launched here, the largest first.
+    """Return the GPU memory of the largest cell of each sort in this machine's launch, largest first.
 
-    Leaves out bases of unknown shape and cells that cannot be trained, which `misfits` names.
+    Bases of unknown shape and cells that cannot be trained, which `misfits` names, are left out.
     """
     largest = {}
     for kind in kinds_of(cells):
@@ -96,7 +96,7 @@ def estimate_lines(cells: Sequence[Cell]) -> list[str]:
 
 
 def slow_on_cpu(found: Sequence[Gpu], kinds: Sequence[Kind]) -> Iterable[str]:
-    """The largest base, if it has `SLOW` parameters or more, that is trained although there is no GPU."""
+    """Yield a line on the largest base trained without a GPU if it has `SLOW` parameters or more."""
     sizes = {kind.body.parameters: kind.first.model.label for kind in kinds if kind.body is not None and kind.trains}
     if not found and sizes and max(sizes) >= SLOW:
         yield f"No GPU is visible: {sizes[max(sizes)]} ({max(sizes) / 1e6:.0f}M parameters) trains on the CPU, slowly."

@@ -1,6 +1,6 @@
-"""What must be reachable: models and data sets that are neither in a folder nor in a cache, all asked for at once.
+"""Access checks, all in parallel, for models and data sets that are neither in a folder nor in a cache.
 
-`HF_ENDPOINT` names a mirror of the hub, `HF_TOKEN` or `hf auth login` the account.
+`HF_ENDPOINT` names a mirror of the hub; `HF_TOKEN` or `hf auth login` sets the account.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ MODEL, DATASET = "model", "dataset"
 
 @dataclass
 class Sources:
-    """Models and data sets that some cells need: `add_…` notes them, `ask` starts asking, `lacks` tells the answers."""
+    """Models and data sets that cells need: `add_…` collects them, `ask` starts the requests, `lacks` reports."""
 
     repositories: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) → revision
     urls: dict[str, DatasetSpec] = field(default_factory=dict)  # address → data set
-    local: dict[str, None] = field(default_factory=dict)  # what folders lack, each once
+    local: dict[str, None] = field(default_factory=dict)  # missing in folders, each once
     _asked: Requests | None = None
 
     def add_cell(self, cell: Cell) -> None:
-        """Note the cell's base and all data that it trains on or is evaluated on."""
+        """Add the cell's base and all its training and evaluation data."""
         model = cell.model
         if model.init == "pretrained" or model.shape is None:
             self._add_model(model.path_or_id, model.revision, weights=model.init == "pretrained")
@@ -44,12 +44,12 @@ class Sources:
             self.add_data(spec, cell.data_root, cell.revisions)
 
     def add_data(self, spec: DatasetSpec, root: Path | None, revisions: Mapping[str, str]) -> None:
-        """Note a data set."""
+        """Add a data set."""
         name, revision = spec.name, revision_of(spec.name, revisions)
         if root is not None:
             if data_digest(spec, root) == "absent":
                 self.local[f"data set {name}: {root / spec.home} is not there"] = None
-        elif spec.url is not None:  # asked for even where `datasets` has it: it looks at the address at each load
+        elif spec.url is not None:  # needed even if cached: `datasets` checks the address at each load
             self.urls[str(spec.source(revision))] = spec
         elif spec.hub_id is None:
             if spec.bundled is None:
@@ -65,7 +65,7 @@ class Sources:
             self.repositories[MODEL, where] = revision or "main"
 
     def ask(self) -> None:
-        """Put all questions at once, and do not wait for the answers."""
+        """Start all requests without waiting for the answers."""
         questions: dict[Any, Callable[[], None]] = {url: lambda url=url: _head(url) for url in self.urls}
         if self.repositories and not constants.HF_HUB_OFFLINE:
             questions[constants.ENDPOINT] = lambda: _head(constants.ENDPOINT)
@@ -74,7 +74,7 @@ class Sources:
         self._asked = Requests(questions)
 
     def lacks(self) -> Iterable[str]:
-        """What stands between here and each of them, once the answers are there."""
+        """Wait for the answers, and yield a line for each source that cannot be accessed."""
         yield from self.local
         answers = self._asked.answers() if self._asked else {}
         for url, spec in self.urls.items():
@@ -102,11 +102,11 @@ class Sources:
 
 
 _UNREACHABLE = (Unanswered, OSError, httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol)
-"""Nothing at all came back; a server that answers the head of its first page with an error is there."""
+"""Errors without any response; a server that answers with an error status is reachable."""
 
 
 def _access(kind: str, name: str, revision: str) -> None:
-    """Raise what the hub answers where the repository may not be read at the revision."""
+    """Raise the hub's error if the repository cannot be read at the revision."""
     if constants.ENDPOINT == "https://huggingface.co":  # a mirror does not check access
         huggingface_hub.HfApi().auth_check(name, repo_type=kind)
     file = "config.json" if kind == MODEL else "README.md"

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, their driver, and whether this build of PyTorch has code for them."""
+"""Checks of this machine's GPUs, their driver, and PyTorch's build for them."""
 
 import ctypes
 import re
@@ -11,18 +11,18 @@ from reproduction.running.memory import Gpu, gpus
 
 WHEELS = "pip install torch --index-url https://download.pytorch.org/whl/cu"
 BUILDS = ((13, 0), (12, 8), (12, 6), (12, 4), (12, 1), (11, 8))
-"""CUDA versions that PyTorch is usually built for, the newest first."""
+"""CUDA versions that PyTorch is usually built for, newest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What decides whether PyTorch can use a machine's GPUs.
+    """Properties that determine whether PyTorch can use a machine's GPUs.
 
     Args:
         gpus: the visible CUDA devices that PyTorch can use.
         built: CUDA version that PyTorch was built for; None for a CPU build.
         archs: `torch.cuda.get_arch_list()`, such as sm_90 and compute_90.
-        driver: newest CUDA version that the driver supports; None where it is not known.
+        driver: newest CUDA version that the driver supports; None if unknown.
         driven: whether an NVIDIA driver is loaded.
     """
 
@@ -34,7 +34,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine that this process runs on."""
+    """Return the machine that this process runs on."""
     import torch
 
     return Machine(
@@ -47,7 +47,7 @@ def this_machine() -> Machine:
 
 
 def gpu_lacks(machine: Machine, kinds: Sequence[Kind]) -> Iterable[str]:
-    """What keeps the cells from a GPU that they need: 16-bit weights need one, float32 weights run on the CPU too."""
+    """Yield why cells have no usable GPU: 16-bit weights need one, float32 weights also run on the CPU."""
     needing = [cell for kind in kinds for cell in kind.cells if cell.model.dtype != "float32"]
     if machine.gpus or needing:
         yield from unusable(machine)
@@ -65,7 +65,7 @@ def gpu_lacks(machine: Machine, kinds: Sequence[Kind]) -> Iterable[str]:
 
 
 def unusable(machine: Machine) -> Iterable[str]:
-    """Why PyTorch cannot use the GPUs: the driver, or a build without code for them."""
+    """Yield why PyTorch cannot use the GPUs: the driver, or a build without code for them."""
     for gpu in dict.fromkeys(machine.gpus):
         if machine.archs and not any(_runs(arch, gpu.capability) for arch in machine.archs):
             yield (
@@ -94,7 +94,7 @@ def unusable(machine: Machine) -> Iterable[str]:
 
 
 def _runs(arch: str, capability: tuple[int, int]) -> bool:
-    """Whether code of an architecture runs: a binary (sm) on the same major version, PTX (compute) on any later one."""
+    """Return whether an architecture's code runs: binary (sm) on its major version, PTX (compute) on any later one."""
     kind, major, minor = re.match(r"(\w+)_(\d+)(\d)", arch).groups()
     return (int(major), int(minor)) <= capability and (kind == "compute" or int(major) == capability[0])
 

@@ -1,8 +1,8 @@
-"""What cells take on GPUs that are not here, from the measurements in results.
+"""Time of cells on GPUs of other machines, from the measurements in results.
 
-Training: a cell's tokens, over the tokens/s of its base and method in a folder's training.csv, on as many GPUs as asked
-for. Evaluation: prompts and new tokens of a cell's benchmarks, each at the seconds that evaluation.csv has for one of
-its base. A method that has no row of its own, such as another rank of it, takes that of the method it is a variant of.
+Training: a cell's tokens over the tokens/s of its base and method in a folder's training.csv, on the requested number
+of GPUs. Evaluation: prompts and new tokens of a cell's benchmarks times the seconds of each for its base in
+evaluation.csv. A method without a row of its own, such as another rank, uses the row of the method it is a variant of.
 """
 
 import csv
@@ -28,14 +28,14 @@ Rows = Mapping[tuple[str, ...], Mapping[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredSpeeds:
-    """Device-seconds of cells on so many GPUs of so much memory, from measured rows; None where there is none.
+    """Device-seconds of cells on a number of GPUs of one memory size, from measured rows; None without a row.
 
     Attributes:
-        gpus: that work on a training, and of which each evaluates a part of the questions.
+        gpus: number of GPUs that share a training, and that each evaluate a part of the questions.
         training_rows: (model's label, method's label) → row of training.csv, with "source", the file's path.
         evaluation_rows: (model's label, benchmark, protocol) → row of evaluation.csv, likewise.
-        sorts: sort of tuning → label of the method that was measured.
-        refused: why rows do not count.
+        sorts: sort of tuning → label of the measured method.
+        refused: reasons why rows do not count.
     """
 
     gpus: int
@@ -45,20 +45,20 @@ class MeasuredSpeeds:
     refused: tuple[str, ...]
 
     def method(self, cell: Cell) -> str:
-        """Label of the measured method that the cell's method is a variant of, else its own."""
+        """Return the label of the measured method that the cell's method is a variant of, else its own."""
         return self.sorts.get(tuning_of(cell.method), cell.method.label)
 
     def training_row(self, cell: Cell) -> Mapping[str, str] | None:
-        """The row that says what the cell's training takes, of its own method before one of its sort."""
+        """Return the training row of the cell's own method, else of its sort, else None."""
         rows = (self.training_rows.get((cell.model.label, label)) for label in (cell.method.label, self.method(cell)))
         return next(filter(None, rows), None)
 
     def evaluation_row(self, cell: Cell, protocol: Protocol) -> Mapping[str, str] | None:
-        """The row of the cell's base on the benchmark."""
+        """Return the row of the cell's base on the benchmark."""
         return self.evaluation_rows.get((cell.model.label, protocol.benchmark, protocol.name))
 
     def training(self, cell: Cell) -> float | None:
-        """Seconds of all GPUs added up."""
+        """Return the training seconds summed over all GPUs."""
         if cell.method.kind == "none":
             return 0.0
         if (row := self.training_row(cell)) is None:
@@ -69,7 +69,7 @@ class MeasuredSpeeds:
         return self.gpus * (float(row["selection_seconds"]) + tokens / float(row["tokens_per_second"]))
 
     def evaluation(self, cell: Cell, protocol: Protocol) -> float | None:
-        """Seconds of one GPU, if every answer has its full length."""
+        """Return the evaluation seconds of one GPU if every answer has its full length."""
         if (row := self.evaluation_row(cell, protocol)) is None:
             return None
         prompt = float(row["prefill_seconds"]) / int(row["answers"])
@@ -78,7 +78,7 @@ class MeasuredSpeeds:
 
 
 def read_measured(folders: Sequence[Path], *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
-    """The measurements of the folders; of what several have, the first one's. Raises `RecordError`."""
+    """Read the measurements of the folders; the first folder takes precedence. Raises `RecordError`."""
     training: dict[tuple[str, ...], dict[str, str]] = {}
     evaluation: dict[tuple[str, ...], dict[str, str]] = {}
     refused: list[str] = []
@@ -115,7 +115,7 @@ def _named(path: Path) -> str:
 
 
 def _sorts(labels: Iterable[str]) -> dict[str, str]:
-    """Sort of tuning → label, of our methods that have these labels."""
+    """Return sort of tuning → label for the project's methods with these labels."""
     found: dict[str, str] = {}
     for path in group_files("method"):
         if (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("label") in labels:
@@ -125,9 +125,9 @@ def _sorts(labels: Iterable[str]) -> dict[str, str]:
 
 
 def measured_here(folders: Sequence[str] | None, *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
-    """`read_measured` of some folders; None is all that this repository's results have of GPUs, by name.
+    """Call `read_measured` on folders; None is all GPU folders of this repository's results, by name.
 
-    Raises `ConfigError` for numbers of GPUs or of bytes that are not positive, and `RecordError`.
+    Raises `ConfigError` for a number of GPUs or a memory size that is not positive, and `RecordError`.
     """
     for name, value in (("gpus", gpus), ("memory_gb", memory_gb)):
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:

@@ -1,4 +1,4 @@
-"""What tables will take: cells, device-hours, disk and downloads, before the first cell is run."""
+"""Costs of tables before the first cell runs: cells, device-hours, disk and downloads."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ TOTAL = "all, each cell once"
 
 
 class Speeds(Interface):
-    """Seconds of one device that a cell takes; None where they are not known."""
+    """Seconds of one device that a cell takes; None if unknown."""
 
     def training(self, cell: Cell) -> float | None: ...
     def evaluation(self, cell: Cell, protocol: Protocol) -> float | None: ...
@@ -32,8 +32,8 @@ class TableHours:
     """Device-seconds of a table's unfinished runs.
 
     Attributes:
-        cells, waiting, unknown: its runs, those that are not finished, and those of which a figure is missing.
-        training, evaluation: seconds of one device, of what is known.
+        cells, waiting, unknown: number of its runs, of unfinished ones, and of those with a missing figure.
+        training, evaluation: seconds of one device, summed over the known figures.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TableHours:
 
 
 def table_hours(tables: Mapping[str, Sequence[Cell]], speeds: Speeds) -> list[TableHours]:
-    """Each table's hours, and after several tables those of all, in which a run that they share counts once."""
+    """Return each table's hours, and for several tables also the total, in which a shared run counts once."""
     found = [_hours(name, cells, speeds) for name, cells in tables.items()]
     if len(found) > 1:
         found.append(_hours(TOTAL, [cell for cells in tables.values() for cell in cells], speeds))
@@ -72,7 +72,7 @@ def _hours(name: str, cells: Sequence[Cell], speeds: Speeds) -> TableHours:
 
 
 def show(found: Sequence[TableHours], console: Console, *, device: str, devices: int) -> None:
-    """Print one row a table: hours of one ``device`` ("GPU" or "CPU"), and hours with all ``devices`` at work."""
+    """Print one row per table: hours of one ``device`` ("GPU" or "CPU"), and hours with all ``devices`` in use."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("table", no_wrap=True)
     clock = f"h on {devices} {device}" + "s" * (devices > 1)
@@ -98,7 +98,7 @@ def show_probed(found: Sequence[TableHours], console: Console) -> None:
 
 
 def unmeasured(cells: Sequence[Cell], probes: Mapping[str, Probe]) -> list[str]:
-    """Why there are no hours of some cells: one line for each reason."""
+    """Return one line for each reason why cells have no hours."""
     lines = [f"not measured: {sort}: {probe.failed}" for sort, probe in probes.items() if probe.failed]
     if wanting := [cell for cell in unfinished(cells) if not measurable(cell)]:
         lines.append(f"hours need a GPU: {len(wanting)} cells have weights in {wanting[0].model.dtype}")
@@ -106,7 +106,7 @@ def unmeasured(cells: Sequence[Cell], probes: Mapping[str, Probe]) -> list[str]:
 
 
 def sources(cells: Sequence[Cell], speeds: MeasuredSpeeds) -> list[str]:
-    """Which measurement each figure comes from, what has none, and what the hours assume; one line each."""
+    """Return lines on the measurement behind each figure, on missing ones, and on the hours' assumptions."""
     measured, missing = {}, Counter()
     for cell in unfinished(distinct(cells)):
         if cell.method.kind != "none" and not cell.run.done:
@@ -139,7 +139,7 @@ def sources(cells: Sequence[Cell], speeds: MeasuredSpeeds) -> list[str]:
 
 
 def disk_lines(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
-    """What the cells have yet to put on disk, by place, and how much of it is downloaded; or why that is not known."""
+    """Return lines on what the cells have yet to write, by place, and the downloads in it; or why it is unknown."""
 
     def lines() -> list[str]:
         needed = needs(kinds_of(unfinished(distinct(cells))), results_dir=results_dir)

@@ -1,8 +1,8 @@
-"""What cells take on this machine, from a few steps and a few batches of answers of one cell of each sort.
+"""Time of cells on this machine, measured on a few steps and a few batches of answers of one cell of each sort.
 
-A sort is a base and a way of tuning: ranks and choices of rows make little difference to time. Its first cell is run by
-the launch that tables use, with random weights of the base's shape, in a temporary folder. The figures are kept in
-results/<scale>/probe.json, with the device that they were measured on.
+A sort is a base and a tuning method: ranks and row choices make little difference to time. Its first cell runs with
+the launch that tables use, with random weights of the base's shape, in a temporary folder. The figures are saved in
+results/<scale>/probe.json with the device that they were measured on.
 """
 
 import dataclasses
@@ -25,26 +25,26 @@ from reproduction.system.atomic import scratch_folder
 FILE = "probe.json"
 MODES = ("kept", "fresh", "none")
 STEPS = 6
-"""Optimiser steps of a probe: the first three are warm-up and are not timed."""
+"""Optimiser steps of a probe; the first three are untimed warm-up."""
 
 TOKENS, CPU_TOKENS = 64, 24
-"""Longest answer of a probe on a GPU and on a CPU."""
+"""Maximum answer tokens of a probe on a GPU and on a CPU."""
 
 ANSWERS, GPU_ANSWERS = 32, 256
-"""Answers that a probe times on a CPU, and on a GPU where eval_batch_size is not set."""
+"""Number of answers that a probe times on a CPU, and on a GPU if eval_batch_size is not set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Figures of one sort, in seconds of one device, as probe.json holds them.
+    """Figures of one sort in probe.json, in seconds of one device.
 
     Attributes:
-        text: rows and characters of the training set that it was measured on.
-        row: seconds of training on one row, all devices added up; 0 where nothing is trained.
-        rows: that the training set came to (packs are fewer than examples).
-        once: seconds of choosing among the base's weights, once for a base.
-        answers: "benchmark protocol" → seconds of reading a prompt, and of decoding a token of its answer.
-        failed: why there are no figures; None where there are.
+        text: rows and characters of the measured training set.
+        row: training seconds per row, summed over devices; 0 if nothing is trained.
+        rows: rows of the tokenized training set (packs are fewer than examples).
+        once: seconds of pivot selection, needed once per base.
+        answers: "benchmark protocol" → seconds per prompt, and per decoded token of its answer.
+        failed: why there are no figures, else None.
     """
 
     text: tuple[int, float]
@@ -57,12 +57,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbedSpeeds:
-    """Device-seconds of cells, projected from the probes of their sorts; None where there is no figure."""
+    """Device-seconds of cells, projected from the probes of their sorts; None without a figure."""
 
     probes: Mapping[str, Probe]
 
     def training(self, cell: Cell) -> float | None:
-        """Steps, or epochs over the cell's own text, at the probe's speed."""
+        """Return the seconds of the cell's steps, or of its epochs over its own text, at the probe's speed."""
         if cell.method.kind == "none":
             return 0.0
         probe, text = self.probes.get(sort_of(cell)), text_of(cell)
@@ -75,7 +75,7 @@ class ProbedSpeeds:
         return probe.once + cell.train.max_steps * cell.train.batch_size * probe.row * longer
 
     def evaluation(self, cell: Cell, protocol: Protocol) -> float | None:
-        """All items and samples, if every answer has its full length."""
+        """Return the seconds of all items and samples if every answer has its full length."""
         probe = self.probes.get(sort_of(cell))
         seconds = probe.answers.get(_name(protocol)) if probe else None
         if seconds is None:
@@ -85,21 +85,21 @@ class ProbedSpeeds:
 
 
 def device_name() -> str:
-    """What the figures belong to: "2 × NVIDIA H200", or "cpu"."""
+    """Return the name of the devices that the figures belong to: "2 × NVIDIA H200", or "cpu"."""
     found = gpus()
     return f"{len(found)} × {found[0].name}" if found else "cpu"
 
 
 def probes(cells: Iterable[Cell], *, results: Path, mode: str) -> dict[str, Probe]:
-    """The figures of every sort of unfinished cell that can be measured here.
+    """Return the figures of every sort of unfinished cell that this machine can measure.
 
     Args:
-        cells: of any tables.
-        results: results/<scale>, where probe.json is kept.
-        mode: "kept" measures what is not known yet, "fresh" everything, "none" nothing.
+        cells: cells of any tables.
+        results: results/<scale>, the folder of probe.json.
+        mode: "kept" measures only unknown figures, "fresh" all, "none" nothing.
 
     Raises:
-        ConfigError: another mode.
+        ConfigError: unknown mode.
     """
     if mode not in MODES:
         raise ConfigError(f"probe={mode} is no way to get figures: choose {', '.join(MODES)}")
@@ -118,7 +118,7 @@ def probes(cells: Iterable[Cell], *, results: Path, mode: str) -> dict[str, Prob
 
 
 def measurable(cell: Cell) -> bool:
-    """Whether this machine can measure it at all: 16-bit weights want a GPU."""
+    """Return whether this machine can measure the cell: 16-bit weights need a GPU."""
     return bool(gpus()) or cell.model.dtype == "float32"
 
 
@@ -141,10 +141,10 @@ def _measure(sorts: Mapping[str, Sequence[Cell]], results: Path) -> dict[str, di
 
 
 def _shortened(cells: Sequence[Cell], folder: Path) -> Cell:
-    """The first of some cells with random weights, a few steps, and few items of all of their benchmarks."""
+    """Return the first cell with random weights, few steps, and few items of all the cells' benchmarks."""
     first, model = cells[0], cells[0].model
     if model.init == "pretrained":
-        own = None if Path(model.path_or_id).is_dir() else model.path_or_id  # a folder's tokenizer is taken anyway
+        own = None if Path(model.path_or_id).is_dir() else model.path_or_id  # a folder has its own tokenizer
         model = dataclasses.replace(shape_of(model), tokenizer=own, checksum=None)
     answers, tokens = (first.batch_size or GPU_ANSWERS, TOKENS) if gpus() else (ANSWERS, CPU_TOKENS)
     protocols = [

@@ -1,4 +1,4 @@
-"""Versions of the packages that cells need, and DeepSpeed with its compiler where a launch takes it."""
+"""Checks of the versions of packages that cells need, and of DeepSpeed and its compiler if a launch uses it."""
 
 import shutil
 import subprocess
@@ -16,14 +16,14 @@ from reproduction.training.launching import visible_gpus
 OPTIONAL = {
     "deepspeed", "wandb", "tensorboard", "liger-kernel", "flash-attn", "hydra-submitit-launcher", "k-means-constrained",
 }  # fmt: skip
-"""Packages that only some settings need."""
+"""Packages needed only by some settings."""
 
 SECONDS = 10.0
-"""Time limit for importing DeepSpeed; a slow disk is no fault."""
+"""Time limit for importing DeepSpeed; exceeding it (a slow disk) is no error."""
 
 
 def software_lacks(cells: Sequence[Cell]) -> Iterable[str]:
-    """Packages that are missing or outside the ranges of pyproject.toml, those for the cells' own settings included."""
+    """Yield packages missing or outside the ranges of pyproject.toml, including those for the cells' settings."""
     required = {}
     for path in (REPOSITORY / "pyproject.toml", REPOSITORY / "reproduction" / "pyproject.toml"):
         for text in tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]:
@@ -42,7 +42,7 @@ def software_lacks(cells: Sequence[Cell]) -> Iterable[str]:
 
 
 def package_lacks(requirement: Requirement) -> Iterable[str]:
-    """Why an installed package is not what a requirement asks for."""
+    """Yield why an installed package does not meet a requirement."""
     try:
         installed = version(requirement.name)
     except PackageNotFoundError:

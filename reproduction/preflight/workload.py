@@ -1,4 +1,4 @@
-"""How much text a cell trains on and how many items it is evaluated on, before its data are downloaded."""
+"""Amount of text a cell trains on and number of items it is evaluated on, without downloading its data."""
 
 import functools
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from reproduction.evals.task import Protocol
 
 @dataclass(frozen=True)
 class Text:
-    """Size of a training set: rows, and the characters of all their prompts and responses."""
+    """Size of a training set: rows, and total characters of prompts and responses."""
 
     rows: int
     characters: float
 
 
 def text_of(cell: Cell) -> Text:
-    """How much the cell trains on: counted where its data are in a folder, else as known of the hub's."""
+    """Return the size of the cell's training set: counted in a data folder, else the known size of the hub's."""
     counted = {name: _text(name, cell) for name in cell.data.sources}
     shares = shares_of(_parts(cell), {name: count for name, (count, _) in counted.items()})
     rows = sum(share * counted[name][0] for name, share in shares.items())
@@ -34,7 +34,7 @@ def text_of(cell: Cell) -> Text:
 
 
 def tokens_of(cell: Cell) -> float:
-    """Prompt and response tokens of one epoch, from the characters of the cell's training set."""
+    """Return prompt and response tokens of one epoch, from the characters of the cell's training set."""
     rows = {name: DATASETS[name].rows["train"] for name in cell.data.sources}
     kind = (shape_of(cell.model).shape or {}).get("model_type", "llama")
     by_source = CHARACTERS_A_TOKEN.get(kind, CHARACTERS_A_TOKEN["llama"])
@@ -46,7 +46,7 @@ def tokens_of(cell: Cell) -> float:
 
 
 def items_of(cell: Cell, protocol: Protocol) -> int:
-    """How many items of a protocol's benchmark the cell is evaluated on."""
+    """Return the number of items of a protocol's benchmark that the cell is evaluated on."""
     count = protocol.task.published_rows if cell.data_root is None else _items(protocol, cell.data_root)
     return count if protocol.limit is None else min(protocol.limit, count)
 
@@ -56,7 +56,7 @@ def _parts(cell: Cell) -> dict[str, float]:
 
 
 def _text(name: str, cell: Cell) -> tuple[int, float]:
-    """Rows of one of the cell's training sets, and the mean characters of one."""
+    """Return the rows of one of the cell's training sets and the mean characters per row."""
     if cell.data_root:
         return _counted(name, cell.data_root, cell.data.prompt_template)
     return DATASETS[name].rows["train"], DATASETS[name].characters

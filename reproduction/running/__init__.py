@@ -1,1 +1,1 @@
-"""Cells to runs: a cell is trained and evaluated, in this process or several; nothing finished is run again."""
+"""Training and evaluation of cells, in one process or several; finished work is not repeated."""

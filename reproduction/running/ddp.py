@@ -1,10 +1,10 @@
-"""A cell's training as several ranks: the parent starts and watches them, and shows the steps of the first.
+"""Training of a cell in several ranks: the parent starts and watches them, and shows the steps of rank 0.
 
     parent ── cell ──> file ──> rank 0, rank 1, …      python -m reproduction.running.ddp_worker <folder>
     parent <── steps ── socket ── rank 0
     parent <── figures or error ── file ── the first rank that ended
 
-The parent raises what a rank raises, and marks in the run's folder how the training ended: it outlives the ranks.
+The parent outlives the ranks: it raises a rank's error, and records in the run's folder how the training ended.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from reproduction.system.atomic import scratch_folder
 from reproduction.training.launching import RanksFailed
 
 CELL, SOCKET, OUTCOME = "cell.pickle", "steps", "outcome.pickle"
-"""In the folder that the ranks share: what they train, where the first sends its steps, what came of it."""
+"""Files in the ranks' shared folder: the cell, the socket for the steps of rank 0, the result."""
 
 LONGEST = 75
-"""Longest path of a temporary folder that leaves room for a socket's, which may have 107 characters."""
+"""Maximum path length of a temporary folder: a socket's path is limited to 107 characters."""
 
 
 def train_in_ranks(cell: Cell, progress: NullProgress) -> dict[str, Any]:
-    """Train the cell in as many processes as its launch has, and return what `train_here` returns in the first.
+    """Train the cell in the processes of its launch, and return the result of `train_here` in rank 0.
 
-    Raises what a rank raised where a user can put it right, and else `RanksFailed`: the rank has shown its traceback,
-    or a signal killed it.
+    Raises a rank's error if a user can correct it, else `RanksFailed`: the rank has printed its traceback, or a signal
+    killed it.
     """
     usual = tempfile.gettempdir()
     with scratch_folder(Path(usual if len(usual) < LONGEST else "/tmp")) as folder:
@@ -49,7 +49,7 @@ def train_in_ranks(cell: Cell, progress: NullProgress) -> dict[str, Any]:
         finally:
             from reproduction.training.checkpoints import drop_unfinished  # torch, which the launcher has imported
 
-            # Where one rank fails to write its part, another may go on writing: it is known to be over only here.
+            # If one rank fails to write its part, another may still be writing; here all have ended.
             drop_unfinished(cell.run.folder / "checkpoints")
         outcome = pickle.loads((folder / OUTCOME).read_bytes())
     if isinstance(outcome, Exception):
@@ -58,13 +58,13 @@ def train_in_ranks(cell: Cell, progress: NullProgress) -> dict[str, Any]:
 
 
 def _run_ranks(folder: Path, *, processes: int, threads: int) -> None:
-    """Run the worker module on a folder as several ranks on this machine, with accelerate's launcher, and wait.
+    """Run the worker module on a folder in several ranks on this machine with accelerate's launcher, and wait.
 
-    Ctrl-C and SIGTERM end every rank, and so does the death of one, or of this process.
+    Ctrl-C, SIGTERM, and the death of one rank or of this process end every rank.
 
     Raises:
         RanksFailed: a rank failed; it has printed why, unless a signal killed it.
-        KeyboardInterrupt: this process was interrupted; the ranks have been.
+        KeyboardInterrupt: this process was interrupted, and so were the ranks.
     """
     from accelerate.commands.launch import launch_command_parser, multi_gpu_launcher
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -96,8 +96,8 @@ def _run_ranks(folder: Path, *, processes: int, threads: int) -> None:
 
 
 def _quiet_launcher() -> None:
-    """Silence torchrun's tables about a rank's end: the rank has printed a sentence or a traceback."""
-    import torch.distributed.run  # noqa: F401, which makes its loggers, each with a level of its own
+    """Silence torchrun's tables about a failed rank: the rank itself prints a sentence or a traceback."""
+    import torch.distributed.run  # noqa: F401, creates its loggers, each with its own level
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)

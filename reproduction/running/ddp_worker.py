@@ -1,4 +1,4 @@
-"""What each rank of a cell's training runs: `train_here`, leaving its outcome for the parent.
+"""Process of each rank of a cell's training: runs `train_here` and writes its outcome for the parent.
 
 python -m reproduction.running.ddp_worker <folder>      started by `reproduction.running.ddp`
 """
@@ -27,32 +27,32 @@ def _train(folder: Path) -> None:
     pipe = connection.Client(str(folder / SOCKET), family="AF_UNIX")
 
     def send(*step: object) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone, and this rank about to be
+        with contextlib.suppress(OSError):  # the parent has ended, and ends this rank
             pipe.send(step)
 
     _leave(train_here(cell, ForwardedProgress(send)), folder)
 
 
 def _leave(outcome: object, folder: Path) -> None:
-    """Write the outcome for the parent, whole or not at all."""
+    """Write the outcome for the parent atomically."""
     aside = folder / f"{OUTCOME}.{rank()}"
     try:
         pickle.loads(pickled := pickle.dumps(outcome))
-    except Exception:  # an exception of some library that cannot be pickled: its words can
+    except Exception:  # a library's exception may not be picklable; its message is
         pickled = pickle.dumps(ValueError(str(outcome)))
     aside.write_bytes(pickled)
     aside.replace(folder / OUTCOME)
 
 
 def _end(code: int) -> None:
-    """Leave at once: a connection to ranks that are gone or wait would hold up, or crash, an orderly exit."""
+    """Exit at once: connections to ended or waiting ranks would delay or crash a normal exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, also where it waits in a library that answers no signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it at once, also within a library's native code
     quiet()
     place = Path(sys.argv[1])
     try:

@@ -1,7 +1,7 @@
-"""Evaluating a model, trained by a cell or brought by a user: first its answers, then their scores.
+"""Evaluation of a model, trained by a cell or given by a user: first its answers, then their scores.
 
-On several GPUs one process each answers: each loads the model and answers every n-th missing batch, into a file of its
-own. Scoring happens in this process, and needs no model.
+Each of several GPUs has one process, which loads the model and answers every n-th missing batch into its own file.
+Scoring happens in this process and needs no model.
 """
 
 import functools
@@ -21,22 +21,22 @@ from reproduction.running.run_lock import at_work
 
 
 class ShardFailed(Exception):
-    """One of the processes of an evaluation ended early; what was answered is on disk."""
+    """A process of an evaluation ended early; its answers so far are on disk."""
 
 
 def evaluate(job: EvalJob, progress: NullProgress | None = None, *, rescore: bool = False) -> list[Path]:
-    """Answer and score every evaluation that is not complete; returns the folders of all.
+    """Answer and score every incomplete evaluation; return the folders of all.
 
-    Answers that are on disk are used. Waits for another process that works in the folder.
+    Existing answers are used. Waits for another process that works in the folder.
 
     Args:
         job: the model and its evaluations.
-        progress: shows the steps.
-        rescore: score all answers anew, and answer nothing.
+        progress: display of the steps.
+        rescore: score all answers again without generating any.
 
     Raises:
-        ExecutionRefused: an evaluation runs what the model writes, and that is not allowed.
-        ShardFailed: a process ended early; the others have done their part.
+        ExecutionRefused: an evaluation runs programs of the model, which is not allowed.
+        ShardFailed: a process ended early; the others have finished their part.
         RecordError: the answers are another model's.
     """
     progress, identity_of = progress or NullProgress(), functools.cache(job.identity)  # reads all of the weights
@@ -47,14 +47,14 @@ def evaluate(job: EvalJob, progress: NullProgress | None = None, *, rescore: boo
         with at_work(job.folder):
             identity = identity_of()
             if not rescore:
-                wanted = job.waiting  # fewer than before, where another process has been at work meanwhile
+                wanted = job.waiting  # another process may have completed some meanwhile
                 _answer_all(job, wanted, progress, identity=identity)
             _score_all(job, wanted, progress, identity=identity)
     return [job.eval_folder(protocol) for protocol in job.protocols]
 
 
 def _require_own_answers(job: EvalJob, identity_of: Callable[[], str]) -> None:
-    """Raise `RecordError` where another model answered a complete evaluation, and remove its mark."""
+    """Raise `RecordError` if another model answered a complete evaluation, and remove its DONE mark."""
     for protocol in set(job.protocols).difference(job.waiting):
         if (job.answers_folder(protocol) / META).is_file():
             try:
@@ -81,14 +81,14 @@ def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: NullProgr
     missing = [protocol for protocol in protocols if _unanswered(job, protocol)]
     if not missing:
         return
-    import torch  # seconds to import: what is answered needs none of it
+    import torch  # takes seconds; not needed if nothing is missing
 
     processes = job.processes or max(1, torch.cuda.device_count())
     if processes == 1:
         _answer(job, missing, progress, identity=identity)
         return
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # what a training left here would stand beside the first process's model
+        torch.cuda.empty_cache()  # memory of a training here is needed by the first process
     failed: list[Ended] = []
     run_jobs(
         _answer_shard,
@@ -110,7 +110,7 @@ def _answer_all(job: EvalJob, protocols: Iterable[Protocol], progress: NullProgr
 
 
 def _note_throughput(job: EvalJob, protocol: Protocol) -> None:
-    """Write what the answers took, where several processes gave them, or one was ended before it could."""
+    """Write the throughput of answers that several processes gave, or one process that ended before writing it."""
     folder = job.answers_folder(protocol)
     if (folder / ANSWERS).is_file() and not (folder / THROUGHPUT).is_file():
         prompts = answered_prompts(Prompts(**job.asked(protocol)), log := AnswerLog(folder / ANSWERS))
@@ -118,7 +118,7 @@ def _note_throughput(job: EvalJob, protocol: Protocol) -> None:
 
 
 def _unanswered(job: EvalJob, protocol: Protocol) -> bool:
-    log = gather(job.answers_folder(protocol))  # of an attempt that several processes shared, too
+    log = gather(job.answers_folder(protocol))  # includes the shards of an earlier attempt
     return None in answered_prompts(Prompts(**job.asked(protocol)), log)
 
 
@@ -130,7 +130,7 @@ def _answer_shard(job: tuple[EvalJob, list[Protocol], str, Shard], progress: Nul
 def _answer(
     job: EvalJob, protocols: list[Protocol], progress: NullProgress, *, identity: str, shard: Shard | None = None
 ) -> None:
-    """Load the model once and answer all that is missing, or a shard of it, of each evaluation."""
+    """Load the model once and generate the missing answers of each evaluation, or a shard of them."""
     import torch
 
     from reproduction.evals.answering import answer
@@ -152,7 +152,7 @@ def _answer(
             share=shard,
             progress=_steps(progress, protocol),
         )
-    shared_base.give_back(model)  # left to the next one that loads its base
+    shared_base.give_back(model)  # the next model on this base reuses it
 
 
 def _steps(progress: NullProgress, protocol: Protocol, phase: str = "") -> Callable[[int, int], None]:

@@ -1,4 +1,4 @@
-"""The GPUs that this process sees, and a cell's passes cut so that they fit the memory that is free."""
+"""The GPUs visible to this process, and micro-batches of a cell that fit the free memory."""
 
 import functools
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 A800_GB = 80
 LEAST = {"micro_batch_size": 1, "gradient_checkpointing": True}
 UNKNOWN = {"micro_batch_size": 4, "gradient_checkpointing": True}
-"""What "auto" becomes where nothing fits, and where the memory cannot be estimated."""
+"""Values of "auto" if nothing fits, and if the memory cannot be estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One visible CUDA device: its memory in bytes, its compute capability."""
+    """One visible CUDA device: its memory in bytes and compute capability."""
 
     name: str
     memory: int
@@ -29,25 +29,25 @@ class Gpu:
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
-    """The visible CUDA devices that PyTorch can use."""
+    """Return the visible CUDA devices that PyTorch can use."""
     import torch
 
-    if not torch.cuda.is_available():  # counting alone asks NVML, which sees GPUs whose driver is too old
+    if not torch.cuda.is_available():  # device_count asks NVML, which includes GPUs with a too old driver
         return ()
     found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return tuple(Gpu(name=each.name, memory=each.total_memory, capability=(each.major, each.minor)) for each in found)
 
 
 def room_on(found: Sequence[Gpu], cell: Cell) -> int:
-    """Bytes of the smallest of some GPUs that a cell's launch lets each process take."""
+    """Return the bytes of the smallest GPU that a cell's launch lets each process use."""
     memory = min(gpu.memory for gpu in found)
     return memory if cell.launch.memory_gb is None else min(memory, int(cell.launch.memory_gb * 1e9))
 
 
 def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
-    """The cell with `train.micro_batch_size` and `train.gradient_checkpointing` as `room` bytes allow.
+    """Return the cell with `train.micro_batch_size` and `train.gradient_checkpointing` that fit `room` bytes.
 
-    The effective batch stays. The cell is returned as it was where its processes cannot share the batch.
+    The effective batch does not change. A cell whose processes cannot share the batch is returned unchanged.
     """
     if cell.method.kind == "none":
         return cell
@@ -63,10 +63,10 @@ def fitted(cell: Cell, room: int, *, packing: "Packing | None" = None) -> Cell:
 
 
 def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
-    """`fitted` to what is free for this process now: on its GPU within its launch's cap, else in the machine's memory.
+    """Apply `fitted` to this process's free memory: on its GPU within its launch's limit, else the machine's memory.
 
-    The processes of one launch come to the same schedule, that of the one with least. Without a GPU a cell that leaves
-    nothing to be chosen is as it was.
+    All processes of a launch use the schedule of the one with the least memory. Without a GPU, a cell whose settings
+    are fixed is returned unchanged.
     """
     import psutil
     import torch
@@ -82,11 +82,11 @@ def fitted_now(cell: Cell, *, packing: "Packing | None" = None) -> Cell:
 
 
 def fitted_to_the_papers(cell: Cell) -> Cell:
-    """`fitted` to this machine's GPUs, or where it has none to one of the paper's, an A800."""
+    """Apply `fitted` to this machine's GPUs, or without GPUs to the paper's, an A800."""
     return fitted(cell, room_on(gpus(), cell) if gpus() else int(1e9 * (cell.launch.memory_gb or A800_GB)))
 
 
 def estimated_bytes(cell: Cell, *, packing: "Packing | None" = None) -> int | None:
-    """What training the cell is estimated to allocate on each GPU; None where that is not known."""
+    """Return the estimated bytes that training the cell allocates on each GPU; None if unknown."""
     (kind,) = kinds_of([cell])
     return None if kind.body is None else kind.training(packing=packing).allocated

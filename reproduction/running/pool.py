@@ -1,13 +1,13 @@
-"""Jobs side by side, each in one of a few worker processes that live on from job to job.
+"""Parallel jobs in a few worker processes, each of which runs one job after another.
 
     parent ── job ──> worker      one pipe each way; a worker has one job at a time
     parent <── step, done, failed ──
 
-A worker keeps what it has loaded and sees one GPU. A job that raises ends with its process, and the next job gets a
-fresh one, so that a poisoned GPU is not handed on; a process that dies (out of memory, a crash in native code) fails
-its job alike. `concurrent.futures` breaks the whole pool there. A worker does not outlive the parent.
+A worker keeps what it has loaded and sees one GPU. A job that raises ends its process, and the next job gets a fresh
+one, so that a broken CUDA context is not reused; a process that dies (out of memory, a crash in native code) also fails
+only its job, whereas it would break the whole pool of `concurrent.futures`. Workers do not outlive the parent.
 
-    python -m reproduction.running.pool <descriptor of the pipe>      what a worker runs
+    python -m reproduction.running.pool <descriptor of the pipe>      command of a worker
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from reproduction.system import orphans
 from reproduction.training.launching import visible_gpus
 
 PATIENCE = 20.0
-"""Seconds that an interrupted worker has to mark its job before it is killed."""
+"""Seconds that an interrupted worker has to record its job's state before it is killed."""
 
 Function = Callable[[Any, NullProgress], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """One job's end: ``value`` is what it returned, or ``error`` why it failed, in ``seconds``."""
+    """One job's result after ``seconds``: its return value ``value``, or the reason ``error`` of its failure."""
 
     job: int
     value: Any
@@ -55,21 +55,22 @@ def run_jobs(
     ended: Callable[[Ended], None],
     more: Callable[[Ended], Iterable[tuple[Any, str]]] = lambda end: (),
 ) -> None:
-    """Call ``function(job, progress)`` for every job, ``workers`` at a time, the first jobs first.
+    """Call ``function(job, progress)`` for every job in order, ``workers`` at a time.
 
-    An interrupt, or an error of ``ended``, interrupts the workers, waits for them to mark their jobs, and is passed on.
+    An interrupt, or an error of ``ended``, interrupts the workers, waits until they have recorded their jobs' states,
+    and is re-raised.
 
     Args:
-        function: importable by its name; the jobs and what it returns are picklable.
-        jobs: what the function is called with.
+        function: importable by its name; its jobs and return values must be picklable.
+        jobs: arguments of the function.
         workers: number of processes.
-        threads: of each worker's libraries, unless OMP_NUM_THREADS says otherwise.
-        names: of the jobs, as ``progress`` shows them.
-        progress: is shown the job and the steps of each worker.
-        ended: is called in this process, in the order in which jobs end.
-        more: gives jobs that follow from one that ended, with their names; they are the next ones.
+        threads: threads of each worker's libraries, unless OMP_NUM_THREADS is set.
+        names: names of the jobs in ``progress``.
+        progress: display of the job and the steps of each worker.
+        ended: called in this process for each job, in the order in which they end.
+        more: returns the jobs that follow from a finished one, with their names; they run next.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when a worker imports numpy: nothing later helps
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # must be set before a worker imports numpy
     jobs, names = list(jobs), list(names)
     waiting, crew = deque(range(len(jobs))), dict[int, _Worker]()
     try:
@@ -105,7 +106,7 @@ def run_jobs(
 
 
 class _Worker:
-    """One process and this end of its pipe. ``job`` is the index of the one that it is at, None between two."""
+    """One process and the parent's end of its pipe. ``job`` is the index of its current job, None if idle."""
 
     def __init__(self) -> None:
         self.pipe, self._theirs = multiprocessing.Pipe()
@@ -114,7 +115,7 @@ class _Worker:
         self._began = 0.0
 
     def start(self, function: Function, slot: int, *, alone: bool) -> None:
-        # A Ctrl-C in a terminal goes to every process there: the parent passes it on itself, once.
+        # A terminal sends Ctrl-C to every process; workers block it, and the parent interrupts them once.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             descriptor = self._theirs.fileno()
@@ -127,7 +128,7 @@ class _Worker:
         self._send(function, slot, alone)
 
     def _send(self, *message: Any) -> None:
-        with contextlib.suppress(ConnectionError):  # the process died: `listen` reports it
+        with contextlib.suppress(ConnectionError):  # `listen` reports that the process died
             self.pipe.send(message)
 
     def give(self, index: int, job: Any) -> None:
@@ -135,7 +136,7 @@ class _Worker:
         self._send(job)
 
     def listen(self, step: Callable[..., None]) -> Ended | None:
-        """Take one message; the job's end if that is what it was."""
+        """Receive one message; return the job's end if it was the last one."""
         try:
             kind, *what = self.pipe.recv()
         except (EOFError, ConnectionError):
@@ -152,7 +153,7 @@ class _Worker:
             self.process.terminate()
 
     def stop(self, patience: float = PATIENCE) -> None:
-        """Close the pipe, which a worker without a job ends at, and kill the process if it does not end in time."""
+        """Close the pipe, which ends an idle worker, and kill the process if it does not end in time."""
         self.pipe.close()
         if self.process is None:
             return
@@ -171,8 +172,8 @@ def _ending(code: int) -> str:
 
 
 def _work(pipe: connection.Connection) -> None:
-    """A worker's life: jobs from the pipe until it closes, a job fails, or the parent interrupts."""
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):  # what was at work has marked itself
+    """Run jobs from the pipe until it closes, a job fails, or the parent interrupts."""
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):  # the job has recorded its state
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the parent's interrupt
         quiet()
         sys.path[:], sys.argv[:] = pipe.recv()
@@ -189,7 +190,7 @@ def _work(pipe: connection.Connection) -> None:
 
 
 def _take_one_gpu(slot: int) -> None:
-    """On a machine of several GPUs the workers take turns: this process sees one of them."""
+    """Restrict this process to one GPU; workers take the machine's GPUs in turn."""
     if (count := visible_gpus()) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % count]
@@ -197,5 +198,5 @@ def _take_one_gpu(slot: int) -> None:
 
 if __name__ == "__main__":
     descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)  # what a job starts would keep the pipe open
+    os.set_inheritable(descriptor, False)  # a job's subprocesses would keep the pipe open
     _work(connection.Connection(descriptor))

@@ -1,4 +1,4 @@
-"""What a person sees while cells are at work: how many are done, which one is at work, how long it will take."""
+"""Progress displays of running cells: how many are done, which are running, how much time is left."""
 
 import sys
 import time
@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 STEP_SECONDS = 0.2
-"""Least time between two steps that a worker process forwards."""
+"""Minimum seconds between two steps that a worker process forwards."""
 
 
 class NullProgress:
-    """The interface of a progress display, a context manager; this one shows nothing.
+    """Interface of a progress display, a context manager; this class shows nothing.
 
-    ``slot`` tells apart cells that are at work side by side.
+    ``slot`` identifies one of several cells that run in parallel.
     """
 
     def __enter__(self) -> "NullProgress":
@@ -24,17 +24,17 @@ class NullProgress:
         pass
 
     def cell(self, name: str, *, slot: int = 0) -> None:
-        """A cell starts."""
+        """Show that a cell starts."""
 
     def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
-        """``done`` of ``total`` in a phase of the cell at work; called often."""
+        """Show ``done`` of ``total`` in a phase of the running cell; called often."""
 
     def finished(self, name: str, note: str = "") -> None:
-        """The cell is done."""
+        """Show that the cell is done."""
 
 
 class ForwardedProgress(NullProgress):
-    """In a worker process: passes some of the steps to ``send(phase, done, total, note)``."""
+    """Progress in a worker process, which passes some of the steps to ``send(phase, done, total, note)``."""
 
     def __init__(self, send: Callable[[str, int, int, str], None]):
         self._send, self._last = send, 0.0
@@ -52,7 +52,7 @@ class LineProgress(NullProgress):
         self._total, self._done, self._before, self._start = total, done, done, time.monotonic()
 
     def _time_left(self) -> str:
-        """The mean time of the cells finished since the start, times the cells that remain."""
+        """Return the mean time of the cells finished since the start times the number of remaining cells."""
         each = (time.monotonic() - self._start) / (self._done - self._before)
         minutes, seconds = divmod(int(each * (self._total - self._done)), 60)
         return f"{minutes}:{seconds:02d}"
@@ -63,7 +63,7 @@ class LineProgress(NullProgress):
 
 
 class LiveProgress(LineProgress):
-    """A live display on a terminal: a bar for the cells with the time left, and one for each cell at work."""
+    """Live terminal display: a bar for all cells with the time left, and one for each running cell."""
 
     def __init__(self, total: int, done: int, console: Console):
         super().__init__(total, done)
@@ -102,7 +102,7 @@ class LiveProgress(LineProgress):
 
 
 def display(total: int, done: int = 0, *, shown: bool = True) -> NullProgress:
-    """The live display where standard error is a terminal, else one line a finished cell; nothing if not ``shown``."""
+    """Return a live display if stderr is a terminal, else one line per finished cell; a silent one if not ``shown``."""
     if not shown:
         return NullProgress()
     return LiveProgress(total, done, Console(stderr=True)) if sys.stderr.isatty() else LineProgress(total, done)

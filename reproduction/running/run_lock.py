@@ -1,6 +1,6 @@
 """Exclusive, timed work in a run's folder, with disk space reserved to record how it ended.
 
-.lock     locked by who is at work; meanwhile as large as `RESERVE`
+.lock     locked by the working process; its size is `RESERVE` meanwhile
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from reproduction.records.files import one_sentence
 from reproduction.system.atomic import sweep
 
 RESERVE = 2**16
-"""Bytes that `release_reserve` gives back to the file system: more than the record of an end takes."""
+"""Bytes that `release_reserve` frees; the record of how the work ended takes fewer."""
 
 LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Work in a run's folder alone; waits for another process that does. Not to be nested.
+    """Work in a run's folder exclusively; waits for another process that does. Do not nest.
 
-    The seconds spent inside are added to seconds.json, and this sitting to its sittings. Raises `RecordError` where the
-    disk is full, unless something else ends the work first.
+    The seconds inside are added to seconds.json, and this session to its sittings. Raises `RecordError` if the disk is
+    full, unless another error ends the work first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("ab", buffering=0) as lock:
@@ -35,7 +35,7 @@ def at_work(folder: Path) -> Iterator[None]:
         sweep(folder, below=True)
         lock.truncate(0)
         with one_sentence("write", folder / LOCK):
-            if lock.write(os.urandom(RESERVE)) < RESERVE:  # random: no file system stores it in fewer bytes
+            if lock.write(os.urandom(RESERVE)) < RESERVE:  # random bytes cannot be compressed by the file system
                 lock.truncate(0)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         before, clock = Run(folder).seconds, time.monotonic()
@@ -51,18 +51,18 @@ def at_work(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(RecordError):  # a full disk must not hide what went wrong first
+            with contextlib.suppress(RecordError):  # a full disk must not hide the first error
                 note_seconds()
             raise
         note_seconds()
 
 
 def release_reserve(folder: Path) -> None:
-    """Free the space that the process at work in the folder reserved: a full disk then takes a few small files."""
+    """Free the space that the process at work in the folder reserved, so that a full disk takes a few small files."""
     with contextlib.suppress(OSError):
         os.truncate(folder / LOCK, 0)
 
 
 def seconds_at_work(folder: Path) -> float | None:
-    """Seconds that any command was at work in a run's folder; None where none was."""
+    """Return the seconds that all commands have worked in a run's folder; None if none has."""
     return Run(folder).seconds.get("seconds")

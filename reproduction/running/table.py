@@ -1,4 +1,4 @@
-"""Cells, those of a table or of several, filled side by side in a few processes."""
+"""Parallel training and evaluation of the cells of tables in a few processes."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from reproduction.training.launching import Launch, visible_gpus
 
 @dataclass
 class Outcome:
-    """Result of filling: the seconds it took, the cells computed, and the ones that failed with their reasons."""
+    """Result of `fill`: its seconds, the computed cells, and the failed ones with their reasons."""
 
     seconds: float = 0.0
     computed: int = 0
@@ -28,20 +28,20 @@ class Outcome:
 
 
 CELL_BYTES = 24e9
-"""GPU memory for each of several cells side by side at the small scale. Most cells of SmolLM2-135M then have their 32
-rows in one pass, and on an H200 more of them side by side were no faster."""
+"""GPU memory in bytes for each of several parallel cells at the small scale. Most cells of SmolLM2-135M then have their
+32 rows in one pass, and on an H200 more parallel cells were no faster."""
 
 
 def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome:
-    """Run every cell that is not complete; a cell that fails, or cannot be read, is reported and the others go on.
+    """Run every incomplete cell; a failed or unreadable cell is reported, and the others continue.
 
-    Cells of one run are one: tables share them, and an untuned base serves all its tasks. An interrupt leaves at once,
-    with the cells at work marked; after any other end, kill -9 too, the same call goes on.
+    Cells with the same run are computed once: tables share runs, and all tasks share an untuned base. An interrupt
+    ends at once, after marking the running cells. After any end, including kill -9, the same call resumes.
 
     Args:
-        cells: of any tables.
-        folder: the scale's results folder, locked meanwhile, so that two commands never fill at once.
-        workers: cells side by side; None is `as_many_as_fit`.
+        cells: cells of any tables.
+        folder: the scale's results folder, locked meanwhile, so that only one command fills it.
+        workers: number of parallel cells; None is `as_many_as_fit`.
 
     Raises:
         ConfigError: another process holds the lock, or ``workers`` is below 1.
@@ -54,7 +54,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
     runs = distinct(cells)
     waiting, outcome.failed = unfinished_and_damaged(runs)
     waiting.sort(key=lambda cell: (-_tokens(cell), cell.train.seed))
-    if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, and shares it with others
+    if workers > 1 and waiting and visible_gpus() > 0:  # each worker sees one GPU, which it may share
         sharing = workers_per_gpu(workers, waiting=len(waiting), gpus=visible_gpus())
         waiting = [cell if cell.sharded else on_part_of_a_gpu(cell, sharing) for cell in waiting]
     threads = max((cell.threads for cell in waiting), default=1)
@@ -74,32 +74,32 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
             run_jobs(run_cell, cells, workers=workers, threads=threads, names=titles, progress=progress, ended=ended)
 
         run([cell for cell in waiting if not cell.sharded], workers)
-        run([cell for cell in waiting if cell.sharded], 1)  # a model over all GPUs: by itself, after the others
+        run([cell for cell in waiting if cell.sharded], 1)  # a model over all GPUs runs alone, after the others
     outcome.seconds = time.monotonic() - start
     return outcome
 
 
 def as_many_as_fit() -> int:
-    """Cells side by side with `CELL_BYTES` of a GPU each, one at least for every GPU; one where there is none."""
+    """Return the number of parallel cells with `CELL_BYTES` of a GPU each: at least one per GPU; one without GPUs."""
     if not visible_gpus():
         return 1
     return sum(max(1, int(gpu.memory // CELL_BYTES)) for gpu in gpus())
 
 
 def workers_per_gpu(workers: int, *, waiting: int, gpus: int) -> int:
-    """How many workers use one GPU at a time: no more are at work than cells are waiting."""
+    """Return how many workers share one GPU; at most as many workers run as cells wait."""
     return -(-min(workers, waiting) // gpus)
 
 
 def on_part_of_a_gpu(cell: Cell, sharing: int) -> Cell:
-    """The cell with one GPU, of whose memory it takes a fair share where several workers use it."""
+    """Return the cell with one GPU, limited to an equal share of its memory if several workers use it."""
     memory_gb = cell.launch.memory_gb if sharing == 1 else room_on(gpus(), cell) / sharing / 1e9
     return dataclasses.replace(cell, launch=Launch(memory_gb=memory_gb))
 
 
 def _tokens(cell: Cell) -> int:
-    """Roughly how long a cell takes: the longest start first, so that none is left for the end; of equals the first
-    seeds, so that what is stopped early has whole seeds.
+    """Return a rough measure of a cell's time. The longest cells start first, so that none is left for the end; among
+    equals the lowest seeds, so that an early stop leaves whole seeds.
     """
     trained = (cell.train.max_steps or 0) * cell.train.batch_size * cell.data.max_length
     generated = sum(protocol.samples * (protocol.max_new_tokens or 1) for protocol in cell.protocols)

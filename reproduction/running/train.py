@@ -1,14 +1,14 @@
-"""Training a cell: base, data, adapter, then the steps; resumes, never repeats, and leaves every ending on disk.
+"""Training of a cell: base, data, adapter, then the steps. It resumes, never repeats, and records how it ended.
 
 an ending                    raised in                                 status.json, by records/status.py: Run
 every step done, saved       -                                         done
-out of memory in training    training/trainer.py: _memory_errors       oom, after one more try with half the rows a pass
+out of memory in training    training/trainer.py: _memory_errors       oom, after a retry with half the rows a pass
 loss or gradient not finite  training/trainer.py: StepLog              failed
 a full disk                  training/trainer.py, checkpoints.py       failed
 a rank died                  ddp.py: _run_ranks                        failed
 any other error              -                                         failed
 Ctrl-C, SIGTERM              the signal (cli.py, pool.py)              interrupted
-kill -9 of this process      -                                         running, until the same command goes on
+kill -9 of this process      -                                         running, until the same command resumes
 """
 
 import contextlib
@@ -32,23 +32,23 @@ _logger = logging.getLogger(__name__)
 
 
 def run_cell(cell: Cell, progress: NullProgress | None = None) -> None:
-    """Train the cell unless that is done, then run each evaluation that is not, on the model as it was saved.
+    """Train the cell unless it is trained, then run each incomplete evaluation on the saved model.
 
-    A run that was killed stands as ``running``, an interrupted one says so; either is taken up again: training from its
-    last checkpoint, an evaluation from its last batch of answers. What is finished is never run again.
+    A killed run has the state ``running``, an interrupted one ``interrupted``; both resume: training from the last
+    checkpoint, an evaluation from the last batch of answers. Finished work is not repeated.
 
-    Raises whatever ended it, after the ending of a training (oom, failed, interrupted, with the reason) is on disk.
+    Re-raises the error that ended it, after recording a training's end (oom, failed, interrupted, with the reason).
     """
     if not cell.run.done:
         train_cell(cell, progress)
-    gc.collect()  # the Trainer leaves reference cycles, and in them a model that would stand beside the next
+    gc.collect()  # the Trainer leaves reference cycles that hold its model
     evaluate(cell.eval_job, progress)
 
 
 def train_cell(cell: Cell, progress: NullProgress | None = None) -> None:
-    """The training half of `run_cell`; an untuned base only has its parameters counted.
+    """Train the cell unless it is trained; for an untuned base only count its parameters.
 
-    Waits for another process that works on the run, and does nothing where that one finished it.
+    Waits for another process that works on the run, and does nothing if that process finishes it.
     """
     progress = progress or NullProgress()
     in_ranks = cell.launch.needs_ranks and cell.method.kind != "none"
@@ -59,15 +59,15 @@ def train_cell(cell: Cell, progress: NullProgress | None = None) -> None:
             return
         finish(in_smaller_passes(train_in_ranks if in_ranks else train_here, cell, progress))
     if launching.rank() == 0:
-        shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # of no use once the run is done
+        shutil.rmtree(cell.run.folder / "checkpoints", ignore_errors=True)  # not needed once the run is done
 
 
 def in_smaller_passes(
     train: Callable[[Cell, NullProgress], dict[str, Any]], cell: Cell, progress: NullProgress
 ) -> dict[str, Any]:
-    """Train the cell; where memory does not suffice, once more with half of the rows a pass, and log that.
+    """Train the cell; if it runs out of memory, log that and train once more with half the rows per pass.
 
-    A launch that was joined is not started again: its ranks may have ended at different places.
+    A launch that was started outside is not retried: its ranks may have failed at different steps.
     """
     from reproduction.training import OutOfMemory
 
@@ -77,7 +77,7 @@ def in_smaller_passes(
         if error.rows == 1 or launching.inside():
             raise
         rows, checkpointing, reason = error.rows, error.checkpointing, str(error)
-    # Out of the handler: the error's frames hold what memory there is.
+    # Outside of the handler, since the error's frames hold GPU memory.
     _logger.warning("%s: %s Goes on with train.micro_batch_size=%d.", cell.title, reason, rows // 2)
     gc.collect()
     half = dataclasses.replace(cell.train, micro_batch_size=rows // 2, gradient_checkpointing=checkpointing)
@@ -86,8 +86,8 @@ def in_smaller_passes(
 
 
 def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
-    """Train in this process, the only one or one of a launch, and return what resources.json says; marks nothing."""
-    import torch  # seconds to import: a finished cell needs none of it
+    """Train in this process, alone or as one of a launch, and return the content of resources.json; record no state."""
+    import torch  # takes seconds; a finished cell does not need it
 
     from reproduction.training import (
         Laps,
@@ -105,7 +105,7 @@ def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
     launching.join()
     launching.cap_memory(cell.launch.memory_gb)
     if cell.method.kind == "none":
-        untuned = build_model(dataclasses.replace(cell.model, init="random"), "meta")  # counting needs no weights
+        untuned = build_model(dataclasses.replace(cell.model, init="random"), "meta")  # counted without weights
         return count_parameters(untuned) | {"parameters_trainable": 0}
     model, tokenizer = shared_base.take(cell.model)
     laps.end("base")
@@ -125,7 +125,7 @@ def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
         on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
         tracking=cell.tracking,
     )
-    # Else weights have moved, the process ends, or forward passes are no longer the model's own.
+    # Otherwise the base cannot be reused: full tuning changes weights, ranks end, liger replaces forward passes.
     if cell.method.kind == "peft" and cell.launch.mode == "single" and not cell.train.liger_kernel:
         shared_base.give_back(model)
     return dataclasses.asdict(resources) | {
@@ -137,14 +137,14 @@ def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _recorded(cell: Cell) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Record the states of the run around a training.
+    """Record the run's states around a training.
 
-    Gives what takes the resources at the end, or None where the run turns out to be done. In a launch that was joined
-    the first rank starts and finishes the run, and each may fail it.
+    Yields a function that takes the resources at the end, or None if the run is already done. In a launch that was
+    started outside, rank 0 starts and finishes the run, and any rank may mark it as failed.
     """
     run, first = cell.run, launching.rank() == 0
     with at_work(run.folder) if first else contextlib.nullcontext():
-        # Whether it is done is known only now: another command may have been at work.
+        # Checked under the lock: another command may have finished it.
         done = launching.from_first_rank(run.done) if first else launching.from_first_rank()
         if first and not done:
             run.start(cell.config)
@@ -152,13 +152,13 @@ def _recorded(cell: Cell) -> Iterator[Callable[[dict[str, Any]], None] | None]:
             yield None if done else run.finish if first else lambda resources: None
         except BaseException as error:
             if not done:
-                with contextlib.suppress(RecordError):  # a disk that cannot be written must not hide what went wrong
+                with contextlib.suppress(RecordError):  # a disk error must not hide the first error
                     _mark(run, error)
             raise
 
 
 def _mark(run: Run, error: BaseException) -> None:
-    """Write how a training ended, unless another rank of its launch has."""
+    """Record how a training ended, unless another rank of its launch has."""
     from reproduction.training import OutOfMemory
 
     rank = f"rank {launching.rank()}: " if launching.inside() else ""
