@@ -241,9 +241,9 @@ class _Reader:
                 own.append((evaluation, self._metric(evaluation, column.metric)))
             return run, self._figures(name), own
 
-    def _metric(self, evaluation: Evaluation, asked: str | list[str]) -> Scores:
+    def _metric(self, evaluation: Evaluation, requested: str | list[str]) -> Scores:
         metrics = self._scores(evaluation.folder)
-        names = [asked] if isinstance(asked, str) else asked
+        names = [requested] if isinstance(requested, str) else requested
         for name in names:
             if name in metrics:
                 return metrics[name]

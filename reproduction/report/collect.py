@@ -38,11 +38,11 @@ def metric_rows(runs: Path, *, scale: str) -> list[dict[str, Any]]:
     Runs of another scale are left out with a warning. An unreadable run is logged, and its row has the status
     `DAMAGED`.
     """
-    wanted, damaged = readable_runs(runs, scale=scale)
-    if others := sorted({run.name for run in find_runs(runs)} - {run.name for run in wanted} - damaged.keys()):
+    readable, damaged = readable_runs(runs, scale=scale)
+    if others := sorted({run.name for run in find_runs(runs)} - {run.name for run in readable} - damaged.keys()):
         log.warning("left out of the scale %r: %s", scale, ", ".join(others))
     rows = {}
-    for run in wanted:
+    for run in readable:
         try:
             with usable(run):
                 rows[run.name] = _run_rows(run)

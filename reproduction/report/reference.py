@@ -85,11 +85,11 @@ def read_reference(results: Path, scale: str) -> Reference | None:
 
 def require_records(folder: Path) -> None:
     """Raise `RecordError` if the files of records/ do not match reference.json."""
-    wanted, found = _read(folder).get("records") or {}, checksums(folder / RECORDS)
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
+    recorded, found = _read(folder).get("records") or {}, checksums(folder / RECORDS)
+    for name in sorted(recorded.keys() | found.keys()):
+        if recorded.get(name) != found.get(name):
             path = folder / RECORDS / name
-            raise RecordError(_damaged(path) if name in wanted else f"{path} is none of the records: delete it")
+            raise RecordError(_damaged(path) if name in recorded else f"{path} is none of the records: delete it")
 
 
 def printed_beside(filled: Filled, reference: Reference) -> tuple[dict[Key, str], str]:
@@ -146,7 +146,7 @@ def _as_json(made: Made) -> dict[str, Any]:
     runs: dict[str, dict[str, list[str | None]]] = {}
     for experiment, method in dict.fromkeys(key[:2] for key in made.runs):
         runs.setdefault(experiment, {})[method] = [made.runs.get((experiment, method, seed)) for seed in made.seeds]
-    value = {"seeds": made.seeds, "runs": runs, "evaluations": [[*asked, n] for asked, n in made.evaluations.items()]}
+    value = {"seeds": made.seeds, "runs": runs, "evaluations": [[*key, n] for key, n in made.evaluations.items()]}
     return (
         value
         | ({"fewer": made.fewer} if made.fewer else {})

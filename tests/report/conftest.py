@@ -100,11 +100,9 @@ class World:
 
     def record_losses(self, run: Run, source: str, *, nats: np.ndarray, tokens: np.ndarray) -> Path:
         """Write a finished evaluation of a source's held-out loss from rows' nats and tokens of four bytes."""
-        folder, kept = run.eval_folder(HELDOUT, source), partial(round, ndigits=DECIMALS)
+        folder, cut = run.eval_folder(HELDOUT, source), partial(round, ndigits=DECIMALS)
         records = [
-            record(
-                f"row/{item}", 0, {"nats_per_token": kept(loss / count), "bits_per_byte": kept(loss / count / 2.7726)}
-            )
+            record(f"row/{item}", 0, {"nats_per_token": cut(loss / count), "bits_per_byte": cut(loss / count / 2.7726)})
             | {"raw": "", "weights": {"nats_per_token": int(count), "bits_per_byte": 4 * int(count)}, "nats": loss}
             for item, (loss, count) in enumerate(zip(nats.tolist(), tokens.tolist(), strict=True))
         ]

@@ -72,7 +72,7 @@ def test_every_reading_of_a_claim_on_a_real_model_can_hold_and_can_fail(experime
     make_real(results, ahead=("lora_equal", "idlora_no_rb"), **scoring(99), **losing(0.9))
     sweep(results, well=True)
     wins = read_on_real_model(experiments, results)
-    said = totals(audit(experiments, results, scale="tiny"))
+    summary = totals(audit(experiments, results, scale="tiny"))
     shutil.rmtree(results)
     make_real(results, ahead=("idlora_random", "idlora_serial"), **scoring(0), **losing(1.5))
     sweep(results, well=False)
@@ -85,8 +85,8 @@ def test_every_reading_of_a_claim_on_a_real_model_can_hold_and_can_fail(experime
         assert {reading.found for reading in other.readings} == {FAILS}, claim.id
         assert all(reading.comparisons for reading in win.readings), f"{claim.id} has a reading without pairs"
         assert one.verdict == f"{HOLDS} {claim.real_only}".rstrip(), "what holds of less than the sentence says so"
-    assert f"for {len(claims)} of them" in said
-    assert "hold against LoRA alone" in said
+    assert f"for {len(claims)} of them" in summary
+    assert "hold against LoRA alone" in summary
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_score_is_on_par_where_the_whole_interval_is_above_the_margin(
 
 def test_losses_that_are_level_leave_not_behind_open(experiments: Path, results: Path) -> None:
     make_real(results, losses={"llama3": {"lora": 1.094, "idlora": 1.094}})
-    told = read(experiments, results)["multi-math-on-par"][1]
-    loss = next(part for part in told.split("; ") if "in held-out loss" in part)
+    text = read(experiments, results)["multi-math-on-par"][1]
+    loss = next(part for part in text.split("; ") if "in held-out loss" in part)
     assert loss.endswith(f"{UNRESOLVED} (2 pairs: 2 not resolved)")
 
 
@@ -123,14 +123,14 @@ def test_what_has_not_been_run_has_no_verdict_and_the_readings_that_were_decide_
     (results / "reference" / "small" / "significance" / "table_longer.csv").unlink()
     found = read(experiments, results)
     assert {found[claim][0] for claim in ("single-safety", "abstract-low-rank-degrades")} == {UNMEASURED}
-    told = found["abstract-outperforms-all"][1]
-    assert told.count("; after two epochs: not run; ") == 2
+    text = found["abstract-outperforms-all"][1]
+    assert text.count("; after two epochs: not run; ") == 2
     sweep(results, well=True)
     (results / "reference" / "small" / "significance" / "table7.csv").unlink()  # these scores decide
-    verdict, told = read(experiments, results)["appendix-best-at-099"]
+    verdict, text = read(experiments, results)["appendix-best-at-099"]
     assert verdict == UNRESOLVED
-    assert "(not run)" in told
-    assert "holds (7 pairs: 7 as claimed)" in told
+    assert "(not run)" in text
+    assert "holds (7 pairs: 7 as claimed)" in text
 
 
 def test_one_larger_rank_that_is_level_leaves_the_order_of_ranks_unresolved(experiments: Path, results: Path) -> None:
@@ -143,8 +143,8 @@ def test_the_best_rates_decide_and_the_papers_rate_and_longer_training_stand_bes
     experiments: Path, results: Path
 ) -> None:
     make_real(results)
-    verdict, told = read(experiments, results)["abstract-outperforms-all"]
-    first, at_paper, longer, *_ = told.split("; ")
+    verdict, text = read(experiments, results)["abstract-outperforms-all"]
+    first, at_paper, longer, *_ = text.split("; ")
     assert verdict == FAILS
     assert first.endswith("at each method's best rate (5 pairs: 5 the other way)")
     assert at_paper == "at the paper's rate (one run each): holds against LoRA alone (5 pairs: 5 as claimed)"

@@ -37,8 +37,8 @@ def filled(world, fewer):
             made, experiment, *key, train={"learning_rate": 5e-5 if experiment.endswith("rate") else 1e-3}, **changes
         )
         for experiment, method, seed in made.grid.cells():
-            asked = made.grid.benchmarks(experiment, "small", seed=seed)
-            made.run(experiment, method, seed=seed, benchmarks=asked)
+            benchmarks = made.grid.benchmarks(experiment, "small", seed=seed)
+            made.run(experiment, method, seed=seed, benchmarks=benchmarks)
         return made
 
     return make

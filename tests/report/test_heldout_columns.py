@@ -46,13 +46,13 @@ def rows_of(path):
 def test_a_value_is_all_nats_over_all_tokens_and_the_lower_loss_is_ahead_bold_and_marked(made, tmp_path):
     table = made.table()
     entries = {row.method: row.entries["loss_gsm8k_test"] for row in table.rows}
-    wanted = ((1 + SHIFTS["idlora"]) * TOKENS).sum() / TOKENS.sum()
-    assert entries["idlora"].value == round(wanted, 4) != round(1 + SHIFTS["idlora"].mean(), 4)
+    expected = ((1 + SHIFTS["idlora"]) * TOKENS).sum() / TOKENS.sum()
+    assert entries["idlora"].value == round(expected, 4) != round(1 + SHIFTS["idlora"].mean(), 4)
     assert {m for m, each in entries.items() if each.best} == {m for m, each in entries.items() if each.dagger}
     assert (entries["idlora"].best, entries["lora"].best) == (True, False)
     tests = {each.method: each for each in table.comparisons if each.column == "loss_gsm8k_test"}
     ours, base = tests["idlora"], tests["base"]
-    assert ours.difference == pytest.approx(wanted - 1)
+    assert ours.difference == pytest.approx(expected - 1)
     assert (ours.wins, ours.losses) == ((SHIFTS["idlora"] < 0).sum(), (SHIFTS["idlora"] > 0).sum())
     assert (base.wins, base.losses, base.dagger, base.wilcoxon_p < 0.001) == (0, ROWS, False, True)
     assert f"{ROWS} differ (0 lower, {ROWS} higher)" in summary(table.filled, [base])

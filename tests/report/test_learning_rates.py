@@ -74,9 +74,9 @@ def test_the_table_has_each_methods_best_rate_the_papers_and_what_explains_them(
 
 
 def test_a_best_rate_at_the_end_of_what_was_tried_is_marked_and_a_diverged_run_is_no_best(small: Sources) -> None:
-    kept = [row for row in trials_of(small) if row["method"] != "fft" or float(row["learning_rate"]) <= 1e-4]
+    rest = [row for row in trials_of(small) if row["method"] != "fft" or float(row["learning_rate"]) <= 1e-4]
     lost = {"learning_rate": "3e-5", "outcome": "diverged", "validation_loss": "inf"}
-    write(path_of(small), [*kept, next(row for row in kept if row["method"] == "fft") | lost])
+    write(path_of(small), [*rest, next(row for row in rest if row["method"] == "fft") | lost])
     rows = table(small)
     assert (rows["fft"]["at_edge"], rows["lora"]["at_edge"]) == ("yes", "")
     assert "| 1e-4 ↔ |" in words(small)
@@ -131,8 +131,8 @@ def test_a_panel_shows_every_loss_at_the_papers_rate_and_the_next_ones_every_bes
     others = {method: best for method, best in STORY.items() if method not in MAIN or method == "idlora"}
     assert all(inside(controls, *best[:2]) for best in others.values())
     assert controls.get_xlim()[0] > 5e-5
-    told = [text.get_text()[:6] for text in names.get_legend().get_texts()]
-    assert told == sorted(f"{loss:.4f}" for _, loss, *_ in others.values())
+    labels = [text.get_text()[:6] for text in names.get_legend().get_texts()]
+    assert labels == sorted(f"{loss:.4f}" for _, loss, *_ in others.values())
     assert all(any(list(line.get_xdata()) == [5e-5] * 2 for line in axes.lines) for axes in (whole, late))
     assert "(c) LoRA and ID-LoRA after 1,900 steps" in plate.caption
 

@@ -39,10 +39,10 @@ def results(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def told(results: Path, tmp_path: Path):
+def make(results: Path, tmp_path: Path):
     """Make the sentences by title, of a story changed in ``real``, ``single``, ``budgets`` or ``clusters``."""
 
-    def tell(**changes: dict[str, Any]) -> dict[str, str]:
+    def make_sentences(**changes: dict[str, Any]) -> dict[str, str]:
         own = tmp_path / "results"
         shutil.copytree(results, own, dirs_exist_ok=True)
         shutil.copytree(results.parent / "experiments", tmp_path / "experiments", dirs_exist_ok=True)
@@ -51,34 +51,34 @@ def told(results: Path, tmp_path: Path):
             makers[name](own, **story)
         return by_title(own)
 
-    return tell
+    return make_sentences
 
 
 def by_title(results: Path) -> dict[str, str]:
-    said = real_sentences(results, results.parent / "experiments")
-    return {re.match(r"\*\*(.*?)\.\*\*", each)[1]: each for each in said}
+    words = real_sentences(results, results.parent / "experiments")
+    return {re.match(r"\*\*(.*?)\.\*\*", each)[1]: each for each in words}
 
 
 def test_the_sentences_have_the_tables_numbers_and_are_ten(results: Path) -> None:
-    said = by_title(results)
-    assert len(said) == 10
-    assert "1.0940 ± 0.0005 for LoRA and 1.1080 ± 0.0005 for ID-LoRA; ahead of LoRA: full" in said["Who is ahead"]
-    assert "LoRA at an equal count (1.83M) is ahead of ID-LoRA by 0.0114 [0.0106, 0.0122]." in said["Who is ahead"]
-    assert "1.6e-3 for ID-LoRA and 4e-3 for LoRA" in said[RATE]
-    assert "decides which of ID-LoRA" in said[RATE]
-    assert "is 270 for ID-LoRA and 3.36 for LoRA, whose rows of A are 0.58 long" in said[RATE]
-    assert "ID-LoRA's loss is 0.0120 below LoRA's after 1,900 steps" in said[LONGER]
-    assert "Nobody is called ahead on MMLU (at chance) and HumanEval pass@1 (at zero)." in said[SCORES]
+    words = by_title(results)
+    assert len(words) == 10
+    assert "1.0940 ± 0.0005 for LoRA and 1.1080 ± 0.0005 for ID-LoRA; ahead of LoRA: full" in words["Who is ahead"]
+    assert "LoRA at an equal count (1.83M) is ahead of ID-LoRA by 0.0114 [0.0106, 0.0122]." in words["Who is ahead"]
+    assert "1.6e-3 for ID-LoRA and 4e-3 for LoRA" in words[RATE]
+    assert "decides which of ID-LoRA" in words[RATE]
+    assert "is 270 for ID-LoRA and 3.36 for LoRA, whose rows of A are 0.58 long" in words[RATE]
+    assert "ID-LoRA's loss is 0.0120 below LoRA's after 1,900 steps" in words[LONGER]
+    assert "Nobody is called ahead on MMLU (at chance) and HumanEval pass@1 (at zero)." in words[SCORES]
     assert (
-        "GSM8K 6.0 and 4.5, behind by 1.5 points [0.5, 2.5]; CommonsenseQA 30.0 and 30.4, level (+0.4" in said[SCORES]
+        "GSM8K 6.0 and 4.5, behind by 1.5 points [0.5, 2.5]; CommonsenseQA 30.0 and 30.4, level (+0.4" in words[SCORES]
     )
-    assert "full fine-tuning on 6 (0.0200); behind LoRA: HydraLoRA on 6 (0.0100)" in said[SINGLE]
-    assert "of 24 pairs of an ID-LoRA and a LoRA, ID-LoRA is ahead in 9 and behind in 15." in said[SWEEPS]
-    assert "At r=32, k = 4 (1.12M) is ahead of k = 2 (1.10M) by 0.0010 [0.0002, 0.0018]; level" in said[SWEEPS]
-    assert "(60 runs), a lower loss goes with a higher score on GSM8K (-1.00 [-1.00, -1.00])" in said[WORTH]
-    assert "length (120 runs), a lower loss goes with a higher score on GSM8K (-1.00" in said[WORTH]
-    assert "picks are ahead of rows at random by 0.0042 [0.0034, 0.0050]" in said[CONTROLS]
-    assert "135M parameters, SmolLM2-135M-Instruct (from 4 bits), trained for 200 steps with 3 seeds" in said[LIMITS]
+    assert "full fine-tuning on 6 (0.0200); behind LoRA: HydraLoRA on 6 (0.0100)" in words[SINGLE]
+    assert "of 24 pairs of an ID-LoRA and a LoRA, ID-LoRA is ahead in 9 and behind in 15." in words[SWEEPS]
+    assert "At r=32, k = 4 (1.12M) is ahead of k = 2 (1.10M) by 0.0010 [0.0002, 0.0018]; level" in words[SWEEPS]
+    assert "(60 runs), a lower loss goes with a higher score on GSM8K (-1.00 [-1.00, -1.00])" in words[WORTH]
+    assert "length (120 runs), a lower loss goes with a higher score on GSM8K (-1.00" in words[WORTH]
+    assert "picks are ahead of rows at random by 0.0042 [0.0034, 0.0050]" in words[CONTROLS]
+    assert "135M parameters, SmolLM2-135M-Instruct (from 4 bits), trained for 200 steps with 3 seeds" in words[LIMITS]
 
 
 OTHER_WAY = {
@@ -153,21 +153,21 @@ REFUSING = {
     ],
     ids=["the other way", "few seeds", "refusing", "few parameters"],
 )
-def test_with_other_numbers_the_sentences_come_out_otherwise(story: dict, parts: dict[str, list[str]], told) -> None:
-    said = told(**story)
-    assert {title: [part for part in own if part not in said[title]] for title, own in parts.items()} == {
+def test_with_other_numbers_the_sentences_come_out_otherwise(story: dict, parts: dict[str, list[str]], make) -> None:
+    words = make(**story)
+    assert {title: [part for part in own if part not in words[title]] for title, own in parts.items()} == {
         title: [] for title in parts
     }
 
 
-def test_nothing_is_claimed_on_a_column_at_chance_or_zero(told) -> None:
+def test_nothing_is_claimed_on_a_column_at_chance_or_zero(make) -> None:
     far = {column: {"idlora": 99.0} for column in MULTI}
-    said = told(real={"scores": {BEST: far, PAPER: far}, "floors": dict.fromkeys(MULTI, "zero")})[SCORES]
-    assert said.endswith("on GSM8K, MMLU, CommonsenseQA, HumanEval pass@1, pass@5 and pass@10 (at zero).")
+    words = make(real={"scores": {BEST: far, PAPER: far}, "floors": dict.fromkeys(MULTI, "zero")})[SCORES]
+    assert words.endswith("on GSM8K, MMLU, CommonsenseQA, HumanEval pass@1, pass@5 and pass@10 (at zero).")
 
 
-def test_a_reference_that_lacks_a_table_says_nothing(told, tmp_path: Path) -> None:
-    told()
+def test_a_reference_that_lacks_a_table_says_nothing(make, tmp_path: Path) -> None:
+    make()
     folder = tmp_path / "results" / "reference" / "small"
     change_rates(tmp_path / "results", "idlora", largest_eigenvalue="")
     assert "Where training starts" not in by_title(tmp_path / "results")[RATE]
@@ -176,13 +176,13 @@ def test_a_reference_that_lacks_a_table_says_nothing(told, tmp_path: Path) -> No
     assert write_real(tmp_path / "results", tmp_path / "experiments") is None
 
 
-def test_the_sentence_about_claims_counts_the_audits_verdicts(told, tmp_path: Path) -> None:
-    said = told(real={"scores": {BEST: {"gsm8k": {"idlora": 6.0}}}})["The paper's claims"]
+def test_the_sentence_about_claims_counts_the_audits_verdicts(make, tmp_path: Path) -> None:
+    words = make(real={"scores": {BEST: {"gsm8k": {"idlora": 6.0}}}})["The paper's claims"]
     found = read_on_real_model(tmp_path / "experiments", tmp_path / "results")
     verdicts = [each.found for each in found]
     counts = [len(found), *map(verdicts.count, ("holds", "does not hold", "not resolved here"))]
     total, held, failed, unresolved, own, own_held, level, by_loss, by_score, at_paper, in_loss = map(
-        int, re.findall(r"\b(\d+)\b", said)
+        int, re.findall(r"\b(\d+)\b", words)
     )
     assert [total, held, failed, unresolved] == counts
     assert total == by_loss + by_score >= own > own_held >= level > 0
@@ -190,8 +190,8 @@ def test_the_sentence_about_claims_counts_the_audits_verdicts(told, tmp_path: Pa
     assert 0 < in_loss <= unresolved
 
 
-def test_the_sentences_are_the_first_words_of_a_page_and_of_the_references_folder(told, tmp_path: Path) -> None:
-    told()
+def test_the_sentences_are_the_first_words_of_a_page_and_of_the_references_folder(make, tmp_path: Path) -> None:
+    make()
     results, experiments = tmp_path / "results", tmp_path / "experiments"
     page = build_page(Sources(results, experiments, "tiny"))
     assert (

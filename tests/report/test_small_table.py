@@ -39,7 +39,7 @@ from reproduction.report.reference import (
 
 SCALE = "tiny"
 EXPERIMENTS = Path(__file__).parent / "small_table" / "experiments"
-KEPT = Path(__file__).parent / "small_table" / "reference"
+COMMITTED = Path(__file__).parent / "small_table" / "reference"
 SAVED = "table1"
 """The figure whose files are made; the page draws all of them."""
 
@@ -56,8 +56,8 @@ def make(results: Path) -> Path:
     The audit and results without a scale are left out; the page reports them as missing.
     """
     folder, runs = reference_folder(results, SCALE), results / "runs"
-    shutil.copytree(KEPT / RECORDS, folder / RECORDS)
-    shutil.copy(KEPT / "reference.json", folder)
+    shutil.copytree(COMMITTED / RECORDS, folder / RECORDS)
+    shutil.copy(COMMITTED / "reference.json", folder)
     require_records(folder)
     unpack(folder / RECORDS, runs)
     sources = Sources(results, EXPERIMENTS, SCALE, reference=True)
@@ -88,31 +88,31 @@ def _hashed(drawing: re.Match[str]) -> str:
     return f"<svg sha256={hashlib.sha256(drawing[0].encode()).hexdigest()}>"
 
 
-def differing(kept: Path, made: Path) -> list[str]:
+def differing(old: Path, made: Path) -> list[str]:
     """Return the name of each file that differs between the folders, with both versions from the first difference."""
-    names = {path.relative_to(root).as_posix() for root in (kept, made) for path in root.rglob("*") if path.is_file()}
+    names = {path.relative_to(root).as_posix() for root in (old, made) for path in root.rglob("*") if path.is_file()}
     found = []
     for name in sorted(names):
-        if not ((kept / name).is_file() and (made / name).is_file()):
-            found.append(f"{name} is not {'made' if (kept / name).is_file() else 'kept'}")
-        elif (one := (kept / name).read_bytes()) != (other := (made / name).read_bytes()):
+        if not ((old / name).is_file() and (made / name).is_file()):
+            found.append(f"{name} is not {'made' if (old / name).is_file() else 'committed'}")
+        elif (one := (old / name).read_bytes()) != (other := (made / name).read_bytes()):
             at = next(place for place, (a, b) in enumerate(zip_longest(one, other)) if a != b)
             line, start = one.count(b"\n", 0, at) + 1, max(one.rfind(b"\n", 0, at) + 1, at - 60)
             was, now = (text[start : at + 60].decode(errors="replace") for text in (one, other))
-            found.append(f"{name}, line {line}:\n  kept {was!r}\n  made {now!r}")
+            found.append(f"{name}, line {line}:\n  committed {was!r}\n  made {now!r}")
     return found
 
 
 def test_the_kept_records_give_the_kept_metrics_tests_tables_figures_and_page(tmp_path: Path) -> None:
     folder = make(tmp_path / "results")
     hash_drawings(folder)
-    if found := differing(KEPT, folder):
+    if found := differing(COMMITTED, folder):
         hint = f"where this is intended, the head of {Path(__file__).name} says how to keep it"
         pytest.fail("\n".join([*found, hint]), pytrace=False)
 
 
 def test_records_that_are_unpacked_and_packed_again_say_the_same(tmp_path: Path) -> None:
-    unpack(KEPT / RECORDS, tmp_path / "runs")
+    unpack(COMMITTED / RECORDS, tmp_path / "runs")
     runs = find_runs(tmp_path / "runs")
     pack(runs, tmp_path / "packed", evaluations={each.name for run in runs for each in run.evaluations()})
     unpack(tmp_path / "packed", tmp_path / "again")
@@ -134,9 +134,9 @@ def cut(reference: Path) -> None:
             for each in run.evaluations():
                 if each.name not in wanted[run.name]:
                     shutil.rmtree(each.folder)
-        shutil.rmtree(KEPT, ignore_errors=True)
-        pack(runs, KEPT / RECORDS, evaluations=set().union(*wanted.values()))
-    write_reference(KEPT, tables)
+        shutil.rmtree(COMMITTED, ignore_errors=True)
+        pack(runs, COMMITTED / RECORDS, evaluations=set().union(*wanted.values()))
+    write_reference(COMMITTED, tables)
 
 
 def _cut(made: Made, table: str) -> Made:
@@ -147,7 +147,7 @@ def _cut(made: Made, table: str) -> Made:
     return dataclasses.replace(
         made,
         runs={key: made.runs[key] for key in shown.cells()},
-        evaluations={asked: name for asked, name in made.evaluations.items() if asked[0] in benchmarks},
+        evaluations={key: name for key, name in made.evaluations.items() if key[0] in benchmarks},
     )
 
 
@@ -157,8 +157,8 @@ def main(*reference: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = make(Path(scratch) / "results")
         hash_drawings(folder)
-        shutil.rmtree(KEPT)
-        shutil.copytree(folder, KEPT)
+        shutil.rmtree(COMMITTED)
+        shutil.copytree(folder, COMMITTED)
 
 
 if __name__ == "__main__":

@@ -257,13 +257,13 @@ def pass_at_k(paper: Mapping[str, Any]) -> Iterator[Finding]:
 def broken_laws(one: Quantity, five: Quantity, ten: Quantity) -> list[str]:
     """Return the laws of `pass_at_k` that no values within the rounding satisfy."""
     fails = [(1 - rate.high / 100, 1 - rate.low / 100) for rate in (one, five, ten)]
-    kept = (
+    satisfied = (
         one.low <= five.high and five.low <= ten.high,
         (five.high - one.low) / 4 >= (ten.low - five.high) / 5,
         fails[1][1] >= fails[0][0] ** 5,
         fails[2][1] >= fails[1][0] ** 2,
     )
-    return [law for law, fine in zip(LAWS, kept, strict=True) if not fine]
+    return [law for law, holds in zip(LAWS, satisfied, strict=True) if not holds]
 
 
 def single_against_multi(paper: Mapping[str, Any]) -> Iterator[Finding]:

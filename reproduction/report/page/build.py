@@ -55,13 +55,13 @@ def build_page(sources: Sources) -> str:
     )
     environment.filters |= {"slug": slug, "parted": parted, "look": look}
     environment.globals |= {"glyphs": GLYPHS}
-    said = real_sentences(sources.results, sources.experiments)
+    sentences = real_sentences(sources.results, sources.experiments)
     page = environment.get_template("page.html").render(
         sections=sections,
         scale=sources.scale,
         kind=kind_of(sources.scale),
         command=sources.make("report"),
-        real=words(listed(said)) if said else None,
+        real=words(listed(sentences)) if sentences else None,
         orderings=orderings_summary(sources),
         totals=audit_totals(sources),
         counts=counts_sentence(sources),

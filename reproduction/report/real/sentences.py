@@ -55,15 +55,15 @@ def write_real(results: Path, experiments: Path) -> Path | None:
 
     Returns its path, None without sentences.
     """
-    said = real_sentences(results, experiments)
-    if not said:
+    sentences = real_sentences(results, experiments)
+    if not sentences:
         return None
     path = reference_folder(results, SMALL) / "README.md"
     pointer = "`report.html` has every table, figure and test; `tables/`, `significance/` and `records/` the numbers."
     provenance = path.with_name("provenance.json")
     took = sentence(read_json(provenance).get("time", [])) if provenance.is_file() else ""
     claims = real_markdown(read_on_real_model(experiments, results))
-    parts = ["# ID-LoRA on a real pre-trained model", listed(said), took, pointer]
+    parts = ["# ID-LoRA on a real pre-trained model", listed(sentences), took, pointer]
     parts += ["## The paper's claims, one by one", claims]
     write_text(path, "\n\n".join(filter(None, parts)) + "\n")
     return path
