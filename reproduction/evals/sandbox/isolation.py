@@ -1,7 +1,7 @@
-"""The confinement of a candidate: namespaces, a root of its own, limits, and the loss of every privilege.
+"""Confinement of a candidate: namespaces, its own root, limits, and the loss of every privilege.
 
 `Confined` needs CAP_SYS_ADMIN or unprivileged user namespaces, and Linux 5.12. `Unconfined` needs neither: limits, the
-filter of system calls, for root another uid, and Landlock where the kernel has it. The zygote uses both in one way:
+filter of system calls, another uid for root, and Landlock if the kernel has it. The zygote uses both in the same way:
 `enter()` once, `fork()` per candidate (0 in the child), `settle()` in the child, `end(pid)` in the parent.
 """
 
@@ -31,29 +31,29 @@ CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_CHROOT, CAP_SYS_ADMIN = 0, 
 TO_CHANGE_UID = (CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID)
 JOIN_SESSION_KEYRING = 1
 
-# Between the ranges that systemd's "Users, Groups, UIDs and GIDs" gives away: nobody logs in with these.
+# Unused by systemd's "Users, Groups, UIDs and GIDs": nobody logs in with these.
 UIDS = range(60706, 61184)
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
-DEVICES = ("/dev/null", "/dev/urandom")  # not zero: a shared mapping of it is memory that nobody counts
+DEVICES = ("/dev/null", "/dev/urandom")  # not /dev/zero: its shared mappings are uncounted memory
 SCRATCH = "/scratch"
 SCRATCH_BYTES = 16 << 20
-LEFT_OVER = "idlora-sandbox-"  # begins the names of scratch folders that have no mount of their own
+LEFT_OVER = "idlora-sandbox-"  # prefix of scratch folders without their own mount
 
 
 def preload():
-    """Loads what solutions and tests commonly import, once instead of in every child; called last before forking."""
+    """Import common modules once instead of in every child; call last before forking."""
     import bisect, collections, copy, datetime, functools, hashlib, heapq, itertools, json  # noqa: E401, F401, I001
     import math, operator, random, re, statistics, string, typing  # noqa: E401, F401
 
     gc.collect()
-    gc.freeze()  # a collection in a child would write to, and so copy, every page of ours
+    gc.freeze()  # a collection in a child would write to, and so copy, all of our pages
 
 
 def die_with_parent(parent, by=signal.SIGKILL):
-    """The caller gets the signal when its parent ends, and ends here if it has: `parent` is not our parent any more.
+    """Get the signal `by` when the parent ends; exit if it has already ended, so that `parent` is not our parent.
 
-    To the kernel the parent is the thread that forked us, so that one has to live as long as we shall. A change of
-    user or of capabilities takes this back: it comes last.
+    For the kernel the parent is the thread that forked us; it must outlive us. A change of user or capabilities resets
+    this: call it last.
     """
     call("prctl", kernel.PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:
@@ -61,18 +61,18 @@ def die_with_parent(parent, by=signal.SIGKILL):
 
 
 def open_proc():
-    """A descriptor of /proc, which still works when /proc is out of sight."""
+    """Open a descriptor of /proc that still works after the root has changed."""
     return os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def adopt_orphans():
-    """Daemons below us become our children, so that `end_children` finds them; returns the descriptor that it takes."""
+    """Make descendants' daemons our children; return the /proc descriptor that `end_children` needs."""
     call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     return open_proc()
 
 
 def end_children(proc):
-    """Kills all that the caller or its children have started."""
+    """Kill all descendants of the caller."""
     with contextlib.suppress(ChildProcessError):
         while True:
             for child in children(proc, "self"):
@@ -82,7 +82,7 @@ def end_children(proc):
 
 
 def children(proc, pid):
-    """Ids of a process's children, numbered as `proc` does; "self" is the caller."""
+    """Return the ids of a process's children in the namespace of `proc`; "self" is the caller."""
     lists = []
     with contextlib.suppress(OSError), _opened(f"{pid}/task", proc) as tasks:
         lists = [_read(tasks, f"{task}/children") for task in os.listdir(tasks)]
@@ -92,30 +92,30 @@ def children(proc, pid):
 
 
 def _children_by_search(proc, pid):
-    """For kernels without lists of children (CONFIG_PROC_CHILDREN), and processes that just ended."""
+    """Like `children`, for kernels without CONFIG_PROC_CHILDREN and processes that just ended."""
     numbers = filter(str.isdigit, os.listdir(proc))
     stats = ((number, (_read(proc, f"{number}/stat") or "").rpartition(")")[2].split()) for number in numbers)
     return [number for number, fields in stats if fields[1:2] == [pid]]
 
 
 def descendants_hold_more(proc, limit):
-    """Whether the caller's descendants hold more than `limit` bytes, swapped ones too; one alone is not looked at.
+    """Whether the caller's descendants hold more than `limit` bytes, swap included; a single one is not checked.
 
-    The limit of the address space binds one process and not what all that it starts hold. A control group would, but
-    there is none that we may rightly make: one below our own group gets no memory controller, since our group has
-    processes, and one beside it leaves the limits of the job that we are part of; so the zygote polls. Pages that
-    several share count once, or, where we may not see which are shared (root without CAP_SYS_PTRACE), once for each.
+    The address-space limit applies per process. A control group would limit their sum, but we cannot make one: below
+    our own group it gets no memory controller, since our group has processes, and beside it it would escape the limits
+    of our job. So the zygote polls. Shared pages count once, or once per process if we cannot see which pages are
+    shared (root without CAP_SYS_PTRACE).
     """
     family = children(proc, "self")
-    for pid in family:  # which grows
+    for pid in family:  # grows in the loop
         family += children(proc, pid)
-    if len(family) < 2 or sum(_held(proc, pid, "status") for pid in family) <= limit:  # the quick look suffices
+    if len(family) < 2 or sum(_held(proc, pid, "status") for pid in family) <= limit:  # an upper bound, and quick
         return False
     return sum(_held(proc, pid, "smaps_rollup", "status") for pid in family) > limit
 
 
 def _held(proc, pid, *names):
-    """Bytes that a process holds, by the first of the files that we may read."""
+    """Return the bytes that a process holds, from the first readable file."""
     text = next(filter(None, (_read(proc, f"{pid}/{name}") for name in names)), "")
     labels = ("VmRSS:", "VmSwap:", "Pss:", "SwapPss:")  # in status, and in smaps_rollup
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(labels)) << 10
@@ -131,22 +131,22 @@ def _opened(name, folder=None, flags=os.O_RDONLY):
 
 
 def _read(folder, name):
-    """The text of a file of /proc, or None where it is not there (any more) or not for us."""
+    """Return the text of a file in /proc, or None if it is missing or not readable."""
     with contextlib.suppress(OSError), _opened(name, folder) as file:
         return os.read(file, 1 << 16).decode()
     return None
 
 
 def leave_keys():
-    """A session keyring of our own, with no key of the caller's in it.
+    """Join a new session keyring without the caller's keys.
 
-    It may be refused (a system without keys, or one that denies them to us too): candidates may not ask for keys.
+    Failure is harmless (a system without keys, or one that denies them to us): candidates cannot request keys.
     """
     succeeds("syscall", kernel.number_here(kernel.NUMBERS["keyctl"]), JOIN_SESSION_KEYRING, None)
 
 
 def limit(limits):
-    """Process limits, soft and hard; `limits` is the dictionary of `pool.Limits`."""
+    """Set soft and hard process limits; `limits` is `pool.Limits` as a dictionary."""
     for what, value in (
         (resource.RLIMIT_AS, limits["memory_mb"] << 20),
         (resource.RLIMIT_FSIZE, limits["file_mb"] << 20),
@@ -156,11 +156,11 @@ def limit(limits):
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (value, value))
-    call("prctl", kernel.PR_SET_THP_DISABLE, 1, 0, 0, 0)  # what is resident is then what is held
+    call("prctl", kernel.PR_SET_THP_DISABLE, 1, 0, 0, 0)  # so that resident memory is what the process holds
 
 
 def drop_privileges(uid):
-    """No capability, none to be had again, and `uid` in place of root. For anyone but root the uid stays."""
+    """Drop all capabilities for good, and change to `uid` unless it is None (we are not root)."""
     capability = 0
     while succeeds("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0):
         capability += 1
@@ -180,12 +180,12 @@ def _have(capabilities):
 
 
 def _spare_uid():
-    """A uid of its own for each zygote, so that process limits bind and none can signal another."""
+    """Return a uid per zygote, so that process limits apply and none can signal another."""
     return UIDS[os.getpid() % len(UIDS)]
 
 
 def _libraries():
-    """The folders that hold the standard library and the libraries of the system, none inside another."""
+    """Return the folders of the standard library and the system's libraries, none nested in another."""
     paths = {os.path.realpath(path) for path in (*LIBRARIES, *sys.path, f"{sys.base_prefix}/lib")}
     found = []
     for path in sorted(filter(os.path.isdir, paths)):
@@ -200,11 +200,11 @@ def _mount(source, target, kind=None, *, flags=0, options=None):
 
 
 class Confined:
-    """Namespaces for user (where we lack capabilities), network, processes, mounts, IPC and host name; a read-only root
-    that holds the standard library, the system's libraries and two devices; a scratch tmpfs per candidate."""
+    """Namespaces for user (if we lack capabilities), network, processes, mounts, IPC and host name; a read-only root
+    with the standard library, the system's libraries and two devices; a scratch tmpfs per candidate."""
 
     def enter(self, parent):
-        """Moves the caller into the namespaces (it returns in a child that dies with the caller) or raises Refused."""
+        """Enter the namespaces and return in a child that dies with the caller, or raise Refused."""
         self._filter = kernel.prepare_filter()
         leave_keys()
         flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
@@ -229,11 +229,11 @@ class Confined:
 
     @staticmethod
     def _enter_processes(outside):
-        """The process namespace: a child of ours is its first process and goes on, we wait for its end."""
+        """Enter the process namespace: a child becomes its first process and returns, the caller waits for it."""
         pid = os.fork()
         if pid:
             os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
-        die_with_parent(0)  # no process in here has a parent: whether it lives, its descriptor tells
+        die_with_parent(0)  # the parent is invisible in here: its pidfd tells whether it lives
         if select.select([outside], [], [], 0)[0]:
             os._exit(1)
         return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -244,12 +244,12 @@ class Confined:
         packages = [p for top in visible for p in glob.glob(f"{top}/python3*/*-packages") if os.path.isdir(p)]
         devices = [d for d in DEVICES if os.path.exists(d)]
         _mount(None, "/", flags=MS_REC | MS_PRIVATE)
-        root = "/proc"  # there everywhere, holds nothing that we bind, and is of no more use to us
+        root = "/proc"  # exists everywhere, holds nothing that we bind, and is not needed any more
         _mount("sandbox", root, "tmpfs", flags=MS_NOSUID, options="size=1m,mode=755")
         for path in visible:
             os.makedirs(root + path)
             _mount(path, root + path, flags=MS_BIND | MS_REC)
-        for path in packages:  # benchmarks and their answers may be among them
+        for path in packages:  # they may contain benchmarks with answers
             _mount("sandbox", root + path, "tmpfs", flags=MS_NOSUID | MS_NODEV, options="size=0,mode=755")
         os.makedirs(root + "/dev")
         for path in devices:
@@ -262,13 +262,13 @@ class Confined:
         os.mkdir(root + SCRATCH)
         attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)
         call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, root.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
-        os.chroot(root)  # and a process in a chroot may not make a user namespace, so no capability comes back
+        os.chroot(root)  # in a chroot no user namespace can be made, so no capability comes back
         os.chdir("/")
 
     def fork(self):
         call("unshare", CLONE_NEWPID)
         pid = os.fork()
-        if pid:  # back to our own namespace: the next candidate gets another one
+        if pid:  # back to our own namespace: the next candidate gets a new one
             call("setns", self._own_processes, CLONE_NEWPID)
         return pid
 
@@ -283,13 +283,13 @@ class Confined:
         self._filter()
 
     def end(self, pid):
-        """Kills the candidate; it is the init of its process namespace, so whatever it started dies too."""
+        """Kill the candidate; as init of its process namespace it takes all descendants with it."""
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
 class Unconfined:
-    """Limits, another uid where we are root, no new privileges, no socket but pairs, and what Landlock takes away."""
+    """Limits, another uid if we are root, no new privileges, no sockets except pairs, and Landlock."""
 
     def enter(self, parent):
         self._filter = kernel.prepare_filter()
@@ -304,7 +304,7 @@ class Unconfined:
         die_with_parent(parent, signal.SIGTERM)
 
     def fork(self):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `end` is called: who else finds the daemons?
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `end` is called, which finds the daemons
         self.scratch, self._lock = make_scratch(self.uid)
         parent, pid = os.getpid(), os.fork()
         if pid == 0:
@@ -327,7 +327,7 @@ class Unconfined:
         end_children(self.proc)
         remove_scratch(self.scratch)
         os.close(self._lock)
-        if self.uid is not None:  # what Landlock would have refused
+        if self.uid is not None:  # leftovers that Landlock would have prevented
             for name in os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else ():
                 with contextlib.suppress(OSError):
                     if os.lstat(f"/dev/shm/{name}").st_uid == self.uid:
@@ -335,14 +335,14 @@ class Unconfined:
 
 
 def make_scratch(uid):
-    """A new folder, which belongs to `uid` unless that is None: its path, and the descriptor that holds its lock.
+    """Create a folder owned by `uid` (unless None); return its path and the descriptor that holds its lock.
 
-    The kernel takes the lock back however the zygote ends, so a folder without one is left over. The folder gets the
-    name of those when it is locked, lest another zygote remove it between.
+    The kernel releases the lock however the zygote ends: an unlocked folder is a leftover. The folder gets its final
+    name only when it is locked, so that no other zygote removes it in between.
     """
     made = tempfile.mkdtemp(prefix="new-" + LEFT_OVER)
     lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-    with contextlib.suppress(OSError):  # a file system without locks, where nothing is swept
+    with contextlib.suppress(OSError):  # on a file system without locks nothing is swept
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     path = os.path.join(os.path.dirname(made), LEFT_OVER + secrets.token_hex(8))
     os.rename(made, path)
@@ -352,19 +352,19 @@ def make_scratch(uid):
 
 
 def remove_scratch(path):
-    """Removes the folder of a candidate that has ended, however deep it is and whatever its permissions are."""
-    # shutil.rmtree recurses, so that it has a limit; and root needs no rights.
+    """Remove an ended candidate's folder, whatever its depth and permissions."""
+    # Not shutil.rmtree, which has a recursion limit. Root does not need the chmod.
     for command in (["chmod", "-R", "u+rwx", path], ["rm", "-rf", path])[os.geteuid() == 0 :]:
         os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
 
 
 def sweep_scratch(owners):
-    """Removes the folders that belong to one of `owners` (uids) and that no zygote holds any more."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # a link or a pipe of that name is not ours
+    """Remove unlocked folders that belong to one of `owners` (uids)."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # skips links and pipes of that name
     for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), LEFT_OVER + "*")):
         with contextlib.suppress(OSError), _opened(path, flags=flags) as place:
             if os.fstat(place).st_uid in owners:
-                os.chmod(f"/proc/self/fd/{place}", 0o700)  # by its descriptor: the name could be a link by now
+                os.chmod(f"/proc/self/fd/{place}", 0o700)  # by descriptor: the name may be a link by now
                 with _opened(f"/proc/self/fd/{place}") as folder:
                     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove_scratch(path)

@@ -1,13 +1,13 @@
-"""The trusted side: runs a benchmark's test against a candidate that lives in another process.
+"""The trusted side: runs a benchmark's test against a candidate in another process.
 
-Started by the pool as a script in a fresh interpreter. Frames on standard input are jobs, frames on standard output
-their outcomes. Each test runs in a child of its own, in the namespace of the problem's prompt (its helpers, its
-stub), where the entry point is a proxy: a call goes to the candidate as plain values and what comes back is a plain
-value or an exception. The verdict is made here and travels on a pipe that the candidate does not have.
+The pool starts this script in a fresh interpreter. Frames on standard input are jobs, frames on standard output their
+outcomes. Each test runs in its own child, in the namespace of the problem's prompt (helpers, stub), where the entry
+point is a proxy: a call sends plain values to the candidate and returns a plain value or raises an exception. The
+verdict is made here and sent through a pipe that the candidate does not have.
 
-Arguments go by value: a candidate that changes them in place changes its own copies. Exceptions come back as the
-builtin Exception of that name, else as CandidateError. A test cannot swallow the end of a candidate: timeout, exit
-and values that do not cross decide the outcome whatever the test does with them.
+Arguments are passed by value: in-place changes affect only the candidate's copies. Exceptions are raised as the builtin
+Exception of that name, else as CandidateError. A test cannot hide the end of a candidate: timeout, exit and rejected
+values decide the outcome whatever the test does with them.
 """
 
 import builtins
@@ -27,19 +27,19 @@ import wire
 
 del sys.path[0]
 
-GRACE = 1.0  # seconds beyond the limit after which a test that is itself stuck is ended
+GRACE = 1.0  # seconds beyond the limit after which a stuck test is killed
 
 
 class CandidateError(Exception):
-    """The candidate raised something that is not a builtin Exception (SystemExit among others)."""
+    """The candidate raised something other than a builtin Exception (such as SystemExit)."""
 
 
 class Ended(BaseException):
-    """The candidate cannot answer any more; `Candidate.ended` holds the outcome."""
+    """The candidate has ended; `Candidate.ended` holds the outcome."""
 
 
 class Candidate:
-    """The other end: `start` runs the program, `call` its entry point. All of it within `seconds`."""
+    """Proxy of the candidate: `start` runs the program, `call` its entry point, `seconds` limits their total time."""
 
     def __init__(self, connection, seconds):
         self._connection = connection
@@ -93,17 +93,17 @@ class Candidate:
 
 def _exception(name, text):
     kind = getattr(builtins, name, None)
-    # A StopIteration would end a map of the test's early, as if all were well.
+    # A StopIteration would silently end an iteration in the test.
     if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (StopIteration, StopAsyncIteration):
         try:
             return kind(text)
-        except TypeError:  # UnicodeDecodeError and its like take more than a text
+        except TypeError:  # such as UnicodeDecodeError, which takes more arguments
             pass
     return CandidateError(f"{name}: {text}")
 
 
 def verdict(job, candidate):
-    """(outcome, detail) of one job."""
+    """Run one job's test; return (outcome, detail)."""
     outcome = ("passed", "")
     try:
         random.seed(0)  # some tests draw their inputs
@@ -123,16 +123,16 @@ def verdict(job, candidate):
 
 
 def judge(job, connection, *, control, limits):
-    """Runs one test in a child and waits for its verdict, no longer than the limit and a grace.
+    """Run one test in a child and wait for its verdict, at most for the limit plus `GRACE`.
 
-    `control` can be read when the zygote is gone: what the candidate started may hold `connection` open then.
+    `control` becomes readable when the zygote ends; the candidate's descendants may still hold `connection` open then.
     """
     receive, send = os.pipe()
     ourselves, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
             isolation.die_with_parent(ourselves)
-            memory = 2 * limits["memory_mb"] << 20  # what a candidate returns must not exhaust us
+            memory = 2 * limits["memory_mb"] << 20  # a candidate's return value must not exhaust our memory
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
             os.write(send, wire.pack(verdict(job, Candidate(connection, limits["seconds"]))))
         finally:
@@ -155,10 +155,10 @@ def judge(job, connection, *, control, limits):
 def main():
     jobs, outcomes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", 0)
     null = os.open("/dev/null", os.O_RDWR)
-    for standard in (0, 1, 2):  # tests print, and their prints are no outcomes
+    for standard in (0, 1, 2):  # tests print, and their output must not mix with outcomes
         os.dup2(null, standard)
     setting = wire.unpack(jobs.read)
-    isolation.die_with_parent(setting["parent"])  # and the zygote, and what it runs, with us
+    isolation.die_with_parent(setting["parent"])  # and the zygote with its processes dies with us
     proc = isolation.adopt_orphans()
     control, theirs = socket.socketpair()
     zygote = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
@@ -173,8 +173,8 @@ def main():
             job = wire.unpack(jobs.read)
         except EOFError:
             control.close()
-            below.wait()  # not to leave it to whoever takes orphans
-            os._exit(0)  # there is nothing to tidy, and the pool waits
+            below.wait()  # leave no orphan
+            os._exit(0)  # nothing to clean up, and the pool waits
         ours, theirs = socket.socketpair()
         try:
             socket.send_fds(control, [b"+"], [theirs.fileno()])
@@ -183,7 +183,7 @@ def main():
             control.sendall(wire.OK)
             if not (answer := control.recv(1)):
                 raise EOFError
-        except (EOFError, OSError):  # the zygote was killed: what it ran is ours, and the pool starts another pair
+        except (EOFError, OSError):  # the zygote was killed: its processes are now ours, and the pool starts a new pair
             isolation.end_children(proc)
             os._exit(1)
         if answer == wire.TOO_MUCH_MEMORY:

@@ -1,15 +1,15 @@
-"""What Python has no function for: calls of libc, a filter of system calls (seccomp), and Landlock.
+"""Calls of libc, a filter of system calls (seccomp), and Landlock, for which Python has no functions.
 
-The filter is a deny-list: what a solution in Python needs is not known in advance, what it cannot need is. Refused with
-EPERM are shared memory, semaphores and message queues of System V, POSIX queues, memfds and mappings shared without a
-file (memory that no limit of a process counts, or that outlives it); keys; namespaces, mounts and other roots; looking
-into other processes; io_uring, bpf, userfaultfd, perf and further ways into the kernel; whatever administers a machine.
-There are no sockets but connected pairs, and their buffers cannot be made larger. Huge pages stay off: of one that is
-given back but for a corner the rest stays too. clone3 and every call newer than this list are "not implemented", so
-that libc falls back to clone, whose flags a filter can read. A process of another architecture (32-bit, x32) is killed.
+The filter is a deny-list, since the calls that a Python solution needs are not known in advance. Refused with EPERM:
+System V shared memory, semaphores and message queues, POSIX queues, memfds and shared mappings without a file (memory
+that process limits do not count, or that outlives the process); keys; namespaces, mounts and other roots; access to
+other processes; io_uring, bpf, userfaultfd, perf and similar kernel interfaces; system administration. Sockets are
+limited to connected pairs, and their buffers cannot be enlarged. Huge pages stay off: a mostly freed one stays resident
+as a whole. clone3 and calls newer than this list are "not implemented", so that libc falls back to clone, whose flags a
+filter can read. A process of another architecture (32-bit, x32) is killed.
 
-Landlock (Linux 5.13, where it is switched on) restricts files without namespaces: folders that are named can be read,
-one can be written too, nothing else can be opened. Processes outside cannot be traced, nor, from Linux 6.12, signalled.
+Landlock (Linux 5.13, if switched on) restricts files without namespaces: only named folders can be read, and one of
+them written. Processes outside cannot be traced, nor, from Linux 6.12, signalled.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Refused(Exception):
-    """The system does not give what is asked of it; the message says what."""
+    """The system refuses a request, named in the message."""
 
 
 class Unsupported(Refused):
-    """What is refused is needed by every confinement."""
+    """The refused request is needed by every confinement."""
 
 
 def call(name, *arguments):
-    """What the function of libc returns. Raises Refused where it fails."""
+    """Call a function of libc and return its result. Raises Refused on failure."""
     result = getattr(_libc, name)(*arguments)
     if result == -1:
         raise Refused(f"{name} failed: {os.strerror(ctypes.get_errno())}")
@@ -43,10 +43,10 @@ def succeeds(name, *arguments):
 
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-X32 = 0x40000000  # set in the numbers of x86_64's 32-bit variant
-NEWEST = 469  # the last call that this list knows of (Linux 6.18); from 424 on numbers are the same everywhere
+X32 = 0x40000000  # bit set in call numbers of x86_64's x32 variant
+NEWEST = 469  # last call known to this list (Linux 6.18); from 424 on numbers are the same everywhere
 
-# The kernel's numbers of calls that are refused: on x86_64, on aarch64. None: there is no such call.
+# Numbers of refused calls on x86_64 and on aarch64; None if there is no such call.
 NUMBERS = {
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "shmdt": (67, 197),
@@ -72,7 +72,7 @@ NUMBERS = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
     "sethostname": (170, 161), "setdomainname": (171, 162), "vhangup": (153, 58),
 }  # fmt: skip
-# Those of which the arguments decide.
+# Calls that are allowed or refused by their arguments.
 CLONE, CLONE3, PRCTL, MMAP = (56, 220), (435, 435), (157, 167), (9, 222)
 SOCKET, SOCKETPAIR, SETSOCKOPT = (41, 198), (53, 199), (54, 208)
 
@@ -81,7 +81,7 @@ PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_THP_DISABLE, MODE_FILTER = 1, 22, 41, 2
 AF_UNIX, SOCK_STREAM, SOCK_TYPE_MASK, SO_SNDBUF = 1, 1, 0xF, 7
 MAP_PRIVATE, MAP_TYPE, MAP_ANONYMOUS = 2, 0xF, 0x20
 
-# Instructions of the filter's language (classic BPF) and the offsets of what they read.
+# Classic BPF instructions, and offsets in the data that they read.
 LOAD, AND, RETURN, EQUAL, AT_LEAST, ANY_BIT = 0x20, 0x54, 0x06, 0x15, 0x35, 0x45
 AT_NUMBER, AT_ARCHITECTURE, AT_ARGUMENTS = 0, 4, 16
 KILL, ALLOW = 0x80000000, 0x7FFF0000
@@ -92,9 +92,9 @@ def _refuse(code):
 
 
 def filter_program(machine):
-    """The filter for a machine (`os.uname().machine`): (code, jump if true, jump if false, constant) each.
+    """Return the filter for a machine (`os.uname().machine`): instructions (code, jump if true, if false, constant).
 
-    Raises Unsupported for a machine whose numbers are not listed.
+    Raises Unsupported for a machine without listed numbers.
     """
     if machine not in ARCHITECTURES or sys.byteorder != "little":
         raise Unsupported(f"no list of system calls to refuse on {machine} ({' and '.join(ARCHITECTURES)} have one)")
@@ -102,7 +102,7 @@ def filter_program(machine):
     allow, kill, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, KILL), _refuse(errno.EPERM)
     no_family = _refuse(errno.EAFNOSUPPORT)
 
-    def argument(index):  # its lower half: the arguments below are int, or flags that fit
+    def argument(index):  # lower half: the arguments used here are int, or flags that fit
         return (LOAD, 0, 0, AT_ARGUMENTS + 8 * index)
 
     def rule(numbers, *body):
@@ -130,33 +130,33 @@ def filter_program(machine):
 
 
 def prepare_filter():
-    """A function that puts the filter on its caller for good; it needs no_new_privs.
+    """Return a function that irrevocably installs the filter in its caller, which needs no_new_privs.
 
-    Raises Unsupported where there is none for this machine or the kernel does not take one.
+    Raises Unsupported if this machine or its kernel has no filter.
     """
     code = b"".join(struct.pack("=HBBI", *each) for each in filter_program(os.uname().machine))
     if not succeeds("prctl", PR_SET_SECCOMP, MODE_FILTER, None) and ctypes.get_errno() != errno.EFAULT:
-        raise Unsupported("the kernel takes no filter of system calls (seccomp)")  # else it says that None is no filter
+        raise Unsupported("the kernel takes no filter of system calls (seccomp)")  # EFAULT: None is no filter
     buffer = ctypes.create_string_buffer(code, len(code))
     pointer = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     return lambda _keep=buffer: call("prctl", PR_SET_SECCOMP, MODE_FILTER, pointer)
 
 
 def number_here(numbers):
-    """The one that holds on this machine, of a call's numbers."""
+    """Return a call's number on this machine."""
     return numbers[list(ARCHITECTURES).index(os.uname().machine)]
 
 
-# Landlock. The calls have one number on every architecture.
+# Landlock: the numbers of its calls are the same on every architecture.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 ASK_VERSION, BENEATH = 1, 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
-RIGHTS_TO_FILES = (0, 13, 14, 15, 15, 16)  # how many of them a version knows; those after the fifth know no more
+RIGHTS_TO_FILES = (0, 13, 14, 15, 15, 16)  # number of rights by version; versions after the fifth add none
 NO_ABSTRACT_SOCKETS, NO_SIGNALS = 1, 2
 
 
 def landlock_version():
-    """0: there is none, or it is switched off."""
+    """Return the version of Landlock, 0 if it is missing or switched off."""
     try:
         return call("syscall", CREATE_RULESET, None, 0, ASK_VERSION)
     except Refused:
@@ -164,9 +164,9 @@ def landlock_version():
 
 
 def prepare_landlock(*, readable, devices, writable):
-    """A function that binds its caller, and all that it starts, to folders to read, devices, and a folder to write.
+    """Return a function that restricts its caller and its descendants to readable folders, devices, a writable folder.
 
-    That one needs no_new_privs. Where the kernel has no Landlock it does nothing. Raises Refused where it fails.
+    The caller needs no_new_privs. Without Landlock the function does nothing. Raises Refused on failure.
     """
     version = landlock_version()
     if not version:

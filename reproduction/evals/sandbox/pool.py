@@ -1,4 +1,4 @@
-"""Runs programs against tests: the side of the sandbox that the rest of the package calls."""
+"""Public side of the sandbox: runs programs against tests in a pool of processes."""
 
 import os
 import queue
@@ -13,22 +13,22 @@ from pathlib import Path
 from . import wire
 
 OUTCOMES = ("passed", "failed", "error", "timeout", "memory", "exited", "not_plain")
-CONFINEMENTS = ("full", "unconfined")  # in the order in which they are tried
-_PATIENCE = 15.0  # seconds beyond a program's own limit after which the pair of processes is replaced
-_GOODBYE = 2.0  # seconds that a pair of processes has to end by itself
+CONFINEMENTS = ("full", "unconfined")  # in order of preference
+_PATIENCE = 15.0  # seconds beyond a program's limit after which the pair of processes is replaced
+_GOODBYE = 2.0  # seconds for a pair of processes to exit
 
 
 class ExecutionRefused(RuntimeError):
-    """Model-written code was to be run and may not be: by permission, or since it could not be confined."""
+    """Model-written code may not run: it lacks permission, or cannot be confined."""
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """What the user allows.
+    """The user's permissions.
 
     Args:
-        allow_code_execution: whether model-written code may run at all.
-        allow_network_unconfined: whether it may where the system cannot give the full sandbox.
+        allow_code_execution: whether model-written code may run.
+        allow_network_unconfined: whether it may run if the system cannot provide the full sandbox.
     """
 
     allow_code_execution: bool = False
@@ -40,10 +40,10 @@ class Limits:
     """Limits of each program, all above 0.
 
     Args:
-        seconds: wall-clock; CPU seconds are 2 more.
-        memory_mb: MiB of address space of each process, and of what a program's processes hold together.
+        seconds: wall-clock seconds; the CPU limit is 2 seconds higher.
+        memory_mb: MiB of address space of each process, and of the memory of all processes of a program together.
         file_mb: MiB of a file.
-        processes: how many at once.
+        processes: number of simultaneous processes.
     """
 
     seconds: float = 3.0
@@ -59,13 +59,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """One program and the test that judges it; only the program is not trusted.
+    """One program and its test; only the program is untrusted.
 
     Args:
         prompt: source that the test may use (imports, helpers, a stub of the entry point).
         test: source that defines `check(candidate)`.
         entry_point: the function's name.
-        program: the whole source that defines it.
+        program: full source that defines it.
     """
 
     prompt: str
@@ -76,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`outcome` is one of OUTCOMES, `detail` a short text for people, `confinement` one of CONFINEMENTS."""
+    """Result of a job: one of OUTCOMES, a short human-readable detail, one of CONFINEMENTS."""
 
     outcome: str
     detail: str
@@ -88,7 +88,7 @@ class Outcome:
 
 
 def require_permission(permissions: Permissions) -> None:
-    """Raises ExecutionRefused unless running model-written code is allowed."""
+    """Raise ExecutionRefused unless running model-written code is allowed."""
     if not permissions.allow_code_execution:
         raise ExecutionRefused(
             "this would run code that a model wrote: read in reproduction/evals/sandbox/__init__.py what the sandbox "
@@ -104,10 +104,10 @@ def run_jobs(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
-    """One outcome per job, in order; identical jobs run once. `progress(done, total)` counts distinct jobs.
+    """Return one outcome per job, in order; identical jobs run once. `progress(done, total)` counts distinct jobs.
 
-    Raises ExecutionRefused unless `permissions` allow it and the system can confine it (see the package's docstring),
-    and where the sandbox's processes do not start for another reason, at the second attempt either.
+    Raises ExecutionRefused without permission, if the system cannot confine the code (see the package's docstring), or
+    if the sandbox's processes fail to start twice for another reason.
     """
     jobs = list(jobs)
     require_permission(permissions)
@@ -136,18 +136,18 @@ def run_jobs(
             if progress:
                 progress(len(outcomes), len(distinct))
     finally:
-        threads.shutdown(cancel_futures=True)  # after an interrupt the jobs that wait are not run
+        threads.shutdown(cancel_futures=True)  # after an interrupt waiting jobs do not run
         for pair in pairs:
             pair.close()
     return [outcomes[job] for job in jobs]
 
 
 def _usable_cpus() -> int:
-    """In a container or a batch job fewer than the machine has."""
+    """Return the usable CPUs, which a container or batch job may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# Imports modules of the standard library that every Python has and that no process of ours has loaded before.
+# Imports standard modules that none of our processes has loaded before.
 _START_UP_CHECK = Job(
     "",
     "def check(candidate):\n    assert candidate() == 1",
@@ -161,13 +161,13 @@ def _not_at_all(reason: str) -> ExecutionRefused:
 
 
 class _Unfit(Exception):
-    """A sandbox that started and cannot run the simplest program."""
+    """The sandbox started but cannot run the simplest program."""
 
 
 class _Pair:
-    """A judge and, below it, a zygote: started on making, and again if they are lost. `confinement`: as they stand.
+    """A judge process and its child, the zygote, restarted if lost; `confinement` is their current confinement.
 
-    They die with the thread that starts them, so a pair may not be used when that thread has ended.
+    They die with the thread that starts them: do not use a pair after that thread has ended.
     """
 
     def __init__(self, permissions: Permissions, limits: Limits):
@@ -189,10 +189,10 @@ class _Pair:
         )
 
     def _launch(self) -> str:
-        """Starts the two processes, if need be twice; returns why the system denies the confinement, or nothing.
+        """Start the two processes, with one retry; return why the system denies the confinement, or "".
 
-        Raises ExecutionRefused where no confinement would be given, and where they fail otherwise: that the machine is
-        slow is no reason to confine less.
+        Raises ExecutionRefused if no confinement is possible, or if both attempts fail for another reason: a slow
+        machine must not lead to less confinement.
         """
         if sys.platform != "linux":
             raise _not_at_all(f"{sys.platform} is not Linux")
@@ -207,7 +207,7 @@ class _Pair:
         )
 
     def _attempt(self) -> str:
-        # As isolated as -I, but with a fixed hash seed, which -I would ignore: the order of sets is part of a result.
+        # Like -I, but -I would ignore the fixed hash seed, and the order of sets affects results.
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-S", "-P", "-B", str(Path(__file__).with_name("judge.py"))],
             stdin=subprocess.PIPE,
@@ -216,7 +216,7 @@ class _Pair:
             bufsize=0,
             env={"PATH": "/usr/bin:/bin", "HOME": "/", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},
             cwd="/",
-            start_new_session=True,  # Ctrl-C is ours to handle
+            start_new_session=True,  # we handle Ctrl-C
         )
         try:
             confined = self.confinement == "full"
@@ -226,7 +226,7 @@ class _Pair:
             if answer == "unsupported":
                 raise _not_at_all(reason)
             if answer == "ready":
-                self._check()  # a sandbox that fails everyone must not score 0
+                self._check()  # a broken sandbox must not score 0
                 return ""
         except BaseException:
             self.close()
@@ -264,7 +264,7 @@ class _Pair:
         return wire.unpack(self._process.stdout.read)
 
     def close(self):
-        """Ends both processes: they end by themselves when nothing more can come, and at once if they are busy."""
+        """End both processes: closing standard input makes them exit; they are killed after `_GOODBYE` seconds."""
         self._process.stdin.close()
         try:
             self._process.wait(_GOODBYE)

@@ -1,11 +1,11 @@
-"""Plain values between two processes that do not trust each other.
+"""Encoding of plain values between two processes that do not trust each other.
 
-A value crosses as tagged JSON: None, bool and str stand for themselves, everything else is a list that begins with its
-tag. No class, no code and no reference survives, so a reply can be wrong but never more than a value; pickle and
-marshal can carry more. Instances of subclasses (Counter, IntEnum, namedtuple, …) cross as the plain type that they
-extend; other objects, complex numbers and iterators among them, do not cross.
+A value is sent as tagged JSON: None, bool and str as they are, everything else as a list that begins with its tag.
+Unlike pickle and marshal it carries no classes, code or references, so a reply can be wrong but is always just a value.
+Instances of subclasses (Counter, IntEnum, namedtuple, …) are sent as the plain type that they extend; other objects,
+such as complex numbers and iterators, are rejected.
 
-    ["int", "-1f"]                hexadecimal, so of any size and linear to read
+    ["int", "-1f"]                hexadecimal: any size, parsed in linear time
     ["float", "0x1.8p+1"]         float.hex: exact, with "inf" and "nan"
     ["bytes", "00ff"]
     ["list"|"tuple"|"set"|"frozenset", [item, …]]
@@ -17,7 +17,7 @@ A frame is the length of its JSON as four big-endian bytes, then the JSON.
 import json
 import struct
 
-OK, TOO_MUCH_MEMORY = b".", b"m"  # the zygote's answers when a candidate has been ended
+OK, TOO_MUCH_MEMORY = b".", b"m"  # the zygote's answers after a candidate has ended
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 _LENGTH = struct.Struct(">I")
@@ -25,11 +25,11 @@ _CONTAINERS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class NotPlain(Exception):
-    """The value, or what was received in its place, cannot cross: another type, too deep, too large or malformed."""
+    """A value of another type, too deep or too large, or a malformed message."""
 
 
 def encode(value, depth=0):
-    """Plain value → JSON-ready structure. Raises NotPlain for any other type and beyond MAX_DEPTH levels."""
+    """Convert a plain value to JSON types. Raises NotPlain for other types and beyond MAX_DEPTH levels."""
     if depth > MAX_DEPTH:
         raise NotPlain(f"a value nested deeper than {MAX_DEPTH} levels")
     if value is None or value is True or value is False:
@@ -51,7 +51,7 @@ def encode(value, depth=0):
 
 
 def decode(tree, depth=0):
-    """Inverse of `encode`. Raises NotPlain for anything that `encode` does not write."""
+    """Invert `encode`. Raises NotPlain for anything that `encode` does not write."""
     if depth > MAX_DEPTH:
         raise NotPlain(f"a value nested deeper than {MAX_DEPTH} levels")
     if tree is None or isinstance(tree, (bool, str)):
@@ -72,7 +72,7 @@ def decode(tree, depth=0):
 
 
 def pack(message):
-    """JSON-ready structure → frame. Raises NotPlain beyond MAX_BYTES."""
+    """Serialise JSON types into a frame. Raises NotPlain beyond MAX_BYTES."""
     data = json.dumps(message).encode()
     if len(data) > MAX_BYTES:
         raise NotPlain(f"a value of {len(data)} bytes (limit {MAX_BYTES})")
@@ -80,9 +80,9 @@ def pack(message):
 
 
 def unpack(read):
-    """The next frame's structure. `read(n)` returns n bytes; fewer are the other side's end, an EOFError.
+    """Parse the next frame. `read(n)` returns n bytes; if fewer, the other side has ended, an EOFError.
 
-    Raises NotPlain for what is no frame.
+    Raises NotPlain for an invalid frame.
     """
 
     def exactly(count):

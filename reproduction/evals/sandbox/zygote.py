@@ -1,8 +1,8 @@
 """The candidate's side: a warm process that forks one sandboxed child per program and never sees a test.
 
-Started by the judge as a script in a fresh interpreter, with one end of a Unix socket as standard input. Over it come
-the setting (once), then per program a socket of its own, on which the child finds the program and, afterwards, calls
-to answer; another byte kills the child and all that it started, and is answered with OK or TOO_MUCH_MEMORY.
+The judge starts this script in a fresh interpreter, with a Unix socket as standard input. The socket delivers the
+settings (once), then one socket per program, through which the child receives the program and the calls to answer.
+Another byte kills the child and its descendants, and is answered with OK or TOO_MUCH_MEMORY.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ import wire
 
 del sys.path[0]
 
-TICK = 0.01  # seconds between two looks at what a candidate and all that it started hold
+TICK = 0.01  # seconds between measurements of the memory of a candidate and its descendants
 
 
 def serve(connection):
-    """In the child: read the program, run it, answer calls of its entry point until the judge hangs up."""
+    """In the child: read and run the program, then answer calls of its entry point until the judge disconnects."""
     read = connection.makefile("rb").read
 
     def answer(action):
         try:
             value = action()
-        except BaseException as error:  # also SystemExit: the judge decides what it means
+        except BaseException as error:  # also SystemExit: the judge decides
             frame = wire.pack(["raise", type(error).__name__, _text(error)])
         else:
             try:
@@ -56,7 +56,7 @@ def _text(error):
 
 
 def candidate(connection, isolated, limits):
-    """The forked child: shed everything, then serve."""
+    """Run in the forked child: drop descriptors and privileges, then serve."""
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDWR)
@@ -71,7 +71,7 @@ def candidate(connection, isolated, limits):
 
 
 def attend(control, isolated, limit):
-    """Until the judge says or is gone, or the candidate's processes hold more than `limit` bytes: True if they do."""
+    """Wait for the judge's byte or end; return True at once if the candidate's processes exceed `limit` bytes."""
     while not select.select([control], [], [], TICK)[0]:
         if isolation.descendants_hold_more(isolated.proc, limit):
             return True
@@ -94,7 +94,7 @@ def main():
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not message:
-            os._exit(0)  # there is nothing to tidy, and the judge waits
+            os._exit(0)  # nothing to clean up, and the judge waits
         connection = socket.socket(fileno=descriptors[0])
         pid = isolated.fork()
         if pid == 0:
@@ -103,7 +103,7 @@ def main():
         try:
             too_much = attend(control, isolated, setting["limits"]["memory_mb"] << 20)
         finally:
-            isolated.end(pid)  # also when we are told to go
+            isolated.end(pid)  # also on SystemExit
         control.recv(1)
         control.sendall(wire.TOO_MUCH_MEMORY if too_much else wire.OK)
 
