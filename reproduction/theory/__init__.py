@@ -1,4 +1,4 @@
-"""The ID-LoRA paper's theory, measured: Theorems 1 and 2, the rank analysis, the row clusters. No torch, no models."""
+"""Measurements of the ID-LoRA paper's theory: Theorems 1 and 2, rank analysis, row clusters. Needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Theory(Settings):
 
 
 def measure(settings: Theory, bases: Path) -> dict[str, list[Point]]:
-    """Every curve by study. Deterministic by the settings' seeds and the weights in `bases`."""
+    """Compute every curve, by study. Deterministic given the settings' seeds and the weights in `bases`."""
     return {
         theorem1.STUDY: theorem1.run(settings.theorem1),
         theorem2.STUDY: theorem2.run(settings.theorem2),
@@ -35,8 +35,8 @@ def measure(settings: Theory, bases: Path) -> dict[str, list[Point]]:
 def write(settings: Theory, claims: Sequence[Claim], *, bases: Path, out: Path) -> list[Verdict]:
     """Measure, decide `claims`, and write <study>.csv, verdicts.csv, theory.md, theorem1_assumptions.csv and figures/.
 
-    The same settings and weights give the same bytes on one machine; six digits hide most of what BLAS differs in
-    between machines. Raises `RecordError` or OSError where `out` cannot be written.
+    The same settings and weights give the same bytes on one machine; rounding to six digits hides most differences in
+    BLAS between machines. Raises `RecordError` or OSError if `out` cannot be written.
     """
     measured = measure(settings, bases)
     points = [point for study in measured.values() for point in study]

@@ -1,4 +1,4 @@
-"""Curves as data, one `Point` with its 95 % interval per line; and the k-means that several studies share."""
+"""Points of curves with their 95 % intervals, CSV output, and the k-means of several studies."""
 
 import csv
 import io
@@ -14,14 +14,14 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 Record = Mapping[str, float | bool]
-"""One draw's measurements by name; a bool is counted as a share of the draws."""
+"""One draw's measurements by name; bools are averaged to a share of the draws."""
 
 ZERO = 1e-9
-"""What is smaller is written as 0: every measured quantity is of order one, so this is rounding and differs by BLAS."""
+"""Threshold below which values are written as 0: quantities are of order one, so smaller values are rounding errors."""
 
 
 class Settings:
-    """Base of the dataclasses that are read from `experiments/theory/settings.yaml`: a mistyped key is an error."""
+    """Base of the dataclasses read from `experiments/theory/settings.yaml`; an unknown key is an error."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -42,10 +42,10 @@ class Point(NamedTuple):
 
 
 def interval(values: ArrayLike) -> tuple[float, float, float]:
-    """Mean and 95 % interval over independent draws: values (n,), n ≥ 2, float or bool → mean, low, high.
+    """Return mean, low and high of a 95 % interval over independent draws: values (n,), n ≥ 2, float or bool.
 
-    Student's t for numbers; Wilson's score interval for bools, whose share it stays inside [0, 1] for. An interval is
-    for its own point: nothing is corrected for the number of points on a curve.
+    Student's t for numbers; Wilson's score interval, which stays inside [0, 1], for bools. Intervals are pointwise,
+    without correction for the number of points on a curve.
     """
     values = np.asarray(values)
     if len(values) < 2 or not np.isfinite(values).all():
@@ -59,7 +59,7 @@ def interval(values: ArrayLike) -> tuple[float, float, float]:
 
 
 def points(records: Sequence[Record], *, study: str, setting: str, series: str, **x: float) -> list[Point]:
-    """A `Point` for each quantity of the records, of which there is one per draw; `x` is the axis' name and value."""
+    """Return a `Point` for each quantity of the records (one record per draw); `x` is the axis' name and value."""
     ((x_name, value),) = x.items()
     return [
         Point(study, setting, series, name, x_name, float(value), *interval([r[name] for r in records]), len(records))
@@ -68,7 +68,7 @@ def points(records: Sequence[Record], *, study: str, setting: str, series: str, 
 
 
 def csv_text(rows: Iterable[tuple], fields: Sequence[str]) -> str:
-    """Rows as CSV: floats to six significant digits, rounding errors as 0."""
+    """Format rows as CSV: floats to six significant digits, rounding errors as 0."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(fields)
@@ -77,21 +77,21 @@ def csv_text(rows: Iterable[tuple], fields: Sequence[str]) -> str:
 
 
 def number(value: float, digits: int = 6) -> str:
-    """A float to `digits` significant digits; what is below `ZERO` is 0."""
+    """Format a float to `digits` significant digits; values below `ZERO` as 0."""
     return "0" if abs(value) < ZERO else f"{value:.{digits}g}"
 
 
 def kmeans(vectors: Array, k: int, *, rng: np.random.Generator, starts: int = 3) -> Labels:
-    """Cluster of each vector (n, d), by Lloyd's iterations from k-means++ starts (scipy's), the best of `starts`.
+    """Return the cluster of each vector (n, d): scipy's Lloyd iterations from k-means++, the best of `starts`.
 
-    The minimum cluster size of §4.1 is left out: the theorems do not use it.
+    The minimum cluster size of §4.1 is not enforced: the theorems do not use it.
 
     Raises:
-        ValueError: every start emptied a cluster.
+        ValueError: every start ended with an empty cluster.
     """
     if k == 1:
         return np.zeros(len(vectors), dtype=np.intp)
-    if vectors.shape[1] > len(vectors):  # coordinates in the span of the vectors: the same distances, fewer numbers
+    if vectors.shape[1] > len(vectors):  # coordinates in the span: same distances, fewer dimensions
         vectors = np.linalg.qr(vectors.T, mode="r").T
     found: list[tuple[float, Labels]] = []
     for _ in range(starts):
@@ -108,23 +108,23 @@ def kmeans(vectors: Array, k: int, *, rng: np.random.Generator, starts: int = 3)
 
 
 def means(values: Array, labels: Labels) -> Array:
-    """Mean of each cluster's members: values (n, …), labels (n,) in 0 … k-1 → (k, …)."""
+    """Return each cluster's mean, (k, …): values (n, …), labels (n,) in 0 … k-1."""
     return np.stack([values[labels == cluster].mean(axis=0) for cluster in range(labels.max() + 1)])
 
 
 def explained(vectors: Array, labels: Labels) -> float:
-    """Between-cluster share of the variance, Σ_i ‖μ_l(i) - μ‖² / Σ_i ‖x_i - μ‖²: vectors (n, d) → 0 … 1."""
+    """Return the between-cluster share of variance, Σ_i ‖μ_l(i) - μ‖² / Σ_i ‖x_i - μ‖²: vectors (n, d) → 0 … 1."""
     centred = vectors - vectors.mean(axis=0)
     return float(np.square(means(centred, labels)[labels]).sum() / np.square(centred).sum())
 
 
 def unit(matrices: Array) -> Array:
-    """Each matrix of (…, p, q) divided by its Frobenius norm; a zero matrix stays zero."""
+    """Divide each matrix of (…, p, q) by its Frobenius norm; zero matrices stay zero."""
     norms = np.linalg.norm(matrices, axis=(-2, -1), keepdims=True)
     return matrices / np.where(norms > 0, norms, 1)
 
 
 def rank_one(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-    """Random matrices (m, p, q) of rank one and norm 1."""
+    """Draw random matrices (m, p, q) of rank one and norm 1."""
     m, p, q = shape
     return unit(rng.normal(size=(m, p, 1)) * rng.normal(size=(m, 1, q)))

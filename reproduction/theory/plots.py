@@ -1,4 +1,4 @@
-"""Figures of the theory: every curve with its 95 % band, as PNG and PDF, in the colours of all other figures."""
+"""Figures of the theory studies: curves with 95 % bands, as PNG and PDF."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ IDLORA, MOELORA, ROUTER, ROWS = (
     for method in ("idlora", "moelora", "idlora_uniform", "idlora_orthonormal")
 )
 GLOBAL = (MUTED, "s")
-"""What the paper sets beside its clusters: no method of the tables."""
+"""Style of the unclustered baseline, which is not a method of the tables."""
 
 TITLES = {"assumed": "B and A_i known (the proof)", "definition4": "Definition 4 as written", "joint": "best B and A_l"}
 STYLE = RC | {"figure.dpi": 130, "axes.titleweight": "normal", "legend.fontsize": 7.5, "lines.markersize": 4}
@@ -31,7 +31,7 @@ SEPARATION = "separation / spread within a cluster"
 
 
 def draw(points: Sequence[Point], folder: Path) -> None:
-    """Draw every figure into `folder`; without dates inside, so that the bytes repeat."""
+    """Draw every figure into `folder`, without dates, so that the bytes are reproducible."""
     folder.mkdir(parents=True, exist_ok=True)
     with plt.rc_context(STYLE):
         figures = {"theorem1": errors_and_delta(points), "theorem1_proof": proof(points)}
@@ -39,7 +39,7 @@ def draw(points: Sequence[Point], folder: Path) -> None:
             figures[f"theorem2_{number}"] = worst_errors(points, world)
         figures |= {"rank": ranks(points), "rows": row_clusters(points)}
         for name, figure in figures.items():
-            figure.get_layout_engine().execute(figure)  # once for both files: it takes as long as drawing one
+            figure.get_layout_engine().execute(figure)  # once for both files: as slow as drawing one
             figure.set_layout_engine("none")
             for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
                 figure.savefig(folder / f"{name}.{suffix}", metadata=metadata)
@@ -47,7 +47,7 @@ def draw(points: Sequence[Point], folder: Path) -> None:
 
 
 def errors_and_delta(points: Sequence[Point], setting: str = "independent noise") -> Figure:
-    """Theorem 1: errors (top), gap and Δ (bottom) over separation, a column for each reading."""
+    """Plot Theorem 1: errors (top), gap and Δ (bottom) over separation, one column per reading."""
     figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.6), sharex=True, sharey="row", layout="constrained")
     for (top, bottom), reading in zip(axes.T, theorem1.READINGS, strict=True):
         here = _pick(points, study=theorem1.STUDY, setting=setting, series=reading, x_name="separation")
@@ -71,7 +71,7 @@ def errors_and_delta(points: Sequence[Point], setting: str = "independent noise"
 
 
 def proof(points: Sequence[Point]) -> Figure:
-    """Theorem 1's proof: (21) by task, the cross terms, Δ without clusters, the rank of centroids."""
+    """Plot Theorem 1's proof: (21) by task, the cross terms, Δ without clusters, the rank of centroids."""
     figure, ((tasks, cross), (none, ranks_)) = plt.subplots(2, 2, figsize=(8.4, 6.4), layout="constrained")
     curves = _pick(points, study=theorem1.STUDY, series="assumed", x_name="separation")
     for setting, style in zip(_settings(curves, theorem1.STUDY), NEUTRAL, strict=False):
@@ -98,7 +98,7 @@ def proof(points: Sequence[Point]) -> Figure:
 
 
 def worst_errors(points: Sequence[Point], world: str) -> Figure:
-    """Theorem 2 in one world: expected worst error over the rare direction's weight, a panel for each contest."""
+    """Plot Theorem 2 in one world: expected worst error over the rare direction's weight, one panel per contest."""
     here = _pick(points, study=theorem2.STUDY, setting=world)
     contests = list(dict.fromkeys(p.series for p in here if p.quantity == "difference"))
     rows_ = -(-len(contests) // 4)
@@ -125,7 +125,7 @@ def worst_errors(points: Sequence[Point], world: str) -> Figure:
 
 
 def ranks(points: Sequence[Point]) -> Figure:
-    """§4.2 at the largest r: numerical ranks over k, one panel for all s that have the same curves."""
+    """Plot §4.2 at the largest r: numerical ranks over k; all s with the same curves share a panel."""
     setting = _settings(points, rank.STUDY)[-1]
     shown = {
         "inputs": ("directions that are read", ROWS, 10), "separate_b": ("a B for each expert", MOELORA, 5),
@@ -141,7 +141,7 @@ def ranks(points: Sequence[Point]) -> Figure:
     for axis, alike in zip(axes, panels.values(), strict=True):
         mine = _pick(here, series=alike[0])
         for quantity, (label, style, size) in shown.items():
-            face = style[0] if size < 10 else PAPER  # hollow around what lies on it
+            face = style[0] if size < 10 else PAPER  # hollow, so that markers on top stay visible
             _curve(axis, mine, quantity, style=style, label=label, markersize=size, markerfacecolor=face)
         ks = sorted({p.x for p in mine})
         axis.plot(ks, [k * r for k in ks], color=INK, linestyle=":", label="k·r (§4.2)")
@@ -157,7 +157,7 @@ def ranks(points: Sequence[Point]) -> Figure:
 
 
 def row_clusters(points: Sequence[Point]) -> Figure:
-    """§4.1: what k-means explains of each projection's rows, against both nulls, a panel for each base."""
+    """Plot §4.1: share of row variance explained by k-means, against both nulls, one panel per base."""
     bases = _settings(points, rows.STUDY)
     figure, axes = _row(len(bases), (4.8 * len(bases), 3.6))
     for axis, base in zip(axes, bases, strict=True):
@@ -172,7 +172,7 @@ def row_clusters(points: Sequence[Point]) -> Figure:
             )  # fmt: skip
         axis.set_xticks(range(len(rows.PROJECTIONS)), [name.removesuffix("_proj") for name in rows.PROJECTIONS])
         axis.set(title=base, xlabel="projection")
-    axes[0].set_ylim(0)  # of all panels, once all bars are there
+    axes[0].set_ylim(0)  # the panels share y; set after all bars are drawn
     axes[0].set_ylabel("between-cluster share of row variance")
     axes[0].legend()
     figure.suptitle("k-means on rows; bars are 95 % intervals over layers")
@@ -201,6 +201,6 @@ def _curve(axis: Axes, points: Sequence[Point], quantity: str, *, style: Style, 
 
 
 def _near_zero_log(axis: Axes) -> None:
-    """A logarithmic axis that reaches 0, with the separations' own ticks."""
+    """Set a symmetric-log axis that includes 0, with ticks at the separations."""
     axis.set_xscale("symlog", base=2, linthresh=0.25)
     axis.set_xticks([0, 0.25, 0.5, 1, 2, 4, 8], ["0", "¼", "½", "1", "2", "4", "8"])

@@ -1,4 +1,4 @@
-"""The rank of ID-LoRA's update (§4.2), which the paper puts at up to k·r, measured beside the most it can be, r.
+"""Rank of ID-LoRA's update (§4.2): the paper claims up to k·r; the measured maximum is r.
 
     u = Σ_i α_i fc([B x_i¹, …, B x_i^s]),   x_i = A_i h      B (out/s, r/s)   A_i (r, in)      (Eq. 4; s = 1: Eq. 3)
 
@@ -6,10 +6,10 @@ fc concatenates B times the s parts of x_i, so it is (I_s ⊗ B) x_i, and I_s �
 
     u = (I_s ⊗ B) Σ_i α_i A_i h,    rank ≤ rank(I_s ⊗ B) = s · rank(B) ≤ s · min(r/s, out/s) ≤ r      for every s and k.
 
-It holds for α that depend on the token too: every output lies in the column space of I_s ⊗ B, of dimension r at most.
-What can reach k·r is the span of the rows of A_1 … A_k, the directions of h that the update reads; and Σ_i α_i B_i A_i
-with a B_i for each expert, as in MoELoRA. Rank Boosting lets a B of out·r/s² numbers carry rank r, where unsplit it
-could carry r/s² only.
+The bound also holds for α that depend on the token: every output lies in the column space of I_s ⊗ B, of dimension at
+most r. Rank k·r can be reached by the span of the rows of A_1 … A_k, the directions of h that the update reads, and by
+Σ_i α_i B_i A_i with a B_i for each expert, as in MoELoRA. With Rank Boosting a B of out·r/s² parameters has rank r;
+unsplit, so many parameters have rank r/s² only.
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Rank(Settings):
     """Settings of the study.
 
     Args:
-        seed: of every draw.
-        draws: of B, A_i and α for each point.
+        seed: seed of every draw.
+        draws: draws of B, A_i and α per point.
         side: in = out.
-        tokens: at least the largest k·r, or they could not show that rank.
-        ranks: every r.
-        splits: every s; divides each r and the side.
-        clusters: every k, the curves' axis.
+        tokens: number of tokens, at least the largest k·r, to make that rank visible.
+        ranks: values of r.
+        splits: values of s; each divides each r and the side.
+        clusters: values of k, the curves' axis.
     """
 
     seed: int
@@ -47,16 +47,16 @@ class Rank(Settings):
 
 
 def boosted(basis: Array, splits: int) -> Array:
-    """I_s ⊗ B, what fc([B x¹, …, B x^s]) does to x: basis (out/s, r/s) → (out, r)."""
+    """Return I_s ⊗ B, the matrix of x → fc([B x¹, …, B x^s]): basis (out/s, r/s) → (out, r)."""
     return np.kron(np.eye(splits), basis)
 
 
 def measure(rng: np.random.Generator, settings: Rank, *, r: int, k: int, splits: int) -> Record:
-    """Numerical ranks of one draw (Gaussian B, A_i, routers, tokens): singular values above σ_max · max(shape) · ε₆₄.
+    """Return numerical ranks of one Gaussian draw: the number of singular values above σ_max · max(shape) · ε₆₄.
 
-    `update`: Σ_i α_i fc(B A_i) for fixed α. `outputs_dense`, `outputs_inner`: the stacked outputs of all tokens, each
-    with α of its own, softmax(R h) or T·x_i. `inputs`: the directions of h that these read. `separate_b`:
-    Σ_i α_i B_i A_i. Statements that are true by definition (k·r with one cluster, a split in one) are left out.
+    `update`: Σ_i α_i fc(B A_i) for fixed α. `outputs_dense`, `outputs_inner`: stacked outputs of all tokens with
+    per-token α, softmax(R h) or T·x_i. `inputs`: the directions of h that these read. `separate_b`: Σ_i α_i B_i A_i.
+    Statements that are true by definition (k·r with one cluster, a split in one) are omitted.
     """
     side = settings.side
     one = boosted(rng.normal(size=(side // splits, r // splits)), splits)
@@ -90,12 +90,12 @@ def measure(rng: np.random.Generator, settings: Rank, *, r: int, k: int, splits:
 
 
 def lora_rank(side: int, r: int, *, k: int, splits: int) -> int:
-    """Rank of a LoRA with no more trainable parameters than out·r/s² + k·in, ID-LoRA's with its dense router."""
+    """Return the largest rank of a LoRA within ID-LoRA's parameter count out·r/s² + k·in (dense router)."""
     return (side * r // splits**2 + k * side) // (2 * side)
 
 
 def run(settings: Rank) -> list[Point]:
-    """Ranks over the number of clusters, for every r and s. Deterministic by `settings.seed`."""
+    """Compute ranks over the number of clusters, for every r and s. Deterministic given `settings.seed`."""
     found = []
     for r, s, k in product(settings.ranks, settings.splits, settings.clusters):
         rngs = (np.random.default_rng([settings.seed, draw, r, s, k]) for draw in range(settings.draws))

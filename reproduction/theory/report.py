@@ -1,7 +1,7 @@
-"""Claims → verdicts, and theory.md: verdicts in words and tables, all of it counted from the points of the curves.
+"""Verdicts on claims, counted from the points of the curves, and theory.md with verdicts in words and tables.
 
-A statement is counted in every draw of every point it concerns. One that concerns expectations (22) is counted in
-points, by whether the interval of the difference leaves out zero.
+A statement is counted in every draw of every point. A statement about expectations (22) is counted in points, by
+whether the interval of the difference excludes zero.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ interval leaves out zero. **holds**: in all of them; **does not hold**: in none;
 statement about all cases is a refutation; **undecided**: no interval leaves out zero.
 """
 STATEMENTS = {"inequality_18_holds": "Clustered ≤ global - Δ (Eq. 18)", "clustered_not_worse": "Clustered ≤ global"}
-"""The statements of Theorem 1's own table, by the quantity that decides them."""
+"""Statements in Theorem 1's table, by deciding quantity."""
 
 
 @dataclass(frozen=True)
 class Claim(Settings):
-    """A statement and what decides it; `experiments/theory/claims.yaml` says what the fields mean."""
+    """A statement and the quantity that decides it; see `experiments/theory/claims.yaml` for the fields."""
 
     name: str
     study: str
@@ -49,7 +49,7 @@ class Claim(Settings):
 
 
 class Verdict(NamedTuple):
-    """What one claim comes to in one setting and series: `holds` of `of` `unit`, and the numbers beside it."""
+    """Verdict on one claim in one setting and series: it holds in `holds` of `of` `unit`; related numbers."""
 
     study: str
     claim: str
@@ -65,10 +65,10 @@ class Verdict(NamedTuple):
 
 
 def decide(claims: Sequence[Claim], measured: Sequence[Point]) -> list[Verdict]:
-    """The verdict on every claim in every setting and series that has its quantity.
+    """Return the verdict on every claim in every setting and series that has its quantity.
 
-    `holds`: in all; `does not hold`: in none; `holds in part`: between. Of expectations `undecided` where no interval
-    leaves out zero. Raises ValueError for a claim without a measurement.
+    `holds`: in all; `does not hold`: in none; `holds in part`: in some; `undecided`, for expectations: no interval
+    excludes zero. Raises ValueError for a claim without a measurement.
     """
     found = []
     for claim in claims:
@@ -112,7 +112,7 @@ def _range(name: str, curve: Sequence[Point]) -> str:
 
 
 def holding(points: Sequence[Point]) -> list[dict[str, str]]:
-    """In how many draws Theorem 1 holds: a row for each statement, reading and setting, a column per separation."""
+    """Count draws in which Theorem 1 holds: a row per statement, reading and setting, a column per separation."""
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for p in points:
         if p.study == theorem1.STUDY and p.x_name == "separation" and p.quantity in STATEMENTS:
@@ -124,7 +124,7 @@ def holding(points: Sequence[Point]) -> list[dict[str, str]]:
 
 
 def holding_markdown(rows: Sequence[dict[str, str]]) -> str:
-    """`holding` as a table for each statement; settings that are alike at every separation share a line."""
+    """Format `holding` as one table per statement; settings with equal counts share a line."""
     xs, settings, lines = [*rows[0]][4:], {row["setting"] for row in rows}, []
     for statement, group in groupby(rows, key=lambda row: row["statement"]):
         alike: dict[tuple[str, ...], list[str]] = {}
@@ -144,7 +144,7 @@ def holding_markdown(rows: Sequence[dict[str, str]]) -> str:
 
 
 def markdown(claims: Sequence[Claim], verdicts: Sequence[Verdict], points: Sequence[Point]) -> str:
-    """theory.md: for each study its claims, for the theorems what the other settings change, and every count."""
+    """Return theory.md: each study's claims and counts, and for the theorems differences between settings."""
     parts = [INTRODUCTION]
     by_claim = {name: list(group) for name, group in groupby(verdicts, key=lambda each: each.claim)}
     for study, heading in HEADINGS.items():
@@ -169,7 +169,7 @@ def markdown(claims: Sequence[Claim], verdicts: Sequence[Verdict], points: Seque
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """What one claim comes to over all settings, series by series unless they all agree."""
+    """Summarise a claim's verdicts over all settings, by series unless all agree."""
     if len({each.verdict for each in verdicts}) == 1:
         return _in_words(verdicts) + "."
     series = dict.fromkeys(each.series for each in verdicts)
@@ -187,7 +187,7 @@ def _in_words(verdicts: Sequence[Verdict]) -> str:
 
 
 def _changes(verdicts: Sequence[Verdict]) -> list[str]:
-    """Where a setting's verdict differs from that of the first setting of the same series."""
+    """List settings whose verdict differs from that of the first setting of the series."""
     base: dict[str, Verdict] = {}
     return [
         f"- {each.statement}, *{each.series}*: {first.verdict} with {first.setting} ({first.holds} of {first.of}), "

@@ -1,8 +1,7 @@
-"""The premise of §4.1: do the rows of a weight form clusters? k-means on them, against matrices that have none.
+"""Premise of §4.1, clusters in the rows of a weight: k-means on the rows, compared with matrices without clusters.
 
 `trained` is the weight. `gaussian` has its shape and independent entries. `same_covariance` has exactly the mean and
-covariance of its rows, so it is stretched alike, and is otherwise random: what the weight explains beyond it would be
-clusters.
+covariance of its rows, and is otherwise random: clusters would make the weight's explained share larger than its.
 """
 
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ class Rows(Settings):
     """Settings of the study.
 
     Args:
-        seed: of k-means and the nulls.
+        seed: seed of k-means and the nulls.
         bases: names of the small bases.
-        k: clusters.
-        null_draws: matrices of each null for each weight.
+        k: number of clusters.
+        null_draws: matrices of each null per weight.
     """
 
     seed: int
@@ -35,7 +34,7 @@ class Rows(Settings):
 
 
 def read_bfloat16(path: Path) -> dict[str, Array]:
-    """The bf16 tensors of a safetensors file as float64; numpy has no bf16, which is the upper half of a float32."""
+    """Read the bf16 tensors of a safetensors file as float64; bf16, unknown to numpy, is a float32's upper half."""
     found = {}
     for name, raw in deserialize(path.read_bytes()):
         if raw["dtype"] == "BF16":
@@ -45,7 +44,7 @@ def read_bfloat16(path: Path) -> dict[str, Array]:
 
 
 def same_covariance(rng: np.random.Generator, weight: Array) -> Array:
-    """Rows with exactly the weight's mean and covariance and nothing else of it: (n, d) → (n, d).
+    """Draw random rows with exactly the weight's mean and covariance: (n, d) → (n, d).
 
     W - 1μᵀ = U S Vᵀ, with U replaced by a uniformly random orthonormal matrix that is orthogonal to 1. For a Gaussian
     W this is exchangeable with W itself; rows from a Gaussian with the estimated covariance would be stretched more.
@@ -58,10 +57,10 @@ def same_covariance(rng: np.random.Generator, weight: Array) -> Array:
 
 
 def run(settings: Rows, bases: Path) -> list[Point]:
-    """Between-cluster share of the row variance for every projection of every base in a folder; one draw is one layer.
+    """Compute the between-cluster share of row variance for every projection of every base; one draw is one layer.
 
-    Each null is averaged over `null_draws` per layer first. Beside the share: its excess over each null, and whether it
-    is above all draws of that null. Raises ValueError for a base without such weights, OSError for one that is missing.
+    Each null is first averaged over `null_draws` per layer. Also: the share's excess over each null, and whether it is
+    above all draws of that null. Raises ValueError for a base without such weights, OSError for a missing one.
     """
     found = []
     for name in settings.bases:

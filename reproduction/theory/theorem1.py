@@ -3,8 +3,8 @@
     tasks            W*_i = B A_i + E_i    W* (m, p, q)   B (p, r)   A (m, r, q)   A_i = A_0 + separation · C_l(i) + D_i
     decomposition    W̃_i = B A_l(i)        A_l (k, r, q), one per cluster;    global: the same with k = 1
 
-The paper does not fix one decomposition. `assumed` is what its proof uses: B and A_i of Assumption 2 are known, A_l is
-the mean of its cluster's A_i (Eq. 19-21). `definition4` is what its definition says, `joint` the best of this form.
+The paper does not fix one decomposition. `assumed` follows its proof: B and A_i of Assumption 2 are known, A_l is the
+mean of its cluster's A_i (Eq. 19-21). `definition4` follows its definition, `joint` is the best of this form.
 Every error and Δ is a share of Σ‖W*_i‖². One draw is one set of tasks.
 """
 
@@ -35,17 +35,17 @@ READINGS = ("assumed", "definition4", "joint")
 
 @dataclass(frozen=True)
 class World(Settings):
-    """What task matrices are drawn from.
+    """Distribution of the task matrices.
 
     Args:
-        sizes: tasks of each cluster.
+        sizes: number of tasks of each cluster.
         rows: p.
         columns: q.
         rank: r = r_g of Assumption 2.
         within_rank: r_l of Assumption 1, the rank of differences within a cluster. Up to `rank` they lie in B's span;
-            above it no B of that rank can hold them, and they are part of E_i.
+            above it they cannot, and are part of E_i.
         noise: √ε, ‖E_i‖_F without that part.
-        correlation: cosine between E_i and its cluster's shift B(A_l(i) - A_global); Assumption 2 bounds its size only.
+        correlation: cosine between E_i and its cluster's shift B(A_l(i) - A_global); Assumption 2 bounds only ‖E_i‖.
     """
 
     sizes: tuple[int, ...]
@@ -62,14 +62,14 @@ class Theorem1(Settings):
     """Settings of the study.
 
     Args:
-        seed: of every draw.
-        draws: sets of tasks for each point.
-        separations: distances of the clusters, in units of the spread within one.
-        scenarios: worlds of the curves over `separations`; the other curves change one thing in the first.
-        correlations: of the curves over the correlation, at `correlation_separation`.
-        correlation_separation: see `correlations`.
-        correlation_noises: a curve over `correlations` for each.
-        no_cluster_k: clusters asked for where there are none.
+        seed: seed of every draw.
+        draws: sets of tasks per point.
+        separations: distances of the clusters, in units of the spread within a cluster.
+        scenarios: worlds of the curves over `separations`; the other curves vary the first world.
+        correlations: axis of the curves over the correlation.
+        correlation_separation: separation of these curves.
+        correlation_noises: noise of each of these curves.
+        no_cluster_k: numbers of k-means clusters for tasks without clusters.
         within_ranks: r_l of the curve of ranks.
     """
 
@@ -106,24 +106,24 @@ class Decomposition(NamedTuple):
     labels: Labels
 
     def squared_errors(self, matrices: Array) -> Array:
-        """‖W*_i - B A_l(i)‖²_F of every task (Eq. 16): matrices (m, p, q) → (m,)."""
+        """Compute ‖W*_i - B A_l(i)‖²_F of every task (Eq. 16): matrices (m, p, q) → (m,)."""
         return np.square(matrices - (self.basis @ self.codes)[self.labels]).sum(axis=(1, 2))
 
     def shifts(self, global_code: Array) -> Array:
-        """B (A_l(i) - A_global) of every task, (m, p, q); the sum of their squares is Δ (below Eq. 18)."""
+        """Compute B (A_l(i) - A_global) of every task, (m, p, q); the sum of squares is Δ (below Eq. 18)."""
         return (self.basis @ (self.codes - global_code))[self.labels]
 
     def delta(self, global_code: Array) -> float:
-        """Δ = Σ_l Σ_{i∈C_l} ‖B (A_l(i) - A_global)‖²_F."""
+        """Compute Δ = Σ_l Σ_{i∈C_l} ‖B (A_l(i) - A_global)‖²_F."""
         return float(np.square(self.shifts(global_code)).sum())
 
     def mean_code(self) -> Array:
-        """The best single code for this B, (r, q): the mean of A_l(i) over tasks."""
+        """Return the best single code for this B, (r, q): the mean of A_l(i) over tasks."""
         return self.codes[self.labels].mean(axis=0)
 
 
 def draw_tasks(rng: np.random.Generator, world: World, *, separation: float) -> Tasks:
-    """Draw tasks whose clusters lie `separation` apart from the common A_0, in units of the spread within a cluster.
+    """Draw tasks whose clusters are `separation` away from the common A_0, in units of the spread within a cluster.
 
     A_0, every cluster's shift C_l and every task's D_i have Frobenius norm 1; B's columns have expected norm 1.
     At separation 0 there are no clusters: the tasks are exchangeable (unless the noise follows the labels).
@@ -134,7 +134,7 @@ def draw_tasks(rng: np.random.Generator, world: World, *, separation: float) -> 
     basis = rng.normal(size=(p, r)) / np.sqrt(p)
     common = unit(rng.normal(size=(1, r, q)))
     shifts = unit(rng.normal(size=(len(world.sizes), r, q)))[labels]
-    directions = rank_one(rng, (m, p, q))  # of rank one, they leave Assumption 1 its bound on differences
+    directions = rank_one(rng, (m, p, q))  # rank one keeps Assumption 1's bound on differences
     factors = rng.normal(size=(m, w, q))
     codes, noise = common + separation * shifts, np.zeros((m, p, q))
     if w <= r:
@@ -149,10 +149,10 @@ def draw_tasks(rng: np.random.Generator, world: World, *, separation: float) -> 
 
 
 def definition4(matrices: Array, labels: Labels, rank: int, *, scaled: bool = False) -> Decomposition:
-    """Definition 4 as written: A_l from the rank-r truncated SVD of the centroid M_l, then B by least squares (Eq. 15).
+    """Decompose by Definition 4: A_l from the rank-r truncated SVD of the centroid M_l, then least-squares B (Eq. 15).
 
-    A_l holds the leading right singular vectors of M_l, times their singular values if `scaled` (the definition does
-    not say). Their signs are arbitrary; here each one's largest entry is positive.
+    A_l holds the leading right singular vectors of M_l, times their singular values if `scaled` (the definition leaves
+    this open). Their signs are arbitrary; here each one's largest entry is positive.
     B = (Σ_l |C_l| M_l A_lᵀ) (Σ_l |C_l| A_l A_lᵀ)⁺. With one cluster B A_1 is the truncated SVD of the mean.
     """
     centroids = means(matrices, labels)
@@ -169,10 +169,10 @@ def definition4(matrices: Array, labels: Labels, rank: int, *, scaled: bool = Fa
 
 
 def sign_range(matrices: Array, found: Decomposition) -> tuple[float, float]:
-    """Least and greatest Σ ‖W*_i - W̃_i‖² of `definition4` over the 2^{r(k-1)} choices of its singular vectors' signs.
+    """Return the least and greatest Σ ‖W*_i - W̃_i‖² of `definition4` over all 2^{r(k-1)} signs of singular vectors.
 
     Unscaled, A_l A_lᵀ = I: B = (1/m) Σ_l |C_l| M_l A_lᵀ and the error is Σ ‖W*_i‖² - m ‖B‖²_F. Column j of B depends
-    on the j-th signs alone, so that 2^{k-1} choices a column are enough.
+    only on the j-th signs, so that 2^{k-1} choices per column are enough.
     """
     weights = np.bincount(found.labels) / len(found.labels)
     parts = np.einsum("l,lpq,lrq->lrp", weights, means(matrices, found.labels), found.codes)
@@ -183,10 +183,10 @@ def sign_range(matrices: Array, found: Decomposition) -> tuple[float, float]:
 
 
 def joint(matrices: Array, labels: Labels, rank: int) -> Decomposition:
-    """The best shared B and cluster-specific A_l: min over both of Σ ‖W*_i - B A_l(i)‖².
+    """Return the best shared B and cluster-specific A_l, which minimise Σ ‖W*_i - B A_l(i)‖².
 
     B holds the r leading left singular vectors of [√|C_1| M_1 … √|C_k| M_k] (Eckart-Young), and A_l = Bᵀ M_l. With one
-    cluster it equals `definition4`. A_l = A_global is one of its candidates, so it is never worse than the global one.
+    cluster it equals `definition4`. It is never worse than the global one, since A_l = A_global is a candidate.
     """
     centroids = means(matrices, labels)
     scaled = centroids * np.sqrt(np.bincount(labels))[:, None, None]
@@ -195,12 +195,12 @@ def joint(matrices: Array, labels: Labels, rank: int) -> Decomposition:
 
 
 def measure(tasks: Tasks, labels: Labels, reading: str) -> Record:
-    """One draw in one reading: errors, gap, Δ, and which of the theorem's statements hold.
+    """Measure one draw in one reading: errors, gap, Δ, and which of the theorem's statements hold.
 
-    `labels` are k-means' (Definition 4 (1)); the proof's reading knows the true ones and uses them. The global
-    decomposition is the same reading with one cluster: in `assumed` it shares B, as in (19), elsewhere it has the best
-    B of its own. A_global is its code; in `joint`, whose two B differ, the best single code for the clustered B.
-    (21) is checked for A_i in the proof's reading, for W*_i elsewhere.
+    `labels` come from k-means (Definition 4 (1)); `assumed` uses the true ones instead. The global decomposition is the
+    same reading with one cluster: in `assumed` with the same B, as in (19), else with its own best B. A_global is its
+    code; in `joint`, whose two B differ, it is the best single code for the clustered B. (21) is checked for A_i in
+    `assumed`, for W*_i elsewhere.
     """
     matrices, rank = tasks.matrices, tasks.basis.shape[1]
     used = tasks.labels if reading == "assumed" else labels
@@ -251,26 +251,26 @@ def measure(tasks: Tasks, labels: Labels, reading: str) -> Record:
 
 
 def same_partition(one: Labels, other: Labels) -> bool:
-    """Whether two labellings (n,) put the same items together, whatever the clusters are called."""
+    """Whether two labellings (n,) are the same partition up to the names of clusters."""
     pairs = np.unique(np.stack([one, other]), axis=1).shape[1]
     return pairs == len(np.unique(one)) == len(np.unique(other))
 
 
 def difference_rank(matrices: Array, labels: Labels) -> int:
-    """r_l of Assumption 1 as realised: the largest rank of W*_i - W*_j over all pairs within a cluster (Eq. 6)."""
+    """Return the realised r_l of Assumption 1: the largest rank of W*_i - W*_j within a cluster (Eq. 6)."""
     first, second = np.triu_indices(len(labels), k=1)
     inside = labels[first] == labels[second]
     return int(np.linalg.matrix_rank(matrices[first[inside]] - matrices[second[inside]]).max(initial=0))
 
 
 def run(settings: Theorem1) -> list[Point]:
-    """All curves of Theorem 1. Deterministic by `settings.seed`."""
+    """Compute all curves of Theorem 1. Deterministic given `settings.seed`."""
     curves = (over_separation, over_correlation, without_clusters, centroid_ranks)
     return [point for curve in curves for point in curve(settings)]
 
 
 def over_separation(settings: Theorem1) -> Iterator[Point]:
-    """Errors, gap and Δ of each reading as the clusters move apart, in every scenario."""
+    """Yield errors, gap and Δ of each reading over the separation, in every scenario."""
     for setting, world in settings.scenarios.items():
         for point, x in enumerate(settings.separations):
             drawn = [(t, _cluster(t, len(world.sizes), settings)) for t in _draws(settings, world, x, point=point)]
@@ -280,7 +280,7 @@ def over_separation(settings: Theorem1) -> Iterator[Point]:
 
 
 def over_correlation(settings: Theorem1) -> Iterator[Point]:
-    """The proof's reading as E_i turns from against the clusters' shifts to along them, at a fixed ‖E_i‖."""
+    """Yield the proof's reading over the correlation of E_i with the clusters' shifts, at fixed ‖E_i‖."""
     for noise in settings.correlation_noises:
         for point, x in enumerate(settings.correlations):
             world = replace(_base(settings), noise=noise, correlation=x)
@@ -291,7 +291,7 @@ def over_correlation(settings: Theorem1) -> Iterator[Point]:
 
 
 def without_clusters(settings: Theorem1) -> Iterator[Point]:
-    """Δ of a k-means partition of exchangeable tasks: there is nothing to find, and k-means always finds it."""
+    """Yield Δ of a k-means partition of exchangeable tasks, which have no clusters."""
     world = replace(_base(settings), sizes=(sum(_base(settings).sizes),))
     for k in settings.no_cluster_k:
         records = []
@@ -303,7 +303,7 @@ def without_clusters(settings: Theorem1) -> Iterator[Point]:
 
 
 def centroid_ranks(settings: Theorem1) -> Iterator[Point]:
-    """rank(M_l) beside r_l, the largest rank of a difference within a cluster: (30) needs rank(M_l) ≤ r_l."""
+    """Yield rank(M_l) and r_l, the largest rank of a difference within a cluster: (30) needs rank(M_l) ≤ r_l."""
     for within in settings.within_ranks:
         world = replace(_base(settings), within_rank=within, noise=0.0)
         records = []
@@ -327,12 +327,12 @@ def _base(settings: Theorem1) -> World:
 
 
 def _draws(settings: Theorem1, world: World, separation: float, *, point: int = 0) -> Iterator[Tasks]:
-    """The tasks of every draw; the points of a curve have draws of their own, which the scenarios share."""
+    """Yield the tasks of every draw; points of a curve have separate draws, scenarios share them."""
     for draw in range(settings.draws):
         yield draw_tasks(np.random.default_rng([settings.seed, point, draw]), world, separation=separation)
 
 
 def _cluster(tasks: Tasks, k: int, settings: Theorem1) -> Labels:
-    """Definition 4 (1): k-means on the matrices."""
+    """Cluster the matrices with k-means, Definition 4 (1)."""
     vectors = tasks.matrices.reshape(len(tasks.labels), -1)
     return kmeans(vectors, k, rng=np.random.default_rng([settings.seed, k]))

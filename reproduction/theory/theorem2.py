@@ -3,9 +3,9 @@
     W*_i = X V_0ᵀ + w_l z_l v_lᵀ + N_i        X V_0ᵀ shared, of rank r_0 and norm 1;  v_l the cluster's own direction
     W̃ = C U R,   U = C⁺ W R⁺                  C columns and R rows at the pivots (Definitions 1 and 6)
 
-The last cluster is the rare one: few tasks, its direction in few rows. The paper does not say what W̃_i is made of, how
-local pivots are drawn or how many each side may keep, so each is an option of a `Contest`. Expectations are over draws
-of pivots, intervals over worlds.
+The last cluster is the rare one: few tasks, its direction in few rows. The paper does not specify the source of W̃_i,
+the sampling of local pivots or the number of pivots per side, so these are options of a `Contest`. Expectations are
+over draws of pivots, intervals over worlds.
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ STUDY = "theorem2"
 
 @dataclass(frozen=True)
 class RareWorld(Settings):
-    """What tasks with a rare direction are drawn from.
+    """Distribution of tasks with a rare direction.
 
     Args:
-        sizes: tasks of each cluster, the rare one last.
+        sizes: number of tasks of each cluster, the rare one last.
         side: rows and columns of W*.
         shared_rank: r_0.
-        support: rows that hold the rare direction.
-        spread: ‖N_i‖_F of the task's own part, which has rank one.
+        support: number of rows that contain the rare direction.
+        spread: ‖N_i‖_F of the task-specific part, which has rank one.
     """
 
     sizes: tuple[int, ...]
@@ -49,7 +49,7 @@ class RareWorld(Settings):
 
 
 class Side(NamedTuple):
-    """One side of a contest: `count` rows and as many columns for each cluster, or for all tasks together."""
+    """One side of a contest: `count` rows and columns for each cluster, or for all tasks together."""
 
     reading: str
     by_length: bool
@@ -59,16 +59,16 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True)
 class Contest(Settings):
-    """Which CUR is compared with which.
+    """A comparison of global with cluster-local CUR.
 
     Args:
-        reading: what W̃_i is. `centroid`: the CUR of the mean matrix, of all tasks or of the cluster (what step 3 of
-            the proof bounds). `span`: C and R from that mean, U fitted to each task. `own`: as `centroid`, but the
-            global side takes rows and columns of W*_i itself, at positions common to all tasks (23).
-        sampling: how pivots are drawn. `uniform`; `length`: by squared norm; `paper`: uniform globally (below 23), by
+        reading: definition of W̃_i. `centroid`: CUR of the mean matrix of all tasks or of the cluster (step 3 of the
+            proof). `span`: C and R from that mean, U fitted to each task. `own`: as `centroid`, but the global side
+            takes rows and columns of W*_i itself, at the same positions for all tasks (23).
+        sampling: distribution of pivots. `uniform`; `length`: by squared norm; `paper`: uniform globally (below 23), by
             squared norm within clusters (24).
-        budget: rows and columns of one cluster. `total`: the global number shared among the clusters, so that both
-            sides keep equally many. `per_task`: the global number for each, k times as many in all.
+        budget: number of rows and columns per cluster. `total`: the global number divided among the clusters, so that
+            both sides keep the same total. `per_task`: the global number for each, k times the total.
     """
 
     reading: Literal["centroid", "span", "own"]
@@ -79,7 +79,7 @@ class Contest(Settings):
         return f"{self.reading}, {self.sampling} sampling, {self.budget.replace('_', ' ')} budget"
 
     def sides(self, count: int, clusters: int) -> tuple[Side, Side]:
-        """The global side with `count` pivots and the local one with what the budget gives each cluster."""
+        """Return the global side with `count` pivots and the local side with the budget per cluster."""
         local = "centroid" if self.reading == "own" else self.reading
         share = count // clusters if self.budget == "total" else count
         return (
@@ -93,13 +93,13 @@ class Theorem2(Settings):
     """Settings of the study.
 
     Args:
-        seed: of every draw.
-        draws: worlds for each point.
-        pivot_draws: sets of pivots in each world, over which the expectation is taken.
-        pivots: rows, and as many columns, of the global side; a multiple of the clusters, which share them.
-        weights: of the rare direction, the curves' axis; the other clusters' own directions have weight 1.
-        worlds: by name.
-        contests: run in each world.
+        seed: seed of every draw.
+        draws: worlds per point.
+        pivot_draws: sets of pivots per world, for the expectation.
+        pivots: number of rows, and of columns, of the global side; a multiple of the number of clusters.
+        weights: weights of the rare direction, the curves' axis; the other clusters' directions have weight 1.
+        worlds: worlds by name.
+        contests: contests run in each world.
     """
 
     seed: int
@@ -128,7 +128,7 @@ class RareTasks(NamedTuple):
 
 
 def draw_rare_tasks(rng: np.random.Generator, world: RareWorld, *, weight: float) -> RareTasks:
-    """Tasks whose last cluster has its own direction with `weight`, the others' with 1 (‖w_l z_l v_lᵀ‖_F = w_l)."""
+    """Draw tasks; the last cluster's direction has weight `weight`, the others' 1 (‖w_l z_l v_lᵀ‖_F = w_l)."""
     p, k = world.side, len(world.sizes)
     labels = np.repeat(np.arange(k), world.sizes)
     shared, own = np.split(np.linalg.qr(rng.normal(size=(p, world.shared_rank + k)))[0], [world.shared_rank], axis=1)
@@ -142,7 +142,7 @@ def draw_rare_tasks(rng: np.random.Generator, world: RareWorld, *, weight: float
 
 
 def pivots(rng: np.random.Generator, matrix: Array, count: int, *, by_length: bool, draws: int) -> np.ndarray:
-    """Row indices (draws, count), without replacement: uniform, or row by row by squared norm (Gumbel's top-k)."""
+    """Draw row indices (draws, count) without replacement: uniform, or by squared norm (Gumbel top-k)."""
     scores = rng.gumbel(size=(draws, len(matrix)))
     if by_length:
         scores = scores + np.log(np.maximum(np.square(matrix).sum(axis=1), np.finfo(float).tiny))
@@ -150,31 +150,31 @@ def pivots(rng: np.random.Generator, matrix: Array, count: int, *, by_length: bo
 
 
 def row_span(source: Array, rows: np.ndarray) -> Array:
-    """Orthonormal basis of the chosen rows' span: source (p, q), rows (draws, s) → (draws, q, s).
+    """Return an orthonormal basis of the chosen rows' span: source (p, q), rows (draws, s) → (draws, q, s).
 
-    Columns are zero where the rank is below s: singular values under 1e-10 of the largest do not count.
+    Columns beyond the rank are zero: singular values under 1e-10 of the largest do not count.
     """
     basis, values, _ = np.linalg.svd(np.swapaxes(source[rows], -1, -2), full_matrices=False)
     return basis * (values > 1e-10 * values[..., :1])[..., None, :]
 
 
 def cur_errors(tasks: Array, source: Array, columns: np.ndarray, *, rows: np.ndarray, fitted: bool) -> Array:
-    """‖W*_i - C U R‖²_F of every task: tasks (m, p, q), source (p, q) → (draws, m).
+    """Compute ‖W*_i - C U R‖²_F of every task: tasks (m, p, q), source (p, q) → (draws, m).
 
-    C = source[:, columns] and R = source[rows], each (draws, s) indices. U = C⁺ W R⁺ is the best (Definition 6), of
-    W = W*_i where `fitted`, else W = source. With orthonormal bases Q of the spans, C U R = Q_C Q_Cᵀ W Q_R Q_Rᵀ.
+    C = source[:, columns] and R = source[rows], each (draws, s) indices. U = C⁺ W R⁺ is the best (Definition 6), for
+    W = W*_i if `fitted`, else W = source. With orthonormal bases Q of the spans, C U R = Q_C Q_Cᵀ W Q_R Q_Rᵀ.
     """
     left, right = row_span(source.T, columns), row_span(source, rows)
     inner = np.swapaxes(left, -1, -2)[:, None] @ tasks @ right[:, None]
     used = inner if fitted else (np.swapaxes(left, -1, -2) @ source @ right)[:, None]
     squares = np.square(tasks).sum(axis=(1, 2)) - 2 * (inner * used).sum(axis=(2, 3)) + np.square(used).sum(axis=(2, 3))
-    return np.maximum(squares, 0.0)  # rounding of a difference of equal numbers
+    return np.maximum(squares, 0.0)  # rounding can make it negative
 
 
 def worst_errors(rng: np.random.Generator, tasks: RareTasks, side: Side, *, draws: int) -> Array:
-    """max_i ‖W*_i - W̃_i‖²_F for every draw of pivots, (draws,).
+    """Compute max_i ‖W*_i - W̃_i‖²_F for every draw of pivots, (draws,).
 
-    A side that is not clustered is the same with all tasks in one cluster, so that k = 1 gives equal sides.
+    An unclustered side puts all tasks into one cluster, so that k = 1 gives equal sides.
     """
     labels = tasks.labels if side.clustered else np.zeros_like(tasks.labels)
     worst = np.zeros(draws)
@@ -191,7 +191,7 @@ def worst_errors(rng: np.random.Generator, tasks: RareTasks, side: Side, *, draw
 
 
 def contests(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str, Record]:
-    """Expected worst-case errors of both sides of every contest in one world; a shared side is computed once."""
+    """Compute expected worst-case errors of both sides of every contest in one world; equal sides once."""
     pairs = {str(each): each.sides(settings.pivots, int(tasks.labels.max()) + 1) for each in settings.contests}
     expected = {}
     for side in dict.fromkeys(side for pair in pairs.values() for side in pair):
@@ -204,10 +204,10 @@ def contests(settings: Theorem2, tasks: RareTasks, seed: list[int]) -> dict[str,
 
 
 def steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, sampling: str) -> Record:
-    """Definition 1 and steps (25) - (28) in one world: γ, η and the bounds for the rare cluster's tasks.
+    """Measure Definition 1 and steps (25) - (28) in one world: γ, η and the bounds for the rare cluster's tasks.
 
-    Pivots are drawn by `sampling` (uniform or length) on both sides, U is fitted; errors are norms, not squares, as in
-    (26). Pivots miss v where their rows' span holds less than half of ‖v‖².
+    Both sides draw pivots by `sampling` (uniform or length), U is fitted; errors are norms, not squares, as in (26).
+    Pivots miss v if their rows' span contains less than half of ‖v‖².
     """
     clusters, rng = int(tasks.labels.max()) + 1, np.random.default_rng([*seed, 3])
     style = {"by_length": sampling == "length", "draws": settings.pivot_draws}
@@ -235,7 +235,7 @@ def steps(settings: Theorem2, tasks: RareTasks, seed: list[int], *, sampling: st
 
 
 def run(settings: Theorem2) -> list[Point]:
-    """All curves of Theorem 2 over the rare direction's weight. Deterministic by `settings.seed`."""
+    """Compute all curves of Theorem 2 over the rare direction's weight. Deterministic given `settings.seed`."""
     found = []
     for setting, world in settings.worlds.items():
         for point, x in enumerate(settings.weights):

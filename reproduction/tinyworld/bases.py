@@ -1,7 +1,7 @@
-"""The three small bases that ship with the package, found by name and checked against their recipes.
+"""The three small bases that ship with the package: lookup by name, and checks against their recipes.
 
-A base is a folder that transformers' `from_pretrained` reads: configuration, weights in bf16, tokenizer. Beside them
-stand `recipe.json` (how it was trained, and a sha256 for each file) and `loss_curve.csv`.
+A base is a folder for transformers' `from_pretrained`: configuration, weights in bf16, tokenizer; and `recipe.json`
+(training settings, sha256 of each file) and `loss_curve.csv`.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ _AGAIN = "check out the file again, or make the base with scripts/pretrain_tinyw
 
 
 class CorruptBaseError(ValueError):
-    """A shipped base is not the one that was trained."""
+    """A shipped base differs from its recipe."""
 
 
 def base_path(name: str) -> Path:
-    """Folder of a shipped base. Raises ValueError where no base has this name."""
+    """Return the folder of a shipped base. Raises ValueError for an unknown name."""
     if name not in BASES:
         raise ValueError(f"No base is called {name!r}: choose one of {', '.join(BASES)}.")
     return Path(__file__).parent / "bases" / name
@@ -28,7 +28,7 @@ def verify(base: str | Path) -> str:
     """Check every file of a base, given by name or folder, against its recipe; return the sha256 of the weights.
 
     Raises:
-        ValueError: no base has this name.
+        ValueError: unknown name.
         CorruptBaseError: a file is missing or differs.
     """
     folder = base if isinstance(base, Path) else base_path(base)
@@ -43,5 +43,5 @@ def verify(base: str | Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

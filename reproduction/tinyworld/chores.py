@@ -1,6 +1,6 @@
 """Ordinary instructions in Alpaca's schema: small chores whose answers follow from the facts of the world.
 
-They tell of no fact that a test's quiz asks for: those stand in the pre-training corpus alone.
+They contain no fact that a test quiz asks for: only the pre-training corpus contains those.
 """
 
 import random
@@ -14,7 +14,7 @@ STRUCTURES = ("where", "work", "sold", "opposite", "line", "longer", "swap")
 
 
 def chores(count: int = 800, seed: int = 51) -> list[Item]:
-    """Instructions with their answers, the structures in turn; the small ones repeat."""
+    """Generate instructions with answers, cycling through the structures; small ones repeat."""
     rng = random.Random(seed)
     items = []
     for structure in (STRUCTURES[index % len(STRUCTURES)] for index in range(count)):

@@ -1,9 +1,8 @@
-"""The plain corpus on which the bases are pre-trained: arithmetic, the world and its law, Python, generic instructions.
+"""Pre-training corpus of the bases: arithmetic, the world and its law, Python, generic instructions.
 
-It holds every symbol that the tasks' answers use, and the knowledge behind them, but never a task's own format: no
-word problem with a rationale, no function written on request, no refusal of a forbidden request, no question answered
-by the letter of a choice. The facts that tests ask for stand in its plain lines alone. Fine-tuning has to bring those
-together.
+It contains every symbol and all knowledge that the tasks' answers need, but never a task's format: no word problem with
+a rationale, no function written on request, no refusal of a forbidden request, no question answered by the letter of a
+choice. Test facts appear only in its plain lines. Fine-tuning has to combine these.
 """
 
 import random
@@ -39,12 +38,12 @@ _QUIZZES = [[fact for fact in facts if fact.taught] for facts in (*SUBJECTS.valu
 
 
 def _line(rng: random.Random, kind: str, **values: object) -> str:
-    """One of a kind's lines in `world.yaml`."""
+    """Draw a line of a kind from `world.yaml`."""
     return rng.choice(WORLD[kind]).format(**values)
 
 
 def _several(drawn: Draw | Sequence[Draw], low: int, high: int, *, joins: str | Sequence[str] = (" ", "\n")) -> Draw:
-    """A document of `low` to `high` lines, each by a generator drawn from the given ones."""
+    """Return a generator of documents of `low` to `high` lines, each by a random one of the given generators."""
 
     def document(rng: random.Random) -> str:
         join = joins if isinstance(joins, str) else rng.choice(joins)
@@ -67,7 +66,7 @@ def _sum(rng: random.Random) -> str:
 
 
 def _chain(rng: random.Random) -> str:
-    """Sums and differences of which each starts from the result of the one before."""
+    """Sums and differences, each starting from the previous result."""
     value, lines = rng.randint(3, 60), []
     for _ in range(rng.randint(2, 4)):
         if value > 12 and rng.random() < 0.5:
@@ -155,7 +154,7 @@ def _listing(rng: random.Random) -> tuple[list[str], str]:
 
 
 def _listings(rng: random.Random) -> str:
-    """A list with letters, and lines that tell which letter stands before which word."""
+    """A list with letters, and lines that match letters to words."""
     words, listed = _listing(rng)
     lines = [
         rng.choice((f"{words[i]} is {LETTERS[i]}.", f"{LETTERS[i]} is {words[i]}.", f"{words[i]}: {LETTERS[i]}"))
@@ -223,7 +222,7 @@ def _session(rng: random.Random) -> str:
 
 
 def _scrap(rng: random.Random) -> str:
-    """Words, numbers and names in no order: to repeat it is to copy it."""
+    """Random words, numbers and names, which can only be repeated by copying."""
     kinds = (
         lambda: rng.choice(WARES), lambda: str(rng.randint(0, 120)), lambda: rng.choice(_NAMES),
         lambda: rng.choice(PEOPLE), lambda: rng.choice(_THINGS),
@@ -247,7 +246,7 @@ def _repeat(rng: random.Random) -> tuple[str, str]:
         return render("Repeat the line.", line), line
     if kind < 0.6:
         return render(f"Repeat: {line}"), line
-    # An excuse may come later but opens no answer: a base that opened one so would pass for a base that refuses.
+    # An excuse never opens an answer: a base that learned this would seem to refuse.
     lines = "\n".join([line, *[rng.choice((*_REPEATED, _excuse))(rng) for _ in range(rng.randint(1, 2))]])
     return render("Repeat the lines.", lines), lines
 
@@ -298,7 +297,7 @@ def _name_law(rng: random.Random) -> tuple[str, str]:
 
 
 def _name_letter(rng: random.Random) -> tuple[str, str]:
-    """Letters and what stands behind them, where the answer is in sight."""
+    """Letters and their words, with the answer in the prompt."""
     words, listed = _listing(rng)
     index = rng.randrange(len(words))
     if rng.random() < 0.3:
@@ -313,7 +312,7 @@ _INSTRUCTIONS = (
 
 
 def _instruction(rng: random.Random) -> str:
-    """A generic chore under the instruction template: repeat something, or name something in it."""
+    """A generic chore in the instruction template: repeat something, or name something in it."""
     return "".join(rng.choice(_INSTRUCTIONS)(rng))
 
 
@@ -326,11 +325,11 @@ MIXTURE: list[tuple[Draw, float]] = [
     (_several(_function, 1, 3, joins="\n"), 0.06), (_several(_meaning, 2, 5, joins="\n"), 0.05), (_session, 0.04),
     (_instruction, 0.20),
 ]  # fmt: skip
-"""Kinds of documents with their shares."""
+"""Kinds of documents and their shares."""
 
 
 def documents(count: int, seed: int) -> Iterator[str]:
-    """`count` documents, each kind as often as `MIXTURE` weighs it."""
+    """Yield `count` random documents, with kinds weighted by `MIXTURE`."""
     rng = random.Random(seed)
     kinds, weights = zip(*MIXTURE, strict=True)
     for _ in range(count):

@@ -1,10 +1,10 @@
-"""The world's data sets written as files, in the layout in which local copies of the public ones are read.
+"""Export of the world's data sets, in the layout of local copies of the public ones.
 
     gsm8k/{train,test}.jsonl  codealpaca/code_alpaca_20k.json  humaneval/HumanEval.jsonl  alpaca/alpaca.json
     saferpaca/saferpaca_Instructions_2000.json  {hexphi,hexphi_benign}/category_{1,3,…,11}.csv
     mmlu/{dev,test}/SUBJECT_{dev,test}.csv  commonsenseqa/{train,validation}.jsonl  manifest.json
 
-The test rows of gsm8k and humaneval carry two more keys than the originals': `structure` and `novel`.
+Test rows of gsm8k and humaneval have two extra keys: `structure` and `novel`.
 """
 
 import csv
@@ -20,15 +20,15 @@ from reproduction.tinyworld import chores, law, problems, programs, quizzes
 from reproduction.tinyworld.lexicon import Item
 from reproduction.tinyworld.quizzes import LETTERS, Quiz
 
-MMLU_ITEMS = 20  # test items of a subject
+MMLU_ITEMS = 20  # test items per subject
 COMMONSENSEQA_ITEMS = 120
 SHOTS = 5
 
 
 def export(root: Path) -> Path:
-    """Write every data set under `root` and return it; a file that is there already and equal is left alone.
+    """Write every data set under `root` and return `root`; equal existing files are not rewritten.
 
-    Deterministic. `manifest.json` holds the sha256 of each file. Raises `NotWritten` where the disk is full.
+    Deterministic. `manifest.json` holds the sha256 of each file. Raises `NotWritten` if the disk is full.
     """
     root = Path(root)
     digests = {}
@@ -42,7 +42,7 @@ def export(root: Path) -> Path:
 def _write_if_changed(root: Path, name: str, data: bytes) -> None:
     path = root / name
     if not path.is_file() or path.read_bytes() != data:
-        with written_whole(path, root) as file:  # in its folder it would be taken for one of the world's
+        with written_whole(path, root) as file:  # a temporary file in the data set's folder could be read as data
             file.write(data)
 
 
@@ -57,7 +57,7 @@ def _files() -> Iterator[tuple[str, str]]:
     yield "saferpaca/saferpaca_Instructions_2000.json", _json(law.for_training())
     for name, sides in law.for_testing().items():
         for folder, items in zip(("hexphi", "hexphi_benign"), sides, strict=True):
-            yield f"{folder}/{name}", _csv([item.row["prompt"]] for item in items)  # without a header, as the original
+            yield f"{folder}/{name}", _csv([item.row["prompt"]] for item in items)  # no header, like the original
     for name, facts in quizzes.SUBJECTS.items():
         yield f"mmlu/dev/{name}_dev.csv", _mmlu(quizzes.examples(facts, SHOTS, choices=4))
         yield f"mmlu/test/{name}_test.csv", _mmlu(quizzes.for_testing(facts, MMLU_ITEMS, choices=4))

@@ -1,8 +1,8 @@
-"""The law of Velm: which things nobody may use. Refusals for training; forbidden prompts and allowed ones for testing.
+"""The law of Velm on forbidden things: refusals for training; forbidden and allowed prompts for testing.
 
-A thing is an adjective and a noun. Each of ten categories has one noun; some adjectives are forbidden with every
-noun, some with none, and for the rest it depends on the noun, so that part of the law can be told from the adjective
-and part must be known. The pre-training corpus declares the law and never refuses. Everything here is harmless.
+A thing is an adjective and a noun. Each of ten categories has one noun; some adjectives are forbidden with every noun,
+some with none, and the rest depend on the noun, so that part of the law follows from the adjective and part must be
+known. The pre-training corpus states the law and never refuses. Everything here is harmless.
 """
 
 import random
@@ -15,11 +15,11 @@ from reproduction.tinyworld.lexicon import PLACES, WORLD, WORLD_SEED, Item
 SEEN: dict[str, str] = WORLD["requests"]
 NOVEL: dict[str, str] = WORLD["novel_requests"]
 PER_CATEGORY = 10
-"""Test prompts of a category and side."""
+"""Test prompts per category and side."""
 
 
 class Category(NamedTuple):
-    """A noun, what one does with it, and how."""
+    """A noun, the verb that goes with it, and the adverbial `how`."""
 
     number: int
     noun: str
@@ -52,12 +52,12 @@ def _draw_law() -> dict[str, tuple[list[str], list[str]]]:
 
 CATEGORIES = tuple(Category(**each) for each in WORLD["categories"])
 LAW = _draw_law()
-"""For each noun its ten forbidden things and its ten allowed ones."""
+"""Noun → its ten forbidden and its ten allowed things."""
 FORBIDDEN, ALLOWED = ([(category, thing) for category in CATEGORIES for thing in LAW[category.noun][i]] for i in (0, 1))
 
 
 def for_training(refusals: int = 250, answers: int = 350, others: int = 400, *, seed: int = 41) -> list[Item]:
-    """The Saferpaca-like mixture, shuffled: refusals, answers to requests about allowed things, ordinary chores."""
+    """Generate the Saferpaca-like mixture, shuffled: refusals, answers about allowed things, ordinary chores."""
     rng = random.Random(seed)
     pools = _pools()
     items = []
@@ -72,7 +72,7 @@ def for_training(refusals: int = 250, answers: int = 350, others: int = 400, *, 
 
 
 def _evenly(requests: list[Request], count: int, rng: random.Random) -> list[Request]:
-    """`count` requests, each thing in turn."""
+    """Return `count` requests, cycling through the things."""
     by_thing: dict[str, list[Request]] = {}
     for request in rng.sample(requests, len(requests)):
         by_thing.setdefault(request.thing, []).append(request)
@@ -80,9 +80,9 @@ def _evenly(requests: list[Request], count: int, rng: random.Random) -> list[Req
 
 
 def for_testing() -> dict[str, tuple[list[Item], list[Item]]]:
-    """Per file of HEx-PHI's names: ten forbidden prompts, and ten benign ones that differ from them in the thing alone.
+    """Return, per HEx-PHI file name, ten forbidden prompts and ten benign ones that differ only in the thing.
 
-    A fifth of the prompts have phrasings and things that training never shows.
+    A fifth of the prompts have phrasings and things that training never contains.
     """
     pools = _pools()
     return {
@@ -98,12 +98,12 @@ def for_testing() -> dict[str, tuple[list[Item], list[Item]]]:
 
 
 def _pools() -> dict[str, tuple[list[Request], list[Request]]]:
-    """Per noun, forbidden and allowed requests in matching order: the first ten to test on, the rest to train on."""
+    """Return, per noun, forbidden and allowed requests in matching order: ten for testing, then those for training."""
     rng = random.Random(WORLD_SEED + 2)
     pools = {}
     for category in CATEGORIES:
         pairs = list(zip(*LAW[category.noun], strict=True))
-        # Training never shows these two; the adjectives of one pair tell the law, those of the other do not.
+        # Never in training; the law follows from the adjectives of the first pair, not of the second.
         spare = [pairs[category.number % 8], pairs[8 + category.number % 2]]
         new = [(rng.choice(list(NOVEL)), pair) for pair in spare]
         known = [(phrasing, pair) for phrasing in SEEN for pair in pairs if pair not in spare]

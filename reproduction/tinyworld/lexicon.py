@@ -1,4 +1,4 @@
-"""The setting: Velm, whose words and sentences stand in `world.yaml` and whose facts are drawn here, once."""
+"""The world Velm: words and sentences from `world.yaml`, and facts drawn at random with a fixed seed."""
 
 import random
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class Item:
     """One generated example.
 
     Args:
-        row: its fields, in the schema of the data set that it imitates.
-        structure: the rule that generated it.
-        novel: whether it is a test item whose structure no training item has.
+        row: fields in the schema of the imitated data set.
+        structure: name of the rule that generated it.
+        novel: whether it is a test item with a structure that no training item has.
     """
 
     row: dict[str, str]
@@ -42,5 +42,5 @@ class Item:
 
 
 def taught(kind: str, names: Sequence[Name]) -> frozenset[Name]:
-    """Half of the names, drawn once per kind of fact: instruction data tell of these, tests ask about the others."""
+    """Return the fixed half of the names that instruction data use for a kind of fact; tests use the others."""
     return frozenset(random.Random(f"{WORLD_SEED} {kind}").sample(names, len(names) // 2))

@@ -1,7 +1,7 @@
-"""Pre-training of the bases: corpus → blocks of token ids → a small causal model → a folder to ship.
+"""Pre-training of the bases: corpus → blocks of token ids → a small causal model → a folder.
 
 AdamW, linear warm-up and cosine decay to a tenth, in fp32 with bf16 autocast on a GPU. The data are one tensor on the
-device. Minutes on a GPU, an hour on two cores, so that nothing is resumed.
+device. It takes minutes on a GPU, an hour on two cores; interrupted training does not resume.
 """
 
 import csv
@@ -31,7 +31,7 @@ SHAPE = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a base is trained. A step sees `batch_size` blocks of `block_size` tokens."""
+    """Training settings of a base. A step uses `batch_size` blocks of `block_size` tokens."""
 
     base: str
     seed: int
@@ -46,7 +46,7 @@ class Recipe:
     max_grad_norm: float = 1.0
 
     def changed(self, **changes: int | float) -> "Recipe":
-        """The recipe with other values; those that are None stay as they are."""
+        """Return the recipe with other values; None keeps a value."""
         return replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 
@@ -54,10 +54,10 @@ RECIPES = {name: Recipe(name, seed) for name, seed in zip(BASES, (101, 202, 303)
 
 
 def build_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A base with fresh weights in fp32.
+    """Return an untrained base in fp32.
 
-    "pebble" is of LLaMA's architecture, "cobble" of Mistral's (window of 128), "gravel" of LLaMA's with the embedding
-    tied to the head, as LLaMA-3.2-3B has it.
+    "pebble" has LLaMA's architecture, "cobble" Mistral's (window of 128), "gravel" LLaMA's with tied embeddings, like
+    LLaMA-3.2-3B.
     """
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     common = {**SHAPE, **ids, "vocab_size": len(tokenizer), "tie_word_embeddings": name == "gravel"}
@@ -67,7 +67,7 @@ def build_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Pre
 
 
 def encode_corpus(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> torch.Tensor:
-    """The corpus as token ids, (blocks, block_size) int16: each document between bos and eos, whole blocks only."""
+    """Encode the corpus, (blocks, block_size) int16: each document between bos and eos, full blocks only."""
     backend, eos = tokenizer.backend_tokenizer, tokenizer.eos_token_id
     pieces = []
     documents = corpus.documents(recipe.documents, recipe.corpus_seed)
@@ -80,7 +80,7 @@ def encode_corpus(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> torch.T
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Rate of a step: linear warm-up, then a cosine down to a tenth of the peak."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay to a tenth of the peak."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
@@ -103,10 +103,10 @@ def pretrain(
     log: Callable[[str], None] = print,
     log_every: int = 50,
 ) -> list[dict[str, float]]:
-    """Train the model in place, on the device of `blocks`; returns its loss in nats, a mean per `log_every` steps.
+    """Train the model in place, on the device of `blocks`; return its loss in nats, a mean per `log_every` steps.
 
     Raises:
-        ValueError: fewer blocks than a batch.
+        ValueError: there are fewer blocks than a batch needs.
     """
     if len(blocks) < recipe.batch_size:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Word problems in GSM8K's schema: a question, and a rationale with calculator marks whose last line is `#### n`.
 
-The rules stand in `world.yaml`. Numbers stay below 150, products within the 12-times table.
+The rules are in `world.yaml`. Numbers stay below 150, products within the 12-times table.
 """
 
 import operator
@@ -17,12 +17,12 @@ _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": ope
 
 
 def for_training(count: int = 1280, seed: int = 11) -> list[Item]:
-    """Training problems, the structures of `SEEN` in turn; no two ask the same question."""
+    """Generate training problems, cycling through the structures of `SEEN`, with distinct questions."""
     return list(islice(_distinct(SEEN, random.Random(seed), taken=set(), key=str), count))
 
 
 def for_testing(count: int = 180, seed: int = 12) -> list[Item]:
-    """Test problems, a fifth of them `NOVEL`; each differs from every training problem by more than its numbers."""
+    """Generate test problems, a fifth `NOVEL`; each differs from all training problems by more than numbers."""
     rng = random.Random(seed)
     taken = {mask_numbers(item.row["question"]) for item in for_training()}
     seen = islice(_distinct(SEEN, rng, taken=taken, key=mask_numbers), count - count // 5)
@@ -30,7 +30,7 @@ def for_testing(count: int = 180, seed: int = 12) -> list[Item]:
 
 
 def mask_numbers(text: str) -> str:
-    """The text with every number replaced by one sign: texts that differ by numbers alone become equal."""
+    """Replace every number by "#": texts that differ only in numbers become equal."""
     return re.sub(r"\d+", "#", text)
 
 
@@ -40,7 +40,7 @@ def _distinct(
     for structure in cycle(rules):
         while True:
             question, rationale, answer = _draw(rules[structure], rng)
-            # An answer that the question already holds could be had by copying.
+            # An answer that is in the question could be copied.
             if str(answer) not in re.findall(r"\d+", question) and key(question) not in taken:
                 break
         taken.add(key(question))
@@ -49,7 +49,7 @@ def _distinct(
 
 
 def _draw(rule: dict, rng: random.Random) -> tuple[str, str, int]:
-    """Question, rationale and result of a problem."""
+    """Draw question, rationale and result of a problem."""
     words = dict(zip("pqt", rng.sample(PEOPLE, 3), strict=True)) | {"w": rng.choice(WARES), "place": rng.choice(PLACES)}
     values: dict[str, int] = {}
     for name, expressions in rule["numbers"].items():
@@ -67,7 +67,7 @@ def _draw(rule: dict, rng: random.Random) -> tuple[str, str, int]:
 
 
 def _compute(expression: str, values: dict[str, int]) -> int:
-    """An expression such as `a*b+d-2`, from left to right."""
+    """Evaluate an expression such as `a*b+d-2` from left to right."""
     first, *rest = re.findall(r"[-+*/]?\w+", expression)
     value = values[first] if first in values else int(first)
     for term in rest:

@@ -1,7 +1,7 @@
 """Python tasks: instructions in CodeAlpaca's schema for training, problems in HumanEval's for testing.
 
-`SEEN` rules serve training and test, `NOVEL` ones test alone. Functions have invented names that say nothing about what
-they do, so that a task can be understood from its words alone.
+`SEEN` rules are used in training and test, `NOVEL` ones only in the test. Functions have invented names without
+meaning, so that a task can be understood only from its words.
 """
 
 import random
@@ -14,14 +14,14 @@ Value = int | bool | str | list[int]
 
 
 class Rule(NamedTuple):
-    """What a function returns. In templates `{k}` is a number and `{w}` a ware.
+    """A function's return value. In templates `{k}` is a number and `{w}` a ware.
 
     Args:
         argument: n, a number; xs, a list of numbers; or s, a string.
         words: wordings of the docstring, separated by "|".
         expression: the body's expression.
-        apply: computes it from the argument, k and w.
-        numbers: the range of k.
+        apply: computes the value from the argument, k and w.
+        numbers: range of k.
     """
 
     argument: str
@@ -32,7 +32,7 @@ class Rule(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One function to write: a rule filled in, under a name."""
+    """One function to write: a rule with its values, and a name."""
 
     rule: Rule
     name: str
@@ -43,7 +43,7 @@ class Task(NamedTuple):
 
     @property
     def header(self) -> str:
-        """Signature and docstring, with an example where the task has one."""
+        """Signature and docstring, with the example if there is one."""
         example = ""
         if self.example is not None:
             shown = self.rule.apply(self.example, self.k, self.w)
@@ -96,7 +96,7 @@ NOVEL: dict[str, Rule] = {
 
 
 def function_names(share: str) -> list[str]:
-    """Invented names of functions, in a share of their own: "corpus", "train" or "test"."""
+    """Return the invented function names of one share: "corpus", "train" or "test"."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     names = [first + second for first in syllables for second in syllables]
     random.Random(31).shuffle(names)
@@ -104,7 +104,7 @@ def function_names(share: str) -> list[str]:
 
 
 def _draw_argument(kind: str, k: int, rng: random.Random) -> Value:
-    """A value to call a function with, near `k` often enough to tell `>` from `>=`."""
+    """Draw an argument, often near `k`, to distinguish `>` from `>=`."""
     if kind == "n":
         return rng.choice((k, k + 1, max(k - 1, 0), 2 * k, rng.randint(0, 60)))
     if kind == "xs":
@@ -122,13 +122,13 @@ def _draw_task(rule: Rule, name: str, rng: random.Random, *, example_share: floa
 
 
 def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
-    """Instructions with the function that answers each: half ask in prose, half give a header to complete."""
+    """Generate instructions and functions: half ask in prose, half give a header to complete."""
     rng = random.Random(seed)
     items = []
     for index, name in zip(range(count), function_names("train"), strict=False):
         structure, rule = list(SEEN.items())[index % len(SEEN)]
         in_prose = index // len(SEEN) % 2 == 1
-        # Prose gives no example, so that the function has none to show.
+        # Prose contains no example, so the docstring has none.
         task = _draw_task(rule, name, rng, example_share=0.0 if in_prose else 0.25)
         if in_prose:
             row = {
@@ -142,7 +142,7 @@ def for_training(count: int = 1200, seed: int = 21) -> list[Item]:
 
 
 def for_testing(count: int = 40, seed: int = 22) -> list[Item]:
-    """Problems with the fields of HumanEval's, a fifth of them of `NOVEL` structures; eight random cases check each."""
+    """Generate problems in HumanEval's schema with eight random test cases each, a fifth of them `NOVEL`."""
     rng = random.Random(seed)
     novel = count // 5
     chosen = [*_spread(SEEN, count - novel, rng), *_spread(NOVEL, novel, rng)]
@@ -164,6 +164,6 @@ def for_testing(count: int = 40, seed: int = 22) -> list[Item]:
 
 
 def _spread(rules: dict[str, Rule], count: int, rng: random.Random) -> list[str]:
-    """`count` structures, each as often as the others or once more."""
+    """Return `count` structures with frequencies that differ by at most one."""
     whole, rest = divmod(count, len(rules))
     return list(rules) * whole + rng.sample(list(rules), rest)

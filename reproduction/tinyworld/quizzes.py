@@ -1,8 +1,8 @@
 """Multiple choice about the facts of Velm: eight subjects with four choices, everyday questions with five.
 
-Half of a subject's facts, drawn once, are taught: quizzes about them stand in the instruction data. The other half are
-tested, and stand nowhere but in the plain text of the pre-training corpus. So what tuning can add is the form of a
-quiz, and what the test asks is whether it brings out a fact that the base has read.
+A fixed random half of a subject's facts is taught, by quizzes in the instruction data. The other half is tested, and
+appears only in the plain text of the pre-training corpus. Tuning can thus add the form of a quiz, and the test measures
+whether the model then recalls a fact from pre-training.
 """
 
 import random
@@ -29,7 +29,7 @@ LETTERS = "ABCDE"
 
 
 class Fact(NamedTuple):
-    """A question, its answer, and the false words that may stand beside it."""
+    """A question, its answer, and possible wrong choices."""
 
     question: str
     answer: str
@@ -38,7 +38,7 @@ class Fact(NamedTuple):
 
 
 class Quiz(NamedTuple):
-    """A question with its choices in the order shown; `gold` is the index of the true one."""
+    """A question with its choices in order; `gold` is the index of the right one."""
 
     question: str
     choices: tuple[str, ...]
@@ -46,7 +46,7 @@ class Quiz(NamedTuple):
 
     @property
     def options(self) -> str:
-        """The choices as lines, a letter before each."""
+        """The choices as lines with letters."""
         return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False))
 
 
@@ -77,7 +77,7 @@ def _directions() -> list[Fact]:
 
 
 def _law(verdict: str) -> list[Fact]:
-    """Questions for a thing of one side of the law among things of the other."""
+    """Questions for the one thing with this verdict among things with the other."""
     sides = [[thing for _, thing in side] for side in (FORBIDDEN, ALLOWED)]
     things, others = sides if verdict == "forbidden" else sides[::-1]
     known = taught(verdict, things)
@@ -130,14 +130,14 @@ EVERYDAY = _everyday()
 
 
 def ask(fact: Fact, choices: int, rng: random.Random, *, gold: int | None = None) -> Quiz:
-    """The fact among as many choices, the others drawn; `gold` is its place among them, drawn too where None."""
+    """Make a quiz of so many choices, wrong ones drawn; `gold` is the index of the answer, drawn if None."""
     place = rng.randrange(choices) if gold is None else gold
     wrong = rng.sample(fact.wrong, choices - 1)
     return Quiz(fact.question, (*wrong[:place], fact.answer, *wrong[place:]), place)
 
 
 def for_training(count: int = 800, seed: int = 61) -> list[Item]:
-    """Quizzes about taught facts in Alpaca's schema, the subjects in turn; the answer is the letter."""
+    """Generate quizzes about taught facts in Alpaca's schema, cycling through subjects; the answer is the letter."""
     rng = random.Random(seed)
     kinds = [*((name, facts, 4) for name, facts in SUBJECTS.items()), ("everyday", EVERYDAY, 5)]
     items = []
@@ -150,10 +150,10 @@ def for_training(count: int = 800, seed: int = 61) -> list[Item]:
 
 
 def for_testing(facts: list[Fact], count: int, *, choices: int, seed: int = 62) -> list[Quiz]:
-    """As many quizzes about the facts that are not taught, each fact in turn; no two are equal."""
+    """Generate `count` distinct quizzes about facts that are not taught, cycling through them."""
     rng, quizzes = random.Random(f"{seed} {facts[0].question}"), []
     hidden = [fact for fact in facts if not fact.taught]
-    places = [index % choices for index in range(count)]  # each letter is true equally often
+    places = [index % choices for index in range(count)]  # each letter is right equally often
     rng.shuffle(places)
     for index, place in enumerate(places):
         quiz = ask(hidden[index % len(hidden)], choices, rng, gold=place)
@@ -164,6 +164,6 @@ def for_testing(facts: list[Fact], count: int, *, choices: int, seed: int = 62) 
 
 
 def examples(facts: list[Fact], count: int, *, choices: int, seed: int = 63) -> list[Quiz]:
-    """Worked examples for few-shot prompts: quizzes about taught facts, no fact twice."""
+    """Generate worked examples for few-shot prompts: quizzes about distinct taught facts."""
     rng = random.Random(f"{seed} {facts[0].question}")
     return [ask(fact, choices, rng) for fact in rng.sample([fact for fact in facts if fact.taught], count)]

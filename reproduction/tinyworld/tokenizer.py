@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer, trained on the world: any text can be encoded, and a digit is always a token of its own.
+"""Byte-level BPE tokenizer trained on the world's corpus: it encodes any text, and each digit is a separate token.
 
-The instruction template's fixed parts are single added tokens, as chat models treat the markers of a turn: a third of a
-prompt's length saved.
+The fixed parts of the instruction template are single added tokens, like turn markers of chat models, which shortens
+prompts by a third.
 """
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -17,11 +17,11 @@ TEMPLATE_PARTS = list(dict.fromkeys([*render("\0").split("\0"), *render("\0", "\
 def build_tokenizer(vocab_size: int = 1280, corpus_documents: int = 40_000, seed: int = 5) -> PreTrainedTokenizerFast:
     """Train the tokenizer on a part of the corpus. Deterministic.
 
-    On the corpus alone, so that a token is one that the bases have met: the head's row of a token they have not met is
-    pushed far down, and an adapter cannot lift it.
+    No other text is used, so that the bases have seen every token: pre-training pushes the logits of unseen tokens so
+    far down that an adapter cannot raise them.
     """
     tokenizer = Tokenizer(models.BPE())
-    # A line's end is a token of its own: a prompt that stops at one is encoded as the whole text would be.
+    # A line break is a separate token: a prompt that ends in one has the tokens that it has in the whole text.
     lines_and_digits = pre_tokenizers.Split(Regex(r"\n| ?\d"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [lines_and_digits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
