@@ -1,8 +1,8 @@
-"""Put every claim of the paper that carries a number or an ordering to its own tables, and to our measurements.
+"""Check every claim of the paper with a number or an ordering against its own tables and our measurements.
 
     python scripts/audit.py --scale tiny
 
-Needs no run, no torch and no network; what has not been measured here is said to be so.
+Needs no run, no torch and no network; claims without a measurement are marked as such.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter

@@ -1,4 +1,4 @@
-"""Measure what methods cost beside the frozen base: training step, prefill, decoding, memory, bytes on disk.
+"""Measure the cost of methods relative to the frozen base: training step, prefill, decoding, memory, bytes on disk.
 
 python scripts/benchmark.py suite=llama3_8b scenarios=[train_compiled]
 python scripts/benchmark.py suite=trainer

@@ -1,4 +1,4 @@
-"""Check whether this machine can run tables: everything that is missing, and what each kind of cell takes of a GPU.
+"""Check whether this machine can run tables: list everything that is missing and each kind of cell's GPU memory.
 
 python scripts/check.py scale=paper table=table2 allow_code_execution=true
 """

@@ -1,4 +1,4 @@
-"""Count what every method trains on every base model, without weights, and compare with what the paper prints.
+"""Count the trained parameters of every method on every base model, without weights, and compare with the paper.
 
 python scripts/counts.py table=table6
 """

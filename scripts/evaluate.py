@@ -4,7 +4,7 @@ python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_cod
 python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 
 eval_job_from_config    the config as a typed, checked job                   reproduction/cells/from_config.py
-require_evaluation      everything that this machine lacks for it            reproduction/preflight
+require_evaluation      raises with everything that this machine lacks       reproduction/preflight
 evaluate                the model's answers, one process a GPU; then their
                         scores, which need no model                          reproduction/running/evaluate.py
 """

@@ -1,4 +1,4 @@
-"""Measure what evaluation takes: whole benchmarks, and the same prompts through transformers' generate and lm-eval.
+"""Measure evaluation speed: whole benchmarks, and the same prompts with transformers' generate and lm-eval.
 
 python scripts/evaluation_speed.py model=llama3_8b model.init=random eval=[gsm8k,mmlu] eval.gsm8k.limit=256
 """

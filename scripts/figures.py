@@ -1,4 +1,4 @@
-"""Draw figures as PNG and PDF, from the tables, tests and counts that are there.
+"""Draw figures as PNG and PDF from the existing tables, tests and counts.
 
 python scripts/figures.py figure=figure1
 python scripts/figures.py figure=all scale=tiny

@@ -1,4 +1,4 @@
-"""List the cells of tables: which tables each serves, its state, the seconds it took, what is missing.
+"""List the cells of tables: the tables that use each cell, its state, its seconds, what is missing.
 
 python scripts/list.py table=all scale=tiny
 """

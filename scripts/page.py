@@ -1,4 +1,4 @@
-"""Write the report that a person opens: every table, figure, test and the audit as one self-contained HTML file.
+"""Write the HTML report: every table, figure, test and the audit in one self-contained file.
 
 python scripts/page.py scale=tiny
 """

@@ -1,4 +1,4 @@
-"""Print what pivots a base gives to ID-LoRA and, of a finished run, what its router and B make of them.
+"""Print statistics of a base's ID-LoRA pivots and of a finished run's router and B.
 
 python scripts/pivots.py model=llama3_2_3b scale=tiny
 python scripts/pivots.py run=results/tiny/runs/<name>

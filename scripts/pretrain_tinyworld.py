@@ -1,4 +1,4 @@
-"""Pre-train the bases of the embedded scale. The shipped ones were made by this script with its defaults."""
+"""Pre-train the bases of the tiny scale. The defaults of this script made the shipped ones."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ from reproduction.tinyworld.tokenizer import build_tokenizer
 
 @command
 def main() -> None:
-    """Tokenizer and corpus once, then each base."""
+    """Build the tokenizer and the corpus once, then train each base."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
         "bases", nargs="*", metavar="base", help=f"bases to train, out of {', '.join(BASES)}; all if none is named"

@@ -1,4 +1,4 @@
-"""Make the committed reference of a scale again from its committed records alone, byte for byte.
+"""Rebuild the committed reference of a scale byte for byte from its committed records.
 
     python scripts/rebuild.py --scale tiny
 

@@ -1,4 +1,4 @@
-"""Make the committed reference of a scale: fill what its tables lack, pack the records, and build all from these.
+"""Make the committed reference of a scale: run its tables' missing cells, pack the records, and build from these.
 
 python scripts/reference.py scale=tiny workers=8 allow_code_execution=true
 """

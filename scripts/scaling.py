@@ -1,9 +1,9 @@
-"""Finished trainings beside each other: time, memory, and one GPU against several, as training.csv and training.md.
+"""Compare finished trainings (time, memory, one GPU with several) in training.csv and training.md.
 
     python scripts/scaling.py results/paper/runs --into results/h200 --memory-gb 80 --scaling 1.85
 
-Exit code 1 where a run's loss did not fall, its memory or its scaling is not as asked for, a step stood out, or a
-damaged run was left out.
+Exit code 1 if a run's loss does not fall, its memory or scaling misses the limits, a step is an outlier, or a damaged
+run is left out.
 """
 
 import argparse

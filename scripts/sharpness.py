@@ -1,4 +1,4 @@
-"""Measure what explains the methods' best learning rates, where their trainings start.
+"""Measure quantities at the start of training that explain the methods' best learning rates.
 
 python scripts/sharpness.py experiment=multitask_llama3_2_3b scale=tiny methods=[lora,idlora]
 """

@@ -3,7 +3,7 @@
 python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
 
 cell_from_config     the config as a typed, checked cell                     reproduction/cells/from_config.py
-require_training     everything that this machine lacks for it               reproduction/preflight
+require_training     raises with everything that this machine lacks          reproduction/preflight
 train_cell           in this process, or in one for each GPU (running/ddp.py):
                      base, data, adapter, then the steps, then saved         reproduction/running/train.py
 """
@@ -20,7 +20,7 @@ from reproduction.training.launching import rank
 @hydra_command("train")
 def main(config):
     cell = cell_from_config(config)
-    before, first = cell.run.done, rank() == 0  # of a launch that it joins: the first rank speaks
+    before, first = cell.run.done, rank() == 0  # in a launch, only rank 0 prints
     if not before:
         require_training(cell)
         if first:

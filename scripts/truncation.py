@@ -1,4 +1,4 @@
-"""Print how many rows of each data set a limit on length cuts, for each tokenizer.
+"""Print how many rows of each data set a length limit truncates, for each tokenizer.
 
 python scripts/truncation.py data_root=<folder> 'tokenizers=[<folder>,<folder>]' max_length=1024
 """

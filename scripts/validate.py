@@ -1,4 +1,4 @@
-"""Evaluate the untuned bases and hold each score against the published one, before hours are spent on tuning.
+"""Evaluate the untuned bases and compare each score with the published one, before hours are spent on tuning.
 
 python scripts/validate.py scale=paper allow_code_execution=true
 """
@@ -14,7 +14,7 @@ from reproduction.preflight import require
 from reproduction.running.table import fill
 
 WIDTH = 110
-"""Columns of the table; a narrower terminal breaks its lines and cuts no number."""
+"""Width of the table in columns; a narrower terminal wraps its lines and truncates no number."""
 
 
 @hydra_command("validate")

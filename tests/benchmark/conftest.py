@@ -1,4 +1,4 @@
-"""A small plan in this process, on the CPU, whatever else the machine does."""
+"""Fixtures: a small benchmark plan on the CPU that ignores the machine's other load."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from reproduction.benchmark.spec import Group, Plan, Scenario, Variant
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks at the machine are short: what they find is another test's business."""
+    """Shorten the readings of the machine, which other tests cover."""
     monkeypatch.setattr(idle_check, "LOOK", 0.1)
     monkeypatch.setattr(idle_check, "PATIENCE", 0.2)
 
 
 @pytest.fixture
 def plan() -> Callable[..., Plan]:
-    """plan(adapter(), scenarios=…, limits=…): these variants after the reference, in one group."""
+    """Return plan(adapter(), scenarios=…, limits=…), a plan of the reference and these variants in one group."""
 
     def make(*variants: Variant, scenarios: tuple[Scenario, ...] | None = None, **changes: Any) -> Plan:
         group = Group(scenarios=scenarios or (scenario(),), variants=(REFERENCE, *variants))

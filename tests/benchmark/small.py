@@ -1,4 +1,4 @@
-"""What a small benchmark is made of: a model of two layers, adapters of its attention, scenarios of milliseconds."""
+"""Parts of a small benchmark: a model of two layers, adapters of its attention, scenarios of milliseconds."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ PATIENT = Limits(utilisation=1000, load=1000, drift=1000, spread=1000)
 
 
 def adapter(name: str = "low", peft_type: str = "LORA", **options: Any) -> Variant:
-    """A variant on the attention's projections; what is no field of `Variant` is an argument of its PEFT config."""
+    """Return a variant on the attention's projections; other options are arguments of its PEFT config."""
     own = {key: options.pop(key) for key in ("merged", "adapter_dtype", "way") if key in options}
     arguments = {"r": 2, "target_modules": ["q_proj", "v_proj"]} | options
     return Variant(

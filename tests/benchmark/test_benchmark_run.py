@@ -1,4 +1,4 @@
-"""The order of a benchmark, what becomes of failures, interrupts and a busy machine, and what a file may hold."""
+"""Order of a benchmark, failures, interrupts, a busy machine, and the rows that a file accepts."""
 
 import csv
 import subprocess

@@ -1,4 +1,4 @@
-"""scripts/benchmark.py as it is typed: a small model, two methods, the three phases."""
+"""scripts/benchmark.py from the command line: a small model, two methods, three phases."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ VARIANTS |= {phase: {"base", "lora", "lora_merged", "idlora_inner"} for phase in
 
 @pytest.fixture(scope="module")
 def written(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/cpu as the command leaves it."""
+    """Return results/cpu after the command."""
     results = tmp_path_factory.mktemp("results")
     script = repository / "scripts" / "benchmark.py"
     done = forks.start(script, [*ASKED, f"results_dir={results}"], folder=results).end()
@@ -109,5 +109,5 @@ def test_suites_are_sound_and_scenarios_that_agree_are_measured_together() -> No
         assert {method.arguments["lora_dropout"] for method in methods} == {group.scenarios[0].dropout}
         assert {method.arguments["r"] for method in methods if method.name == "idlora"} == {128}
     plan = plan_from_config(compose("benchmark", ["layers=1"]))
-    assert plan.model.shape["hidden_size"] == 192  # of the model's folder
+    assert plan.model.shape["hidden_size"] == 192  # from the model's folder
     assert plan.groups[0].scenarios[0].layers == 1

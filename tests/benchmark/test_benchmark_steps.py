@@ -1,4 +1,4 @@
-"""What is timed: the step of each phase does its work, and leaves the model as it was."""
+"""Timed steps: each phase's step does its work and leaves the model unchanged."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def last_logits(model, asked) -> torch.Tensor:
-    """What one step of a scenario gives, as its head does."""
+    """Return the head's output in one step of a scenario."""
     seen = []
     hook = model.lm_head.register_forward_hook(lambda _, __, output: seen.append(output))
     with workload(model, asked, 0) as (step, _):
@@ -68,7 +68,7 @@ def test_every_way_of_computing_gives_the_same_logits_and_the_copies_are_counted
             assert [layer.needs_rows("default") for layer in layers] == [way == "copied"] * 4
     untuned = last_logits(base, scenario("prefill"))
     assert (found["own"] - untuned).abs().max() > 1e-3
-    assert torch.equal(found["plain"], found["own"])  # without a GPU there is no quicker way
+    assert torch.equal(found["plain"], found["own"])  # without a GPU "own" is plain
     assert torch.allclose(found["copied"], found["own"], atol=1e-5)
     assert weights["copied"] - weights["plain"] == 4 * 4 * 2 * 4 * 32  # layers x bytes x k·r rows of the input's width
 

@@ -1,4 +1,4 @@
-"""suite=trainer of scripts/benchmark.py as it is typed, on small shapes: the trainer beside a plain loop."""
+"""scripts/benchmark.py suite=trainer from the command line on small shapes: the trainer and a plain loop."""
 
 import csv
 import json

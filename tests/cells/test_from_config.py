@@ -1,4 +1,4 @@
-"""Configs to cells: what every combination resolves to, what is part of a cell's identity, what is refused."""
+"""Configs to cells: values of every combination, contents of a cell's identity, refusals."""
 
 import csv
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_the_papers_scale_has_the_papers_hyperparameters(experiment: str, cell) 
 
 
 def test_every_experiment_of_a_table_composes_at_the_papers_scale(cell) -> None:
-    for experiment, method in PAIRS.items():  # the tiny scale's cells are all composed where the table is filled
+    for experiment, method in PAIRS.items():  # filling the tables composes all cells of the tiny scale
         composed = cell(experiment, method, "paper")
         assert composed.method.name == method
         assert composed.protocols
@@ -91,7 +91,7 @@ def test_other_data_is_another_run(cell, tmp_path: Path) -> None:
     source = cell().data_root / "gsm8k"
     for name in ("train.jsonl", "test.jsonl"):
         (copy / name).write_bytes((source / name).read_bytes())
-    same = cell(data_root=copy.parent)  # copies of the same bytes: the tuned rate is theirs too
+    same = cell(data_root=copy.parent)  # copies of the same bytes have the tuned rate too
     assert same.data.digest == cell().data.digest
     (copy / "train.jsonl").write_bytes(
         (source / "train.jsonl").read_bytes() + b'{"question": "?", "answer": "#### 1"}\n'

@@ -1,4 +1,4 @@
-"""A GGUF file in a folder's place: de-quantised once, the same model for everything that asks for it."""
+"""A GGUF file in place of a model folder: de-quantised once, the same model for all uses."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ Q4 = gguf.GGMLQuantizationType.Q4_1
 
 
 def write_gguf(path: Path, *, kind: gguf.GGMLQuantizationType = Q4, without: str = "") -> dict[str, np.ndarray]:
-    """A llama of two layers and the embedded tokenizer; gives its matrices as the file's blocks hold them."""
+    """Write a llama of two layers with the embedded tokenizer; return its matrices as quantised in the file."""
     written = json.loads((tinyworld.base_path("pebble") / "tokenizer.json").read_text(encoding="utf-8"))
     tokens = {**written["model"]["vocab"], **{each["content"]: each["id"] for each in written["added_tokens"]}}
     special = {each["id"] for each in written["added_tokens"]}

@@ -1,4 +1,4 @@
-"""configs/method: every file makes an adapter of the promised size, at both scales, without weights."""
+"""configs/method: every file gives an adapter of the documented size at both scales, without weights."""
 
 import dataclasses
 import functools
@@ -89,7 +89,7 @@ def linears(scale: str) -> list[torch.nn.Linear]:
 
 @pytest.mark.parametrize("scale", SHAPES)
 def test_the_ranks_of_the_matched_baselines_are_the_nearest_that_there_are(scale):
-    """LoRA and LoRA-FA to ID-LoRA's trained numbers, LoRA to those with the copies, VeRA as its file says."""
+    """Check LoRA and LoRA-FA against ID-LoRA's trained count, LoRA also with the copies, VeRA as in its file."""
     rows, columns = (sum(getattr(layer, f"{side}_features") for layer in linears(scale)) for side in ("out", "in"))
     aim = counts("idlora", scale)
     budget = aim["parameters_trainable"] + aim["frozen_copies"]

@@ -1,4 +1,4 @@
-"""An override that is made from a value says that value, to Hydra, to OmegaConf and through a shell."""
+"""Overrides made from values are read back as these values by Hydra, by OmegaConf and through a shell."""
 
 import itertools
 import random
@@ -67,7 +67,7 @@ def test_a_cell_lies_where_a_table_was_asked_to_have_it(tmp_path, name):
     key, job = next(iter(request.jobs().items()))
     cell = compose_cell(*key[:2], scale=job[1], seed=0, overrides=job[2])
     assert (cell.results_dir, cell.data_root, cell.tracking.wandb.project) == (folder, folder.resolve(), name)
-    # What a report says is missing is asked for by the command that it prints.
+    # The command that a report prints requests the missing cell.
     command = shlex.split(request.gather(_planned(request)).missing[0].command)
     again = plain(compose("table", command[2:]))
     assert {key: again[key] for key in asked} == {key: values[key] for key in asked}

@@ -1,4 +1,4 @@
-"""A benchmark of one's own, in a folder of one's own, goes through train, evaluate and report as ours do."""
+"""A user's own benchmark, in a folder of their own, works with train, evaluate and report."""
 
 import csv
 import shlex

@@ -1,4 +1,4 @@
-"""Tuned learning rates: found by what is trained, whatever the experiment is called and whatever the seed."""
+"""Tuned learning rates: looked up by what is trained, for any experiment name and any seed."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The template of a run: part of what it is, recorded whole, and what everything that asks its model goes by."""
+"""The template of a run: part of its identity, recorded in full, and used by every evaluation of its model."""
 
 import csv
 import json
@@ -50,7 +50,7 @@ def chat(tmp_path: Path) -> Path:
 @pytest.fixture
 def cell(results: Path) -> Callable[..., Cell]:
     def compose(*overrides: str, experiment: str = "gsm8k_llama3") -> Cell:
-        asked = [f"results_dir={results}", "hparams=default", *overrides]  # another template's rate was never searched
+        asked = [f"results_dir={results}", "hparams=default", *overrides]  # other templates have no tuned rate
         return compose_cell(experiment, "lora", scale="tiny", seed=0, overrides=asked)
 
     return compose
@@ -108,7 +108,7 @@ def test_a_model_is_evaluated_under_the_template_it_is_given_and_a_run_under_its
 def test_every_part_of_a_mixture_and_what_is_held_out_of_it_has_the_runs_template(cell, chat) -> None:
     mixed = cell(f"template.path={chat}", "data.limit=24", "data.validation_rows=8", experiment="multitask_llama3")
     whole = (cell(*more, experiment="multitask_llama3") for more in ([f"template.path={chat}"], []))
-    own, ours = map(text_of, whole)  # as a plan counts it
+    own, ours = map(text_of, whole)  # the count of a plan
     assert own.rows == ours.rows
     assert own.characters < ours.characters  # a shorter preamble
     tokenizer = AutoTokenizer.from_pretrained(mixed.model.path_or_id)

@@ -1,4 +1,4 @@
-"""The small scale: one pre-trained model in the place of the paper's three, what is not said the paper's own."""
+"""The small scale: one pre-trained model in place of the paper's three, other settings as in the paper."""
 
 import csv
 import itertools
@@ -25,16 +25,16 @@ from reproduction.training.spec import MethodSpec, ModelSpec
 
 GRIDS = [load_grid(path.parent).at("small") for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
 SIZE = 134_515_008
-"""Parameters of SmolLM2-135M-Instruct as its authors publish them."""
+"""Published parameter count of SmolLM2-135M-Instruct."""
 
 ROWS = 192
-"""Of its k and v projections."""
+"""Rows of its k and v projections."""
 
 OTHERS = {"qwen2_5_0_5b": (494_032_768, 128, True), "smollm2_360m": (361_821_120, 320, False)}
-"""Models that may stand in for it: their published parameters, the rows of k and v, whether q, k and v have biases."""
+"""Alternative models: published parameter count, rows of k and v, whether q, k and v have biases."""
 
 RATE = "train.learning_rate=1.0e-3"
-"""In the place of the tuned rates: which there are is no matter of these tests."""
+"""Rate used instead of the tuned rates, which these tests do not cover."""
 
 GPU = 24e9
 
@@ -43,7 +43,7 @@ LONGER, PAPER_RATE = "multitask_llama3_full", "multitask_llama3_paper_rate"
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cell]:
-    """Cells of the tables at the small scale: each method, each experiment."""
+    """Return cells of the tables at the small scale that cover each method and each experiment."""
     more = [f"results_dir={tmp_path_factory.mktemp('small')}", RATE]
     pairs = [(experiment, method) for grid in GRIDS for experiment, method, _ in grid.cells()]
     fewest = {method: (experiment, method) for experiment, method in pairs}
@@ -55,7 +55,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cel
 
 @pytest.fixture(scope="module")
 def methods(cells) -> dict[str, MethodSpec]:
-    """Every file of configs/method at the small scale; one that no table has there yet is composed by itself."""
+    """Return every method of configs/method at the small scale; one without a table is composed separately."""
     found = {method: cell.method for (_, method), cell in cells.items()}
     for name in sorted({path.stem for path in (CONFIGS / "method").glob("*.yaml")} - found.keys()):
         found[name] = compose_cell("multitask_llama3", name, scale="small", seed=0, overrides=[RATE]).method
@@ -225,7 +225,7 @@ def test_weights_that_train_are_in_32_bits_and_frozen_ones_in_16(cells) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "idlora"])
 def test_two_layers_of_the_model_train_and_are_found_again(method: str, tmp_path: Path) -> None:
-    """Random weights of SmolLM2-135M's widths; the vocabulary alone is a small one."""
+    """Use random weights of SmolLM2-135M's widths with a small vocabulary."""
     overrides = [
         f"results_dir={tmp_path}", f"data_root={tinyworld.export(tmp_path / 'data')}", "model.init=random",
         "model.shape.num_hidden_layers=2", "model.shape.vocab_size=2048", "threads=1",

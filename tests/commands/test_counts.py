@@ -1,4 +1,4 @@
-"""Counts without weights: equal to closed forms, to models that are really built, and to what the paper prints."""
+"""Counts without weights: equal to closed forms, to models that are built, and to the paper's numbers."""
 
 import csv
 import dataclasses
@@ -27,7 +27,7 @@ from reproduction.training import (
 # Sizes as the models' authors publish them.
 BASE_SIZES = {"llama3": 8_030_261_248, "mistral": 7_241_732_096, "llama3_2_3b": 3_212_749_824}
 
-# What one module of `out` rows and `in` columns trains, from the paper's equations and its Table 6.
+# Trained parameters of a module of `out` rows and `in` columns, from the paper's equations and Table 6.
 PER_MODULE = {
     "lora": lambda i, o, r: r * (i + o),
     "dora": lambda i, o, r: r * (i + o) + o,
@@ -41,7 +41,7 @@ PER_MODULE = {
 
 
 def modules(base: str) -> list[tuple[int, int]]:
-    """(in, out) of every adapted module, from the sizes alone."""
+    """Return (in, out) of every adapted module."""
     shape = dict(base_shape(base, "paper").shape)
     hidden, inner, heads = shape["hidden_size"], shape["intermediate_size"], shape["num_attention_heads"]
     key_rows = hidden // heads * shape["num_key_value_heads"]

@@ -1,4 +1,4 @@
-"""Tables 4 and 5: the configs have the paper's values, a change of either is seen."""
+"""Tables 4 and 5: the configs have the paper's values, and a change of either is detected."""
 
 import csv
 import runpy
@@ -14,7 +14,7 @@ from reproduction.paths import CONFIGS
 from reproduction.report.hyperparameters import DIFFERS, Hyperparameter, differing, summary
 
 TABLES = {"table4": (48, 6), "table5": (18, 2)}
-"""Values and experiments of each."""
+"""Number of values and experiments of each table."""
 
 
 def test_every_config_has_the_papers_hyperparameters_or_says_that_the_paper_is_silent():

@@ -1,4 +1,4 @@
-"""scripts/pivots.py: any base, or a finished run, to a table and a CSV."""
+"""scripts/pivots.py: a table and a CSV for any base or a finished run."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def asked(results, *overrides) -> Inspection:
 
 
 def reported(inspection) -> tuple[str, list[dict[str, str]]]:
-    """What is printed, and the rows of the CSV."""
+    """Return the printed text and the rows of the CSV."""
     printed = io.StringIO()
     report_pivots(inspection, Console(width=80, file=printed))
     with inspection.out.open(newline="") as file:
@@ -30,7 +30,7 @@ def reported(inspection) -> tuple[str, list[dict[str, str]]]:
 
 
 def test_a_base_gives_a_row_for_each_type_of_module(tmp_path):
-    results = tmp_path / "a [b], (1)"  # rich would take the brackets for a style
+    results = tmp_path / "a [b], (1)"  # rich reads brackets as a style
     inspection = asked(results, "model=mistral_7b", override("model.label", "Cobble [b]"), TWO_LAYERS)
     assert inspection.out == results / "tiny" / "pivots.csv"
     text, rows = reported(inspection)

@@ -1,4 +1,4 @@
-"""Tables planned: what they share is one run, what does not fit is refused at once, and where their cells stand."""
+"""Plans of tables: shared runs, immediate refusals, and the states of cells."""
 
 import ctypes
 import dataclasses
@@ -30,7 +30,7 @@ RATE = "train.learning_rate=0.01"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where nothing was ever run; the tiny world is exported there once."""
+    """Return a results folder without runs, shared so that the tiny world is exported once."""
     return tmp_path_factory.mktemp("planning")
 
 

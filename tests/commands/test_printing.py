@@ -1,4 +1,4 @@
-"""What a script prints arrives on a terminal of any encoding, and what it writes is UTF-8 in any locale."""
+"""Scripts print on terminals of any encoding and write UTF-8 files in any locale."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The commands that need no model start, and do their work, without torch: whoever reads results waits for none."""
+"""Commands that need no model run without importing torch, so that they start fast."""
 
 import subprocess
 import sys

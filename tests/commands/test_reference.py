@@ -1,4 +1,4 @@
-"""From finished cells to the committed reference, and what a user's own commands do beside it."""
+"""The committed reference made from finished cells, and a user's own commands next to it."""
 
 import csv
 import random
@@ -34,7 +34,7 @@ def requests(results: Path, root: str = "report", **changes) -> list[Request]:
 
 
 def finish(cells: Iterable[Cell]) -> None:
-    """Leave what running the cells would leave of records, with scores made up and no adapter."""
+    """Write the records of finished cells, with invented scores and no adapter."""
     draw = random.Random(0)
     for number, cell in enumerate(distinct(cells)):
         if not cell.run.done:
@@ -72,7 +72,7 @@ def contents(folder: Path) -> Mapping[str, bytes]:
 
 @pytest.fixture(scope="module")
 def kept(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/ in which Table 8 is finished for seeds 0 and 1, and is the reference; read only."""
+    """Return a read-only results/ in which Table 8 is finished for seeds 0 and 1 and is the reference."""
     results = tmp_path_factory.mktemp("kept") / "results"
     results.mkdir()
     for name in ("counts", "theory", "h200"):
@@ -85,7 +85,7 @@ def kept(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(kept: Path, tmp_path: Path) -> Path:
-    """A copy of it, for a user to work in."""
+    """Return a writable copy of `kept`."""
     return shutil.copytree(kept, tmp_path / "results", symlinks=True)
 
 
@@ -194,7 +194,7 @@ def test_a_report_with_gaps_leaves_a_fuller_table_its_tests_and_the_metrics(own:
     for run in find_runs(own / "tiny" / "runs"):
         if run.config["seed"] == 1:
             shutil.rmtree(run.folder)
-    report_tables(plan_all(requests(own)), committed=own)  # whole, so that it is written although it has fewer seeds
+    report_tables(plan_all(requests(own)), committed=own)  # complete: written although it has fewer seeds
     after = contents(own / "tiny")
     assert all(after[name] != before[name] for name in FILES)
 

@@ -1,4 +1,4 @@
-"""Trials of a search: what a setting has had says what it gets next, nothing is run twice, others' rows are kept."""
+"""Trials of a search: next trials follow from finished ones, nothing runs twice, other rows are kept."""
 
 import csv
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def test_the_lowest_validation_loss_wins_and_of_equals_the_lower_rate(losses, ra
 
 @pytest.fixture
 def cells(tmp_path) -> list[Cell]:
-    """Two trials of one setting, a second each."""
+    """Return two trials of one setting that take a second each."""
     overrides = [
         f"results_dir={tmp_path}", "data.limit=32", f"data.{CHOOSING}=16", "train.max_steps=1", "threads=1",
         "train.learning_rate=1",
@@ -51,7 +51,7 @@ def cells(tmp_path) -> list[Cell]:
 
 
 def searched(folder, cells: Sequence[Cell], **more) -> tuple[list[Chosen], list[Trial]]:
-    """What a search chooses, and the trials that it ran."""
+    """Return the choices of a search and the trials that it ran."""
     ran: list[Trial] = []
     asked = Asked(trials=cells, **({"longer": {}} | more))
     return search(asked, folder=folder, workers=1, on_trial=ran.append), ran
@@ -67,7 +67,7 @@ def test_a_trial_is_scored_on_rows_it_did_not_train_on(tmp_path, cells):
 
 @pytest.fixture
 def losses(monkeypatch) -> dict[float, float]:
-    """Learning rate → the validation loss that a trial ends with, without any training; a rate of 9 fails."""
+    """Replace training: maps learning rate → validation loss of its trial; a rate of 9 fails."""
     found: dict[float, float] = {}
 
     def run_here(function, jobs, *, ended, more, **_) -> None:
@@ -135,7 +135,7 @@ def test_what_an_experiment_no_longer_trains_is_dropped_unless_another_does(tmp_
     (tmp_path / "trials.csv").write_text("\n".join([",".join(each.name for each in fields(Trial)), *rows]) + "\n")
 
     def owners(*asked: Cell) -> dict[str, str]:
-        """Setting → experiment of chosen.csv after a search that has nothing to run."""
+        """Return setting → experiment of chosen.csv after a search without trials to run."""
         assert searched(tmp_path, asked)[1] == []
         lines = (tmp_path / "chosen.csv").read_text().splitlines()
         return {row["setting"]: row["experiment"] for row in csv.DictReader(lines)}
@@ -152,7 +152,7 @@ def test_a_best_rate_at_the_edge_is_followed_by_the_next_one_until_it_is_no_long
     assert [each.learning_rate for each in ran] == [1e-3, 1e-2, 2e-2, 4e-2]
     assert (chosen.learning_rate, chosen.at_edge) == (2e-2, False)
     assert searched(tmp_path, cells, extensions=4) == ([chosen], [])
-    # The lower edge; what diverges is no best; and no more than was allowed.
+    # A best rate at the lower edge, a diverged trial that is never best, and the limit on extensions.
     losses.clear()
     losses.update({1e-3: 2.0, 5e-4: 1.0, 2.5e-4: 0.5})
     for extensions, rate, edge in ((0, 1e-3, True), (1, 5e-4, True), (3, 2.5e-4, False)):

@@ -1,4 +1,4 @@
-"""scripts/sharpness.py: methods of an embedded base, measured where their trainings start, to tables and a CSV."""
+"""scripts/sharpness.py: tables and a CSV of methods on an embedded base at the start of training."""
 
 import csv
 import dataclasses
@@ -26,7 +26,7 @@ def asked(results, *overrides) -> Start:
 
 
 def reported(start) -> tuple[str, list[dict[str, str]]]:
-    """What is printed, and the rows of the CSV."""
+    """Return the printed text and the rows of the CSV."""
     printed = io.StringIO()
     report_sharpness(start, Console(width=80, file=printed))
     with start.out.open(newline="") as file:
@@ -35,7 +35,7 @@ def reported(start) -> tuple[str, list[dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A first command: its results folder, what it printed, and its rows."""
+    """Run a first command; return its results folder, its output and its rows."""
     results = tmp_path_factory.mktemp("results")
     return results, *reported(asked(results))
 

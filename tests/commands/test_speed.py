@@ -1,4 +1,4 @@
-"""scripts/evaluation_speed.py as it is typed, on the CPU with an embedded base: every benchmark, both baselines."""
+"""scripts/evaluation_speed.py from the command line on the CPU with an embedded base and both baselines."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_every_benchmark_has_a_row_of_its_whole_and_of_what_both_ways_take(repos
         ratio = float(row["baseline_seconds"]) / float(row["compared_seconds"])
         assert float(row["speedup"]) == pytest.approx(ratio, rel=1e-3)
         assert row["compared_items"] == "4"
-        assert float(row["agreement"]) == 1  # in float32 both ways say the same
+        assert float(row["agreement"]) == 1  # in float32 the answers are equal
     assert (asked["baseline"], letters["baseline"]) == ("transformers", "lm-eval")
     assert asked["compared_tokens"] == str(4 * 12)  # no end token ends an answer, in either
     assert rows["heldout humaneval"]["baseline"] == ""

@@ -1,4 +1,4 @@
-"""What a search of learning rates is asked for, what it gave the committed scales, and what one trial is."""
+"""Requests of a learning-rate search, the committed rates, and single trials."""
 
 import csv
 import json
@@ -79,7 +79,7 @@ def test_a_search_pairs_what_is_named_with_what_the_tables_pair_it_with() -> Non
     assert asked_pairs(asked(experiments=["multitask_llama3_2_3b"])) == [
         pair for pair in everything if pair[0] == "multitask_llama3_2_3b"
     ]
-    # What the refusal of a cell that no table has advises is what is searched.
+    # The search that a refused cell outside all tables suggests.
     assert asked_pairs(asked(methods=["idlora_k2"], experiments=["gsm8k_llama3"])) == [("gsm8k_llama3", "idlora_k2")]
 
 
@@ -115,7 +115,7 @@ def test_some_methods_have_all_rates_and_the_others_the_few_of_their_kind() -> N
 
 
 def test_a_trial_has_the_held_out_loss_of_the_table(tmp_path: Path) -> None:
-    """The mean over the sources of nats a token, as the column "mean of the sources" has it."""
+    """Compare with the column "mean of the sources": the mean over the sources of nats per token."""
     overrides = [f"results_dir={tmp_path}", "data.limit=32", "train.max_steps=1", "train.learning_rate=1e-3"]
     cell = compose_cell("multitask_llama3", "lora", scale="tiny", seed=0, overrides=overrides)
     heldout = replace(cell, protocols=tuple(each for each in cell.protocols if each.benchmark == "heldout"))

@@ -76,7 +76,7 @@ def test_the_command_evaluates_a_base_and_finds_it_at_its_reference(repository, 
     (written,) = csv.DictReader((tmp_path / "tiny" / "validation.csv").open(newline=""))
     assert (written["model"], written["benchmark"], written["verdict"]) == ("pebble", "commonsenseqa", "within")
     assert abs(float(written["difference"])) <= 3
-    # The table's own base row is this run: what was evaluated here is not evaluated again.
+    # The table's base row is this run, so it is not evaluated again.
     base = compose_cell("multitask_llama3", "base", scale="tiny", seed=0, overrides=[f"results_dir={tmp_path}"])
     assert "commonsenseqa" not in [protocol.benchmark for protocol in base.eval_job.waiting]
     rows = [row(benchmark="commonsenseqa", protocol="likelihood_0shot", metric="acc", published=99.0)]

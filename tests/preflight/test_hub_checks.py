@@ -1,4 +1,4 @@
-"""What is asked of a hub before anything is downloaded, against a hub in this process."""
+"""Access checks before any download, against a hub in this process."""
 
 import dataclasses
 import http.server
@@ -21,7 +21,7 @@ from reproduction.system.hub import model_here
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """A hub that knows each repository by its owner: fine, gated, gone, old (no such revision), token (refused)."""
+    """A hub that answers by the repository's owner: fine, gated, gone, old (no such revision), token (refused)."""
 
     asked: list[str]
 
@@ -67,7 +67,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 
 def lacks(*owners: str) -> list[str]:
-    """What is said of a model and a data set of each owner."""
+    """Return the lines on a model and a data set of each owner."""
     sources = Sources()
     for owner in owners:
         sources.repositories |= {(MODEL, f"{owner}/model"): "main", (DATASET, f"{owner}/data"): "main"}
@@ -91,7 +91,7 @@ def test_every_repository_that_the_hub_refuses_is_named_with_the_reason(hub, mon
 def test_a_host_that_swallows_packets_costs_seconds_however_much_is_asked_of_it(paper, monkeypatch) -> None:
     monkeypatch.setattr("reproduction.system.hub.SECONDS", 1.0)
     kinds_of(paper.values())  # imports torch
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:  # connections are taken and nothing is answered
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:  # accepts connections and never answers
         endpoint, began = f"http://127.0.0.1:{silent.getsockname()[1]}", time.monotonic()
         use_hub(monkeypatch, endpoint)
         (line,) = lacks(*(f"owner{number}" for number in range(8)))
@@ -127,7 +127,7 @@ def test_every_data_set_of_a_cell_is_asked_for_those_of_its_benchmarks_too(
     tested = {"cais/mmlu", "tau/commonsense_qa", "openai/openai_humaneval", "LLM-Tuning-Safety/HEx-PHI"}
     assert asked(cell).keys() == trained | tested
     assert asked(cell)["cais/mmlu"] == "abc"
-    held_out = {"openai/gsm8k", "sahil2801/CodeAlpaca-20k"}  # whose loss is measured, and nothing is trained on
+    held_out = {"openai/gsm8k", "sahil2801/CodeAlpaca-20k"}  # only their loss is measured
     assert asked(dataclasses.replace(cell, method=paper["base"].method)).keys() == tested | held_out
     bare = dataclasses.replace(tiny, data_root=results, protocols=(*tiny.protocols, safety))
     lines = [line for line in missing([bare], results_dir=results) if line.startswith("data set")]

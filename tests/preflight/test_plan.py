@@ -1,4 +1,4 @@
-"""What tables will take: projected from a probe on this machine, or from measurements of GPUs that are not here."""
+"""Projected costs of tables, from a probe of this machine or from measurements of other GPUs."""
 
 import copy
 import csv
@@ -52,7 +52,7 @@ def cell(results: Path) -> Cell:
 
 @pytest.fixture(scope="module")
 def cells(results: Path) -> dict[str, Cell]:
-    """Cells at the paper's scale, by method."""
+    """Return cells at the paper's scale, by method."""
     methods = ("base", "lora", "lora_half", "dora", "idlora", "idlora_k6")
     found = {method: cell_of(results, "gsm8k_llama3", method, scale="paper") for method in methods}
     return found | {"mistral": cell_of(results, "gsm8k_mistral", "lora", scale="paper")}

@@ -1,4 +1,4 @@
-"""What a machine lacks is told all at once, in seconds, whatever the network, the driver or a check itself does."""
+"""Preflight lists all that a machine lacks within seconds, also if the network, the driver or a check fails."""
 
 import dataclasses
 import importlib.metadata
@@ -180,7 +180,7 @@ def test_the_kernel_of_attention_need_not_be_installed_for_an_estimate(paper: di
     plain, fast, slow = (kinds_of([cell])[0] for cell in (paper["lora"], flash, eager))
     assert fast.body == plain.body is not None
     assert fast.training() == plain.training()
-    assert slow.shape.attention == "eager"  # whose estimate counts the squares of attention
+    assert slow.shape.attention == "eager"  # its estimate includes the attention matrices
 
 
 def test_a_model_folder_is_looked_through_and_has_the_sizes_of_its_own_config(tiny, tmp_path, results) -> None:

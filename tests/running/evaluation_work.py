@@ -1,4 +1,4 @@
-"""A model for the tests of evaluations, which notes what it is asked; other processes import this by name."""
+"""A model for tests of evaluations that records its prompts; other processes import this module by name."""
 
 import functools
 import os
@@ -27,7 +27,7 @@ PROTOCOLS = (
 
 
 def subject_in(folder: Path, data_root: Path, **changes) -> EvalJob:
-    """A subject with a folder of its own, in which its model leaves what it was asked."""
+    """Return a job in ``folder``, where its model records its prompts."""
     settings = {
         "folder": folder, "load": functools.partial(load_watched, folder), "identity": _identity,
         "protocols": PROTOCOLS, "data_root": data_root, "batch_size": 2, "threads": 1,
@@ -37,7 +37,7 @@ def subject_in(folder: Path, data_root: Path, **changes) -> EvalJob:
 
 
 def records(subject: EvalJob) -> dict[str, bytes]:
-    """The scores of every evaluation, by benchmark and file."""
+    """Return the scores of every evaluation, by benchmark and file."""
     return {
         f"{protocol.benchmark}/{name}": (subject.eval_folder(protocol) / name).read_bytes()
         for protocol in subject.protocols
@@ -46,26 +46,26 @@ def records(subject: EvalJob) -> dict[str, bytes]:
 
 
 def asked(subject: EvalJob) -> list[list[str]]:
-    """The prompts that each process read."""
+    """Return the prompts that each process read."""
     return [path.read_text().splitlines() for path in sorted(subject.folder.glob("asked.*"))]
 
 
 def asked_in_all(subject: EvalJob) -> Counter:
-    """How often each prompt was read, by any process."""
+    """Return how often all processes together read each prompt."""
     return Counter(prompt for prompts in asked(subject) for prompt in prompts)
 
 
 def loaded(subject: EvalJob) -> int:
-    """How many processes loaded the model."""
+    """Return how many processes loaded the model."""
     return len(list(subject.folder.glob("loaded.*")))
 
 
 class Stopped(Exception):
-    """What an interrupt does, at a place that the test chooses."""
+    """Stands for an interrupt at a step that the test chooses."""
 
 
 class Stopping(NullProgress):
-    """Stops what reports so many steps of a phase."""
+    """Raises `Stopped` after a number of steps of a phase."""
 
     def __init__(self, phase: str, steps: int):
         self.phase, self.steps = phase, steps
@@ -76,9 +76,9 @@ class Stopping(NullProgress):
 
 
 def load_watched(watch: Path):
-    """A small random model that writes what it reads to ``watch``/asked.<process id>, beside loaded.<process id>.
+    """Load a small random model that writes its prompts to ``watch``/asked.<process id>, and loaded.<process id>.
 
-    The process that takes ``watch``/die away is killed when it would read its second batch of prompts.
+    The process that removes ``watch``/die is killed at its second batch of prompts.
     """
     config = LlamaConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,

@@ -1,4 +1,4 @@
-"""Failures of a training, for `forks.start`: each is called in the command's process before it begins."""
+"""Failures of a training for `forks.start`, which calls one in the command's process before the command starts."""
 
 import ctypes
 import os
@@ -51,7 +51,7 @@ def _fill_the_disk() -> None:
 
 
 def steps_written() -> None:
-    """What the command would show of its steps on a terminal goes to the file `steps` in its folder."""
+    """Write the command's displayed steps to the file `steps` in its folder."""
     place = Path.cwd() / "steps"
 
     def step(self, phase, done, total, *, note="", slot=0):
@@ -62,27 +62,27 @@ def steps_written() -> None:
 
 
 def killed(step: int, which: int = 0) -> None:
-    """A signal that cannot be caught to one rank, after so many steps."""
+    """Kill one rank with SIGKILL at a step."""
     _before_step(step, lambda: _at(which, _die))
 
 
 def defect(step: int, which: int = 0) -> None:
-    """An error of ours in one rank."""
+    """Raise a defect in one rank."""
     _before_step(step, lambda: _at(which, _err))
 
 
 def bad_value(step: int, which: int = 0) -> None:
-    """An error of the user's that shows in one rank alone."""
+    """Raise a user error in one rank only."""
     _before_step(step, lambda: _at(which, _refuse))
 
 
 def out_of_memory(step: int, which: int = 0) -> None:
-    """A GPU that is too small, in one rank."""
+    """Run out of GPU memory in one rank."""
     _before_step(step, lambda: _at(which, _exhaust))
 
 
 def out_of_memory_above(rows: int, step: int) -> None:
-    """A GPU that is too small for passes of more rows, from some step on."""
+    """Run out of GPU memory in passes of more than ``rows`` rows, from a step on."""
     real = Trainer.training_step
 
     def training_step(self, model, inputs, *arguments, **options):
@@ -94,17 +94,17 @@ def out_of_memory_above(rows: int, step: int) -> None:
 
 
 def stuck(step: int, which: int = 0) -> None:
-    """One rank sleeps while no thread of its interpreter runs, the others wait for it in their library's own code."""
+    """Block one rank's interpreter in native code, while the others wait for it in the communication library."""
     _before_step(step, lambda: _at(which, lambda: ctypes.PyDLL(None).sleep(60)))
 
 
 def full_disk(step: int) -> None:
-    """From now on no file may grow large."""
+    """Limit the size of files from a step on."""
     _before_step(step, _fill_the_disk)
 
 
 def killed_while_saving(step: int) -> None:
-    """A signal that cannot be caught, in the middle of writing the checkpoint of this step."""
+    """Kill the process with SIGKILL while it writes the checkpoint of this step."""
     real = Trainer._save_rng_state
 
     def save(self, folder):

@@ -1,4 +1,4 @@
-"""What the pool's test gives its workers; spawned processes import it by name."""
+"""Jobs of the pool's tests; worker processes import this module by name."""
 
 import ctypes
 import os
@@ -12,8 +12,8 @@ from reproduction.running.progress import NullProgress
 
 
 def work(job, progress):
-    """Do as the job says: ("add", a, b), ("fail", why), ("die",), ("wait", path), ("hold", path), ("start",) (a look at
-    the pipe from what the job starts), ("who",).
+    """Run a job: ("add", a, b), ("fail", why), ("die",), ("wait", path), ("hold", path), ("start",) (check the pipe in
+    a subprocess), ("who",).
     """
     kind, *rest = job
     if kind == "add":
@@ -44,7 +44,7 @@ def _wait(path):
 
 
 if __name__ == "__main__":
-    import pool_work  # by the name by which the workers import it
+    import pool_work  # the name that the workers import
 
     jobs = [("hold", place) for place in sys.argv[1:]]
     run_jobs(pool_work.work, jobs, workers=2, threads=1, names=sys.argv[1:], progress=NullProgress(), ended=print)

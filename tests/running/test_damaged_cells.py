@@ -1,4 +1,4 @@
-"""A cell whose folder cannot be read is told as failed; the others of its table are run."""
+"""A cell whose folder cannot be read is reported as failed; the other cells of its table run."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from reproduction.system.atomic import ENDING, HOST
 
 @pytest.fixture
 def two(tiny: Cell, tmp_path: Path) -> list[Cell]:
-    """A cell that was never run, and one whose status was overwritten."""
+    """Return a cell that never ran, and one whose status was overwritten."""
     waiting = dataclasses.replace(tiny, results_dir=tmp_path)
     damaged = dataclasses.replace(waiting, train=dataclasses.replace(waiting.train, seed=1))
     damaged.run.start(damaged.config)

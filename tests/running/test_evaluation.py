@@ -1,4 +1,4 @@
-"""Answers first, then scores: what is answered stays and serves every way of scoring, whatever ends either early."""
+"""Answers and scores: answers are kept and reused by every way of scoring, also after an early end."""
 
 import dataclasses
 import shutil
@@ -38,7 +38,7 @@ def subject(world, tmp_path) -> EvalJob:
 
 @pytest.fixture(scope="module")
 def alone(world, tmp_path_factory) -> EvalJob:
-    """Evaluated without a break."""
+    """Return a job evaluated without interruption."""
     made = subject_in(tmp_path_factory.mktemp("alone"), world)
     evaluate(made)
     return made

@@ -1,4 +1,4 @@
-"""Several processes answer what one would have answered, and none is missed when one of them dies."""
+"""Several processes give the same answers as one, and none is missing after one of them dies."""
 
 import dataclasses
 import json

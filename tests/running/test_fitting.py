@@ -1,4 +1,4 @@
-"""How many rows a pass has and whether activations are recomputed: what the memory allows, alike in all processes."""
+"""Rows per pass and gradient checkpointing fit the memory, equally in all processes."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Training in several processes from one command: the same numbers and exit codes, and whatever ends it, it goes on."""
+"""Training in several processes from one command: same numbers and exit codes as one, and it resumes after any end."""
 
 import json
 import os
@@ -29,7 +29,7 @@ CELL = [
 
 
 class Train:
-    """Starts scripts/train.py for a number of steps in a folder."""
+    """Runs scripts/train.py for a number of steps in a folder."""
 
     def __init__(self, script: Path, world: Path):
         self.script, self.world = script, world
@@ -52,7 +52,7 @@ def train(repository, tmp_path_factory) -> Train:
 
 @pytest.fixture(scope="module")
 def unbroken(train, tmp_path_factory):
-    """The folder of a run that nothing ended early, by its steps and launch."""
+    """Return a function from steps and launch to the folder of an uninterrupted run."""
     folders = {}
 
     def folder(steps: int, *launch: str) -> Path:
@@ -72,7 +72,7 @@ OURS = re.compile(
 
 
 def own_lines(ended: subprocess.CompletedProcess) -> list[str]:
-    """The lines of stderr that are this project's own, or warnings that it silences; other packages print more."""
+    """Return the lines of stderr from this project, and warnings that it silences; other packages print more."""
     return [line for line in ended.stderr.splitlines() if OURS.match(line)]
 
 
@@ -94,12 +94,12 @@ def checkpoints(folder: Path) -> list[str]:
 
 
 def first_step(folder: Path) -> str:
-    """The first step that the command heard of, from `faults.steps_written`."""
+    """Return the first step that the command received, from `faults.steps_written`."""
     return (folder / "steps").read_text().partition(" loss")[0]
 
 
 def sent(started: forks.Started, number: signal.Signals, *, after: int, folder: Path) -> subprocess.CompletedProcess:
-    """Signal the command when so many steps are in the log; its ranks have to follow."""
+    """Signal the command after a number of logged steps; its ranks must end too."""
     deadline = time.monotonic() + 120
     while not list(folder.glob("results/tiny/runs/*/train_log.jsonl")) or len(curve(folder)) < after:
         assert started.process.is_alive(), started.end()
@@ -241,7 +241,7 @@ def test_the_same_command_launches_itself_or_joins_a_launch(repository, train, u
     steps = (reference / "steps").read_text().splitlines()
     assert re.fullmatch(r"training 1/12 loss \d+\.\d\d", steps[0])
     assert len(steps) == len(set(steps)) <= 12  # of one rank
-    # Here alone the ranks are interpreters of their own, as a user has them.
+    # Only this test starts the ranks as new interpreters, as for a user.
     command = [sys.executable, str(train.script), *train.arguments(12), *DDP]
     variables = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     itself = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=240)

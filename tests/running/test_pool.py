@@ -1,4 +1,4 @@
-"""Jobs side by side: each ends by itself, and an interrupt ends all of them in good order."""
+"""Parallel jobs: each ends independently, and an interrupt ends all of them cleanly."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from reproduction.running.progress import NullProgress
 
 @pytest.fixture(autouse=True)
 def bounded():
-    """A pool that waits for ever fails its test, and the others go on."""
+    """Fail the test if the pool hangs."""
 
     def late(*_):
         raise TimeoutError("the pool still waits")
@@ -29,7 +29,7 @@ def bounded():
 
 
 class Recorded(NullProgress):
-    """Remembers what it was shown."""
+    """Records all calls."""
 
     def __init__(self):
         self.cells, self.steps = [], []

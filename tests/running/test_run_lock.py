@@ -1,4 +1,4 @@
-"""A run's folder keeps when each sitting in it began and how long it was, and room to write how it ended."""
+"""A run's folder records start and length of each session, and reserves space to record how it ended."""
 
 import contextlib
 import dataclasses

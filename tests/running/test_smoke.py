@@ -1,4 +1,4 @@
-"""The whole chain as a user drives it, on a cut-down tiny scale: train, evaluate, test, print; stop and go on."""
+"""All commands of a user on a reduced tiny scale: train, evaluate, test, print, stop and resume."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def run(repository: Path, script: str, *arguments: str, cwd: Path) -> subprocess
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny world with a few test items of each kind, as a folder that a user would name with data_root."""
+    """Return the tiny world with a few test items of each kind, as a folder for data_root."""
     root = tinyworld.export(tmp_path_factory.mktemp("world"))
     for name, kept in (("humaneval/HumanEval.jsonl", 4), ("gsm8k/test.jsonl", 6)):
         lines = (root / name).read_text().splitlines(keepends=True)
@@ -56,7 +56,7 @@ def table_arguments(world: Path, workers: int = 1) -> list[str]:
 def filled(
     repository: Path, world: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess]:
-    """A working folder in which three cells of Table 1 were run, and what the command said."""
+    """Return a working folder with three finished cells of Table 1, and the command's result."""
     folder = tmp_path_factory.mktemp("smoke")
     return folder, run(repository, "table", *table_arguments(world), cwd=folder)
 
@@ -94,11 +94,11 @@ def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 240
-    # Of two workers one has finished a cell where a third was begun.
+    # With two workers, a third started cell means that one is finished.
     while len(list(tmp_path.glob("results/tiny/runs/*/status.json"))) < 3 and time.monotonic() < deadline:
         assert process.poll() is None, "the command ended before it could be stopped"
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)  # the command alone: its workers have to follow
+    os.kill(process.pid, signal.SIGKILL)  # only the command: its workers must end too
     assert process.wait(timeout=120) != 0
     deadline = time.monotonic() + 60
     while session_of(process.pid):
@@ -113,7 +113,7 @@ def test_a_killed_command_goes_on_and_gives_what_an_unbroken_one_gives(
 
 
 def session_of(leader: int) -> list[int]:
-    """The processes of a session that are still alive (zombies apart)."""
+    """Return the living processes of a session, without zombies."""
     alive = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -145,7 +145,7 @@ def test_a_record_cut_off_is_noticed_and_made_again_from_the_answers(filled, wor
     saved = adapter.read_bytes()
     adapter.write_bytes(saved[:-1] + bytes([saved[-1] ^ 1]))
     with pytest.raises(UnfitAdapter, match=rf"{adapter} has changed since the run saved its adapter"):
-        run_cell(cell)  # not even the answers are scored, which are the adapter's as it was
+        run_cell(cell)  # the answers are the old adapter's, and are not scored
 
 
 def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_answers(

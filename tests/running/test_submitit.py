@@ -1,4 +1,4 @@
-"""Hydra's -m: the cells of a table side by side through submitit, as on a SLURM cluster, here by its local mode."""
+"""Hydra's -m with submitit: cells of a table in parallel as on a SLURM cluster, here in its local mode."""
 
 import json
 import os
@@ -10,7 +10,7 @@ IN_A_STEP_OF_ONE_TASK = {
     "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0",
     "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_STEP_TASKS_PER_NODE": "1",
 }  # fmt: skip
-"""What SLURM says to the one task of a job that submitit sent: no launch of several processes."""
+"""SLURM's variables for the only task of a submitit job, which is no multi-process launch."""
 
 
 def sweep(repository: Path, script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Tracking from the command line's keys to the tracker's files."""
+"""Experiment tracking, from command-line keys to the tracker's files."""
 
 import json
 from dataclasses import replace
