@@ -69,6 +69,6 @@ def test_a_reference_says_what_it_took_where_every_run_does_and_else_how_many_do
     make_run(runs / "b", device="gpu", seconds={"seconds": 90})
     assert sentence(time()).startswith("1 of the 2 runs say")
     write_json(runs / "a" / "seconds.json", {"seconds": 60})
-    said = sentence(time())
-    assert said.startswith("2 runs on gpu (8 CPU cores) took 1.5 minutes of wall time, in which 1.7 cells")
-    assert "(2.5 minutes of work)" in said
+    text = sentence(time())
+    assert text.startswith("2 runs on gpu (8 CPU cores) took 1.5 minutes of wall time, in which 1.7 cells")
+    assert "(2.5 minutes of work)" in text

@@ -37,22 +37,22 @@ def audit(experiments: Path, results: Path, *, scale: str) -> Audit:
     return Audit(judged, examine(paper_names(Path(experiments)), Path(results)))
 
 
-def write_audit(found: Audit, folder: Path) -> list[Path]:
+def write_audit(result: Audit, folder: Path) -> list[Path]:
     """Write audit.csv, forensics.csv and audit.md into ``folder``; returns their paths."""
-    write_csv(folder / "audit.csv", COLUMNS, found.judged)
-    write_csv(folder / "forensics.csv", FINDING_COLUMNS, map(asdict, found.findings))
-    write_text(folder / "audit.md", markdown(found))
+    write_csv(folder / "audit.csv", COLUMNS, result.judged)
+    write_csv(folder / "forensics.csv", FINDING_COLUMNS, map(asdict, result.findings))
+    write_text(folder / "audit.md", markdown(result))
     return [folder / name for name in ("audit.csv", "forensics.csv", "audit.md")]
 
 
-def totals(found: Audit) -> str:
+def totals(result: Audit) -> str:
     """Summarise the verdicts: "98 claims: 40 hold, …", then those on our results and on a real model."""
-    counted = Counter(row["verdict"] for row in found.judged)
-    ours = Counter(f"{row['ours_verdict']} [{row['ours_scale']}]" for row in found.judged if row["ours_verdict"])
+    counted = Counter(row["verdict"] for row in result.judged)
+    ours = Counter(f"{row['ours_verdict']} [{row['ours_scale']}]" for row in result.judged if row["ours_verdict"])
     measured = "; ".join(f"{number} {verdict}" for verdict, number in sorted(ours.items()))
     verdicts = f"{counted[HOLDS]} hold, {counted[FAILS]} do not hold, {counted[UNDECIDED]} {UNDECIDED}"
-    of_ours = f"{len(found.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {measured}."
-    real = Counter(row["real_verdict"] for row in found.judged if row["real_verdict"] not in ("", UNMEASURED))
+    of_ours = f"{len(result.judged)} claims: {verdicts}. Ours, for {ours.total()} of them: {measured}."
+    real = Counter(row["real_verdict"] for row in result.judged if row["real_verdict"] not in ("", UNMEASURED))
     in_part = sorted(verdict for verdict in real if verdict.startswith(f"{HOLDS} "))
     words = {verdict: verdict.replace(HOLDS, "hold", 1) for verdict in (HOLDS, *in_part)}
     words |= {FAILS: "do not hold", UNRESOLVED: "are not resolved"}
@@ -60,17 +60,17 @@ def totals(found: Audit) -> str:
     return of_ours + (f" On a real model, for {real.total()} of them: {on_real}." if real else "")
 
 
-def real_markdown(found: Iterable[OnReal]) -> str:
+def real_markdown(claims: Iterable[OnReal]) -> str:
     """Return a table of the claims measured on a real model (`read_on_real_model`)."""
-    rows = [[f"“{each.claim.quote}” ({each.claim.place})", f"**{each.verdict}**", each.text] for each in found]
+    rows = [[f"“{each.claim.quote}” ({each.claim.place})", f"**{each.verdict}**", each.text] for each in claims]
     return pipes(["The paper's claim", "Here", "How it is read, and what else"], rows, left=3, labels=0)
 
 
-def markdown(found: Audit) -> str:
+def markdown(result: Audit) -> str:
     """Return the audit as Markdown: totals, a table for each section of the paper, then the forensics."""
     checks = []
-    for check in dict.fromkeys(each.check for each in found.findings):
-        own = [each for each in found.findings if each.check == check]
+    for check in dict.fromkeys(each.check for each in result.findings):
+        own = [each for each in result.findings if each.check == check]
         shown = sorted(filter(_is_shown, own), key=lambda each: each.kind != forensics.EXCLUDED)
         checks.append((check, Counter(each.kind for each in own), shown))
     environment = jinja2.Environment(
@@ -81,8 +81,8 @@ def markdown(found: Audit) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
-    claims = groupby(found.judged, key=lambda row: row["section"].partition(", p. ")[0])
-    return environment.get_template("audit.md").render(totals=totals(found), claims=claims, checks=checks)
+    claims = groupby(result.judged, key=lambda row: row["section"].partition(", p. ")[0])
+    return environment.get_template("audit.md").render(totals=totals(result), claims=claims, checks=checks)
 
 
 def _is_shown(each: Finding) -> bool:

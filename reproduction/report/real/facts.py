@@ -18,7 +18,7 @@ from reproduction.report.real.phrases import (
     LORA,
     REFUSAL,
     SUBJECT,
-    apart,
+    ahead_or_behind,
     called,
     floors,
     joined,
@@ -176,7 +176,7 @@ class Facts:
         for is_loss, words in ((True, "in held-out loss on {} sources"), (False, "in {} scores")):
             own = [pair for pair in self.single_pairs(block) if pair.measure.lower_is_better is is_loss]
             number = len({pair.column for pair in own})
-            parts += [f"{words.format(number)} {apart(block, own)}"] if own else []
+            parts += [f"{words.format(number)} {ahead_or_behind(block, own)}"] if own else []
         return ", and ".join(parts)
 
     def known_refusals(self) -> str:

@@ -64,7 +64,7 @@ def tally(pairs: Iterable[Pair]) -> str:
     return joined([f"{verdict.split()[0]} in {counts[verdict]}" for verdict in VERDICTS if counts[verdict]])
 
 
-def apart(block: Block, pairs: Sequence[Pair]) -> str:
+def ahead_or_behind(block: Block, pairs: Sequence[Pair]) -> str:
     """List the methods ahead of LoRA or behind it, with the number of columns and the range: "0.0011 to 0.0023"."""
     parts = []
     for verdict in (AHEAD, BEHIND):
