@@ -1,6 +1,11 @@
 """What the whole suite shares: one thread count, no network, no GPU, a cache of its own, where the real data are."""
 
 import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +54,45 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repository() -> Path:
     """The repository's root folder."""
     return REPOSITORY
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[..., subprocess.CompletedProcess]]:
+    """Run ``scripts/<name>.py arguments`` in this process; gives its exit code and what it printed."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(REPOSITORY / "scripts" / f"{name}.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells and trials run in this process, one after another: no worker has to import torch."""
+    from reproduction.running.pool import Ended
+
+    def run_jobs(function, jobs, *, progress, ended, more=lambda end: (), **_) -> None:
+        jobs = list(jobs)
+        for number, job in enumerate(jobs):
+            ended(end := Ended(job=number, value=function(job, progress), error=None, seconds=1.0))
+            jobs += [each for each, _ in more(end)]
+
+    for module in ("running.table", "commands.search"):
+        monkeypatch.setattr(f"reproduction.{module}.run_jobs", run_jobs)
 
 
 @pytest.fixture(scope="module")

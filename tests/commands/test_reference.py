@@ -4,7 +4,7 @@ import csv
 import random
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from reproduction.commands.pivots import Inspection
 from reproduction.commands.reference import REFERENCES, keep_reference, reference_requests
 from reproduction.commands.tables import Request, known_tables, plan_all, report_statistics, report_tables
 from reproduction.records import find_runs, write_items, write_json
+from reproduction.report import intervals
 from reproduction.report.rebuild import rebuild
 from reproduction.report.reference import read_reference, reference_folder
 
@@ -68,6 +69,21 @@ def finish(cells: Iterable[Cell]) -> None:
 
 def contents(folder: Path) -> Mapping[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples() -> Iterator[None]:
+    """Intervals from a tenth of the draws: no number is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 1000)
+        forget_draws()
+        yield
+    forget_draws()
+
+
+def forget_draws() -> None:
+    intervals._drawn.cache_clear()
+    intervals._bootstrap.cache_clear()
 
 
 @pytest.fixture(scope="module")

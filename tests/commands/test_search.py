@@ -57,7 +57,7 @@ def searched(folder, cells: Sequence[Cell], **more) -> tuple[list[Chosen], list[
     return search(asked, folder=folder, workers=1, on_trial=ran.append), ran
 
 
-def test_a_trial_is_scored_on_rows_it_did_not_train_on(tmp_path, cells):
+def test_a_trial_is_scored_on_rows_it_did_not_train_on(tmp_path, cells, jobs_here):
     (chosen,), ran = searched(tmp_path, cells)
     assert [each.learning_rate for each in ran] == [1e-3, 1e-2]
     assert ran[0].validation_loss != ran[1].validation_loss

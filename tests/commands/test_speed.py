@@ -1,8 +1,6 @@
 """scripts/evaluation_speed.py from the command line on the CPU with an embedded base and both baselines."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,10 +16,10 @@ ASKED = (
 )  # fmt: skip
 
 
-def test_every_benchmark_has_a_row_of_its_whole_and_of_what_both_ways_take(repository, tmp_path):
+def test_every_benchmark_has_a_row_of_its_whole_and_of_what_both_ways_take(repository, tmp_path, script, monkeypatch):
     folder = tmp_path / "cpu"
-    command = [sys.executable, "scripts/evaluation_speed.py", *ASKED, f"into={folder}", "label=Small"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    monkeypatch.chdir(repository)
+    done = script("evaluation_speed", *ASKED, f"results_dir={tmp_path}", f"into={folder}", "label=Small")
     assert done.returncode == 0, done.stderr
     assert "transformers" in done.stdout
     rows = {f"{row['benchmark']} {row['protocol']}": row for row in read_speed(folder)}
@@ -41,7 +39,7 @@ def test_every_benchmark_has_a_row_of_its_whole_and_of_what_both_ways_take(repos
     assert asked["compared_tokens"] == str(4 * 12)  # no end token ends an answer, in either
     assert rows["heldout humaneval"]["baseline"] == ""
     (run,) = json.loads((folder / "provenance.json").read_text())["runs"]
-    assert run["command"].startswith("python scripts/evaluation_speed.py scale=tiny")
+    assert "scripts/evaluation_speed.py scale=tiny" in run["command"]
     assert "into=" not in run["command"]
     assert set(run["benchmarks"]) == set(rows)
     assert all(row["command"] == run["command"] and row["lm_eval"] for row in rows.values())

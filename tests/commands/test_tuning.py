@@ -2,13 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reproduction.cells import tuned_rates
 from reproduction.cells.cell import Cell
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell
@@ -117,6 +116,7 @@ def test_some_methods_have_all_rates_and_the_others_the_few_of_their_kind() -> N
 def test_a_trial_has_the_held_out_loss_of_the_table(tmp_path: Path) -> None:
     """Compare with the column "mean of the sources": the mean over the sources of nats per token."""
     overrides = [f"results_dir={tmp_path}", "data.limit=32", "train.max_steps=1", "train.learning_rate=1e-3"]
+    overrides += ["eval.heldout.limit=40"]
     cell = compose_cell("multitask_llama3", "lora", scale="tiny", seed=0, overrides=overrides)
     heldout = replace(cell, protocols=tuple(each for each in cell.protocols if each.benchmark == "heldout"))
     run_cell(heldout)
@@ -139,32 +139,25 @@ OWN = {
     ),
     "tuning/trials.yaml": f"tiny: {{learning_rates: [1.0e-3, 1.0e-2], {CHOOSING}: 16, seed: 0}}\n",
 }
-SEARCHED_ELSEWHERE = """\
-import pathlib, runpy, sys
-from reproduction.cells import tuned_rates
-tuned_rates.TUNING = pathlib.Path("tuning").resolve()
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
-def test_a_method_of_ones_own_is_searched_and_then_trains_at_its_rate(repository: Path, tmp_path: Path) -> None:
+def test_a_method_of_ones_own_is_searched_and_then_trains_at_its_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script, jobs_here
+) -> None:
     for name, text in OWN.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        path = str(repository / "scripts" / f"{script}.py")
-        command = [sys.executable, "-c", SEARCHED_ELSEWHERE, path, "--config-dir", ".", "scale=tiny", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-
-    training = ("experiment=brief", "method=mine", "seed=1")
-    refused = run("train", *training)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tuned_rates, "TUNING", tmp_path / "tuning")
+    own = ("--config-dir", ".", "scale=tiny", f"results_dir={tmp_path / 'results'}")
+    training = (*own, "experiment=brief", "method=mine", "seed=1")
+    refused = script("train", *training)
     assert refused.returncode == 2
     assert "`make tune METHOD=mine EXPERIMENT=brief SCALE=tiny`" in refused.stderr
-    searched = run("tune", "methods=[mine]", "experiments=[brief]", "workers=1")
+    searched = script("tune", *own, "methods=[mine]", "experiments=[brief]", "workers=1")
     assert searched.returncode == 0, searched.stderr
-    trained = run("train", *training)
+    trained = script("train", *training)
     assert trained.returncode == 0, trained.stderr
     (row,) = csv.DictReader((tmp_path / "tuning/tiny/chosen.csv").read_text().splitlines())
     (config,) = (tmp_path / "results/tiny/runs").glob("*/config.json")

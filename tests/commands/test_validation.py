@@ -2,7 +2,6 @@
 
 import csv
 
-import forks
 import pytest
 
 from reproduction.cells.config_schema import ConfigError
@@ -68,9 +67,9 @@ def test_a_score_is_within_its_tolerance_outside_or_missing():
             require_within(wrong, failed)
 
 
-def test_the_command_evaluates_a_base_and_finds_it_at_its_reference(repository, tmp_path):
+def test_the_command_evaluates_a_base_and_finds_it_at_its_reference(tmp_path, script, jobs_here):
     asked = ["scale=tiny", f"results_dir={tmp_path}", "models=[pebble]", "benchmarks=[commonsenseqa]", "workers=1"]
-    done = forks.start(repository / "scripts" / "validate.py", asked, folder=tmp_path / "run").end(300)
+    done = script("validate", *asked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "within" in done.stdout
     (written,) = csv.DictReader((tmp_path / "tiny" / "validation.csv").open(newline=""))

@@ -4,8 +4,6 @@ import copy
 import csv
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,7 +108,7 @@ def test_a_probe_projects_steps_or_epochs_over_the_cells_own_text_and_all_answer
     assert (total.name, total.cells, total.waiting, total.unknown) == (TOTAL, 1, 1, 0)
 
 
-def test_a_probe_is_run_once_and_its_figures_are_kept(results: Path, cell: Cell, capsys) -> None:
+def test_a_probe_is_run_once_and_its_figures_are_kept(results: Path, cell: Cell, capsys, jobs_here) -> None:
     found = probes([cell], results=results / "tiny", mode="kept")
     assert list(found) == [sort_of(cell)] == ["pebble/peft/LORA"]
     probe = found[sort_of(cell)]
@@ -225,10 +223,10 @@ def test_numbers_of_gpus_or_bytes_that_are_not_positive_are_refused(asked) -> No
         measured_here(None, **{"gpus": 2, "memory_gb": 80} | asked)
 
 
-def test_the_committed_measurements_answer_a_plan_without_a_gpu(repository: Path) -> None:
-    asked = ["scale=paper", "gpus=2", "memory_gb=80", "table=[table3,table7]", "allow_code_execution=true"]
-    command = [sys.executable, "scripts/plan.py", *asked]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+def test_the_committed_measurements_answer_a_plan_without_a_gpu(repository: Path, script, monkeypatch) -> None:
+    monkeypatch.chdir(repository)
+    asked = ["scale=paper", "gpus=2", "memory_gb=80", "table=table2", "methods=[idlora]", "allow_code_execution=true"]
+    done = script("plan", *asked)
     assert done.returncode == 0, done.stderr
     assert "h on 2 GPUs" in done.stdout
     line = "training LLaMA-3-8B with ID-LoRA: 13,866 tokens/s on 2 × NVIDIA H200 (ddp; results/h200/training.csv)"
