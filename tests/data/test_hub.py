@@ -139,7 +139,7 @@ CASES = {  # data set, repository, revision, whether offline; in this order
 
 @pytest.fixture(scope="module")
 def read(repository, tmp_path_factory) -> dict[str, tuple[bool, list | str]]:
-    """Of each case whether a new process has it already, and its rows or the sentence that refuses it."""
+    """Return, for each case, whether a new process has it cached, and its rows or the error message."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     there = {"HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}

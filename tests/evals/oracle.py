@@ -1,4 +1,4 @@
-"""Models whose answers are known: one that says what it is told to, and small random ones."""
+"""Models for tests: one with given answers, and small random ones."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Small programs for the sandbox, and what is left of them."""
+"""Small programs for the sandbox, and helpers to find their leftovers."""
 
 import atexit
 import functools
@@ -36,14 +36,14 @@ def outcome(body: str, test: str = "assert candidate() == 42", *, limits: Limits
 
 
 def returned(body: str, limits: Limits = QUICK) -> str:
-    """What f() of the program returns, as its repr, through the text of a failed assertion."""
+    """Return the repr of the program's f(), through the text of a failed assertion."""
     found = outcome(body, "assert False, repr(candidate())", limits=limits)
     assert found.outcome == "failed", found
     return found.detail
 
 
 def descendants(pid: int) -> set[int]:
-    """The process and all that descend from it."""
+    """Return the process and its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

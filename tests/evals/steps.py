@@ -26,7 +26,7 @@ def ask(
     identity: str = "a model",
     **more,
 ) -> AnswerLog:
-    """The first step, under folder/answers; the answers."""
+    """Answer into folder/answers; return the answers."""
     answer(
         model=model, tokenizer=tokenizer or getattr(model, "tokenizer", TOKENIZER), protocol=protocol, rows=rows,
         shown=list(shown), template=template, folder=folder / "answers", identity=identity, batch_size=batch_size,
@@ -63,7 +63,7 @@ def judge(
     permissions: Permissions = ALLOWED,
     progress=None,
 ) -> list[dict]:
-    """The second step, from folder/answers to folder/eval; the records, in the order of the rows."""
+    """Score folder/answers into folder/eval; return the records in the order of the rows."""
     score(
         protocol=protocol, rows=rows, shown=list(shown), template=template, answers=folder / "answers",
         identity=identity, folder=folder / "eval", permissions=permissions, progress=progress,
@@ -73,18 +73,18 @@ def judge(
 
 
 def evaluate(model, protocol: Protocol, rows: list[dict], folder: Path, *, permissions=ALLOWED, **more) -> list[dict]:
-    """Both steps; the records, in the order of the rows."""
+    """Run both steps; return the records in the order of the rows."""
     ask(model, protocol, rows, folder, **more)
     return judge(protocol, rows, folder, permissions=permissions, shown=more.get("shown", ()))
 
 
 def scored(protocol: Protocol, rows: list[dict], answers: list, folder: Path, **more) -> list[dict]:
-    """The records of answers that are known, in the order of the rows."""
+    """Return the records of given answers, in the order of the rows."""
     store(protocol, rows, answers, folder / "answers")
     return judge(protocol, rows, folder, **more)
 
 
 def prompt_texts(protocol: Protocol, rows: list[dict], shown=(), template: Template = ALPACA) -> list[str]:
-    """What is put to a model of unlimited context."""
+    """Return the prompts for a model of unlimited context."""
     prompts = Prompts(rows, list(shown), protocol=protocol, template=template)
     return [prompt.text for prompt in prompts.fitting(lambda some: [True] * len(some))]

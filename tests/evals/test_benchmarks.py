@@ -83,7 +83,7 @@ def quiz(number: int, answer: str = "A", *, subject: str | None = "tides") -> di
 
 
 def correct(settings: Protocol, rows, letters, folder) -> int:
-    """How many items a model has right that is nearly certain of these letters."""
+    """Return the number of items that a model, nearly certain of these letters, has right."""
     numbers = [
         [-0.1 if each == letter else -5.0 - place for place, each in enumerate(LETTERS[: len(row["choices"])])]
         for row, letter in zip(rows, letters, strict=True)

@@ -172,7 +172,7 @@ def test_code_comes_once_and_in_its_order_whatever_it_is_found_for():
 
 
 def parsed(program: str, name: str) -> str:
-    """What a function does, as the last definition of a program has it: its body without strings that stand alone."""
+    """Return the body of a program's last definition of a function, without docstrings."""
     body = [node for node in ast.parse(program).body if getattr(node, "name", None) == name][-1].body
     return ast.dump(
         ast.Module(

@@ -25,7 +25,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devic
 
 
 def alone(model, text: str, max_new_tokens: int) -> list[str]:
-    """What transformers' own greedy search says to one prompt, without padding or batch."""
+    """Return the answer of transformers' greedy search to one prompt, without padding or batch."""
     inputs = TOKENIZER(text, return_tensors="pt")
     found = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return [TOKENIZER.decode(found[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)]

@@ -65,7 +65,7 @@ MODELS = [small_model(), small_model("mistral"), absolute_positions()]
 
 @torch.no_grad()
 def sums(model, sequences) -> torch.Tensor:
-    """Of each (ids, start) the sum of the log-probabilities from there on, alone through the model."""
+    """Return, for each (ids, start), the sum of log-probabilities from start on, without batching."""
     found = []
     for ids, start in sequences:
         logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -87,7 +87,7 @@ def one_by_one(model, tokenizer, prompts=None) -> torch.Tensor:
 
 
 def as_trained(model, tokenizer) -> torch.Tensor:
-    """What training's loss sees of each letter as a response in the template, without the end token."""
+    """Return the training loss's log-probability of each letter as a response, without the end token."""
     examples = [Example(choice, prompt.text, choice) for prompt in asked(TEMPLATE) for choice in prompt.choices]
     rows = tokenize(examples, tokenizer, max_length=4096).rows
     return sums(model, [(row["input_ids"][:-1], row["labels"].count(IGNORED)) for row in rows])

@@ -220,7 +220,7 @@ def test_without_namespaces_and_landlock_no_shared_memory_stays_behind():
 
 
 def action(machine: str, number: int, *arguments: int) -> int:
-    """What the filter for a machine answers: its instructions, carried out here."""
+    """Interpret the filter's instructions for a machine and return its action."""
     words = {0: number, 4: kernel.ARCHITECTURES[machine], **{16 + 8 * n: x for n, x in enumerate(arguments)}}
     steps, at, held = kernel.filter_program(machine), 0, 0
     while True:

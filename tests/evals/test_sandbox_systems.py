@@ -216,7 +216,7 @@ threading.Timer(1, hold).start()
 
 
 def _folder(pid: int) -> str:
-    """Where a process works; one that has ended and was not waited for works nowhere."""
+    """Return a process's working folder; a zombie has none."""
     with contextlib.suppress(FileNotFoundError):
         return os.readlink(f"/proc/{pid}/cwd")
     return ""

@@ -1,4 +1,4 @@
-"""Plain texts as a benchmark, and what a model says to them."""
+"""Plain texts as a benchmark, and a model's answers to them."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def rows(texts=TEXTS) -> list[dict]:
 def said(
     model, texts=TEXTS, *, tokenizer=TOKENIZER, batch_size: int = 3, stops=(), apart: bool = False, **settings
 ) -> list[list[str]]:
-    """Of each text, all samples, decoded without a file."""
+    """Return all samples of each text, decoded without files."""
     asked = [Prompt(row, row["text"], apart=apart) for row in rows(texts)]
     samples = list(range(settings.get("samples", 1)))
     generation = Generation(model, tokenizer, asked, protocol=protocol(**settings), stops=stops)

@@ -42,7 +42,7 @@ def claims(repository: Path) -> list[Claim]:
 
 @pytest.fixture(scope="module")
 def results(settings: Theory, claims: list[Claim], repository: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Folders with the results of the committed settings: made now, and committed."""
+    """Folders of the new and of the committed results of the committed settings."""
     out = tmp_path_factory.mktemp("theory")
     verdicts = write(settings, claims, bases=repository / "reproduction/tinyworld/bases", out=out)
     assert {each.claim for each in verdicts} == {each.name for each in claims}
@@ -50,7 +50,7 @@ def results(settings: Theory, claims: list[Claim], repository: Path, tmp_path_fa
 
 
 def differing(results: tuple[Path, Path], name: str, numbers: list[str]) -> int:
-    """Lines of a CSV whose numbers are others; the rest of it is equal."""
+    """Return lines of a CSV with different numbers; everything else must be equal."""
     ours, theirs = (pd.read_csv(folder / name, keep_default_na=False) for folder in results)
     pd.testing.assert_frame_equal(ours.drop(columns=numbers), theirs.drop(columns=numbers))
     return (~np.isclose(ours[numbers], theirs[numbers], rtol=1e-4, atol=1e-9)).any(axis=1).sum()

@@ -14,7 +14,7 @@ WORKERS = 8
 LIMITS = Limits(seconds=2.0)
 TEST = "def check(candidate):\n    assert candidate() == 42"
 
-# What each kind does, and the outcomes that it may come to: several where the kernel decides which limit it meets.
+# Kind → possible outcomes and program; several outcomes if the kernel decides which limit is hit first.
 KINDS: dict[str, tuple[set[str], str]] = {
     "honest": ({"passed"}, "def f(): return sum(range(9)) + 6"),
     "honest with imports": ({"passed"}, "import calendar, queue\ndef f(): return 42"),
@@ -159,7 +159,7 @@ KINDS: dict[str, tuple[set[str], str]] = {
 
 
 class Watch(threading.Thread):
-    """Looks at all that descends from this process: who was seen, and the most memory that they held together."""
+    """Record the descendants of this process and their peak total memory."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -176,12 +176,12 @@ class Watch(threading.Thread):
 
 
 def _family() -> list[psutil.Process]:
-    """All that descends from this process; two are equal where number and start are."""
+    """Return the descendants of this process, which compare equal by pid and start time."""
     return psutil.Process().children(recursive=True)
 
 
 def _held(process: psutil.Process) -> int:
-    """Bytes; pages that several processes share count once."""
+    """Return the memory of a process in bytes; shared pages count proportionally."""
     try:
         return process.memory_full_info().pss
     except psutil.Error:
@@ -189,7 +189,7 @@ def _held(process: psutil.Process) -> int:
 
 
 def _places() -> set[str]:
-    """What a candidate could leave: segments, queues, semaphores, files in memory, mounts, scratch folders."""
+    """Return possible leftovers: segments, queues, semaphores, files in memory, mounts, scratch folders."""
     tables = [Path(f"/proc/sysvipc/{kind}") for kind in ("shm", "msg", "sem")] + [Path("/proc/self/mounts")]
     lines = [f"{table}: {' '.join(line.split()[:2])}" for table in tables for line in table.read_text().splitlines()]
     return {
@@ -200,7 +200,7 @@ def _places() -> set[str]:
 
 
 def candidates(count: int = 1000) -> dict[str, str]:
-    """Runs `count` programs of all kinds at once, and returns the figures. Raises AssertionError with what is wrong."""
+    """Run `count` programs of all kinds in parallel and return the figures. Raises AssertionError on failure."""
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(count)]
     jobs = [
         Job(prompt="", test=TEST, entry_point="f", program=f"{textwrap.dedent(KINDS[kind][1])}\n# {number}\n")

@@ -1,4 +1,4 @@
-"""Several commands on one results folder, and commands that are killed: the tables are those of one undisturbed one."""
+"""Parallel commands on one results folder, and killed commands, give the tables of an undisturbed command."""
 
 import random
 import time
@@ -14,14 +14,14 @@ Figures = dict[str, str]
 
 KILLS = 10
 EARLY = 0.7
-"""Of the time that the table takes, the share in which kills lie: a command that goes on has less of it left."""
+"""Kills happen in this first share of the table's time: a resumed command takes less time."""
 
 SEED = 17
 
 
 @dataclass(frozen=True)
 class Alone:
-    """The table by one command that nothing disturbed, and the seconds until it was at work and from then on."""
+    """The result of an undisturbed command, and its seconds of start-up and of work."""
 
     place: Place
     starting: float
@@ -45,7 +45,7 @@ def undisturbed(folder: Path) -> Alone:
 
 
 def together(alone: Alone, folder: Path) -> Figures:
-    """Two commands that fill one table at once, and two that train its cells meanwhile."""
+    """Run two commands that fill one table and two that train its cells, all in parallel."""
     place = Place(folder / "together", alone.place.world)
     place.folder.mkdir()
     tables = [place.start(place.table()) for _ in range(2)]
@@ -63,7 +63,7 @@ def together(alone: Alone, folder: Path) -> Figures:
 
 
 def kills(alone: Alone, folder: Path) -> Figures:
-    """`KILLS` kills of the command alone at random moments, most of them while it is at work; each time it goes on."""
+    """Kill the command (not its children) `KILLS` times at random moments, and resume it each time."""
     drawn, folders, processes, ends, done = random.Random(SEED), 0, 0, [], 0
     while done < KILLS:
         place = Place(folder / f"killed-{folders}", alone.place.world)
@@ -92,7 +92,7 @@ def kills(alone: Alone, folder: Path) -> Figures:
 
 
 def _wait(process: Popen, drawn: random.Random, alone: Alone, *, starting: bool) -> None:
-    """Until a random moment of the command's start or of its work, or until its end."""
+    """Wait until a random moment of the command's start or work, or until its end."""
     while not starting and process.poll() is None and not at_work(process):
         time.sleep(0.005)
     longest = alone.starting if starting else EARLY * alone.working
@@ -102,7 +102,7 @@ def _wait(process: Popen, drawn: random.Random, alone: Alone, *, starting: bool)
 
 
 def assert_as_alone(place: Place, alone: Alone) -> None:
-    """Tables, tests and metrics to the byte; steps and answers each once."""
+    """Assert equal bytes of tables, tests and metrics, and that no step or answer occurs twice."""
     ours, theirs = place.outcome(), alone.place.outcome()
     odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     assert not odd, f"{', '.join(odd)} in {place.folder} are others than the undisturbed command's."
@@ -110,4 +110,4 @@ def assert_as_alone(place: Place, alone: Alone) -> None:
         log = run.folder / "train_log.jsonl"
         assert not log.exists() or len(log.read_text().splitlines()) == STEPS, f"{log} has not {STEPS} steps."
         for answers in run.folder.glob(f"answers/*/{ANSWERS}"):
-            AnswerLog(answers)  # which refuses what is there twice
+            AnswerLog(answers)  # raises for duplicates

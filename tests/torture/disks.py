@@ -26,7 +26,7 @@ DISK = "disk"
 
 
 def no_disk() -> str | None:
-    """Why no tmpfs can be mounted; None where one can."""
+    """Return why no tmpfs can be mounted, or None."""
     try:
         mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/tmp"]
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
@@ -36,7 +36,7 @@ def no_disk() -> str | None:
 
 
 def full_disks(folder: Path) -> Figures:
-    """Run `_main` where a tmpfs can be mounted. Raises AssertionError with what does not hold."""
+    """Run `_main` in a namespace with a tmpfs. Raises AssertionError on failure."""
     place = folder / "disks"
     (place / DISK).mkdir(parents=True)
     inside = f'mount -t tmpfs -o size={SIZE} none "$1/{DISK}" && exec "$2" "$3" "$1"'
@@ -48,7 +48,7 @@ def full_disks(folder: Path) -> Figures:
 
 
 def _fill(disk: Path) -> None:
-    """Leave no byte on it."""
+    """Fill the disk to the last byte."""
     with (disk / BALLAST).open("ab", buffering=0) as file:
         block = bytes(2**20)
         while block:
@@ -108,7 +108,7 @@ def scores(disk: Path) -> None:
 
 MOMENTS: dict[Callable[[Path], None], tuple[str, str]] = {
     data: ("train", r"data/gsm8k/train\.jsonl"),
-    token_cache: ("train", r"train_log\.jsonl"),  # the cache is no loss: it is warned of, and the next file told
+    token_cache: ("train", r"train_log\.jsonl"),  # the cache only warns; the next file raises
     checkpoint: ("train", r"checkpoints/checkpoint-2"),
     adapter: ("train", r"What was trained could not be written to \S*runs/"),
     answers: ("evaluate", r"answers/gsm8k-\w+/answers\.jsonl"),
@@ -126,7 +126,7 @@ def _main(folder: Path) -> None:
     scripts = Path(__file__).resolve().parents[2] / "scripts"
 
     def run(name: str, place: Path, fault: Callable[[], None] | None = None) -> subprocess.CompletedProcess:
-        """The command with its results in the place; what it prints goes to the folder above all disks."""
+        """Run a command with its results in `place` and its output in `folder`, off the disk."""
         arguments = [*CELL, f"results_dir={place / 'results'}"]
         if name == "evaluate":
             arguments = [f"run={run_in(place).folder}", "eval=gsm8k", f"data_root={world}"]

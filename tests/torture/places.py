@@ -1,4 +1,4 @@
-"""A small table of the tiny scale for the parts of the torture: its commands, what they leave, and who is at work."""
+"""A small table of the tiny scale: its commands, their results and leftovers, and their processes."""
 
 import contextlib
 import json
@@ -18,14 +18,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENT, METHODS, STEPS = "codealpaca_llama3", ("lora", "idlora"), 6
 OVERRIDES = [f"train.max_steps={STEPS}", "train.save_steps=2", "data.limit=48", "train.learning_rate=0.002"]
 KEPT = {"humaneval/HumanEval.jsonl": 4, "gsm8k/test.jsonl": 6}
-"""Of the world's test rows, how many are asked."""
+"""Number of test rows by file."""
 
 ENDED = 2.0
-"""Seconds in which everything that a killed command started has to be gone."""
+"""Seconds within which all processes of a killed command must end."""
 
 
 def cut_world(folder: Path) -> Path:
-    """The tiny world with few test items."""
+    """Export the tiny world with few test items."""
     root = tinyworld.export(folder)
     for name, kept in KEPT.items():
         lines = (root / name).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -35,7 +35,7 @@ def cut_world(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """A working folder with a cache and temporary files of its own; commands there see a world."""
+    """A working folder with its own cache and temporary files, and the world as data root."""
 
     folder: Path
     world: Path
@@ -45,13 +45,13 @@ class Place:
         return self.folder / "results" / "tiny"
 
     def table(self, *, workers: int = 2) -> list[str]:
-        """The command that fills the table."""
+        """Return the command that fills the table."""
         chosen = [f"experiments=[{EXPERIMENT}]", f"methods=[{','.join(METHODS)}]", "allow_missing=true"]
         changes = [f"overrides={json.dumps(OVERRIDES)}", f"workers={workers}"]
         return self._command("table", "table=table1", *chosen, *changes)
 
     def train(self, method: str) -> list[str]:
-        """The command that trains one of its cells."""
+        """Return the command that trains one of its cells."""
         return self._command("train", f"experiment={EXPERIMENT}", f"method={method}", "scale=tiny", *OVERRIDES)
 
     def _command(self, script: str, *arguments: str) -> list[str]:
@@ -59,7 +59,7 @@ class Place:
         return [sys.executable, str(REPOSITORY / "scripts" / f"{script}.py"), *arguments, *own]
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        """Start a command; what it prints goes to files that are named after its process."""
+        """Start a command; its output is appended to the file `printed`."""
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         variables = {
             "TMPDIR": str(self.folder / "tmp"), "IDLORA_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1",
@@ -72,30 +72,30 @@ class Place:
             )  # fmt: skip
 
     def run(self, command: list[str]) -> tuple[int, str]:
-        """A command's exit code, and what it printed."""
+        """Run a command; return its exit code and output."""
         printed = self.folder / "printed"
         before = printed.stat().st_size if printed.exists() else 0
         code = self.start(command).wait()
         return code, printed.read_bytes()[before:].decode()
 
     def outcome(self) -> dict[str, bytes]:
-        """All that the table's reports hold, by file."""
+        """Return the content of the table's reports by file name."""
         reports = [*self.results.glob("tables/*"), *self.results.glob("significance/*"), self.results / "metrics.csv"]
         return {path.name: path.read_bytes() for path in reports}
 
     def attempts(self) -> dict[str, int]:
-        """How often each run was started."""
+        """Return how often each run was started."""
         return {run.name: run.status["attempts"] for run in find_runs(self.results / "runs")}
 
     def leftovers(self) -> list[str]:
-        """What no command that ended well leaves behind."""
+        """Return files that a successful command does not leave behind."""
         names = ("*.idlora-tmp", "*.part", "*.tmp", ".aside", "checkpoints", "answers.[0-9]*.jsonl")
         found = [path for name in names for path in self.folder.rglob(name)]
         return [str(path.relative_to(self.folder)) for path in [*found, *(self.folder / "tmp").iterdir()]]
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
-    """A process and all that it started, and they."""
+    """Return a process and its descendants."""
     try:
         first = psutil.Process(process.pid)
         return [first, *first.children(recursive=True)]
@@ -111,9 +111,9 @@ def at_work(process: subprocess.Popen) -> bool:
 
 
 def killed(process: subprocess.Popen) -> tuple[int, float]:
-    """Kill a command alone; how many others it had started, and the seconds until all of them were gone.
+    """Kill a command only; return the number of its descendants, and the seconds until all of them ended.
 
-    Raises AssertionError where one is there after `ENDED` seconds.
+    Raises AssertionError if one is alive after `ENDED` seconds.
     """
     own = family(process)
     process.kill()
