@@ -23,7 +23,7 @@ MARGIN = 0.05
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What one cell computes, and how this machine runs it.
+    """One cell of a table: what it computes, and how this machine runs it.
 
     `config` is what the cell computes and names the run's folder; settings of how it runs are not part of it.
 

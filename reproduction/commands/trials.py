@@ -98,7 +98,7 @@ def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = No
     torch.set_num_threads(cell.threads)
     launching.cap_memory(cell.launch.memory_gb)
     model, tokenizer = shared_base.take(cell.model)
-    training, apart = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
+    training, validation = build_data(cell.data, tokenizer, root=cell.data_root, revisions=cell.revisions)
     adapted = build_adapted(model, cell.method, cell.train.seed)
     with scratch_folder() as scratch:
         try:
@@ -115,7 +115,7 @@ def run_trial(cell: Cell, progress: NullProgress, *, heldout_at: int | None = No
             )
         except NonFiniteLoss:  # a rate too high is a finding, not a failure of the search
             return diverged
-    loss = mean_row_loss(adapted, apart, batch_size=cell.batch_size or CPU_ROWS)
+    loss = mean_row_loss(adapted, validation, batch_size=cell.batch_size or CPU_ROWS)
     unseen = heldout_loss(adapted, tokenizer, cell) if heldout else None
     if cell.method.kind == "peft":
         shared_base.give_back(adapted)
@@ -171,5 +171,5 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 def write_rows(path: Path, kind: type, rows: Iterable[Any]) -> None:
     """Write a CSV file with a row for each instance of a dataclass ``kind``; None is an empty text."""
-    spelt = ({key: spelled(value, 6) for key, value in asdict(row).items()} for row in rows)
-    write_csv(path, [field.name for field in fields(kind)], spelt)
+    formatted = ({key: spelled(value, 6) for key, value in asdict(row).items()} for row in rows)
+    write_csv(path, [field.name for field in fields(kind)], formatted)
