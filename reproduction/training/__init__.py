@@ -1,6 +1,6 @@
-"""Setting up and running the HF Trainer: seeds, building, checkpoints, resource figures. Knows no method by name.
+"""Training with the HF Trainer: seeds, models, data, checkpoints, resource figures. Independent of the method.
 
-Names are imported on first use: the specs cost nothing, the Trainer seconds.
+Names are imported on first use, because importing the Trainer takes seconds.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""From a finished run's folder, or an adapter's from elsewhere, back to the model to evaluate.
+"""Loading the trained model of a finished run, or an external adapter, for evaluation.
 
-A run records the SHA-256 of each file that it saved, and its method, in saved.json; a file that changed since, is gone
-or was added is refused. An adapter from elsewhere must have exactly the tensors that its config asks for: PEFT would
-draw what is missing anew. Its numbers are not checked.
+A run records its method and the SHA-256 of each saved file in saved.json; a changed, missing or added file is an error.
+An external adapter must have exactly the tensors that its config requires, because PEFT initialises missing ones. Their
+values are not checked.
 """
 
 import contextlib
@@ -26,32 +26,31 @@ from reproduction.training.checkpoints import first_line
 from reproduction.training.spec import MethodSpec, ModelSpec
 
 BASE_FILE = "base.json"
-"""Beside an adapter's weights: the base model that it was trained on."""
+"""File beside an adapter's weights with the base model that it was trained on."""
 
 SAVED_FILE = "saved.json"
-"""In a run's folder: {"config": SHA-256 of its config.json, "method": a type of PEFT's or "full", "folder": of what it
-saved, "files": name → SHA-256}."""
+"""File in a run's folder: {"config": SHA-256 of config.json, "method": a PEFT type or "full", "folder": name of the
+saved folder, "files": name → SHA-256}."""
 
 CONFIG = "config.json"
 FULL = "full"
-"""The method of a run that trained every weight."""
+"""Method of a run that trained every weight."""
 
 WAY_OUT = "put it back as it was saved (a run's comes back by deleting the run's folder and training again)"
 
 
 class WrongBase(ValueError):
-    """An adapter put on another base model than the one it was trained on."""
+    """An adapter was loaded on another base model than the one it was trained on."""
 
 
 class UnfitAdapter(ValueError):
-    """A saved adapter or model that cannot be used; the message names the file and the ways out."""
+    """A saved adapter or model cannot be used; the message names the file and the remedies."""
 
 
 def record_base(adapter: Path, base: ModelSpec) -> None:
-    """Write beside an adapter which base model it was trained on, for `load_adapter` to compare.
+    """Record beside an adapter the base model that it was trained on, for the check in `load_adapter`.
 
-    PEFT writes sets in an order that every process draws anew: they are sorted, so that the same training gives the
-    same files.
+    Sets that PEFT wrote in an order that varies between processes are sorted: the same training gives the same files.
     """
     config = _read_object(adapter / CONFIG_NAME)
     for key in ("target_modules", "exclude_modules"):
@@ -63,13 +62,13 @@ def record_base(adapter: Path, base: ModelSpec) -> None:
 
 
 def record_saved(saved: Path, method: str) -> None:
-    """Write into a run's folder what it saved, for `require_saved`; `method` is a type of PEFT's, or `FULL`."""
+    """Record the saved files in a run's folder, for `require_saved`; `method` is a PEFT type or `FULL`."""
     record = {"config": _config_checksum(saved.parent), "method": method, "folder": saved.name}
     write_json(saved.parent / SAVED_FILE, record | {"files": checksums(saved)})
 
 
 def require_saved(folder: Path) -> None:
-    """Raise UnfitAdapter unless a run's folder holds what it saved, unchanged, beside its own config.json."""
+    """Raise UnfitAdapter unless a run's folder holds its saved files and its config.json, unchanged."""
     record = folder / SAVED_FILE
     with _unfit_file(record):
         saved = _read_object(record)
@@ -81,25 +80,25 @@ def require_saved(folder: Path) -> None:
 
 
 def _config_checksum(folder: Path) -> str | None:
-    """The checksum of a run's config.json; None where there is none."""
+    """Return the checksum of a run's config.json, None if it is missing."""
     return checksum(folder / CONFIG) if (folder / CONFIG).exists() else None
 
 
 def load_adapter(
     model: PreTrainedModel, adapter: Path | str, base: ModelSpec, *, allow_unknown_base: bool = False
 ) -> PeftModel:
-    """Put a saved adapter on the base model that it was trained on, frozen, for evaluation.
+    """Load a saved adapter on the base model that it was trained on, frozen, for evaluation.
 
     Args:
         model: built from `base`.
-        adapter: its folder; a run's must have the files that the run recorded.
+        adapter: the adapter's folder; the folder of a run must have the recorded files.
         base: the model's spec.
-        allow_unknown_base: take an adapter without a record of its base model, as plain PEFT saves it.
+        allow_unknown_base: accept an adapter without a record of its base model, as plain PEFT saves it.
 
     Raises:
-        WrongBase: `base` is another model; nothing was injected into it.
-        UnfitAdapter: a file of the folder is gone, damaged, or does not go with the others or with the base.
-        FileNotFoundError: the folder holds no adapter.
+        WrongBase: `base` is another model; it is unchanged.
+        UnfitAdapter: a file of the folder is missing, damaged, or does not fit the others or the base.
+        FileNotFoundError: the folder has no adapter.
     """
     adapter = Path(adapter).resolve()
     if not (adapter / CONFIG_NAME).exists():
@@ -119,9 +118,9 @@ def load_finished(
     *,
     take: Callable[[ModelSpec], tuple[PreTrainedModel, PreTrainedTokenizerBase]] = build.build_base,
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """The trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
+    """Return the trained model of a finished run, for evaluation, and its tokenizer; the base itself for kind "none".
 
-    An adapter is put on the base that `take` gives, such as `reproduction.training.build.SharedBase.take`.
+    An adapter is loaded on the base that `take` returns, for example `reproduction.training.build.SharedBase.take`.
 
     Raises:
         WrongBase, UnfitAdapter, UnfitBase: see `require_saved`, `load_adapter`, `build_base`.
@@ -145,7 +144,7 @@ def _put_on(model: PreTrainedModel, adapter: Path, base: ModelSpec) -> PeftModel
     file = pickled if pickled.exists() and not safe.exists() else safe
     with _unfit_file(file, f" with {CONFIG_NAME} and the base model {base.name}"):
         _read_object(adapter / CONFIG_NAME)
-        file.open("rb").close()  # PEFT would ask the hub for a file that is not here
+        file.open("rb").close()  # fails early: PEFT asks the hub for a missing file
         weights = load_peft_weights(str(adapter), device="cpu")
         adapted = PeftModel.from_pretrained(model, adapter)
         _require_same_tensors(weights, adapted)
@@ -153,7 +152,7 @@ def _put_on(model: PreTrainedModel, adapter: Path, base: ModelSpec) -> PeftModel
 
 
 def _require_same_tensors(weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
-    """Raise ValueError unless the file has the tensors that PEFT would save of the adapter.
+    """Raise ValueError unless the file has the tensors that PEFT saves for the adapter.
 
     With an adapted embedding PEFT saves the base's own weights too.
     """
@@ -186,12 +185,12 @@ def _require_base(file: Path, base: ModelSpec) -> None:
 
 @contextlib.contextmanager
 def _unfit_file(file: Path, what: str = "") -> Iterator[None]:
-    """Raise any error as UnfitAdapter that names this file."""
+    """Convert any error to an UnfitAdapter that names this file."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # each tuner and reader of PEFT's has exceptions of its own
+    except Exception as error:  # each tuner and reader of PEFT has its own exceptions
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else first_line(error)
         reason = why if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {why}"
         raise UnfitAdapter(f"{file} cannot be used{what} ({reason[:300]}): {WAY_OUT}.") from error

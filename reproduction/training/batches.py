@@ -1,4 +1,4 @@
-"""Which rows a step has, and how they become tensors; the same steps whatever the number of processes."""
+"""Order of the rows, collation and packing. The steps are the same for any number of processes."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from reproduction.data.tokenization import IGNORED
 
 
 def sampler(tokenized: TokenizedSet, *, batch_size: int, seed: int, by_length: bool) -> Sampler[int]:
-    """The order of the rows of every epoch: shuffled anew, and cut to whole steps of `batch_size` rows.
+    """Return a sampler that shuffles the rows in every epoch and drops those beyond whole steps of `batch_size` rows.
 
-    The rows left over differ from epoch to epoch. A set smaller than a step is one step.
+    The dropped rows differ from epoch to epoch. A set smaller than a step is one step.
     """
     whole = len(tokenized) - len(tokenized) % batch_size or len(tokenized)
     if not by_length:
@@ -28,10 +28,10 @@ def sampler(tokenized: TokenizedSet, *, batch_size: int, seed: int, by_length: b
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Shuffled rows, those of each step sorted by length, the longest first.
+    """Sampler of shuffled rows; within each step they are sorted by length, the longest first.
 
-    The micro-batches cut from a step, and those of several processes at the same time, then hold little padding. Which
-    rows a step consists of is left to chance, as without sorting.
+    This reduces padding in the micro-batches of a step and in simultaneous ones of several processes. The rows of a
+    step are random, as without sorting.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, whole: int, seed: int):
@@ -51,11 +51,11 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 class Collator(DataCollatorForSeq2Seq):
-    """Rows to (batch, length) int64 tensors, padded on the right: input_ids, labels, and attention_mask.
+    """Collate rows to (batch, length) int64 tensors, padded on the right: input_ids, labels and attention_mask.
 
-    Packed rows have position_ids in place of the mask: only without one does transformers keep the examples of a row
-    apart, where positions begin anew. Each token of padding is an example by itself. With a `width`, rows of one
-    example are packed into rows of `width` tokens, the longest first.
+    Packed rows have position_ids instead of the mask: only without a mask does transformers separate the examples of a
+    row, at restarts of the positions. Each token of padding is its own example. With a `width`, rows of one example are
+    packed into rows of `width` tokens, the longest first.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, width: int | None = None):
@@ -82,11 +82,11 @@ class Collator(DataCollatorForSeq2Seq):
 
 @dataclass(frozen=True)
 class Packing:
-    """How the examples of a set go into the rows of packed passes.
+    """Layout of a set's examples in the rows of packed passes.
 
     Args:
-        lengths: of the examples, in tokens; None for a set that is packed already.
-        width: tokens of a row, a multiple of 16: for others Triton would compile its kernels once more.
+        lengths: tokens of each example; None for a set that is already packed.
+        width: tokens of a row, a multiple of 16 (for others Triton compiles its kernels again).
         batch_size: examples of a step.
         by_length: whether a step's longest examples go to its first pass.
     """
@@ -103,7 +103,7 @@ class Packing:
         return cls(None if tokenized.row_length else lengths, width, batch_size, by_length)
 
     def rows(self, examples: int) -> int:
-        """Rows that a pass of so many examples takes: the most of 64 steps drawn at random, or those packed already."""
+        """Return the rows of a pass of so many examples: the maximum over 64 random steps, or those already packed."""
         if self.lengths is None:
             return examples
         draw, most = random.Random(0), min(self.batch_size if self.by_length else examples, len(self.lengths))

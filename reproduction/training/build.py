@@ -1,4 +1,4 @@
-"""From specs to a model and data ready to train."""
+"""Construction of models, tokenizers and data from specs."""
 
 import dataclasses
 import hashlib
@@ -36,20 +36,20 @@ from reproduction.records.files import RecordError, checksum
 from reproduction.training.checkpoints import first_line
 from reproduction.training.spec import DataSpec, MethodSpec, ModelSpec, UnfitBase
 
-# The caller shows progress. DeepSpeed, which accelerate imports, would announce that it found no GPU.
+# The caller shows progress. DeepSpeed, which accelerate imports, logs that it finds no GPU.
 disable_progress_bar()
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 _RANDOM_INIT_SEED = 0
-"""Random weights are part of a base model's identity: they do not follow the run's seed."""
+"""Seed of random base weights. They are part of the base's identity, hence independent of the run's seed."""
 
 
 def base_checksum(folder: Path | str) -> str:
-    """SHA-256 of a model folder's safetensors: of the one file, or of the shards' own sums in the order of their names.
+    """Compute the SHA-256 of a model folder's safetensors file, or of the shards' checksums in the order of names.
 
     Raises:
-        UnfitBase: the folder holds none, or one that cannot be read.
+        UnfitBase: the folder has no safetensors file, or one that cannot be read.
     """
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
@@ -62,10 +62,10 @@ def base_checksum(folder: Path | str) -> str:
 
 
 def base_identity(spec: ModelSpec) -> str:
-    """What tells a base model from every other, wherever it lies and whatever dtype it is loaded in.
+    """Return the identity of a base model, independent of its location and of the dtype that it is loaded in.
 
-    The checksum of the weights (of the spec, or of the folder); "id@revision" for a hub id; for random weights, which
-    the fixed seed determines, the dtype and kind of device that they are drawn in and the hash of the model's config.
+    It is the checksum of the weights (of the spec, or of the folder), or "id@revision" for a hub id. For random
+    weights, drawn with a fixed seed, it is their dtype, their device type and the hash of the model's config.
     """
     if spec.init == "random":
         config = model_config(spec).to_diff_dict()
@@ -82,28 +82,28 @@ def base_identity(spec: ModelSpec) -> str:
 
 
 def default_device() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
+    """Return this process's GPU, or the CPU if there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def build_base(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model as `build_model` makes it, on the default device, and its tokenizer. Raises as they do."""
+    """Build the base model on the default device and its tokenizer; see `build_model` and `build_tokenizer`."""
     return build_model(spec, default_device()), build_tokenizer(spec)
 
 
 def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> PreTrainedModel:
-    """The base model, in evaluation mode with no parameter frozen.
+    """Build the base model, in evaluation mode with no parameter frozen.
 
-    Random weights of a shape that the spec gives need neither files nor the hub. Under `torch.device("meta")` they
-    take no memory either: such a model can be adapted and counted, and not run.
+    Random weights with `spec.shape` need neither files nor the hub. Under `torch.device("meta")` they take no memory
+    either: such a model can be adapted and counted, but not run.
 
     Args:
-        spec: of the model.
-        device: where it is loaded to, or its random weights are drawn (a GPU draws other numbers than the CPU); None is
+        spec: the model's spec.
+        device: device of the weights, also for drawing random ones (a GPU draws other numbers than the CPU); None is
             the default device.
 
     Raises:
-        UnfitBase: the folder or hub id cannot be loaded or lacks some of the weights, or no model has the spec's shape.
+        UnfitBase: the folder or hub id cannot be loaded or lacks weights, or no model has the spec's shape.
     """
     options = {"dtype": getattr(torch, spec.dtype)}
     if spec.attention is not None:
@@ -118,9 +118,9 @@ def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> Pr
             torch.manual_seed(_RANDOM_INIT_SEED)
             return AutoModelForCausalLM.from_config(config, **options).eval()
     if on_gpu:
-        options["device_map"] = {"": device}  # straight there, without a copy in the CPU's memory
+        options["device_map"] = {"": device}  # loads to the device without a copy in CPU memory
     model, found = _load(AutoModelForCausalLM, spec, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    # transformers draws these tensors anew and warns. Tensors that the model has no place for are ignored.
+    # transformers initialises these tensors randomly with only a warning. Superfluous tensors are ignored.
     for key, wrong in (
         ("missing_keys", "the weights (model.safetensors) lack, of what config.json asks for,"),
         ("mismatched_keys", "the weights (model.safetensors) and config.json have different shapes of"),
@@ -131,7 +131,7 @@ def build_model(spec: ModelSpec, device: torch.device | str | None = None) -> Pr
 
 
 def model_config(spec: ModelSpec) -> PreTrainedConfig:
-    """The model's transformers config. Raises `UnfitBase`."""
+    """Return the model's transformers config. Raises `UnfitBase`."""
     if spec.shape is None:
         return _load(AutoConfig, spec)
     try:
@@ -139,15 +139,15 @@ def model_config(spec: ModelSpec) -> PreTrainedConfig:
         known = AutoConfig.for_model(spec.shape["model_type"]).to_dict()
     except (TypeError, ValueError) as error:
         raise UnfitBase(f"No model has the shape {dict(spec.shape)} of {spec.name!r}: {error}") from error
-    if unknown := sorted(spec.shape.keys() - known.keys()):  # transformers would keep it as an attribute, unread
+    if unknown := sorted(spec.shape.keys() - known.keys()):  # transformers ignores unknown keys
         raise UnfitBase(f"model.shape of {spec.name!r} has {unknown[0]}, which is no key of {type(config).__name__}.")
     return config
 
 
 def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base model, or the one that its spec names in its place.
+    """Load the tokenizer of a base model, or the one that its spec names instead.
 
-    Without a padding token it pads with its end token: padding is masked wherever it is used.
+    A tokenizer without a padding token pads with its end token; padding is always masked.
 
     Raises:
         UnfitBase: it cannot be loaded.
@@ -156,7 +156,7 @@ def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
         spec = dataclasses.replace(spec, path_or_id=spec.tokenizer, revision=None)
     tokenizer = _load(AutoTokenizer, spec)
     if spec.tokenizer is not None:
-        tokenizer.model_max_length = 2**30  # the context of the model that it was made for is not this one's
+        tokenizer.model_max_length = 2**30  # it may have been made for a model with another context length
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -165,7 +165,7 @@ def build_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 def _load(auto_class: type, spec: ModelSpec, **options):
     options |= {"revision": spec.revision or "main", "local_files_only": Path(spec.path_or_id).is_dir()}
     try:
-        # Unless it is told, transformers asks on standard input whether to run a model's own code.
+        # Without trust_remote_code transformers asks on standard input whether to run a model's own code.
         return auto_class.from_pretrained(spec.path_or_id, trust_remote_code=False, **options)
     except (torch.OutOfMemoryError, MemoryError):
         raise
@@ -182,12 +182,12 @@ def _unfit(spec: ModelSpec, reason: str) -> UnfitBase:
 
 
 def first_and_count(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first name and the number of the others, as text."""
     return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
 
 
 class SharedBase:
-    """The base that this process keeps between two cells: eight billion weights are read once, not once a cell."""
+    """Base model that stays in memory between the cells of a process, so that 8B weights are loaded only once."""
 
     def __init__(self) -> None:
         self._spec: ModelSpec | None = None
@@ -196,26 +196,26 @@ class SharedBase:
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def take(self, spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The base model and its tokenizer, as `build_base` makes them. Nothing is kept until it is given back.
+        """Return the base model and its tokenizer, as from `build_base`. The cache is empty until `give_back`.
 
         Raises:
             UnfitBase: see `build_base`.
         """
-        found, self._cached = self._cached, None
-        if found is None or spec != self._spec:
-            found = None  # freed before the next one is read: two may not fit
-            found = build_base(spec)
-        self._spec, self._lent, self._tokenizer = spec, weakref.ref(found[0]), found[1]
-        return found
+        cached, self._cached = self._cached, None
+        if cached is None or spec != self._spec:
+            cached = None  # freed before the next one is loaded: memory may not hold both
+            cached = build_base(spec)
+        self._spec, self._lent, self._tokenizer = spec, weakref.ref(cached[0]), cached[1]
+        return cached
 
     def give_back(self, model: PreTrainedModel | PeftModel) -> None:
-        """Keep the base that was taken last, with adapters or without; ignore any other model."""
+        """Cache the base that was taken last, with or without adapters; ignore any other model."""
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         if self._lent is None or base is not self._lent():
             return
         if isinstance(model, PeftModel):
             base = model.unload()
-        base.disable_input_require_grads()  # of gradient checkpointing
+        base.disable_input_require_grads()  # set by gradient checkpointing
         self._cached = (base.requires_grad_(True).eval(), self._tokenizer)
 
 
@@ -223,10 +223,10 @@ shared_base = SharedBase()
 
 
 def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreTrainedModel | PeftModel:
-    """The base model made ready for a method: what it trains requires gradients, and nothing else does.
+    """Prepare the base model for a method: exactly the parameters that it trains require gradients.
 
-    Seeds every generator first, so that the new weights depend on the seed alone and not on how the base was built. A
-    model on the meta device is adapted like any other: it cannot run, and can be counted.
+    All generators are seeded first, so that new weights depend only on the seed. A model on the meta device can be
+    adapted and counted, but not run.
 
     Raises:
         ValueError: PEFT knows no such method, its config refuses the arguments, or `method.frozen` or
@@ -248,7 +248,7 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
         raise ValueError(
             f"{config_class.__name__} refuses method.arguments={dict(method.arguments)}: {error}."
         ) from None
-    # On the meta device PEFT would draw every weight on the CPU first, and throw it away.
+    # With a model on the meta device PEFT otherwise initialises every new weight on the CPU and discards it.
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
     trained = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
@@ -262,7 +262,7 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
 
 
 def _matching(trained: Mapping[str, torch.nn.Parameter], patterns: Sequence[str], *, key: str) -> list[str]:
-    """The names that some pattern finds, each once. Raises ValueError for a pattern that finds none."""
+    """Return the names that match any pattern, each once. Raises ValueError for a pattern without a match."""
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in trained):
             kinds = ", ".join(sorted({re.sub(r"^.*\.layers\.\d+\.", "", name) for name in trained}))
@@ -272,7 +272,7 @@ def _matching(trained: Mapping[str, torch.nn.Parameter], patterns: Sequence[str]
 
 @torch.no_grad()
 def _lengthen(model: PeftModel, name: str) -> None:
-    """Scale each row of a parameter (r, in) to the mean norm of the rows of the frozen weight (out, in) it adapts."""
+    """Scale each row of a parameter (r, in) to the mean row norm of the frozen weight (out, in) that it adapts."""
     path = name
     while not isinstance(layer := model.get_submodule(path := path.rpartition(".")[0]), BaseTunerLayer):
         pass
@@ -292,14 +292,14 @@ def build_data(
     root: Path | str | None,
     revisions: Mapping[str, str] | None = None,
 ) -> tuple[TokenizedSet, TokenizedSet | None]:
-    """The tokenized training set and its validation slice (None where `spec.validation_rows` is 0).
+    """Return the tokenized training set and its validation set (None if `spec.validation_rows` is 0).
 
-    Rows held out (`spec.held_out`) are in neither. The slice is set apart before `spec.limit` cuts the rest, and never
-    packed, so that each of its rows is scored as one.
+    Neither has held-out rows (`spec.held_out`). The validation set is split off before `spec.limit` applies, and is
+    never packed, so that each row is scored separately.
 
     Raises:
         DataError: see `reproduction.data.load_rows` and `reproduction.data.tokenize`.
-        ValueError: the template refuses a row, or nothing is left to train on.
+        ValueError: the template rejects a row, or no training rows are left.
     """
     mixed, source = spec.parts is not None, {"root": root, "revisions": revisions, "held_out": spec.held_out}
     rows = load_mixture(spec.parts, **source) if mixed else load_training(spec.name, **source)

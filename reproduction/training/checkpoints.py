@@ -1,11 +1,11 @@
-"""Checkpoints that are known to be whole: written aside, renamed when complete, the last two kept.
+"""Atomic, verified checkpoints: written to a temporary folder, renamed when complete, the last two kept.
 
-    checkpoints/.aside/checkpoint-N    while every process writes its part; nothing reads it from there
-    checkpoints/checkpoint-N           afterwards
-    checkpoints/checksums-N.json       {"run": the digest of what it is asked for, "files": name → SHA-256}
+    checkpoints/.aside/checkpoint-N    temporary folder into which every process writes its part
+    checkpoints/checkpoint-N           the complete checkpoint
+    checkpoints/checksums-N.json       {"run": digest of the requested run, "files": name → SHA-256}
 
-A checkpoint that changed since, or that the run did not write, is skipped, and the one before it used: reading a
-stranger's can execute code (DeepSpeed unpickles). Someone who writes the record too is not kept out.
+A checkpoint that was changed, or not written by the run, is skipped in favour of the previous one: loading a foreign
+one can execute code (DeepSpeed unpickles). The checksums do not protect against someone who rewrites them too.
 """
 
 import contextlib
@@ -35,17 +35,17 @@ class CheckpointFailed(OSError):
 
 
 def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first: bool) -> None:
-    """Write a checkpoint so that it is there whole or not at all, and drop all but the last ones.
+    """Write a checkpoint atomically and delete all but the last ones.
 
     Every process of a launch calls it. `write(aside)` writes this process's part to `aside/checkpoint-<step>`; the
-    `first` one renames and prunes.
+    `first` process renames and prunes.
 
     Raises:
-        CheckpointFailed: the disk is full or cannot be written; the checkpoints before are untouched.
+        CheckpointFailed: the disk is full or cannot be written; earlier checkpoints are unchanged.
     """
     aside, checkpoint = folder / ASIDE, folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
     if first:
-        drop_unfinished(folder)  # of an attempt that was killed
+        drop_unfinished(folder)  # left by a killed attempt
     _wait_for_all()
     with _disk_errors(checkpoint):
         write(aside)
@@ -54,7 +54,7 @@ def save_aside(folder: Path, step: int, *, write: Callable[[Path], None], first:
         with _disk_errors(checkpoint):
             files = checksums(aside / checkpoint.name)
             write_json(_record_of(checkpoint), {"run": _run_digest(folder), "files": files})
-            shutil.rmtree(checkpoint, ignore_errors=True)  # a damaged one that was skipped
+            shutil.rmtree(checkpoint, ignore_errors=True)  # a damaged checkpoint that was skipped
             os.replace(aside / checkpoint.name, checkpoint)
         drop_unfinished(folder)
         for _, old in _newest_first(folder)[CHECKPOINTS_KEPT:]:
@@ -69,7 +69,7 @@ def _disk_errors(checkpoint: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    # torch tells of a full disk by a RuntimeError
+    # torch reports a full disk as a RuntimeError
     except (OSError, RuntimeError, SafetensorError, RecordError) as error:
         folder = checkpoint.parent
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
@@ -82,16 +82,16 @@ def _disk_errors(checkpoint: Path) -> Iterator[None]:
 
 
 def drop_unfinished(folder: Path) -> None:
-    """Remove what a checkpoint left that was not written to its end."""
+    """Remove the remains of an incomplete checkpoint."""
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the most steps, or None; logs what is wrong with each one skipped.
+    """Return the last intact checkpoint, or None; log the damage of each skipped one.
 
-    In a launch that was joined the first process looks, and the others hear from it.
+    In a joined launch the first process checks and sends the result to the others.
     """
-    step = 2**62  # more than any run has
+    step = 2**62  # larger than in any run
     if launching.rank() == 0:
         step = 0
         for at, checkpoint in _newest_first(folder):
@@ -105,7 +105,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None where it is as it was written."""
+    """Describe the damage of a checkpoint; None if it is intact."""
     record = _record_of(checkpoint)
     if not record.exists():
         return f"{record} is gone, or this run did not write it"
@@ -119,7 +119,7 @@ def _damage(checkpoint: Path) -> str | None:
 
 
 def _run_digest(folder: Path) -> str | None:
-    """The digest of what the run of a checkpoints' folder is asked for; None in a folder that is no run of a table."""
+    """Return the config digest of the run with this checkpoints folder; None if it is not a run of a table."""
     try:
         return run_digest(Run(folder.parent).config)
     except RecordError:
@@ -141,6 +141,6 @@ def _wait_for_all() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, headings left out, or its kind where it says nothing."""
+    """Return the first line of an error's message without headings, or its type for an empty message."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return next((line for line in lines if not line.endswith(":")), lines[0])

@@ -1,9 +1,9 @@
-"""A GGUF file as a base model: de-quantised once, and from then on a folder like any other.
+"""GGUF files as base models: each is de-quantised once into an ordinary model folder.
 
     <cache>/gguf/<SHA-256 of the file>/    config.json, model.safetensors in bfloat16, the tokenizer's files
                                            gguf.json: sha256 of the file, bits of a quantised weight
 
-A folder is written aside and renamed, by one process at a time: what is there is whole. It may be deleted at any time.
+One process at a time writes a folder, under a temporary name, and renames it. It may be deleted at any time.
 """
 
 import fcntl
@@ -21,15 +21,15 @@ from reproduction.system.cache import VARIABLE, cache_folder
 from reproduction.training.spec import UnfitBase
 
 ORIGIN = "gguf.json"
-"""In a folder that was made from a GGUF file: what file that was."""
+"""File in a de-quantised folder that describes the original GGUF file."""
 
 
 def dequantised(path: Path) -> Path:
-    """The folder with the model of a GGUF file, made where it is not there yet (half a minute for 135M parameters).
+    """Return the folder with the model of a GGUF file, created if missing (half a minute for 135M parameters).
 
     Raises:
-        UnfitBase: the file cannot be read or is no model that transformers knows, the package gguf is missing, or
-            caching is off or its folder cannot be written.
+        UnfitBase: the file cannot be read or is not a model that transformers supports, the package gguf is missing,
+            caching is off, or its folder cannot be written.
     """
     cache = cache_for(path)
     try:
@@ -39,7 +39,7 @@ def dequantised(path: Path) -> Path:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with (folder.parent / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not folder.is_dir():  # made by another process meanwhile
+                if not folder.is_dir():  # another process may have made it meanwhile
                     _convert(path, folder)
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
@@ -48,7 +48,7 @@ def dequantised(path: Path) -> Path:
 
 
 def cache_for(what: Path | str) -> Path:
-    """The cache's folder of all that is de-quantised. Raises `UnfitBase`, naming ``what``, where caching is off."""
+    """Return the cache folder of de-quantised models. Raises `UnfitBase`, naming ``what``, if caching is off."""
     cache = cache_folder("gguf")
     if cache is None:
         raise UnfitBase(
@@ -58,13 +58,13 @@ def cache_for(what: Path | str) -> Path:
 
 
 def require_gguf(what: Path | str) -> None:
-    """Raise `UnfitBase`, naming ``what``, where the package gguf is missing."""
+    """Raise `UnfitBase`, naming ``what``, if the package gguf is missing."""
     if importlib.util.find_spec("gguf") is None:
         raise UnfitBase(f"{what} needs the package gguf: pip install -e './reproduction[gguf]'.")
 
 
 def dequantised_before(checksum: str | None) -> Path | None:
-    """The folder with the model of the GGUF file that has this SHA-256, None where there is none here."""
+    """Return the existing folder for the GGUF file with this SHA-256, or None."""
     cache = cache_folder("gguf")
     if cache is None or checksum is None or not (cache / checksum / ORIGIN).is_file():
         return None
@@ -72,22 +72,21 @@ def dequantised_before(checksum: str | None) -> Path | None:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    """De-quantise the file into the folder."""
     require_gguf(path)
-    import torch  # seconds: a file that was de-quantised before needs none of it
+    import torch  # imported here: it takes seconds, and only de-quantising needs it
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from reproduction.training.build import first_and_count
     from reproduction.training.checkpoints import first_line
 
     source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
-    source["trust_remote_code"] = False  # else transformers asks on standard input
+    source["trust_remote_code"] = False  # else transformers prompts on standard input
     try:
         bits = _bits(path)
         model, found = AutoModelForCausalLM.from_pretrained(
             **source,
             dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),  # else a GPU's kernels would keep them packed
+            quantization_config=GgufConfig(dequantize=True),  # else GPU kernels keep the weights packed
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
@@ -101,7 +100,7 @@ def _convert(path: Path, folder: Path) -> None:
     if found["missing_keys"]:
         raise UnfitBase(f"{path} lacks weights of its own model: {first_and_count(sorted(found['missing_keys']))}.")
     aside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
     try:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
@@ -113,7 +112,7 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _bits(path: Path) -> int | None:
-    """Of the type that most of the quantised weights have: 4 for Q4_1; None for floats alone."""
+    """Return the bits of the commonest type of quantised weights, 4 for Q4_1; None if all are floats."""
     from gguf import GGUFReader
 
     sizes: Counter[str] = Counter()
@@ -125,4 +124,4 @@ def _bits(path: Path) -> int | None:
 
 @functools.lru_cache(maxsize=16)
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    return checksum(path)  # once for all cells of a table, which one process composes
+    return checksum(path)  # cached: one process composes all cells of a table

@@ -1,13 +1,13 @@
-"""How many processes train a cell, one for each GPU, each with a share of the effective batch; and joining a launch.
+"""Launch modes of a training (one process per GPU, each with a share of the effective batch), and joining a launch.
 
     launch=single   one process on one device
-    launch=ddp      weights on every device, gradients added up once a step (`passes`) or by PyTorch's DDP
+    launch=ddp      weights on every device, gradients summed once a step (`passes`) or by PyTorch's DDP
     launch=zero2    gradients and optimiser state sharded as well (DeepSpeed)
     launch=zero3    weights too
     launch=auto     zero3 for full fine-tuning and ddp for adapters where several GPUs are visible, else single
 
-A process that torchrun, `accelerate launch` or `srun` started already has its rank, and joins that launch; several
-machines are launched that way. Otherwise `reproduction.running.ddp` starts the ranks on this machine.
+A process started by torchrun, `accelerate launch` or `srun` has a rank and joins that launch; this is the way to use
+several machines. Otherwise `reproduction.running.ddp` starts the ranks on this machine.
 """
 
 import contextlib
@@ -23,24 +23,24 @@ from typing import Literal
 
 MODES = ("auto", "single", "ddp", "zero2", "zero3")
 RESERVED = 1.5e9
-"""Bytes of a GPU that CUDA's context and NCCL's buffers take."""
+"""Bytes of GPU memory for CUDA's context and NCCL's buffers."""
 
 GRACE = 0.5
-"""Seconds in which a launcher notices the death of a rank and ends the others."""
+"""Seconds within which a launcher notices the death of a rank and ends the others."""
 
 
 class RanksFailed(RuntimeError):
-    """A rank failed for a reason that the user cannot mend; the message says which rank and how it ended."""
+    """A rank failed for a reason that the user cannot fix; the message names the rank and its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A launch as it is carried out.
+    """A resolved launch.
 
     Args:
-        mode: one of `MODES` but auto.
-        processes: the number of ranks.
-        memory_gb: the most that a process may take of its GPU, in 10^9 bytes; None is all of it.
+        mode: one of `MODES` except auto.
+        processes: number of ranks.
+        memory_gb: memory limit of a process on its GPU, in 10^9 bytes; None is no limit.
     """
 
     mode: Literal["single", "ddp", "zero2", "zero3"] = "single"
@@ -49,23 +49,23 @@ class Launch:
 
     @property
     def needs_ranks(self) -> bool:
-        """Whether processes must be started for it: DeepSpeed wants a launch even for one."""
+        """Whether it needs started processes; DeepSpeed needs a launch even for one."""
         return (self.processes > 1 or self.mode.startswith("zero")) and not inside()
 
 
 def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int, memory_gb: float | None = None) -> Launch:
-    """The launch that a config's ``launch`` asks for on this machine.
+    """Resolve a config's ``launch`` on this machine.
 
     Args:
         mode: one of `MODES`.
-        num_processes: ranks; None is the launch that this process is in, else one a visible GPU, or one without GPUs.
+        num_processes: ranks; None is the size of the current launch, else one per visible GPU, or one without GPUs.
         full: whether every weight is trained.
-        gpus: visible CUDA devices.
+        gpus: number of visible CUDA devices.
         memory_gb: see `Launch`.
 
     Raises:
         ValueError: an unknown mode, a number of processes that this machine, the mode or the launch does not allow, or
-            a cap of memory that leaves none.
+            a memory limit that leaves no memory.
     """
     if memory_gb is not None and not memory_gb * 1e9 > RESERVED:
         raise ValueError(f"launch.memory_gb={memory_gb:g} leaves nothing: give more than {RESERVED / 1e9:g}, or null.")
@@ -92,9 +92,9 @@ def resolve(mode: str, *, num_processes: int | None, full: bool, gpus: int, memo
 
 
 def visible_gpus() -> int:
-    """The number of CUDA devices that this process sees; does not initialise CUDA.
+    """Return the number of visible CUDA devices without initialising CUDA.
 
-    A machine without a GPU's driver has none, and is spared the seconds that importing torch takes.
+    Without a GPU driver the answer is 0, and torch, whose import takes seconds, is not imported.
     """
     if not any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
         return 0
@@ -104,25 +104,25 @@ def visible_gpus() -> int:
 
 
 def inside() -> bool:
-    """Whether a launcher started this process as one of several ranks, or as the only one of a launch."""
+    """Return whether a launcher started this process, as one of several ranks or as the only one."""
     _adopt_slurm_step()
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def rank() -> int:
-    """This process's rank in its launch; 0 outside of any."""
+    """Return this process's rank in its launch; 0 outside a launch."""
     return int(os.environ["RANK"]) if inside() else 0
 
 
 def _adopt_slurm_step() -> None:
-    """Give the tasks of an ``srun`` step of several the environment that torchrun would have given them.
+    """Set torchrun's environment variables for the tasks of an ``srun`` step of several tasks.
 
-    A batch script, an interactive shell and a job of one task are no launch, whatever the allocation's size is.
+    A batch script, an interactive shell and a job of one task are not a launch, whatever the allocation's size.
     """
     step = os.environ
     if "RANK" in step or int(step.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in step:
         return
-    port = 10000 + int(step.get("SLURM_JOB_ID", "0")) % 50000  # every task comes to the same one
+    port = 10000 + int(step.get("SLURM_JOB_ID", "0")) % 50000  # the same for every task
     on_this_machine = step.get("SLURM_STEP_TASKS_PER_NODE", step["SLURM_STEP_NUM_TASKS"]).split("(")[0].split(",")[0]
     step |= {
         "RANK": step["SLURM_PROCID"],
@@ -135,7 +135,7 @@ def _adopt_slurm_step() -> None:
 
 
 def _first_host(nodes: str) -> str:
-    """The first of SLURM's list of nodes, such as node[03-05,9] or a1,b2; this machine where the list is empty."""
+    """Return the first of SLURM's list of nodes, such as node[03-05,9] or a1,b2; this machine for an empty list."""
     prefix, bracket, ranges = nodes.partition("[")
     first = prefix.split(",")[0]
     if bracket and "," not in prefix:
@@ -146,8 +146,8 @@ def _first_host(nodes: str) -> str:
 def join(*, deepspeed: bool = False) -> None:
     """Connect this process with the other ranks of its launch, if any: gloo on CPUs, NCCL on GPUs.
 
-    Afterwards `torch.distributed` is initialised, with `deepspeed` DeepSpeed's own layer above it too, and the current
-    CUDA device is this rank's own. May be called again.
+    It initialises `torch.distributed`, with `deepspeed` also DeepSpeed's layer above it, and sets the current CUDA
+    device to this rank's. It may be called repeatedly.
     """
     import torch
 
@@ -155,25 +155,25 @@ def join(*, deepspeed: bool = False) -> None:
         return
     if not torch.distributed.is_initialized():
         if torch.cuda.is_available():
-            # A launcher that gives each rank one GPU to see numbers them all 0.
+            # If the launcher makes only one GPU visible to each rank, its number is 0.
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
             torch.cuda.set_device(device)
             torch.distributed.init_process_group("nccl", device_id=device)
         else:
             torch.distributed.init_process_group("gloo")
     if deepspeed:
-        # On CPUs it builds an extension first, by a ninja that lies beside the interpreter, activated or not.
+        # On CPUs DeepSpeed builds an extension with the ninja beside the interpreter, activated environment or not.
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         from deepspeed import init_distributed
 
-        with contextlib.redirect_stdout(io.StringIO()):  # on which it announces what it has built
+        with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints the built extension
             init_distributed(torch.distributed.get_backend())
 
 
 def cap_memory(gigabytes: float | None) -> None:
-    """Let PyTorch allocate no more of this process's GPU than a card of so many 10^9 bytes would; None is no cap.
+    """Limit PyTorch's allocations on this process's GPU to those of a card of so many 10^9 bytes; None is no limit.
 
-    `RESERVED` is what others than PyTorch's allocator hold.
+    `RESERVED` bytes of the card are outside PyTorch's allocator.
     """
     import torch
 
@@ -183,7 +183,7 @@ def cap_memory(gigabytes: float | None) -> None:
 
 
 def min_over_ranks(value: int) -> int:
-    """The smallest of the values of a launch's ranks, which all must call it; outside of one the value itself."""
+    """Return the smallest value over the ranks of a launch, which must all call this; else the value itself."""
     import torch
 
     if not torch.distributed.is_initialized():
@@ -195,15 +195,15 @@ def min_over_ranks(value: int) -> int:
 
 
 def from_first_rank(value: bool = False) -> bool:
-    """Rank 0's value, in every rank of a launch; outside of one the value itself."""
+    """Return rank 0's value in every rank of a launch; outside a launch the value itself."""
     return bool(min_over_ranks(value if rank() == 0 else True))
 
 
 @contextlib.contextmanager
 def delayed_errors() -> Iterator[None]:
-    """Re-raise a rank's error a little later: if another rank's death was its cause, the launcher ends this one first.
+    """Re-raise a rank's error after a delay: if another rank's death is the cause, the launcher ends this one first.
 
-    Of ranks that all fail alike, the first re-raises before the others.
+    If all ranks fail alike, the first re-raises before the others.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Peak GPU memory of training a cell, estimated from shapes alone.
+"""Peak GPU memory of training a cell, estimated from shapes.
 
 Bytes, with b of a weight (2 in bfloat16), n processes, T = rows × length tokens of a micro-batch, vocabulary V, hidden
 width H, L decoder layers, P frozen and Q trained parameters:
@@ -11,7 +11,7 @@ width H, L decoder layers, P frozen and Q trained parameters:
     buffers      DDP 4·Q (its buckets)   b·(bucket, two to overlap)  the same, and b·(what is gathered at once)
     checkpoints  b·T·H·L with gradient checkpointing: a hidden state for each layer
 
-and the largest of three that are never there together, `activations`:
+and `activations`, the largest of three parts that never coexist:
 
     loss         (b + 12)·T·V: logits, their float32 copy, log-probabilities, gradient; with a fused loss (b + 12)·T·H
     layer        T·(3·b·ΣO + 3.5·ΣI + 6·ΣS) + 12·R: backward of one decoder layer. Without checkpointing each of the
@@ -19,8 +19,8 @@ and the largest of three that are never there together, `activations`:
     update       4 (DeepSpeed 8) for each number that Adam updates at once
 
 ΣO are the outputs of a layer's linear modules; ΣI the inputs that adapters keep, one copy for each matrix that reads
-the input; ΣS the outputs of modules that an adapter rescales row by row, for which it makes W anew, the largest of R
-entries. The factors are fitted to LLaMA-3-8B's layers as measured in results/h200/benchmark.csv.
+the input; ΣS the outputs of modules that an adapter rescales row by row, with a new copy of W, the largest of R
+entries. The factors are fitted to the measurements of LLaMA-3-8B's layers in results/h200/benchmark.csv.
 """
 
 import json
@@ -39,10 +39,10 @@ from reproduction.training.build import build_adapted, build_model, model_config
 from reproduction.training.spec import MethodSpec, ModelSpec, TrainSpec
 
 CONTEXT = 1_500_000_000
-"""CUDA's context, NCCL's buffers, and what is lost between the blocks of PyTorch's allocator."""
+"""Bytes of CUDA's context, NCCL's buffers, and fragmentation of PyTorch's allocator."""
 
 ENOUGH_TOKENS = 2048
-"""Tokens of a pass above which a GPU gets hardly faster: checkpointing, a third slower, no longer pays."""
+"""Tokens of a pass above which throughput hardly grows: there checkpointing, a third slower, is not worth it."""
 
 BUCKETS = {  # DeepSpeed's defaults, in numbers of parameters
     "reduce_bucket_size": 5e8,
@@ -55,11 +55,10 @@ _FIRST_LAYER = re.compile(r"\.(?:layers|h|blocks)\.0\.")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
-    """Sizes of a base model under a method, as numbers of entries but for `weight_bytes`.
+    """Sizes of a base model under a method, as numbers of entries except `weight_bytes`.
 
-    `trained` is a part of `parameters` where `full`, else beside it. `outputs`, `inputs`, `rescaled` and `remade` are
-    ΣO, ΣI, ΣS and R of one decoder layer, `largest` the base's largest weight, `keys` the keys and values of a token in
-    one layer.
+    `trained` is included in `parameters` only if `full`. `outputs`, `inputs`, `rescaled` and `remade` are ΣO, ΣI, ΣS
+    and R of one decoder layer, `largest` the base's largest weight, `keys` the keys and values of a token in one layer.
     """
 
     layers: int
@@ -78,11 +77,11 @@ class ModelSizes:
     largest: int
 
     def saved_bytes(self, *, sharded: bool) -> int:
-        """Bytes on disk of the trained model or adapter; a `sharded` (DeepSpeed) run keeps the weights' type."""
+        """Return the bytes on disk of the trained model or adapter; `sharded` (DeepSpeed) keeps the weights' type."""
         return (self.weight_bytes if self.full and sharded else 4) * self.trained
 
     def checkpoint_bytes(self, *, sharded: bool) -> int:
-        """Bytes on disk of one checkpoint: trained weights and Adam's moments (and DeepSpeed's float32 weights)."""
+        """Return the bytes of a checkpoint: trained weights and Adam's moments (and DeepSpeed's float32 weights)."""
         return ((self.weight_bytes if sharded else 0) + 12) * self.trained
 
 
@@ -100,7 +99,7 @@ class Memory:
 
     @property
     def allocated(self) -> int:
-        """What PyTorch allocates: everything but the context."""
+        """Bytes that PyTorch allocates: all but the context."""
         return self.weights + self.trained + self.buffers + self.checkpoints + self.activations
 
     @property
@@ -123,19 +122,19 @@ def estimate(
     micro_batch: int | None = None,
     packing: Packing | None = None,
 ) -> Memory:
-    """Peak memory of one GPU during training with Adam, by the formulas above.
+    """Estimate the peak memory of one GPU during training with Adam, by the formulas above.
 
     Args:
-        model: no weight of it is read.
-        method: what is trained; for kind "none" see `inference`.
-        train: its `deepspeed` decides what is sharded.
+        model: the base model; its weights are not read.
+        method: the method; for kind "none" see `inference`.
+        train: the schedule; its `deepspeed` determines the sharding.
         length: tokens of a row.
         processes: GPUs that share the batch.
-        micro_batch: rows of a forward pass; None is what `train.division` gives.
-        packing: of those rows into fewer, where passes are packed.
+        micro_batch: rows of a forward pass; None is that of `train.division`.
+        packing: layout of the rows in packed passes, None without packing.
 
     Raises:
-        UnfitBase: the model's shape cannot be had.
+        UnfitBase: the model's shape is not available.
         ValueError: the method does not fit it, or the processes cannot share the batch.
     """
     sizes, zero = model_sizes(model, method), _zero(train)
@@ -182,11 +181,10 @@ def fitting(
     gpu_bytes: int,
     packing: Packing | None = None,
 ) -> TrainSpec | None:
-    """The schedule with the largest micro-batch that `gpu_bytes` hold, checkpointed where "auto" and memory is short.
+    """Return the schedule with the largest micro-batch that fits into `gpu_bytes`, or None if one row does not fit.
 
-    The micro-batch divides a process's share of the batch evenly. "auto" does without gradient checkpointing if a pass
-    then holds `ENOUGH_TOKENS` tokens, or all the rows asked for. None where even one row does not fit. Arguments and
-    errors as of `estimate`.
+    The micro-batch divides a process's share of the batch evenly. With gradient checkpointing "auto", it is off if a
+    pass without it has `ENOUGH_TOKENS` tokens or all requested rows. Arguments and errors are those of `estimate`.
     """
     found = None
     most, passes = train.division(processes)
@@ -206,13 +204,13 @@ def fitting(
 
 
 def inference(model: ModelSpec, method: MethodSpec, *, answers: int, length: int, read: int) -> Memory:
-    """Peak memory of one GPU that reads and decodes. Raises as `estimate`.
+    """Estimate the peak memory of one GPU for prefill and decoding. Raises as `estimate`.
 
     Args:
         model, method: as in `estimate`.
-        answers: decoded side by side.
-        length: tokens of a prompt and its answer, whose keys and values are kept (as buffers); 0 where none are.
-        read: tokens that go through the model at once.
+        answers: number of answers decoded in parallel.
+        length: tokens of a prompt and its answer with cached keys and values (as buffers); 0 without a cache.
+        read: tokens of one forward pass.
     """
     sizes = model_sizes(model, method)
     b = sizes.weight_bytes
@@ -227,7 +225,7 @@ def inference(model: ModelSpec, method: MethodSpec, *, answers: int, length: int
 
 
 def stage(train: TrainSpec) -> int:
-    """The ZeRO stage of a schedule's DeepSpeed config; 0 without one."""
+    """Return the ZeRO stage of a schedule's DeepSpeed config; 0 without one."""
     return _zero(train)["stage"]
 
 
@@ -242,8 +240,8 @@ _counted: dict[str, ModelSizes] = {}
 
 
 def model_sizes(model: ModelSpec, method: MethodSpec) -> ModelSizes:
-    """The sizes of a model under a method, counted on one decoder layer on the meta device. Raises as `estimate`."""
-    arguments = {key: value for key, value in method.arguments.items() if key != "seed"}  # no shape depends on it
+    """Count a model's sizes under a method on one decoder layer on the meta device. Raises as `estimate`."""
+    arguments = {key: value for key, value in method.arguments.items() if key != "seed"}  # shapes do not depend on it
     model = replace(model, init="random", name="", label="")
     method = replace(method, arguments=arguments, name="", label="")
     key = repr((model, method))
@@ -296,5 +294,5 @@ def _count(spec: ModelSpec, method: MethodSpec) -> ModelSizes:
 
 
 def _in_layer(model: nn.Module, kind: type) -> list[nn.Module]:
-    """The modules of a kind in the first decoder layer."""
+    """Return the modules of a type in the first decoder layer."""
     return [each for name, each in model.named_modules() if isinstance(each, kind) and _FIRST_LAYER.search(f".{name}.")]

@@ -1,17 +1,17 @@
 """Forward and backward of a micro-batch on a GPU, as two CUDA graphs and without padding.
 
-    H      = decoder(tokens)             (R, W, hidden)      graph: one for each shape, recorded when it is first met
+    H      = decoder(tokens)             (R, W, hidden)      graph: one per shape, recorded at its first use
     L      = Σ −log softmax(head(h)) / n   over the h of H that predict a response's token; h (answers, hidden)
-    ∂L/∂H  = backward of the line above                      both kernel by kernel: how many answers there are varies
+    ∂L/∂H  = backward of the line above                      both without a graph: the number of answers varies
     ∂L/∂θ += backward of the decoder                         graph
 
-A pass of a small model is thousands of kernels of a few microseconds, which wait for Python when launched one by one.
-The R rows of W tokens hold a micro-batch's examples packed (`reproduction.data.packing`), each blind to the others: the
-loss and its gradient are those of the padded rows. The head computes no logits that the loss does not read.
+A pass of a small model is thousands of kernels of a few microseconds; launched one by one, they wait for Python. The R
+rows of W tokens hold a micro-batch's packed examples (`reproduction.data.packing`), which do not attend to each other:
+the loss and its gradient equal those of padded rows. The head computes only the logits that the loss needs.
 
-Several processes add up their gradients once a step (`Passes.sum_gradients`), outside of the graphs. The Trainer's own
-passes train DeepSpeed, liger-kernel, attention other than SDPA, windows shorter than a row, and models whose loss is
-not cross-entropy of their head (`Passes.fits` tries).
+Several processes sum their gradients once a step (`Passes.sum_gradients`), outside the graphs. The Trainer's own passes
+handle DeepSpeed, liger-kernel, attention other than SDPA, windows shorter than a row, and models whose loss is not the
+cross-entropy of their head (checked by `Passes.fits`).
 """
 
 import logging
@@ -31,20 +31,20 @@ from reproduction.data.tokenization import IGNORED
 _logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}
-"""Largest relative difference between a token's logits in padded and in packed rows; of another loss it is about 1."""
+"""Largest relative difference between a token's logits in padded and packed rows; for another loss it is about 1."""
 
 Decode = Callable[[dict[str, torch.Tensor]], torch.Tensor]
-"""From the inputs of packed rows to their hidden states."""
+"""Function from the inputs of packed rows to their hidden states."""
 
 
 class Passes:
-    """The passes of one training; an instance is called in place of the Trainer's training step.
+    """Packed passes of one training; an instance replaces the Trainer's training step.
 
     Args:
-        model: what is trained, on its device.
-        bf16: whether the passes are under bfloat16 autocast.
-        graphs: whether shapes are recorded as CUDA graphs; not under gradient checkpointing, which redraws dropout in a
-            way that no graph can hold.
+        model: the trained model, on its device.
+        bf16: whether the passes run under bfloat16 autocast.
+        graphs: whether to record CUDA graphs. It must be False with gradient checkpointing, whose redrawing of dropout
+            a graph cannot capture.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel, *, bf16: bool, graphs: bool):
@@ -61,7 +61,7 @@ class Passes:
 
         Args:
             inputs: input_ids, labels, position_ids of packed rows, (R, W) int64 on the model's device.
-            items: labels of the whole step.
+            items: number of labels of the whole step.
         """
         shape = tuple(inputs["input_ids"].shape)
         if self.graphs and shape not in self._shapes:
@@ -75,20 +75,20 @@ class Passes:
         return loss.detach()
 
     def prepare(self, rows: int, width: int) -> None:
-        """Record a shape before it is met: of several the largest first, whose memory the others then share."""
+        """Record a shape before its first use. Record the largest first: the others share its memory."""
         if self.graphs:
             zeros = torch.zeros(rows, width, dtype=torch.int64, device=self.device)
             self._record({"input_ids": zeros, "position_ids": zeros})
 
     def broadcast(self) -> None:
-        """Give every process the first one's trained parameters and buffers, as DDP does."""
+        """Copy the first process's trained parameters and buffers to every process, as DDP does."""
         for tensor in (*self.trained(), *self.model.buffers()):
             torch.distributed.broadcast(tensor.data, src=0)
 
     def sum_gradients(self) -> None:
-        """Make the gradient of every process the sum of all of theirs, in one exchange."""
+        """Sum the gradients over all processes, in one all-reduce."""
         for parameter in self.trained():
-            if parameter.grad is None:  # not used in this step
+            if parameter.grad is None:  # unused in this step
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self.trained()]
         together = torch.cat([gradient.flatten() for gradient in gradients])
@@ -97,7 +97,7 @@ class Passes:
         torch._foreach_copy_(gradients, [piece.view_as(each) for piece, each in zip(pieces, gradients, strict=True)])
 
     def close(self) -> str:
-        """Free the graphs' memory; returns what the passes were, for `Resources.passes`."""
+        """Free the graphs' memory and return the value for `Resources.passes`."""
         self._shapes.clear()
         self._recorder = None
         return "packed, CUDA graphs" if self.graphs else "packed"
@@ -106,7 +106,7 @@ class Passes:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def fits(self, width: int) -> bool:
-        """Whether the model's own loss is what is computed here of rows of `width`: tried on two short examples."""
+        """Return whether packed passes give the model's own loss in rows of `width`, tested on two short examples."""
         window = getattr(self.config, "sliding_window", None) or width
         if self.config._attn_implementation != "sdpa" or self.head is None or window < width:
             return False
@@ -134,7 +134,7 @@ class Passes:
         return bool(near.all() and (loss - expected.loss).abs() <= tolerance / 4 * expected.loss.abs())
 
     def decode(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Hidden states of packed rows, (R, W, hidden)."""
+        """Compute the hidden states of packed rows, (R, W, hidden)."""
         with self._autocast():
             return self.decoder(
                 input_ids=inputs["input_ids"],
@@ -144,7 +144,7 @@ class Passes:
             ).last_hidden_state
 
     def loss(self, hidden: torch.Tensor, labels: torch.Tensor, items: torch.Tensor | int) -> torch.Tensor:
-        """Sum of −log p over the labels that are not ignored, each of the position before it, over `items`."""
+        """Compute the sum of −log p over the labels that are not ignored, each shifted by one, divided by `items`."""
         following = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
         answers = (following != IGNORED).nonzero().squeeze(1)
         with self._autocast():
@@ -171,9 +171,9 @@ class Passes:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that a device's memory did not suffice."""
+    """Return whether an error, or one of its causes, reports that a device ran out of memory."""
     while error is not None:
-        # torch has a class for most of a GPU's cases; the CPU's allocator and CUDA's libraries have only their words.
+        # torch has an exception class for most GPU cases; the CPU's allocator and CUDA's libraries only have messages.
         words = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words):
             return True
@@ -182,10 +182,10 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 class _Recorder:
-    """What the graphs of a training share: a stream, a pool of memory, and the gradients.
+    """State shared by the graphs of a training: a stream, a memory pool, and the gradients.
 
-    A graph adds to the gradient where it lay when it was recorded. The Trainer drops gradients after each step, so they
-    are kept here, and put back as zeros before the next.
+    A graph adds to the gradient at the address of its recording. The Trainer drops gradients after each step, so the
+    tensors are kept here, and restored as zeros before the next step.
     """
 
     def __init__(self, trained: list[torch.nn.Parameter], decode: Decode):
@@ -196,13 +196,13 @@ class _Recorder:
 
     def record(self, work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
         graph = torch.cuda.CUDAGraph()
-        # NCCL's threads may query events meanwhile.
+        # thread_local: NCCL's threads may query events during the capture.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             result = work()
         return graph, result
 
     def _warm_up(self, decode: Decode) -> None:
-        """Let libraries and Triton set themselves up, which no graph can hold, without moving the generator."""
+        """Initialise libraries and Triton, which a graph cannot capture, and leave the random generator unchanged."""
         zeros = torch.zeros(2, 16, dtype=torch.int64, device=self.trained[0].device)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.random.fork_rng([torch.cuda.current_device()]), torch.cuda.stream(self.stream):
@@ -214,7 +214,7 @@ class _Recorder:
 
 
 class _Graphs:
-    """A pass of one shape, recorded."""
+    """Recorded forward and backward of one shape."""
 
     def __init__(self, recorder: _Recorder, decode: Decode, inputs: dict[str, torch.Tensor]):
         self.recorder = recorder
@@ -238,19 +238,19 @@ class _Graphs:
 
 
 def restore_gradients(parameters: list[torch.nn.Parameter], gradients: list[torch.Tensor]) -> None:
-    """Make each parameter's gradient its tensor of `gradients`, with the value that it has; a dropped one is zero."""
+    """Move each parameter's gradient into its tensor of `gradients`, keeping its value; a dropped one becomes zero."""
     dropped = [gradient for parameter, gradient in zip(parameters, gradients, strict=True) if parameter.grad is None]
     if dropped:
         torch._foreach_zero_(dropped)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if parameter.grad is not gradient:
-            if parameter.grad is not None:  # of a pass that was no graph
+            if parameter.grad is not None:  # of a pass without a graph
                 gradient.copy_(parameter.grad)
             parameter.grad = gradient
 
 
 def block_causal_mask(position_ids: torch.Tensor) -> torch.Tensor:
-    """Which positions each attends to: its own example's, up to itself. (R, W) int64 to (R, 1, W, W) bool."""
+    """Return the causal mask within each example: from (R, W) int64 to (R, 1, W, W) bool."""
     example = (position_ids == 0).cumsum(1)
     width = position_ids.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=position_ids.device).tril()
@@ -258,5 +258,5 @@ def block_causal_mask(position_ids: torch.Tensor) -> torch.Tensor:
 
 
 def count_tokens(position_ids: torch.Tensor) -> torch.Tensor:
-    """Tokens of packed rows, padding apart: a scalar. Each example has two or more, padding is examples of one."""
+    """Count the tokens of packed rows without padding: a scalar. Examples have two or more tokens, padding has one."""
     return (position_ids > 0).sum() + (position_ids == 1).sum()

@@ -1,12 +1,12 @@
-"""How sharp the loss is where a training starts, and how far its first step moves what the modules compute.
+"""Sharpness of the loss at the start of a training, and the change of the modules' outputs in its first step.
 
     L(θ)  = Σ −log p(token) / n        over the n response tokens of some rows; θ (p,) are the trained parameters
-    H v   = ∇(∇L · v)                  two backward passes a product; H (p, p) itself is never made
+    H v   = ∇(∇L · v)                  two backward passes a product; H (p, p) itself is never computed
     λ_max = the largest eigenvalue of H
 
-Gradient descent is stable up to a rate of 2/λ_max; Adam's limit moves with it. λ_max is found by Lanczos' iteration:
-power iteration that keeps the coefficients of its products. Where B starts at zero, H's spectrum is nearly symmetric
-about zero, so that plain power iteration wanders between the largest eigenvalue and the smallest.
+Gradient descent is stable up to a rate of 2/λ_max; Adam's limit changes with it. λ_max is computed by Lanczos
+iteration, a power iteration that keeps the coefficients of its products. If B starts at zero, H's spectrum is nearly
+symmetric about zero, and plain power iteration wanders between the largest and the smallest eigenvalue.
 """
 
 import functools
@@ -21,12 +21,12 @@ from torch import nn
 from reproduction.data.tokenization import IGNORED
 
 Batch = Mapping[str, torch.Tensor]
-"""What `Collator` makes of rows, on the model's device: input_ids, labels, attention_mask, each (rows, length)."""
+"""Output of `Collator` on the model's device: input_ids, labels, attention_mask, each (rows, length)."""
 
 
 @dataclass(frozen=True)
 class Eigenvalue:
-    """The largest eigenvalue as it was found; `converged` where a true one lies within the tolerance of it."""
+    """Estimate of the largest eigenvalue; `converged` if a true eigenvalue lies within the tolerance of it."""
 
     value: float
     iterations: int
@@ -34,7 +34,7 @@ class Eigenvalue:
 
 
 def take_plain_passes(model: nn.Module) -> None:
-    """Switch dropout off, and kernels of our own, which have no second derivative. Attention must be the eager one."""
+    """Switch off dropout and this project's kernels, which have no second derivative. Attention must be eager."""
     model.eval()
     for module in model.modules():
         if getattr(module, "kernels_enabled", False):
@@ -42,17 +42,17 @@ def take_plain_passes(model: nn.Module) -> None:
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """θ, in the model's order."""
+    """Return θ, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def count_response_tokens(batches: Iterable[Batch]) -> int:
-    """n, the tokens that the loss is the mean over."""
+    """Return n, the number of tokens in the mean of the loss."""
     return sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
 
 
 def losses(model: nn.Module, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
-    """Of each micro-batch its share of L, a scalar, one after another; their sum is L."""
+    """Yield each micro-batch's share of L, a scalar; their sum is L."""
     tokens = count_response_tokens(batches)
     for batch in batches:
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
@@ -63,7 +63,7 @@ def losses(model: nn.Module, batches: Sequence[Batch]) -> Iterator[torch.Tensor]
 def hessian_product(
     parameters: Sequence[torch.Tensor], parts: Callable[[], Iterable[torch.Tensor]]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """v (p,) to H v (p,), for a loss that is the sum of `parts`, scalars that each call computes anew.
+    """Return the function v (p,) → H v (p,) for the sum of `parts`, scalars that each call recomputes.
 
     One part's graph is in memory at a time.
     """
@@ -75,7 +75,7 @@ def hessian_product(
         for loss in parts():
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
             slope = sum((gradient * part).sum() for gradient, part in zip(gradients, along, strict=True))
-            # A parameter that the slope does not depend on has zeros there.
+            # The gradient is zero for a parameter that the slope does not depend on.
             second = torch.autograd.grad(slope, parameters, materialize_grads=True)
             total += torch.cat([each.flatten() for each in second])
         return total
@@ -86,14 +86,14 @@ def hessian_product(
 def largest_eigenvalue(
     product: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, *, iterations: int, tolerance: float
 ) -> Eigenvalue:
-    """The largest eigenvalue of a symmetric matrix (p, p), of which products with a vector (p,) are known.
+    """Compute the largest eigenvalue of a symmetric matrix (p, p) from its products with vectors (p,).
 
-        β q' = H q − α q − β₋ q₋         α = q · H q, β the norm of the right side; q from `start`, at norm 1
+        β q' = H q − α q − β₋ q₋         α = q · H q, β the norm of the right side; q starts as `start`, at norm 1
 
-    The eigenvalues of the tridiagonal matrix of α and β approach H's, the outermost first. The residual of the largest
-    one, β |s| with s the last entry of its eigenvector, bounds how far the nearest true eigenvalue is; the search ends
-    where that is at most `tolerance` of it, or after so many products. The q are not made orthogonal again: rounding
-    gives copies of eigenvalues that were found, and no larger ones.
+    The eigenvalues of the tridiagonal matrix of α and β converge to H's, the outermost first. The residual of the
+    largest one, β |s| with s the last entry of its eigenvector, bounds the distance to the nearest true eigenvalue; the
+    iteration ends if that is at most `tolerance` times the eigenvalue, or after `iterations` products. The q are not
+    re-orthogonalised: rounding only adds copies of converged eigenvalues, no larger ones.
     """
     q, before, beta = start / start.norm(), torch.zeros_like(start), 0.0
     diagonal: list[float] = []
@@ -117,10 +117,10 @@ def largest_eigenvalue(
 def first_update(
     model: nn.Module, batches: Sequence[Batch], modules: Mapping[str, nn.Module], *, rate: float, tokens: int = 256
 ) -> dict[str, float]:
-    """‖u' − u‖ / ‖u‖ by module, where u (tokens, out) is its output, u' that after AdamW's first step at `rate`.
+    """Compute ‖u' − u‖ / ‖u‖ by module, u (tokens, out) its output and u' that after AdamW's first step at `rate`.
 
-    Both are of the same inputs: those that the model gave the module at `tokens` tokens of the first micro-batch before
-    the step. A bias is in u. The step is of the gradient of the whole L, without weight decay; the model has taken it.
+    Both use the module's inputs at `tokens` tokens of the first micro-batch before the step. u includes a bias. The
+    step uses the gradient of the whole L, without weight decay, and changes the model.
     """
     with torch.no_grad():
         inputs = _inputs(model, batches, modules, tokens=tokens)
@@ -138,7 +138,7 @@ def first_update(
 def _inputs(
     model: nn.Module, batches: Sequence[Batch], modules: Mapping[str, nn.Module], *, tokens: int
 ) -> dict[str, torch.Tensor]:
-    """The modules' inputs, (tokens, in), at tokens that lie evenly over the first micro-batch, padding apart."""
+    """Return the modules' inputs, (tokens, in), at evenly spaced tokens of the first micro-batch, without padding."""
     places = batches[0]["attention_mask"].flatten().nonzero().flatten()
     places = places[:: math.ceil(len(places) / tokens)]
     found: dict[str, torch.Tensor] = {}

@@ -1,7 +1,7 @@
-"""What a training run is, as typed values: the base model, the method, the data, the schedule.
+"""Typed description of a training run: the base model, the method, the data, the schedule.
 
-Every spec refuses, with a ValueError that names the value, what cannot be run. The fields are hashed into a run's name
-(`reproduction.records.identity`): a new one, or another default, makes another run of every cell.
+Every spec raises a ValueError that names an invalid value. The fields are hashed into a run's name
+(`reproduction.records.identity`): a new field, or another default, changes the run of every cell.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from reproduction.data.templates import ALPACA, Template
 
 CHECKPOINTS_KEPT = 2
-"""The last checkpoint, and the one before it in case the last is damaged."""
+"""Number of checkpoints: the last, and the one before it in case the last is damaged."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Init = Literal["pretrained", "random"]
@@ -21,7 +21,7 @@ Kind = Literal["none", "full", "peft"]
 
 
 class UnfitBase(ValueError):
-    """A base model that cannot be loaded from where its spec says."""
+    """A base model cannot be loaded as its spec says."""
 
 
 def _at_least(owner: str, smallest: float, **values: float | None) -> None:
@@ -44,14 +44,14 @@ class ModelSpec:
         label: in tables.
         path_or_id: a folder in transformers' layout, or a hub id.
         revision: commit, tag or branch of a hub id; None (default) is its main branch. Name a commit to pin it.
-        dtype: of the weights in memory, by default float32; trained adapter weights are float32 whatever it says. Take
+        dtype: dtype of the weights in memory, default float32; trained adapter weights are always float32. Use
             bfloat16 for billions of parameters.
-        init: "pretrained" (default) loads the weights; "random" draws them, always the same ones, to try a shape.
-        shape: for random weights: transformers' `model_type` and the config's sizes; None reads config.json there.
-        checksum: of the weights' content, where it is known; see `reproduction.training.base_identity`.
-        tokenizer: for random weights, which have none: a folder or hub id; None is `path_or_id`.
-        attention: transformers' name of the attention kernel; None (default) is its own choice, SDPA.
-        gguf: a quantised file of the same model, whose learning rates serve it too: the hub id that it is ``of``, and
+        init: "pretrained" (default) loads the weights; "random" draws them with a fixed seed, to try a shape.
+        shape: transformers' `model_type` and the config's sizes, for random weights; None reads `path_or_id`'s config.
+        checksum: checksum of the weights' content, if known; see `reproduction.training.base_identity`.
+        tokenizer: folder or hub id of the tokenizer for random weights; None is `path_or_id`.
+        attention: transformers' name of the attention kernel; None (default) is transformers' choice, SDPA.
+        gguf: a quantised file of the same model, which uses the same learning rates: the hub id that it is ``of``, and
             the file's ``sha256``.
     """
 
@@ -77,19 +77,19 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec:
-    """How a base model is tuned.
+    """A tuning method.
 
     Args:
         name: in folder names and records.
         label: in tables.
         kind: "none" trains nothing, "full" every parameter, "peft" what the PEFT method adds.
-        peft_type: name under which PEFT knows the method, for kind "peft" alone.
-        arguments: of the method's PEFT config class.
-        frozen: regular expressions, searched for in the names of what the PEFT method would train; what one of them
-            finds keeps its first values, and is saved and loaded with the rest.
-        long_rows: regular expressions, searched in the same way; the rows of the matrices (r, in) found start with the
-            mean length of the frozen weight's rows, in the directions drawn.
-        protocol_version: raise it where a change of code makes older results void.
+        peft_type: PEFT's name of the method, only for kind "peft".
+        arguments: arguments of the method's PEFT config class.
+        frozen: regular expressions, searched for in the names of the PEFT method's trainable parameters; the matches
+            keep their initial values, and are saved and loaded with the rest.
+        long_rows: regular expressions, searched in the same way; the rows of the matching matrices (r, in) start with
+            the mean length of the frozen weight's rows, in random directions.
+        protocol_version: raise it if a change of code invalidates older results.
     """
 
     name: str
@@ -120,23 +120,22 @@ class MethodSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """What is trained on.
+    """Training data.
 
     Args:
-        name: a training set of `reproduction.data`, or of a mixture what it is called.
-        max_length: most tokens of a row, 2 or more: prompt, response and end mark together.
-        parts: of a mixture: training sets, each with the share of its rows, or its proportion where one of them is
-            above 1 (`reproduction.data.mixture.shares_of`); None (default) for a single set.
-        limit: most rows, chosen evenly over the set; None (default) is all of them.
-        held_out: share of every source's rows, in [0, 1), that is kept out of training to measure the loss on; which
-            rows that are is decided by their prompts alone. Default 0.
-        validation_rows: rows set apart from the others, for choosing a learning rate; a trial does not train on them.
-            Default 0.
-        digest: of the data's content, where it is known.
-        packing: several examples in one row of at most `max_length` tokens, each blind to the others. A row of the
-            effective batch is then such a pack. Default false.
-        template: a user's own: "source" is its Jinja text, "label" what it is called; None (default) is `ALPACA`.
-        protocol_version: raise it where a change of code makes older results void.
+        name: a training set of `reproduction.data`, or the name of a mixture.
+        max_length: largest number of tokens of a row, at least 2: prompt, response and end mark together.
+        parts: training sets of a mixture, each with the share of its rows, or its proportion if one of them is above 1
+            (`reproduction.data.mixture.shares_of`); None (default) for a single set.
+        limit: largest number of rows, chosen evenly over the set; None (default) is all of them.
+        held_out: share of every source's rows, in [0, 1), that is excluded from training to measure the loss; the
+            choice depends only on the prompts. Default 0.
+        validation_rows: rows split off for choosing a learning rate; a trial does not train on them. Default 0.
+        digest: digest of the data's content, if known.
+        packing: put several examples in one row of at most `max_length` tokens, without attention between them. A row
+            of the effective batch is then such a pack. Default false.
+        template: a user's template: "source" is its Jinja text, "label" its name; None (default) is `ALPACA`.
+        protocol_version: raise it if a change of code invalidates older results.
     """
 
     name: str
@@ -170,12 +169,12 @@ class DataSpec:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The training sets behind it: itself, or a mixture's parts."""
+        """Names of the training sets: its own, or those of a mixture's parts."""
         return (self.name,) if self.parts is None else tuple(self.parts)
 
     @property
     def prompt_template(self) -> Template:
-        """The template of every prompt, in training and in evaluation."""
+        """Template of every prompt, in training and in evaluation."""
         return ALPACA if self.template is None else Template(self.template["label"], self.template["source"])
 
 
@@ -184,9 +183,9 @@ class WandbSpec:
     """A run in Weights & Biases.
 
     Args:
-        mode: "disabled" (default) needs no wandb installed; "offline" leaves files in the run's folder for `wandb
-            sync`, and needs no network.
-        project, entity: where the run appears; None is W&B's own default.
+        mode: "disabled" (default) does not need the package wandb; "offline" writes files into the run's folder for
+            `wandb sync`, without a network.
+        project, entity: project and entity of the run; None is W&B's own default.
     """
 
     mode: Literal["disabled", "online", "offline"] = "disabled"
@@ -196,7 +195,7 @@ class WandbSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
-    """Where a training is followed while it runs; see `reproduction.training.tracking`.
+    """Trackers of a training; see `reproduction.training.tracking`.
 
     Args:
         wandb: Weights & Biases.
@@ -212,7 +211,7 @@ class TrackingSpec:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether any tracker is on."""
         return self.wandb.mode != "disabled" or self.tensorboard
 
 
@@ -221,27 +220,27 @@ class TrainSpec:
     """The schedule of a run.
 
     Args:
-        learning_rate: at its highest, above 0; None only where nothing is trained.
+        learning_rate: peak learning rate, above 0; None only if nothing is trained.
         epochs: passes over the training set, above 0.
-        batch_size: rows behind one optimiser step: micro-batch x accumulation x processes.
-        micro_batch_size: most rows behind one forward pass of one process; `division` takes as many as divide evenly.
-            "auto" (default) is as many as the device's memory is estimated to hold
-            (`reproduction.training.memory.fitting`). Lower it where memory runs out.
-        max_steps: optimiser steps; None (default) is as many as the epochs make.
+        batch_size: rows of one optimiser step: micro-batch x accumulation x processes.
+        micro_batch_size: largest number of rows of one forward pass of one process; `division` uses as many as divide
+            evenly. "auto" (default) is as many as the estimated memory allows (`reproduction.training.memory.fitting`).
+            Lower it if memory runs out.
+        max_steps: optimiser steps; None (default) is the number of steps in the epochs.
         warmup_steps: steps over which the rate rises from zero. Default 0.
-        lr_scheduler: transformers' name of what follows the warm-up. Default "linear".
-        weight_decay: of the optimiser. Default 0.
-        max_grad_norm: to which gradients are clipped. Default 1; 0 clips none.
-        optimizer: transformers' name of it. Default "adamw_torch".
-        seed: of new weights, dropout and the order of the rows. Default 0.
+        lr_scheduler: transformers' name of the schedule after the warm-up. Default "linear".
+        weight_decay: weight decay of the optimiser. Default 0.
+        max_grad_norm: largest gradient norm, for clipping. Default 1; 0 does not clip.
+        optimizer: transformers' name of the optimiser. Default "adamw_torch".
+        seed: seed of new weights, dropout and the order of the rows. Default 0.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third slower, the same
-            gradients. "auto" (default) does so only where memory is short.
-        save_steps: steps between checkpoints; 0 (default) writes none, and an interrupted run starts anew.
-        group_by_length: deal a step's rows to its micro-batches by their length, which saves padding and changes
-            neither what rows a step has nor its gradient. Default false.
-        liger_kernel: liger-kernel's fused loss and norms, an optional package for GPUs. Default false.
-        deepspeed: DeepSpeed's config, or the file that holds it; None (default) does without.
-        protocol_version: raise it where a change of code makes older results void.
+            gradients. "auto" (default) does so only if memory is short.
+        save_steps: steps between checkpoints; 0 (default) writes none, and an interrupted run starts over.
+        group_by_length: assign a step's rows to its micro-batches by length. It saves padding and changes neither the
+            rows of a step nor its gradient. Default false.
+        liger_kernel: use the fused loss and norms of liger-kernel, an optional package for GPUs. Default false.
+        deepspeed: DeepSpeed's config, or the path of its file; None (default) does not use DeepSpeed.
+        protocol_version: raise it if a change of code invalidates older results.
     """
 
     learning_rate: float | None
@@ -279,10 +278,10 @@ class TrainSpec:
                 raise ValueError(f"train.{name} is {getattr(self, name)}: it must be above 0.")
 
     def division(self, processes: int) -> tuple[int, int]:
-        """(rows of one micro-batch, micro-batches that one process adds up before a step).
+        """Return (rows of one micro-batch, micro-batches of one process per step).
 
-        Their product times the processes is `batch_size` exactly; the first is the largest that `micro_batch_size`
-        allows, and "auto" all of a process's share.
+        Their product times the processes is exactly `batch_size`; the first is the largest that `micro_batch_size`
+        allows; "auto" is all of a process's share.
 
         Raises:
             ValueError: the processes cannot share the batch evenly.

@@ -1,4 +1,4 @@
-"""What a run costs: time, memory, parameters, bytes on disk."""
+"""Resource figures of a run: time, memory, parameters, bytes on disk."""
 
 import math
 import resource
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 WARMUP_STEPS = 3
-"""First steps of a session, left out of the figures of time: allocators and kernels settle in them."""
+"""First steps of a session, excluded from the timings: allocators and kernels warm up in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +25,25 @@ class Resources:
 
     Args:
         steps: optimiser steps of the whole run.
-        steps_timed: those behind the figures of time: of the last session, after warm-up. With none they are None.
+        steps_timed: steps in the timings: those of the last session after warm-up. Without any the timings are None.
         step_seconds_median, step_seconds_iqr, step_seconds_max: forward, backward and update of one optimiser step.
-        tokens_per_second: prompt and response tokens, padding apart, of all processes.
-        setup_seconds: before the first step: the Trainer, a checkpoint.
-        train_seconds: from the first step to the last of the last session, checkpoints and data loading included.
-        peak_memory_bytes: of the process that had most: on a GPU allocated at once since the training began, on a CPU
-            resident since the process began.
-        adapter_bytes: weights on disk, of the adapter or, where everything is trained, of the model.
-        parameters_trainable, parameters_router: numbers trained, and those of them in a router (by their names).
-        parameters_total: numbers in the model, base and adapter.
-        frozen_copies: numbers that a method would hold as frozen copies of base weights if it copied them.
-        selection_seconds: spent choosing among the base's weights before training.
+        tokens_per_second: prompt and response tokens without padding, of all processes.
+        setup_seconds: time before the first step: creating the Trainer, loading a checkpoint.
+        train_seconds: time from the first to the last step of the last session, with checkpoints and data loading.
+        peak_memory_bytes: largest peak of a process: allocated memory on a GPU since the training began, resident
+            memory on a CPU since the process began.
+        adapter_bytes: bytes on disk of the adapter or, in full fine-tuning, of the model.
+        parameters_trainable, parameters_router: trained parameters, and those of them in a router (by their names).
+        parameters_total: parameters of the model, base and adapter.
+        frozen_copies: entries of base weights that the method uses as frozen parameters, copied or not.
+        selection_seconds: time for choosing among the base's weights before training.
         final_loss: mean over the response tokens of the last step.
-        data: account of the training set, see `reproduction.data.TokenizedSet.report`.
-        threads, device, processes: what it ran on.
-        micro_batch_size, accumulation: rows of one forward pass, and passes behind one step, of each process.
+        data: report on the training set, see `reproduction.data.TokenizedSet.report`.
+        threads, device, processes: hardware of the run.
+        micro_batch_size, accumulation: rows of one forward pass, and passes per step, of each process.
         gradient_checkpointing: whether activations were recomputed.
         passes: "padded" by the Trainer, or "packed" by `reproduction.training.passes`, with or without CUDA graphs.
-        recording_seconds: spent on recording those graphs.
+        recording_seconds: time for recording those graphs.
     """
 
     steps: int
@@ -74,7 +74,7 @@ class Resources:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers in a model: parameters_trainable, parameters_router, parameters_total, frozen_copies."""
+    """Count parameters_trainable, parameters_router, parameters_total and frozen_copies of a model."""
     trainable = {name: _numel(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {
         "parameters_trainable": sum(trainable.values()),
@@ -85,34 +85,34 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def _numel(parameter: nn.Parameter) -> int:
-    # DeepSpeed ZeRO-3 leaves an empty parameter behind and keeps its size here.
+    # DeepSpeed ZeRO-3 replaces a parameter by an empty one and stores its size in `ds_numel`.
     return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def selection_seconds(model: nn.Module) -> float:
-    """Seconds that a method spent choosing among base weights; 0 for one that does not choose."""
+    """Return the seconds that a method spent choosing among base weights; 0 if it does not choose."""
     return tuner_attribute(model, "pivot_seconds", 0.0)
 
 
 def tuner_attribute(model: nn.Module, name: str, default: Any) -> Any:
-    """An attribute of the model's PEFT tuner, which may tell more of itself than PEFT asks for."""
+    """Return an optional attribute of the model's PEFT tuner."""
     return getattr(model.base_model, name, default) if isinstance(model, PeftModel) else default
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's product name, or the device's type."""
+    """Return the GPU's product name, or the device's type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def own_peak_memory_bytes(device: torch.device) -> int:
-    """`Resources.peak_memory_bytes` of this process alone."""
+    """Return the value of `Resources.peak_memory_bytes` for this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux reports KiB
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """See `Resources.peak_memory_bytes`; all processes must call it."""
+    """Return `Resources.peak_memory_bytes`; all processes must call it."""
     peak = torch.tensor(own_peak_memory_bytes(device), device=device)
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(peak, torch.distributed.ReduceOp.MAX)
@@ -120,12 +120,12 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def weight_bytes(folder: Path) -> int:
-    """Bytes of the safetensors in a saved adapter or model."""
+    """Return the bytes of the safetensors files of a saved adapter or model."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 class Laps:
-    """Seconds of one phase after another, by name; the first of a process has its "imports" too."""
+    """Seconds of successive phases, by name; the first Laps of a process also has its "imports"."""
 
     _imports: float | None = time.time() - psutil.Process().create_time()
 
@@ -139,9 +139,9 @@ class Laps:
 
 
 class Stopwatch(TrainerCallback):
-    """Times the steps of one session of the Trainer, which must log every step; calls `on_step(step, total, loss)`.
+    """Timer for the steps of one session of the Trainer, which must log every step; calls `on_step(step, total, loss)`.
 
-    A step ends when its loss is logged: reading the loss waits for the device, so the time is the device's too.
+    A step ends when its loss is logged: reading the loss waits for the device, so its time is included.
     """
 
     def __init__(self, on_step: Callable[[int, int, float], None] | None = None):
@@ -167,12 +167,12 @@ class Stopwatch(TrainerCallback):
             self.on_step(state.global_step, state.max_steps, logs["loss"])
 
     def last_tokens_per_second(self) -> float:
-        """`Resources.tokens_per_second` of the last step alone."""
+        """Return the value of `Resources.tokens_per_second` for the last step."""
         return (self.tokens[-1] - self.tokens[-2]) / self.step_seconds[-1]
 
     def figures(self) -> dict[str, float | int | None]:
-        """steps_timed, step_seconds_median, _iqr and _max, tokens_per_second, setup_seconds, train_seconds."""
-        # A run shorter than the warm-up is timed whole: a rough figure says more than none.
+        """Return steps_timed, step_seconds_median, _iqr, _max, tokens_per_second, setup_seconds, train_seconds."""
+        # All steps of a run shorter than the warm-up count: a rough timing is better than none.
         skipped = WARMUP_STEPS if len(self.step_seconds) > WARMUP_STEPS else 0
         timed = self.step_seconds[skipped:]
         tokens = self.tokens[-1] - self.tokens[skipped] if timed else 0

@@ -1,10 +1,10 @@
-"""A run followed elsewhere while it trains: Weights & Biases, TensorBoard, or both. Losing either never stops it.
+"""Tracking of a training by Weights & Biases, TensorBoard, or both. A failing tracker never stops the training.
 
-folder/wandb/          W&B's own files, which `wandb sync` uploads where it was offline or the network was lost
+folder/wandb/          W&B's own files; `wandb sync` uploads them after an offline run or a lost connection
 folder/tensorboard/    TensorBoard's events
 
-One run of the tracker a cell: named after the run's folder, in the group of its experiment, with config.json as its
-config. A resumed cell continues the same one.
+Each cell has one tracker run, named after the run's folder, in the group of its experiment, with config.json as its
+config. A resumed cell continues it.
 """
 
 import json
@@ -24,13 +24,13 @@ from reproduction.training.telemetry import Stopwatch
 logger = logging.getLogger(__name__)
 
 ROUTER_STEPS = 10
-"""Routers are watched in the first step and in every so many: each time routes a micro-batch once more."""
+"""Steps between records of the routers, from the first step on; a record routes a micro-batch once more."""
 PATIENCE = 30.0
-"""Seconds that a run waits for W&B at its beginning, and at its end for the upload of what else stays on disk."""
+"""Seconds that a run waits for W&B at its start, and at its end for the upload; the rest stays on disk."""
 
 
 class Wandb:
-    """A run of Weights & Biases, silent on the console and without its figures of the machine."""
+    """A run of Weights & Biases without console output and system metrics."""
 
     def __init__(self, spec: WandbSpec, folder: Path, config: Mapping[str, Any]):
         import wandb
@@ -38,7 +38,7 @@ class Wandb:
         quiet = {"silent": True, "console": "off", "x_disable_stats": True}
         settings = wandb.Settings(mode=spec.mode, init_timeout=PATIENCE, finish_timeout=PATIENCE, **quiet)
         wandb.setup(settings)
-        # Otherwise `init` asks for a key, and waits for an answer where there is a terminal.
+        # Without a login `init` asks for a key, and waits for an answer on a terminal.
         if spec.mode == "online" and not wandb.login(prompt=False, verify=False):
             raise RuntimeError("there is no API key: run `wandb login`, set WANDB_API_KEY, or take wandb.mode=offline")
         self._run = wandb.init(
@@ -62,7 +62,7 @@ class Wandb:
 
 
 class TensorBoard:
-    """A folder of TensorBoard's events; those of steps that are taken once more give way to the new ones."""
+    """A folder of TensorBoard's events; repeated steps replace their old events."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -80,10 +80,10 @@ class TensorBoard:
 
 
 class Tracking(TrainerCallback):
-    """Gives the trackers of a run its figures: each step's, and now and then how evenly the routers mix.
+    """Callback that logs every step's figures, and the routers' entropy every `ROUTER_STEPS` steps.
 
-    Rank 0 alone logs. The routers are watched in every rank, in the forward pass of the step itself: where ZeRO-3
-    gathers their weights all ranks must take part. The Trainer must log every step, to `stopwatch` first.
+    Only rank 0 logs. Every rank records the routers in the step's own forward pass, since all ranks must take part when
+    ZeRO-3 gathers their weights. The Trainer must log every step, to `stopwatch` first.
     """
 
     def __init__(self, spec: TrackingSpec, *, model: nn.Module, folder: Path, stopwatch: Stopwatch):
@@ -133,7 +133,7 @@ class Tracking(TrainerCallback):
                 tracker.log(state.global_step, figures)
 
     def close(self, *, failed: bool) -> None:
-        """End the trackers' runs, as failed or not."""
+        """End the trackers' runs, marked as failed or not."""
         self._watch.close()
         for name, tracker in list(self.trackers.items()):
             with self._losing(name):
@@ -141,7 +141,7 @@ class Tracking(TrainerCallback):
 
     @contextmanager
     def _losing(self, name: str) -> Iterator[None]:
-        """Turn an error of a tracker into a warning, and go on without it."""
+        """Turn an error of a tracker into a warning, and continue without the tracker."""
         try:
             yield
         except Exception as error:
@@ -155,7 +155,7 @@ class Tracking(TrainerCallback):
 def tracked(
     spec: TrackingSpec | None, *, model: nn.Module, folder: Path, stopwatch: Stopwatch
 ) -> Iterator[list[TrainerCallback]]:
-    """The callbacks, to stand after `stopwatch`, that have a training followed as the spec says: none, or one."""
+    """Yield the spec's tracking callbacks, none or one; they must come after `stopwatch`."""
     if spec is None or not spec.wanted:
         yield []
         return

@@ -1,9 +1,9 @@
-"""Training: a model, a tokenized set and a schedule in; a folder with the trained weights and the figures out.
+"""Training of a model on a tokenized set by a schedule, into a folder with the weights and the figures.
 
-folder/checkpoints/     while it runs, where the schedule asks for checkpoints: the last two
+folder/checkpoints/     during the run, if the schedule has checkpoints: the last two
 folder/train_log.jsonl  one line a step: step, epoch, loss, grad_norm, learning_rate
-folder/adapter|model/   the outcome
-folder/saved.json       the SHA-256 of its files
+folder/adapter|model/   the trained weights
+folder/saved.json       the SHA-256 of their files
 """
 
 import copy
@@ -33,24 +33,24 @@ from reproduction.training.spec import ModelSpec, TrackingSpec, TrainSpec
 from reproduction.training.telemetry import Resources, Stopwatch
 from reproduction.training.tracking import tracked
 
-# transformers 5.17 has the old name alone, and 5.23 warns of it.
+# transformers 5.17 has only the old name, and 5.23 warns about it.
 CHECKPOINTING = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 )
 
 PACKS_ON = ("cuda",)
-"""Devices on which `Passes` replace the Trainer's passes."""
+"""Device types on which `Passes` replace the Trainer's passes."""
 
 
 class TrainingFailed(RuntimeError):
-    """A training run that cannot go on; the message says why and what to change."""
+    """A training run cannot continue; the message gives the reason and the remedy."""
 
 
 class OutOfMemory(TrainingFailed):
-    """The device has less memory than a micro-batch of `rows`, with `checkpointing` or without, needs."""
+    """The device has too little memory for a micro-batch of `rows`, with or without `checkpointing`."""
 
     def __init__(self, sentence: str, rows: int, checkpointing: bool):
-        super().__init__(sentence, rows, checkpointing)  # all of them: it is pickled between ranks
+        super().__init__(sentence, rows, checkpointing)  # all arguments, since it is pickled between ranks
         self.sentence, self.rows, self.checkpointing = sentence, rows, checkpointing
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class OutOfMemory(TrainingFailed):
 
 
 class NonFiniteLoss(TrainingFailed):
-    """The loss or the gradient became infinite or not a number."""
+    """The loss or the gradient became infinite or NaN."""
 
 
 def train(
@@ -72,37 +72,37 @@ def train(
     on_step: Callable[[int, int, float], None] | None = None,
     tracking: TrackingSpec | None = None,
 ) -> Resources:
-    """Train what requires gradients in `model`, and save it.
+    """Train the parameters of `model` that require gradients, and save them.
 
-    Resumes from the last whole checkpoint in the folder, and ends with the weights of a run that never stopped, where
-    its passes have as many rows as before (others draw other dropout). Runs on the GPU where there is one; under a
-    launcher of several processes, on all of them. Leaves the model in evaluation mode.
+    It resumes from the last intact checkpoint in the folder and ends with the same weights as an uninterrupted run,
+    provided that the passes have as many rows as before (dropout depends on that). It uses the GPU if there is one, and
+    all processes of a launch. It leaves the model in evaluation mode.
 
     Args:
-        model: from `build_adapted`.
-        tokenizer: gives the padding token.
+        model: the model from `build_adapted`.
+        tokenizer: source of the padding token.
         tokenized: the training set.
         spec: the schedule.
-        base: what the model was built from, recorded beside an adapter.
-        folder: of the run.
-        on_step: called after each step with its number, the number of steps in all, and its loss.
-        tracking: where else the run is followed.
+        base: spec of the base model, recorded beside an adapter.
+        folder: the run's folder.
+        on_step: called after each step with its number, the total number of steps, and its loss.
+        tracking: trackers of the run.
 
     Raises:
-        ValueError: nothing requires gradients; no learning rate; an effective batch that cannot be met; low-precision
-            weights that an optimiser would round its updates away on.
-        OutOfMemory, NonFiniteLoss: the run cannot go on; nothing was saved after its last checkpoint.
+        ValueError: nothing requires gradients; no learning rate; an effective batch that cannot be divided; weights
+            whose low precision would round the optimiser's updates away.
+        OutOfMemory, NonFiniteLoss: the run cannot continue; nothing is saved after its last checkpoint.
     """
     folder = Path(folder)
     _require_trainable(model, spec)
     launching.join(deepspeed=spec.deepspeed is not None)
     arguments = _arguments(spec, folder / "checkpoints", bf16=_has_dtype(model.parameters(), torch.bfloat16))
     if "position_ids" in tokenized.rows[0]:
-        arguments.include_num_input_tokens_seen = "all"  # a packed row has no mask to count by, and next to no padding
+        arguments.include_num_input_tokens_seen = "all"  # packed rows have no mask, and hardly any padding
     rows = arguments.per_device_train_batch_size
     counts = telemetry.count_parameters(model)
     stopwatch = Stopwatch(on_step)
-    use_cache, model.config.use_cache = model.config.use_cache, False  # with a cache packed examples see each other
+    use_cache, model.config.use_cache = model.config.use_cache, False  # with a cache packed examples mix
     with _memory_errors(rows, spec), tracked(tracking, model=model, folder=folder, stopwatch=stopwatch) as trackers:
         trainer = StepTrainer(
             model=model,
@@ -124,7 +124,7 @@ def train(
         passes = trainer.passes.close() if packing is not None else "padded"
         saved = _save(trainer, folder, base)
 
-    # The Trainer leaves its traces on the model: training mode, no KV cache, checkpointing, an autocast around forward.
+    # Undo the Trainer's changes to the model: training mode, no KV cache, checkpointing, an autocast around forward.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     if spec.gradient_checkpointing is True:
         getattr(model, f"{CHECKPOINTING}_disable")()
@@ -151,7 +151,7 @@ def train(
 
 
 def packing_of(model: PreTrainedModel | PeftModel, tokenized: TokenizedSet, spec: TrainSpec) -> Packing | None:
-    """How `Passes` will pack the set for a model, which is on its device; None where the Trainer's passes train it."""
+    """Return the layout of packed passes for a model on its device; None if the Trainer's passes train it."""
     if next(model.parameters()).device.type not in PACKS_ON or spec.deepspeed is not None or spec.liger_kernel:
         return None
     packing = Packing.of(tokenized, batch_size=spec.batch_size, by_length=spec.group_by_length)
@@ -161,7 +161,7 @@ def packing_of(model: PreTrainedModel | PeftModel, tokenized: TokenizedSet, spec
 
 
 class StepTrainer(Trainer):
-    """The Trainer with our order of rows, on GPUs our passes, and checkpoints that are there whole or not at all."""
+    """Trainer with this project's order of rows, atomic checkpoints and, on GPUs, packed passes."""
 
     order: Sampler[int]
     passes: Passes | None = None
@@ -172,10 +172,10 @@ class StepTrainer(Trainer):
         args = self.args
         passes = Passes(self.model, bf16=args.bf16, graphs=not getattr(args, CHECKPOINTING))
         if args.world_size > 1:
-            # DDP would exchange gradients within a backward pass, which is a graph: it is not put around the model.
+            # No DDP wrapper: DDP exchanges gradients within the backward pass, which is a CUDA graph.
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
             passes.broadcast()
-        args.include_num_input_tokens_seen = "no"  # which would wait for the GPU at every pass
+        args.include_num_input_tokens_seen = "no"  # counting waits for the GPU at every pass
         self.passes, self.data_collator.width = passes, packing.width
         self._largest = packing.rows(args.per_device_train_batch_size), packing.width
         self._tokens = torch.zeros((), dtype=torch.int64, device=args.device)
@@ -185,7 +185,7 @@ class StepTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         if not model.training:
             model.train()
-        if self._largest is not None:  # now that a checkpoint is loaded, which may put tensors in other places
+        if self._largest is not None:  # only now, since loading a checkpoint may move tensors
             self.passes.prepare(*self._largest)
             self._largest = None
         inputs = self._prepare_inputs(inputs)
@@ -193,7 +193,7 @@ class StepTrainer(Trainer):
         loss = self.passes(inputs, num_items_in_batch)
         if self.accelerator.sync_gradients and self.args.world_size > 1:
             self.passes.sum_gradients()
-        return loss * self.args.world_size  # the Trainer logs the mean over the processes of what is a sum
+        return loss * self.args.world_size  # the Trainer logs the mean over the processes; this is a sum
 
     def log(self, logs, *arguments, **options) -> None:
         if self.passes is not None:
@@ -208,7 +208,7 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         if self.state.global_step >= self.state.max_steps and not isinstance(self.model, PeftModel):
-            return  # the model itself is saved next; optimiser states of billions of parameters would take minutes
+            return  # the model is saved next; writing optimiser states of billions of parameters takes minutes
         folder = Path(self.args.output_dir)
 
         def write(aside: Path) -> None:
@@ -222,9 +222,9 @@ class StepTrainer(Trainer):
 
 
 class StepLog(TrainerCallback):
-    """Writes one JSON line a step, and stops the run at a loss or gradient that is not finite.
+    """Callback that writes one JSON line a step, and stops the run at a loss or gradient that is not finite.
 
-    A resumed run first rewrites the file from the checkpoint's own history, so no step stands in it twice.
+    A resumed run first rewrites the file from the checkpoint's history, so that no step occurs twice.
     """
 
     def __init__(self, path: Path):
@@ -257,11 +257,11 @@ class StepLog(TrainerCallback):
 
 
 class AlreadyFinished(Exception):
-    """The checkpoint resumed from is the last one of the run: nothing is left to do."""
+    """The resumed checkpoint is that of the last step: no training is left."""
 
 
 class StopWhereFinished(TrainerCallback):
-    """Ends a run that resumes from its last step; the Trainer by itself would take one step more."""
+    """Callback that ends a run resumed from its last step; the Trainer alone takes one more step."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step >= state.max_steps:
@@ -306,7 +306,7 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         **{CHECKPOINTING: spec.gradient_checkpointing is True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": False}},
         save_strategy="steps" if spec.save_steps else "no",
         save_steps=spec.save_steps or 1,
-        logging_steps=1,  # reads the loss at every step: a loss that is not finite stops the run at once
+        logging_steps=1,  # a loss that is not finite then stops the run at once
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
         report_to="none",
@@ -314,28 +314,28 @@ def _arguments(spec: TrainSpec, checkpoints: Path, *, bf16: bool) -> TrainingArg
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,
-        # Buffers are constants, the same in every process; written anew at every pass, a layer would check them anew.
+        # Buffers are equal constants in every process; a layer would check its pivots again after each broadcast.
         ddp_broadcast_buffers=False,
         use_liger_kernel=spec.liger_kernel,
         deepspeed=str(spec.deepspeed) if isinstance(spec.deepspeed, Path) else spec.deepspeed,
-        # Without these two, several CPU processes train side by side and never exchange a gradient.
+        # Without these two, several CPU processes train independently and never exchange gradients.
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and processes > 1 else None,
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process, one GPU: the Trainer would split each micro-batch over all of them
+        arguments._n_gpu = 1  # one process, one GPU: the Trainer otherwise splits each micro-batch over all GPUs
     return arguments
 
 
 def _collator(tokenizer: PreTrainedTokenizerBase) -> Collator:
-    padded_right = copy.copy(tokenizer)  # generation pads on the left, perhaps with this very object
+    padded_right = copy.copy(tokenizer)  # a copy: generation may use the same object and pads on the left
     padded_right.padding_side = "right"
     return Collator(padded_right)
 
 
 @contextmanager
 def _memory_errors(rows: int, spec: TrainSpec) -> Iterator[None]:
-    """Raise what says that memory ran out as `OutOfMemory`."""
+    """Convert out-of-memory errors to `OutOfMemory`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -354,11 +354,11 @@ def _save(trainer: Trainer, folder: Path, base: ModelSpec) -> Path:
     is_adapter = isinstance(trainer.model, PeftModel)
     saved, first = folder / ("adapter" if is_adapter else "model"), trainer.is_world_process_zero()
     try:
-        if first:  # what an attempt left that was killed after its training
+        if first:  # left by an attempt killed after its training
             (folder / SAVED_FILE).unlink(missing_ok=True)
             shutil.rmtree(saved, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
-        trainer.save_model(str(saved))  # the Trainer's own: it gathers what DeepSpeed has sharded
+        trainer.save_model(str(saved))  # the Trainer's method gathers DeepSpeed's shards
         if first:
             (saved / "training_args.bin").unlink(missing_ok=True)  # a pickle of this machine's settings
             if is_adapter:
