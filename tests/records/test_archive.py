@@ -1,4 +1,4 @@
-"""Packed records: the same bytes from the same runs, all of them back again, and nothing that a model wrote."""
+"""Packed records: deterministic bytes, complete unpacking, and no text written by a model."""
 
 import json
 import re

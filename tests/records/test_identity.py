@@ -1,4 +1,4 @@
-"""A run's identity: what changes it, and what must not."""
+"""A run's identity: the changes that alter it, and those that must not."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Answers are whole after a kill and never used where they were changed; scores are closed by a mark that checks."""
+"""Answers survive a kill and are refused if changed; a DONE mark with a checksum completes the scores."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def test_what_was_appended_is_read_back_in_order(path):
     log.append([answer("b"), answer("a")])
     log.append([answer("a", 1, logprobs=(-0.1, -2.5e-7)), answer("a", prompt_hash="q")])
     again = AnswerLog(path)
-    assert list(again) == list(log)  # a tuple is a list in both
+    assert list(again) == list(log)  # tuples become lists in both
     assert list(again)[:2] == [answer("b"), answer("a")]
     assert len(again) == 4
     assert again.get(("a", "p", 1))["logprobs"] == [-0.1, -2.5e-7]
@@ -57,7 +57,7 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_lines_tells_it_and_takes_new_one
 def test_a_bit_that_is_another_anywhere_in_the_file_is_refused(path):
     AnswerLog(path).append([answer("a"), answer("b")])
     whole = path.read_bytes()
-    for at in range(0, len(whole) - 1, 3):  # without the last line's end the line is an unfinished one
+    for at in range(0, len(whole) - 1, 3):  # a last line without its newline is incomplete
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(RecordError, match=r"line [12] of .* is damaged"):
             AnswerLog(path)
@@ -82,7 +82,7 @@ def test_any_other_damage_is_refused_with_its_line_and_nothing_is_lost(path, num
     with pytest.raises(RecordError, match=rf"^line {number} of {path}"):
         AnswerLog(path)
     assert path.read_bytes() == damaged
-    path.write_bytes(lines[0] + lines[2])  # the way out: the line is removed, and asked for again
+    path.write_bytes(lines[0] + lines[2])  # the remedy: remove the line, and generate the answer again
     AnswerLog(path).append([answer("b")])
     assert path.read_bytes() == lines[0] + lines[2] + lines[1]
 
@@ -109,7 +109,7 @@ def in_another_process(program: str) -> subprocess.Popen:
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_batch_leaves_the_batches_before(path):
-    # A real limit on file size in a process of its own: the kernel takes part of the write, then refuses.
+    # A real limit on file size, in a separate process: the kernel accepts part of the write, then refuses.
     process = in_another_process(f"""
         import resource
         from reproduction.records import AnswerLog, RecordError

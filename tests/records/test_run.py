@@ -1,4 +1,4 @@
-"""A run's folder: the states that it walks, what survives a kill, and who may start it."""
+"""A run's folder: its states, its content after a kill, and the conditions of a start."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the training tests train, importable by the processes that they start."""
+"""Cells for the training tests, importable by their child processes."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ METHODS = {
 
 
 SHORT = {"max_steps": None, "epochs": 2, "learning_rate": 0.1}
-"""Changes of the schedule: no number of steps, but two passes over the rows."""
+"""Changes of the schedule: two epochs instead of a number of steps."""
 
 
 def examples(count: int = 32) -> list[Example]:
@@ -44,7 +44,7 @@ def examples(count: int = 32) -> list[Example]:
 
 
 def schedule(**changes) -> TrainSpec:
-    # Plain gradient descent: Adam's first steps turn rounding errors of near-zero gradients into whole steps.
+    # Plain gradient descent: Adam's first steps turn rounding errors of near-zero gradients into full steps.
     settings = {
         "learning_rate": 0.5, "epochs": 1, "max_steps": 3, "batch_size": 8, "micro_batch_size": 8,
         "optimizer": "sgd", "lr_scheduler": "constant",
@@ -62,7 +62,7 @@ def run(
     on_step=None,
     tracking=None,
 ) -> tuple[torch.nn.Module, Resources]:
-    """One cell, from its specs to its trained model and figures."""
+    """Train one cell; return its model and resource figures."""
     model, tokenizer = build_base(base)
     model = build_adapted(model, method, spec.seed)
     resources = train(
@@ -79,24 +79,24 @@ def run(
 
 
 def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights in a finished run's folder."""
+    """Read the weights in a finished run's folder."""
     (path,) = [*folder.glob("adapter/*.safetensors"), *folder.glob("model/*.safetensors")]
     return load_file(path)
 
 
 def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
-    """The largest difference between two sets of weights with the same names."""
+    """Return the largest difference between two sets of weights with the same names."""
     assert first.keys() == second.keys()
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
 
 
 def log(folder: Path) -> list[dict]:
-    """The lines of a run's train_log.jsonl."""
+    """Read the lines of a run's train_log.jsonl."""
     return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
 
 
 def probe() -> torch.Tensor:
-    """Token ids, (1, 37) int64, to compare models by their logits."""
+    """Return token ids, (1, 37) int64, for comparing models by their logits."""
     return torch.arange(3, 40)[None]
 
 
@@ -107,7 +107,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 @contextmanager
 def watched() -> Iterator[dict[str, Any]]:
-    """What a training inside does in this process: the rows of each step, and the model as it is wrapped at the end."""
+    """Record the trainings in the context: the rows of each step of this process, and the wrapped model at the end."""
     seen: dict[str, Any] = {"rows": []}
     real = trainer.StepTrainer
 

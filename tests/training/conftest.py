@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from reproduction.data import TokenizedSet, tokenize
 from reproduction.training import MethodSpec, ModelSpec
 
-# Each run of the Trainer collects garbage: without this it walks through every imported module each time.
+# Each run of the Trainer collects garbage; frozen objects, those of all imported modules, are skipped.
 gc.freeze()
 
 
@@ -58,5 +58,5 @@ def tokenized(tokenizer) -> TokenizedSet:
 
 @pytest.fixture(params=METHODS)
 def method(request) -> MethodSpec:
-    """Every way of tuning."""
+    """Each tuning method in turn."""
     return METHODS[request.param]

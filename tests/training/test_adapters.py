@@ -1,4 +1,4 @@
-"""What is evaluated is what was trained: a changed or broken file is refused by name."""
+"""Loading of trained models: changed or broken files are refused by name."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ PARTS = {"scale": "tiny", "data": {}, "train": {}, "model": {"name": "small"}, "
 
 @pytest.fixture(scope="session")
 def trained(base, tokenized, tmp_path_factory) -> dict[str, Path]:
-    """A finished run's folder for some methods."""
+    """Folders of finished runs, by method."""
     folders = {name: tmp_path_factory.mktemp("trained") / name for name in ("idlora", "lora", "full")}
     for name, folder in folders.items():
         Run(folder).start(PARTS | {"seed": 0})
@@ -44,14 +44,14 @@ def cut(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Change a byte in the middle; the file keeps its size."""
+    """Change a byte in the middle of the file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def keys(**changes) -> Change:
-    """The file's JSON object with other values; ... takes a key away."""
+    """Return a change that sets values of the file's JSON object; ... removes a key."""
 
     def change(path: Path) -> None:
         values = json.loads(path.read_text()) | changes
@@ -123,7 +123,7 @@ def test_a_broken_file_of_an_adapter_from_elsewhere_is_named(base, trained, tmp_
 def test_a_run_that_is_not_as_it_was_saved_is_refused(base, trained, tmp_path, name, file, change):
     shutil.copytree(trained[name], tmp_path / "run")
     saved = tmp_path / "run" / ("model" if name == "full" else "adapter")
-    (saved / ".DS_Store").touch()  # no harm
+    (saved / ".DS_Store").touch()  # harmless
     load_finished(tmp_path / "run", base, METHODS[name])
     change(saved / file)
     with pytest.raises(UnfitAdapter, match=str(tmp_path)):
@@ -146,7 +146,7 @@ def test_what_another_run_saved_is_refused_with_its_own_record_too(base, trained
 
 
 def test_the_same_training_gives_the_same_files(trained):
-    """Sets have no order, and JSON's lists of them had another in every process."""
+    """The order of a set varies between processes; that of its JSON list must not."""
     targets = json.loads((trained["lora"] / "adapter" / CONFIG).read_text())["target_modules"]
     assert targets == sorted(targets)
     assert len(targets) == 7
@@ -159,7 +159,7 @@ def test_an_adapter_is_refused_on_another_base_before_anything_is_injected(base,
     with pytest.raises(WrongBase, match=r"trained on small \(.*not on other \("):
         load_adapter(model, adapter, other_base)
     assert [name for name, _ in model.named_modules()] == modules
-    # The same weights under another name, in another folder and another dtype are the same base.
+    # The same weights with another name, folder and dtype are the same base.
     for part in build_base(base):
         part.save_pretrained(tmp_path / "moved")
     moved = replace(base, name="moved", path_or_id=str(tmp_path / "moved"), dtype="bfloat16")

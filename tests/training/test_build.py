@@ -1,4 +1,4 @@
-"""From specs to a model and data: what is drawn, loaded, frozen, set apart, and what is refused."""
+"""Construction of models and data from specs: initialisation, loading, freezing, data splits, and errors."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A checkpoint is what its own run wrote, whole; any other is skipped for the one before."""
+"""Checkpoints: one that is incomplete, changed or foreign is skipped in favour of the previous one."""
 
 import shutil
 from dataclasses import replace
@@ -17,7 +17,7 @@ SPEC = schedule(max_steps=6, save_steps=2, optimizer="adamw_torch", learning_rat
 
 @pytest.fixture(scope="module")
 def whole(base, tokenized, tmp_path_factory) -> Path:
-    """A run with its checkpoints of steps 4 and 6."""
+    """Folder of a run with checkpoints of steps 4 and 6."""
     folder = tmp_path_factory.mktemp("whole")
     run(folder, base, METHODS["lora"], tokenized, SPEC)
     assert {path.name for path in (folder / "checkpoints").glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-6"}
@@ -38,7 +38,7 @@ def whole(base, tokenized, tmp_path_factory) -> Path:
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(damage, base, whole, tokenized, tmp_path, caplog):
     shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
     damage(tmp_path / "checkpoints" / "checkpoint-6")
-    (tmp_path / "checkpoints" / "checkpoint-6.bak").mkdir()  # a copy that someone made: no checkpoint
+    (tmp_path / "checkpoints" / "checkpoint-6.bak").mkdir()  # a user's copy, not a checkpoint
     steps = []
     run(tmp_path, base, METHODS["lora"], tokenized, SPEC, on_step=lambda step, *_: steps.append(step))
     assert steps == [5, 6]
@@ -63,7 +63,7 @@ def test_what_a_killed_attempt_left_is_no_part_of_the_next_checkpoint(tmp_path):
 
 
 class Unpickled:
-    """Leaves a trace when it is unpickled, as a stranger's file in a DeepSpeed checkpoint could do anything else."""
+    """Object that creates a file when it is unpickled, as a foreign DeepSpeed checkpoint can run any code."""
 
     def __init__(self, trace: Path):
         self.trace = trace
@@ -76,7 +76,7 @@ def test_a_checkpoint_that_the_run_did_not_write_is_not_read(base, tokenized, tm
     stranger = tmp_path / "run" / "checkpoints" / "checkpoint-2"
     stranger.mkdir(parents=True)
     torch.save(Unpickled(tmp_path / "trace"), stranger / "optimizer.pt")
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as DeepSpeed reads
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as in DeepSpeed
     run(tmp_path / "run", base, METHODS["lora"], tokenized, schedule(max_steps=2))
     assert not (tmp_path / "trace").exists()
     torch.load(stranger / "optimizer.pt", weights_only=False)

@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian and the first step, against matrices that are made whole."""
+"""The largest eigenvalue of the Hessian and the first update, against explicit matrices."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ SMALL = {
 
 @pytest.fixture
 def started(base, tokenized):
-    """From a method to its model before training, in float64, two padded micro-batches, and both as one."""
+    """Return method → (its model before training in float64, two padded micro-batches, both as one batch)."""
 
     def start(method):
         model, tokenizer = build_base(replace(base, attention="eager"))
@@ -50,7 +50,7 @@ def vector(size):
 @pytest.mark.parametrize(
     "eigenvalues",
     [
-        [-5.0, *[0.1 * n for n in range(10)], 4.9],  # the longest is negative, and nearly as long as the largest
+        [-5.0, *[0.1 * n for n in range(10)], 4.9],  # the largest in size is negative, the next positive
         [-float(n) for n in range(1, 9)],
         [3.0, 3.0, 1.0, 0.0],
     ],
@@ -74,7 +74,7 @@ def test_a_search_ends_with_its_products_and_says_whether_a_true_eigenvalue_is_n
 
 
 def whole_hessian(model, batch):
-    """H (p, p) of transformers' own loss on one batch, by torch's function for it."""
+    """Compute H (p, p) of transformers' own loss on one batch by torch's Hessian function."""
     own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     sizes = [parameter.numel() for parameter in own.values()]
 
@@ -97,7 +97,7 @@ def test_an_adapters_largest_eigenvalue_is_that_of_its_whole_hessian(name, start
     assert eigenvalues[0] < -0.1 * eigenvalues[-1] < 0
     product = hessian_product(trained(model), lambda: losses(model, batches))
     v = vector(len(hessian))
-    torch.testing.assert_close(product(v), hessian @ v, atol=1e-5, rtol=1e-4)  # and so no dropout was drawn
+    torch.testing.assert_close(product(v), hessian @ v, atol=1e-5, rtol=1e-4)  # equal, so dropout is off
     found = largest_eigenvalue(product, v, iterations=60, tolerance=1e-3)
     assert found.converged
     assert found.value == pytest.approx(float(eigenvalues[-1]), rel=1e-3)
@@ -116,7 +116,7 @@ def test_the_first_step_moves_an_output_by_what_adam_makes_of_the_whole_gradient
     mask, expected = batches[0]["attention_mask"].bool(), {}
     for name, module in modules.items():
         g = gradients[names.index(f"{name}.lora_B.default.weight")]
-        B = -rate * (g / (g.abs() + 1e-8))  # Adam's moments are the gradient and its square at a first step
+        B = -rate * (g / (g.abs() + 1e-8))  # in the first step Adam's moments are the gradient and its square
         A, h = module.lora_A["default"].weight.detach(), inputs[name][mask]
         W = module.get_base_layer().weight.detach()
         expected[name] = float((module.scaling["default"] * h @ A.T @ B.T).norm() / (h @ W.T).norm())

@@ -1,4 +1,4 @@
-"""How many processes a config asks for on a machine, and whether this process is one of them already."""
+"""Number of processes of a config on a machine, and detection of an existing launch."""
 
 import os
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ def test_what_cannot_be_launched_is_refused_with_its_value(mode, num_processes, 
 
 
 def test_inside_a_launch_its_size_counts_and_nothing_more_is_started():
-    with environment(RANK="3", WORLD_SIZE="16"):  # of two machines: more ranks than GPUs here
+    with environment(RANK="3", WORLD_SIZE="16"):  # two machines: more ranks than local GPUs
         assert (launching.inside(), launching.rank()) == (True, 3)
         for mode, full, expected in (("auto", True, "zero3"), ("auto", False, "ddp"), ("zero2", True, "zero2")):
             launch = resolve(mode, num_processes=None, full=full, gpus=8)
@@ -87,7 +87,7 @@ def test_the_tasks_of_a_slurm_step_are_ranks():
     with environment(**STEP | {"SLURM_PROCID": "2", "MASTER_ADDR": "head"}) as variables:
         assert launching.rank() == 2
         assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("head", port)
-    with environment(**STEP, RANK="0", WORLD_SIZE="2"):  # torchrun, started by srun once a machine
+    with environment(**STEP, RANK="0", WORLD_SIZE="2"):  # srun starts one torchrun per machine
         assert (launching.rank(), resolve("ddp", num_processes=None, full=False, gpus=2).processes) == (0, 2)
 
 

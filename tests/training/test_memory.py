@@ -1,4 +1,4 @@
-"""The memory that a cell takes of a GPU: counted on one layer, held against what was measured."""
+"""Estimates of a cell's GPU memory: counts on one layer, and comparison with measurements."""
 
 import csv
 import dataclasses
@@ -23,7 +23,7 @@ def deepspeed_config(launch: str) -> dict | None:
 
 
 def schedule(launch: str = "ddp", **changes) -> TrainSpec:
-    """The paper's schedule under a launch of configs/launch."""
+    """Return the paper's schedule under a launch of configs/launch."""
     settings = {"learning_rate": 1e-4, "epochs": 1, "batch_size": 32, "micro_batch_size": 4}
     settings |= {"gradient_checkpointing": True, "deepspeed": deepspeed_config(launch)}
     return TrainSpec(**(settings | changes))
@@ -132,10 +132,10 @@ def test_the_micro_batch_is_the_largest_that_fits_and_checkpointing_comes_where_
     assert chosen(total(1, True)) == (1, True)
     assert chosen(total(1, True) - 1) is None
     own = schedule(batch_size=24, micro_batch_size=9, gradient_checkpointing=True)
-    assert chosen(80e9, own) == (8, True)  # 9 does not divide it
+    assert chosen(80e9, own) == (8, True)  # 9 does not divide the batch
     assert chosen(total(4, True), own) == (4, True)
     small = schedule(batch_size=2, micro_batch_size="auto", gradient_checkpointing="auto")
-    assert chosen(80e9, small) == (2, False)  # there are no more tokens to have
+    assert chosen(80e9, small) == (2, False)  # there are no more tokens
 
 
 def test_decoding_holds_the_weights_and_a_cache_that_grows_with_the_answers() -> None:

@@ -1,4 +1,4 @@
-"""Batches, and packed passes: the loss and the gradient of the padded ones, whatever the method."""
+"""Batches and packed passes: they give the loss and the gradient of padded passes for every method."""
 
 import logging
 from dataclasses import replace
@@ -23,7 +23,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devic
 
 @pytest.fixture
 def packs_here(monkeypatch):
-    """Trains on the CPU as on a GPU, where a CUDA graph cannot be had."""
+    """Use packed passes on the CPU, where CUDA graphs are unavailable."""
     monkeypatch.setattr(trainer, "PACKS_ON", ("cuda", "cpu"))
 
 
@@ -52,7 +52,7 @@ def of_lengths(*lengths: int, row_length: int | None = None) -> TokenizedSet:
 
 
 def off_zero(model: nn.Module) -> None:
-    """B starts at zero, where a gradient of A would say nothing."""
+    """Move B away from zero, where the gradient of A vanishes."""
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,8 +64,8 @@ def off_zero(model: nn.Module) -> None:
     ("batch_size", "most", "processes", "expected"),
     [
         (32, 4, 1, (4, 8)),
-        (32, 4, 16, (2, 1)),  # fewer rows than the micro-batch may have
-        (32, 5, 1, (4, 8)),  # the most that divide evenly
+        (32, 4, 16, (2, 1)),  # fewer rows than the largest micro-batch
+        (32, 5, 1, (4, 8)),  # the largest even divisor
         (30, 4, 2, (3, 5)),
         (32, "auto", 2, (16, 1)),
     ],
@@ -136,7 +136,7 @@ def test_the_rows_of_a_pass_follow_from_the_lengths_and_from_how_they_are_dealt(
     assert rows(of_lengths(40, 48, row_length=64), 2) == (64, 2)
     few = of_lengths(*[30] * 5, *[2] * 95)
     assert (rows(few, 2, by_length=True), rows(few, 2)) == ((32, 2), (32, 1))  # the longest two of eight, or any two
-    assert rows(of_lengths(*[30] * 20, *[4] * 20), 4) == (32, 4)  # one of the draws has four long ones
+    assert rows(of_lengths(*[30] * 20, *[4] * 20), 4) == (32, 4)  # one of the random steps has four long examples
 
 
 def test_packed_passes_have_the_loss_and_the_gradient_of_padded_ones(base, method, tokenized, tokenizer):
@@ -206,7 +206,7 @@ def test_a_model_whose_loss_is_another_is_told_from_one_that_fits(base, bf16, mo
 
 
 def test_positions_begin_anew_with_each_example():
-    """Rotary positions, which are relative, would not tell."""
+    """Relative (rotary) positions do not show this."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=64, n_positions=64, n_embd=32, n_layer=1, n_head=2, attn_implementation="sdpa", initializer_range=0.5
@@ -236,7 +236,7 @@ def test_a_training_on_packed_passes_has_the_loss_curve_of_padded_ones(
     with caplog.at_level(logging.WARNING):
         _, packed = run(tmp_path / "packed", base, METHODS[name], tokenized, spec)
     assert packed.passes == "packed"
-    # Under gradient checkpointing none is tried.
+    # With gradient checkpointing no graph is recorded.
     assert ("could not be recorded as a CUDA graph" in caplog.text) == (spec.gradient_checkpointing is not True)
     trainer.PACKS_ON = ()  # put back by the fixture
     _, padded = run(tmp_path / "padded", base, METHODS[name], tokenized, replace(spec, gradient_checkpointing=False))
@@ -274,7 +274,7 @@ def test_a_resumed_training_on_packed_passes_goes_on_as_one_that_never_stopped(
         run(tmp_path / "cut", base, lora, tokenized, spec, on_step=stop_at_five)
     run(tmp_path / "cut", base, lora, tokenized, spec)
     packing = Packing.of(tokenized, batch_size=8, by_length=False)
-    largest = (packing.rows(8), packing.width)  # is recorded first, and holds what the checkpoint put in place
+    largest = (packing.rows(8), packing.width)  # recorded first, with the tensors of the loaded checkpoint
     assert recorded == [(*largest, False), (*largest, False), (*largest, True)]
     assert furthest(saved_weights(tmp_path / "cut"), saved_weights(tmp_path / "whole")) == 0
     assert log(tmp_path / "cut") == log(tmp_path / "whole")

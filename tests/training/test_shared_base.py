@@ -1,4 +1,4 @@
-"""One base in memory for one cell after another."""
+"""Sharing of one base model in memory by successive cells."""
 
 import torch
 from cells import METHODS, furthest, logits, run, saved_weights, schedule
@@ -37,7 +37,7 @@ def test_another_base_replaces_the_one_that_is_kept_and_a_stranger_is_not_kept(b
     shared.give_back(first)
     second, _ = shared.take(other_base)
     assert second is not first
-    shared.give_back(first)  # no longer what was taken
+    shared.give_back(first)  # not the base taken last
     assert shared.take(other_base)[0] not in (first, second)
     shared.give_back(build_base(base)[0])
     assert shared.take(other_base)[0] is not second

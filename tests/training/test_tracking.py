@@ -1,4 +1,4 @@
-"""Runs followed by W&B and TensorBoard: what they are given, and that a training never depends on them."""
+"""Tracking by W&B and TensorBoard: the logged values, and trainings that survive a failing tracker."""
 
 import json
 import logging
@@ -20,14 +20,14 @@ SHORT = schedule(max_steps=2)
 
 
 def warnings_in(caplog) -> list[str]:
-    """What this project warned of; what other packages log is theirs."""
+    """Return this project's warnings, without those of other packages."""
     ours = [record for record in caplog.records if record.name.startswith("reproduction.")]
     return [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run's folder as it is when the training starts."""
+    """A run's folder at the start of its training."""
     folder = tmp_path / "small-words-s0-0123456789"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
@@ -59,7 +59,7 @@ def test_a_followed_training_is_the_same_to_the_bit_and_its_trackers_know_every_
         assert known["tokens_per_second"] > 0
         assert 0.01 < known["peak_memory_gib"] < 100
         assert ("router_entropy" in known) == (line["step"] in (1, 10))
-    assert history[1]["router_entropy"] == pytest.approx(1)  # routers start even
+    assert history[1]["router_entropy"] == pytest.approx(1)  # routers start with an even mixture
     assert 0 < history[10]["router_entropy"] < 1 - 1e-9
     events = tensorboard_history(folder / "tensorboard")
     assert events.keys() == history.keys()

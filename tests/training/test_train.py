@@ -1,4 +1,4 @@
-"""A training: what moves, how it resumes, what stops it, what it says of itself."""
+"""Training: trained parameters, resuming, errors that stop it, and resource figures."""
 
 import copy
 import math
@@ -62,7 +62,7 @@ def test_the_loss_falls_nothing_else_moves_and_what_was_trained_is_what_is_loade
 @pytest.mark.parametrize("name", ["full", "lora", "idlora"])
 def test_an_interrupted_run_resumes_to_the_weights_of_one_that_never_stopped(name, base, tokenized, tmp_path):
     method = METHODS[name]
-    if method.kind == "peft":  # dropout: the resumed run must go on drawing where the first one stopped
+    if method.kind == "peft":  # with dropout, the resumed run must continue the random stream
         method = replace(method, arguments={**method.arguments, "lora_dropout": 0.3})
     spec = schedule(**RESUMABLE, epochs=2)
     run(tmp_path / "whole", base, method, tokenized, spec)
@@ -76,7 +76,7 @@ def test_an_interrupted_run_resumes_to_the_weights_of_one_that_never_stopped(nam
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
     if method.kind != "peft":
         return
-    # As if killed between the last step and the save: saved again without training again.
+    # As after a kill between the last step and the save: the weights are saved again without training.
     before = saved_weights(tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "adapter")
     steps.clear()
@@ -208,7 +208,7 @@ def test_the_figures_count_what_is_there(base, tokenized, tmp_path):
     method = peft_method("x", "IDLORA", r=4, num_clusters=2, rank_boost=2)
     model, resources = run(tmp_path, base, method, tokenized, schedule(max_steps=8))
     routers = [value for name, value in model.named_parameters() if "router" in name]
-    # k·r·in of the seven targets of both layers: six read 32 numbers, the down projection 64.
+    # k·r·in of the seven targets of both layers: in is 32 for six, 64 for the down projection.
     assert resources.frozen_copies == 2 * 2 * 4 * (6 * 32 + 64)
     assert resources.parameters_router == sum(value.numel() for value in routers) > 0
     assert resources.parameters_trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""Two processes train as one does: the same rows in each step, the same loss curve, the same weights."""
+"""Two processes train like one: the same rows in each step, the same loss curve, the same weights."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def together(base, tokenized, tmp_path_factory, repository):
-    """The folder of what two processes trained, by the launch; and `printed` in it."""
+    """Folders of trainings by two processes, by launch; each contains `printed`."""
     folders: dict[str, Path] = {}
 
     def folder(launch: str) -> Path:
@@ -32,7 +32,7 @@ def together(base, tokenized, tmp_path_factory, repository):
             if launch != "ddp" and forks.no_compiler():
                 pytest.skip("DeepSpeed builds its communication between processes of a CPU with a C++ compiler")
             config = yaml.safe_load((repository / "configs" / "launch" / f"{launch}.yaml").read_text()).get("deepspeed")
-            if launch == "zero3":  # the smallest weights too, as else the large ones alone
+            if launch == "zero3":  # by default only large weights are sharded
                 config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
             here = folders[launch] = tmp_path_factory.mktemp(launch)
             forks.together(train_jobs, here, NAMES[launch], base, tokenized.rows, config, folder=here / "printed")
@@ -43,7 +43,7 @@ def together(base, tokenized, tmp_path_factory, repository):
 
 @pytest.fixture(scope="module")
 def alone(base, tokenized, tmp_path_factory):
-    """The same by one process, in as few micro-batches as it can."""
+    """The same trainings by one process, in as few micro-batches as possible."""
     folders: dict[str, Path] = {}
 
     def folder(job: str) -> Path:
@@ -87,7 +87,7 @@ def test_two_processes_give_the_training_of_one(launch, job, together, alone):
 
 @pytest.fixture(scope="module")
 def packed(base, tokenized, tmp_path_factory) -> Path:
-    """The folder of what two processes trained on packed passes."""
+    """Folder of trainings by two processes with packed passes."""
     here = tmp_path_factory.mktemp("packed")
     forks.together(train_packed, here, base, tokenized.rows, folder=here / "printed")
     return here
@@ -114,14 +114,14 @@ def test_each_step_has_the_same_whole_set_of_rows_in_one_process_in_two_and_in_a
     base, tokenized, together, alone, tmp_path
 ):
     grouped = rows_of(alone("by length"))
-    # 27 rows are three steps of 8 an epoch, each of them whole; which three are left out is left to chance.
+    # 27 rows are three full steps of 8 an epoch; three random rows are dropped.
     assert [len(step) for step in grouped] == [8] * 6
     first, second = (rank["rows"] for rank in ranks(together("ddp") / "by length"))
     for step, mine, theirs in zip(grouped, first, second, strict=True):
         assert (len(mine), len(theirs)) == (4, 4)
         assert sorted([*mine, *theirs]) == sorted(step)
         assert [len(row) for row in step] == sorted(map(len, step), reverse=True)
-        # Two processes at work on the same micro-batch have rows of like length.
+        # Two processes have rows of similar length in simultaneous micro-batches.
         pairs = [[row for rows in (mine, theirs) for row in rows[at : at + 2]] for at in (0, 2)]
         assert min(map(len, pairs[0])) >= max(map(len, pairs[1]))
     epochs = [[row for step in grouped[start : start + 3] for row in step] for start in (0, 3)]

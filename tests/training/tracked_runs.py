@@ -1,4 +1,4 @@
-"""What the trackers wrote, read back from their files."""
+"""Readers of the files that the trackers write."""
 
 import json
 import struct
@@ -12,9 +12,9 @@ BLOCK = 2**15
 
 
 def wandb_records(run: Path, *, within: float = 10) -> list[tuple[str, object]]:
-    """The records of a finished W&B run's file, (kind, message) each.
+    """Read the records (kind, message) of a finished W&B run's file.
 
-    W&B's own process may write the last of them, of which "exit" is the very last, after `finish` has returned.
+    W&B's own process may write the last ones, up to the final "exit", after `finish` returns.
     """
     (file,) = run.glob("*.wandb")
     deadline = time.monotonic() + within
@@ -25,7 +25,7 @@ def wandb_records(run: Path, *, within: float = 10) -> list[tuple[str, object]]:
 
 
 def _records(content: bytes) -> list[tuple[str, object]]:
-    """What a log in LevelDB's format holds after seven bytes of header, as far as it was written."""
+    """Parse a possibly incomplete log in LevelDB's format after its seven bytes of header."""
     at, records, part = 7, [], b""
     while at + 7 <= len(content):
         if BLOCK - at % BLOCK < 7:
@@ -46,7 +46,7 @@ def _records(content: bytes) -> list[tuple[str, object]]:
 
 
 def wandb_history(run: Path) -> dict[int, dict[str, float]]:
-    """By step what was logged, W&B's own keys left out."""
+    """Read the logged values by step, without W&B's own keys."""
     found = {}
     for kind, message in wandb_records(run):
         if kind == "history":
@@ -56,13 +56,13 @@ def wandb_history(run: Path) -> dict[int, dict[str, float]]:
 
 
 def wandb_config(run: Path) -> dict:
-    """The run's config."""
+    """Read the run's config."""
     (start,) = [message for kind, message in wandb_records(run) if kind == "run"][:1]
     return {item.key: json.loads(item.value_json) for item in start.config.update}
 
 
 def tensorboard_history(folder: Path) -> dict[int, dict[str, float]]:
-    """By step what was logged."""
+    """Read the logged values by step."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     found: dict[int, dict[str, float]] = {}

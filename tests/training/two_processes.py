@@ -1,4 +1,4 @@
-"""What the ranks of `forks.together` do: each function is called in both of them."""
+"""Functions that `forks.together` calls in each of its ranks."""
 
 import json
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ JOBS = {
     "followed": ("idlora", {"micro_batch_size": 4}, None),
     "by length": ("lora", SHORT | {"micro_batch_size": 2, "group_by_length": True}, 27),
 }  # fmt: skip
-"""name → (method, changes of the schedule, rows; None is all of them)."""
+"""Jobs: name → (method, changes of the schedule, number of rows or None for all)."""
 
 
 def train_jobs(folder: Path, names: list[str], base: ModelSpec, rows: list[dict], deepspeed: Mapping | None) -> None:
-    """Do each job as one of the launch's ranks, and leave beside its outcome what was seen meanwhile."""
+    """Run each job as one rank of the launch, and save the observations beside its results."""
     torch.set_num_threads(1)
     quiet()
     launching.join()
@@ -42,11 +42,11 @@ def train_jobs(folder: Path, names: list[str], base: ModelSpec, rows: list[dict]
 
 
 PACKED = ("full", "idlora")
-"""Methods of the trainings on packed passes."""
+"""Methods of the trainings with packed passes."""
 
 
 def train_packed(folder: Path, base: ModelSpec, rows: list[dict]) -> None:
-    """Train on packed passes, as on GPUs; the second rank begins with other weights, and takes the first's."""
+    """Train with packed passes, as on GPUs. The second rank starts with other weights and receives the first's."""
     torch.set_num_threads(1)
     quiet()
     trainer.PACKS_ON = ("cpu",)

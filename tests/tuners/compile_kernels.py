@@ -1,4 +1,4 @@
-"""Compiles every kernel for two generations of GPU, Ampere and Hopper, at LLaMA-3-8B's sizes. Needs no GPU."""
+"""Compile every kernel for Ampere and Hopper at LLaMA-3-8B's sizes. No GPU is needed."""
 
 import itertools
 import os

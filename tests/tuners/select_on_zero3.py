@@ -19,13 +19,13 @@ from idlora.tuners.idlora.clustering import PivotSelector
 def select(folder: Path) -> None:
     """Save what a rank finds as rank-<rank>.json."""
     torch.set_num_threads(1)
-    # By this name, for the package's attribute `torch` is PyTorch.
-    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # compiled for a minute, and not needed
+    # Via sys.modules, because the package's attribute `torch` is PyTorch.
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # slow to compile, not needed
     deepspeed.init_distributed("gloo", timeout=timedelta(seconds=60))
     rank = torch.distributed.get_rank()
-    os.environ["IDLORA_CACHE"] = str(folder / f"cache-{rank}")  # each with a disk of its own, as on two machines
+    os.environ["IDLORA_CACHE"] = str(folder / f"cache-{rank}")  # separate disks, as on two machines
     settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
-    keep = HfDeepSpeedConfig(settings)  # by which PEFT knows that weights have to be gathered
+    keep = HfDeepSpeedConfig(settings)  # tells PEFT to gather weights
     base = deepspeed.initialize(model=make_base(), config=settings)[0].module
     weights = [p for n, p in base.named_parameters() if n.endswith("proj.weight")]
     in_parts = [weight.numel() == 0 < weight.ds_numel for weight in weights]

@@ -1,4 +1,4 @@
-"""A saved ID-LoRA adapter knows its base model: refused on another, warned of on a relative, silent on its own."""
+"""The base check of a saved ID-LoRA adapter: an error on another base, a warning on a similar one, else silence."""
 
 import json
 import math
@@ -44,7 +44,7 @@ WRONG_BASES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An adapter, saved."""
+    """Folder of a saved adapter."""
     return save(excite(make_adapted("idlora")), tmp_path_factory.mktemp("adapter"))
 
 
@@ -85,7 +85,7 @@ def test_a_base_with_one_layer_of_another_model_is_accepted_with_a_warning(folde
 
 
 def test_the_median_of_the_modules_decides_and_the_worst_of_them_causes_a_warning():
-    coarse = {"q": 0.2, "k": 0.6, "v": 1.4}  # one scale for a whole matrix, which its largest entry sets
+    coarse = {"q": 0.2, "k": 0.6, "v": 1.4}  # one scale for a whole matrix, set by its largest entry
     for quantized in (False, True):
         with pytest.warns(UserWarning, match=r"140\.0% in v"):
             check_distances(coarse, quantized=quantized, made_for=None)
@@ -122,7 +122,7 @@ def test_one_config_on_two_bases_saves_the_fingerprint_of_each_and_keeps_it_thro
         for each in (folder, again):
             with pytest.raises(BaseMismatchError):
                 PeftModel.from_pretrained(make_base(1 - seed), each)
-    with pytest.raises(BaseMismatchError):  # nor does a config given in place of the saved one open another base
+    with pytest.raises(BaseMismatchError):  # a config given instead of the saved one does not help
         PeftModel.from_pretrained(make_base(0), folders[1], config=config)
 
 
@@ -150,7 +150,7 @@ def test_the_sketch_s_distance_is_about_that_of_the_rows():
 
 
 class FourBitLinear(nn.Module):
-    """A linear layer that keeps its weight as integers from -7 to 7 and one scale per 16 entries."""
+    """A linear layer with its weight as integers from -7 to 7 and one scale per 16 entries."""
 
     def __init__(self, linear):
         super().__init__()
@@ -183,7 +183,7 @@ class SealedBackend(QuantizationBackend):
 
 @pytest.fixture
 def four_bit_base(monkeypatch):
-    """Makes a base with all its targeted layers in four bits, known to PEFT under the given backend."""
+    """Return a function that makes a base with its targeted layers in four bits, under the given PEFT backend."""
 
     def make(backend=FourBitBackend):
         for module in (common_layer, common_model, frozen_weight):

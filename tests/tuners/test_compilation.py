@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.utils import counters
 from tuner_models import OURS, excite, gradients, logits, make_adapted, make_base, make_batch
 
-LAYERS = 4  # more than the limit of compilations below
+LAYERS = 4  # more than the compilation limit below
 
 MOST_GRAPHS = 2  # the first length, and all others
 
@@ -20,9 +20,9 @@ def fresh_compiler():
 
 
 def compiled(model):
-    """The model with every decoder layer compiled in place, on a backend that needs no C++ compiler."""
+    """Compile every decoder layer in place, with a backend that needs no C++ compiler."""
     for layer in model.get_submodule("base_model.model.model.layers"):
-        layer.compile(backend="aot_eager", fullgraph=True)  # raises at a break
+        layer.compile(backend="aot_eager", fullgraph=True)  # raises at a graph break
     return model
 
 
@@ -42,7 +42,7 @@ def test_compiled_layers_train_as_eager_ones_do_and_share_one_graph(method):
     for name, gradient in gradients(model, batch).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5, msg=name)
     assert counters["stats"]["unique_graphs"] == 1
-    model.disable_input_require_grads()  # the first layer's input would be unlike the others'
+    model.disable_input_require_grads()  # else the first layer's input differs from the others'
     torch.testing.assert_close(logits(model, batch), expected_logits, rtol=1e-4, atol=1e-4)
     assert counters["stats"]["unique_graphs"] == 2  # one more, without gradients
 

@@ -1,4 +1,4 @@
-"""What ID-LoRA promises beyond the contract of every method: pivots, counts, no copy of A, controls, routers."""
+"""Behaviour specific to ID-LoRA: pivots, counts, no copy of A, controls, routers."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_a_new_adapter_from_a_saved_adapter_s_config_has_no_pivots_until_it_may_
         assert torch.equal(logits(model), logits(make_base()))
     config.init_weights = True
     assert logits(get_peft_model(make_base(), config)).isfinite().all()
-    make_config("idlora").save_pretrained(str(tmp_path / "config"))  # one that was never put on a model
+    make_config("idlora").save_pretrained(str(tmp_path / "config"))  # a config never used on a model
     assert logits(get_peft_model(make_base(), PeftConfig.from_pretrained(str(tmp_path / "config")))).isfinite().all()
 
 
@@ -203,7 +203,7 @@ def test_any_number_of_clusters_works_down_to_using_every_row(k):
 
 
 def by_cluster(bases, **settings):
-    """(P, A), each (k, r, in), of every module: its pivot rows, and what such bases have in their place."""
+    """Return (P, A), each (k, r, in), of every module: its pivot rows, and the A of the given bases."""
     for name, layer in make_adapted("idlora", bases=bases, **settings).adapted_layers().items():
         P = make_base().get_submodule(name).weight[layer.idlora_pivots["default"].long()]
         yield P, layer.idlora_A["default"].view(P.shape)
@@ -223,7 +223,7 @@ def test_orthonormal_rows_are_the_nearest_to_the_clusters_pivots_and_of_their_me
     for P, A in by_cluster("orthonormal"):
         lengths = P.norm(dim=-1).mean(dim=1)[:, None, None] ** 2 * torch.eye(P.shape[1])
         torch.testing.assert_close(A @ A.mT, lengths, atol=1e-5, rtol=1e-5)
-        # A symmetric and positive A Pᵀ is what tells the polar factor from every other rotation of it.
+        # A symmetric positive A Pᵀ distinguishes the polar factor from all its rotations.
         torch.testing.assert_close(A @ P.mT, P @ A.mT, atol=1e-5, rtol=1e-5)
         assert (torch.linalg.eigvalsh(A @ P.mT) > 0).all()
 
@@ -264,7 +264,7 @@ def test_the_dense_router_starts_even_and_the_inner_product_starts_away_from_zer
 @pytest.mark.parametrize(("router", "degree"), [("inner_product", 2), ("dense", 1), ("uniform", 1)])
 def test_the_update_by_the_inner_product_is_quadratic_in_the_input(router, degree):
     layer = layer_of(excite(make_adapted("idlora", router=router, target_modules=[UP])))
-    h = 1000 * torch.randn(5, 48, generator=torch.Generator().manual_seed(0))  # so large that the softmax has chosen
+    h = 1000 * torch.randn(5, 48, generator=torch.Generator().manual_seed(0))  # so large that the softmax is one-hot
     layer.double(), (h := h.double())
     torch.testing.assert_close(
         layer(10 * h) - layer.base_layer(10 * h), 10**degree * (layer(h) - layer.base_layer(h)), rtol=1e-3, atol=1
@@ -272,7 +272,7 @@ def test_the_update_by_the_inner_product_is_quadratic_in_the_input(router, degre
 
 
 def diverges(router, **settings):
-    """Whether one of eight trainings of two adapted layers by SGD ends in a loss that is no number."""
+    """Return whether one of eight SGD trainings of two adapted layers ends in a NaN or infinite loss."""
     for seed in range(8):
         torch.manual_seed(seed)
         base = nn.Sequential()

@@ -1,4 +1,4 @@
-"""The Triton kernels against plain float64 references: on a GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernels against plain float64 references, on a GPU if there is one, else in Triton's interpreter."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered")
 
 @pytest.fixture(autouse=True)
 def poisoned_buffers():
-    """Memory that nobody has written is NaN."""
+    """Fill uninitialised memory with NaN."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -52,7 +52,7 @@ class Problem:
         )
 
     def expected(self):
-        """(y, the leaves in float64 that y was made from)."""
+        """Return (y, its float64 inputs that require gradients)."""
         base, B, route = (
             None if tensor is None else tensor.detach().double().requires_grad_()
             for tensor in (self.base, self.B, self.route)
@@ -77,10 +77,10 @@ def assert_close(found, expected, dtype):
 
 
 def check(problem):
-    """The output and all gradients."""
+    """Check the output and all gradients."""
     dtype = problem.base.dtype
     found, (expected, leaves) = problem.found(), problem.expected()
-    assert (expected - leaves[0]).norm() > 0.05 * expected.norm()  # the update is there to be seen
+    assert (expected - leaves[0]).norm() > 0.05 * expected.norm()  # the update is large enough to test
     assert_close(found, expected, dtype)
     cotangent = draw(*found.shape, dtype=dtype)
     gradients = torch.autograd.grad(found, problem.wrt(), cotangent)
@@ -153,7 +153,7 @@ def test_the_dense_router_and_its_gradients(M, features, k, dtype):
     found, leaves = eager.Route.apply(h, T), [tensor.detach().double().requires_grad_() for tensor in (h, T)]
     expected, cotangent = leaves[0] @ leaves[1].T, draw(M, k)
     assert found.dtype == torch.float32
-    assert_close(found, expected, torch.float32)  # in half precision too: what the rounding of T left is added
+    assert_close(found, expected, torch.float32)  # in half precision too: the rounding error of T is added
     gradients = torch.autograd.grad(found, (h, T), cotangent)
     for gradient, reference in zip(gradients, torch.autograd.grad(expected, leaves, cotangent.double()), strict=True):
         assert_close(gradient, reference, dtype)
@@ -169,7 +169,7 @@ def test_no_tokens_give_no_output_and_gradients_of_zero():
 
 
 def test_the_kernels_compile_for_the_gpus_of_today():
-    """In a process of its own, where they are not interpreted; no GPU is needed for it."""
+    """Run in a separate process, without the interpreter; no GPU is needed."""
     script = Path(__file__).with_name("compile_kernels.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The ID-LoRA layer on its kernels against itself in plain PyTorch: on a GPU where there is one, else interpreted."""
+"""The ID-LoRA layer with kernels against plain PyTorch, on a GPU if there is one, else interpreted."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ from idlora.tuners.idlora.kernels import fused, launch, ops
 
 @pytest.fixture
 def by_kernels(monkeypatch):
-    """Lets the layer use the kernels where it runs, and lists what it gave them."""
+    """Enable the kernels on the test device and record their arguments."""
     calls, real = [], fused.adapt
     monkeypatch.setattr(kernels, "usable", lambda tensor: True)
     monkeypatch.setattr(fused, "adapt", lambda *args, **kwargs: calls.append(args) or real(*args, **kwargs))
@@ -36,7 +36,7 @@ def by_kernels(monkeypatch):
 
 
 def plainly(layer, h):
-    """The layer's output without the kernels."""
+    """Compute the layer's output without the kernels."""
     base_output = layer.base_layer(h)
     return base_output + layer.update("default", h, base_output)
 
@@ -95,7 +95,7 @@ def test_gradient_checkpointing_draws_the_same_dropout_again(use_reentrant, by_k
 
 
 class Times(nn.Module):
-    """Multiplies by a given mask, in the place of a dropout that draws one."""
+    """Multiplication by a given mask, in place of random dropout."""
 
     p = 0.0
 
@@ -113,7 +113,7 @@ def test_dropout_drops_entries_of_z_and_enlarges_the_others(by_kernels):
     found = layer(h)
     torch.manual_seed(3)
     mask = (torch.rand(9, 8, device=DEVICE) >= 0.4) / 0.6
-    layer.dropout.eval()  # an eval on the dropout alone is respected
+    layer.dropout.eval()  # `eval` on the dropout module is respected
     torch.testing.assert_close(layer(h), plainly(layer, h), rtol=1e-4, atol=1e-5)
     layer.dropout["default"] = Times(mask)
     expected = plainly(layer, h)
@@ -153,7 +153,7 @@ def test_inputs_pivots_and_gradients_may_have_any_shape_and_strides(layout, rout
 
 
 class Strided(nn.Linear):
-    """Its output lies in memory as no other layer's does."""
+    """A linear layer with unusual strides of its output."""
 
     def forward(self, h):
         return super().forward(h).T.contiguous().T
@@ -168,11 +168,11 @@ def test_the_base_layer_s_output_may_have_any_strides(by_kernels):
 
 
 def test_a_fresh_adapter_changes_nothing_in_half_precision_either(by_kernels):
-    """α_i x_i is quadratic in what comes in, and beyond float16: the kernels leave that pair alone."""
+    """α_i x_i is quadratic in the input and overflows float16: the kernels do not support this combination."""
     for router, can_use_kernels in {"dense": True, "inner_product": False}.items():
         layer = make_layer(excited=False, router=router, dtype=torch.float16)
         for parameters in (layer.idlora_B, layer.idlora_router):
-            parameters.float()  # as PEFT does with the adapters of a base in half precision
+            parameters.float()  # as PEFT does for adapters of a base in half precision
         h = draw(3, 12, dtype=torch.float16, scale=3000)
         assert layer.base_layer(h).abs().max() > 700
         assert torch.equal(layer(h), layer.base_layer(h))
@@ -234,7 +234,7 @@ def test_the_order_survives_a_move_to_a_device_without_memory():
     layer, other = make_layer(), make_layer()
     layer.to("meta")
     assert not layer.idlora_order
-    layer.to_empty(device=DEVICE)  # whatever was in memory: no pivots, and no error yet
+    layer.to_empty(device=DEVICE)  # uninitialised memory: no pivots, and no error yet
     layer.load_state_dict(other.state_dict())
     assert torch.equal(layer.idlora_order["default"], other.idlora_order["default"])
 
@@ -282,7 +282,7 @@ def test_compiled_layers_train_as_eager_ones_do(settings):
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("layer_first", [True, False])
 def test_a_compiled_backward_leaves_a_shared_gradient_alone(router, layer_first):
-    """y is added to itself in two ways, so that its gradient is read by more than the layer: before it or after it."""
+    """y has two consumers, so that other functions read its gradient before or after the layer does."""
     layer, skip = make_layer(router=router), nn.Linear(12, 32, device=DEVICE)
 
     def function(h):
@@ -299,7 +299,7 @@ def test_a_compiled_backward_leaves_a_shared_gradient_alone(router, layer_first)
 
 
 def test_the_traced_backward_works_on_a_copy_of_a_gradient_that_another_reads_after_it(monkeypatch):
-    """No kernel is launched: with y = W h + b as the update, and twice its gradient, the trace can be read on a CPU."""
+    """Fake kernels with y = W h + b and twice its gradient make the trace testable on a CPU."""
 
     def adapt(base, pivots, *_, **__):
         return base.clone(), base.new_zeros(len(base), *pivots.shape), base.new_zeros(len(base), 3), base.new_zeros(1)
@@ -317,7 +317,7 @@ def test_the_traced_backward_works_on_a_copy_of_a_gradient_that_another_reads_af
 
     h = torch.ones(5, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(torch.compile(function, backend="aot_eager")(h).sum(), h)
-    assert torch.equal(gradient, torch.full((5, 8), 3.0))  # one of h, two of the update
+    assert torch.equal(gradient, torch.full((5, 8), 3.0))  # one from h, two from the update
 
 
 @on_gpu

@@ -1,4 +1,4 @@
-"""The clusters of the torch backend: exact where they claim to be, and as good as the library's."""
+"""Clusters of the torch backend: exact assignments, and objectives as low as the library's."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def cheapest_by_flow(costs, minimum):
 
 
 def draw_costs(rng, rows, k, *, largest):
-    """Whole numbers, so that sums are exact; often with ties, equal rows, one column dear to all, or a row offset."""
+    """Draw integers, so that sums are exact; often with ties, equal rows, an expensive column, or a row offset."""
     costs = rng.integers(0, int(rng.integers(1, largest)) + 1, (rows, k)).astype(float)
     if rng.random() < 0.3:
         costs = costs[rng.integers(0, max(1, rows // 5), rows)]

@@ -1,4 +1,4 @@
-"""Methods in other people's machinery: generation, transformers' own calls, the Trainer with its resume, DDP."""
+"""Methods in other libraries: generation, transformers' own calls, the Trainer with resuming, DDP."""
 
 import forks
 import pytest
@@ -65,11 +65,11 @@ def test_adapters_are_injected_without_a_wrapper_and_loaded_from_what_they_give(
 
 
 def run_trainer(method, folder, *, resume=None):
-    """Four steps of the Trainer with dropout, saving after every second; optionally from a saved one on."""
+    """Run four steps of the Trainer with dropout, saving after every second step; optionally resume."""
     set_seed(0)
     model = make_adapted(method, lora_dropout=0.2)
     if resume:
-        excite(model)  # the checkpoint has to make up for it
+        excite(model)  # the checkpoint must undo this
     rows = [{"input_ids": ids, "labels": ids} for ids in make_batch(rows=16)]
     arguments = TrainingArguments(
         output_dir=str(folder),

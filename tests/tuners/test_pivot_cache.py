@@ -1,4 +1,4 @@
-"""Pivots on disk: found again by the content of the weights and the settings, and by nothing else."""
+"""The pivot cache: its key is the content of the weights and the settings, and nothing else."""
 
 import json
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from idlora.tuners.idlora.pivot_cache import checksum, select_cached
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of an empty cache."""
+    """Folder of an empty cache."""
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "pivots"
 
@@ -213,6 +213,6 @@ def test_a_base_in_zero3_s_parts_gives_the_pivots_of_the_whole_one_and_is_never_
         assert rank["whole_at_once"] == 1
         assert rank["pivots"] == rank["again"] == pivots
         assert rank["fingerprints"] == whole.peft_config["default"].base_fingerprint
-    assert [rank["cached"] for rank in ranks] == [True, False]  # and neither waited for the other
+    assert [rank["cached"] for rank in ranks] == [True, False]  # neither waits for the other
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "cache-0"))
     assert make_adapted("idlora").base_model.pivots_cached  # the content of the whole weights

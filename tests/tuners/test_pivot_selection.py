@@ -1,4 +1,4 @@
-"""Which rows are chosen, and that the choice can be relied on."""
+"""Pivot selection: the chosen rows, and their reproducibility."""
 
 import statistics
 
@@ -19,7 +19,7 @@ def make_weight(rows=40, columns=12, seed=0):
 
 
 def make_blobs(sizes, columns=8, seed=0):
-    """Rows around well separated centres: a weight, and each row's blob."""
+    """Return a weight with rows around well separated centres, and each row's blob."""
     generator = torch.Generator().manual_seed(seed)
     blobs = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     blobs = blobs[torch.randperm(len(blobs), generator=generator)]
@@ -60,7 +60,7 @@ def test_pmrc_finds_the_clusters_and_takes_the_rows_nearest_their_means_nearest_
 def test_every_cluster_can_give_r_rows_even_where_the_data_would_not(backend):
     weight, _ = make_blobs([34, 3, 3])
     assert len(select_pivots(weight, 3, 10, backend=backend).unique()) == 30
-    assert len(select_pivots(weight, 4, 10, backend=backend).unique()) == 40  # all rows there are
+    assert len(select_pivots(weight, 4, 10, backend=backend).unique()) == 40  # all rows
     for weight in (torch.zeros(24, 5), torch.ones(24, 5), torch.eye(3, 5).repeat(8, 1)):
         for k in (1, 3, 4):
             assert len(select_pivots(weight, k, 6, backend=backend).unique()) == k * 6
@@ -137,7 +137,7 @@ def test_arguments_that_make_no_sense_are_named(arguments, settings, message):
 
 
 def embedded_weights(base):
-    """The 28 weights (out, in) of an embedded base that adapters sit on, by name."""
+    """Return the 28 adapted weights (out, in) of an embedded base, by name."""
     tensors = load_file(base_path(base) / "model.safetensors")
     return {name: tensor.float() for name, tensor in tensors.items() if name.endswith("_proj.weight")}
 
@@ -167,7 +167,7 @@ def test_a_gpu_finds_clusters_as_good_as_the_cpu_s_and_holds_one_weight_at_once(
     weights = [torch.randn(1024, 512, generator=generator).bfloat16() for _ in range(8)]
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    streamed = [select_pivots(weight, 4, 64) for weight in weights]  # from the CPU, to the GPU by itself
+    streamed = [select_pivots(weight, 4, 64) for weight in weights]  # moved from the CPU to the GPU by default
     assert torch.cuda.max_memory_allocated() - before < 5 * 4 * 1024 * 512
     for weight, pivots in zip(weights, streamed, strict=True):
         assert torch.equal(select_pivots(weight.cuda(), 4, 64), pivots)

@@ -1,4 +1,4 @@
-"""The numbers that say what pivots are like, against the same computed by hand."""
+"""Pivot statistics against values computed by hand."""
 
 import math
 
@@ -81,5 +81,5 @@ def test_the_numbers_are_of_the_adapter_asked_for_and_leave_the_model_as_it_was(
     assert found[UP].r == 2
     assert found[UP].overlaps["largest_norm"] == 1 > found[UP].overlaps["pmrc"]
     assert found[UP].norm_ratio > 1
-    assert model.base_model.pivot_statistics()[UP].overlaps["pmrc"] == 1  # of the same backend
+    assert model.base_model.pivot_statistics()[UP].overlaps["pmrc"] == 1  # with the same backend
     assert not any(module._forward_pre_hooks for module in model.modules())

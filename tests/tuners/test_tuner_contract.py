@@ -1,4 +1,4 @@
-"""What every method and every parameter layout owes its users; LoRA is the control where the test needs one."""
+"""Behaviour common to every method and parameter layout; LoRA is the control if a test needs one."""
 
 import copy
 import dataclasses
@@ -166,7 +166,7 @@ def test_two_active_adapters_add_their_updates_to_a_layer(layout):
 
 @every_layout
 def test_a_half_precision_base_gets_a_float32_adapter(layout, tmp_path):
-    reference = excite(make_adapted(layout), size=0.1)  # large updates would enlarge the rounding too
+    reference = excite(make_adapted(layout), size=0.1)  # large updates increase the rounding error too
     folder, expected = save(reference, tmp_path), logits(reference)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert 0 < (logits(reference) - expected).norm() / expected.norm() < 0.1
@@ -282,7 +282,7 @@ def test_the_layers_are_those_of_lora():
 
 
 class Others(nn.Module):
-    """Layers that hold weights, one of them a linear layer."""
+    """Layers with weights, one of them a linear layer."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The fast layers against plain dense references, written from the equations with every matrix made explicit."""
+"""The layers against plain dense references, written from the equations with explicit matrices."""
 
 import itertools
 
@@ -51,7 +51,7 @@ def make_idlora(linear, **settings):
 
 
 def idlora_by_the_equations(layer, h, *, drop_h=None, drop_z=None):
-    """Eq. 3 (s = 1) and 4 for one token after another, from explicit A_i."""
+    """Compute Eq. 3 (s = 1) and 4 token by token, from explicit A_i."""
     linear, pivots = layer.base_layer, layer.idlora_pivots["default"]
     W = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
     B, T = layer.idlora_B["default"], layer.idlora_router.get("default")
@@ -166,7 +166,7 @@ def test_experts_start_as_lora_does_and_grow_apart(method):
     layer = layer_class(make_linear(False), "default", config_class(r=R))
     A, B, T = (getattr(layer, f"{method}_{name}")["default"] for name in ("A", "B", "router"))
     assert torch.equal(B, torch.zeros(OUT, n, R))
-    bound = IN**-0.5  # of Kaiming's uniform draw as LoRA makes it, whichever the number of experts
+    bound = IN**-0.5  # of LoRA's Kaiming-uniform initialisation, for any number of experts
     for drawn in (A, T):
         assert 0.8 * bound < drawn.abs().max() <= bound
     layer(randn(5, IN, seed=6)).square().sum().backward()
@@ -189,5 +189,5 @@ def test_routing_weights_stay_in_float32_under_autocast(kind):
         found = layer.alpha("default", h)
         assert layer(h).dtype == torch.bfloat16
     assert found.dtype == torch.float32
-    tolerance = 0.05 if kind == "inner_product" else 1e-6  # its x comes out of the base layer, in bfloat16
+    tolerance = 0.05 if kind == "inner_product" else 1e-6  # its x is an output of the base layer, in bfloat16
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)

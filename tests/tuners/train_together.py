@@ -11,7 +11,7 @@ STEPS = 4
 
 
 def train(method, *, rank=0, world=1):
-    """Losses over the whole batch and the trained parameters."""
+    """Return the losses over the whole batch and the trained parameters."""
     model = make_adapted(method, base=make_base(dtype=torch.float64)).train()
     wrapped = DistributedDataParallel(model) if world > 1 else model
     optimizer = torch.optim.SGD(trainable(model).values(), lr=0.5)

@@ -29,12 +29,12 @@ SHAPE = {
 
 
 def draw(*shape, dtype=torch.float32, scale=1.0):
-    """Normal numbers on the device."""
+    """Draw normal random numbers on the device."""
     return (scale * torch.randn(*shape, device=DEVICE)).to(dtype)
 
 
 def make_base(seed=0, *, dtype=torch.float32, **shape):
-    """A random Llama: 2 layers, grouped-query attention, linear layers with biases that are not zero."""
+    """Return a random Llama: 2 layers, grouped-query attention, linear layers with nonzero biases."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(**SHAPE | shape))
     for name, parameter in model.named_parameters():
@@ -44,7 +44,7 @@ def make_base(seed=0, *, dtype=torch.float32, **shape):
 
 
 def make_gpt2():
-    """One layer, its linear layers `Conv1D`s, whose weights lie transposed; no dropout of its own."""
+    """Return a GPT-2 with one layer, `Conv1D` linear layers (transposed weights), and no dropout."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=32, initializer_range=0.2, resid_pdrop=0,
@@ -54,21 +54,21 @@ def make_gpt2():
 
 
 def make_config(layout, **settings):
-    """A small config of a layout of any method, on all linear layers of a block."""
+    """Return a small config of a method's layout, for all linear layers of a block."""
     method, own = LAYOUTS.get(layout, (layout, {}))
     settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"} | own | settings
     return (REGISTRY[method].config_cls if method in REGISTRY else LoraConfig)(**settings)
 
 
 def make_adapted(layout, *, base_seed=0, base=None, adapter_seed=1, **settings):
-    """A base model with a fresh adapter."""
+    """Return a base model with a new adapter."""
     base = make_base(base_seed) if base is None else base
     torch.manual_seed(adapter_seed)
     return get_peft_model(base, make_config(layout, **settings)).eval()
 
 
 def excite(model, seed=2, *, size=0.3):
-    """Move every trainable parameter away from where it started, so that the adapter does something."""
+    """Move every trainable parameter away from its initial value, so that the adapter has an effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -78,23 +78,23 @@ def excite(model, seed=2, *, size=0.3):
 
 
 def make_batch(rows=2, length=9, seed=3):
-    """Token ids without padding."""
+    """Return token ids without padding."""
     return torch.randint(1, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
 def logits(model, batch=None):
-    """Logits of a model on a batch, without gradients, as float32."""
+    """Compute the logits of a model on a batch, without gradients, as float32."""
     with torch.no_grad():
         return model(input_ids=make_batch() if batch is None else batch).logits.float()
 
 
 def trainable(model):
-    """The trainable parameters, by name."""
+    """Return the trainable parameters, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def gradients(model, batch=None):
-    """The loss's gradients, by parameter."""
+    """Compute the gradients of the loss, by parameter name."""
     batch = make_batch() if batch is None else batch
     model.zero_grad()
     model(input_ids=batch, labels=batch).loss.backward()
@@ -102,7 +102,7 @@ def gradients(model, batch=None):
 
 
 def train(model, steps=3):
-    """A few steps of AdamW; the losses."""
+    """Train a few steps of AdamW; return the losses."""
     optimizer, losses = torch.optim.AdamW(trainable(model).values(), lr=1e-2), []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -114,6 +114,6 @@ def train(model, steps=3):
 
 
 def save(model: PeftModel, folder):
-    """Save an adapter and give the folder's name."""
+    """Save an adapter and return the folder's name."""
     model.save_pretrained(str(folder))
     return str(folder)
