@@ -7,6 +7,8 @@ from tuner_models import OURS, excite, gradients, logits, make_adapted, make_bas
 
 LAYERS = 4  # more than the compilation limit below
 
+TARGETS = ["q_proj", "down_proj"]
+
 MOST_GRAPHS = 2  # the first length, and all others
 
 
@@ -27,7 +29,8 @@ def compiled(model):
 
 
 def adapted(method, *, checkpointing=False, **settings):
-    model = excite(make_adapted(method, base=make_base(num_hidden_layers=LAYERS), **settings)).train()
+    base = make_base(num_hidden_layers=LAYERS)
+    model = excite(make_adapted(method, base=base, target_modules=TARGETS, **settings)).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.enable_input_require_grads()
