@@ -129,12 +129,6 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
     assert status() == ("failed", f"RanksFailed: {sentence}")
     assert checkpoints(here) == ["checkpoint-2"]
 
-    ended = start(fault=partial(faults.defect, 5, 1)).end()
-    assert ended.returncode == 1
-    assert own_lines(ended) == ["Traceback (most recent call last):", "rank 1: KeyError: 'no such expert'"]
-    assert "in _err" in ended.stderr
-    assert status() == ("failed", "RanksFailed: rank 1: KeyError: 'no such expert'")
-
     ended = start(fault=partial(faults.full_disk, 5)).end()
     assert ended.returncode == 2
     (line,) = own_lines(ended)
@@ -155,7 +149,7 @@ def test_whatever_ends_a_run_in_two_ranks_the_same_command_goes_on(train, unbrok
     assert (ended.returncode, status()[0], first_step(here)) == (0, "done", "training 9/12")
     assert re.search(r"checkpoint-10 is damaged .*: \S*checkpoint-10/optimizer\.pt has changed", ended.stderr)
     assert curve(here) == curve(unbroken(steps, *DDP))
-    assert run_in(here).status["attempts"] == 6
+    assert run_in(here).status["attempts"] == 5
     assert not (run_in(here).folder / "checkpoints").exists()
 
 
@@ -195,11 +189,9 @@ def test_a_run_whose_weights_are_in_parts_goes_on_from_its_checkpoint(train, unb
     ("launch", "fault", "state", "value"),
     [
         ([], partial(faults.bad_value, 0), "failed", "method.arguments.r=60"),
-        (DDP, partial(faults.bad_value, 0, 1), "failed", "method.arguments.r=60"),
-        ([], partial(faults.out_of_memory, 0), "oom", "train.micro_batch_size="),
         (DDP, partial(faults.out_of_memory, 0, 1), "oom", "train.micro_batch_size="),
     ],
-    ids=["a bad value", "in a rank", "too little memory", "of a rank"],
+    ids=["a bad value", "too little memory of a rank"],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(train, tmp_path, launch, fault, state, value):
     ended = train(tmp_path, 2, *launch, fault=fault).end()

@@ -16,7 +16,7 @@ from reproduction.training import build_base, load_finished
 
 WRAPPERS = {"ddp": "DistributedDataParallel", "zero2": "DeepSpeedEngine", "zero3": "DeepSpeedEngine"}
 NAMES = {
-    "ddp": [name for name in JOBS if name != "followed"],
+    "ddp": ["full", "lora", "lora_fa", "idlora", "finer", "by length"],
     "zero2": ["full", "idlora", "finer"],
     "zero3": ["full", "idlora", "followed"],
 }
