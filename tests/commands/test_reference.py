@@ -158,7 +158,7 @@ def test_nothing_is_written_where_a_cell_is_missing(own: Path) -> None:
 
 
 def test_the_controls_have_the_pivots_of_every_base_and_of_their_own_first_run(tmp_path: Path) -> None:
-    planned = plan_all(requests(tmp_path, table=["table1", "table_controls"], seeds=[0, 1]))
+    planned = plan_all(requests(tmp_path, table=["table2", "table_controls"], seeds=[0, 1]))
     out = tmp_path / "tiny" / "pivots.csv"
     asked = list(reference._inspections(planned, out))
     run = next(plan.cells["multitask_llama3_2_3b", "idlora", 0].run for _, plan in planned[1:])
