@@ -88,10 +88,11 @@ class Place:
         return {run.name: run.status["attempts"] for run in find_runs(self.results / "runs")}
 
     def leftovers(self) -> list[str]:
-        """Return files that a successful command does not leave behind."""
+        """Return files that a successful command does not leave behind: not the cache of torch's compiler."""
         names = ("*.idlora-tmp", "*.part", "*.tmp", ".aside", "checkpoints", "answers.[0-9]*.jsonl")
         found = [path for name in names for path in self.folder.rglob(name)]
-        return [str(path.relative_to(self.folder)) for path in [*found, *(self.folder / "tmp").iterdir()]]
+        found += [path for path in (self.folder / "tmp").iterdir() if not path.name.startswith("torchinductor_")]
+        return [str(path.relative_to(self.folder)) for path in found]
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
