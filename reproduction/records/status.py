@@ -5,7 +5,7 @@ status.json      {"state", "reason", "attempts", "started", "ended"}
 resources.json   resource figures, written when done
 saved.json       the saved weights, adapter/ or model/, with the SHA-256 of each file
 provenance.json  code, versions and machine of the last start
-seconds.json     {"seconds": total, "sittings": [[start, seconds], …]} of training and evaluation, by session
+seconds.json     {"seconds": total, "sittings": [[start, seconds], …]} of training and evaluation, one for each time
 answers/<benchmark>-<digest>/{meta.json, answers.jsonl, throughput.json}
 eval/<benchmark>-<digest>/{meta.json, items.jsonl, DONE}
 """

@@ -7,7 +7,7 @@ from typing import Any
 from reproduction.records import Run
 
 Sitting = tuple[float, float]
-"""Begin and end of one session of work on a run, in seconds since the epoch."""
+"""Begin and end of uninterrupted work on a run, in seconds since the epoch."""
 
 UNKNOWN = "an unknown device"
 

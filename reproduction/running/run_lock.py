@@ -26,7 +26,7 @@ LOCK = ".lock"
 def at_work(folder: Path) -> Iterator[None]:
     """Work in a run's folder exclusively; waits for another process that does. Do not nest.
 
-    The seconds inside are added to seconds.json, and this session to its sittings. Raises `RecordError` if the disk is
+    The seconds inside are added to seconds.json, with the time when they began. Raises `RecordError` if the disk is
     full, unless another error ends the work first.
     """
     folder.mkdir(parents=True, exist_ok=True)
