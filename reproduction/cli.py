@@ -51,7 +51,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _end(str(error), 1)
         except Exception as error:
             if not shows_traceback(error):
-                _end(f"error: {error} ({TRACEBACK}=1 shows the traceback)", 2)
+                _end(f"error: {sentence(error)} ({TRACEBACK}=1 shows the traceback)", 2)
             if _is_multirun():
                 traceback.print_exc()  # another process passes the exception on without its traceback
             raise
@@ -79,6 +79,13 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(ASCII.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def sentence(error: Exception) -> str:
+    """Return what an error says; for what the operating system denies, the file, the reason and the way out."""
+    if isinstance(error, OSError) and error.filename and type(error).__str__ is OSError.__str__:
+        return f"{error.filename}: {error.strerror}; put that right and run the same command again"
+    return str(error)
 
 
 def shows_traceback(error: Exception) -> bool:

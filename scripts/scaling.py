@@ -25,7 +25,7 @@ def main() -> None:
     runs, damaged = [], []
     for run in (run for folder in asked.runs for run in find_runs(folder)):
         try:
-            if run.done and training_rows([run]):
+            if run.done and "step_seconds_median" in run.resources and training_rows([run]):  # trained, and readable
                 runs.append(run)
         except RecordError as error:
             damaged.append(str(error))

@@ -94,7 +94,7 @@ def _cpu(*, load: bool) -> Reading:
 
 def _gpu(device: torch.device) -> Reading:
     used, processes = _query(device, "--query-gpu=utilization.gpu"), _query(device, "--query-compute-apps=pid")
-    if not used or processes is None:
+    if not used or processes is None or not used[0].isdecimal():  # "[N/A]" of a part of a GPU
         return Reading(utilisation=None)
     others = [process for process in processes if process != str(os.getpid())]
     hidden = len(others) == len(processes) and torch.cuda.is_initialized()  # a container hides our id: one is ours

@@ -4,7 +4,6 @@ A model is built and adapted by the functions of a training run, on the meta dev
 no values; so the counts are those of a run.
 """
 
-import csv
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS
 from reproduction.report import counts as report
 from reproduction.report.counts import Compared, Count
+from reproduction.report.documents import read_csv
 from reproduction.report.grid import PAPER, Grid, load_grid
 from reproduction.report.ordering import PARAMS
 from reproduction.training.spec import MethodSpec, ModelSpec
@@ -138,7 +138,7 @@ def _grids() -> list[Grid]:
 
 
 def _paper_rows(table: str) -> list[dict[str, str]]:
-    return list(csv.DictReader((EXPERIMENTS / table / "paper.csv").read_text(encoding="utf-8").splitlines()))
+    return read_csv(EXPERIMENTS / table / "paper.csv")
 
 
 def _report_table6(folder: Path) -> tuple[list[Compared], list[Path]]:

@@ -1,6 +1,5 @@
 """Comparison of the paper's hyperparameter tables with the resolved training configs."""
 
-import csv
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -9,6 +8,7 @@ from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS
+from reproduction.report.documents import read_csv
 from reproduction.report.hyperparameters import Hyperparameter, differing, summary, write
 
 KEYS = {
@@ -38,7 +38,7 @@ def report_hyperparameters(table: str, *, results_dir: Path | str) -> None:
 def hyperparameters(table: str) -> list[Hyperparameter]:
     """Return the values of experiments/<table>/paper.csv with those of ID-LoRA's configs at the paper's scale."""
     path = EXPERIMENTS / table / "paper.csv"
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
+    rows = read_csv(path)
     if not rows or "hyperparameter" not in rows[0]:
         raise ConfigError(f"table={table} has no hyperparameters: {path} has no such column")
     if unknown := [row["hyperparameter"] for row in rows if row["hyperparameter"] not in KEYS]:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from reproduction.benchmark.record import benchmark_environment
 from reproduction.cells.evaluation import EvalJob
-from reproduction.commands.benchmark import device_folder
+from reproduction.commands.benchmark import device_folder, the_device
 from reproduction.evals.answers import THROUGHPUT
 from reproduction.evals.batching import evaluating, fits, seconds
 from reproduction.evals.generation import Generation
@@ -50,7 +50,7 @@ def record_speed(job: EvalJob, config: DictConfig) -> list[Path]:
 
     ``config`` is a composed configs/evaluation_speed.yaml. Returns the paths of evaluation.csv and evaluation.md.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = the_device()
     folder = Path(config.into) if config.into else device_folder(device, config.results_dir)
     name, found = config.label or config.model.label, environment()
     places = ("results_dir=", "data_root=", "into=")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from reproduction.cells.compose import compose, plain
-from reproduction.cells.config_schema import parse_dataclass
+from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.resolve_paths import embedded_tokenizer
 from reproduction.commands.benchmark import chosen, device_folder, method_at, the_device
 from reproduction.records import environment
@@ -33,6 +33,8 @@ def trainer_scenarios(config: DictConfig) -> "list[TrainerScenario]":
         train = parse_dataclass(TrainSpec, {**suite["train"], "seed": values["seed"]}, where="suite.train")
         made = {"name": name, "model": model, "methods": tuple(methods), "train": train}
         scenarios.append(parse_dataclass(TrainerScenario, own | made, where=where))
+    if not scenarios:
+        raise ConfigError("scenarios=[] leaves nothing to measure: name one of the suite, or leave it out for all")
     return scenarios
 
 

@@ -54,13 +54,13 @@ def _parsed(text: str, *, where: str) -> object:
 
 def read_column(path: Path) -> list[str]:
     """Return the cells of a CSV file with one column and no header."""
-    rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
-    for number, row in enumerate(rows, start=1):
+    rows = [(n, row) for n, row in enumerate(csv.reader(io.StringIO(read_text(path), newline="")), start=1) if row]
+    for number, row in rows:
         if len(row) != 1:
             raise DataError(
                 f"Record {number} of {path} has {len(row)} columns: expected one, quoted where it has commas."
             )
-    return [cell for (cell,) in rows]
+    return [cell for _, (cell,) in rows]
 
 
 def read_table(path: Path) -> list[dict]:

@@ -139,9 +139,9 @@ def _rows(spec: DatasetSpec, split: str, raw: list, *, source: object) -> list[d
             raise DataError(f"{where} is a {type(item).__name__}: expected a JSON object.")
         try:
             row = _text_row(spec, item, where=where) if spec.convert is None else spec.convert(item)
+        except DataError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(
                 f"{where} is not as {spec.name} has them ({type(error).__name__}: {error}): fetch {spec.name} again."
             ) from error

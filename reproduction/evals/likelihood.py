@@ -157,8 +157,11 @@ def _score_batch(model, items: Sequence[_Item]) -> tuple[list[list[float]], dict
     kept = max(len(tail) for item in items for tail in item.tails)
     wanted = []  # (stem, place among its last `kept`, token) of each choice's tokens
     for item in items:
+        own: dict[tuple[int, ...], int] = {}  # a prompt of thousands of tokens is hashed once for all letters
         for tail in item.tails:
-            stem = stems.setdefault((*item.prefix, *tail[:-1]), len(stems))
+            if (start := tuple(tail[:-1])) not in own:
+                own[start] = stems.setdefault((*item.prefix, *start), len(stems))
+            stem = own[start]
             wanted.append([(stem, place, token) for place, token in enumerate(tail, start=kept - len(tail))])
     values = iter(_logprobs(model, list(stems), [each for choice in wanted for each in choice], kept=kept))
     scores = iter([sum(next(values) for _ in choice) for choice in wanted])
@@ -182,6 +185,9 @@ def _logprobs(
         ids = torch.tensor([stems[0][:common]], device=model.device)
         model(input_ids=ids, past_key_values=beginning, use_cache=True, logits_to_keep=1)
     most = batching.shared_rows(model, length=max(map(len, stems))) if common else len(stems)
+    by_stem = defaultdict(list)
+    for number, (stem, _, _) in enumerate(wanted):
+        by_stem[stem].append(number)
     found, first = [0.0] * len(wanted), 0
     for some in batching.passes([stem[common:] for stem in stems], model.device, most=most):
         ids, mask, positions = batching.left_padded(some, model.device)
@@ -194,7 +200,7 @@ def _logprobs(
             input_ids=ids, attention_mask=mask, position_ids=positions + common, use_cache=bool(common),
             logits_to_keep=kept, **cached,
         ).logits  # fmt: skip
-        here = [number for number, (stem, _, _) in enumerate(wanted) if first <= stem < first + len(some)]
+        here = [number for stem in range(first, first + len(some)) for number in by_stem[stem]]
         where = torch.tensor([(wanted[n][0] - first, *wanted[n][1:]) for n in here], device=model.device)
         values = logits.float().log_softmax(-1)[tuple(where.unbind(-1))]  # gather before the transfer from the device
         for number, value in zip(here, values.tolist(), strict=True):

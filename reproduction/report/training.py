@@ -21,6 +21,7 @@ COLUMNS = (
     "selection_seconds", "device", "command", "commit", *PACKAGES,
 )  # fmt: skip
 SAME_CELL = ("model", "method", "batch_size", "length", "packing", "device")
+SHARDED = "zero3"
 SLOW_STEP = 2.0
 """Multiple of the median above which a step counts as slow: it recompiled, or waited for something."""
 
@@ -76,7 +77,6 @@ def _row(run: Run) -> Row:
         **{name: versions.get(name) for name in PACKAGES},
         "model": config["model"]["label"],
         "method": config["method"]["label"],
-        "launch": resources["launch"],
         "scaling": None,
         "first_loss": first_loss,
         "batch_size": config["train"]["batch_size"],
@@ -88,17 +88,14 @@ def _row(run: Run) -> Row:
     }
 
 
-def problems(
-    rows: Sequence[Row], *, memory_bytes: float, scaling: float, sharded: Sequence[str] = ("zero3",)
-) -> list[str]:
+def problems(rows: Sequence[Row], *, memory_bytes: float, scaling: float) -> list[str]:
     """Return one sentence for each problem in a row: a loss that does not fall, too much memory, a step of several
     times the median, bad scaling.
 
     Args:
         rows: of `training_rows`.
         memory_bytes: maximum that a GPU may have had allocated.
-        scaling: minimum for one cell on two GPUs over one.
-        sharded: launches that are exempt from `scaling`.
+        scaling: minimum for one cell on two GPUs over one, except under `SHARDED`.
     """
     found = []
     for row in rows:
@@ -113,7 +110,7 @@ def problems(
             found.append(
                 f"{name}: a step took {row['step_seconds_max']:.2f} s, the median {row['step_seconds_median']:.2f} s"
             )
-        if row["scaling"] is not None and row["launch"] not in sharded and row["scaling"] < scaling:
+        if row["scaling"] is not None and row["launch"] != SHARDED and row["scaling"] < scaling:
             found.append(f"{name}: {row['scaling']:.3f} times the tokens/s of one GPU, {scaling} asked for")
     return found
 

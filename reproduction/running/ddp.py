@@ -76,7 +76,7 @@ def _run_ranks(folder: Path, *, processes: int, threads: int) -> None:
         f"--log_dir={folder}", *orphans.command("reproduction.running.ddp_worker", str(folder)),
     ])  # fmt: skip
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    _quiet_launcher()
+    levels = _quiet_launcher()
     try:
         multi_gpu_launcher(options)
     except SignalException:
@@ -93,14 +93,19 @@ def _run_ranks(folder: Path, *, processes: int, threads: int) -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
-def _quiet_launcher() -> None:
-    """Silence torchrun's tables about a failed rank: the rank itself prints a sentence or a traceback."""
+def _quiet_launcher() -> dict[logging.Logger, int]:
+    """Silence torchrun's tables about a failed rank, which itself prints why; return its loggers' levels till now."""
     import torch.distributed.run  # noqa: F401, creates its loggers, each with its own level
 
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.")]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    return levels
 
 
 @contextlib.contextmanager

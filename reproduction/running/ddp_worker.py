@@ -34,14 +34,15 @@ def _train(folder: Path) -> None:
 
 
 def _leave(outcome: object, folder: Path) -> None:
-    """Write the outcome for the parent atomically."""
+    """Write the outcome for the parent atomically, unless another rank was first: its error is the cause of ours."""
     aside = folder / f"{OUTCOME}.{rank()}"
     try:
         pickle.loads(pickled := pickle.dumps(outcome))
     except Exception:  # a library's exception may not be picklable; its message is
         pickled = pickle.dumps(ValueError(str(outcome)))
     aside.write_bytes(pickled)
-    aside.replace(folder / OUTCOME)
+    with contextlib.suppress(FileExistsError):
+        os.link(aside, folder / OUTCOME)
 
 
 def _end(code: int) -> None:

@@ -55,7 +55,8 @@ def evaluate(job: EvalJob, progress: NullProgress | None = None, *, rescore: boo
 
 def _require_own_answers(job: EvalJob, identity_of: Callable[[], str]) -> None:
     """Raise `RecordError` if another model answered a complete evaluation, and remove its DONE mark."""
-    for protocol in set(job.protocols).difference(job.waiting):
+    waiting = job.waiting
+    for protocol in [each for each in job.protocols if each not in waiting]:
         if (job.answers_folder(protocol) / META).is_file():
             try:
                 require_model(job.answers_folder(protocol), identity_of())

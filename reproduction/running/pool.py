@@ -153,8 +153,9 @@ class _Worker:
             self.process.terminate()
 
     def stop(self, patience: float = PATIENCE) -> None:
-        """Close the pipe, which ends an idle worker, and kill the process if it does not end in time."""
-        self.pipe.close()
+        """End an idle worker by closing its pipe; an interrupted one may still send. Kill it if it is late."""
+        if self.job is None or self.process is None:
+            self.pipe.close()
         if self.process is None:
             return
         try:
@@ -162,6 +163,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.pipe.close()
 
 
 def _ending(code: int) -> str:

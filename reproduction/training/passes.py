@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from reproduction.data.packing import joined
 from reproduction.data.tokenization import IGNORED
+from reproduction.training.checkpoints import first_line
 
 _logger = logging.getLogger(__name__)
 
@@ -87,10 +88,11 @@ class Passes:
 
     def sum_gradients(self) -> None:
         """Sum the gradients over all processes, in one all-reduce."""
-        for parameter in self.trained():
+        trained = self.trained()
+        for parameter in trained:
             if parameter.grad is None:  # unused in this step
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in self.trained()]
+        gradients = [parameter.grad for parameter in trained]
         together = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(together)
         pieces = together.split([gradient.numel() for gradient in gradients])
@@ -164,8 +166,9 @@ class Passes:
             if is_out_of_memory(error):
                 raise
             self.graphs = False
-            first = str(error).strip().partition("\n")[0]
-            _logger.warning("A pass could not be recorded as a CUDA graph; its kernels go one by one: %s", first)
+            _logger.warning(
+                "A pass could not be recorded as a CUDA graph; its kernels go one by one: %s", first_line(error)
+            )
         finally:
             self.recording_seconds += time.perf_counter() - began
 

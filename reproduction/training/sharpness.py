@@ -147,7 +147,9 @@ def _inputs(
         found[name] = inputs[0].flatten(0, 1)[places]
 
     handles = [module.register_forward_pre_hook(functools.partial(keep, name)) for name, module in modules.items()]
-    next(losses(model, batches[:1]))
-    for handle in handles:
-        handle.remove()
+    try:
+        next(losses(model, batches[:1]))
+    finally:
+        for handle in handles:
+            handle.remove()
     return found

@@ -12,7 +12,8 @@ class RoutedConfig(PeftConfig):
     """Placement and size of a low-rank adapter. Every field has the meaning that it has in `peft.LoraConfig`.
 
     As in PEFT, an adapter keeps the config object that it was made from. Changing the object afterwards does not change
-    the layers. Raises ValueError for values out of range.
+    the layers, but it is what `save_pretrained` writes: copy a config to vary it. Raises ValueError for values out of
+    range.
 
     Args:
         r (int, default 8): Rank, at least 1. Raise it as long as the loss falls with it.

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, resolve_quantization_backend
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    AuxiliaryTrainingWrapper,
+    resolve_quantization_backend,
+)
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -27,10 +31,27 @@ class RoutedModel(BaseTuner):
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         try:
+            self._check_name(adapter_name, model)
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except Exception:
             self.peft_config.pop(adapter_name, None)  # the adapter was not made
             raise
+
+    def _check_name(self, adapter_name: str, model: nn.Module) -> None:
+        # PEFT leaves out of an adapter's file every tensor with another adapter's name in its own: beside an adapter
+        # called '1', another one would be saved without layers.1.
+        layer, adapted = self.tuner_layer_cls, ()
+        parts = {"base_layer", "weight", "bias", *layer.adapter_layer_names, *layer.other_param_names}
+        for name, module in model.named_modules():
+            if not name.startswith(adapted):
+                parts.update(name.split("."))
+                if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+                    adapted += (f"{name}.",)
+        if adapter_name in parts:
+            raise ValueError(
+                f"{adapter_name!r} cannot be an adapter's name: parts of the model are called that, and PEFT would not "
+                "tell them apart when it saves"
+            )
 
     def targets(self, config: RoutedConfig, model: nn.Module) -> dict[str, nn.Module]:
         """Return the modules that the config targets, by name; an already adapted layer counts as one module."""

@@ -43,9 +43,8 @@ class IdLoraModel(RoutedModel):
         self._selected: dict[str, Selection] = {}
         self._fingerprint: dict[str, str] = {}
         super().inject_adapter(model, adapter_name, *args, **kwargs)
-        self._cluster_sizes = getattr(self, "_cluster_sizes", {}) | {
-            (adapter_name, module): selection.sizes for module, selection in self._selected.items()
-        }
+        sizes = {module: selection.sizes for module, selection in self._selected.items()}
+        self._cluster_sizes = {**getattr(self, "_cluster_sizes", {}), adapter_name: sizes}
         self._selected, self._fingerprint = {}, {}
 
     def _prepare_model(self, config: IdLoraConfig, model: nn.Module) -> None:
@@ -109,7 +108,7 @@ class IdLoraModel(RoutedModel):
         sizes = {}
         for name, layer in self.adapted_layers(adapter_name).items():
             sizes[name] = {"share": layer.idlora_pivots[adapter_name].numel() / layer.out_features}
-            if clusters := self._cluster_sizes.get((adapter_name, name)):
+            if clusters := self._cluster_sizes[adapter_name].get(name):
                 sizes[name]["clusters"] = list(clusters)
         return sizes
 

@@ -23,7 +23,7 @@ from kernel import Refused, call, succeeds
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 32, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1  # one number on every architecture
 PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 24, 36, 38
 CAPABILITY_VERSION_3 = 0x20080522
@@ -83,9 +83,13 @@ def end_children(proc):
 
 def children(proc, pid):
     """Return the ids of a process's children in the namespace of `proc`; "self" is the caller."""
-    lists = []
-    with contextlib.suppress(OSError), _opened(f"{pid}/task", proc) as tasks:
-        lists = [_read(tasks, f"{task}/children") for task in os.listdir(tasks)]
+    try:
+        with _opened(f"{pid}/task", proc) as tasks:
+            lists = [_read(tasks, f"{task}/children") for task in os.listdir(tasks)]
+    except FileNotFoundError:  # it ended; searching every process for its children would take longer than a tick
+        return []
+    except OSError:
+        lists = []
     if any(each is not None for each in lists):
         return " ".join(filter(None, lists)).split()
     return _children_by_search(proc, os.readlink("self", dir_fd=proc) if pid == "self" else pid)
@@ -352,10 +356,11 @@ def make_scratch(uid):
 
 
 def remove_scratch(path):
-    """Remove an ended candidate's folder, whatever its depth and permissions."""
+    """Remove an ended candidate's folder, whatever its depth and permissions; its verdict does not depend on that."""
     # Not shutil.rmtree, which has a recursion limit. Root does not need the chmod.
     for command in (["chmod", "-R", "u+rwx", path], ["rm", "-rf", path])[os.geteuid() == 0 :]:
-        os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
+        with contextlib.suppress(OSError):
+            os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
 
 
 def sweep_scratch(owners):
