@@ -53,6 +53,15 @@ def test_transformers_own_calls_add_switch_and_delete_as_well(method, tmp_path):
     assert torch.equal(logits(base), expected)
 
 
+@pytest.mark.parametrize("name", ["1", "q_proj", "weight"])
+def test_an_adapter_is_not_called_as_a_part_of_the_model_is(name):
+    model = make_adapted("idlora")
+    with pytest.raises(ValueError, match=f"'{name}' cannot be an adapter's name"):
+        model.add_adapter(name, make_config("idlora"))
+    assert set(model.peft_config) == {"default"}
+    model.add_adapter("second", make_config("idlora"))
+
+
 @every_method
 def test_adapters_are_injected_without_a_wrapper_and_loaded_from_what_they_give(method):
     injected = excite(inject_adapter_in_model(make_config(method), make_base())).eval()
