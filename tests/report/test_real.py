@@ -13,7 +13,7 @@ from reproduction.records import write_json
 from reproduction.report.audit import read_on_real_model
 from reproduction.report.figures import Sources
 from reproduction.report.page import build_page
-from reproduction.report.real import real_sentences, write_real
+from reproduction.report.real import real_sentences, summary_table, verdict, write_real
 
 ROWS = ("idlora_random", "idlora_serial", "idlora_pivoted_qr", "idlora_smallest_norm", "idlora_largest_norm")
 MULTI = ("gsm8k", "mmlu", "commonsenseqa", "pass@1", "pass@5", "pass@10")
@@ -166,6 +166,20 @@ def test_nothing_is_claimed_on_a_column_at_chance_or_zero(make) -> None:
     assert words.endswith("on GSM8K, MMLU, CommonsenseQA, HumanEval pass@1, pass@5 and pass@10 (at zero).")
 
 
+def test_the_verdict_and_its_table_follow_the_tables(make, results: Path, tmp_path: Path) -> None:
+    experiments = results.parent / "experiments"
+    words = verdict(results, experiments)
+    assert words.startswith("On SmolLM2-135M-Instruct, ID-LoRA is **behind LoRA** in held-out loss")
+    assert "(1.1080 and 1.0940 nats a token with" in words
+    assert "it is **ahead of LoRA**" in words
+    assert "the learning rate decides which of the two is ahead" in words
+    assert "ID-LoRA is behind on GSM8K by 1.5 points [0.5, 2.5]" in words
+    table = summary_table(results, experiments)
+    assert "| 1.6e-3 | 1.1080 ± 0.0005 | behind by 0.0140 [0.0132, 0.0148] | 1.2000 | 4.5 |" in table
+    make(**OTHER_WAY)
+    assert "ID-LoRA is **ahead of LoRA**" in verdict(tmp_path / "results", tmp_path / "experiments")
+
+
 def test_a_reference_that_lacks_a_table_says_nothing(make, tmp_path: Path) -> None:
     make()
     folder = tmp_path / "results" / "reference" / "small"
@@ -173,6 +187,7 @@ def test_a_reference_that_lacks_a_table_says_nothing(make, tmp_path: Path) -> No
     assert "Where training starts" not in by_title(tmp_path / "results")[RATE]
     (folder / "tables" / "table8.csv").unlink()
     assert by_title(tmp_path / "results") == {}
+    assert verdict(tmp_path / "results", tmp_path / "experiments") == ""
     assert write_real(tmp_path / "results", tmp_path / "experiments") is None
 
 

@@ -30,6 +30,19 @@ def real_sentences(results: Path, experiments: Path) -> list[str]:
     if not Facts.are_in(results):
         return []
     facts = Facts(results, experiments)
+    text = render(
+        "sentences.md",
+        facts,
+        confidence=f"{100 * CONFIDENCE:.0f}",
+        runs=runs,
+        runs_and_intervals=runs_and_intervals,
+        claims=count_claims(read_on_real_model(experiments, results)),
+    )
+    return [" ".join(bullet.split()) for bullet in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
+
+
+def render(template: str, facts: Facts, **values: object) -> str:
+    """Return a template of this folder filled with the facts, the `phrases` and further values."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -41,13 +54,7 @@ def real_sentences(results: Path, experiments: Path) -> list[str]:
         "three_digits": lambda text: f"{float(text):.3g}",
     }
     environment.globals |= vars(phrases) | {name: getattr(facts, name) for name in dir(facts) if name[0] != "_"}
-    text = environment.get_template("sentences.md").render(
-        confidence=f"{100 * CONFIDENCE:.0f}",
-        runs=runs,
-        runs_and_intervals=runs_and_intervals,
-        claims=count_claims(read_on_real_model(experiments, results)),
-    )
-    return [" ".join(bullet.split()) for bullet in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
+    return environment.get_template(template).render(**values)
 
 
 def write_real(results: Path, experiments: Path) -> Path | None:
