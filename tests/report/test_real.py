@@ -175,7 +175,7 @@ def test_the_verdict_and_its_table_follow_the_tables(make, results: Path, tmp_pa
     assert "the learning rate decides which of the two is ahead" in words
     assert "ID-LoRA is behind on GSM8K by 1.5 points [0.5, 2.5]" in words
     table = summary_table(results, experiments)
-    assert "| 1.6e-3 | 1.1080 ± 0.0005 | behind by 0.0140 [0.0132, 0.0148] | 1.2000 | 4.5 |" in table
+    assert "| 1.6e-3 | 1.1080 ± 0.0005 | behind by 0.0140 [0.0132, 0.0148] | 1.2000 | 4.5 | 30.4 |" in table
     make(**OTHER_WAY)
     assert "ID-LoRA is **ahead of LoRA**" in verdict(tmp_path / "results", tmp_path / "experiments")
 

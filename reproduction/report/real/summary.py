@@ -10,9 +10,6 @@ from reproduction.report.real.phrases import LORA, of_idlora
 from reproduction.report.real.sentences import render
 from reproduction.report.standings import LEVEL, LOSS, Pair, Row
 
-SCORES = {"gsm8k": "GSM8K (%)", "pass@1": "HumanEval pass@1 (%)"}
-"""Columns of Table 2 that the summary shows beside the loss."""
-
 
 def verdict(results: Path, experiments: Path) -> str:
     """Return two sentences on whether ID-LoRA is ahead of LoRA, as Markdown; "" if the reference lacks a table.
@@ -29,9 +26,14 @@ def verdict(results: Path, experiments: Path) -> str:
 def summary_table(results: Path, experiments: Path) -> str:
     """Return Table 2 in short, as Markdown: a row a method, at its best learning rate and at the paper's.
 
+    Of the scores it has each benchmark's first column that is not at chance or zero.
+
     Raises the errors of `Facts`, and `RecordError` if the reference lacks a table.
     """
     facts = Facts(results, experiments)
+    columns: dict[str, str] = {}
+    for pair in of_idlora(facts.best):
+        columns.setdefault(facts.headings[pair.column].split()[0], pair.column)
     headings = ["Method", "# trained", "best rate", "loss", "against LoRA", f"loss at {facts.paper_rate}"]
     body = []
     for method, row in facts.best.rows.items():
@@ -44,10 +46,10 @@ def summary_table(results: Path, experiments: Path) -> str:
                 _value(row, LOSS),
                 "—" if method == UNTUNED else _against(facts.best.pairs.get((method, LORA, LOSS))),
                 facts.paper.rows[method][LOSS],
-                *(_value(row, column) for column in SCORES),
+                *(_value(row, column) for column in columns.values()),
             ]
         )
-    return pipes([*headings, *SCORES.values()], body, left=1)
+    return pipes([*headings, *(f"{facts.headings[column]} (%)" for column in columns.values())], body, left=1)
 
 
 def _value(row: Row, column: str) -> str:
