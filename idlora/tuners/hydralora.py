@@ -15,8 +15,7 @@ from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
 class HydraLoraConfig(ExpertsConfig):
     """HydraLoRA with a fixed number of B matrices; the original chooses the number by clustering the training data.
 
-    Per adapted module it trains r·in + num_experts·out·r + num_experts·in parameters. Raises ValueError for values out
-    of range.
+    `trainable_parameters` has the closed form of what it trains. Raises ValueError for values out of range.
 
     Args:
         num_experts (int, default 3): n ≥ 1, the number of B matrices that the router mixes. Table 6 of the ID-LoRA
@@ -28,6 +27,11 @@ class HydraLoraConfig(ExpertsConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PeftType("HYDRALORA")
+
+    def trainable_parameters(self, in_features: int, out_features: int) -> int:
+        """Return r·in + n·out·r + n·in, the sizes of A, B and T."""
+        n, r = self.num_experts, self.r
+        return r * in_features + n * out_features * r + n * in_features
 
 
 class HydraLoraLinear(ExpertsLayer):

@@ -15,8 +15,7 @@ from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
 class MoeLoraConfig(ExpertsConfig):
     """MoELoRA with a router over tokens. In the original the gate sees the task, and the experts share one rank.
 
-    Per adapted module it trains num_experts·r·(in + out) + num_experts·in parameters. Raises ValueError for values out
-    of range.
+    `trainable_parameters` has the closed form of what it trains. Raises ValueError for values out of range.
 
     Args:
         num_experts (int, default 4): n ≥ 1, the number of experts, each of rank r. Table 6 of the ID-LoRA paper counts
@@ -28,6 +27,11 @@ class MoeLoraConfig(ExpertsConfig):
     def __post_init__(self):
         super().__post_init__()
         self.peft_type = PeftType("MOELORA")
+
+    def trainable_parameters(self, in_features: int, out_features: int) -> int:
+        """Return n·r·in + n·out·r + n·in, the sizes of A, B and T."""
+        n, r = self.num_experts, self.r
+        return n * r * in_features + n * out_features * r + n * in_features
 
 
 class MoeLoraLinear(ExpertsLayer):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from idlora.tuners import REGISTRY
 from reproduction.cells.from_config import compose_cell
 from reproduction.cli import NotComplete
 from reproduction.commands import counts
 from reproduction.commands.counts import base_shape, count, count_on, method_at
 from reproduction.paths import EXPERIMENTS
 from reproduction.report.counts import DIFFERS, ROUNDS, TRUNCATES, agreement
+from reproduction.report.documents import read_csv
 from reproduction.training import (
     ModelSpec,
     UnfitBase,
@@ -27,17 +29,20 @@ from reproduction.training import (
 # Sizes as the models' authors publish them.
 BASE_SIZES = {"llama3": 8_030_261_248, "mistral": 7_241_732_096, "llama3_2_3b": 3_212_749_824}
 
-# Trained parameters of a module of `out` rows and `in` columns, from the paper's equations and Table 6.
-PER_MODULE = {
-    "lora": lambda i, o, r: r * (i + o),
-    "dora": lambda i, o, r: r * (i + o) + o,
-    "hydralora": lambda i, o, r: r * i + 3 * r * o + 3 * i,
-    "moelora": lambda i, o, r: 4 * r * (i + o) + 4 * i,
-    "idlora": lambda i, o, r: o * r // 4 + 4 * i,
-    "idlora_inner": lambda i, o, r: o * r // 4 + r,
-    "idlora_no_rb": lambda i, o, r: o * r + 4 * i,
-    "idlora_k6": lambda i, o, r: o * r // 4 + 6 * i,
-}
+PEFT_FORMS = {"lora": lambda i, o, r: r * (i + o), "dora": lambda i, o, r: r * (i + o) + o}
+"""Trained parameters of a module with i inputs and o outputs, of PEFT's methods in Table 6."""
+
+TABLE_6 = [*dict.fromkeys(row["method"] for row in read_csv(EXPERIMENTS / "table6/paper.csv")), counts.OTHER_ROUTER]
+
+
+def closed_form(method: str, base: str, *, rank: int | None = None) -> int:
+    """Sum a method's closed form over the modules of a base at the paper's scale."""
+    spec = method_at(method, "paper")
+    arguments = dict(spec.arguments) | ({} if rank is None else {"r": rank})
+    if method in PEFT_FORMS:
+        return sum(PEFT_FORMS[method](i, o, arguments["r"]) for i, o in modules(base))
+    config = REGISTRY[spec.peft_type.lower()].config_cls(**arguments)
+    return sum(config.trainable_parameters(i, o) for i, o in modules(base))
 
 
 def modules(base: str) -> list[tuple[int, int]]:
@@ -57,13 +62,13 @@ def test_the_shapes_in_the_configs_have_their_models_published_sizes(base):
     assert count(base, "fft").percentages == {"params_pct_paper": 100.0, "params_pct_plain": 100.0}
 
 
-@pytest.mark.parametrize("method", PER_MODULE)
+@pytest.mark.parametrize("method", TABLE_6)
 def test_what_is_counted_equals_the_closed_form(method):
-    pivots = {"idlora": 512, "idlora_inner": 512, "idlora_no_rb": 128, "idlora_k6": 768}.get(method, 0)
     for base in BASE_SIZES if method == "idlora" else ["llama3_2_3b"]:
         counted = count(base, method)
-        assert counted.parameters_trainable == sum(PER_MODULE[method](i, o, counted.rank) for i, o in modules(base))
+        assert counted.parameters_trainable == closed_form(method, base)
         assert counted.parameters_total == BASE_SIZES[base] + counted.parameters_trainable
+        pivots = method_at(method, "paper").arguments.get("num_clusters", 0) * counted.rank
         assert counted.frozen_copies == sum(pivots * i for i, _ in modules(base))
 
 
@@ -73,8 +78,7 @@ def test_all_counts_of_table_6_agree_and_one_is_cut_off():
     assert len(verdicts) == 25
     assert {key: verdict for key, verdict in verdicts.items() if verdict != ROUNDS} == {(16, "idlora"): TRUNCATES}
     for each in found:
-        forms = (PER_MODULE[each.count.method](i, o, each.count.rank) for i, o in modules("llama3"))
-        assert each.ours == sum(forms)
+        assert each.ours == closed_form(each.count.method, "llama3", rank=each.count.rank)
     by_rank = [(each.rank, each.method) for each in counts.figure1c()["rank"]]
     assert sorted(by_rank) == sorted(verdicts)
 
@@ -114,7 +118,7 @@ def test_one_count_that_differs_ends_the_command_and_is_named(monkeypatch, tmp_p
         counts.report_counts("table6", results_dir=tmp_path)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "hydralora", "moelora", "idlora", "idlora_inner", "idlora_no_rb"])
+@pytest.mark.parametrize("method", TABLE_6)
 def test_a_shape_is_counted_as_the_same_model_with_weights_is(method, tmp_path):
     asked = ["train.learning_rate=0.001", f"results_dir={tmp_path}"]
     cell = compose_cell("gsm8k_llama3", method, scale="tiny", seed=0, overrides=asked)

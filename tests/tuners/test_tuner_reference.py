@@ -8,19 +8,17 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from idlora.tuners import (
-    HydraLoraConfig,
-    HydraLoraLinear,
-    IdLoraConfig,
-    IdLoraLinear,
-    MoeLoraConfig,
-    MoeLoraLinear,
-)
+from idlora.tuners import REGISTRY, IdLoraConfig, IdLoraLinear
+from idlora.tuners.common import ExpertsConfig
 
 IN, OUT, K, R = 10, 24, 3, 4
 SCALE = 2.0  # α/r
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-EXPERTS = {"hydralora": (HydraLoraLinear, HydraLoraConfig, 3), "moelora": (MoeLoraLinear, MoeLoraConfig, 4)}
+EXPERTS = {
+    name: (method.model_cls.tuner_layer_cls, method.config_cls, method.config_cls().num_experts)
+    for name, method in REGISTRY.items()
+    if issubclass(method.config_cls, ExpertsConfig)
+}
 
 
 def randn(*shape, seed):
@@ -164,7 +162,7 @@ def test_experts_start_as_lora_does_and_grow_apart(method):
     layer_class, config_class, n = EXPERTS[method]
     torch.manual_seed(0)
     layer = layer_class(make_linear(False), "default", config_class(r=R))
-    A, B, T = (getattr(layer, f"{method}_{name}")["default"] for name in ("A", "B", "router"))
+    A, B, T = (getattr(layer, name)["default"] for name in layer_class.adapter_layer_names)
     assert torch.equal(B, torch.zeros(OUT, n, R))
     bound = IN**-0.5  # of LoRA's Kaiming-uniform initialisation, for any number of experts
     for drawn in (A, T):

@@ -14,8 +14,7 @@ from idlora.tuners.idlora.clustering import KmeansBackend, PivotSelector, Select
 class IdLoraConfig(RoutedConfig):
     """Settings of ID-LoRA (arXiv 2602.20727): the fields of `peft.LoraConfig` and the method's own.
 
-    An adapted module trains out·r/s² + num_clusters·in parameters with the dense router, out·r/s² + r with the inner
-    product, and out·r/s² with the uniform mixture, where s is `rank_boost`.
+    `trainable_parameters` has the closed form of what an adapted module trains.
 
     The defaults follow the paper's tables where these differ from its equations. Eq. 4 writes α_i = T · A_i h with
     T ∈ R^r; the default is α = softmax(T h) with T (k, in), since Table 6 counts k·in parameters for a router. Eq. 3
@@ -85,6 +84,14 @@ class IdLoraConfig(RoutedConfig):
             raise ValueError(f"seed must lie in [0, 2**32), not {self.seed!r}")
         if self.r % self.rank_boost:
             raise ValueError(f"r must be a multiple of rank_boost: r={self.r}, rank_boost={self.rank_boost}")
+
+    def trainable_parameters(self, in_features: int, out_features: int) -> int:
+        """Return out·r/s², the size of B, and T's: k·in of the dense router, r of the inner product, 0 of no router.
+
+        It is the same for all `bases`, since A_i is frozen.
+        """
+        k, r, s = self.num_clusters, self.r, self.rank_boost
+        return out_features * r // s**2 + {"dense": k * in_features, "inner_product": r, "uniform": 0}[self.router]
 
     def pivot_selector(self) -> PivotSelector:
         """Return the pivot selector with these settings."""
