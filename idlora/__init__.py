@@ -5,6 +5,6 @@ transformers' `load_adapter` know them.
 """
 
 from idlora.tuners import HydraLoraConfig, IdLoraConfig, MoeLoraConfig, select_pivots
+from idlora.version import __version__
 
-__all__ = ["HydraLoraConfig", "IdLoraConfig", "MoeLoraConfig", "select_pivots"]
-__version__ = "0.1.0"
+__all__ = ["HydraLoraConfig", "IdLoraConfig", "MoeLoraConfig", "__version__", "select_pivots"]

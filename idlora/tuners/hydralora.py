@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from peft import PeftType
 
-from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
+from idlora.tuners.common import ExpertsConfig, ExpertsLayer, Paper, RoutedModel
 
 
 @dataclass
@@ -21,6 +21,14 @@ class HydraLoraConfig(ExpertsConfig):
         num_experts (int, default 3): n ≥ 1, the number of B matrices that the router mixes. Table 6 of the ID-LoRA
             paper counts three; raise it for more varied data.
     """
+
+    method_name = "HydraLoRA"
+    paper = Paper(
+        title="HydraLoRA: An Asymmetric LoRA Architecture for Efficient Fine-Tuning",
+        authors=("Chunlin Tian", "Zhan Shi", "Zhijiang Guo", "Li Li", "Chengzhong Xu"),
+        year=2024,
+        arxiv="2404.19245",
+    )
 
     num_experts: int = 3
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from peft import PeftType
 
-from idlora.tuners.common import ExpertsConfig, ExpertsLayer, RoutedModel
+from idlora.tuners.common import ExpertsConfig, ExpertsLayer, Paper, RoutedModel
 
 
 @dataclass
@@ -21,6 +21,16 @@ class MoeLoraConfig(ExpertsConfig):
         num_experts (int, default 4): n ≥ 1, the number of experts, each of rank r. Table 6 of the ID-LoRA paper counts
             four; raise it for more varied data.
     """
+
+    method_name = "MoELoRA"
+    paper = Paper(
+        title="When MOE Meets LLMs: Parameter Efficient Fine-tuning for Multi-task Medical Applications",
+        authors=(
+            "Qidong Liu", "Xian Wu", "Xiangyu Zhao", "Yuanshao Zhu", "Derong Xu", "Feng Tian", "Yefeng Zheng",
+        ),
+        year=2023,
+        arxiv="2310.18339",
+    )  # fmt: skip
 
     num_experts: int = 4
 

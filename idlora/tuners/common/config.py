@@ -1,10 +1,14 @@
 """Config fields that every method shares with `peft.LoraConfig`."""
 
 import inspect
-from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from peft import PeftConfig
+
+from idlora.tuners.common.card import Paper, write_card
+from idlora.version import __version__
 
 
 @dataclass
@@ -14,6 +18,11 @@ class RoutedConfig(PeftConfig):
     As in PEFT, an adapter keeps the config object that it was made from. Changing the object afterwards does not change
     the layers, but it is what `save_pretrained` writes: copy a config to vary it. Raises ValueError for values out of
     range.
+
+    Attributes:
+        method_name: the method's name on the card of a saved adapter, in lower case its tag; None: the PEFT type.
+        paper: the paper that the card cites, if any.
+        saved_parameters: the number in the adapter that was last saved with this config, or None.
 
     Args:
         r (int, default 8): Rank, at least 1. Raise it as long as the loss falls with it.
@@ -32,7 +41,13 @@ class RoutedConfig(PeftConfig):
             adapt only some layers; target_modules must then be a list.
         layers_pattern (list of str or str, default None): Name of the list of layers. Set it, with
             layers_to_transform, if PEFT does not find the layers.
+        idlora_version (str, default None): Version of this library that saved the adapter, set by `save_pretrained`.
+            Do not change it.
     """
+
+    method_name: ClassVar[str | None] = None
+    paper: ClassVar[Paper | None] = None
+    saved_parameters: ClassVar[int | None] = None
 
     r: int = 8
     target_modules: list[str] | str | None = None
@@ -43,6 +58,7 @@ class RoutedConfig(PeftConfig):
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
+    idlora_version: str | None = field(default=None, repr=False, metadata={"card": False})
 
     def __init_subclass__(cls) -> None:
         """Append the entries above to the `Args:` section at the end of the subclass's docstring."""
@@ -76,6 +92,12 @@ class RoutedConfig(PeftConfig):
         A method defines it from its equation, beside which it stands; tests compare it with what is counted.
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form of what it trains: define this function")
+
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
+        self.idlora_version = __version__
+        super().save_pretrained(save_directory, **kwargs)
+        if self.saved_parameters is not None:  # an adapter is being saved, not a config alone
+            write_card(Path(save_directory), self)
 
 
 def require_positive_integers(config: PeftConfig, *names: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
@@ -126,6 +127,21 @@ class RoutedModel(BaseTuner):
         else:
             layer = self.tuner_layer_cls(target, adapter_name, config, **arguments)
             self._replace_module(parent, target_name, layer, target)
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: RoutedConfig,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, torch.Tensor]:
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        trained = set(cls.tuner_layer_cls.adapter_layer_names)
+        # For the card: savers take the weights from here, and then save the config.
+        config.saved_parameters = sum(each.numel() for key, each in selected.items() if trained & {*key.split(".")})
+        return selected
 
     def _check_merge_allowed(self) -> None:
         raise_unmergeable(self.tuner_layer_cls)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from peft import PeftType
 
-from idlora.tuners.common import RoutedConfig, require_positive_integers
+from idlora.tuners.common import Paper, RoutedConfig, require_positive_integers
 from idlora.tuners.idlora.clustering import KmeansBackend, PivotSelector, SelectionMethod
 
 
@@ -63,6 +63,14 @@ class IdLoraConfig(RoutedConfig):
         base_fingerprint (dict of str, default None): Sketches of the base's rows, set by the model. Do not change it.
     """
 
+    method_name = "ID-LoRA"
+    paper = Paper(
+        title="ID-LoRA: Efficient Low-Rank Adaptation Inspired by Matrix Interpolative Decomposition",
+        authors=("Xidian Ma", "Rundong Kong", "Peng Zhang", "Ruoxiang Huang", "Yongyu Jiang"),
+        year=2026,
+        arxiv="2602.20727",
+    )
+
     num_clusters: int = 4
     rank_boost: int = 2
     router: Literal["dense", "inner_product", "uniform"] = "dense"
@@ -73,8 +81,8 @@ class IdLoraConfig(RoutedConfig):
     kmeans_starts: int = 1
     kmeans_iterations: int = 100
     kmeans_backend: KmeansBackend = "torch"
-    init_weights: bool = True
-    base_fingerprint: dict[str, str] | None = field(default=None, repr=False)
+    init_weights: bool = field(default=True, metadata={"card": False})
+    base_fingerprint: dict[str, str] | None = field(default=None, repr=False, metadata={"card": False})
 
     def __post_init__(self):
         super().__post_init__()
