@@ -77,6 +77,23 @@ def test_a_model_gets_the_same_logits_and_gradients_with_and_without_the_kernels
     torch.testing.assert_close(logits(loaded, batch), plain_logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_mixed_batch_gives_each_row_what_the_kernels_give_its_adapter_alone(by_kernels):
+    model = small_model().eval()
+    model.add_adapter("second", make_config("idlora", target_modules=["q_proj"]))
+    model.set_adapter("second")
+    excite(model, seed=5)
+    batch, expected = make_batch(2, 3).to(DEVICE), []
+    for row, name in enumerate(("second", "default")):
+        model.set_adapter(name)
+        expected.append(logits(model, batch)[row])
+    assert by_kernels
+    by_kernels.clear()
+    with torch.no_grad():
+        found = model(input_ids=batch, adapter_names=["second", "default"]).logits
+    assert not by_kernels, "rows of several adapters do not go through the kernels"
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing_draws_the_same_dropout_again(use_reentrant, by_kernels):
     def seeded(seed=0):

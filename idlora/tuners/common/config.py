@@ -1,14 +1,22 @@
 """Config fields that every method shares with `peft.LoraConfig`."""
 
+import copy
 import inspect
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from peft import PeftConfig
+from peft.utils.other import get_pattern_key
 
 from idlora.tuners.common.card import Paper, write_card
 from idlora.version import __version__
+
+PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
+"""Field with values by module → field with the value of all other modules."""
 
 
 @dataclass
@@ -41,6 +49,10 @@ class RoutedConfig(PeftConfig):
             adapt only some layers; target_modules must then be a list.
         layers_pattern (list of str or str, default None): Name of the list of layers. Set it, with
             layers_to_transform, if PEFT does not find the layers.
+        rank_pattern (dict of str to int, default {}): Ranks of modules that differ from r, by name (suffix) or regular
+            expression; the first key that matches counts. Set it to give some modules more parameters than others.
+        alpha_pattern (dict of str to float, default {}): Likewise values of α that differ from lora_alpha. A module's
+            update is scaled by its own α over its own r: with rank_pattern alone, c changes too.
         idlora_version (str, default None): Version of this library that saved the adapter, set by `save_pretrained`.
             Do not change it.
     """
@@ -58,6 +70,8 @@ class RoutedConfig(PeftConfig):
     modules_to_save: list[str] | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
     idlora_version: str | None = field(default=None, repr=False, metadata={"card": False})
 
     def __init_subclass__(cls) -> None:
@@ -73,8 +87,9 @@ class RoutedConfig(PeftConfig):
             if value is not None and not isinstance(value, str):
                 setattr(self, name, set(value))
         require_positive_integers(self, "r")
-        if not self.lora_alpha > 0:
-            raise ValueError(f"lora_alpha must be positive, not {self.lora_alpha!r}")
+        _require_positive("lora_alpha", self.lora_alpha)
+        self._check_pattern("rank_pattern", _require_positive_integer)
+        self._check_pattern("alpha_pattern", _require_positive)
         if not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout must lie in [0, 1), not {self.lora_dropout!r}")
         for name, kind in get_type_hints(type(self)).items():
@@ -85,6 +100,38 @@ class RoutedConfig(PeftConfig):
             raise ValueError("layers_pattern needs layers_to_transform: which of the layers shall be adapted?")
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError("layers_to_transform has no effect with target_modules given as a regular expression")
+
+    def _check_pattern(self, name: str, require: Callable[[str, Any], None]) -> None:
+        pattern = getattr(self, name) or {}
+        if not isinstance(pattern, Mapping):
+            raise ValueError(f"{name} must be a dictionary from modules to values, not {pattern!r}")
+        for key, value in pattern.items():
+            try:
+                re.compile(key)
+            except (re.error, TypeError) as error:
+                raise ValueError(f"{name} has {key!r}, which is not a regular expression: {error}") from error
+            require(f"{name}[{key!r}]", value)
+        setattr(self, name, dict(pattern))
+
+    def at(self, module: str) -> Self:
+        """Return a copy whose r and lora_alpha are those of the module with this full name.
+
+        Raises ValueError if they depend on the order of the keys in a way that a saved config does not keep.
+        """
+        config = copy.copy(self)
+        for name, single in PATTERNS.items():
+            given = getattr(self, name)
+            values = [
+                pattern.get(get_pattern_key(pattern, module), getattr(self, single))
+                for pattern in (given, dict(sorted(given.items())))
+            ]
+            if values[0] != values[1]:
+                raise ValueError(
+                    f"{module} has {single}={values[0]} by the first key of {name} that matches, but {values[1]} in "
+                    "alphabetical order, in which PEFT saves the keys: let only one of them match"
+                )
+            setattr(config, single, values[0])
+        return config
 
     def trainable_parameters(self, in_features: int, out_features: int) -> int:
         """Return the number of parameters that the adapter trains in a linear layer of these sizes: a closed form.
@@ -103,6 +150,14 @@ class RoutedConfig(PeftConfig):
 def require_positive_integers(config: PeftConfig, *names: str) -> None:
     """Raise ValueError unless each field holds an integer of at least one."""
     for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, not {value!r}")
+        _require_positive_integer(name, getattr(config, name))
+
+
+def _require_positive_integer(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _require_positive(name: str, value: Any) -> None:
+    if not (isinstance(value, Real) and value > 0):
+        raise ValueError(f"{name} must be positive, not {value!r}")

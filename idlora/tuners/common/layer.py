@@ -5,6 +5,7 @@
 A method defines Δ. This file handles several adapters, switching between them, and dtypes, and it refuses merging.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -15,6 +16,9 @@ from peft.utils import resolve_quantization_backend
 from torch import nn
 
 from idlora.tuners.common.config import RoutedConfig
+
+BASE = "__base__"
+"""Name in `adapter_names` of the base model without an adapter, as in PEFT."""
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):
@@ -69,15 +73,35 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
-    def forward(self, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    def forward(
+        self, h: torch.Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
+        if adapter_names is not None:
+            return self.forward_mixed(h, adapter_names, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.scaling]  # not every adapter targets this layer
         if self.kernels_enabled and len(active) == 1 and self.can_use_kernels(active[0], h):
             return self.forward_by_kernels(active[0], h, *args, **kwargs)
         output = base_output = self.base_layer(h, *args, **kwargs)
         for adapter_name in active:
             output = output + self.update(adapter_name, h, base_output).to(base_output.dtype)
+        return output
+
+    def forward_mixed(self, h: torch.Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the output with the named adapter for each row of the batch h (batch, ..., in), without kernels.
+
+        A row whose adapter does not target this layer, or is `BASE`, gets the base layer's output.
+        """
+        if len(h) != len(adapter_names):
+            raise ValueError(
+                f"adapter_names has {len(adapter_names)} names for a batch of {len(h)} rows: pass one a row"
+            )
+        base_output = self.base_layer(h, *args, **kwargs)
+        output = base_output.clone()
+        for adapter_name in self.scaling.keys() & set(adapter_names):
+            rows = [row for row, name in enumerate(adapter_names) if name == adapter_name]
+            output[rows] += self.update(adapter_name, h[rows], base_output[rows]).to(output.dtype)
         return output
 
     def can_use_kernels(self, adapter_name: str, h: torch.Tensor) -> bool:

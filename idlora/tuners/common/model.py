@@ -1,22 +1,24 @@
 """Injection of token-routed adapters into a model, on top of PEFT's `BaseTuner`."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft.tuners.lora.model import _get_encoder
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
     AuxiliaryTrainingWrapper,
+    ModulesToSaveWrapper,
     resolve_quantization_backend,
 )
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from idlora.tuners.common.config import RoutedConfig
-from idlora.tuners.common.layer import RoutedLayer, raise_unmergeable
+from idlora.tuners.common.layer import BASE, RoutedLayer, raise_unmergeable
 from idlora.tuners.common.routing_statistics import record_routing
 
 
@@ -78,10 +80,10 @@ class RoutedModel(BaseTuner):
     def _prepare_model(self, config: RoutedConfig, model: nn.Module) -> None:
         # Every loader of PEFT and transformers calls this just before it replaces modules.
         for name, target in self.targets(config, model).items():
-            self.check_target(config, name, target)
+            self.check_target(config.at(name), name, target)
 
     def check_target(self, config: RoutedConfig, name: str, target: nn.Module) -> None:
-        """Raise ValueError if the method cannot adapt this module."""
+        """Raise ValueError if the method cannot adapt this module; `config` has the module's own r."""
         if isinstance(target, self.tuner_layer_cls):
             return
         if isinstance(target, BaseTunerLayer):
@@ -121,7 +123,7 @@ class RoutedModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        arguments = self.layer_arguments(current_key)
+        config, arguments = config.at(current_key), self.layer_arguments(current_key)
         if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, config, **arguments)
         else:
@@ -147,10 +149,44 @@ class RoutedModel(BaseTuner):
         raise_unmergeable(self.tuner_layer_cls)
 
     @contextmanager
-    def _enable_peft_forward_hooks(self, *args, **kwargs):
-        # Without this hook PEFT drops the argument, and every row silently gets the active adapter.
-        if kwargs.get("adapter_names") is not None:
-            raise ValueError(
-                f"{type(self).__name__} runs one adapter at a time: call set_adapter instead of passing adapter_names"
-            )
-        yield
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Pass `adapter_names` of a call of PEFT's `forward` or `generate`, one name a row, to the layers."""
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        self._check_adapter_names(names)
+        copies = max(kwargs.get("num_beams") or 1, kwargs.get("num_return_sequences") or 1)
+        repeated = [name for name in names for _ in range(copies)]  # `generate` repeats the rows after the encoder
+        encoder = _get_encoder(self.model)
+        in_encoder = set() if encoder is None else set(encoder.modules())
+        handles = []
+        for module in self.model.modules():
+            rows = names if module in in_encoder else repeated
+            if isinstance(module, ModulesToSaveWrapper):  # it fails on the name of an adapter that does not save it
+                rows = [name if name in module.modules_to_save else BASE for name in rows]
+            elif not isinstance(module, RoutedLayer):
+                continue
+            handles.append(module.register_forward_pre_hook(_naming(rows), prepend=True, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _check_adapter_names(self, names: Sequence[str]) -> None:
+        if self.training:
+            raise ValueError("adapter_names is for inference: call eval() before mixing adapters in a batch")
+        known = [BASE, *self.peft_config]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"adapter_names has {name!r}, which is none of {', '.join(map(repr, known))}")
+
+
+def _naming(rows: Sequence[str]) -> Callable:
+    """Return a hook before `forward` that passes the names of the rows' adapters to the module."""
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple:
+        return args, kwargs | {"adapter_names": rows}
+
+    return hook

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -33,7 +34,9 @@ class RoutingStatistics:
 
 @contextmanager
 def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iterator[dict[str, RoutingStatistics]]:
-    """Record α of every layer over the tokens that it processes in the context; a layer without tokens has no entry.
+    """Record α of every layer over its tokens in the context; a layer without tokens has no entry.
+
+    The tokens of a batch with `adapter_names` are those of the adapter's own rows.
 
     Recording does not change the model's outputs, its gradients or any random generator.
     """
@@ -41,13 +44,17 @@ def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iter
 
     def record(name: str):
         @torch.no_grad()
-        def hook(layer: RoutedLayer, arguments: tuple[torch.Tensor, ...]) -> None:
-            statistics.setdefault(name, RoutingStatistics()).add(layer.alpha(adapter_name, arguments[0]))
+        def hook(layer: RoutedLayer, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
+            h, names = args[0], kwargs.get("adapter_names")
+            if names is not None:
+                h = h[[row for row, each in enumerate(names) if each == adapter_name]]
+            if len(h):
+                statistics.setdefault(name, RoutingStatistics()).add(layer.alpha(adapter_name, h))
 
         return hook
 
     # A pre-hook, because DeepSpeed ZeRO-3 gathers the router just before the layer's forward.
-    handles = [layer.register_forward_pre_hook(record(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(record(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield statistics
     finally:

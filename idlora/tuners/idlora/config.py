@@ -90,8 +90,10 @@ class IdLoraConfig(RoutedConfig):
         require_positive_integers(self, "num_clusters", "rank_boost", "kmeans_starts", "kmeans_iterations")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in [0, 2**32), not {self.seed!r}")
-        if self.r % self.rank_boost:
-            raise ValueError(f"r must be a multiple of rank_boost: r={self.r}, rank_boost={self.rank_boost}")
+        ranks = {"r": self.r} | {f"rank_pattern[{key!r}]": r for key, r in self.rank_pattern.items()}
+        for name, r in ranks.items():
+            if r % self.rank_boost:
+                raise ValueError(f"{name} must be a multiple of rank_boost: r={r}, rank_boost={self.rank_boost}")
 
     def trainable_parameters(self, in_features: int, out_features: int) -> int:
         """Return out·r/s², the size of B, and T's: k·in of the dense router, r of the inner product, 0 of no router.

@@ -1,6 +1,7 @@
 """ID-LoRA as a PEFT model: pivot selection, the check of the base model, pivot statistics, parameter counts."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
 from idlora.tuners.common import RoutedModel, record_routing
-from idlora.tuners.idlora.clustering import Selection
+from idlora.tuners.idlora.clustering import PivotSelector, Selection
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import check_distances, distance, sampled, take_fingerprint
 from idlora.tuners.idlora.frozen_weight import is_partitioned, is_quantized, readable_weight
@@ -73,15 +74,22 @@ class IdLoraModel(RoutedModel):
 
     def _select(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
         gathered = any(map(is_partitioned, layers.values()))
-        result = select_cached(lambda: _readable(layers), config.pivot_selector(), gathered=gathered)
+        by_selector: dict[PivotSelector, dict[str, nn.Module]] = {}
+        for name, layer in layers.items():
+            by_selector.setdefault(config.at(name).pivot_selector(), {})[name] = layer
+        results = [
+            select_cached(partial(_readable, group), selector, gathered=gathered)
+            for selector, group in by_selector.items()
+        ]
+        selected = {name: selection for result in results for name, selection in result.selections.items()}
+        self._selected = {name: selected[name] for name in layers if name in selected}
         fingerprint = {
-            name: take_fingerprint(weight, result.selections[name].pivots)
-            for name, weight in _readable({name: layers[name] for name in sampled(list(result.selections))})
+            name: take_fingerprint(weight, selected[name].pivots)
+            for name, weight in _readable({name: layers[name] for name in sampled(list(self._selected))})
         }
-        self._selected = result.selections
         config.base_fingerprint = fingerprint or None
-        self.pivot_seconds += result.seconds
-        self.pivots_cached = result.cached
+        self.pivot_seconds += sum(result.seconds for result in results)
+        self.pivots_cached = bool(results) and all(result.cached for result in results)
 
     def _check_base(self, config: IdLoraConfig, layers: dict[str, nn.Module]) -> None:
         distances = {}
