@@ -116,7 +116,7 @@ def report_pivots(asked: Inspection, console: Console | None = None) -> None:
 
 
 def inspect(asked: Inspection) -> list[dict[str, Any]]:
-    """Return one row for each type of adapted module (q_proj, …), in the order of the model."""
+    """Return one row for each type of adapted module (q_proj, …) and rank, in the order of the model."""
     import torch  # seconds to import
 
     from reproduction.training import build_adapted, build_base, load_finished
@@ -137,10 +137,10 @@ def inspect(asked: Inspection) -> list[dict[str, Any]]:
         "seed": asked.seed,
         "checksum": (asked.model.checksum or "")[:12],
     }
-    kinds: dict[str, list[Any]] = {}
+    kinds: dict[tuple[str, int], list[Any]] = {}
     for name, found in modules.items():
-        kinds.setdefault(name.rpartition(".")[2], []).append(found)
-    return [head | {"module": kind} | _summary(found) for kind, found in kinds.items()]
+        kinds.setdefault((name.rpartition(".")[2], found.r), []).append(found)
+    return [head | {"module": kind} | _summary(found) for (kind, _), found in kinds.items()]
 
 
 def _prompts(asked: Inspection, tokenizer: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -250,7 +251,14 @@ def build_adapted(model: PreTrainedModel, method: MethodSpec, seed: int) -> PreT
         ) from None
     # With a model on the meta device PEFT otherwise initialises every new weight on the CPU and discards it.
     on_meta = any(parameter.is_meta for parameter in model.parameters())
-    adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    with warnings.catch_warnings():
+        # A misspelt key would train another method than the one that the run is named after.
+        warnings.filterwarnings("error", r"The following \w+_pattern keys did not match", RuntimeWarning)
+        try:
+            adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+        except RuntimeWarning as warning:
+            keys = str(warning).rpartition("ignored: ")[2].rstrip(".")
+            raise ValueError(f"method.arguments has keys of a pattern that match no adapted module: {keys}.") from None
     trained = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     for name in _matching(trained, method.long_rows, key="long_rows"):
         _lengthen(adapted, name)

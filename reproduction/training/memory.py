@@ -50,6 +50,9 @@ BUCKETS = {  # DeepSpeed's defaults, in numbers of parameters
     "stage3_max_live_parameters": 1e9,
     "sub_group_size": 1e9,
 }
+_BY_LAYER = ("rank_pattern", "alpha_pattern")
+"""Arguments of a method by which decoder layers may differ, so that one does not stand for all."""
+
 _FIRST_LAYER = re.compile(r"\.(?:layers|h|blocks)\.0\.")
 
 
@@ -240,7 +243,10 @@ _counted: dict[str, ModelSizes] = {}
 
 
 def model_sizes(model: ModelSpec, method: MethodSpec) -> ModelSizes:
-    """Count a model's sizes under a method on one decoder layer on the meta device. Raises as `estimate`."""
+    """Count a model's sizes under a method, on one decoder layer if all are alike, on the meta device.
+
+    Raises as `estimate`.
+    """
     arguments = {key: value for key, value in method.arguments.items() if key != "seed"}  # shapes do not depend on it
     model = replace(model, init="random", name="", label="")
     method = replace(method, arguments=arguments, name="", label="")
@@ -256,8 +262,9 @@ def _count(spec: ModelSpec, method: MethodSpec) -> ModelSizes:
         known = AutoConfig.for_model(shape["model_type"]).to_dict()
         shape = {key: value for key, value in shape.items() if key in known and key != "layer_types"}
     layers = shape["num_hidden_layers"]
+    built = layers if any(map(method.arguments.get, _BY_LAYER)) else 1
     with torch.device("meta"):
-        base = build_model(replace(spec, shape={**shape, "num_hidden_layers": 1}))
+        base = build_model(replace(spec, shape={**shape, "num_hidden_layers": built}))
         sizes = {name: parameter.numel() for name, parameter in base.named_parameters()}
         outputs = sum(module.out_features for module in _in_layer(base, nn.Linear))
         model = build_adapted(base, method, seed=0)
@@ -273,7 +280,8 @@ def _count(spec: ModelSpec, method: MethodSpec) -> ModelSizes:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
     def whole(numbers: dict[str, int]) -> int:
-        return sum(count * (layers if _FIRST_LAYER.search(f".{name}.") else 1) for name, count in numbers.items())
+        copies = layers // built
+        return sum(count * (copies if _FIRST_LAYER.search(f".{name}.") else 1) for name, count in numbers.items())
 
     return ModelSizes(
         layers=layers,

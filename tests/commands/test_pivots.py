@@ -49,6 +49,15 @@ def test_a_base_gives_a_row_for_each_type_of_module(tmp_path):
     assert max(map(len, text.split("written")[0].splitlines())) <= 80
 
 
+def test_a_rank_by_layer_gives_a_row_for_each_rank_of_a_module(tmp_path):
+    own = ("method.arguments.target_modules=[q_proj,v_proj]", "+method.arguments.rank_pattern={layers.2.*q_proj:6}")
+    _, rows = reported(asked(tmp_path, "model=mistral_7b", TWO_LAYERS, *own))
+    assert [(row["module"], row["layers"], row["r"]) for row in rows] == [
+        ("q_proj", "1", "12"), ("v_proj", "2", "12"), ("q_proj", "1", "6"),
+    ]  # fmt: skip
+    assert [int(row["rank_bound"]) for row in rows] == [12, 12, 6]
+
+
 def test_a_run_gives_its_update_and_its_router_on_prompts_of_its_own_data(tmp_path):
     short = ("hparams=paper", "train.max_steps=2", "data.limit=32", TWO_LAYERS, f"results_dir={tmp_path}")
     cell = compose_cell("gsm8k_llama3", "idlora", scale="tiny", seed=1, overrides=short)

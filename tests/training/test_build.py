@@ -127,6 +127,8 @@ def test_long_rows_start_with_the_mean_norm_of_the_weights_rows_and_their_own_di
         (peft_method("x", "LORA", long_rows=("k_proj.*lora_B",)), r"k_proj\.lora_B"),
         (peft_method("x", "LORA", frozen=("lora_A", "lora_C")), "'lora_C'"),
         (peft_method("x", "LORA", frozen=("lora_A", "lora_B")), "leaves nothing to train"),
+        (peft_method("x", "LORA", rank_pattern={"q_proj": 2, "r_proj": 2}), r"\['r_proj'\]"),
+        (peft_method("x", "MOELORA", alpha_pattern={"r_proj": 2}), r"\['r_proj'\]"),
     ],
 )
 def test_a_method_that_does_not_fit_is_refused(base, method, offending):

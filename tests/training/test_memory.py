@@ -40,6 +40,16 @@ def test_what_is_trained_is_what_the_count_of_the_whole_model_says(method: str) 
     assert model_sizes(shallow, spec).trained == count_on(shallow, spec).parameters_trainable
 
 
+def test_ranks_that_differ_by_layer_are_counted_on_all_layers() -> None:
+    model, spec = base_shape("llama3_2_3b", "paper"), method_at("idlora", "paper")
+    shallow = dataclasses.replace(model, shape={**model.shape, "num_hidden_layers": 3})
+    patterns = {"rank_pattern": {r"layers\.2\..*": 8}}
+    fewer = dataclasses.replace(spec, arguments={**spec.arguments, **patterns})
+    found, plain = model_sizes(shallow, fewer), model_sizes(shallow, spec)
+    assert found.trained == count_on(shallow, fewer).parameters_trainable < plain.trained
+    assert dataclasses.replace(found, trained=plain.trained) == plain
+
+
 def test_a_base_is_counted_on_one_of_its_layers(base: ModelSpec) -> None:
     model = base_shape("llama3", "paper")
     dora, lora, moelora = (model_sizes(model, method_at(name, "paper")) for name in ("dora", "lora", "moelora"))
