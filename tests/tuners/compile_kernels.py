@@ -14,9 +14,10 @@ from idlora.tuners.idlora.kernels import mixing, routing
 HALF, FLOAT, INDEX, KEPT = "*bf16", "*fp32", "*i32", "*i1"
 SIZES = {"N": 4096, "K": 4, "R": 128, "CLUSTERS": 4, "RANK": 128}
 TYPES = {
-    "base": HALF, "bias": HALF, "B": FLOAT, "route": FLOAT, "mask": KEPT, "pivots": INDEX, "order": INDEX, "out": HALF,
-    "x": HALF, "alpha": FLOAT, "z": HALF, "scale": "fp32", "M": "i32", "ROWS": "i32", "dy": HALF, "dz": HALF,
-    "T": FLOAT, "droute": FLOAT, "dT": FLOAT, "h": HALF, "logits": FLOAT, "dlogits": FLOAT, "dh": HALF, "STEPS": "i32",
+    "base": HALF, "x_apart": HALF, "bias": HALF, "B": FLOAT, "route": FLOAT, "mask": KEPT, "pivots": INDEX,
+    "order": INDEX, "out": HALF, "x": HALF, "alpha": FLOAT, "z": HALF, "scale": "fp32", "M": "i32", "ROWS": "i32",
+    "dbase": HALF, "dz": HALF, "T": FLOAT, "droute": FLOAT, "dT": FLOAT, "h": HALF, "logits": FLOAT, "dlogits": FLOAT,
+    "dh": HALF, "STEPS": "i32",
 }  # fmt: skip
 
 
@@ -29,12 +30,13 @@ def build(kernel, capability: int, **constants) -> None:
 
 
 for capability, router in itertools.product((80, 90), ("dense", "inner_product")):
-    flags = {"ROUTER": router, "HAS_MASK": True}
+    apart = (capability == 80) == (router == "dense")
+    flags = {"ROUTER": router, "HAS_MASK": True, "APART": apart}
     build(mixing.mix_kernel, capability, **SIZES, **flags, HAS_BIAS=True, SAVES=True, BLOCK_M=1, SLOTS=512)
     build(mixing.unmix_kernel, capability, **SIZES, **flags, BLOCK_M=1, SLOTS=512)
     build(
         mixing.few_tokens_kernel, capability, **SIZES, S=2, ROUTER=router, HAS_BIAS=True, OVERLAPS=capability == 90,
-        BLOCK_N=64, CHUNK=64,
+        APART=apart, BLOCK_N=64, CHUNK=64,
     )  # fmt: skip
 for capability in (80, 90):
     tiles = {"IN": 4096, "K": 4, "PRECISION": "tf32", "TWO": True, "BLOCK_IN": 128, "CLUSTERS": 16}

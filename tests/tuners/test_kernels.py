@@ -29,13 +29,14 @@ def poisoned_buffers():
 class Problem:
     """Random arguments of one update, and the update by the equations in float64."""
 
-    def __init__(self, *, M, N, k, r, s, router, bias=False, mask=False, dtype=torch.float32):
+    def __init__(self, *, M, N, k, r, s, router, bias=False, mask=False, apart=False, dtype=torch.float32):
         torch.manual_seed(M + N + k + r + s)
         self.base = draw(M, N, dtype=dtype).requires_grad_()
         self.pivots = torch.randperm(N, device=DEVICE)[: k * r].view(k, r).int()
         self.order = ascending(self.pivots)
         self.B = draw(N // s, r // s, scale=r**-0.5).requires_grad_()
         self.bias = draw(N, dtype=dtype) if bias else None
+        self.x = draw(M, k, r, dtype=dtype).requires_grad_() if apart else None
         self.mask = torch.rand(M, r, device=DEVICE) > 0.3 if mask else None
         shape = {"dense": (M, k), "inner_product": (r,), "uniform": (0,)}[router]
         self.route = draw(*shape, scale=1 if router == "dense" else r**-0.5).requires_grad_()
@@ -44,21 +45,28 @@ class Problem:
             self.route = None
 
     def wrt(self):
-        return [tensor for tensor in (self.base, self.B, self.route) if tensor is not None]
+        return [tensor for tensor in (self.base, self.x, self.B, self.route) if tensor is not None]
 
     def found(self, saves=True):
         return eager.Adapt.apply(
-            self.base, self.pivots, self.order, self.B, self.bias, self.route, self.mask, self.router, self.scale, saves
-        )
+            self.base, self.x, self.pivots, self.order, self.B, self.bias, self.route, self.mask, self.router,
+            self.scale, saves,
+        )  # fmt: skip
+
+    def few(self):
+        return launch.adapt_few(
+            self.base, self.pivots, self.B, x=self.x, bias=self.bias, route=self.route, router=self.router,
+            scale=self.scale,
+        )  # fmt: skip
 
     def expected(self):
         """Return (y, its float64 inputs that require gradients)."""
-        base, B, route = (
+        base, given, B, route = (
             None if tensor is None else tensor.detach().double().requires_grad_()
-            for tensor in (self.base, self.B, self.route)
+            for tensor in (self.base, self.x, self.B, self.route)
         )
         x = base if self.bias is None else base - self.bias.double()
-        x = torch.stack([x[:, rows.long()] for rows in self.pivots], dim=1)  # (M, k, r)
+        x = torch.stack([x[:, rows.long()] for rows in self.pivots], dim=1) if given is None else given  # (M, k, r)
         if self.router == "dense":
             alpha = route.softmax(dim=1)
         else:
@@ -67,7 +75,7 @@ class Problem:
         if self.mask is not None:
             z = z * self.mask
         u = torch.cat([self.scale * chunk @ B.T for chunk in z.chunk(self.s, dim=1)], dim=1)
-        return base + u, [tensor for tensor in (base, B, route) if tensor is not None]
+        return base + u, [tensor for tensor in (base, given, B, route) if tensor is not None]
 
 
 def assert_close(found, expected, dtype):
@@ -98,6 +106,7 @@ def check(problem):
         {"M": 3, "N": 64, "k": 8, "r": 8, "s": 4, "mask": True},
         {"M": 2, "N": 2080, "k": 8, "r": 256, "s": 2},
         {"M": 1, "N": 36, "k": 1, "r": 36, "s": 3},
+        {"M": 7, "N": 60, "k": 3, "r": 10, "s": 2, "bias": True, "mask": True, "apart": True},
     ],
     ids=lambda sizes: "-".join(map(str, sizes.values())),
 )
@@ -111,7 +120,8 @@ def test_an_update_and_its_gradients_are_those_of_the_equations(router, sizes):
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize(("k", "r"), [(4, 128), (2, 8), (8, 256)])
 def test_half_precision_is_right_to_a_hundredth(k, r, router, dtype):
-    check(Problem(M=1000, N=4096, k=k, r=r, s=2, router=router, mask=True, dtype=dtype))
+    for apart in (False, True):
+        check(Problem(M=1000, N=4096, k=k, r=r, s=2, router=router, mask=True, apart=apart, dtype=dtype))
 
 
 @pytest.mark.parametrize("router", ROUTERS)
@@ -127,22 +137,15 @@ def test_a_pivot_that_is_no_row_poisons_the_output(unset):
     problem = Problem(M=3, N=96, k=4, r=16, s=2, router="dense")
     problem.pivots[2, 5] = unset
     assert problem.found().isnan().any(dim=1).all()
-    few = launch.adapt_few(
-        problem.base, problem.pivots, problem.B, bias=None, route=problem.route, router="dense", scale=1.0
-    )
-    assert few.isnan().any(dim=1).all()
+    assert problem.few().isnan().any(dim=1).all()
 
 
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("M", [1, 3])
-@pytest.mark.parametrize("bias", [True, False])
-def test_few_tokens_get_the_same_output_in_one_launch(M, router, bias):
-    problem = Problem(M=M, N=2 * 101, k=3, r=10, s=2, router=router, bias=bias)
-    few = launch.adapt_few(
-        problem.base, problem.pivots, problem.B, bias=problem.bias, route=problem.route, router=router,
-        scale=problem.scale,
-    )  # fmt: skip
-    assert_close(few, problem.expected()[0], torch.float32)
+@pytest.mark.parametrize("given", [{}, {"bias": True}, {"bias": True, "apart": True}])
+def test_few_tokens_get_the_same_output_in_one_launch(M, router, given):
+    problem = Problem(M=M, N=2 * 101, k=3, r=10, s=2, router=router, **given)
+    assert_close(problem.few(), problem.expected()[0], torch.float32)
     assert_close(problem.found(saves=False), problem.expected()[0], torch.float32)
 
 

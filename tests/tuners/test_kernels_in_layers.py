@@ -321,16 +321,16 @@ def test_the_traced_backward_works_on_a_copy_of_a_gradient_that_another_reads_af
     def adapt(base, pivots, *_, **__):
         return base.clone(), base.new_zeros(len(base), *pivots.shape), base.new_zeros(len(base), 3), base.new_zeros(1)
 
-    def adapt_backward(dy, *_, B, **__):
-        dy.mul_(2)
-        return B.new_zeros(B.shape), dy.new_empty(0)
+    def adapt_backward(dbase, *_, B, **__):
+        dbase.mul_(2)
+        return B.new_zeros(B.shape), dbase.new_empty(0)
 
     monkeypatch.setattr(launch, "adapt", adapt)
     monkeypatch.setattr(launch, "adapt_backward", adapt_backward)
     pivots, B, W = torch.arange(6, dtype=torch.int32).view(3, 2), torch.zeros(4, 1), torch.eye(8)
 
     def function(h):
-        return h + ops.adapt(h @ W, pivots, pivots.view(1, 6), B, None, None, None, "uniform", 1.0, True)[0]
+        return h + ops.adapt(h @ W, None, pivots, pivots.view(1, 6), B, None, None, None, "uniform", 1.0, True)[0]
 
     h = torch.ones(5, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(torch.compile(function, backend="aot_eager")(h).sum(), h)

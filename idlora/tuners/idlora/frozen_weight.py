@@ -1,7 +1,7 @@
 """Access to the frozen weight under an adapter: dense, quantised, or partitioned by DeepSpeed ZeRO-3."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from peft.utils import resolve_quantization_backend
@@ -28,12 +28,27 @@ def readable_weight(layer: nn.Module) -> Iterator[torch.Tensor | None]:
     be read: on the meta device (as offloaded weights are), or in a format that PEFT can run but not decode.
     """
     backend = resolve_quantization_backend(layer)
-    with gather_params_ctx(list(layer.parameters(recurse=False)), modifier_rank=None):
+    gathered = nullcontext()
+    if is_partitioned(layer):
+        gathered = gather_params_ctx(list(layer.parameters(recurse=False)), modifier_rank=None)
+    with gathered:
         try:
-            weight = layer.weight if backend is None else backend.get_base_weight(layer)
+            weight = dense_weight(layer) if backend is None else backend.get_base_weight(layer).detach()
         except TypeError:
             weight = None
-        if weight is None or weight.is_meta:
-            yield None
-        else:
-            yield (weight.T if isinstance(layer, Conv1D) else weight).detach()
+        yield None if weight is None or weight.is_meta else weight
+
+
+def dense_weight(layer: nn.Module) -> torch.Tensor:
+    """Return W (out, in) of a linear layer that is not quantised, a detached view."""
+    return (layer.weight.T if isinstance(layer, Conv1D) else layer.weight).detach()
+
+
+@contextmanager
+def hidden_bias(layer: nn.Module) -> Iterator[None]:
+    """Make a linear layer compute W h, without its bias, within the context."""
+    bias, layer.bias = layer.bias, None
+    try:
+        yield
+    finally:
+        layer.bias = bias

@@ -15,8 +15,14 @@ calls `kernels/fused.py`, which gets T h from `kernels/routing.py`, and α and u
 
 Two facts make the update cheap. A_i are rows of W, so x_i = (W h)[S_i] is gathered from the base layer's output (minus
 its bias), and no copy of A_i exists, in memory or on disk; the gradient of x_i flows back through the base layer. B is
-shared and α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is applied once. The first fact
-does not hold for the controls, whose A_i are separate matrices made from P_i = W[S_i]:
+shared and α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α_i x_i: B is applied once.
+
+The first fact has two exceptions. A sum W h + b rounded to 16 bits has lost W h where b is large (the key biases of
+Qwen2.5 exceed 100), so with a bias and a 16-bit output, x_i = W[S_i] h is a product of its own: k·r·in more
+multiplications a token, and W[S_i] lives until the step ends. If W is quantised or partitioned, the base layer runs
+once more with its bias hidden, and x_i is gathered from that. Whether b is large does not matter: to ask would make the
+CPU wait for the GPU. The output still contains the base layer's own W h + b. The other exception are the controls,
+whose A_i are separate matrices made from P_i = W[S_i]:
 
     gaussian      a_ij = |p_ij| g / |g|     g (in,) drawn for each row
     orthonormal   A_i  = m_i U Vᵀ           P_i = U Σ Vᵀ, m_i the mean of |p_ij| over the rows j of P_i
@@ -35,7 +41,7 @@ from torch import nn
 from idlora.tuners.common import RoutedLayer, full_precision, softmax_route
 from idlora.tuners.idlora import kernels
 from idlora.tuners.idlora.config import IdLoraConfig
-from idlora.tuners.idlora.frozen_weight import readable_weight
+from idlora.tuners.idlora.frozen_weight import dense_weight, hidden_bias, is_partitioned, readable_weight
 
 UNSET = -1  # value of a pivot until it is selected or loaded
 
@@ -138,9 +144,11 @@ class IdLoraLinear(RoutedLayer):
             route = kernels.fused.logits(h, router, self.out_features)
         else:
             route = router
+        base_output, pivots = self.base_layer(h, *args, **kwargs), self.pivots(adapter_name)
         return kernels.fused.adapt(
-            self.base_layer(h, *args, **kwargs),
-            pivots=self.pivots(adapter_name),
+            base_output,
+            x=self.unbiased_outputs(pivots, h) if self.loses_digits(base_output) else None,
+            pivots=pivots,
             order=self.pivot_order(adapter_name),
             B=self.idlora_B[adapter_name],
             bias=self.get_base_layer().bias,
@@ -204,13 +212,29 @@ class IdLoraLinear(RoutedLayer):
             A = self.frozen_rows(adapter_name).to(h.dtype)
             dropped = dropout(h) if self.idlora_drops_input[adapter_name] else h
             x = self._cast_input_dtype(F.linear(dropped, A), dtype)
+        elif self.loses_digits(base_output):
+            x = self._cast_input_dtype(self.unbiased_outputs(pivots, h), dtype)
         else:
-            index = pivots.flatten().long()
-            x = self._cast_input_dtype(base_output.gather(-1, index.expand(*base_output.shape[:-1], -1)), dtype)
+            x = self._cast_input_dtype(gather(base_output, pivots), dtype)
             bias = self.get_base_layer().bias
             if bias is not None:
-                x = x - bias[index].to(x.dtype)
+                x = x - bias[pivots.flatten().long()].to(x.dtype)
         return x.unflatten(-1, pivots.shape)
+
+    def loses_digits(self, base_output: torch.Tensor) -> bool:
+        """Return whether W h cannot be recovered from W h + b: there is a bias, and the sum is rounded to 16 bits."""
+        if self.get_base_layer().bias is None:
+            return False
+        # Quantised layers compute in 16 bits, and may return the sum in another type.
+        return base_output.element_size() < 4 or self.quantization_backend is not None
+
+    def unbiased_outputs(self, pivots: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """Compute the entries of W h at the pivots (k, r), without a trace of b: (..., k·r), in h's type."""
+        base_layer = self.get_base_layer()
+        if self.quantization_backend is not None or is_partitioned(base_layer):
+            with hidden_bias(base_layer):
+                return gather(self.base_layer(h), pivots)
+        return F.linear(h, dense_weight(base_layer)[pivots.flatten().long()])
 
     def pivots(self, adapter_name: str) -> torch.Tensor:
         """Return the pivots (k, r) of an adapter, int32, after checking them.
@@ -267,6 +291,11 @@ def make_rows(bases: str, P: torch.Tensor) -> torch.Tensor:
         return norms.mean() * F.normalize(P, dim=-1)
     U, _, Vh = torch.linalg.svd(P.double(), full_matrices=False)  # float32 is too coarse for nearly parallel rows
     return norms.mean(dim=1, keepdim=True) * (U @ Vh).float()
+
+
+def gather(outputs: torch.Tensor, pivots: torch.Tensor) -> torch.Tensor:
+    """Return the entries at the pivots (k, r) of outputs (..., out): (..., k·r)."""
+    return outputs.gather(-1, pivots.flatten().long().expand(*outputs.shape[:-1], -1))
 
 
 def is_unset(pivots: torch.Tensor) -> bool:

@@ -13,27 +13,29 @@ class Adapt(torch.autograd.Function):
     """Compute y (M, out) from the arguments of `ops.adapt`."""
 
     @staticmethod
-    def forward(ctx, base, pivots, order, B, bias, route, mask, router, scale, saves):
+    def forward(ctx, base, x, pivots, order, B, bias, route, mask, router, scale, saves):
+        ctx.apart, ctx.router, ctx.scale = x is not None, router, scale
         with launch.on_device(base):
             y, x, alpha, z = launch.adapt(
-                base, pivots, order, B=B, bias=bias, route=route, mask=mask, router=router, scale=scale, saves=saves,
-                launcher=_as_it_is,
+                base, pivots, order, x=x, B=B, bias=bias, route=route, mask=mask, router=router, scale=scale,
+                saves=saves, launcher=_as_it_is,
             )  # fmt: skip
         ctx.save_for_backward(x, alpha, z, pivots, order, B, route if router == "inner_product" else None, mask)
-        ctx.router, ctx.scale = router, scale
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
         x, alpha, z, pivots, order, B, T, mask = ctx.saved_tensors
-        dbase = dy.clone(memory_format=torch.contiguous_format)  # other backward functions may read dy
+        dy = dy.contiguous()
+        dx = torch.empty_like(x) if ctx.apart else dy.clone()  # other backward functions may read dy
         dB, droute = launch.adapt_backward(
-            dbase, x, alpha, z=z, pivots=pivots, order=order, B=B, T=T, mask=mask, router=ctx.router, scale=ctx.scale,
-            launcher=_as_it_is,
+            dx, dy, x=x, alpha=alpha, z=z, pivots=pivots, order=order, B=B, T=T, mask=mask, apart=ctx.apart,
+            router=ctx.router, scale=ctx.scale, launcher=_as_it_is,
         )  # fmt: skip
         droute = None if ctx.router == "uniform" else droute if T is None else droute.to(T.dtype)
-        return dbase, None, None, dB.to(B.dtype), None, droute, None, None, None, None
+        dbase, dx = (dy, dx) if ctx.apart else (dx, None)
+        return dbase, dx, None, None, dB.to(B.dtype), None, droute, None, None, None, None
 
 
 class Route(torch.autograd.Function):

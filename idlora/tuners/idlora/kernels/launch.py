@@ -43,17 +43,19 @@ def _mixing(pivots: torch.Tensor, mask: torch.Tensor | None, router: str) -> dic
     }  # fmt: skip
 
 
-def adapt(base, pivots, order, *, B, bias, route, mask, router, scale, saves, launcher: Launcher):
-    """Compute y, x, α and c z; see `ops.adapt`."""
+def adapt(base, pivots, order, *, x, B, bias, route, mask, router, scale, saves, launcher: Launcher):
+    """Compute y, x (the given one, if any), α and c z; see `ops.adapt`."""
     M, N = base.shape
     k, r = pivots.shape
     NS, RS = B.shape
-    out, x, z = torch.empty_like(base), base.new_empty(M, k, r), base.new_empty(M, r)
+    apart = x is not None
+    out, z = torch.empty_like(base), base.new_empty(M, r)
+    x = x if apart else base.new_empty(M, k, r)
     alpha = base.new_empty(M, k, dtype=torch.float32)
     if M:
         launcher(mix_kernel)[(M,)](
             base, bias, route, mask, pivots, order, x, alpha, z, scale, M,
-            N=N, HAS_BIAS=bias is not None, SAVES=saves, **_mixing(pivots, mask, router),
+            N=N, HAS_BIAS=bias is not None, SAVES=saves, APART=apart, **_mixing(pivots, mask, router),
         )  # fmt: skip
         rows = base.numel() // NS
         launcher(apply_kernel)[(triton.cdiv(NS, 128), triton.cdiv(rows, 64))](
@@ -64,9 +66,9 @@ def adapt(base, pivots, order, *, B, bias, route, mask, router, scale, saves, la
     return out, x, alpha, z
 
 
-def adapt_backward(dy, x, alpha, *, z, pivots, order, B, T, mask, router, scale, launcher: Launcher):
-    """Turn dy into dbase in place and return dB and droute; see `ops.adapt_backward`."""
-    M, N = dy.shape
+def adapt_backward(dx, dy, *, x, alpha, z, pivots, order, B, T, mask, apart, router, scale, launcher: Launcher):
+    """Write dx and return dB and droute; see `ops.adapt_backward`."""
+    M = len(dy)
     k, r = pivots.shape
     # The chunks of a row are contiguous, so M rows of s chunks are M·s rows of one chunk.
     chunks = dy.view(-1, B.shape[0])
@@ -76,8 +78,9 @@ def adapt_backward(dy, x, alpha, *, z, pivots, order, B, T, mask, router, scale,
     dT = dy.new_empty(M if router == "inner_product" else 0, r, dtype=torch.float32)
     if M:
         launcher(unmix_kernel)[(M,)](
-            dy, x, alpha, dz, T, mask, pivots, order, droute, dT, scale, M, N=N, **_mixing(pivots, mask, router)
-        )
+            dx, x, alpha, dz, T, mask, pivots, order, droute, dT, scale, M,
+            N=dx.numel() // M, APART=apart, **_mixing(pivots, mask, router),
+        )  # fmt: skip
     return dB, dT.sum(0) if router == "inner_product" else droute
 
 
@@ -97,7 +100,7 @@ def _overlaps(device: torch.device) -> bool:
     return hopper and hasattr(CUDAOptions, "launch_pdl")
 
 
-def adapt_few(base, pivots, B, *, bias, route, router, scale) -> torch.Tensor:
+def adapt_few(base, pivots, B, *, x, bias, route, router, scale) -> torch.Tensor:
     """Compute y (M, out) of few tokens in one launch; see `ops.adapt_few`."""
     M, N = base.shape
     k, r = pivots.shape
@@ -108,8 +111,9 @@ def adapt_few(base, pivots, B, *, bias, route, router, scale) -> torch.Tensor:
     if M:
         with on_device(base):
             few_tokens_kernel[(M, (N // NS) * triton.cdiv(NS, columns))](
-                base, bias, B, route, pivots, out, scale,
+                base, x, bias, B, route, pivots, out, scale,
                 N=N, K=k, R=r, S=N // NS, ROUTER=router, HAS_BIAS=bias is not None, OVERLAPS=overlaps,
+                APART=x is not None,
                 BLOCK_N=columns, CLUSTERS=_tile(k), RANK=_tile(r), CHUNK=_tile(RS), num_warps=warps,
                 **({"launch_pdl": True} if overlaps else {}),
             )  # fmt: skip

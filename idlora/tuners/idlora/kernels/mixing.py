@@ -9,6 +9,8 @@ and backward, from dy (M, N):
     dz^j = c mask^j ⊙ (dy^j B)                    dα_i = dz · x_i       dx_i = α_i dz  (+ dα_i T: α_i = T · x_i)
     dy0  = dy,  dy0[:, S_i] += dx_i               dB = c Σ_j (dy^j)ᵀ z^j
 
+With APART the x_i are given, not gathered from y0, and dx_i is a tensor of its own.
+
 All kernels are memory-bound. `mix_kernel` and `unmix_kernel` access k·r columns of every row. A program of theirs
 processes whole rows, so that no two programs write to the same address, and only one, since it mostly waits for memory.
 `apply_kernel` processes all of y0 in tiles. PyTorch computes the two products with dy.
@@ -35,10 +37,10 @@ def _pivot_values(base, bias, row, row_exists, column, exists, N, HAS_BIAS: tl.c
 def mix_kernel(
     base, bias, route, mask, pivots, order, x, alpha, z, scale, M,
     N: tl.constexpr, K: tl.constexpr, R: tl.constexpr, ROUTER: tl.constexpr,
-    HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, SAVES: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, SAVES: tl.constexpr, APART: tl.constexpr,
     BLOCK_M: tl.constexpr, SLOTS: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr,
 ):  # fmt: skip
-    """Compute c z (M, r), with x (M, k, r) as work space and, if SAVES, x and α (M, k) for the backward.
+    """Compute c z (M, r), with x (M, k, r) as work space (APART: as input) and, if SAVES, x and α (M, k) for backward.
 
     `route` holds the logits (M, k) of the dense router, or T (r,) of the inner product.
     """
@@ -47,22 +49,25 @@ def mix_kernel(
     base += start * N
     x += start * (K * R)
 
-    # Gather and write in row order, then read in cluster order: out-of-order access is cheap only within x, which
-    # takes a cache line or two.
-    q = tl.arange(0, SLOTS)[None, :]
-    column = tl.load(pivots + tl.load(order + q, mask=q < K * R, other=0), mask=q < K * R, other=0)
     row3 = tl.arange(0, BLOCK_M)[:, None, None]
     i3 = tl.arange(0, CLUSTERS)[None, :, None]
     c3 = tl.arange(0, RANK)[None, None, :]
-    place = tl.load(order + K * R + i3 * R + c3, mask=(i3 < K) & (c3 < R), other=0)
-    value = _pivot_values(base, bias, row, start + row < M, column, q < K * R, N, HAS_BIAS)
-    tl.store(x + row * (K * R) + q, value.to(x.dtype.element_ty), mask=(start + row < M) & (q < K * R))
-    tl.debug_barrier()  # other threads of the program read the values that this one wrote
     exists = (start + row3 < M) & (i3 < K) & (c3 < R)
-    x_ic = tl.load(x + row3 * (K * R) + place, mask=exists, other=0.0)
-    if SAVES:
-        tl.debug_barrier()  # other threads must have read the values before this one overwrites them
-        tl.store(x + row3 * (K * R) + i3 * R + c3, x_ic, mask=exists)
+    if APART:
+        x_ic = tl.load(x + row3 * (K * R) + i3 * R + c3, mask=exists, other=0.0)
+    else:
+        # Gather and write in row order, then read in cluster order: out-of-order access is cheap only within x, which
+        # takes a cache line or two.
+        q = tl.arange(0, SLOTS)[None, :]
+        column = tl.load(pivots + tl.load(order + q, mask=q < K * R, other=0), mask=q < K * R, other=0)
+        place = tl.load(order + K * R + i3 * R + c3, mask=(i3 < K) & (c3 < R), other=0)
+        value = _pivot_values(base, bias, row, start + row < M, column, q < K * R, N, HAS_BIAS)
+        tl.store(x + row * (K * R) + q, value.to(x.dtype.element_ty), mask=(start + row < M) & (q < K * R))
+        tl.debug_barrier()  # other threads of the program read the values that this one wrote
+        x_ic = tl.load(x + row3 * (K * R) + place, mask=exists, other=0.0)
+        if SAVES:
+            tl.debug_barrier()  # other threads must have read the values before this one overwrites them
+            tl.store(x + row3 * (K * R) + i3 * R + c3, x_ic, mask=exists)
     x_ic = x_ic.to(tl.float32)
 
     i = tl.arange(0, CLUSTERS)[None, :]
@@ -107,9 +112,9 @@ def apply_kernel(
 
 @triton.jit
 def few_tokens_kernel(
-    base, bias, B, route, pivots, out, scale,
+    base, x_apart, bias, B, route, pivots, out, scale,
     N: tl.constexpr, K: tl.constexpr, R: tl.constexpr, S: tl.constexpr, ROUTER: tl.constexpr,
-    HAS_BIAS: tl.constexpr, OVERLAPS: tl.constexpr,
+    HAS_BIAS: tl.constexpr, OVERLAPS: tl.constexpr, APART: tl.constexpr,
     BLOCK_N: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Compute y of one token and BLOCK_N columns of one chunk, for decoding; every program recomputes α and z.
@@ -136,13 +141,20 @@ def few_tokens_kernel(
 
     base += row * N
     y0 = tl.load(base + j * NS + n, mask=n < NS, other=0.0).to(tl.float32)
-    x = _pivot_values(base, bias, 0, True, pivot, exists, N, HAS_BIAS)
+    if APART:
+        x_apart += row * (K * R)
+        x = tl.load(x_apart + i * R + j * RS + c, mask=exists, other=0.0).to(tl.float32)
+    else:
+        x = _pivot_values(base, bias, 0, True, pivot, exists, N, HAS_BIAS)
     if ROUTER == "dense":
         logits = tl.load(route + row * K + i, mask=i < K, other=float("-inf"))
         mixture = tl.exp(logits - tl.max(logits, axis=0)[None, :])
         mixture /= tl.sum(mixture, axis=0)[None, :]
     elif ROUTER == "inner_product":
-        every_x = _pivot_values(base, bias, 0, True, every_pivot, (i < K) & (whole < R), N, HAS_BIAS)
+        if APART:
+            every_x = tl.load(x_apart + i * R + whole, mask=(i < K) & (whole < R), other=0.0).to(tl.float32)
+        else:
+            every_x = _pivot_values(base, bias, 0, True, every_pivot, (i < K) & (whole < R), N, HAS_BIAS)
         mixture = tl.sum(every_x * T, axis=1)[:, None]
     else:
         mixture = tl.zeros((CLUSTERS, 1), dtype=tl.float32) + 1.0 / K
@@ -153,11 +165,13 @@ def few_tokens_kernel(
 
 @triton.jit
 def unmix_kernel(
-    dy, x, alpha, dz, T, mask, pivots, order, droute, dT, scale, M,
+    dbase, x, alpha, dz, T, mask, pivots, order, droute, dT, scale, M,
     N: tl.constexpr, K: tl.constexpr, R: tl.constexpr, ROUTER: tl.constexpr, HAS_MASK: tl.constexpr,
-    BLOCK_M: tl.constexpr, SLOTS: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr,
+    APART: tl.constexpr, BLOCK_M: tl.constexpr, SLOTS: tl.constexpr, CLUSTERS: tl.constexpr, RANK: tl.constexpr,
 ):  # fmt: skip
-    """Add dx_i to dy (M, N) in place, which gives dy0. `dz` (M, r) holds dy^j B, without mask and scale.
+    """Add dx_i to dbase (M, N), a copy of dy, or with APART write them there, N = k·r.
+
+    `dz` (M, r) holds dy^j B, without mask and scale.
 
     `droute` (M, k) receives dlogits of the dense router, dα of the inner product. For the latter's dT = Σ dα_i x_i
     each program writes its part to dT (programs, r), so that the sum does not depend on the order in which they end.
@@ -165,17 +179,22 @@ def unmix_kernel(
     start = tl.program_id(0).to(tl.int64) * BLOCK_M
     row = tl.arange(0, BLOCK_M)[:, None]
     row_exists = start + row < M
-    dy += start * N
+    dbase += start * N
     alpha += start * K
     dz += start * R
     droute += start * K
 
-    # Load dy at the pivots first: it does not depend on the update, and its latency is the longest.
     q = tl.arange(0, SLOTS)[None, :]
-    slot = tl.load(order + q, mask=q < K * R, other=0)
-    column = tl.load(pivots + slot, mask=q < K * R, other=0)
-    inside = row_exists & (q < K * R) & (column >= 0) & (column < N)
-    total = tl.load(dy + row * N + column, mask=inside, other=0.0).to(tl.float32)
+    if APART:
+        slot, column = q, q
+        inside = row_exists & (q < K * R)
+        total = tl.zeros((BLOCK_M, SLOTS), dtype=tl.float32)
+    else:
+        # Load dy at the pivots first: it does not depend on the update, and its latency is the longest.
+        slot = tl.load(order + q, mask=q < K * R, other=0)
+        column = tl.load(pivots + slot, mask=q < K * R, other=0)
+        inside = row_exists & (q < K * R) & (column >= 0) & (column < N)
+        total = tl.load(dbase + row * N + column, mask=inside, other=0.0).to(tl.float32)
 
     if ROUTER != "uniform":
         i = tl.arange(0, CLUSTERS)[None, :]
@@ -207,4 +226,4 @@ def unmix_kernel(
     if ROUTER == "inner_product":
         dalpha = tl.load(droute + row * K + owner, mask=inside, other=0.0)
         dx += dalpha * tl.load(T + c_q, mask=q < K * R, other=0.0).to(tl.float32)
-    tl.store(dy + row * N + column, (total + dx).to(dy.dtype.element_ty), mask=inside)
+    tl.store(dbase + row * N + column, (total + dx).to(dbase.dtype.element_ty), mask=inside)
