@@ -3,10 +3,10 @@
 import codecs
 import functools
 import io
+import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 
@@ -32,8 +32,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Decorate a script's body: bad input ends in one sentence and exit code 2, gaps in 1, an interrupt in 130.
 
     SIGTERM is treated as Ctrl-C, so that a running cell is marked interrupted. Any other exception is a defect and
-    keeps its traceback, as all do if IDLORA_TRACEBACK is set. A failed run of Hydra's -m does not stop the others; the
-    command then exits with 1.
+    keeps its traceback, as all do if IDLORA_TRACEBACK is set.
     """
     printable()  # Hydra and argparse print their help before the body runs
 
@@ -50,11 +49,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except (NotComplete, RanksFailed) as error:
             _end(str(error), 1)
         except Exception as error:
-            if not shows_traceback(error):
-                _end(f"error: {sentence(error)} ({TRACEBACK}=1 shows the traceback)", 2)
-            if _is_multirun():
-                traceback.print_exc()  # another process passes the exception on without its traceback
-            raise
+            if shows_traceback(error):
+                raise
+            _end(f"error: {sentence(error)} ({TRACEBACK}=1 shows the traceback)", 2)
 
     return wrapped
 
@@ -65,6 +62,7 @@ def quiet() -> None:
     # PEFT 0.21 uses names that transformers has deprecated; DeepSpeed and accelerate use deprecated names of torch.
     for message in (".*is_gradient_checkpointing", r"`torch\.distributed\.\w+` is dep", "`broadcast_buffers` is dep"):
         warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # PEFT imports it: faster CPU kernels
 
 
 def printable() -> None:
@@ -100,17 +98,4 @@ def is_input_error(error: Exception) -> bool:
 
 def _end(sentence: str, code: int) -> None:
     print(sentence, file=sys.stderr, flush=True)
-    if _is_multirun():
-        from hydra.errors import CompactHydraException  # Hydra prints it without a traceback after the other runs
-
-        raise CompactHydraException(sentence)
     raise SystemExit(code)
-
-
-def _is_multirun() -> bool:
-    if "hydra" not in sys.modules:
-        return False
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

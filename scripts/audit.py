@@ -8,6 +8,7 @@ Needs no run, no torch and no network; claims without a measurement are marked a
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
+from reproduction.cells.nearest import scale_name
 from reproduction.cli import command
 from reproduction.paths import EXPERIMENTS, RESULTS
 from reproduction.report.audit import audit, totals, write_audit
@@ -16,7 +17,9 @@ from reproduction.report.audit import audit, totals, write_audit
 @command
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", default="tiny", help="whose tables of ours stand beside the claims (default: tiny)")
+    parser.add_argument(
+        "--scale", type=scale_name, default="tiny", help="whose tables of ours stand beside the claims (default: tiny)"
+    )
     parser.add_argument("--experiments", type=Path, default=EXPERIMENTS, help="the paper's tables and claims")
     parser.add_argument("--results", type=Path, default=RESULTS, help="ours; audit/ is written here")
     options = parser.parse_args()

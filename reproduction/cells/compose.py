@@ -1,5 +1,7 @@
 """Composes the Hydra configs of configs/ and of a user's folders, and resolves them to plain values."""
 
+import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reproduction.cells.config_schema import ConfigError
+from reproduction.cells.explain import REFUSALS, explain, group_options, keys_of
+from reproduction.cells.nearest import did_you_mean, nearest
 from reproduction.cells.override import override
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.paths import CONFIGS
@@ -21,16 +25,31 @@ def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
     Raises `ConfigError` for an override that Hydra refuses.
     """
+    folders = own_folders()
+    try:
+        return _compose(root, overrides, folders)
+    except REFUSALS as error:
+        raise ConfigError(refusal(error, root, overrides=overrides, folders=folders)) from error
+
+
+def _compose(root: str, overrides: Sequence[str], folders: Sequence[Path], *, with_hydra: bool = False) -> DictConfig:
     register_resolvers()
     GlobalHydra.instance().clear()  # Hydra allows one instance; a script's own config is composed
-    own = [f"file://{folder}" for folder in own_folders()]
-    where = [override("hydra.searchpath", own)] if own else []
+    where = [override("hydra.searchpath", [f"file://{folder}" for folder in folders])] if folders else []
     with hydra.initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
-        try:
-            return hydra.compose(config_name=root, overrides=[*where, *overrides])
-        except hydra.errors.HydraException as error:
-            reason = str(error.__cause__ or error).splitlines()
-            raise ConfigError(f"the config {root} does not take {list(overrides)}: {' '.join(reason[:3])}") from error
+        return hydra.compose(root, overrides=[*where, *overrides], return_hydra_config=with_hydra)
+
+
+def refusal(error: Exception, root: str, *, overrides: Sequence[str], folders: Sequence[Path]) -> str:
+    """Return one sentence on Hydra's refusal to compose a root with overrides; ``folders`` are the user's configs."""
+    folders = [folder.absolute() for folder in folders if folder.is_dir()]
+    groups, keys = group_options([CONFIGS, *folders]), []
+    chosen = [each for each in overrides if each.lstrip("+").partition("=")[0] in groups]
+    for kept in (chosen, []):  # the keys depend on the choices, if these are right
+        with contextlib.suppress(*REFUSALS):
+            keys = keys_of(_compose(root, kept, folders, with_hydra=True))
+            break
+    return explain(error, overrides, keys=keys, folders=[CONFIGS, *folders])
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -39,6 +58,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         sentence = str(error).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
+        if lost := re.match(r"Interpolation key '(.+)' not found", sentence):
+            sentence = f"{error.full_key}: ${{{lost[1]}}} is not a key of this config"
+            if near := nearest(lost[1], keys_of(config)):
+                sentence += f"; {did_you_mean(lost[1], near)}"
         raise ConfigError(sentence) from error
 
 

@@ -254,18 +254,31 @@ def _model_job(config: DictConfig) -> EvalJob:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Machine:
+    """Keys of a config that say how this machine evaluates."""
+
+    threads: int
+    eval_batch_size: int | None
+    eval_processes: int | None
+    allow_code_execution: bool
+    allow_network_unconfined: bool
+
+
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
     """Return the fields of an `EvalJob` that say how this machine evaluates it."""
     chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
+    keys = {field.name: values[field.name] for field in dataclasses.fields(_Machine)}
+    machine = parse_dataclass(_Machine, keys, where="the config")
     return {
         "protocols": chosen,
         "data_root": data_root,
         "revisions": locate_revisions(values["revisions"], own=[protocol.task.data for protocol in chosen]),
-        "batch_size": values["eval_batch_size"],
-        "threads": values["threads"],
-        "processes": values["eval_processes"],
+        "batch_size": machine.eval_batch_size,
+        "threads": machine.threads,
+        "processes": machine.eval_processes,
         "permissions": Permissions(
-            allow_code_execution=values["allow_code_execution"],
-            allow_network_unconfined=values["allow_network_unconfined"],
+            allow_code_execution=machine.allow_code_execution,
+            allow_network_unconfined=machine.allow_network_unconfined,
         ),
     }

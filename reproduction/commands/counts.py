@@ -12,6 +12,7 @@ from pathlib import Path
 from reproduction.cells.compose import compose, plain
 from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
+from reproduction.cells.nearest import did_you_mean
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cli import NotComplete
 from reproduction.paths import EXPERIMENTS
@@ -81,7 +82,7 @@ def report_counts(table: str | None, *, results_dir: Path | str) -> None:
     Raises `ConfigError` for an unknown table, `NotComplete` if a number differs from the paper's.
     """
     if table is not None and table not in TABLES:
-        raise ConfigError(f"there is no table={table}; they are {', '.join(TABLES)}")
+        raise ConfigError(f"there is no table={table}; {did_you_mean(table, TABLES)}")
     folder, compared = Path(results_dir) / "counts", []
     for name in [table] if table else TABLES:
         found, written = TABLES[name](folder)

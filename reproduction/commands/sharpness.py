@@ -23,6 +23,7 @@ from rich.text import Text
 from reproduction.cells.compose import compose, group_files, plain
 from reproduction.cells.config_schema import ConfigError, parse_dataclass
 from reproduction.cells.from_config import method_spec
+from reproduction.cells.nearest import did_you_mean
 from reproduction.cells.override import override
 from reproduction.cells.resolve_paths import locate_data, locate_model, locate_revisions
 from reproduction.commands.counts import count_on
@@ -102,7 +103,7 @@ def _methods(config: DictConfig) -> tuple[MethodSpec, ...]:
     names = [config.methods] if isinstance(config.methods, str) else list(config.methods or ())
     known = sorted({path.stem for path in group_files("method")})
     if unknown := [name for name in names if name not in known] or ([] if names else ["[]"]):
-        raise ConfigError(f"methods={unknown[0]} is no method; there are {', '.join(known)}")
+        raise ConfigError(f"methods={unknown[0]} is no method; {did_you_mean(unknown[0], known)}")
     found, values = [], OmegaConf.to_container(config)
     for name in names:
         values["method"] = OmegaConf.to_container(compose("train", [override("method", name)]).method)

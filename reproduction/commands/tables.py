@@ -18,6 +18,7 @@ from reproduction.cells.cell import Cell
 from reproduction.cells.compose import plain
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell
+from reproduction.cells.nearest import did_you_mean
 from reproduction.cells.override import override
 from reproduction.cells.protocols import ALL, DEFAULT
 from reproduction.cli import NotComplete
@@ -59,7 +60,7 @@ def chosen_tables(asked: str | Sequence[str], scale: str) -> list[str]:
         return known_tables(scale)
     names, known = _listed(asked), known_tables()
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"there is no table={unknown[0]}; the tables are {', '.join(known)} ({ALL} is all of them)")
+        raise ConfigError(f"there is no table={unknown[0]}; {did_you_mean(unknown[0], [*known, ALL])}")
     return list(dict.fromkeys(names))
 
 
@@ -68,7 +69,7 @@ def chosen_names(asked: str | Sequence[str] | None, known: Iterable[str], *, wha
     known = list(dict.fromkeys(known))
     names = known if asked is None else _listed(asked)
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"{what}={unknown[0]} is in none of the tables asked for; there are {', '.join(known)}")
+        raise ConfigError(f"{what}={unknown[0]} is in none of the tables asked for; {did_you_mean(unknown[0], known)}")
     return names
 
 

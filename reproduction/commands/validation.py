@@ -18,6 +18,7 @@ from rich.table import Table
 from reproduction.cells.cell import Cell, distinct
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import compose_cell
+from reproduction.cells.nearest import did_you_mean
 from reproduction.cells.override import override
 from reproduction.cli import NotComplete
 from reproduction.commands.tables import forwarded
@@ -120,7 +121,9 @@ def chosen(rows: Iterable[Checked], **asked: Sequence[str] | None) -> list[Check
     for key, names in asked.items():
         known = {getattr(row, key.removesuffix("s")) for row in rows}
         if unknown := [name for name in names or () if name not in known]:
-            raise ConfigError(f"{key}={unknown[0]} has no published score here; there are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{key}={unknown[0]} has no published score here; {did_you_mean(unknown[0], sorted(known))}"
+            )
         rows = [row for row in rows if names is None or getattr(row, key.removesuffix("s")) in names]
     return rows
 

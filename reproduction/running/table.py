@@ -48,7 +48,7 @@ def fill(cells: Iterable[Cell], *, folder: Path, workers: int | None) -> Outcome
     """
     if workers is None:
         workers = as_many_as_fit()
-    if workers < 1:
+    if not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers={workers} fill nothing: give the number of cells to work on side by side")
     outcome, start = Outcome(), time.monotonic()
     runs = distinct(cells)
