@@ -1,11 +1,12 @@
-"""Fine-tune a base model of 4 bits with ID-LoRA, as QLoRA does with LoRA: bitsandbytes holds the weights, the adapter is
-in full precision. Its pivots are selected from the weights as the 4 bits give them.
+"""Fine-tune a base model in 4 bits with ID-LoRA, as QLoRA does with LoRA.
+
+bitsandbytes holds the weights of the base; the adapter is in full precision, its pivots are rows of the 4-bit weights.
 
     pip install trl bitsandbytes
-    python examples/quantized.py                                                # SmolLM2-135M-Instruct from the Hub
-    python examples/quantized.py --model reproduction/tinyworld/bases/pebble    # offline, in seconds on a CPU
+    python examples/quantized.py  # SmolLM2-135M-Instruct from the Hub
+    python examples/quantized.py --model reproduction/tinyworld/bases/pebble  # no download
 
-The adapter belongs to the base model itself: it also loads on the same base in 16 or 32 bits, as shown at the end.
+The adapter also loads on the same base in 16 bits; a warning then says how far the rows of W differ from the 4 bits'.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from idlora import IdLoraConfig  # importing idlora adds ID-LoRA to PEFT
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> PeftModel:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="id on the Hub, or folder")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "sums.jsonl")
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         loaded = PeftModel.from_pretrained(base, args.output)
         answer = loaded.generate(**prompt.to(loaded.device), max_new_tokens=8, do_sample=False)
         print(f"on the base in {name}: {tokenizer.decode(answer[0], skip_special_tokens=True)}")
+    return trainer.model
 
 
 if __name__ == "__main__":

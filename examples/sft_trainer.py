@@ -1,8 +1,8 @@
 """Fine-tune a language model with ID-LoRA and TRL's SFTTrainer: ID-LoRA is its `peft_config`.
 
     pip install trl
-    python examples/sft_trainer.py                                                # SmolLM2-135M-Instruct from the Hub
-    python examples/sft_trainer.py --model reproduction/tinyworld/bases/pebble    # offline, in seconds on a CPU
+    python examples/sft_trainer.py  # SmolLM2-135M-Instruct from the Hub
+    python examples/sft_trainer.py --model reproduction/tinyworld/bases/pebble  # no download
 
 `--data` takes JSON Lines with a "prompt" and a "completion" in each row. The loss is over the completions.
 """
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from idlora import IdLoraConfig  # importing idlora adds ID-LoRA to PEFT
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> PeftModel:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="id on the Hub, or folder")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "sums.jsonl")
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer.model.print_trainable_parameters()
     trainer.train()
     trainer.save_model(args.output)  # the adapter, the tokenizer, and a README.md that says how to load them
+    return trainer.model
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fine-tune a language model with ID-LoRA and the Trainer of transformers, save the adapter, and load it again.
 
-    python examples/trainer.py                                                # SmolLM2-135M-Instruct from the Hub
-    python examples/trainer.py --model reproduction/tinyworld/bases/pebble    # offline, in seconds on a CPU
+    python examples/trainer.py  # SmolLM2-135M-Instruct from the Hub
+    python examples/trainer.py --model reproduction/tinyworld/bases/pebble  # no download
 
 `--data` takes JSON Lines with a "prompt" and a "completion" in each row. The loss is over the completions.
 """
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq
 from idlora import IdLoraConfig  # importing idlora adds ID-LoRA to PEFT
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> PeftModel:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="id on the Hub, or folder")
     parser.add_argument("--data", type=Path, default=Path(__file__).parent / "sums.jsonl")
@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     prompt = tokenizer(rows[0]["prompt"], return_tensors="pt").to(loaded.device)
     answer = loaded.generate(**prompt, max_new_tokens=8, do_sample=False)
     print(tokenizer.decode(answer[0], skip_special_tokens=True))
+    return model
 
 
 if __name__ == "__main__":

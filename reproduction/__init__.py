@@ -21,3 +21,8 @@
 A part imports none that stands below it; report and theory import nothing of the reproduction but records, system and
 palette. The adapters themselves are the package `idlora`, which `training` imports.
 """
+
+import logging
+
+# bitsandbytes, which PEFT imports, warns of a kernel that it lacks on some CPUs, in every process.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
