@@ -1,4 +1,4 @@
-"""Check every claim of the paper with a number or an ordering against its own tables and our measurements.
+"""Check every claim of the paper that has a number or an ordering by its tables and ours.
 
     python scripts/audit.py --scale tiny
 

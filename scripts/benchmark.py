@@ -1,8 +1,12 @@
-"""Measure the cost of methods relative to the frozen base: training step, prefill, decoding, memory, bytes on disk.
+"""Measure what methods cost beside the frozen base: training, prefill, decoding, memory, disk.
 
-python scripts/benchmark.py suite=llama3_8b scenarios=[train_compiled]
-python scripts/benchmark.py suite=trainer
-python scripts/benchmark.py report=results/h200/benchmark.csv
+    python scripts/benchmark.py                                   # a small model on the CPU
+    python scripts/benchmark.py suite=llama3_8b scenarios=[train_compiled,train_eager]
+    python scripts/benchmark.py suite=cpu methods=[lora,idlora] batch=4 length=128 repeats=30
+    python scripts/benchmark.py suite=trainer                     # the trainer beside a plain loop
+    python scripts/benchmark.py report=results/h200/benchmark.csv
+
+Exit code 1 if the machine was busy, which allow_busy=true accepts, or a variant failed.
 """
 
 import shlex

@@ -1,6 +1,11 @@
-"""Count the trained parameters of every method on every base model, without weights, and compare with the paper.
+"""Count the trained parameters of every method on every base, without weights, beside the paper's.
 
-python scripts/counts.py table=table6
+    python scripts/counts.py table=table6        # Table 6
+    python scripts/counts.py table=percentages   # the "# Params (%)" of Tables 1, 2, 3 and 7
+    python scripts/counts.py table=figure1c      # the data of Figure 1(c)
+    python scripts/counts.py                     # these, and counts.csv
+
+Exit code 1 if a number differs from the paper's.
 """
 
 from reproduction.commands.counts import report_counts

@@ -1,13 +1,16 @@
-"""Evaluate a finished run, or any base model with or without an adapter; print scores, keep every item's record.
+"""Evaluate a finished run, or any base model with or without an adapter.
 
-python scripts/evaluate.py run=results/tiny/runs/<name> eval=humaneval allow_code_execution=true
-python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
+    python scripts/evaluate.py run=results/tiny/runs/<name>
+    python scripts/evaluate.py model=llama3_8b eval=gsm8k adapter=<folder>
 
-eval_job_from_config    the config as a typed, checked job                   reproduction/cells/from_config.py
-require_evaluation      raises with everything that this machine lacks       reproduction/preflight
-evaluate                the model's answers, one process a GPU; then their
-                        scores, which need no model                          reproduction/running/evaluate.py
+It prints the scores and keeps every item's record. eval=humaneval runs what the model writes, in a
+sandbox, and needs allow_code_execution=true.
 """
+
+# eval_job_from_config    the config as a typed, checked job                   reproduction/cells/from_config.py
+# require_evaluation      raises with everything that this machine lacks       reproduction/preflight
+# evaluate                the model's answers, one process a GPU; then their
+#                         scores, which need no model                          reproduction/running/evaluate.py
 
 from reproduction.cells.from_config import eval_job_from_config
 from reproduction.commands.script import hydra_command

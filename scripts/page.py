@@ -1,6 +1,8 @@
-"""Write the HTML report: every table, figure, test and the audit in one self-contained file.
+"""Write the HTML page: every table, figure, test and the audit in one self-contained file.
 
-python scripts/page.py scale=tiny
+    python scripts/page.py scale=tiny
+
+The page names the command that makes what is not there yet.
 """
 
 from pathlib import Path

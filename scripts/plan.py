@@ -1,7 +1,11 @@
-"""Plan tables: how many cells, how many device-hours of training and evaluation, how much disk and how many downloads.
+"""Plan tables: cells, device-hours of training and evaluation, disk and downloads.
 
-python scripts/plan.py scale=paper table=table2 allow_code_execution=true
-python scripts/plan.py scale=paper gpus=2 memory_gb=80 allow_code_execution=true
+    python scripts/plan.py scale=paper table=table2 allow_code_execution=true
+    python scripts/plan.py scale=paper probe=none
+    python scripts/plan.py scale=paper gpus=2 memory_gb=80 allow_code_execution=true
+
+Hours come from a few steps and answers of one cell of each base and method on this machine, with
+random weights (kept in results/<scale>/probe.json), or with gpus= from measurements in results/.
 """
 
 from rich.console import Console

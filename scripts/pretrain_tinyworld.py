@@ -3,12 +3,8 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from reproduction.cli import command
 from reproduction.tinyworld.bases import BASES
-from reproduction.tinyworld.pretrain import RECIPES, encode_corpus, make_base
-from reproduction.tinyworld.tokenizer import build_tokenizer
 
 
 @command
@@ -19,7 +15,7 @@ def main() -> None:
         "bases", nargs="*", metavar="base", help=f"bases to train, out of {', '.join(BASES)}; all if none is named"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to hold one folder per base")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device to train on")
+    parser.add_argument("--device", help="device to train on; a GPU where there is one")
     for option, kind in (("documents", int), ("steps", int), ("batch-size", int), ("learning-rate", float)):
         parser.add_argument(f"--{option}", type=kind, help="instead of the recipe's value")
     options = parser.parse_args()
@@ -27,10 +23,16 @@ def main() -> None:
     if unknown:
         parser.error(f"no base is called {', '.join(unknown)}: choose out of {', '.join(BASES)}")
 
+    import torch  # --help does not need it
+
+    from reproduction.tinyworld.pretrain import RECIPES, encode_corpus, make_base
+    from reproduction.tinyworld.tokenizer import build_tokenizer
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     changes = {key: getattr(options, key) for key in ("documents", "steps", "batch_size", "learning_rate")}
     recipes = [RECIPES[name].changed(**changes) for name in options.bases or BASES]
     tokenizer = build_tokenizer()
-    blocks = encode_corpus(tokenizer, recipes[0]).to(options.device)
+    blocks = encode_corpus(tokenizer, recipes[0]).to(device)
     print(f"{blocks.numel() / 1e6:.1f}M tokens in blocks of {blocks.shape[1]}", flush=True)
     for recipe in recipes:
         make_base(

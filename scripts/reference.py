@@ -1,6 +1,8 @@
-"""Make the committed reference of a scale: run its tables' missing cells, pack the records, and build from these.
+"""Make the committed reference of a scale: run missing cells, pack their records, build from these.
 
-python scripts/reference.py scale=tiny workers=8 allow_code_execution=true
+    python scripts/reference.py scale=tiny workers=8 allow_code_execution=true
+
+Stop it at any moment: the same command goes on, and nothing is written before all cells are done.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python scripts/scaling.py results/paper/runs --into results/h200 --memory-gb 80 --scaling 1.85
 
-Exit code 1 if a run's loss does not fall, its memory or scaling misses the limits, a step is an outlier, or a damaged
-run is left out.
+Exit code 1 if a run's loss does not fall, its memory or scaling misses the limits, a step is an
+outlier, or a damaged run is left out.
 """
 
 import argparse

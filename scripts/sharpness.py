@@ -1,6 +1,10 @@
-"""Measure quantities at the start of training that explain the methods' best learning rates.
+"""Measure each method where its training starts, to explain its best learning rate.
 
-python scripts/sharpness.py experiment=multitask_llama3_2_3b scale=tiny methods=[lora,idlora]
+    python scripts/sharpness.py experiment=multitask_llama3_2_3b scale=tiny
+    python scripts/sharpness.py experiment=multitask_llama3_2_3b scale=tiny methods=[lora,idlora]
+
+Norms of A's rows, the first step and the loss's largest Hessian eigenvalue, in float32, go to
+results/<scale>/sharpness.csv. Stop it at any moment: the same command goes on.
 """
 
 from reproduction.commands.script import hydra_command

@@ -1,6 +1,8 @@
 """Test every method of a table against the table's reference, paired by item, and print the tests.
 
-python scripts/stats.py table=table1 scale=tiny
+    python scripts/stats.py table=table1 scale=tiny
+
+Exit code 1 if a cell is missing, after naming the command that fills it.
 """
 
 from reproduction.commands.script import hydra_command

@@ -1,6 +1,9 @@
-"""Fill tables: train and evaluate every cell that is not finished, test for significance, print the tables.
+"""Fill tables: train and evaluate every unfinished cell, test for significance, print the tables.
 
-python scripts/table.py table=table1 scale=tiny allow_code_execution=true
+    python scripts/table.py table=table1 scale=tiny allow_code_execution=true
+    python scripts/table.py table=all scale=tiny workers=16 allow_code_execution=true
+
+Stop it at any moment: the same command goes on, and a finished cell is never run again.
 """
 
 import sys

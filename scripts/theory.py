@@ -2,7 +2,7 @@
 
     python scripts/theory.py                       # rewrites results/theory
 
-Curves as CSV with intervals, verdicts, theory.md and figures. No model is loaded and nothing is trained.
+Curves as CSV with intervals, verdicts, theory.md and figures. No model is loaded or trained.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from reproduction.theory import Claim, Theory, summary, write
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", type=Path, default=EXPERIMENTS / "theory/settings.yaml")
-    parser.add_argument("--claims", type=Path, default=EXPERIMENTS / "theory/claims.yaml")
+    parser.add_argument("--settings", type=Path, default=EXPERIMENTS / "theory/settings.yaml", help="sizes and seeds")
+    parser.add_argument("--claims", type=Path, default=EXPERIMENTS / "theory/claims.yaml", help="what is decided")
     parser.add_argument(
         "--bases", type=Path, default=REPOSITORY / "reproduction/tinyworld/bases", help="folder of the small bases"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "theory")
+    parser.add_argument("--out", type=Path, default=RESULTS / "theory", help="folder that is written")
     arguments = parser.parse_args()
     settings = parse_dataclass(Theory, yaml.safe_load(arguments.settings.read_text(encoding="utf-8")), where="theory")
     claims = [

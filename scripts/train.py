@@ -1,12 +1,17 @@
-"""Train one cell of a table and save it; scripts/evaluate.py scores it.
+r"""Train one cell of a table and save it; scripts/evaluate.py scores it.
 
-python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny method.arguments.r=8 seed=1 hparams=default
+    python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny
+    python scripts/train.py experiment=gsm8k_llama3 method=idlora scale=tiny \
+        method.arguments.r=8 seed=1 hparams=default
 
-cell_from_config     the config as a typed, checked cell                     reproduction/cells/from_config.py
-require_training     raises with everything that this machine lacks          reproduction/preflight
-train_cell           in this process, or in one for each GPU (running/ddp.py):
-                     base, data, adapter, then the steps, then saved         reproduction/running/train.py
+A tuned learning rate belongs to one setting: a changed one needs hparams=default,
+train.learning_rate=… or a search (make tune).
 """
+
+# cell_from_config     the config as a typed, checked cell                     reproduction/cells/from_config.py
+# require_training     raises with everything that this machine lacks          reproduction/preflight
+# train_cell           in this process, or in one for each GPU (running/ddp.py):
+#                      base, data, adapter, then the steps, then saved         reproduction/running/train.py
 
 from reproduction.cells.from_config import cell_from_config
 from reproduction.commands.script import hydra_command

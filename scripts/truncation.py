@@ -1,6 +1,8 @@
-"""Print how many rows of each data set a length limit truncates, for each tokenizer.
+"""Print, as Markdown, how many rows of each data set a length limit cuts for each tokenizer.
 
-python scripts/truncation.py data_root=<folder> 'tokenizers=[<folder>,<folder>]' max_length=1024
+python scripts/truncation.py
+python scripts/truncation.py data_root=<folder> 'tokenizers=[<folder>]' max_length=1024
+python scripts/truncation.py 'datasets=[gsm8k]' split=test max_new_tokens=256
 """
 
 from pathlib import Path
@@ -9,11 +11,12 @@ from reproduction.cells.resolve_paths import locate_data, locate_revisions
 from reproduction.commands.script import hydra_command
 from reproduction.data import load_rows, to_examples
 from reproduction.data.lengths import markdown, measure
-from reproduction.training import ModelSpec, build_tokenizer
 
 
 @hydra_command("truncation")
 def main(config):
+    from reproduction.training import ModelSpec, build_tokenizer  # imports torch, which --help does not need
+
     root = locate_data(config.data_root, scale=config.scale, results_dir=config.results_dir)
     limits = {key: config[key] for key in ("max_length", "max_new_tokens")}
     found = {}

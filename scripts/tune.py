@@ -1,6 +1,8 @@
-"""Search the learning rates of tables: trials of every method alike, scored on validation rows.
+r"""Search the learning rates of tables: trials of every method alike, scored on validation rows.
 
-python scripts/tune.py table=all scale=tiny
+    python scripts/tune.py table=all scale=tiny workers=2
+    python scripts/tune.py scale=tiny 'methods=[mine]' 'experiments=[gsm8k_llama3]' \
+        --config-dir <folder with method/mine.yaml>
 """
 
 from reproduction.cells.compose import plain

@@ -1,6 +1,11 @@
-"""Evaluate the untuned bases and compare each score with the published one, before hours are spent on tuning.
+"""Evaluate the untuned bases and compare each score with the published one.
 
-python scripts/validate.py scale=paper allow_code_execution=true
+    python scripts/validate.py scale=paper allow_code_execution=true
+    python scripts/validate.py scale=paper 'benchmarks=[mmlu]'
+    python scripts/validate.py scale=tiny 'models=[pebble]' 'benchmarks=[mmlu,commonsenseqa]'
+
+Exit code 1 if a score is missing, or further from the published one than
+experiments/validation/published.csv allows.
 """
 
 from pathlib import Path

@@ -20,14 +20,27 @@ from reproduction.cells.resolvers import register_resolvers
 from reproduction.paths import CONFIGS
 
 
-def compose(root: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
+def compose(
+    root: str = "train",
+    overrides: Sequence[str] = (),
+    *,
+    folders: Sequence[Path] | None = None,
+    with_hydra: bool = False,
+) -> DictConfig:
     """Compose `configs/<root>.yaml` with Hydra overrides, leaving interpolations unresolved.
 
-    Raises `ConfigError` for an override that Hydra refuses.
+    Args:
+        root: the config's name.
+        overrides: Hydra overrides.
+        folders: the user's folders of configs; None is `own_folders`.
+        with_hydra: whether the key ``hydra`` stays in the config.
+
+    Raises:
+        ConfigError: Hydra refuses an override.
     """
-    folders = own_folders()
+    folders = own_folders() if folders is None else [folder.absolute() for folder in folders if folder.is_dir()]
     try:
-        return _compose(root, overrides, folders)
+        return _compose(root, overrides, folders, with_hydra=with_hydra)
     except REFUSALS as error:
         raise ConfigError(refusal(error, root, overrides=overrides, folders=folders)) from error
 

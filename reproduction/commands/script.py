@@ -19,6 +19,7 @@ from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.explain import REFUSALS, repeated
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import NotComplete, command
+from reproduction.commands.help import help_text
 from reproduction.paths import CONFIGS
 
 Body = Callable[[DictConfig], None]
@@ -38,6 +39,10 @@ def hydra_command(config: str) -> Callable[[Body], Callable[[], None]]:
         @functools.wraps(body)
         def main() -> None:
             asked = _arguments()
+            folders = [Path(asked.config_dir)] if asked.config_dir else []
+            if asked.help:
+                print(help_text(body.__globals__["__doc__"], config, overrides=asked.overrides, folders=folders))
+                return
             if twice := repeated(asked.overrides):
                 raise ConfigError(twice)
             # Hydra raises its errors instead of printing them, and calls its job as the script.
@@ -47,10 +52,8 @@ def hydra_command(config: str) -> Callable[[Body], Callable[[], None]]:
             except ConfigError:
                 raise
             except REFUSALS as error:
-                folders = [Path(asked.config_dir)] if asked.config_dir else []
-                raise ConfigError(
-                    refusal(error, asked.config_name or config, overrides=asked.overrides, folders=folders)
-                ) from error
+                root = asked.config_name or config
+                raise ConfigError(refusal(error, root, overrides=asked.overrides, folders=folders)) from error
 
         return main
 

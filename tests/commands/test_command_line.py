@@ -1,11 +1,16 @@
 """A mistake on a command line ends in one sentence with the offending value and the nearest name, and exit code 2."""
 
+from argparse import ArgumentParser
+
 import pytest
+import yaml
 
 from reproduction.cells.compose import compose
 from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.nearest import did_you_mean, nearest
 from reproduction.cli import TRACEBACK
+from reproduction.commands.help import entries
+from reproduction.paths import CONFIGS, REPOSITORY
 
 KEYS = ["seed", "results_dir", "train.learning_rate", "train.batch_size", "train.micro_batch_size", "train.save_steps",
         "method.arguments.r", "method.arguments.lora_alpha", "method.arguments.seed", "data.max_length"]  # fmt: skip
@@ -92,7 +97,6 @@ def test_the_keys_are_those_of_the_chosen_groups():
         ("train", ["--config-dir", "nowhere"], "nowhere"),
         ("train", ["--scale", "tiny"], "key=value"),
         ("report", ["table=tabel1"], "did you mean table1?"),
-        ("table", ["table=table3", 'overrides=["train.lr=1"]'], "did you mean train.learning_rate?"),
         ("counts", ["table=tabel6"], "did you mean table6?"),
         ("benchmark", ["suite=cpuu"], "did you mean cpu?"),
         ("audit", ["--scale", "tinny"], "did you mean tiny?"),
@@ -116,3 +120,40 @@ def test_the_traceback_is_shown_on_request(script, monkeypatch):
     monkeypatch.setenv(TRACEBACK, "1")
     with pytest.raises(ConfigError, match=r"train\.learning_rate"):
         script("train", "train.lr=1")
+
+
+@pytest.mark.parametrize("root", sorted(path.stem for path in CONFIGS.glob("[a-z]*.yaml")))
+def test_every_key_and_group_of_a_config_is_described_beside_it(root):
+    described = {entry.name: entry.words for entry in entries(root)}
+    assert {name for name, words in described.items() if not words} == set()
+    written = yaml.safe_load((CONFIGS / f"{root}.yaml").read_text(encoding="utf-8"))
+    groups = {name for each in written.pop("defaults", ()) if isinstance(each, dict) for name in each}
+    assert {name.removeprefix("optional ") for name in groups} | set(written) <= set(described)
+
+
+def test_the_keys_of_the_optimiser_are_those_of_train(script):
+    keys = {entry.name for entry in entries("train")}
+    assert {f"train.{key}" for key in yaml.safe_load((CONFIGS / "train/default.yaml").read_text())} <= keys
+    assert not [entry.name for entry in entries("pivots") if entry.name.startswith("train.")]
+    helped = script("train", "scale=tiny", "method=lora", "--help").stdout
+    lines = {line.split()[0]: line for line in helped.splitlines() if line.startswith("  ") and line.strip()}
+    assert "passes over the training set" in lines["train.epochs=1"]
+    assert "idlora (+" in " ".join(helped.split())
+    assert "eval=[gsm8k,heldout]" in lines
+    assert script("train", "scale=tinny", "--help").returncode == 2
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py")))
+def test_the_help_of_a_script_is_a_page_that_says_what_its_keys_mean(script, monkeypatch, name):
+    shown: list[ArgumentParser] = []
+    monkeypatch.setattr(ArgumentParser, "print_help", lambda parser: shown.append(parser))
+    done = script(name, "--help")
+    assert done.returncode == 0
+    for parser in shown:
+        assert not [action.dest for action in parser._actions if not action.help]
+    lines = (shown[0].format_help() if shown else done.stdout).splitlines()
+    assert len(lines) <= 65
+    assert max(map(len, lines)) <= 100
+    if not shown:
+        assert f"python scripts/{name}.py" in lines[2]
+        assert "keys, with their defaults:" in lines

@@ -44,7 +44,7 @@ def test_a_scale_without_published_scores_has_those_of_its_committed_reference()
     assert {(each.tolerance, each.source) for each in rows} == {(1.5, "results/reference/tiny/metrics.csv")}
     assert "heldout" not in {each.benchmark for each in rows}, "a loss has no points"
     assert {each.model for each in chosen(rows, models=["gravel"], benchmarks=None)} == {"gravel"}
-    with pytest.raises(ConfigError, match=r"benchmarks=arithmetic .* there are commonsenseqa, gsm8k"):
+    with pytest.raises(ConfigError, match=r"benchmarks=arithmetic .* choose commonsenseqa, gsm8k"):
         chosen(rows, models=None, benchmarks=["arithmetic"])
     with pytest.raises(ConfigError, match="scale=huge"):
         published_at("huge", tolerance=1)
