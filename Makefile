@@ -32,6 +32,8 @@
 # make setup             make .venv from requirements.lock (the other targets do it too; PIP_FLAGS are pip's, VENV another folder)
 # make tune              search the learning rates (not part of tables; its outcome is committed); METHOD=lora,mine and
 #                        EXPERIMENT=gsm8k_llama3 search theirs alone
+# make new-method        NAME=mylora: a working method to edit: code with its closed form, registration, config and a table
+#                        beside LoRA and ID-LoRA, make table_mylora (docs/adding.md)
 # make lint              ruff
 SCALE ?= tiny
 SEEDS ?=
@@ -41,6 +43,7 @@ METHOD ?=
 MODEL ?=
 EXPERIMENT ?=
 PART ?=
+NAME ?=
 PYTHON ?= python3
 PIP_FLAGS ?=
 FLAGS ?=
@@ -54,7 +57,7 @@ model := $(if $(MODEL),'overrides=["model.path_or_id=$(MODEL)"]')
 fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
-.PHONY: help setup model cells counts tables list tune test torture lint
+.PHONY: help setup model cells counts tables list tune new-method test torture lint
 .PHONY: table1 table2 table3 table4 table5 table6 table7 table8 table_controls table_longer figure1 figure3 figure4 figure_rates figure_worth theory audit report pivots sharpness benchmark check plan validate reference rebuild
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -77,6 +80,9 @@ cells: setup
 	$(call fill,all)
 
 table1 table2 table3 table7 table8 table_controls table_longer: setup
+	$(call fill,$@)
+
+table_%: setup   # a table of your own, a folder of experiments/
 	$(call fill,$@)
 
 table4 table5: setup
@@ -149,6 +155,9 @@ validate: setup
 
 tune: setup
 	$(PY) scripts/tune.py table=all scale=$(SCALE) $(if $(METHOD),methods=[$(METHOD)]) $(if $(EXPERIMENT),experiments=[$(EXPERIMENT)]) $(workers) $(model) $(FLAGS)
+
+new-method: setup
+	$(PY) scripts/new_method.py '$(NAME)'
 
 # Two files of tests side by side: half of the time goes to processes that import torch while nothing else happens.
 test: setup
