@@ -1,7 +1,6 @@
 """What the whole suite shares: one thread count, no network, no GPU, a cache of its own, where the real data are."""
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -18,11 +17,10 @@ if not os.environ.get("IDLORA_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # so that the tests find the same on every machine
 
 import torch  # after the variables that it reads
+from in_process import REPOSITORY, run_jobs_here, run_script
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # without a GPU, kernels run in Triton's interpreter
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def real_data_root() -> Path | None:
@@ -59,20 +57,11 @@ def repository() -> Path:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[..., subprocess.CompletedProcess]]:
     """Run ``scripts/<name>.py arguments`` in this process; gives its exit code and what it printed."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", sys.argv)
         capsys.readouterr()
-        code = 0
-        try:
-            runpy.run_path(str(REPOSITORY / "scripts" / f"{name}.py"), run_name="__main__")
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            GlobalHydra.instance().clear()
-            HydraConfig.instance().cfg = None
+        code = run_script(name, *arguments)
         return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
 
     handler = signal.getsignal(signal.SIGTERM)
@@ -83,16 +72,8 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[..., su
 @pytest.fixture
 def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells and trials run in this process, one after another: no worker has to import torch."""
-    from reproduction.running.pool import Ended
-
-    def run_jobs(function, jobs, *, progress, ended, more=lambda end: (), **_) -> None:
-        jobs = list(jobs)
-        for number, job in enumerate(jobs):
-            ended(end := Ended(job=number, value=function(job, progress), error=None, seconds=1.0))
-            jobs += [each for each, _ in more(end)]
-
     for module in ("running.table", "commands.search"):
-        monkeypatch.setattr(f"reproduction.{module}.run_jobs", run_jobs)
+        monkeypatch.setattr(f"reproduction.{module}.run_jobs", run_jobs_here)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from committed_tables import committed_grids
 from omegaconf import OmegaConf
 
 from reproduction import tinyworld
@@ -16,13 +17,12 @@ from reproduction.cells.from_config import compose_cell, eval_job_from_config
 from reproduction.cells.resolve_paths import locate_model
 from reproduction.cells.sizes import Kind, kinds_of
 from reproduction.commands.counts import count, count_on
-from reproduction.paths import CONFIGS, EXPERIMENTS
+from reproduction.paths import CONFIGS
 from reproduction.preflight.fits import misfits
-from reproduction.report import load_grid
 from reproduction.running.train import train_cell
 from reproduction.training.spec import MethodSpec, ModelSpec
 
-GRIDS = [load_grid(path.parent).at("small") for path in sorted(EXPERIMENTS.glob("*/grid.yaml"))]
+GRIDS = [grid.at("small") for grid in committed_grids("small")]
 SIZE = 134_515_008
 """Published parameter count of SmolLM2-135M-Instruct."""
 

@@ -19,6 +19,7 @@ from reproduction.commands import reference
 from reproduction.commands.pivots import Inspection
 from reproduction.commands.reference import REFERENCES, keep_reference, reference_requests
 from reproduction.commands.tables import Request, known_tables, plan_all, report_statistics, report_tables
+from reproduction.paths import EXPERIMENTS
 from reproduction.records import find_runs, write_items, write_json
 from reproduction.report import intervals
 from reproduction.report.rebuild import rebuild
@@ -107,7 +108,8 @@ def own(kept: Path, tmp_path: Path) -> Path:
 
 def test_the_reference_of_the_embedded_scale_has_every_table_with_three_seeds_at_least(tmp_path: Path) -> None:
     asked = {request.table: request.grid().seeds for request in requests(tmp_path, "reference")}
-    assert sorted(asked) == known_tables("tiny")
+    papers = {path.parent.name for path in EXPERIMENTS.glob("table*/paper.csv")}
+    assert papers & {*known_tables("tiny")} < asked.keys() <= {*known_tables("tiny")}
     assert all(seeds == tuple(range(len(seeds))) and len(seeds) >= 3 for seeds in asked.values())
     assert asked == {name: tuple(own["seeds"]) for name, own in yaml.safe_load(REFERENCES.read_text())["tiny"].items()}
     with pytest.raises(ConfigError, match=r"scale=paper has no reference; .*reference\.yaml has those of tiny, small"):
@@ -130,7 +132,9 @@ def test_the_reference_of_the_small_scale_has_fewer_seeds_where_it_says_so(tmp_p
         name: {key: tuple(seeds) for key, seeds in own.get("fewer", {}).items()}
         for name, own in yaml.safe_load(REFERENCES.read_text())["small"].items()
     }
-    assert not [key for key in asked["table_longer"].jobs() if key[1] in ("fft", "dora", "hydralora", "moelora")]
+    left_out = {name for name, seeds in asked["table_longer"].fewer.items() if not seeds}
+    assert left_out
+    assert left_out.isdisjoint(method for _, method, _ in asked["table_longer"].jobs())
 
 
 def test_finished_cells_become_the_reference_and_its_records_alone_make_it_again(

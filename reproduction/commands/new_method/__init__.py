@@ -38,7 +38,7 @@ def new_method(name: str, *, repository: Path = REPOSITORY) -> list[str]:
         raise ConfigError(f"{repository} has no {TUNERS}/__init__.py: make a method in a checkout of this project")
     stem = "".join(part.capitalize() for part in name.split("_"))
     files = {template: path.format(name=name) for template, path in FILES.items()}
-    _check(name, stem, files, repository)
+    _check(name, stem, files, repository=repository)
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     templates = jinja2.Environment(loader=here, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     for template, path in files.items():
@@ -54,14 +54,14 @@ def next_steps(name: str) -> str:
     """Return the commands that follow on `new_method`, one a line, each with its purpose."""
     steps = {
         f"python -m pytest tests/tuners/test_tuner_contract.py -k {name}": "what every method keeps to",
-        f"python scripts/train.py experiment=gsm8k_llama3 method={name} scale=tiny hparams=default": "train it",
+        f"python scripts/train.py experiment=multitask_llama3 method={name} scale=tiny hparams=default": "train it",
         f"make tune METHOD={name} EXPERIMENT=multitask_llama3": "its learning rate",
         f"make table_{name}": "beside LoRA and ID-LoRA",
     }
     return "\n".join(f"    {step}   # {purpose}" for step, purpose in steps.items())
 
 
-def _check(name: str, stem: str, files: Mapping[str, str], repository: Path) -> None:
+def _check(name: str, stem: str, files: Mapping[str, str], *, repository: Path) -> None:
     """Raise `ConfigError` if the name is no identifier in lower case, is taken, or would be confused with another."""
     from peft import PeftType  # seconds to import
 
