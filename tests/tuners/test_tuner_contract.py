@@ -206,12 +206,16 @@ def test_a_base_whose_weights_lie_transposed_works_too(layout, tmp_path):
 
 
 @every_method
-def test_no_adapter_merges(method):
+def test_what_lora_alone_can_do_is_refused_without_a_trace(method):
     model = excite(make_adapted(method))
     expected, before = logits(model), set(model.state_dict())
     for act in (model.merge_adapter, model.merge_and_unload, model.unmerge_adapter):
         with pytest.raises(NotImplementedError, match="router mixes the update anew for every token"):
             act()
+    with pytest.raises(NotImplementedError, match="cannot be combined"):
+        model.add_weighted_adapter(["default"], [1.0], "mixture")
+    with pytest.raises(ValueError, match="alora_offsets"):
+        model(input_ids=make_batch(), alora_offsets=[1, 1])
     assert set(model.state_dict()) == before
     assert torch.equal(logits(model), expected)
 

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from peft.tuners.lora.model import _get_encoder
@@ -148,10 +148,19 @@ class RoutedModel(BaseTuner):
     def _check_merge_allowed(self) -> None:
         raise_unmergeable(self.tuner_layer_cls)
 
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise NotImplementedError; for `peft.LoraConfig` this makes one adapter of several."""
+        raise NotImplementedError(
+            f"several {self.tuner_layer_cls.__name__} cannot be combined into one, since each routes tokens by itself: "
+            "activate them together with base_model.set_adapter([...]), which adds their updates"
+        )
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         """Pass `adapter_names` of a call of PEFT's `forward` or `generate`, one name a row, to the layers."""
         names = kwargs.get("adapter_names")
+        if kwargs.get("alora_offsets") is not None:
+            raise ValueError(f"{type(self).__name__} has no activated adapters (aLoRA): leave alora_offsets out")
         if names is None:
             yield
             return
