@@ -61,6 +61,7 @@ def test_the_number_of_parameters_is_the_sum_of_the_closed_form_over_each_module
 )
 @every_method
 def test_values_out_of_range_are_named_with_their_key(method, settings, value):
+    assert make_config(method, rank_pattern=None, alpha_pattern=None).rank_pattern == {}
     with pytest.raises(ValueError, match=value):
         make_config(method, **settings)
 
@@ -106,6 +107,8 @@ def test_the_pivots_of_a_module_are_those_of_its_rank_and_so_are_their_statistic
     for name, layer in model.adapted_layers().items():
         expected = alone[name.rpartition(".")[2]][name]
         assert torch.equal(layer.idlora_pivots["default"], expected.idlora_pivots["default"])
+    half = make_adapted("idlora", **settings, r=2, rank_pattern={"q_proj": 8})
+    assert not half.base_model.pivots_cached, "those of up_proj are new"
     mixed = make_adapted("idlora", **settings, rank_pattern={r"layers\.1\..*": 8})
     assert not mixed.base_model.pivots_cached
     statistics, sizes = mixed.pivot_statistics(), mixed.pivot_sizes()

@@ -98,7 +98,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
                 f"adapter_names has {len(adapter_names)} names for a batch of {len(h)} rows: pass one a row"
             )
         base_output = self.base_layer(h, *args, **kwargs)
-        output = base_output.clone()
+        output = base_output.clone()  # a quantised layer may return a view, which must not be written to
         for adapter_name in self.scaling.keys() & set(adapter_names):
             rows = [row for row, name in enumerate(adapter_names) if name == adapter_name]
             output[rows] += self.update(adapter_name, h[rows], base_output[rows]).to(output.dtype)
