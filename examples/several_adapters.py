@@ -34,8 +34,12 @@ def main(argv: list[str] | None = None) -> PeftModel:
     args = parser.parse_args(argv)
 
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(args.model)
-    batches = {name: tokenizer(rows, padding=True, return_tensors="pt") for name, rows in TASKS.items()}
+    model = AutoModelForCausalLM.from_pretrained(args.model, device_map="auto")
+
+    def encode(rows: list[str]) -> BatchEncoding:
+        return tokenizer(rows, padding=True, return_tensors="pt").to(model.device)
+
+    batches = {name: encode(rows) for name, rows in TASKS.items()}
     configs = {  # one for each adapter, and they may differ
         "sums": IdLoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
         "spelling": IdLoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> PeftModel:
             optimizer.zero_grad()
     model.save_pretrained(args.output)  # <output>/sums and <output>/spelling
 
-    base = AutoModelForCausalLM.from_pretrained(args.model)
+    base = AutoModelForCausalLM.from_pretrained(args.model, device_map="auto")
     loaded = PeftModel.from_pretrained(base, f"{args.output}/sums", adapter_name="sums")
     loaded.load_adapter(f"{args.output}/spelling", adapter_name="spelling")
     with torch.no_grad():
@@ -63,12 +67,7 @@ def main(argv: list[str] | None = None) -> PeftModel:
             print("base:", *(f"loss on {task} {loss_of(loaded, batch):.3f}" for task, batch in batches.items()))
 
     rows = ["3 and", "river is", "river is"]  # one batch, an adapter for each row
-    answers = loaded.generate(
-        **tokenizer(rows, padding=True, return_tensors="pt"),
-        adapter_names=["sums", "spelling", "__base__"],
-        max_new_tokens=12,
-        do_sample=False,
-    )
+    answers = loaded.generate(**encode(rows), adapter_names=["sums", "spelling", "__base__"], max_new_tokens=12)
     print(*map(repr, tokenizer.batch_decode(answers, skip_special_tokens=True)), sep="\n")
     loaded.delete_adapter("sums")
     print("left:", *loaded.peft_config)
