@@ -16,6 +16,7 @@ from peft.utils import resolve_quantization_backend
 from torch import nn
 
 from idlora.tuners.common.config import RoutedConfig
+from idlora.tuners.common.offload import execution_device, hold_loaded
 
 BASE = "__base__"
 """Name in `adapter_names` of the base model without an adapter, as in PEFT."""
@@ -32,8 +33,17 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
     cast_input_dtype_enabled = True  # `peft.helpers.disable_input_dtype_casting` sets it to False temporarily
     kernels_enabled = True  # False: plain PyTorch, the reference for measuring the kernels
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: RoutedConfig, **arguments: Any):
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: RoutedConfig,
+        *,
+        awaits_dispatch: bool = False,
+        **arguments: Any,
+    ):
         super().__init__()
+        self.awaits_dispatch, self.held = awaits_dispatch, {}  # for the functions of `offload`
         self.base_layer = base_layer
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer())
         self.in_features, self.out_features = _get_in_out_features(self.get_base_layer())
@@ -42,6 +52,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         self.dropout = nn.ModuleDict()
         self.merged_adapters: list[str] = []  # all layers share the class attribute of the mixin
         self.create_containers()
+        self.register_load_state_dict_post_hook(hold_loaded)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, **arguments)
 
@@ -72,6 +83,12 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         self.init_adapter(adapter_name, config, **arguments)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+        device, dtype = super()._get_base_layer_device_and_dtype(base_layer)
+        if self.awaits_dispatch and device is not None and device.type == "meta":
+            device = None  # the adapter stays where it is made
+        return execution_device(base_layer) or device, dtype
 
     def forward(
         self, h: torch.Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from idlora.tuners.common.config import RoutedConfig
 from idlora.tuners.common.layer import BASE, RoutedLayer, raise_unmergeable
+from idlora.tuners.common.offload import awaits_dispatch, containers, execution_device, settle
 from idlora.tuners.common.routing_statistics import record_routing
 
 
@@ -126,9 +127,17 @@ class RoutedModel(BaseTuner):
         config, arguments = config.at(current_key), self.layer_arguments(current_key)
         if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, config, **arguments)
-        else:
-            layer = self.tuner_layer_cls(target, adapter_name, config, **arguments)
+            return
+        awaits = awaits_dispatch(self.model)
+        layer = self.tuner_layer_cls(target, adapter_name, config, awaits_dispatch=awaits, **arguments)
+        if not any(parameter.is_meta for parameter in layer.get_base_layer().parameters(recurse=False)):
             self._replace_module(parent, target_name, layer, target)
+            return
+        setattr(parent, target_name, layer)  # PEFT would move the adapter to the meta device
+        if (device := execution_device(layer.get_base_layer())) is not None:
+            # transformers' `load_adapter` places the tensors of an adapter by this map.
+            places = {f"{current_key}.{name}": str(device) for name, _ in containers(layer)}
+            getattr(self.model, "hf_device_map", {}).update(places)
 
     @classmethod
     def _get_adapter_state_dict(
@@ -144,6 +153,13 @@ class RoutedModel(BaseTuner):
         # For the card: savers take the weights from here, and then save the config.
         config.saved_parameters = sum(each.numel() for key, each in selected.items() if trained & {*key.split(".")})
         return selected
+
+    def _cast_adapter_dtype(self, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        # PEFT ends the making and the loading of an adapter with this call, after accelerate has dispatched the model.
+        for module in () if awaits_dispatch(self.model) else self.model.modules():
+            if isinstance(module, RoutedLayer):
+                settle(module)
+        super()._cast_adapter_dtype(adapter_name, *args, **kwargs)
 
     def _check_merge_allowed(self) -> None:
         raise_unmergeable(self.tuner_layer_cls)

@@ -1,4 +1,4 @@
-"""Access to the frozen weight under an adapter: dense, quantised, or partitioned by DeepSpeed ZeRO-3."""
+"""Access to the frozen weight under an adapter: dense, quantised, offloaded, or partitioned by DeepSpeed ZeRO-3."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,6 +8,8 @@ from peft.utils import resolve_quantization_backend
 from peft.utils.integrations import gather_params_ctx
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from idlora.tuners.common import loaded
 
 
 def is_quantized(layer: nn.Module) -> bool:
@@ -24,14 +26,14 @@ def is_partitioned(layer: nn.Module) -> bool:
 def readable_weight(layer: nn.Module) -> Iterator[torch.Tensor | None]:
     """Yield W (out, in) of a linear layer, detached: a view, or a copy if it is dequantised.
 
-    A weight that DeepSpeed ZeRO-3 partitions is whole within the context only. The value is None if the weight cannot
-    be read: on the meta device (as offloaded weights are), or in a format that PEFT can run but not decode.
+    A weight that DeepSpeed ZeRO-3 partitions, or accelerate offloads, is there within the context only. The value is
+    None if the weight cannot be read: on the meta device, or in a format that PEFT can run but not decode.
     """
     backend = resolve_quantization_backend(layer)
     gathered = nullcontext()
     if is_partitioned(layer):
         gathered = gather_params_ctx(list(layer.parameters(recurse=False)), modifier_rank=None)
-    with gathered:
+    with gathered, loaded(layer):
         try:
             weight = dense_weight(layer) if backend is None else backend.get_base_weight(layer).detach()
         except TypeError:

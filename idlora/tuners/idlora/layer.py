@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from peft.tuners._buffer_dict import BufferDict
 from torch import nn
 
-from idlora.tuners.common import RoutedLayer, full_precision, softmax_route
+from idlora.tuners.common import RoutedLayer, full_precision, loaded, loaded_bias, softmax_route
 from idlora.tuners.idlora import kernels
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.frozen_weight import dense_weight, hidden_bias, is_partitioned, readable_weight
@@ -216,7 +216,7 @@ class IdLoraLinear(RoutedLayer):
             x = self._cast_input_dtype(self.unbiased_outputs(pivots, h), dtype)
         else:
             x = self._cast_input_dtype(gather(base_output, pivots), dtype)
-            bias = self.get_base_layer().bias
+            bias = loaded_bias(self.get_base_layer())
             if bias is not None:
                 x = x - bias[pivots.flatten().long()].to(x.dtype)
         return x.unflatten(-1, pivots.shape)
@@ -234,7 +234,8 @@ class IdLoraLinear(RoutedLayer):
         if self.quantization_backend is not None or is_partitioned(base_layer):
             with hidden_bias(base_layer):
                 return gather(self.base_layer(h), pivots)
-        return F.linear(h, dense_weight(base_layer)[pivots.flatten().long()])
+        with loaded(base_layer):
+            return F.linear(h, dense_weight(base_layer)[pivots.flatten().long()])
 
     def pivots(self, adapter_name: str) -> torch.Tensor:
         """Return the pivots (k, r) of an adapter, int32, after checking them.

@@ -9,7 +9,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features
 from torch import nn
 
-from idlora.tuners.common import RoutedModel, record_routing
+from idlora.tuners.common import RoutedModel, awaits_dispatch, record_routing
 from idlora.tuners.idlora.clustering import PivotSelector, Selection
 from idlora.tuners.idlora.config import IdLoraConfig
 from idlora.tuners.idlora.fingerprint import check_distances, distance, sampled, take_fingerprint
@@ -39,6 +39,7 @@ class IdLoraModel(RoutedModel):
     tuner_layer_cls = IdLoraLinear
     pivot_seconds: float = 0.0
     pivots_cached: bool = False
+    _unchecked: tuple[IdLoraConfig, dict[str, nn.Module]] | None = None
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args, **kwargs) -> None:
         self._selected: dict[str, Selection] = {}
@@ -53,10 +54,19 @@ class IdLoraModel(RoutedModel):
         layers = {name: _base_layer(target) for name, target in self.targets(config, model).items()}
         # The config of a saved adapter, or the one given to `from_pretrained(config=…)`, which sets inference_mode.
         if config.base_fingerprint is not None and (config.inference_mode or not config.init_weights):
-            self._check_base(config, layers)
+            if awaits_dispatch(model):
+                self._unchecked = config, layers
+            else:
+                self._check_base(config, layers)
         if config.init_weights:
             self._select(config, layers)
         self._fingerprint = config.base_fingerprint or {}
+
+    def _cast_adapter_dtype(self, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        super()._cast_adapter_dtype(adapter_name, *args, **kwargs)
+        if self._unchecked and not awaits_dispatch(self.model):
+            unchecked, self._unchecked = self._unchecked, None
+            self._check_base(*unchecked)
 
     def check_target(self, config: IdLoraConfig, name: str, target: nn.Module) -> None:
         super().check_target(config, name, target)

@@ -1,0 +1,134 @@
+"""Adapters on a base of which accelerate keeps a part on disk or on the CPU, and loads it around each forward."""
+
+import pytest
+import torch
+from accelerate import cpu_offload, disk_offload
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+from tuner_models import (
+    DEVICE,
+    OURS,
+    excite,
+    gradients,
+    logits,
+    make_base,
+    make_batch,
+    make_config,
+    save,
+    train,
+    trainable,
+)
+
+from idlora.tuners import BaseMismatchError
+
+PLACES = {
+    "model.embed_tokens": DEVICE, "model.layers.0": DEVICE, "model.layers.1": "disk", "model.norm": DEVICE,
+    "model.rotary_emb": DEVICE, "lm_head": DEVICE,
+}  # fmt: skip
+OF_A_PEFT_MODEL = {f"base_model.model.{name}": place for name, place in PLACES.items()}
+
+pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Return a function that loads a saved base as `from_pretrained` does, whole or with a layer on disk."""
+    folder = tmp_path_factory.mktemp("bases")
+
+    def load(seed=0, dtype=torch.float32, **settings):
+        place = folder / f"models--{seed}"  # PEFT writes beside a file of the hub's cache
+        if not place.exists():
+            make_base(seed).save_pretrained(place)
+        if settings.get("device_map", PLACES) is PLACES and settings != {}:
+            settings["offload_folder"] = folder / "offloaded"
+        return AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **settings)
+
+    return load
+
+
+def on_device(batch=None):
+    return (make_batch() if batch is None else batch).to(DEVICE)
+
+
+SETTINGS = [
+    *((method, {}) for method in OURS),
+    ("idlora", {"router": "inner_product", "bases": "orthonormal"}),
+    ("idlora", {"router": "uniform", "dropout_position": "input", "lora_dropout": 0.2}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("method", "settings"), SETTINGS, ids=str)
+def test_an_adapter_on_it_is_the_one_on_the_whole_base(method, settings, dtype, bases):
+    models = []
+    for places in ({}, {"device_map": PLACES}):
+        base = bases(dtype=dtype, **places)
+        torch.manual_seed(1)
+        models.append(excite(get_peft_model(base if places else base.to(DEVICE), make_config(method, **settings))))
+    whole, offloaded = models
+    assert offloaded.get_submodule("base_model.model.model.layers.1.mlp.up_proj").base_layer.weight.is_meta
+    assert {tensor.device.type for tensor in trainable(offloaded).values()} == {DEVICE}
+    assert torch.equal(logits(offloaded.eval(), on_device()), logits(whole.eval(), on_device()))
+    for model in models:
+        model.train()
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(2)
+        model.found = gradients(model, on_device())
+    for name, gradient in offloaded.found.items():
+        assert gradient.abs().max() > 0
+        assert torch.equal(gradient, whole.found[name]), name
+    texts = [model.eval().generate(input_ids=on_device(), max_new_tokens=3) for model in models]
+    assert torch.equal(*texts)
+    with offloaded.disable_adapter(), whole.disable_adapter():
+        assert torch.equal(logits(offloaded, on_device()), logits(whole, on_device()))
+
+
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize(
+    "settings",
+    [{"device_map": OF_A_PEFT_MODEL}, {"max_memory": {"cpu": 40_000}, "low_cpu_mem_usage": True}, None],
+    ids=["device_map", "max_memory", "transformers"],
+)
+def test_a_saved_adapter_is_itself_again_on_it_and_on_the_whole_base(settings, method, bases, tmp_path, monkeypatch):
+    monkeypatch.chdir(
+        tmp_path
+    )  # PEFT writes the weights of the part on disk to a folder beside the path, made relative
+    model = get_peft_model(bases(device_map=PLACES), make_config(method))
+    train(model)
+    folder, expected = save(model, tmp_path / "adapter"), logits(model.eval())
+    assert (expected - logits(bases())).abs().max() > 1e-2
+    assert torch.equal(logits(PeftModel.from_pretrained(bases(), folder)), expected)
+
+    def load(base):
+        if settings is not None:
+            return PeftModel.from_pretrained(base, folder, offload_folder="more", **settings)
+        base.load_adapter(folder)
+        return base
+
+    loaded = load(bases(device_map=PLACES))
+    assert any(parameter.is_meta for parameter in loaded.parameters())
+    assert torch.equal(logits(loaded), expected)
+    if settings is not None:
+        loaded.load_adapter(folder, "second", is_trainable=True)
+        loaded.set_adapter("second")
+        assert torch.equal(logits(loaded), expected)
+        train(loaded)
+        assert (logits(loaded.eval()) - expected).abs().max() > 1e-3
+    other = bases(seed=1, device_map=PLACES)
+    if method == "idlora":
+        with pytest.raises(BaseMismatchError):
+            load(other)
+
+
+@pytest.mark.parametrize("offload", ["cpu", "disk", "auto"])
+def test_every_way_to_offload_selects_the_pivots_of_the_weights(offload, bases, tmp_path):
+    if offload == "auto":
+        base = bases(device_map="auto", max_memory={"cpu": 40_000}, offload_folder=tmp_path)
+    else:
+        base = cpu_offload(bases(), DEVICE) if offload == "cpu" else disk_offload(bases(), tmp_path, DEVICE)
+    model, whole = (excite(get_peft_model(each, make_config("idlora"))).eval() for each in (base, bases()))
+    assert any(layer.base_layer.weight.is_meta for layer in model.adapted_layers().values())
+    assert torch.equal(logits(model, on_device()).cpu(), logits(whole))
+    assert model.base_model.pivot_statistics().keys() == whole.base_model.pivot_statistics().keys()
+    assert train(model) == pytest.approx(train(whole), rel=1e-3)
