@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from peft import LoraConfig, PeftConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import idlora
 from idlora import IdLoraConfig
@@ -57,3 +60,22 @@ def test_the_page_for_contributors_is_short_and_names_what_exists(repository: Pa
     missing = [path for path in named if not (repository / path).exists()]
     assert len(named) > 5
     assert not missing
+
+
+def test_the_entry_for_peft_s_comparison_loads_and_trains_the_number_that_its_page_says(repository: Path) -> None:
+    folder = repository / "experiments" / "peft_method_comparison"
+    (entry,) = folder.glob("*/*/adapter_config.json")
+    assert len(entry.relative_to(folder).parts) == 3  # PEFT's run.py takes experiments/<method>/<name>
+    configs = {
+        f"{entry.parts[-3]}/{entry.parts[-2]}": PeftConfig.from_pretrained(entry.parent),
+        "lora/llama-3.2-3B-rank32": LoraConfig(r=32, task_type="CAUSAL_LM"),
+    }
+    shape = yaml.safe_load((repository / "configs" / "model" / "llama3_2_3b.yaml").read_text(encoding="utf-8"))["shape"]
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for name, config in configs.items():
+        with torch.device("meta"):
+            model = LlamaForCausalLM(LlamaConfig(**shape))
+        trained, _ = get_peft_model(model, config).get_nb_trainable_parameters()
+        assert re.search(rf"`{name}` \| {config.r} \| {trained:,} \|", page), f"{name}: {trained:,}"
+    assert isinstance(config_of_ours := configs["idlora/llama-3.2-3B-rank128"], IdLoraConfig)
+    assert config_of_ours.init_weights, "pivots are selected"
