@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from idlora import select_pivots
+from idlora.tuners.idlora import assignment, kmeans
 from idlora.tuners.idlora.assignment import assign_at_least
 from idlora.tuners.idlora.kmeans import cluster_rows, nearest_rows, transfer_rows
 
@@ -69,6 +70,42 @@ def test_the_assignment_is_the_cheapest_whatever_prices_it_starts_from(cheapest)
         assert np.array_equal(assign_at_least(costs, minimum)[0], cold)
         active += np.bincount(costs.argmin(axis=1), minlength=k).min() < minimum
     assert active > 30
+
+
+def test_a_second_ascent_shortens_the_work_and_changes_no_assignment_ties_included(monkeypatch):
+    rng, tied = np.random.default_rng(7), 0
+    for _ in range(60):
+        rows, k = 200, int(rng.integers(2, 6))
+        costs = draw_costs(rng, rows, k, largest=10 ** int(rng.integers(1, 6)))
+        minimum, prices = int(rng.integers(1, rows // k + 1)), rng.integers(1, 1000, k).astype(float)
+        found = []
+        for many, single in ((rows * k, None), (0, None), (0, lambda *_: True)):
+            with monkeypatch.context() as patched:
+                patched.setattr(assignment, "MANY_LEFT", many)
+                if single:
+                    patched.setattr(assignment, "_is_only_optimum", single)
+                found.append(assign_at_least(costs, minimum, prices))
+        assert np.array_equal(found[0][0], found[1][0])
+        assert np.array_equal(found[0][1], found[1][1])
+        tied += not np.array_equal(found[0][0], found[2][0])
+    assert tied > 5  # so often the check of uniqueness was needed
+
+
+def test_an_assignment_is_the_only_optimum_exactly_where_no_other_is_as_cheap():
+    rng, answers = np.random.default_rng(8), []
+    for _ in range(150):
+        k, rows = int(rng.integers(1, 4)), int(rng.integers(3, 7))
+        minimum = int(rng.integers(1, rows // k + 1))
+        costs = draw_costs(rng, rows, k, largest=20)
+        labels, _ = assign_at_least(costs, minimum)
+        answers.append(assignment._is_only_optimum(costs.T.astype(int), minimum, labels))
+        every = (np.array(each) for each in itertools.product(range(k), repeat=rows))
+        best = cost_of(costs, labels)
+        equal = [
+            each for each in every if np.bincount(each, minlength=k).min() >= minimum and cost_of(costs, each) == best
+        ]
+        assert answers[-1] == (len(equal) == 1)
+    assert 30 < sum(answers) < 120
 
 
 def test_where_the_bound_is_slack_every_row_goes_to_its_cheapest_cluster_the_first_of_equals():
@@ -172,6 +209,20 @@ def test_equal_rows_are_taken_in_their_order_and_more_starts_are_never_worse():
     objectives = [cluster_rows(blobs, 6, 4, n_init=starts).objective for starts in (1, 2, 5, 10)]
     assert objectives == sorted(objectives, reverse=True)
     assert objectives[0] > objectives[-1]
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "blobs", "duplicates", "uneven"])
+def test_iterations_that_run_ahead_of_their_check_change_nothing(kind, monkeypatch):
+    rng = np.random.default_rng([9, *kind.encode()])
+    for max_iter in (1, 2, 3, 4, 5, 7, 100, 100, 100):
+        rows, start, r = draw_rows(kind, rng)
+        found = []
+        for ahead in (1, 4):
+            monkeypatch.setattr(kmeans, "LOOK_AHEAD", {"cpu": ahead})
+            initial = torch.from_numpy(start)
+            found.append(cluster_rows(torch.from_numpy(rows), len(start), r, initial=initial, max_iter=max_iter))
+        assert torch.equal(found[0].labels, found[1].labels)
+        assert torch.equal(found[0].centroids, found[1].centroids)
 
 
 def test_neither_an_offset_of_all_rows_nor_the_process_settings_for_products_change_anything():

@@ -7,7 +7,7 @@ An assignment that sends every row to a cluster of least c − λ is the cheapes
 optimal if every size is at least r, and exactly r wherever λ_i > 0 (complementary slackness). Coordinate ascent on the
 dual finds prices first. It may stop short of the optimum; the few remaining rows then move along shortest paths between
 the k clusters, as in successive shortest paths for minimum-cost flow (Ahuja, Magnanti & Orlin, Network Flows, §9.7).
-Any prices are a valid start, so those of an earlier, similar problem save work.
+Any prices are a valid start; those of an earlier, similar problem may save work.
 
 Costs are first rounded to integers of 51 bits. All later steps are exact: ties are ties, no cycle has a negative
 length, and the same input gives the same assignment on every machine.
@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 MAX_SWEEPS = 10  # of coordinate ascent
+MANY_LEFT = 50  # rows left over by an ascent, above which one from prices of 0 is tried
 BITS = 50
 
 
@@ -43,6 +44,14 @@ def assign_at_least(costs: np.ndarray, minimum: int, prices: np.ndarray | None =
     if prices is not None:
         levels[:] = np.rint(np.clip(prices / quantum, 0, 2.0**BITS))
     labels = _ascend(columns, minimum, levels)
+    if prices is not None and np.abs(_excess(labels, minimum, levels)).sum() > MANY_LEFT:
+        # Prices that are all positive leave every spare row over, and prices of 0 are a better start. If several
+        # assignments are cheapest, the start decides which is found, and that must not depend on this shortcut.
+        fresh = np.zeros_like(levels)
+        found = _ascend(columns, minimum, fresh)
+        _repair(columns, minimum, found, levels=fresh)
+        if _is_only_optimum(columns, minimum, found):
+            return found, levels * quantum
     _repair(columns, minimum, labels, levels=levels)
     return labels, levels * quantum
 
@@ -117,6 +126,23 @@ def _repair(columns: np.ndarray, minimum: int, labels: np.ndarray, *, levels: np
                 spare[source] += 1
         excess[path[0]] -= 1
         excess[path[-1]] += 1
+
+
+def _is_only_optimum(columns: np.ndarray, minimum: int, labels: np.ndarray) -> bool:
+    """Return whether every other assignment within the bound costs more.
+
+    One that does not differs by moves along a cycle of length ≤ 0, or along a path of length ≤ 0 from a cluster of more
+    than r rows.
+    """
+    sizes = np.bincount(labels, minlength=len(columns))
+    lengths = np.full((len(columns), len(columns)), 2**60)
+    for source in np.flatnonzero(sizes):
+        members = columns[:, labels == source]
+        lengths[source] = (members - members[source]).min(axis=1)
+    np.fill_diagonal(lengths, 2**60)
+    for node in range(len(columns)):  # Floyd & Warshall; the diagonal becomes the shortest cycles
+        lengths = np.minimum(lengths, lengths[:, [node]] + lengths[node])
+    return bool((lengths.diagonal() > 0).all() and (lengths[sizes > minimum] > 0).all())
 
 
 def _cheapest(costs: np.ndarray, rows: np.ndarray, count: int) -> list[tuple[int, int]]:

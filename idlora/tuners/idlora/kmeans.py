@@ -25,6 +25,7 @@ from idlora.tuners.idlora.assignment import assign_at_least
 TRANSFER_ROUNDS = 3
 TRANSFER_ROWS = 128  # largest number of rows in one round
 TRANSFER_GAIN = 5e-4  # least gain of a round, as a share of the objective
+LOOK_AHEAD = {"cuda": 4}  # iterations between two checks of their results, by device type: a check waits for the device
 BLOCK_ENTRIES = 2**20  # entries per block of distances: a block fits into a CPU's cache
 
 
@@ -159,34 +160,55 @@ class _Search:
         offsets = (centroids * (centroids + 2 * self.origin)).sum(dim=1)
         return torch.addmm(offsets, self.matrix, centroids.T, alpha=-2)
 
+    def members(self, labels: torch.Tensor, k: int) -> torch.Tensor:
+        """Return the matrix (k, n) that is 1 where a row belongs to a cluster, else 0."""
+        return (labels == torch.arange(k, device=labels.device)[:, None]).to(self.matrix.dtype)
+
     def means(self, members: torch.Tensor) -> torch.Tensor:
-        """Compute the centroids of the clusters, relative to the origin; `members` (k, n), bool, marks their rows."""
-        members = members.to(self.matrix.dtype)
+        """Compute the centroids of the clusters with these members (k, n), relative to the origin."""
         return members @ self.matrix / members.sum(dim=1, keepdim=True) - self.origin
 
     def descend(self, centroids: torch.Tensor, *, squared: bool = True) -> _State:
         """Alternate assignments and means until the labels no longer change."""
-        clusters = torch.arange(len(centroids), device=centroids.device)[:, None]
+        k, left, moved, prices, bounded = len(centroids), self.max_iter, True, None, False
         labels = torch.full((len(self.matrix),), -1, device=centroids.device)
-        prices, bounded = None, False
-        for _ in range(self.max_iter):
+        while left and moved:
+            ahead = 1 if bounded else min(left, LOOK_AHEAD.get(labels.device.type, 1))
+            for step, smallest, moved in self.iterate(centroids, labels, ahead):
+                left, (centroids, costs, nearest) = left - 1, step
+                if forced := smallest < self.r:
+                    bounded = True
+                    table = costs.cpu().double().numpy()
+                    if not squared:
+                        table = np.sqrt(np.maximum(table + self.norms[:, None], 0))
+                    assigned, prices = assign_at_least(table, self.r, prices)
+                    nearest = torch.from_numpy(assigned).to(labels.device)
+                    moved = not torch.equal(nearest, labels)
+                labels = nearest
+                if forced or not moved:
+                    break  # later steps started from other labels, or repeat this one
+            if moved:
+                centroids = self.means(self.members(labels, k))
+        return _State(labels, centroids, np.bincount(labels.cpu(), minlength=k), bounded)
+
+    def iterate(self, centroids: torch.Tensor, labels: torch.Tensor, count: int) -> list[tuple]:
+        """Run iterations that ignore the bound and go on after convergence; the device is waited for once, at the end.
+
+        Returns a tuple for each: its centroids, the costs and the labels that follow from them; the least number of
+        rows in a cluster; whether the labels differ from those before.
+        """
+        steps, members = [], []
+        for _ in range(count):
+            centroids = self.means(members[-1]) if members else centroids
             costs = self.costs(centroids)
             nearest = costs.argmin(dim=1)
-            members = nearest == clusters
-            means = self.means(members)  # launched before `tolist` waits for the device
-            *sizes, moved = torch.cat([members.sum(dim=1), (nearest != labels).any()[None]]).tolist()
-            if min(sizes) < self.r:
-                bounded = True
-                table = costs.cpu().double().numpy()
-                if not squared:
-                    table = np.sqrt(np.maximum(table + self.norms[:, None], 0))
-                assigned, prices = assign_at_least(table, self.r, prices)
-                nearest = torch.from_numpy(assigned).to(labels.device)
-                means, moved = self.means(nearest == clusters), not torch.equal(nearest, labels)
-            if not moved:
-                break
-            labels, centroids = nearest, means
-        return _State(labels, centroids, np.bincount(labels.cpu(), minlength=len(clusters)), bounded)
+            steps.append((centroids, costs, nearest))
+            members.append(self.members(nearest, len(centroids)))
+        every = torch.stack([labels, *(nearest for *_, nearest in steps)])
+        moved = (every[1:] != every[:-1]).any(dim=1)
+        smallest = torch.stack(members).sum(dim=2).amin(dim=1)
+        facts = torch.stack([smallest, moved], dim=1).tolist()
+        return [(step, smallest, bool(moved)) for step, (smallest, moved) in zip(steps, facts, strict=True)]
 
     def transfer(self, state: _State) -> torch.Tensor | None:
         """Return centroids after transfers of the `TRANSFER_ROWS` rows that gain most; None if they gain too little."""
@@ -205,7 +227,7 @@ class _Search:
         labels[rows], gain = transfer_rows(distances[rows], between, labels[rows], sizes=state.sizes, minimum=self.r)
         if not gain >= enough > 0:
             return None
-        return self.means(torch.from_numpy(labels == np.arange(len(state.sizes))[:, None]).to(self.matrix.device))
+        return self.means(self.members(torch.from_numpy(labels).to(self.matrix.device), len(state.sizes)))
 
     def starting_points(self, k: int, generator: np.random.Generator) -> torch.Tensor:
         """Choose k rows by greedy k-means++ (Arthur & Vassilvitskii, 2007): (k, in), relative to the origin."""
