@@ -24,7 +24,7 @@ from reproduction.records import RecordError, Run
 from reproduction.running.ddp import train_in_ranks
 from reproduction.running.evaluate import evaluate
 from reproduction.running.memory import estimated_bytes, fitted_now
-from reproduction.running.progress import NullProgress
+from reproduction.running.progress import TRAINING, NullProgress
 from reproduction.running.run_lock import at_work, release_reserve
 from reproduction.training import launching
 
@@ -122,7 +122,7 @@ def train_here(cell: Cell, progress: NullProgress) -> dict[str, Any]:
         spec=cell.train,
         base=cell.model,
         folder=cell.run.folder,
-        on_step=lambda step, total, loss: progress.step("training", step, total, note=f"loss {loss:.2f}"),
+        on_step=lambda step, total, loss: progress.step(TRAINING, step, total, note=f"loss {loss:.2f}"),
         tracking=cell.tracking,
     )
     # Otherwise the base cannot be reused: full tuning changes weights, ranks end, liger replaces forward passes.
