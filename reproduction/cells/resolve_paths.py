@@ -145,7 +145,7 @@ def locate_data(root: str | None, *, scale: str, results_dir: str | Path) -> Pat
     """
     if root is not None:
         if not Path(root).is_dir():
-            raise ConfigError(f"data_root={root} is no folder; the README says what it must hold")
+            raise ConfigError(f"data_root={root} is no folder; reproduction/data/sources.py says what it must hold")
         return Path(root).resolve()
     return _exported(Path(results_dir) / scale / "data") if scale == "tiny" else None
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -162,17 +163,23 @@ def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_ans
     repository: Path, world: Path, tmp_path: Path
 ) -> None:
     small = [f"data_root={world}"]
-    asked = ["experiment=gsm8k_llama3", "method=idlora", "scale=tiny", *small, *OVERRIDES]
+    page = (repository / "docs" / "running.md").read_text().partition("## One cell by hand")[2]
+    train, evaluate_, *reports = re.findall(r"^python scripts/(.*)$", page.partition("\n```\n")[0], re.MULTILINE)
 
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
-        return forks.start(repository / "scripts" / f"{script}.py", arguments, folder=tmp_path).end()
+    def run(line: str, *arguments: str) -> subprocess.CompletedProcess:
+        script, *words = shlex.split(line, comments=True)
+        return forks.start(repository / "scripts" / script, [*words, *arguments], folder=tmp_path).end()
 
-    trained = run("train", *asked)
+    trained = run(train, *small, *OVERRIDES)
     assert trained.returncode == 0, trained.stderr
     folder = tmp_path / re.search(r"trained: (\S+)", trained.stdout)[1]
-    scored = run("evaluate", f"run={folder}", *small)
+    scored = run(evaluate_.replace("<the folder it printed>", str(folder)), *small, "eval=[gsm8k]")
     assert scored.returncode == 0, scored.stderr
     assert re.search(r"gsm8k 0shot strict: \d.*6 questions", scored.stdout)
+    assert len(reports) == 2
+    for line in reports:
+        reported = run(line)
+        assert reported.returncode == 1, reported.stderr  # most of the table is missing
 
     def job(*overrides: str) -> EvalJob:
         return eval_job_from_config(compose("evaluate", [*overrides, *small, f"results_dir={tmp_path / 'brought'}"]))
@@ -183,7 +190,7 @@ def test_one_cell_by_hand_trains_then_evaluates_and_is_scored_again_from_its_ans
     before = records[0].read_text()
     assert before == records[1].read_text()
     records[0].unlink()
-    evaluate(job(f"run={folder}"), rescore=True)
+    evaluate(job(f"run={folder}", "eval=[gsm8k]"), rescore=True)
     assert records[0].read_text() == before
     with pytest.raises(WrongBase, match="pebble"):
         job("model=mistral_7b", *brought).load()
