@@ -98,7 +98,7 @@ def costs_markdown(rows: Rows) -> str:
 
 
 def short_table(rows: Rows) -> str:
-    """Return the table of docs/benchmark.md: plain training steps, the inference scenarios of `_fullest`, and adapter sizes."""
+    """Return the table of docs/benchmark.md: plain training, the inference scenarios of `_fullest`, adapter sizes."""
     training, inference = _phases(rows)
     special = ("checkpointing", "autocast")
     plain = [r for r in training if not float(r["dropout"]) and "true" not in [r[name] for name in special]]
