@@ -316,25 +316,30 @@ def test_a_compiled_backward_leaves_a_shared_gradient_alone(router, layer_first)
 
 
 def test_the_traced_backward_works_on_a_copy_of_a_gradient_that_another_reads_after_it(monkeypatch):
-    """Fake kernels with y = W h + b and twice its gradient make the trace testable on a CPU."""
+    """Fake kernels with y = W h + b and twice its gradient, or 7 for a given x, make the trace testable on a CPU."""
 
-    def adapt(base, pivots, *_, **__):
-        return base.clone(), base.new_zeros(len(base), *pivots.shape), base.new_zeros(len(base), 3), base.new_zeros(1)
+    def adapt(base, pivots, *_, x, **__):
+        x = base.new_zeros(len(base), *pivots.shape) if x is None else x
+        return base.clone(), x, base.new_zeros(len(base), 3), base.new_zeros(1)
 
-    def adapt_backward(dbase, *_, B, **__):
-        dbase.mul_(2)
-        return B.new_zeros(B.shape), dbase.new_empty(0)
+    def adapt_backward(dx, *_, B, apart, **__):
+        dx.fill_(7) if apart else dx.mul_(2)
+        return B.new_zeros(B.shape), dx.new_empty(0)
 
     monkeypatch.setattr(launch, "adapt", adapt)
     monkeypatch.setattr(launch, "adapt_backward", adapt_backward)
     pivots, B, W = torch.arange(6, dtype=torch.int32).view(3, 2), torch.zeros(4, 1), torch.eye(8)
 
-    def function(h):
-        return h + ops.adapt(h @ W, None, pivots, pivots.view(1, 6), B, None, None, None, "uniform", 1.0, True)[0]
+    def function(h, apart):
+        x = h[:, :6].reshape(-1, 3, 2) if apart else None
+        return h + ops.adapt(h @ W, x, pivots, pivots.view(1, 6), B, None, None, None, "uniform", 1.0, True)[0]
 
     h = torch.ones(5, 8, requires_grad=True)
-    (gradient,) = torch.autograd.grad(torch.compile(function, backend="aot_eager")(h).sum(), h)
+    compiled = torch.compile(function, backend="aot_eager")
+    (gradient,) = torch.autograd.grad(compiled(h, False).sum(), h)
     assert torch.equal(gradient, torch.full((5, 8), 3.0))  # one from h, two from the update
+    (gradient,) = torch.autograd.grad(compiled(h, True).sum(), h)
+    assert torch.equal(gradient, torch.tensor([9.0] * 6 + [2.0] * 2).expand(5, 8))  # one from h, one from the base, x
 
 
 @on_gpu

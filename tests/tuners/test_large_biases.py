@@ -142,6 +142,20 @@ def test_the_layer_compiles_without_a_break(recwarn):
     assert not any("Dynamo" in str(warning.message) for warning in recwarn)
 
 
+@on_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("router", ["dense", "uniform"])
+def test_the_compiled_kernels_give_what_the_eager_ones_give(router):
+    layer, h = make_layer(router=router).to(DEVICE), tokens().to(DEVICE).requires_grad_()
+    wrt = [h, *trainable(layer).values()]
+    compiled = torch.compile(layer, fullgraph=True)
+    found, expected = (torch.autograd.grad(each(h).square().sum(), wrt) for each in (compiled, layer))
+    for one, other in zip(found, expected, strict=True):
+        assert away(one, other) < 0.02
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(h[:3]), layer(h[:3]))
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=[pytest.mark.gpu, on_gpu])], ids=str
 )

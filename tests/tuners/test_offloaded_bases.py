@@ -132,3 +132,11 @@ def test_every_way_to_offload_selects_the_pivots_of_the_weights(offload, bases, 
     assert torch.equal(logits(model, on_device()).cpu(), logits(whole))
     assert model.base_model.pivot_statistics().keys() == whole.base_model.pivot_statistics().keys()
     assert train(model) == pytest.approx(train(whole), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bias": "all"}, {"bias": "lora_only"}, {"modules_to_save": ["up_proj"], "target_modules": ["q_proj"]}]
+)
+def test_what_is_offloaded_cannot_train(settings, bases):
+    with pytest.raises(ValueError, match=r"layers\.1\.[a-z_.]+_proj .*is offloaded"):
+        get_peft_model(bases(device_map=PLACES), make_config("idlora", **settings))

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from idlora.tuners.common.config import RoutedConfig
 from idlora.tuners.common.layer import BASE, RoutedLayer, raise_unmergeable
-from idlora.tuners.common.offload import awaits_dispatch, containers, execution_device, settle
+from idlora.tuners.common.offload import awaits_dispatch, containers, execution_device, offload_hook, settle
 from idlora.tuners.common.routing_statistics import record_routing
 
 
@@ -80,8 +80,19 @@ class RoutedModel(BaseTuner):
 
     def _prepare_model(self, config: RoutedConfig, model: nn.Module) -> None:
         # Every loader of PEFT and transformers calls this just before it replaces modules.
-        for name, target in self.targets(config, model).items():
+        targets = self.targets(config, model)
+        for name, target in targets.items():
             self.check_target(config.at(name), name, target)
+        for name, module in model.named_modules():
+            if offload_hook(module) is not None:
+                self._check_offloaded(config, name, module, targeted=name.startswith(tuple(targets)))
+
+    def _check_offloaded(self, config: RoutedConfig, name: str, module: nn.Module, *, targeted: bool) -> None:
+        bias_trains = config.bias == "all" or (config.bias == "lora_only" and targeted)
+        if name.rpartition(".")[2] in (config.modules_to_save or ()):
+            raise ValueError(f"{name} of modules_to_save is offloaded, so it cannot train: leave it out")
+        if bias_trains and getattr(module, "bias", None) is not None:
+            raise ValueError(f"{name} is offloaded, so its bias cannot train: set bias='none', not {config.bias!r}")
 
     def check_target(self, config: RoutedConfig, name: str, target: nn.Module) -> None:
         """Raise ValueError if the method cannot adapt this module; `config` has the module's own r."""
