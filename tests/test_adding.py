@@ -22,13 +22,13 @@ import pytest
 from in_process import REPOSITORY, run_jobs_here, run_script
 
 from reproduction.cells.config_schema import ConfigError
-from reproduction.commands.new_method import new_method
+from reproduction.commands.new_method import new_method, next_steps
 from reproduction.report.collect import metric_rows
 
 PAGE = "docs/adding.md"
 LOG = "walked.json"
-NAME = "my_20_letters_method"
-"""The longest name that a method may have."""
+LONG, WALKED = "my_20_letters_method", "method_of_the_page"
+"""The longest name that a method may have, and the one in the place of the page's, which a user may have followed."""
 
 FILE = r"(?P<append>Append to )?`(?P<path>[\w./]+)`:\n```\w+\n(?P<text>.*?)"
 STEP = re.compile(rf"^(?:{FILE}|```sh\n(?P<commands>.*?))^```$", re.MULTILINE | re.DOTALL)
@@ -78,7 +78,7 @@ def take(arguments: list[str]) -> dict[str, object]:
 def walk() -> None:
     """Take every step of the page, up to the first that fails, and the step that a training names; log the commands."""
     walked = []
-    for step in STEP.finditer(Path(PAGE).read_text(encoding="utf-8")):
+    for step in STEP.finditer(Path(PAGE).read_text(encoding="utf-8").replace("mylora", WALKED)):
         if step["path"]:
             file = Path(step["path"])
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,16 +113,12 @@ def content(root: Path) -> dict[str, str]:
 
 def test_a_new_method_is_the_files_that_the_page_names_and_lint_finds_nothing_in_them(copy: Path) -> None:
     before = content(copy)
-    written = new_method(NAME, repository=copy)
+    written = new_method(LONG, repository=copy)
     changed = {name for name, text in content(copy).items() if before.get(name) != text}
     assert changed == {*written}
-    page = (copy / PAGE).read_text()
-    listed = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
-    assert [each.replace("mylora", "my_20_letters_method") for each in listed] == [
-        written[0],
-        written[3],
-        *written[1:3],
-    ]
+    page = (copy / PAGE).read_text().replace("mylora", LONG)
+    assert {*re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)} == changed
+    assert all(f"\n{step.partition('   # ')[0].strip()}\n" in page for step in next_steps(LONG).splitlines())
     for check in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *check, "--no-cache", "idlora"], cwd=copy, capture_output=True, text=True
@@ -132,11 +128,8 @@ def test_a_new_method_is_the_files_that_the_page_names_and_lint_finds_nothing_in
 
 def test_what_cannot_be_a_method_s_name_is_refused_before_anything_is_written(copy: Path) -> None:
     before = content(copy)
-    unfit, taken = (
-        ["", "MyLora", "two words", "class", "on", "more_than_20_letters_"],
-        ["idlora", "id_lora", "controls"],
-    )
-    for name in (*unfit, *taken, "lora", "routed", "q"):  # PEFT's, a base class's, a part of the base's own names
+    unfit, taken = ["", "MyLora", "two words", "class", "on", LONG + "s"], ["idlora", "id_lora", "controls", "routed"]
+    for name in (*unfit, *taken, "lora", "q"):  # PEFT's, a part of the base's own names
         with pytest.raises(ConfigError, match=f"^'{name}' "):
             new_method(name, repository=copy)
     assert content(copy) == before
@@ -161,17 +154,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_command_of_the_page_works_and_leaves_what_it_says(walked: dict[str, str], copy: Path) -> None:
-    assert re.search(r"\n\d\d passed", walked["-m pytest tests/tuners/test_tuner_contract.py -k mylora"])
-    tried = [row for row in rows(copy / "experiments/tuning/tiny/trials.csv") if row["method"] == "mylora"]
-    (chosen,) = (row for row in rows(copy / "experiments/tuning/tiny/chosen.csv") if row["method"] == "mylora")
+    assert re.search(r"\n\d\d passed", walked["-m pytest tests/tuners/test_tuner_contract.py -k " + WALKED])
+    tried = [row for row in rows(copy / "experiments/tuning/tiny/trials.csv") if row["method"] == WALKED]
+    (chosen,) = (row for row in rows(copy / "experiments/tuning/tiny/chosen.csv") if row["method"] == WALKED)
     assert chosen["experiment"] == "multitask_llama3"
     assert chosen["learning_rate"] in {row["learning_rate"] for row in tried}
-    for table, methods in (("mylora", ["base", "lora", "idlora", "mylora"]), ("mine", ["base", "lora", "dora"])):
+    for table, methods in ((WALKED, ["base", "lora", "idlora", WALKED]), ("mine", ["base", "lora", "dora"])):
         made = rows(copy / f"results/tiny/tables/table_{table}.csv")
         assert [row["method"] for row in made] == methods
         assert all(row["gsm8k"] for row in made)
     trained = {(row["model"], row["method"]) for row in metric_rows(copy / "results/tiny/runs", scale="tiny")}
-    assert {("pebble", "mylora"), ("pebble", "rslora"), ("mine", "dora")} <= trained
+    assert {("pebble", WALKED), ("pebble", "rslora"), ("mine", "dora")} <= trained
     (evaluated,) = (text for command, text in walked.items() if command.startswith("scripts/evaluate.py run="))
     assert "capitals greedy exact: 0.0 %" in evaluated
     (row,) = (

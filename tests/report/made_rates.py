@@ -8,6 +8,8 @@ from pathlib import Path
 
 from made_results import write
 
+from reproduction.paths import EXPERIMENTS
+from reproduction.report import load_grid
 from reproduction.report.figures import Sources, draw_figures
 
 EXPERIMENT = "multitask_llama3_2_3b"
@@ -36,7 +38,7 @@ STORY = {
     "idlora_no_rb_same_rank": (1.6e-3, 1.1066, 1.2, 3_680_000, 5.2),
 }
 GRID = [5e-5 * 2**step for step in range(11)]
-MAIN = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
+MAIN = tuple(method for method in load_grid(EXPERIMENTS / "table2").methods if method != "base")
 LABELS = {
     "fft": "FFT", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA",
     "lora": "LoRA", "lora_equal": "LoRA at ID-LoRA's count", "idlora_gaussian": "frozen Gaussian A",

@@ -14,12 +14,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from reproduction.palette import HUES, INK, NEUTRAL, NIGHT, PANEL, PAPER, RC, look
+from reproduction.paths import EXPERIMENTS
+from reproduction.report import load_grid
 from reproduction.report.figures import FIGURES, Absent, Plate, Sources, draw_figures, figures_of
 from reproduction.report.figures.counts import printed_count
 from reproduction.report.figures.style import inline_svg, thousands
 from reproduction.report.figures.sweeps import CLUSTERS
 
-MAIN = ("base", "fft", "lora", "dora", "hydralora", "moelora", "idlora")
+MAIN = load_grid(EXPERIMENTS / "table2").methods
 
 # Simulation of each dichromacy in linear RGB (Machado, Oliveira, Fernandes 2009, severity 1).
 VISION = {

@@ -15,6 +15,8 @@ from scipy import stats
 from test_figures import drawn
 
 from reproduction.palette import look
+from reproduction.paths import EXPERIMENTS
+from reproduction.report import load_grid
 from reproduction.report.collect import COLUMNS
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
 from reproduction.report.figures.worth import find_panels, write_worth_tables
@@ -22,7 +24,7 @@ from reproduction.report.page.results import figure_section
 from reproduction.report.worth import FEWEST, associated, points_of
 
 SOURCES = ("alpaca", "codealpaca", "gsm8k", "gsm8k_test", "humaneval")
-METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
+METHODS = tuple(method for method in load_grid(EXPERIMENTS / "table2").methods if method != "base")
 UNTUNED_LOSS = 4.0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from idlora.tuners import REGISTRY
 from reproduction.data import Example, TokenizedSet
 from reproduction.training import MethodSpec, ModelSpec, Resources, TrainSpec, build_adapted, build_base, train, trainer
 
@@ -28,9 +29,7 @@ METHODS = {
         peft_method("lora", "LORA", r=4),
         peft_method("dora", "LORA", r=4, use_dora=True),
         peft_method("lora_fa", "LORA", r=4, frozen=("lora_A",)),
-        peft_method("hydralora", "HYDRALORA", r=2),
-        peft_method("moelora", "MOELORA", r=2),
-        peft_method("idlora", "IDLORA", r=4, num_clusters=2, rank_boost=2),
+        *(peft_method(name, name.upper(), r=2) for name in sorted(REGISTRY)),
     )
 }
 

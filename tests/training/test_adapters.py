@@ -60,6 +60,10 @@ def keys(**changes) -> Change:
     return change
 
 
+def twice_the_rank(path: Path) -> None:
+    keys(r=2 * json.loads(path.read_text())["r"])(path)
+
+
 def tensors(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Change:
     return lambda path: save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
@@ -82,7 +86,7 @@ BROKEN = [
     (WEIGHTS, Path.unlink, "No such file"),
     (CONFIG, keys(peft_type="NOPE"), "NOPE"),
     (CONFIG, keys(r="four"), ""),
-    (CONFIG, keys(r=8), "size mismatch"),
+    (CONFIG, twice_the_rank, "size mismatch"),
     (CONFIG, keys(target_modules=["q_proj"]), ""),
     (BASE, keys(identity=...), "identity"),
     (WEIGHTS, without("layers.1.mlp.up_proj"), r"layers\.1\.mlp\.up_proj"),

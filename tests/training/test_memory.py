@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from idlora.tuners import REGISTRY
 from reproduction.cells.compose import compose, plain
 from reproduction.commands.counts import base_shape, count_on, method_at
+from reproduction.paths import EXPERIMENTS
+from reproduction.report import load_grid
 from reproduction.training import MethodSpec, ModelSpec, TrainSpec
 from reproduction.training.batches import Packing
 from reproduction.training.memory import ENOUGH_TOKENS, Memory, estimate, fitting, inference, model_sizes, stage
 
-METHODS = ("fft", "lora", "dora", "hydralora", "moelora", "idlora")
+METHODS = [method for method in load_grid(EXPERIMENTS / "table2").methods if method != "base"]
 MEASURED = Path(__file__).resolve().parents[2] / "results" / "h200" / "training.csv"
 
 
@@ -33,7 +36,7 @@ def needed(method: str, train: TrainSpec, *, base: str = "llama3", length: int =
     return estimate(base_shape(base, "paper"), method_at(method, "paper"), train, length=length, processes=processes)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "vera", "idlora_inner", "lora_fa"])
+@pytest.mark.parametrize("method", [*METHODS, *(REGISTRY.keys() - {*METHODS}), "vera", "idlora_inner", "lora_fa"])
 def test_what_is_trained_is_what_the_count_of_the_whole_model_says(method: str) -> None:
     model, spec = base_shape("llama3_2_3b", "paper"), method_at(method, "paper")
     shallow = dataclasses.replace(model, shape={**model.shape, "num_hidden_layers": 3})

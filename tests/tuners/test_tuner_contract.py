@@ -79,7 +79,7 @@ def test_what_a_layer_trains_is_the_closed_form_of_its_config(layout):
     assert len(layers) == 14
     for name, layer in layers.items():
         counted = sum(parameter.numel() for parameter in layer.parameters() if parameter.requires_grad)
-        assert counted == config.trainable_parameters(layer.in_features, layer.out_features), name
+        assert counted == config.at(name).trainable_parameters(layer.in_features, layer.out_features), name
 
 
 @every_layout

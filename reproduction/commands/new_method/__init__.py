@@ -63,14 +63,14 @@ def next_steps(name: str) -> str:
 
 def _check(name: str, stem: str, files: Mapping[str, str], *, repository: Path) -> None:
     """Raise `ConfigError` if the name is no identifier in lower case, is taken, or would be confused with another."""
-    from peft import PeftType  # seconds to import
-
     is_word = re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) and not keyword.iskeyword(name)
     if not is_word or len(name) > LONGEST or yaml.safe_load(name) != name:
         raise ConfigError(
             f"{name!r} cannot be a method's name: give an identifier in lower case, of at most {LONGEST} letters, such "
             "as NAME=mylora"
         )
+    from peft import PeftType  # seconds to import
+
     if name.upper() in PeftType.__members__:
         raise ConfigError(
             f"{name!r} is one of PEFT's own methods: take another name, or a file of configs/method with peft_type: "

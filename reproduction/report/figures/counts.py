@@ -8,9 +8,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from reproduction.palette import INK, look
 from reproduction.report.figures.sources import Absent, Rows, Sources
 from reproduction.report.figures.style import Plate, thousands
+from reproduction.report.grid import PAPER, load_grid
 
 COMMAND = "make table6"
-NAMES = {"lora": "LoRA", "dora": "DoRA", "hydralora": "HydraLoRA", "moelora": "MoELoRA", "idlora": "ID-LoRA"}
 LOWER = "\n\n"  # lowers every other model's name, since two of the three sizes are close
 UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 RING = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.9}
@@ -25,6 +25,8 @@ def figure1c(sources: Sources) -> Plate:
     by_panel = {panel: _by_method([row for row in rows if row["panel"] == panel]) for panel in ("model", "rank")}
     if empty := [panel for panel, found in by_panel.items() if not found]:
         raise Absent(f"results/counts/figure1c.csv: panel {empty[0]}", COMMAND)
+    grid = load_grid(sources.experiments / "table2")
+    names = {method: grid.label(method, PAPER) for method in by_panel["rank"]}
     printed = [(int(row["rank"]), printed_count(row["printed"])) for row in sources.paper("table6")]
 
     def draw(figure: Figure) -> None:
@@ -37,7 +39,7 @@ def figure1c(sources: Sources) -> Plate:
             axes.yaxis.set_major_formatter(lambda value, _: thousands(value))
             axes.yaxis.set_minor_locator(NullLocator())
         handles = [
-            Line2D([], [], color=look(method).colour, marker=look(method).marker, label=NAMES.get(method, method))
+            Line2D([], [], color=look(method).colour, marker=look(method).marker, label=names[method])
             for method in by_panel["rank"]
         ]
         handles.append(Line2D([], [], color=INK, **RING, label="printed in the paper's Table 6"))
@@ -52,7 +54,7 @@ def figure1c(sources: Sources) -> Plate:
             "its config. Right: against the rank. Both axes are logarithmic on the right; rings are the counts that "
             "the paper prints. Counts are exact, so there are no intervals."
         ),
-        alt=_alt(by_panel["rank"]),
+        alt=_alt(by_panel["rank"], names),
         size=(8.6, 3.7),
         draw=draw,
     )
@@ -103,13 +105,13 @@ def _against_rank(axes: Axes, methods: dict[str, Rows], printed: list[tuple[int,
     axes.set_title("(c, right) by rank, " + ", ".join(models))
 
 
-def _alt(methods: dict[str, Rows]) -> str:
+def _alt(methods: dict[str, Rows], names: dict[str, str]) -> str:
     parts = []
     for method, rows in methods.items():
         ranks = sorted(rows, key=lambda row: int(row["rank"]))
         first, last = ranks[0], ranks[-1]
         parts.append(
-            f"{NAMES.get(method, method)} from {thousands(float(first['trainable']))} at rank {first['rank']} "
+            f"{names[method]} from {thousands(float(first['trainable']))} at rank {first['rank']} "
             f"to {thousands(float(last['trainable']))} at rank {last['rank']}"
         )
     return "Two line charts of trainable parameters. " + "; ".join(parts) + "."
