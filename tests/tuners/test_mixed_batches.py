@@ -52,7 +52,14 @@ def test_each_row_gets_what_its_adapter_alone_gives_it(layout):
         torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=1e-5, atol=1e-5)
     with model.disable_adapter():
         torch.testing.assert_close(mixed_logits(model, batch), alone(model, "__base__", lambda: logits(model, batch)))
-    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_block_that_was_compiled_before_mixes_them_too():
+    model, batch = two_adapters("idlora", target_modules=["q_proj", "up_proj"]), make_batch(rows=4)
+    expected = each_alone(model, lambda: logits(model, batch))
+    model.get_submodule("base_model.model.model.layers.0").compile(backend="eager")
+    assert (logits(model, batch) - expected).abs().max() > 1e-2
+    torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"num_beams": 3, "num_return_sequences": 2}], ids=str)
@@ -67,7 +74,7 @@ def test_generation_gives_each_row_its_adapter_s_answer(method, settings):
 def test_sampling_several_answers_repeats_the_names_as_the_rows(monkeypatch):
     model, batch, seen = two_adapters("idlora"), make_batch(rows=4), []
     real = RoutedLayer.forward_mixed
-    monkeypatch.setattr(RoutedLayer, "forward_mixed", lambda *a, **kw: seen.append(a[2]) or real(*a, **kw))
+    monkeypatch.setattr(RoutedLayer, "forward_mixed", lambda *a, **kw: seen.append(a[0].row_adapters) or real(*a, **kw))
     answers = model.generate(batch, adapter_names=NAMES, **GREEDY | {"do_sample": True}, num_return_sequences=2)
     assert len(answers) == 8
     assert seen
@@ -102,6 +109,7 @@ def test_modules_saved_whole_by_both_or_by_one_of_the_adapters_follow_the_names(
         for active in ("default", "second"):
             model.set_adapter(active)
             torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=1e-5, atol=1e-5)
+        assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 @every_method

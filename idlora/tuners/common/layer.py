@@ -5,7 +5,6 @@
 A method defines Δ. This file handles several adapters, switching between them, and dtypes, and it refuses merging.
 """
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -31,6 +30,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
 
     other_param_names = ("r", "scaling", "dropout")
     cast_input_dtype_enabled = True  # `peft.helpers.disable_input_dtype_casting` sets it to False temporarily
+    row_adapters: list[str] | None = None  # names for the rows of a batch, in a call of PEFT's with `adapter_names`
     kernels_enabled = True  # False: plain PyTorch, the reference for measuring the kernels
 
     def __init__(
@@ -90,13 +90,11 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
             device = None  # the adapter stays where it is made
         return execution_device(base_layer) or device, dtype
 
-    def forward(
-        self, h: torch.Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def forward(self, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         if self.disable_adapters:
             return self.base_layer(h, *args, **kwargs)
-        if adapter_names is not None:
-            return self.forward_mixed(h, adapter_names, *args, **kwargs)
+        if self.row_adapters is not None:
+            return self.forward_mixed(h, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.scaling]  # not every adapter targets this layer
         if self.kernels_enabled and len(active) == 1 and self.can_use_kernels(active[0], h):
             return self.forward_by_kernels(active[0], h, *args, **kwargs)
@@ -105,19 +103,18 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
             output = output + self.update(adapter_name, h, base_output).to(base_output.dtype)
         return output
 
-    def forward_mixed(self, h: torch.Tensor, adapter_names: Sequence[str], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Compute the output with the named adapter for each row of the batch h (batch, ..., in), without kernels.
+    def forward_mixed(self, h: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """Compute the output of a batch h (batch, ..., in) with the adapters in `row_adapters`, without kernels.
 
         A row whose adapter does not target this layer, or is `BASE`, gets the base layer's output.
         """
-        if len(h) != len(adapter_names):
-            raise ValueError(
-                f"adapter_names has {len(adapter_names)} names for a batch of {len(h)} rows: pass one a row"
-            )
+        names = self.row_adapters
+        if len(h) != len(names):
+            raise ValueError(f"adapter_names has {len(names)} names for a batch of {len(h)} rows: pass one a row")
         base_output = self.base_layer(h, *args, **kwargs)
         output = base_output.clone()  # a quantised layer may return a view, which must not be written to
-        for adapter_name in self.scaling.keys() & set(adapter_names):
-            rows = [row for row, name in enumerate(adapter_names) if name == adapter_name]
+        for adapter_name in self.scaling.keys() & set(names):
+            rows = [row for row, name in enumerate(names) if name == adapter_name]
             output[rows] += self.update(adapter_name, h[rows], base_output[rows]).to(output.dtype)
         return output
 

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -196,19 +196,16 @@ class RoutedModel(BaseTuner):
         repeated = [name for name in names for _ in range(copies)]  # `generate` repeats the rows after the encoder
         encoder = _get_encoder(self.model)
         in_encoder = set() if encoder is None else set(encoder.modules())
-        handles = []
-        for module in self.model.modules():
-            rows = names if module in in_encoder else repeated
-            if isinstance(module, ModulesToSaveWrapper):  # it fails on the name of an adapter that does not save it
-                rows = [name if name in module.modules_to_save else BASE for name in rows]
-            elif not isinstance(module, RoutedLayer):
-                continue
-            handles.append(module.register_forward_pre_hook(_naming(rows), prepend=True, with_kwargs=True))
-        try:
+        with ExitStack() as stack:
+            for module in self.model.modules():
+                rows = list(names) if module in in_encoder else repeated
+                if isinstance(module, RoutedLayer):  # an attribute, since compiled code does not see new hooks
+                    module.row_adapters = rows
+                    stack.callback(setattr, module, "row_adapters", None)
+                elif isinstance(module, ModulesToSaveWrapper):  # it fails on an adapter that does not save the module
+                    rows = [name if name in module.modules_to_save else BASE for name in rows]
+                    stack.callback(module.register_forward_pre_hook(_naming(rows), with_kwargs=True).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _check_adapter_names(self, names: Sequence[str]) -> None:
         if self.training:

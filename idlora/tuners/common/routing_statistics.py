@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -44,8 +43,8 @@ def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iter
 
     def record(name: str):
         @torch.no_grad()
-        def hook(layer: RoutedLayer, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
-            h, names = args[0], kwargs.get("adapter_names")
+        def hook(layer: RoutedLayer, arguments: tuple[torch.Tensor, ...]) -> None:
+            h, names = arguments[0], layer.row_adapters
             if names is not None:
                 h = h[[row for row, each in enumerate(names) if each == adapter_name]]
             if len(h):
@@ -54,7 +53,7 @@ def record_routing(layers: Mapping[str, RoutedLayer], adapter_name: str) -> Iter
         return hook
 
     # A pre-hook, because DeepSpeed ZeRO-3 gathers the router just before the layer's forward.
-    handles = [layer.register_forward_pre_hook(record(name), with_kwargs=True) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(record(name)) for name, layer in layers.items()]
     try:
         yield statistics
     finally:
