@@ -88,6 +88,15 @@ def test_the_update_and_its_gradients_keep_their_digits(settings, dtype):
     check(layer.to(DEVICE), exact.to(DEVICE), within=0.02 if dtype == torch.bfloat16 else 0.003)
 
 
+def test_the_graph_holds_no_copy_of_a():
+    layer, h, saved = make_layer(), tokens().requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda tensor: tensor):
+        layer(h)
+    of_this_shape = [tensor for tensor in saved if {*tensor.shape} == {4 * 8, IN}]
+    assert saved
+    assert not of_this_shape
+
+
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 def test_transposed_weights_and_autocast_keep_the_digits_too():
     h, exact = tokens(), make_layer(torch.float64, linear=Conv1D(OUT, IN))
@@ -135,9 +144,11 @@ def test_a_quantised_base_computes_the_product_once_more_without_its_bias(bits, 
 
 
 def test_the_layer_compiles_without_a_break(recwarn):
-    layer, h = make_layer(), tokens()
+    layer, h = make_layer(), tokens().requires_grad_()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(h), layer(h))
+    found, expected = (torch.autograd.grad(each(h).square().sum(), h)[0] for each in (compiled, layer))
+    assert away(found, expected.double()) < 0.02
     torch._dynamo.reset()
     assert not any("Dynamo" in str(warning.message) for warning in recwarn)
 

@@ -19,9 +19,9 @@ shared and α_i is a number per token, so Σ_i α_i B x_i = B z with z = Σ_i α
 
 The first fact has two exceptions. A sum W h + b rounded to 16 bits has lost W h where b is large (the key biases of
 Qwen2.5 exceed 100), so with a bias and a 16-bit output, x_i = W[S_i] h is a product of its own: k·r·in more
-multiplications a token, and W[S_i] lives until the step ends. If W is quantised or partitioned, the base layer runs
-once more with its bias hidden, and x_i is gathered from that. Whether b is large does not matter: to ask would make the
-CPU wait for the GPU. The output still contains the base layer's own W h + b. The other exception are the controls,
+multiplications a token, and a copy of W[S_i] while it is computed. If W is quantised or partitioned, the base layer
+runs once more with its bias hidden, and x_i is gathered from that. Whether b is large is not asked, since the CPU would
+wait for the GPU. The output contains the base layer's own W h + b in any case. The other exception are the controls,
 whose A_i are separate matrices made from P_i = W[S_i]:
 
     gaussian      a_ij = |p_ij| g / |g|     g (in,) drawn for each row
@@ -234,8 +234,11 @@ class IdLoraLinear(RoutedLayer):
         if self.quantization_backend is not None or is_partitioned(base_layer):
             with hidden_bias(base_layer):
                 return gather(self.base_layer(h), pivots)
-        with loaded(base_layer):
-            return F.linear(h, dense_weight(base_layer)[pivots.flatten().long()])
+        rows = pivots.flatten().long()
+        if not base_layer.weight.is_meta:
+            return RowsProduct.apply(h, dense_weight(base_layer), rows)
+        with loaded(base_layer):  # offloaded: gone before the backward
+            return F.linear(h, dense_weight(base_layer)[rows])
 
     def pivots(self, adapter_name: str) -> torch.Tensor:
         """Return the pivots (k, r) of an adapter, int32, after checking them.
@@ -278,6 +281,21 @@ class IdLoraLinear(RoutedLayer):
         if order is None or order.device != pivots.device:
             return ascending(pivots)
         return order
+
+
+class RowsProduct(torch.autograd.Function):
+    """W[rows] h from h (..., in), a frozen W (out, in) and row indices; the backward takes the rows out of W anew."""
+
+    @staticmethod
+    def forward(ctx, h: torch.Tensor, weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight, rows)
+        ctx.dtype = h.dtype
+        return F.linear(h, weight[rows])
+
+    @staticmethod
+    def backward(ctx, dx: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        weight, rows = ctx.saved_tensors
+        return (dx @ weight[rows].to(dx.dtype)).to(ctx.dtype), None, None
 
 
 def make_rows(bases: str, P: torch.Tensor) -> torch.Tensor:
