@@ -1,11 +1,14 @@
 """The pivot cache: its key is the content of the weights and the settings, and nothing else."""
 
+import io
 import json
+import sys
 from types import SimpleNamespace
 
 import forks
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors.torch import load, save_file
 from tuner_models import make_adapted, make_base
 
@@ -182,6 +185,72 @@ def test_a_folder_that_cannot_be_written_or_a_full_disk_only_warns(cache, tmp_pa
     monkeypatch.setenv("IDLORA_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match=r"file.pivots"):
         assert len(choose().selections) == 3
+
+
+@pytest.mark.parametrize("place", ["select", "replace"])
+def test_an_interrupt_leaves_nothing_in_the_cache(place, cache, monkeypatch):
+    owner = PivotSelector if place == "select" else pivot_cache.os
+    real, calls = getattr(owner, place), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if place == "replace" or len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            choose()
+    assert list(cache.parent.rglob("*.*")) == []
+    assert not choose().cached
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Function that makes an adapter and returns what it prints on stderr."""
+
+    def make(stream=io.StringIO):
+        monkeypatch.setattr(sys, "stderr", stream())
+        make_adapted("idlora", rank_pattern={"q_proj": 2})  # two selections, one line
+        return sys.stderr.getvalue()
+
+    off = are_progress_bars_disabled()
+    enable_progress_bars()
+    monkeypatch.setenv("IDLORA_CACHE", "")
+    yield make
+    (disable_progress_bars if off else enable_progress_bars)()
+
+
+def test_a_long_selection_shows_its_progress_in_one_line_of_a_terminal_and_in_lines_of_a_file(shown, monkeypatch):
+    assert shown() == shown(Terminal) == ""  # a short one
+    monkeypatch.setattr(pivot_cache, "PROGRESS_DELAY", 1e-9)
+    monkeypatch.setattr(pivot_cache, "PROGRESS_INTERVAL", 0)
+    total = len(make_adapted("idlora").adapted_layers())
+    lines = shown().splitlines()
+    assert [line.split(",")[0] for line in lines[:total]] == [
+        f"selecting pivots: {done} of {total} modules" for done in range(1, total + 1)
+    ]
+    assert all("left" in line and "\r" not in line for line in lines)
+    on_terminal = shown(Terminal)
+    assert f"\rselecting pivots: {total} of {total} modules" in on_terminal
+    assert on_terminal.count("\n") == 1
+    assert on_terminal.endswith("\n")
+
+
+def test_progress_is_shown_by_the_first_process_alone_and_not_where_bars_are_off(shown, monkeypatch):
+    monkeypatch.setattr(pivot_cache, "PROGRESS_DELAY", 1e-9)
+    assert shown() != ""
+    monkeypatch.setenv("RANK", "1")
+    assert shown() == ""
+    monkeypatch.delenv("RANK")
+    disable_progress_bars()
+    assert shown() == ""
 
 
 def test_weights_that_no_pivots_can_be_taken_from_are_named_each_time(cache):

@@ -61,7 +61,8 @@ def select_pivots(
 
     Returns:
         int32 tensor (k, r) on the CPU, k·r different row indices. The same arguments give the same result on the same
-        kind of device (CPUs: with the same number of threads).
+        kind of device. On a CPU the number of threads must be the same too (`torch.set_num_threads`): it decides how
+        matrix products are split, thus how sums are rounded, which can decide between rows that are almost tied.
 
     Raises:
         ValueError: sizes that do not fit, an unknown method or backend, or entries of W that are not finite.

@@ -16,7 +16,7 @@ from idlora.tuners.idlora.fingerprint import check_distances, distance, sampled,
 from idlora.tuners.idlora.frozen_weight import is_partitioned, is_quantized, readable_weight
 from idlora.tuners.idlora.inspection import PivotStatistics, pivot_statistics
 from idlora.tuners.idlora.layer import IdLoraLinear, UnsetPivotsError, is_unset
-from idlora.tuners.idlora.pivot_cache import select_cached
+from idlora.tuners.idlora.pivot_cache import select_cached, selection_progress
 
 
 class IdLoraModel(RoutedModel):
@@ -24,11 +24,12 @@ class IdLoraModel(RoutedModel):
 
     Before it replaces any module it checks that every target fits. It then either selects the pivots of all targets or,
     for a saved adapter, compares the base's rows with the adapter's fingerprint. The loaders of PEFT and transformers
-    both use it. Pivots selected earlier for the same base are read from disk (`pivot_cache`).
+    both use it. Pivots selected earlier for the same base are read from disk (`pivot_cache`). A selection that takes
+    more than 5 seconds shows its progress on stderr, unless transformers' progress bars are off.
 
     Each process selects (or reads) the pivots by itself: the same weights, settings and seed give the same pivots on
-    devices of one kind (CPUs: with the same number of threads). If DeepSpeed ZeRO-3 partitions the base, all processes
-    must make the adapter together, with the pivot cache on in all or in none.
+    devices of one kind (CPUs: with the same `torch.get_num_threads()`). If DeepSpeed ZeRO-3 partitions the base, all
+    processes must make the adapter together, with the pivot cache on in all or in none.
 
     Attributes:
         pivot_seconds: seconds that the original selections took, summed over the adapters.
@@ -87,10 +88,11 @@ class IdLoraModel(RoutedModel):
         by_selector: dict[PivotSelector, dict[str, nn.Module]] = {}
         for name, layer in layers.items():
             by_selector.setdefault(config.at(name).pivot_selector(), {})[name] = layer
-        results = [
-            select_cached(partial(_readable, group), selector, gathered=gathered)
-            for selector, group in by_selector.items()
-        ]
+        with selection_progress(len(layers)) as progress:
+            results = [
+                select_cached(partial(_readable, group), selector, gathered=gathered, advance=progress.update)
+                for selector, group in by_selector.items()
+            ]
         selected = {name: selection for result in results for name, selection in result.selections.items()}
         self._selected = {name: selected[name] for name in layers if name in selected}
         fingerprint = {

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 from huggingface_hub.constants import HF_HOME
+from huggingface_hub.utils import tqdm
 
 from idlora.tuners.idlora.clustering import PivotSelector, Selection, work_device
 
@@ -29,6 +31,9 @@ SELECTION_VERSION = 1
 
 PIECE_BYTES = {"cpu": 2**18, "cuda": 2**26}
 """Bytes of a weight per step of its checksum, by device type; a piece fits into a CPU's cache."""
+
+PROGRESS_DELAY, PROGRESS_INTERVAL = 5, 10
+"""Seconds until the first line of progress, and between two lines in a file."""
 
 
 class CachedSelections(NamedTuple):
@@ -40,7 +45,11 @@ class CachedSelections(NamedTuple):
 
 
 def select_cached(
-    weights: Callable[[], Iterable[tuple[str, torch.Tensor]]], selector: PivotSelector, *, gathered: bool = False
+    weights: Callable[[], Iterable[tuple[str, torch.Tensor]]],
+    selector: PivotSelector,
+    *,
+    gathered: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> CachedSelections:
     """Select the pivots of every weight, or read them from the cache for the same weights and settings.
 
@@ -52,6 +61,7 @@ def select_cached(
         selector: the settings.
         gathered: whether all processes must read a weight together (DeepSpeed ZeRO-3). All must then call this, with
             the cache on in all or in none. Each reads every weight twice, since one with another disk may need to.
+        advance: called with the number of weights done since its last call.
 
     Raises:
         ValueError: as `select_pivots`, with the name of the module.
@@ -65,6 +75,7 @@ def select_cached(
         if cached is not None:
             for _ in weights() if gathered else ():
                 pass
+            advance(len(cached.selections))
             return cached
     start, selections = time.perf_counter(), {}
     for name, weight in weights():
@@ -72,10 +83,43 @@ def select_cached(
             selections[name] = selector.select(weight)
         except ValueError as error:
             raise ValueError(f"no pivots for {name}: {error}") from error
+        advance(1)
     result = CachedSelections(selections, time.perf_counter() - start, cached=False)
     if file is not None and selections:
         _write(file, result)
     return result
+
+
+def selection_progress(total: int) -> tqdm:
+    """Return a progress bar, a context manager, that appears on stderr if selecting takes more than 5 seconds.
+
+    It is one line: in place on a terminal, anew every 10 seconds elsewhere. Only rank 0 shows it, and it is off where
+    the bars of transformers are (`disable_progress_bar()`, or HF_HUB_DISABLE_PROGRESS_BARS=1).
+    """
+    in_group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if in_group else int(os.environ.get("RANK", 0))  # a launcher sets RANK first
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        bar_format="selecting pivots: {n} of {total} modules, {elapsed_s:.0f} s, about {remaining_s:.0f} s left",
+        delay=PROGRESS_DELAY,
+        mininterval=0.1 if on_terminal else PROGRESS_INTERVAL,
+        miniters=1,
+        smoothing=0,  # the mean of all modules: their sizes differ
+        file=sys.stderr if on_terminal else _Lines(),
+        disable=rank != 0,
+    )
+
+
+class _Lines:
+    """A file for tqdm that turns each update of its line into a line of stderr."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            print(text, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def checksum(weight: torch.Tensor) -> str:
@@ -141,9 +185,10 @@ def _write(file: Path, result: CachedSelections) -> None:
         temporary.write_bytes(safetensors.torch.save(tensors, metadata))
         os.replace(temporary, file)
     except OSError as error:
+        warnings.warn(f"the selected pivots could not be kept in {file.parent}: {error}", stacklevel=2)
+    finally:  # after an interrupt too
         with contextlib.suppress(OSError):
             temporary.unlink()
-        warnings.warn(f"the selected pivots could not be kept in {file.parent}: {error}", stacklevel=2)
 
 
 def _seal(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
