@@ -94,10 +94,12 @@ def test_a_card_of_the_user_s_own_is_kept_and_saving_again_changes_this_part_alo
 
 def test_every_saver_writes_the_card_where_the_adapter_lies(base, tmp_path):
     model = adapted("idlora", base)
-    model.add_adapter("second", make_config("idlora", lora_alpha=3))
+    model.add_adapter("second", make_config("idlora", lora_alpha=3, alpha_pattern={"(q|k)_proj": 5}))
     model.save_pretrained(tmp_path / "both")
     assert "| lora_alpha | 8 |" in (tmp_path / "both" / "README.md").read_text(encoding="utf-8")
-    assert "| lora_alpha | 3 |" in (tmp_path / "both" / "second" / "README.md").read_text(encoding="utf-8")
+    second = (tmp_path / "both" / "second" / "README.md").read_text(encoding="utf-8")
+    assert "| lora_alpha | 3 |" in second
+    assert r"| alpha_pattern | `{'(q\|k)_proj': 5}` |" in second, "a bar would end the cell"
     native = AutoModelForCausalLM.from_pretrained(base)
     native.load_adapter(str(tmp_path / "both"))
     native.save_pretrained(tmp_path / "native")

@@ -139,6 +139,9 @@ def _is_default(config: PeftConfig, field: dataclasses.Field) -> bool:
 
 
 def _shown(value: Any) -> str:
+    """Return the value as a cell of a table, with escapes for the bars that would end the cell."""
     if isinstance(value, (set, list, tuple)):
-        return ", ".join(f"`{each}`" for each in (sorted(value) if isinstance(value, set) else value))
-    return str(value) if isinstance(value, (int, float)) else f"`{value}`"
+        text = ", ".join(f"`{each}`" for each in (sorted(value) if isinstance(value, set) else value))
+    else:
+        text = str(value) if isinstance(value, (int, float)) else f"`{value}`"
+    return text.replace("|", r"\|")

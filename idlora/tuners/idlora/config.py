@@ -38,9 +38,10 @@ class IdLoraConfig(RoutedConfig):
 
     Args:
         num_clusters (int, default 4): k ≥ 1, the number of clusters of rows, one A_i each; k·r must not exceed the rows
-            of any adapted module. Lower it for narrow projections (k and v with grouped queries).
-        rank_boost (int, default 2): s ≥ 1, the number of chunks of A_i h that share B; it must divide r and out. Raise
-            it for fewer parameters, as B has out·r/s² numbers; 1 is Eq. 3.
+            of any adapted module. Lower it, or their r by rank_pattern, for narrow projections (k and v with grouped
+            queries).
+        rank_boost (int, default 2): s ≥ 1, the number of chunks of A_i h that share B; it must divide out and every r.
+            Raise it for fewer parameters, as B has out·r/s² numbers; 1 is Eq. 3.
         router ('dense', 'inner_product' or 'uniform', default 'dense'): Formula of the routing weights α: softmax(T h)
             with T (k, in), T · A_i h with T (r,) (Eq. 4), or 1/k. Change it for fewer parameters.
         bases ('rows', 'gaussian', 'orthonormal' or 'equal_norm', default 'rows'): Origin of A_i: rows of W, or a

@@ -76,7 +76,7 @@ class IdLoraModel(RoutedModel):
         if k * r > out_features:
             raise ValueError(
                 f"{name} has {out_features} rows, too few for num_clusters={k} times r={r} = {k * r} pivots: lower one "
-                "of them, or exclude the module"
+                "of them (rank_pattern lowers r here alone), or exclude the module"
             )
         if config.bases == "orthonormal" and r > in_features:
             raise ValueError(f"{name} has {in_features} columns, too few for r={r} orthonormal rows: lower r")
