@@ -18,7 +18,8 @@
 # make reference         the committed reference, results/reference/<scale>: every cell, its records, and all made from them
 # make rebuild           the same from the committed records alone
 # make tables            all of the above, and the time that it took
-# make check             everything that this machine lacks for the tables (SCALE=paper TABLE=table2 …), in seconds
+# make check             everything that this machine lacks for the tables (SCALE=paper TABLE=table2 …), in seconds;
+#                        gpus=2 memory_gb=80: whether a machine with such GPUs, which need not be here, would do
 # make plan              cells, hours from a short probe on this machine, disk and downloads; gpus=2 memory_gb=80: the
 #                        hours on such GPUs, which need not be here, from the measurements in results/
 # make validate          the untuned bases against their published scores, before hours are spent on tuning
@@ -50,11 +51,17 @@ FLAGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 
+# A misspelt name would be ignored otherwise: SCLAE=paper would fill a table at the tiny scale.
+VARIABLES := SCALE SEEDS WORKERS TABLE METHOD MODEL EXPERIMENT PART PYTHON PIP_FLAGS NAME FLAGS VENV gpus memory_gb
+$(foreach name,$(filter-out $(VARIABLES) PY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),\
+	$(error $(name)=$($(name)) sets nothing here: the variables are $(VARIABLES))))
+
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 workers := $(if $(WORKERS),workers=$(WORKERS))
+code := $(if $(findstring allow_code_execution=,$(FLAGS)),,allow_code_execution=true)
 $(if $(and $(MODEL),$(findstring overrides=,$(FLAGS))),$(error MODEL=$(MODEL) and overrides= in FLAGS would be the same key twice: put "model.path_or_id=$(MODEL)" into the overrides, and leave MODEL out))
 model := $(if $(MODEL),'overrides=["model.path_or_id=$(MODEL)"]')
-fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) allow_code_execution=true $(FLAGS)
+fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) $(code) $(FLAGS)
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup model cells counts tables list tune new-method test torture lint
@@ -131,7 +138,7 @@ report: setup
 
 reference: setup
 	$(if $(filter small,$(SCALE)),$(MAKE) --no-print-directory sharpness)
-	$(PY) scripts/reference.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
+	$(PY) scripts/reference.py scale=$(SCALE) $(workers) $(model) $(code) $(FLAGS)
 	$(PY) scripts/audit.py --scale $(SCALE)
 
 rebuild: setup
@@ -147,11 +154,11 @@ list: setup
 	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(model) $(FLAGS)
 
 check plan: setup
-	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) $(model) allow_code_execution=true \
-		$(if $(filter plan,$@),$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb))) $(FLAGS)
+	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) $(model) $(code) \
+		$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb)) $(FLAGS)
 
 validate: setup
-	$(PY) scripts/validate.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
+	$(PY) scripts/validate.py scale=$(SCALE) $(workers) $(model) $(code) $(FLAGS)
 
 tune: setup
 	$(PY) scripts/tune.py table=all scale=$(SCALE) $(if $(METHOD),methods=[$(METHOD)]) $(if $(EXPERIMENT),experiments=[$(EXPERIMENT)]) $(workers) $(model) $(FLAGS)

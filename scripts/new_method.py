@@ -1,4 +1,4 @@
-"""Scaffold a method of your own: code, closed form, registration, config, and a table beside LoRA and ID-LoRA.
+"""Scaffold a method of your own: code, closed form, registration, config, and a table beside LoRA.
 
 python scripts/new_method.py mylora
 """

@@ -12,14 +12,17 @@ from rich.console import Console
 
 from reproduction.commands.script import hydra_command
 from reproduction.commands.tables import chosen_cells, plan_config
+from reproduction.preflight.machine import such_gpus
 from reproduction.preflight.measurements import measured_here
-from reproduction.preflight.plan import disk_lines, show, show_probed, sources, table_hours, unmeasured
+from reproduction.preflight.plan import answer, disk_lines, show, show_probed, sources, table_hours, unmeasured
 from reproduction.preflight.probe import ProbedSpeeds, probes
 
 
 @hydra_command("plan")
 def main(config):
-    planned = plan_config(config)
+    if config.gpus is not None:
+        such_gpus(config.gpus, config.memory_gb)
+    planned = plan_config(config, gpus=config.gpus)
     tables, request = chosen_cells(planned, config), planned[0][0]
     cells = [cell for each in tables.values() for cell in each]
     if config.gpus is None:
@@ -28,9 +31,10 @@ def main(config):
         lines = unmeasured(cells, figures)
     else:
         speeds = measured_here(config.measured, gpus=config.gpus, memory_gb=config.memory_gb)
-        show(table_hours(tables, speeds), Console(), device="GPU", devices=speeds.gpus)
-        lines = sources(cells, speeds)
-    print("\n".join([*lines, *disk_lines(cells, results_dir=request.results_dir)]))
+        hours = table_hours(tables, speeds)
+        show(hours, Console(), device="GPU", devices=speeds.gpus)
+        lines = [answer(hours, gpus=config.gpus, memory_gb=config.memory_gb), *sources(cells, speeds)]
+    print("\n".join([*lines, *disk_lines(cells, results_dir=request.results_dir, here=config.gpus is None)]))
 
 
 if __name__ == "__main__":

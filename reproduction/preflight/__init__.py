@@ -18,13 +18,13 @@ from reproduction.cells.evaluation import EvalJob
 from reproduction.cells.sizes import Kind, kinds_of
 from reproduction.evals.sandbox import ExecutionRefused, Job, Permissions, run_jobs
 from reproduction.evals.task import Protocol
+from reproduction.preflight.disk import in_bytes, needs
 from reproduction.preflight.disk import lacking as disk_lacks
-from reproduction.preflight.disk import needs
 from reproduction.preflight.fits import estimate_lines, memory_lacks, misfits, slow_on_cpu
 from reproduction.preflight.hub import Sources
 from reproduction.preflight.machine import gpu_lacks, this_machine, unusable
 from reproduction.preflight.software import software_lacks
-from reproduction.running.memory import fitted_to_the_papers, gpus
+from reproduction.running.memory import Gpu, fitted, fitted_to_the_papers, gpus, room_on
 from reproduction.training.launching import rank
 
 
@@ -36,7 +36,7 @@ def require(cells: Iterable[Cell], *, scale: str, results_dir: Path) -> None:
     """Raise `NotReady` with everything that the unfinished cells need and this machine lacks; takes seconds."""
     waiting = unfinished(cells)
     if lacks := missing(waiting, results_dir=results_dir):
-        raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{_listed(lacks)}")
+        raise NotReady(f"{len(waiting)} cells at scale={scale} cannot run here; missing:{listed(lacks)}")
 
 
 def require_training(cell: Cell) -> None:
@@ -64,7 +64,7 @@ def require_evaluation(job: EvalJob) -> None:
         *checked("the hub", sources.lacks),
     ]
     if lacks:
-        raise NotReady(f"{len(waiting)} evaluations of {job.folder} cannot run here; missing:{_listed(lacks)}")
+        raise NotReady(f"{len(waiting)} evaluations of {job.folder} cannot run here; missing:{listed(lacks)}")
 
 
 def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
@@ -97,9 +97,42 @@ def missing(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
     return [line for name, check in checks.items() for line in checked(name, check)]
 
 
-def estimates(cells: Sequence[Cell]) -> list[str]:
-    """Return lines on the cells' GPU memory, in micro-batches that fit; without a GPU, for the paper's GPU."""
-    return checked("memory", lambda: estimate_lines([fitted_to_the_papers(cell) for cell in cells]))
+def estimates(cells: Sequence[Cell], elsewhere: Sequence[Gpu] = ()) -> list[str]:
+    """Return lines on the cells' GPU memory, in micro-batches that fit.
+
+    They are for the GPUs ``elsewhere``, if any are given, else for this machine's; without a GPU for the paper's.
+    """
+
+    def fit(cell: Cell) -> Cell:
+        return fitted(cell, room_on(elsewhere, cell)) if elsewhere else fitted_to_the_papers(cell)
+
+    return checked("memory", lambda: estimate_lines([fit(cell) for cell in cells]))
+
+
+def missing_elsewhere(cells: Sequence[Cell], elsewhere: Sequence[Gpu]) -> list[str]:
+    """Return one sentence for each reason why GPUs that are not here would not do for the cells."""
+    kinds = kinds_of(cells)
+    return [*checked("a fit", lambda: misfits(kinds)), *checked("memory", lambda: memory_lacks(elsewhere, kinds))]
+
+
+def not_checked(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
+    """Return lines on what the cells need and only a check on the machine itself can see."""
+
+    def lines() -> Iterable[str]:
+        downloads, others = [], 0.0
+        for need in needs(kinds_of(cells), results_dir=results_dir):
+            downloads += [f"{need.what} ({in_bytes(need.size)})"] * need.download
+            others += need.size * (not need.download)
+        yield "not checked, which `make check` does on that machine itself:"
+        yield "  its driver, PyTorch's build for it, and the versions of packages"
+        if downloads:
+            yield f"  access to {', '.join(downloads)}, and room for them"
+        yield f"  {in_bytes(others)} of disk for models, checkpoints and records"
+        running = sorted({p.benchmark for cell in cells for p in cell.eval_job.waiting if p.task.runs_code})
+        if running:
+            yield f"  the sandbox of {', '.join(running)}, which needs allow_code_execution=true"
+
+    return checked("the rest", lines)
 
 
 def slowness(cells: Sequence[Cell]) -> list[str]:
@@ -130,5 +163,6 @@ def _sandbox(protocols: Iterable[Protocol], permissions: Permissions) -> Iterabl
         yield f"{', '.join(running)}: {error}"
 
 
-def _listed(lacks: Sequence[str]) -> str:
+def listed(lacks: Sequence[str]) -> str:
+    """Return the sentences as numbered lines, each after a line break."""
     return "".join(f"\n  {number}. {lack}" for number, lack in enumerate(lacks, start=1))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.sizes import Kind
 from reproduction.running.memory import Gpu, gpus
 
@@ -31,6 +32,20 @@ class Machine:
     archs: tuple[str, ...] = ()
     driver: tuple[int, int] | None = None
     driven: bool = False
+
+
+def such_gpus(number: object, memory_gb: object) -> tuple[Gpu, ...]:
+    """Return GPUs that need not be here, with ``memory_gb`` of 10^9 bytes each.
+
+    Raises `ConfigError` for a number of GPUs that is no whole number above 0, or a memory size that is none above 0.
+    """
+    for name, value, kind, what in (
+        ("gpus", number, int, "whole number"),
+        ("memory_gb", memory_gb, int | float, "number"),
+    ):
+        if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
+            raise ConfigError(f"{name}={value} is none to plan for: give a {what} above 0")
+    return number * (Gpu(name="such a GPU", memory=int(memory_gb * 1e9), capability=(8, 0)),)
 
 
 def this_machine() -> Machine:

@@ -14,11 +14,11 @@ import yaml
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, group_files, plain
-from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.sizes import tuning_of
 from reproduction.evals.task import Protocol
 from reproduction.paths import REPOSITORY, RESULTS
+from reproduction.preflight.machine import such_gpus
 from reproduction.preflight.workload import items_of, text_of, tokens_of
 from reproduction.records.files import one_sentence
 from reproduction.report.speed import read_speed
@@ -127,11 +127,9 @@ def _sorts(labels: Iterable[str]) -> dict[str, str]:
 def measured_here(folders: Sequence[str] | None, *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
     """Call `read_measured` on folders; None is all GPU folders of this repository's results, by name.
 
-    Raises `ConfigError` for a number of GPUs or a memory size that is not positive, and `RecordError`.
+    Raises as `such_gpus`, and `RecordError`.
     """
-    for name, value in (("gpus", gpus), ("memory_gb", memory_gb)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise ConfigError(f"{name}={value} is none to plan for: give a number above 0")
+    such_gpus(gpus, memory_gb)
     if folders is None:
         named = (path.parent for name in ("training.csv", "evaluation.csv") for path in RESULTS.glob(f"*/{name}"))
         folders = sorted({str(folder.relative_to(REPOSITORY)) for folder in named if folder.name != "cpu"})

@@ -33,6 +33,7 @@ class TableHours:
 
     Attributes:
         cells, waiting, unknown: number of its runs, of unfinished ones, and of those with a missing figure.
+        trainings, evaluations: numbers of those to come with a known figure, and of all to come.
         training, evaluation: seconds of one device, summed over the known figures.
     """
 
@@ -40,6 +41,8 @@ class TableHours:
     cells: int
     waiting: int
     unknown: int
+    trainings: tuple[int, int]
+    evaluations: tuple[int, int]
     training: float
     evaluation: float
 
@@ -60,15 +63,33 @@ def _hours(name: str, cells: Sequence[Cell], speeds: Speeds) -> TableHours:
     runs = distinct(cells)
     waiting = unfinished(runs)
     training = [0.0 if cell.run.done else speeds.training(cell) for cell in waiting]
+    to_train = [seconds for seconds in training if seconds != 0.0]
     answering = [[speeds.evaluation(cell, protocol) for protocol in cell.eval_job.waiting] for cell in waiting]
     return TableHours(
         name=name,
         cells=len(runs),
         waiting=len(waiting),
         unknown=sum(None in (trained, *answered) for trained, answered in zip(training, answering, strict=True)),
+        trainings=_known(to_train),
+        evaluations=_known([seconds for answered in answering for seconds in answered]),
         training=sum(filter(None, training)),
         evaluation=sum(seconds or 0.0 for answered in answering for seconds in answered),
     )
+
+
+def _known(seconds: Sequence[float | None]) -> tuple[int, int]:
+    return sum(each is not None for each in seconds), len(seconds)
+
+
+def answer(found: Sequence[TableHours], *, gpus: int, memory_gb: float) -> str:
+    """Return the sentence on the hours of all tables on GPUs that are not here."""
+    total, machine = found[-1], f"{gpus} GPU{'s' * (gpus > 1)} of {memory_gb:g} GB"
+    (trained, trainings), (answered, evaluations) = total.trainings, total.evaluations
+    if not trained + answered:
+        return f"no hours: nothing that {machine} would have to do was measured on {gpus} such"
+    measured = f"{trained} of {trainings} trainings and {answered} of {evaluations} evaluations are measured"
+    hours = f"{total.seconds / gpus / 3600:.1f} hours on {machine}: {measured}"
+    return f"at least {hours}; the others come on top" if total.unknown else hours
 
 
 def show(found: Sequence[TableHours], console: Console, *, device: str, devices: int) -> None:
@@ -138,12 +159,19 @@ def sources(cells: Sequence[Cell], speeds: MeasuredSpeeds) -> list[str]:
     ]
 
 
-def disk_lines(cells: Sequence[Cell], *, results_dir: Path) -> list[str]:
-    """Return lines on what the cells have yet to write, by place, and the downloads in it; or why it is unknown."""
+def disk_lines(cells: Sequence[Cell], *, results_dir: Path, here: bool = True) -> list[str]:
+    """Return lines on what the cells have yet to write, and the downloads in it; or why it is unknown.
+
+    ``here``: it is written on this machine, and its places are named.
+    """
 
     def lines() -> list[str]:
         needed = needs(kinds_of(unfinished(distinct(cells))), results_dir=results_dir)
-        listed = [f"  {need.size / 1e9:7.1f} GB  {need.what} → {need.place}" for need in needed if need.size >= 5e7]
+        listed = [
+            f"  {need.size / 1e9:7.1f} GB  {need.what}" + f" → {need.place}" * here
+            for need in needed
+            if need.size >= 5e7
+        ]
         total, loaded = sum(need.size for need in needed), sum(need.size for need in needed if need.download)
         return [f"disk: {total / 1e9:.1f} GB, of which {loaded / 1e9:.1f} GB are downloads", *listed]
 

@@ -65,7 +65,7 @@ class _Work:
 
     def describe(self, done: int, total: int, note: str) -> str:
         """Return the phase, ``done`` of ``total``, the note, the time of one and the time left."""
-        parts = [f"{self.name}: {self.phase} {done}/{total}", note]
+        parts = [f"{self.name}: {self.phase} {done}/{total}".removeprefix(": "), note]
         if done > self.first:
             each = (time.monotonic() - self.since) / (done - self.first)
             unit = "s/step" if self.phase == TRAINING else "s each"
@@ -90,7 +90,8 @@ class LineProgress(NullProgress):
         self._running[slot] = _Work(name, time.monotonic())
 
     def step(self, phase: str, done: int, total: int, *, note: str = "", slot: int = 0) -> None:
-        work, now = self._running[slot], time.monotonic()
+        now = time.monotonic()
+        work = self._running.setdefault(slot, _Work("", now))
         if phase != work.phase:
             work.phase, work.since, work.first = phase, now, done
         work.note = note or work.note

@@ -1,5 +1,7 @@
 """A mistake on a command line ends in one sentence with the offending value and the nearest name, and exit code 2."""
 
+import shutil
+import subprocess
 from argparse import ArgumentParser
 
 import pytest
@@ -157,3 +159,23 @@ def test_the_help_of_a_script_is_a_page_that_says_what_its_keys_mean(script, mon
     if not shown:
         assert f"python scripts/{name}.py" in lines[2]
         assert "keys, with their defaults:" in lines
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_refuses_a_variable_that_sets_nothing_and_passes_the_others_on(repository):
+    def make(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["make", "-n", *arguments], cwd=repository, capture_output=True, text=True)
+
+    refused = make("check", "SCLAE=paper")
+    assert refused.returncode == 2
+    assert "SCLAE=paper sets nothing here: the variables are SCALE" in refused.stderr
+    done = make("check", "SCALE=paper", "TABLE=table2", "SEEDS=0,1", "gpus=2", "memory_gb=80", "FLAGS=a=1 b=2")
+    assert done.returncode == 0
+    command = " ".join(done.stdout.replace("\\\n", " ").split())
+    assert command.endswith(
+        "scripts/check.py scale=paper table=table2 seeds=[0,1] allow_code_execution=true gpus=2 memory_gb=80 a=1 b=2"
+    )
+    told = make("table1", "FLAGS=allow_code_execution=false").stdout
+    assert told.count("allow_code_execution") == 1
+    variables = {line.split()[0] for line in (repository / "Makefile").read_text().splitlines() if " ?=" in line}
+    assert all(name in refused.stderr for name in variables)

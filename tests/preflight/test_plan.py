@@ -4,6 +4,7 @@ import copy
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,7 @@ def test_the_committed_measurements_answer_a_plan_without_a_gpu(repository: Path
     done = script("plan", *asked)
     assert done.returncode == 0, done.stderr
     assert "h on 2 GPUs" in done.stdout
+    assert re.search(r"\nat least [\d.]+ hours on 2 GPUs of 80 GB: 2 of 2 trainings and \d+ of \d+ eval", done.stdout)
     line = "training LLaMA-3-8B with ID-LoRA: 13,866 tokens/s on 2 × NVIDIA H200 (ddp; results/h200/training.csv)"
     assert line in " ".join(done.stdout.split())
     assert "disk: " in done.stdout

@@ -13,11 +13,22 @@ from made_gpus import gpu
 from packaging.requirements import Requirement
 
 from reproduction.cells.cell import Cell
+from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.sizes import kinds_of, sort_of
-from reproduction.preflight import NotReady, estimates, missing, needs, require, require_evaluation, require_training
+from reproduction.preflight import (
+    NotReady,
+    estimates,
+    missing,
+    missing_elsewhere,
+    needs,
+    not_checked,
+    require,
+    require_evaluation,
+    require_training,
+)
 from reproduction.preflight.disk import Need, lacking
 from reproduction.preflight.fits import estimate_lines, memory_lacks
-from reproduction.preflight.machine import Machine, gpu_lacks, unusable
+from reproduction.preflight.machine import Machine, gpu_lacks, such_gpus, unusable
 from reproduction.preflight.software import package_lacks, software_lacks
 from reproduction.running.memory import fitted_to_the_papers
 from reproduction.training.launching import Launch
@@ -211,6 +222,40 @@ def test_of_the_ranks_of_a_launch_the_first_says_what_is_missing_and_the_others_
     with pytest.raises(SystemExit) as end:
         require_training(paper["lora"])
     assert end.value.code == 2
+
+
+def test_a_machine_that_is_not_here_is_judged_by_its_gpus_alone(paper: dict[str, Cell], results: Path) -> None:
+    cells, two = list(paper.values()), such_gpus(2, 80)
+    assert missing_elsewhere(cells, two) == []
+    assert "  LLaMA-3-8B with FFT (2 × 8 rows of 512, zero3)" in estimates(cells, two)[1]
+    small = such_gpus(2, 24)
+    full, *others = missing_elsewhere(cells, small)
+    assert "FFT takes" in full
+    assert "such a GPU has 24.0 GB" in full
+    assert not any("LoRA" in line for line in others)
+    rest = "\n".join(not_checked(cells, results_dir=results))
+    for words in ("the model meta-llama/Meta-Llama-3-8B (16.1 GB)", "GB of disk", "the sandbox of humaneval"):
+        assert words in rest
+
+
+@pytest.mark.parametrize("asked", [(0, 80), (1.5, 80), ("two", 80), (True, 80), (2, "big"), (2, 0)])
+def test_gpus_that_are_no_number_are_refused(asked) -> None:
+    with pytest.raises(ConfigError, match=str(asked[1] if asked[0] == 2 else asked[0])):
+        such_gpus(*asked)
+
+
+def test_the_command_answers_for_a_machine_that_is_not_here(script, results, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr("reproduction.preflight.Sources.ask", lambda _: pytest.fail("asked the network"))
+    asked = ["table=table3", f"results_dir={results}", "scale=paper", "methods=[base,idlora]"]
+    done = script("check", *asked, "gpus=1", "memory_gb=24")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("1 GPU of 24 GB would do for 2 cells")
+    assert "1 × 4 rows of 512, single" in done.stdout
+    done = script("check", *asked, "gpus=2", "memory_gb=8")
+    assert done.returncode == 1
+    assert "2 GPUs of 8 GB would not do for all of 2 cells:\n  1. memory: training LLaMA-3.2-3B" in done.stderr
+    assert script("check", "gpus=two").returncode == 2
 
 
 def test_the_command_lists_what_is_missing(script, results) -> None:

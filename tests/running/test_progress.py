@@ -46,10 +46,9 @@ def test_a_line_has_no_control_characters_and_is_written_at_once(clock, monkeypa
     written: list[str] = []
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: written.append("flushed")))
     lines = LineProgress(total=1, done=0)
-    lines.cell("cell")
     clock.seconds = 3600
     lines.step(TRAINING, 1, 9)
-    assert written == ["cell: training 1/9", "\n", "flushed"]
+    assert written == ["training 1/9", "\n", "flushed"]
 
 
 @pytest.mark.parametrize(
