@@ -79,11 +79,14 @@ def test_a_card_of_the_user_s_own_is_kept_and_saving_again_changes_this_part_alo
     card = tmp_path / "README.md"
     card.write_text("---\nlicense: mit\ntags:\n- sums\n---\n# Sums\n\nMine.\n", encoding="utf-8")
     for alpha in (8, 16):
-        adapted("idlora", base, lora_alpha=alpha, router="uniform").save_pretrained(tmp_path)
+        adapted("idlora", base, lora_alpha=alpha, router="uniform", target_modules=".*(q|v)_proj").save_pretrained(
+            tmp_path
+        )
         text = card.read_text(encoding="utf-8")
         assert f"| lora_alpha | {alpha} |" in text
         assert text.count("| lora_alpha |") == text.count("import idlora  #") == text.count("Mine.") == 1
         assert "| router | `uniform` |" in text
+        assert r"| target_modules | `.*(q\|v)_proj` |" in text
         assert "# Sums\n\nMine.\n" in text
         card.write_text(text + "\nMy last words.\n", encoding="utf-8")
     data = ModelCard.load(card).data
