@@ -159,7 +159,7 @@ def test_every_command_of_the_page_works_and_leaves_what_it_says(walked: dict[st
     (chosen,) = (row for row in rows(copy / "experiments/tuning/tiny/chosen.csv") if row["method"] == WALKED)
     assert chosen["experiment"] == "multitask_llama3"
     assert chosen["learning_rate"] in {row["learning_rate"] for row in tried}
-    for table, methods in ((WALKED, ["base", "lora", "idlora", WALKED]), ("mine", ["base", "lora", "dora"])):
+    for table, methods in ((WALKED, ["base", "lora", "idlora", WALKED]), ("ours", ["base", "lora", "dora"])):
         made = rows(copy / f"results/tiny/tables/table_{table}.csv")
         assert [row["method"] for row in made] == methods
         assert all(row["gsm8k"] for row in made)
