@@ -135,6 +135,16 @@ def test_every_way_to_offload_selects_the_pivots_of_the_weights(offload, bases, 
     assert all(torch.equal(gradient, expected[name]) for name, gradient in found.items())
 
 
+@pytest.mark.parametrize("low_cpu_mem_usage", [True, False])
+def test_a_base_offloaded_by_accelerate_itself_loads_an_adapter(low_cpu_mem_usage, bases, tmp_path):
+    model = excite(get_peft_model(bases().to(DEVICE), make_config("idlora"))).eval()
+    base = cpu_offload(bases(), DEVICE)
+    loaded = PeftModel.from_pretrained(base, save(model, tmp_path), low_cpu_mem_usage=low_cpu_mem_usage)
+    assert torch.equal(logits(loaded, on_device()), logits(model, on_device()))
+    with pytest.raises(BaseMismatchError):
+        PeftModel.from_pretrained(cpu_offload(bases(seed=1), DEVICE), str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "settings", [{"bias": "all"}, {"bias": "lora_only"}, {"modules_to_save": ["up_proj"], "target_modules": ["q_proj"]}]
 )

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from idlora.tuners.common.config import RoutedConfig
 from idlora.tuners.common.layer import BASE, RoutedLayer, raise_unmergeable
-from idlora.tuners.common.offload import awaits_dispatch, containers, execution_device, offload_hook, settle
+from idlora.tuners.common.offload import awaits_dispatch, containers, offload_hook, settle
 from idlora.tuners.common.routing_statistics import record_routing
 
 
@@ -145,9 +145,9 @@ class RoutedModel(BaseTuner):
             self._replace_module(parent, target_name, layer, target)
             return
         setattr(parent, target_name, layer)  # PEFT would move the adapter to the meta device
-        if (device := execution_device(layer.get_base_layer())) is not None:
+        if (hook := offload_hook(layer.get_base_layer())) is not None:
             # transformers' `load_adapter` places the tensors of an adapter by this map.
-            places = {f"{current_key}.{name}": str(device) for name, _ in containers(layer)}
+            places = {f"{current_key}.{name}": hook.execution_device for name, _ in containers(layer)}
             getattr(self.model, "hf_device_map", {}).update(places)
 
     @classmethod

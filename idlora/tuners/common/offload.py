@@ -70,6 +70,8 @@ def settle(layer: BaseTunerLayer) -> None:
     for name, container in containers(layer) if device is not None else ():
         for adapter_name, tensor in list(container.items()):
             value = layer.held.get((name, adapter_name), tensor) if tensor.is_meta else tensor
+            if value.is_meta:  # not loaded yet
+                continue
             if value is not tensor or value.device != device:  # else an optimizer may hold the tensor
                 value = value.detach().to(device)
                 is_parameter = isinstance(tensor, nn.Parameter)
