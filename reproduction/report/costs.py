@@ -99,13 +99,48 @@ def costs_markdown(rows: Rows) -> str:
 
 def short_table(rows: Rows) -> str:
     """Return the table of docs/benchmark.md: plain training, the inference scenarios of `_fullest`, adapter sizes."""
-    training, inference = _phases(rows)
-    special = ("checkpointing", "autocast")
-    plain = [r for r in training if not float(r["dropout"]) and "true" not in [r[name] for name in special]]
+    inference, plain = _phases(rows)[1], _plain(rows)
     columns = [(f"{words(row)}: time", setting(row), _time) for row in _firsts(plain)]
     columns += [(f"{words(row)}: memory", setting(row), _memory) for row in _firsts(plain) if row["peak_mib"]][:1]
     columns += [(f"{words(row)}: time", setting(row), _time) for row in _fullest(inference)]
     return _table(rows, columns, size=True)
+
+
+def relative(rows: Rows, *, method: str, to: str) -> dict[str, tuple[float, float]]:
+    """Return the lowest and highest ratio of two methods' costs, of what was measured of both in one scenario.
+
+    Args:
+        rows: of benchmark.csv.
+        method, to: the variants; the ratio is of the first to the second.
+
+    Returns:
+        "time" and "memory" of the first plain training step; "file" with the most layers; "use": the time of inference
+        over the merged second's; "merged": the merged second's over the frozen base's.
+    """
+    files = [row for row in rows if row["adapter_file_bytes"]]
+    most = [row for row in files if int(row["layers"]) == max(int(each["layers"]) for each in files)]
+    training, inference = _plain(rows), _phases(rows)[1]
+    ratios = {
+        "time": _ratios(training, "median_ms", of=(method, to))[:1],
+        "memory": _ratios(training, "peak_above_weights_mib", of=(method, to))[:1],
+        "file": _ratios(most, "adapter_file_bytes", of=(method, to))[:1],
+        "use": _ratios(inference, "median_ms", of=(method, f"{to}_merged")),
+        "merged": _ratios(inference, "median_ms", of=(f"{to}_merged", "base")),
+    }
+    return {name: (min(own), max(own)) for name, own in ratios.items() if own}
+
+
+def _ratios(rows: Rows, column: str, *, of: tuple[str, str]) -> list[float]:
+    """Return a column's ratio of two variants for each scenario with both."""
+    done = {(row["variant"], setting(row)): row for row in rows if is_done(row) and row[column]}
+    both = [[done.get((variant, setting(row))) for variant in of] for row in _firsts(rows)]
+    return [float(own[column]) / float(its[column]) for own, its in both if own and its]
+
+
+def _plain(rows: Rows) -> Rows:
+    """Return the training steps without dropout, checkpointing and autocast."""
+    special = ("checkpointing", "autocast")
+    return [r for r in _phases(rows)[0] if not float(r["dropout"]) and "true" not in [r[name] for name in special]]
 
 
 def _phases(rows: Rows) -> tuple[Rows, Rows]:

@@ -12,6 +12,9 @@ from reproduction.report.documents import read_csv
 from reproduction.report.measures import PERCENT, Measure, measure_of
 
 PAPER, SMALL, EMBEDDED = KINDS = "paper", "small", "embedded"
+TINY = "tiny"
+"""The embedded scale of the committed reference."""
+
 UNTUNED = "base"
 """The method that trains nothing: one run per base model for all experiments and seeds."""
 

@@ -14,7 +14,7 @@ from reproduction.report.audit import audit, write_audit
 from reproduction.report.cells import gather
 from reproduction.report.collect import collect_metrics
 from reproduction.report.figures import Sources, draw_figures, figures_of, folder_of, has_rates
-from reproduction.report.grid import SMALL
+from reproduction.report.grid import SMALL, TINY
 from reproduction.report.page import write_page
 from reproduction.report.page.provenance import write_provenance
 from reproduction.report.real import write_real
@@ -23,6 +23,9 @@ from reproduction.report.render import write_table
 from reproduction.report.statistics import write_significance
 from reproduction.report.tables import lay_out
 from reproduction.system.atomic import scratch_folder
+
+SHOWN = (SMALL, TINY)
+"""Scales whose references every page shows."""
 
 OF_NO_SCALE = ("counts", "theory")
 """Results without a scale that the page also shows, with the benchmark and an audit of the new tables."""
@@ -66,8 +69,9 @@ def make_reference(results: Path, experiments: Path, *, scale: str, put: Callabl
         sources.own.mkdir(parents=True)
         for name in (*OF_NO_SCALE, sources.benchmark):
             (sources.results / name).symlink_to(results / name)
-        if scale != SMALL and (real := reference_folder(results, SMALL)).is_dir():
-            reference_folder(sources.results, SMALL).symlink_to(real)
+        for other in SHOWN:
+            if scale != other and (there := reference_folder(results, other)).is_dir():
+                reference_folder(sources.results, other).symlink_to(there)
         put(sources.own)
         _build(sources, scratch / "runs")
         return _install(sources.own, reference_folder(results, scale))

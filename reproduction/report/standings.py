@@ -76,6 +76,16 @@ class Pair:
         points = "" if self.measure.lower_is_better else " points"
         return f"by {self._text(abs(lead))}{points} [{self._text(low)}, {self._text(high)}]"
 
+    @property
+    def distance(self) -> str:
+        """The distance without its sign and interval."""
+        return self._text(abs(self.lead))
+
+    @property
+    def signed(self) -> str:
+        """The lead with its sign."""
+        return self._text(self.lead, "+")
+
     def _text(self, value: float, sign: str = "") -> str:
         return f"{round(value, self.measure.digits) + 0.0:{sign}.{self.measure.digits}f}"
 

@@ -48,7 +48,7 @@ PROGRAM = """
 
 
 def test_no_command_that_only_reads_imports_torch(repository, tmp_path):
-    for name in ("counts", "theory", "h200", "cpu"):
+    for name in ("counts", "theory", "h200", "cpu", "reference"):
         if (repository / "results" / name).is_dir():
             (tmp_path / name).symlink_to(repository / "results" / name)
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), repository / "scripts", tmp_path]

@@ -9,7 +9,7 @@ from made_results import make_results
 
 from reproduction.report import GridError, load_grid, markdown, summary, write_table
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
-from reproduction.report.page.results import result_section
+from reproduction.report.page.results import table_blocks
 
 MODEL = "SmolLM2-135M-Instruct"
 BLOCK = "llama3_paper_rate"
@@ -68,7 +68,8 @@ def test_blocks_of_one_model_are_named_tested_and_have_their_best_values_apart(f
 
 def test_on_the_page_and_in_the_figure_two_blocks_of_one_model_stay_apart(repository, tmp_path):
     sources = Sources(*make_results(repository, tmp_path, scale="small"), "small")
-    ours, *_, paper = (block["groups"] for block in result_section(sources, "table2")["blocks"][0]["blocks"])
+    beside = table_blocks(sources, "table2")[-1]["blocks"][0]["blocks"]
+    ours, *_, paper = (block["groups"] for block in beside)
     assert {name: len(rows) for name, rows in ours.items()} == dict.fromkeys(NAMES.values(), 7)
     assert {name: len(rows) for name, rows in paper.items()} == {"LLaMA-3-8B": 6}, "the paper's own block, once"
     with FIGURES["table2"](sources).drawn() as figure:

@@ -1,15 +1,15 @@
-"""Report page: valid HTML without external resources, same numbers as the files, commands for missing results.
+"""Report page: three answers on the first screen, valid HTML without external resources, same numbers as the files.
 
 The last tests open it in a headless browser, if there is one.
 """
 
+import csv
 import html
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 
 import chromium
@@ -18,18 +18,22 @@ from made_results import make_results, write
 from test_figures import contrast
 
 from reproduction.records import Run, run_name, write_json
-from reproduction.report.figures import Sources
+from reproduction.report.figures import Absent, Sources
 from reproduction.report.page import build_page, gather_provenance, write_page
 from reproduction.report.page.build import COLOURS
+from reproduction.report.page.exact import claims_card, costs_card
 from reproduction.report.page.markdown import prose, sections
+from reproduction.report.page.real import PretrainedModel
+from reproduction.report.reference import reference_folder
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
-PARTS = (
-    "glance", "table1", "table2", "table3", "table7", "table8", "table_controls", "counts", "costs", "hyperparameters",
-    "theory", "audit", "provenance",
-)  # fmt: skip
+PARTS = ("real", "rate", "rows", "budget", "claims", "costs", "counts", "theory", "embedded", "provenance")
 
 WIDER = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+SMALL = (
+    "[...document.querySelectorAll('body *')].filter(e => !e.closest('svg, style') && parseFloat(getComputedStyle(e)"
+    ".fontSize) < 15 && [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())).map(e => e.outerHTML)[0]"
+)
 CONTAINED = "e => e.closest('.scroll, nav ul, .skip, thead, p:has(> img)')"
 
 
@@ -41,6 +45,7 @@ class Outline(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.tables: list[set[str]] = []
         self.unmatched: list[str] = []
+        self.unfolded: list[str] = []
         self._open: list[str] = []
         self.feed(page)
         self.close()
@@ -50,6 +55,8 @@ class Outline(HTMLParser):
         self.elements.append((tag, dict(attributes)))
         if tag == "table":
             self.tables.append(set())
+            if "details" not in self._open:
+                self.unfolded.append(self.get_starttag_text())
         if self.tables and tag in ("caption", "th"):
             self.tables[-1].add(tag)
         if tag not in VOID:
@@ -68,8 +75,13 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Sources:
-    """Complete results; one method of Table 2 has a column at chance, and one cell of Table 8 is missing."""
+    """Complete results and the committed reference of the real model; one method of Table 2 has a column at chance, and
+    one cell of Table 8 is missing.
+    """
     sources = Sources(*make_results(repository, tmp_path_factory.mktemp("made")), "tiny")
+    real = reference_folder(sources.results, "small")
+    real.parent.mkdir()
+    real.symlink_to(reference_folder(repository / "results", "small"))
     rows = [row | {"mmlu_floor": "chance" if row["method"] == "dora" else ""} for row in sources.table("table2")]
     write(sources.own / "tables" / "table2.csv", rows)
     first, *rest = sources.table("table8")
@@ -102,7 +114,12 @@ def element(page: str, tag: str, id: str) -> str:
     return re.search(rf'<{tag} id="{id}".*?</{tag}>', page, re.DOTALL)[0]
 
 
-def test_the_html_is_sound_and_its_parts_in_order(page: str, outline: Outline) -> None:
+def card(page: str, id: str) -> str:
+    """Return the words of a card."""
+    return text_of(re.search(rf'aria-labelledby="card-{id}".*?</article>', page, re.DOTALL)[0])
+
+
+def test_the_html_is_sound_and_each_question_follows_in_order(page: str, outline: Outline) -> None:
     assert not outline.unmatched
     ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
     assert len(ids) == len(set(ids)) > 40
@@ -110,17 +127,63 @@ def test_the_html_is_sound_and_its_parts_in_order(page: str, outline: Outline) -
     assert [attributes["id"] for attributes in outline.all("section")] == list(PARTS)
     levels = [int(tag[1]) for tag, _ in outline.elements if re.fullmatch("h[1-6]", tag)]
     assert (levels[0], levels.count(1)) == (1, 1)
-    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
-    assert "On a real model" not in page
+    assert page.count('<div class="answer">') == 3 + len(PARTS) - 1
+    assert page.count("Not made yet") == 2, "pivots and runs were not made"
 
 
-def test_tables_and_pictures_say_what_they_show(outline: Outline) -> None:
+def test_the_first_card_says_of_the_real_model_what_the_committed_tables_say(page: str, repository: Path) -> None:
+    folder, words = reference_folder(repository / "results", "small"), card(page, "real")
+    rows = {(row["base"], row["method"]): row for row in csv.DictReader((folder / "tables/table2.csv").open())}
+    blocks = ("llama3", "llama3_paper_rate")
+    losses = {base: [float(rows[base, method]["loss"]) for method in ("lora", "idlora")] for base in blocks}
+    assert all(f"{loss:.4f}" in words for both in losses.values() for loss in both)
+    ahead = {base: lora < idlora for base, (lora, idlora) in losses.items()}
+    assert ("No, LoRA is ahead by" in words) is ahead["llama3"]
+    assert ("the order turns" in words) is (len(set(ahead.values())) == 2)
+    counts = [int(rows["llama3", method]["parameters_trainable"]) for method in ("lora", "idlora")]
+    assert "● LoRA trains {:.2f}M ◆ ID-LoRA {:.2f}M".format(*(count / 1e6 for count in counts)) in words
+    assert "Committed reference: SmolLM2-135M-Instruct, 3 seeds" in words
+
+
+def test_the_other_cards_count_the_audits_verdicts_and_compare_the_measured_costs(repository: Path) -> None:
+    sources = Sources(repository / "results", repository / "experiments", "tiny")
+    claims, costs = (text_of(block["html"]) for block, _ in (claims_card(sources), costs_card(sources)))
+    with (repository / "results/audit/audit.csv").open(encoding="utf-8") as file:
+        verdicts = [row["verdict"] for row in csv.DictReader(file)]
+    counts = [verdicts.count(each) for each in ("holds", "does not hold", "cannot be decided from the tables")]
+    assert [int(each) for each in re.findall(r"\d+", claims)] == [counts[0], len(verdicts), *counts[1:]]
+    with (repository / "results/h200/benchmark.csv").open(encoding="utf-8") as file:
+        rows = {(row["scenario"], row["variant"]): row for row in csv.DictReader(file)}
+    own, lora = rows["train_compiled", "idlora"], rows["train_compiled", "lora"]
+    time, memory = (float(own[each]) / float(lora[each]) - 1 for each in ("median_ms", "peak_above_weights_mib"))
+    assert f"{100 * time:.0f} % more time, {-100 * memory:.0f} % less memory" in costs
+    assert "in use merged LoRA takes no more time than the bare model" in costs
+
+
+def test_a_card_without_data_names_the_command_that_makes_them(bare: Sources) -> None:
+    page = build_page(bare)
+    for id, command in {
+        "real": "make reference SCALE=small",
+        "claims": "make audit",
+        "costs": "scripts/benchmark",
+    }.items():
+        assert "Not made yet" in card(page, id)
+        assert command in card(page, id)
+    with pytest.raises(Absent):
+        PretrainedModel(bare).card()
+
+
+def test_every_table_is_folded_behind_its_number_of_rows_and_says_what_it_shows(page: str, outline: Outline) -> None:
+    assert outline.unfolded == []
     assert len(outline.tables) > 20
     assert all(parts == {"caption", "th"} for parts in outline.tables)
     assert all("scope" in attributes for attributes in outline.all("th"))
+    shown = re.search(r"<summary>Table6 <small>(\d+) rows?</small>.*?<tbody>(.*?)</tbody>", page, re.DOTALL)
+    assert int(shown[1]) == shown[2].count("<tr>") == 1
+    assert page.count("<summary>Every claim <small>3 rows") == 1
     assert len(outline.all("img")) == 4
     assert all(attributes["alt"] for attributes in outline.all("img"))
-    assert len(outline.all("svg")) == 8
+    assert len(outline.all("svg")) == 9
     assert all(attributes["aria-label"] and attributes["role"] == "img" for attributes in outline.all("svg"))
 
 
@@ -144,13 +207,13 @@ def test_the_page_is_small_and_the_same_every_time(bare: Sources, made: Sources,
     assert size == (tmp_path / "a.html").stat().st_size
 
 
-def test_each_kind_of_scale_has_its_own_badge_and_commands(bare: Sources) -> None:
+def test_each_kind_of_scale_has_its_own_status_and_commands(bare: Sources) -> None:
     pages = {scale: build_page(Sources(bare.results, bare.experiments, scale)) for scale in ("tiny", "small", "paper")}
-    badges = {
-        re.search(r'<p class="badge">.*?</p>', page, re.DOTALL)[0].split("</strong>")[1] for page in pages.values()
-    }
-    assert len(badges) == 3
-    assert "make table1 SCALE=paper" in pages["paper"]
+    lines = {re.search(r'<p class="status">.*?</p>', page, re.DOTALL)[0].split(":")[1] for page in pages.values()}
+    assert len(lines) == 3
+    assert 'id="paper-title"' in pages["paper"]
+    assert "make table1 SCALE=paper" in element(pages["paper"], "section", "paper")
+    assert "make table3 SCALE=small" in element(pages["small"], "section", "rows")
     page = pages["tiny"]  # a fresh clone
     assert not Outline(page).unmatched
     for command in ("make table1", "make table_controls", "make table4", "make table6", "make theory", "make audit"):
@@ -175,8 +238,10 @@ def test_a_result_stands_with_its_interval_and_the_papers_in_a_block_apart(made:
 
 def test_a_missing_cell_is_a_dash_and_the_tables_own_gaps_are_not_folded_away(page: str) -> None:
     assert element(page, "table", "table8-scores").count('<td class="num">—</td>') == 1
-    outside = re.sub(r"<details>.*?</details>", "", element(page, "section", "table8"), flags=re.DOTALL)
-    assert "never run" in outside
+    embedded = element(page, "section", "embedded")
+    before, _, after = embedded.partition("never run")
+    assert after
+    assert before.count("<details>") == before.count("</details>")
 
 
 def test_words_from_files_are_escaped_and_markdown_lets_no_html_through(page: str) -> None:
@@ -186,12 +251,19 @@ def test_words_from_files_are_escaped_and_markdown_lets_no_html_through(page: st
     assert "<b>" not in prose("a <b>bold</b> word\n\n<b>block</b>")
 
 
-def test_the_audit_has_its_totals_every_claim_and_a_filter_that_needs_no_script(page: str) -> None:
-    assert "1 cannot be decided from the tables" in text_of(page)
-    assert re.findall(r'<tr data-verdict="([\w-]+)"', element(page, "table", "claims")) == [
+def test_the_audit_has_every_claim_and_a_filter_that_needs_no_script(page: str) -> None:
+    assert "1 of 3 claims hold by the paper's own tables; 1 do not, and 1 cannot be decided from them." in text_of(page)
+    assert re.findall(r'<tr data-verdict="([\w-]+)"', element(page, "table", "every-claim")) == [
         "does-not-hold", "holds", "cannot-be-decided-from-the-tables",
     ]  # fmt: skip
-    assert '#audit:has(#verdict-holds:checked) tr[data-verdict]:not([data-verdict="holds"])' in page
+    assert '#claims:has(#verdict-holds:checked) tr[data-verdict]:not([data-verdict="holds"])' in page
+
+
+def test_counts_and_theorems_are_summed_up_from_their_reports(page: str) -> None:
+    assert "32 of 36. Numbers that agree with the paper's to the printed digit: Table6, 8 of 9;" in text_of(page)
+    theory = text_of(element(page, "section", "theory"))
+    assert "Not as stated. In simulation “Error ≤ error - Δ” holds throughout in 1 of 2 settings." in theory
+    assert "Theorem 1: clustered 1 hold 1 hold in part" in theory
 
 
 def test_the_claims_have_a_column_for_the_real_model_where_it_says_something(bare: Sources, made: Sources) -> None:
@@ -200,13 +272,13 @@ def test_the_claims_have_a_column_for_the_real_model_where_it_says_something(bar
     rows = [row | {"real": "ahead", "real_verdict": "holds"} for row in bare.rows(path, command="")]
     assert "on a real model" not in build_page(bare)
     write(path, rows)
-    claims = element(build_page(bare), "table", "claims")
+    claims = element(build_page(bare), "table", "every-claim")
     assert claims.count("<td>") == 5 * claims.count("<tr ")
 
 
 def test_curves_of_the_theory_stand_in_the_part_that_names_them_and_once(page: str) -> None:
     theory = element(page, "section", "theory")
-    order = [theory.index(mark) for mark in ("Theorem 1: clustered", 'id="theory-theorem1-proof"', "The gap grows")]
+    order = [theory.index(mark) for mark in ("<summary>Theorem 1", 'id="theory-theorem1-proof"', "The gap grows")]
     assert order == sorted(order)
     assert theory.count("<img") == 4
     assert 'id="theory-rows"' not in theory, "its words place it"
@@ -218,10 +290,8 @@ def test_an_image_from_elsewhere_is_refused(source: str, tmp_path: Path) -> None
         prose(f"![x]({source})", folder=tmp_path)
 
 
-def test_a_long_table_is_folded_and_only_columns_of_numbers_stand_to_the_right() -> None:
+def test_only_columns_of_numbers_stand_to_the_right() -> None:
     table = "| name | value |\n| ---: | --- |\n" + "| a | 1.5 |\n" * 3
-    assert "<details>" not in prose(table, long=3)
-    assert "<summary>Many (3 rows)</summary>" in prose(table, caption="Many", long=2)
     assert '<th scope="col">name</th>' in prose(table)
     assert '<th class="num" scope="col">value</th>' in prose(table)
 
@@ -235,7 +305,7 @@ def test_a_report_is_cut_at_its_headings_and_loses_title_and_tables() -> None:
 @pytest.mark.parametrize("shade", [0, 1])
 def test_words_are_legible_on_every_ground(shade: int) -> None:
     colour = {name: shades[shade] for name, shades in COLOURS.items()}
-    grounds = {"paper": ("ink", "muted", "link", "good", "bad"), "panel": ("ink", "muted"), "badge": ("badge-ink",)}
+    grounds = {"paper": ("ink", "muted", "accent"), "panel": ("ink", "muted")}
     for ground, words in grounds.items():
         assert not [word for word in words if contrast(colour[word], colour[ground]) < 4.5], ground
 
@@ -276,19 +346,39 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Chrom
         yield opened
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1440])
-def test_the_page_never_scrolls_sideways_and_wide_things_scroll_in_their_own_box(browser, saved, width) -> None:
-    browser.open(saved, width=width)
-    assert browser.value("innerWidth") == width
+@pytest.fixture
+def place(saved: Path, repository: Path) -> Callable[[str], Path]:
+    """Return the made page, or the committed one of a scale."""
+    return lambda name: saved if name == "made" else reference_folder(repository / "results", name) / "report.html"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+@pytest.mark.parametrize("name", ["made", "tiny", "small"])
+def test_the_first_screen_holds_the_three_answers(browser, place, name, width, height) -> None:
+    browser.open(place(name), width=width, height=height)
+    ends = browser.value("[...document.querySelectorAll('.card .answer')].map(e => e.getBoundingClientRect().bottom)")
+    assert len(ends) == 3
+    assert max(ends) <= height
+    assert browser.value("document.querySelectorAll('.card .plot').length") == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [*(("made", width) for width in (320, 390, 768, 1440)), ("tiny", 390), ("small", 390)]
+)
+def test_the_page_never_scrolls_sideways_and_no_word_is_small(browser, place, name, width) -> None:
+    browser.open(place(name), width=width)
     browser.value("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    assert browser.value("innerWidth") == width
     assert browser.value("document.scrollingElement.scrollWidth") <= width
     assert browser.value(f"{WIDER}.filter(e => !({CONTAINED})(e)).map(e => e.outerHTML.slice(0, 90))") == []
+    assert browser.value(SMALL) is None
 
 
 def test_the_audit_is_filtered_by_its_buttons_alone_and_nothing_is_fetched(browser, saved) -> None:
     browser.errors.clear()
     browser.open(saved, width=1440)
-    shown = "[...document.querySelectorAll('#claims tbody tr')].filter(e => e.checkVisibility()).length"
+    browser.value("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    shown = "[...document.querySelectorAll('#every-claim tbody tr')].filter(e => e.checkVisibility()).length"
     for button, rows in ((None, 3), ("verdict-holds", 1), ("kind-number", 0), ("verdict-all", 1)):
         if button:
             browser.value(f"document.getElementById('{button}').click()")

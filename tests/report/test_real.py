@@ -210,7 +210,7 @@ def test_the_sentences_are_the_first_words_of_a_page_and_of_the_references_folde
     results, experiments = tmp_path / "results", tmp_path / "experiments"
     page = build_page(Sources(results, experiments, "tiny"))
     assert (
-        page.index("On a real model") < page.index("<strong>Who is ahead.</strong>") < page.index("Reading the tables")
+        page.index('id="card-real"') < page.index('<section id="real"') < page.index("<strong>Who is ahead.</strong>")
     )
     spent = {"device": "gpu", "cores": None, "runs": 4, "timed": 4, "work_seconds": 360.0, "wall_seconds": 120.0}
     write_json(results / "reference" / "small" / "provenance.json", {"time": [spent]})

@@ -20,7 +20,7 @@ from reproduction.report import load_grid
 from reproduction.report.collect import COLUMNS
 from reproduction.report.figures import FIGURES, Absent, Sources, draw_figures
 from reproduction.report.figures.worth import find_panels, write_worth_tables
-from reproduction.report.page.results import figure_section
+from reproduction.report.page.results import figure_with_table
 from reproduction.report.worth import FEWEST, associated, points_of
 
 SOURCES = ("alpaca", "codealpaca", "gsm8k", "gsm8k_test", "humaneval")
@@ -228,10 +228,11 @@ def test_the_tables_beside_the_figure_have_a_row_a_run_and_a_row_a_panel(small: 
 
 def test_a_page_has_the_figure_and_its_table_and_none_where_no_run_has_a_score(small: Sources) -> None:
     write_worth_tables(small)
-    (section,) = figure_section(small, "worth")
-    assert [block["kind"] for block in section["blocks"]] == ["picture", "prose"]
-    assert "rank correlation with the loss" in section["blocks"][1]["html"]
+    (folded,) = figure_with_table(small, "worth")
+    drawn, table = folded["blocks"]
+    assert (drawn["kind"], table["kind"]) == ("picture", "details")
+    assert "rank correlation with the loss" in table["blocks"][0]["html"]
     write(small.own / "metrics.csv", [each for each in made_rows() if each["benchmark"] != "gsm8k"])
-    assert figure_section(small, "worth") == []
+    assert figure_with_table(small, "worth") == []
     with pytest.raises(Absent, match=r"results/small/metrics\.csv .*`make table2 SCALE=small`"):
         FIGURES["worth"](small)

@@ -28,7 +28,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PANEL: "--panel", P
 
 MARGIN = 0.08  # inches around panels; room for a page whose font runs wider than the measured one
 
-OFF_MIDWAY = 1.37e-4
+OFF_MIDWAY = 1.37e-3
 """Offset added to a coordinate before rounding: many are exact decimals, midway between two rounded values."""
 
 SVG = "http://www.w3.org/2000/svg"
@@ -91,7 +91,7 @@ class Plate:
 def inline_svg(document: str, *, name: str, alt: str) -> str:
     """Convert an SVG document to an HTML element: no metadata, no fixed size, unique ids, `VARIABLES` for colours.
 
-    Ids are numbers and coordinates have three decimals: the last bits of matplotlib's coordinates, and the ids hashed
+    Ids are numbers and coordinates have two decimals: the last bits of matplotlib's coordinates, and the ids hashed
     from them, differ from process to process.
     """
     ElementTree.register_namespace("", SVG)
@@ -108,7 +108,7 @@ def inline_svg(document: str, *, name: str, alt: str) -> str:
             element.set(XLINK, f"#{ids[element.get(XLINK)[1:]]}")
         for attribute, value in element.attrib.items():
             value = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", value)
-            value = re.sub(r"\d+\.\d{4,}", lambda found: f"{float(found[0]) + OFF_MIDWAY:.3f}", value)
+            value = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]) + OFF_MIDWAY:.2f}", value)
             if attribute == "style":
                 value = re.sub(r"#[0-9a-f]{6}\b", _variable, value)
                 value = re.sub(r"(font:[^;]*?)'[^;]+", r"\1var(--sans)", value)
@@ -118,7 +118,7 @@ def inline_svg(document: str, *, name: str, alt: str) -> str:
     root.set("role", "img")
     root.set("aria-label", alt)
     root.set("style", f"--natural: {width:g}")
-    return ElementTree.tostring(root, encoding="unicode")
+    return re.sub(r">\s+<", ">\n<", ElementTree.tostring(root, encoding="unicode"))  # without indentation
 
 
 def _variable(colour: re.Match[str]) -> str:

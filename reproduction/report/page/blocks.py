@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reproduction.report.figures import FIGURES, Absent, Sources, folder_of
-from reproduction.report.page.markdown import LONG, prose
+from reproduction.report.page.markdown import prose
 
 Block = dict[str, Any]
 Part = Callable[[], Block | list[Block]]
@@ -23,19 +23,29 @@ COLUMNS = {
 """Column headings, for CSV columns whose name without underscores is not clear enough."""
 
 
-def section(id: str, command: str, *parts: Part, title: str = "", lead: str = "") -> Block:
-    """Return a section of the page; templates/page.html has the default title and lead."""
-    blocks = [block for part in parts for block in attempt(part)]
-    return {"id": id, "title": title, "lead": lead, "command": command, "blocks": blocks}
+def section(id: str, *parts: Part) -> Block:
+    """Return a section of the page; templates/page.html has its question."""
+    return {"id": id, "blocks": attempt(*parts)}
 
 
-def attempt(part: Part) -> list[Block]:
-    """Return the blocks, or a note on the missing result with the command that makes it."""
-    try:
-        found = part()
-    except Absent as absent:
-        return [{"kind": "missing", "what": absent.what, "command": absent.command}]
-    return found if isinstance(found, list) else [found]
+def attempt(*parts: Part) -> list[Block]:
+    """Return the blocks, with one note on what is missing for each command that makes it."""
+    blocks, commands = [], set()
+    for part in parts:
+        try:
+            found = part()
+        except Absent as absent:
+            found = {"kind": "missing", "what": absent.what, "command": absent.command}
+        for block in found if isinstance(found, list) else [found]:
+            if block["kind"] != "missing" or block["command"] not in commands:
+                blocks.append(block)
+            commands.add(block.get("command"))
+    return blocks
+
+
+def answer(markdown: str) -> Block:
+    """Return the first words of a section."""
+    return {"kind": "answer", "html": prose(markdown.replace(" %", "\u00a0%"))}
 
 
 def words(markdown: str, *, warns: bool = False, **options: Any) -> Block:
@@ -57,14 +67,20 @@ def picture(id: str, title: str, *, html: Markup, caption: str = "", files: Sequ
 
 
 def details(summary: str, *blocks: Block) -> Block:
-    """Return blocks folded behind a summary line."""
-    return {"kind": "details", "summary": summary, "blocks": blocks}
+    """Return blocks folded behind a summary line with the number of their tables' rows."""
+    return {"kind": "details", "summary": summary, "rows": sum(map(_rows_of, blocks)), "blocks": blocks}
 
 
 def written_table(sources: Sources, name: str, *, command: str) -> Block:
-    """Return a table of the scale, read from its Markdown file, under its title. Raises `Absent`."""
-    title, _, rest = sources.text(sources.own / "tables" / f"{name}.md", command=command).partition("\n")
-    return words(rest, caption=title.removeprefix("# "))
+    """Return a table of the scale, read from its Markdown file, folded behind its title. Raises `Absent`."""
+    return report(sources.text(sources.own / "tables" / f"{name}.md", command=command))
+
+
+def report(markdown: str) -> Block:
+    """Return a Markdown report folded behind its title."""
+    title, _, rest = markdown.partition("\n")
+    title = title.removeprefix("# ")
+    return details(title, words(rest, caption=title, top=4))
 
 
 def data_table(id: str, caption: str, *, rows: Sequence[Mapping[str, str]], source: str = "") -> Block:
@@ -78,15 +94,18 @@ def data_table(id: str, caption: str, *, rows: Sequence[Mapping[str, str]], sour
     }  # fmt: skip
 
 
-def folded(table: Block) -> Block:
-    """Fold a long table; return a short one unchanged."""
-    rows = len(table["rows"])
-    return details(f"{table['caption']} ({rows} rows)", table) if rows > LONG else table
-
-
 def heading(column: str) -> str:
     """Return the heading of a CSV column."""
     return COLUMNS.get(column, column.replace("_", " "))
+
+
+def _rows_of(block: Block) -> int:
+    """Return the number of rows of the tables in a block."""
+    if "html" in block:
+        return block["html"].count("<tr>") - block["html"].count("<thead>")
+    if "blocks" in block:
+        return sum(map(_rows_of, block["blocks"]))
+    return sum(map(len, block["groups"].values())) if "groups" in block else len(block.get("rows", ()))
 
 
 def _is_number(text: str) -> bool:

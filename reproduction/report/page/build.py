@@ -1,5 +1,6 @@
 """Assembly of the page: one HTML file without scripts or external resources. The same input gives the same bytes."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,13 +9,14 @@ from markupsafe import Markup
 
 from reproduction.palette import HUES, INK, MUTED, NIGHT, PANEL, PAPER, RULE, look
 from reproduction.records import write_text
-from reproduction.report.figures import Sources, has_rates
-from reproduction.report.grid import kind_of
-from reproduction.report.page.blocks import words
-from reproduction.report.page.exact import audit_totals, counts_sentence, exact_sections
+from reproduction.report import grid
+from reproduction.report.figures import Sources
+from reproduction.report.grid import EMBEDDED, SMALL, TINY, kind_of
+from reproduction.report.page.blocks import Block, attempt, section
+from reproduction.report.page.exact import claims_card, costs_card, exact_sections, made_section
 from reproduction.report.page.markdown import parted, slug
-from reproduction.report.page.results import figure_section, orderings_summary, result_section, tables_of
-from reproduction.report.real import listed, real_sentences
+from reproduction.report.page.real import PretrainedModel
+from reproduction.report.page.results import figure_with_table, orderings, table_blocks, tables_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "v": "▼", "<": "◀", ">": "▶", "D": "◆", "P": "✚", "X": "✖", "h": "⬢", "*": "★"}
@@ -26,13 +28,19 @@ COLOURS = {
     "muted": (MUTED, "#a4a9b1"),
     "rule": (RULE, "#34393f"),
     "panel": (PANEL, "#1f2328"),
-    "link": ("#0b57a4", "#8ab8ff"),
-    "badge": ("#fff0cc", "#3b2d08"),
-    "badge-ink": ("#5a3c00", "#ffdc94"),
-    "good": ("#17663f", "#7fd1a3"),
-    "bad": ("#a8261b", "#ff9d8f"),
+    "accent": ("#c23c0e", "#f2763c"),
+    "part": ("#85898f", "#85898f"),
+    "fails": ("#b9bcc1", "#565b62"),
+    "open": ("#e3e4e8", "#343a41"),
 } | {f"hue-{name}": (hue.light, hue.dark) for name, hue in HUES.items()}
 """CSS variable → its colours in the light and the dark theme."""
+
+
+HOMES = {
+    "table1": "real", "table2": "real", "table_longer": "real", "table3": "rows", "table_controls": "rows",
+    "table7": "budget", "table8": "budget",
+}  # fmt: skip
+"""Table → its section, at the small scale; at the others all tables are in the section of the scale's kind."""
 
 
 def build_page(sources: Sources) -> str:
@@ -40,11 +48,19 @@ def build_page(sources: Sources) -> str:
 
     Raises `GridError`, `RecordError` or ValueError if an existing file is malformed.
     """
+    real, kind = PretrainedModel(sources), kind_of(sources.scale)
+    tables: dict[str, list[Block]] = {}
+    for table in tables_of(sources):
+        tables.setdefault(HOMES[table] if kind == SMALL else kind, []).extend(table_blocks(sources, table))
+    tables.setdefault("real" if kind == SMALL else kind, []).extend(figure_with_table(sources, "worth"))
+    cards = {"real": real.card, "claims": lambda: claims_card(sources), "costs": lambda: costs_card(sources)}
+    embedded = sources if kind == EMBEDDED else dataclasses.replace(sources, scale=TINY, reference=True)
     sections = [
-        *(figure_section(sources, "rates") if has_rates(sources) else []),
-        *(result_section(sources, table) for table in tables_of(sources)),
-        *figure_section(sources, "worth"),
+        *([section(kind, lambda: orderings(sources), lambda: tables[kind])] if kind == grid.PAPER else []),
+        *real.sections(tables),
         *exact_sections(sources),
+        section(EMBEDDED, lambda: orderings(embedded), lambda: tables.get(EMBEDDED, [])),
+        made_section(sources),
     ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -55,16 +71,11 @@ def build_page(sources: Sources) -> str:
     )
     environment.filters |= {"slug": slug, "parted": parted, "look": look}
     environment.globals |= {"glyphs": GLYPHS}
-    sentences = real_sentences(sources.results, sources.experiments)
     page = environment.get_template("page.html").render(
+        cards={id: attempt(card) for id, card in cards.items()},
         sections=sections,
-        scale=sources.scale,
-        kind=kind_of(sources.scale),
-        command=sources.make("report"),
-        real=words(listed(sentences)) if sentences else None,
-        orderings=orderings_summary(sources),
-        totals=audit_totals(sources),
-        counts=counts_sentence(sources),
+        sources=sources,
+        kind=kind,
         colours=COLOURS,
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
     )

@@ -16,9 +16,6 @@ from reproduction.records.files import one_sentence
 NUMBER = re.compile(r"[*+-]*(\d|—|$)")
 """Start of a cell in a column of numbers."""
 
-LONG = 30
-"""Number of rows above which a table is folded."""
-
 
 def parted(text: str) -> tuple[str, str]:
     """Split a heading from its final parentheses, or ""; the page sets the second part smaller."""
@@ -39,8 +36,8 @@ def sections(markdown: str) -> tuple[str, list[tuple[str, str]]]:
     return "\n".join(lines).strip(), [(title.strip(), body.strip()) for title, _, body in parts]
 
 
-def prose(markdown: str, *, caption: str = "", folder: Path | None = None, top: int = 3, long: int = LONG) -> Markup:
-    """Return Markdown as HTML without raw HTML; its highest heading is h``top``, tables above ``long`` rows are folded.
+def prose(markdown: str, *, caption: str = "", folder: Path | None = None, top: int = 3) -> Markup:
+    """Return Markdown as HTML without raw HTML; its highest heading is h``top``.
 
     Tables get ``caption`` and a scroll container. Images are embedded from files below ``folder``. Raises `RecordError`
     if one cannot be read, ValueError for any other image, since the page must not need a network.
@@ -53,7 +50,7 @@ def prose(markdown: str, *, caption: str = "", folder: Path | None = None, top: 
             token.tag = f"h{min(6, int(token.tag[1]) - highest + top)}"
         elif token.type == "table_open":
             end = next(n for n in range(place, len(tokens)) if tokens[n].type == "table_close")
-            _table(tokens[place : end + 1], caption=html.escape(caption), long=long)
+            _table(tokens[place : end + 1], caption=html.escape(caption))
         for child in token.children or []:
             if child.type == "image":
                 child.type, child.content = "html_inline", _image(child, folder)
@@ -72,13 +69,13 @@ def image(path: Path, alt: str) -> Markup:
     return Markup('<img src="{}" alt="{}">').format(uri, alt)
 
 
-def _table(tokens: list[Token], *, caption: str, long: int) -> None:
-    """Add caption, scroll container and fold to a table; right-align its columns of numbers."""
+def _table(tokens: list[Token], *, caption: str) -> None:
+    """Add caption and scroll container to a table; right-align its columns of numbers."""
     columns: dict[int, list[int]] = {}
-    rows, column = -1, 0  # row 0 has the headings
+    column = 0
     for place, token in enumerate(tokens):
         if token.type == "tr_open":
-            rows, column = rows + 1, 0
+            column = 0
         elif token.type in ("th_open", "td_open"):
             columns.setdefault(column, []).append(place)
             column += 1
@@ -87,10 +84,9 @@ def _table(tokens: list[Token], *, caption: str, long: int) -> None:
         for place in (head, *cells):
             tokens[place].attrs = {"class": "num"} if numeric else {}
         tokens[head].attrSet("scope", "col")
-    fold, unfold = (f"<details><summary>{caption} ({rows} rows)</summary>", "</details>") if rows > long else ("", "")
     inside = f"<caption>{caption}</caption>" if caption else ""
     scroll = f'<div class="scroll" role="region" tabindex="0" aria-label="{caption or "table"}">'
-    for token, markup in ((tokens[0], f"{fold}{scroll}<table>{inside}\n"), (tokens[-1], f"</table></div>{unfold}\n")):
+    for token, markup in ((tokens[0], f"{scroll}<table>{inside}\n"), (tokens[-1], "</table></div>\n")):
         token.type, token.content = "html_block", markup
 
 

@@ -1,20 +1,20 @@
-"""Sections of result tables: our values with intervals, the paper's numbers in their own block, figure and tests."""
+"""Tables of results: our values with intervals, the paper's numbers in their own block, figure and tests."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from reproduction.report.figures import Absent, Rows, Sources, number
 from reproduction.report.floor import SIGN
-from reproduction.report.grid import PAPER, Column, Grid, PaperValue
+from reproduction.report.grid import EMBEDDED, PAPER, Column, Grid, PaperValue, kind_of
 from reproduction.report.measures import PERCENT, Measure, measure_of
-from reproduction.report.ordering import PARAMS, VERDICTS
+from reproduction.report.ordering import NOISE, OPPOSITE, PARAMS, SAME, VERDICTS
 from reproduction.report.page.blocks import (
     Block,
+    answer,
     attempt,
     data_table,
     details,
     figure,
-    folded,
-    section,
     words,
     written_table,
 )
@@ -51,50 +51,60 @@ def tables_of(sources: Sources) -> list[str]:
     return [table for table in TABLES if table in shown and sources.has(table)]
 
 
-def result_section(sources: Sources, table: str) -> Block:
-    """Return the section of one table. Missing results are listed with the command that makes them."""
+def table_blocks(sources: Sources, table: str) -> list[Block]:
+    """Return one table, folded with its figure, words and tests; what is missing of it comes first and is not."""
     grid, drawn = sources.grid(table), TABLES[table]
-    title, _, rest = grid.title.partition(": ")
-    tests = "Tests of significance, in full"
-    first, *more = attempt(lambda: _ours(sources, grid))
-    return section(
-        table,
-        sources.make(table),
-        lambda: [{"kind": "beside", "blocks": [first, *_papers(grid)]}, *more],
+    blocks = attempt(
+        lambda: _ours(sources, grid),
         lambda: figure(sources, drawn),
         lambda: _words(sources, table),
         lambda: _pairs(sources, table),
-        lambda: details(tests, _tests(sources, grid)),
+        lambda: details("Tests of significance, in full", _tests(sources, grid)),
         lambda: _pivots(sources) if table == CONTROLS else [],
-        title=f"{title} and Figure 4" if drawn == "figure4" else title,
-        lead=rest[:1].upper() + rest[1:] + ".",
     )
+    missing = [block for block in blocks if block["kind"] == "missing" or block.get("warns")]
+    tables = [block for block in blocks if block["kind"] == "result_table"]
+    rest = [block for block in blocks if block not in [*missing, *tables]]
+    beside = {"kind": "beside", "blocks": [*tables, *_papers(grid)]}
+    return [*missing, details(grid.title, beside, *rest)]
 
 
-def figure_section(sources: Sources, name: str) -> list[Block]:
-    """Return the section of a figure with a table, "rates" or "worth"; empty if there is nothing to draw."""
+def figure_with_table(sources: Sources, name: str) -> list[Block]:
+    """Return a figure and its table, folded together; empty if there is nothing to draw."""
     try:
         drawn = figure(sources, name)
     except Absent:
         return []
-    command = sources.make(f"figure_{name}")
-    return [section(name, command, lambda: drawn, lambda: written_table(sources, name, command=command))]
+    table = attempt(lambda: written_table(sources, name, command=sources.make(f"figure_{name}")))
+    return [details(drawn["title"], drawn, *table)]
 
 
-def orderings_summary(sources: Sources) -> Block | None:
-    """Return for each table the number of pairs of methods ordered like the paper's; None without any table."""
-    rows = []
+def orderings(sources: Sources) -> list[Block]:
+    """Return how many pairs of methods are ordered like the paper's, in words and for each table. Raises `Absent`."""
+    rows, total = [], Counter()
     for table in TABLES:
         path = sources.own / "tables" / f"{table}_orderings.csv"
         try:
-            found = [row["verdict"] for row in sources.rows(path, command=sources.make(table))]
-        except Absent:  # the table's own section reports it
+            found = Counter(row["verdict"] for row in sources.rows(path, command=sources.make(table)))
+        except Absent:  # the table itself reports it
             continue
-        rows.append([sources.grid(table).title, str(len(found)), *(str(found.count(verdict)) for verdict in VERDICTS)])
+        rows.append([sources.grid(table).title, str(found.total()), *(str(found[verdict]) for verdict in VERDICTS)])
+        total += found
+    if not rows:
+        raise Absent(f"{sources.name(sources.own)}/tables/*_orderings.csv", sources.make("tables"))
+    limits = (
+        "It shows that every method trains, saves, loads and is scored, and is no evidence about the paper. "
+        if kind_of(sources.scale) == EMBEDDED
+        else ""
+    )
+    words = (
+        f"{limits}Of {total.total():,} pairs of methods and columns that the paper orders, {total[SAME]} come out the "
+        f"same way here, {total[OPPOSITE]} the other way, and {total[NOISE]} within noise."
+    )
     caption = "Who is ahead, here and in the paper: pairs of methods × columns, by verdict"
-    shown = {"kind": "data_table", "id": "orderings", "caption": caption, "rows": rows}
-    shown |= {"headings": ["table", "pairs", *VERDICTS], "numeric": range(1, len(VERDICTS) + 2)}
-    return shown | {"source": f"{sources.name(sources.own)}/tables/*_orderings.csv"} if rows else None
+    table = {"kind": "data_table", "id": "orderings", "caption": caption, "rows": rows}
+    table |= {"headings": ["table", "pairs", *VERDICTS], "numeric": range(1, len(VERDICTS) + 2)}
+    return [answer(words), details(caption, table | {"source": f"{sources.name(sources.own)}/tables/*_orderings.csv"})]
 
 
 def _ours(sources: Sources, grid: Grid) -> list[Block]:
@@ -212,8 +222,7 @@ def _pairs(sources: Sources, table: str) -> list[Block]:
     name = SWEEPS.get(table, "")
     if not (sources.own / "tables" / f"{name}.md").is_file():
         return []
-    shown = written_table(sources, name, command=sources.make(table))
-    return [details("Each method against each other, in the mean held-out loss", shown)]
+    return [written_table(sources, name, command=sources.make(table))]
 
 
 def _tests(sources: Sources, grid: Grid) -> Block:
@@ -231,7 +240,7 @@ def _tests(sources: Sources, grid: Grid) -> Block:
 def _pivots(sources: Sources) -> Block:
     rows = sources.rows(sources.pivots, command=sources.make("pivots"))
     caption = "What pivots the bases give, and what trained routers make of them"
-    return folded(data_table("pivots", caption, rows=rows, source=sources.name(sources.pivots)))
+    return details(caption, data_table("pivots", caption, rows=rows, source=sources.name(sources.pivots)))
 
 
 def _interval(row: Mapping[str, str], name: str) -> str:

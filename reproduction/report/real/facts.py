@@ -58,11 +58,9 @@ BLOCKS = {
     "budgets": ("table7", BEST_RATES),
     "clusters": ("table8", CONTROLS),
 }
-FROZEN = (
-    "idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr",
-    "idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm",
-)  # fmt: skip
-"""Controls that freeze other rows, or no rows of the base."""
+ROWS = ("idlora_random", "idlora_serial", "idlora_largest_norm", "idlora_smallest_norm", "idlora_pivoted_qr")
+NO_ROWS = ("idlora_gaussian", "idlora_orthonormal", "idlora_equal_norm")
+"""Controls that freeze other rows of the base, and no rows of it."""
 
 
 class Facts:
@@ -97,7 +95,8 @@ class Facts:
         self.parameters = next(int(row["parameters_total"]) for row in untuned if row["parameters_total"])
         self.paper_rate = f"the paper's {spelled(float(self.rates[SUBJECT]['paper_rate']))}"
         self.equal_count = self.controls.pairs["lora_equal", SUBJECT, LOSS]
-        self.frozen = self._controls(FROZEN)
+        self.rows, self.no_rows = self._controls(ROWS), self._controls(NO_ROWS)
+        self.frozen = [*self.rows, *self.no_rows]
         self.boosting = self._controls(["idlora_no_rb", "idlora_no_rb_same_rank"])
 
     @staticmethod

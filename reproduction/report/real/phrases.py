@@ -58,6 +58,22 @@ def stand(named: Sequence[tuple[Pair, str]], *, of: str = "") -> str:
     return "; ".join(" ".join(filter(None, [verdict, of, joined(own)])) for verdict, own in groups.items() if own)
 
 
+def brief(named: Sequence[tuple[Pair, str]]) -> str:
+    """List named pairs by verdict without intervals: "ahead of A by 0.0044 and level with B"."""
+    parts = []
+    for verdict in VERDICTS:
+        own = [name + (f" by {pair.distance}" if verdict != LEVEL else "") for pair, name in named]
+        own = [text for text, (pair, _) in zip(own, named, strict=True) if pair.verdict == verdict]
+        parts += [f"{verdict} {joined(own)}"] if own else []
+    return "; ".join(parts)
+
+
+def differ(pairs: Iterable[Pair]) -> str:
+    """Answer whether the methods of the pairs differ."""
+    level = {pair.verdict == LEVEL for pair in pairs}
+    return "In part." if len(level) > 1 else "Not measurably." if True in level else "Yes."
+
+
 def tally(pairs: Iterable[Pair]) -> str:
     """Count verdicts: "ahead in 2, level in 2 and behind in 20"."""
     counts = Counter(pair.verdict for pair in pairs)

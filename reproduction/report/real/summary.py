@@ -1,5 +1,6 @@
 """The shortest answer of the small scale's reference: a verdict of two sentences, and one table."""
 
+import re
 from pathlib import Path
 
 from reproduction.report.documents import pipes
@@ -8,7 +9,7 @@ from reproduction.report.rates import spelled
 from reproduction.report.real.facts import Facts
 from reproduction.report.real.phrases import LORA, of_idlora
 from reproduction.report.real.sentences import render
-from reproduction.report.standings import LEVEL, LOSS, Pair, Row
+from reproduction.report.standings import LEVEL, LOSS, Pair, Row, runs
 
 
 def verdict(results: Path, experiments: Path) -> str:
@@ -21,6 +22,12 @@ def verdict(results: Path, experiments: Path) -> str:
     facts = Facts(results, experiments)
     resolved = [pair for block in (facts.best, facts.paper) for pair in of_idlora(block) if pair.verdict != LEVEL]
     return " ".join(render("verdict.md", facts, resolved=resolved).split())
+
+
+def short_answers(facts: Facts) -> dict[str, str]:
+    """Return the answers of answers.md by name, as Markdown."""
+    parts = re.split(r"^- (\w+):", render("answers.md", facts, runs=runs), flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def summary_table(results: Path, experiments: Path) -> str:
