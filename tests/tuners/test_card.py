@@ -8,8 +8,8 @@ import peft.mapping
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from peft import AutoPeftModelForCausalLM, PeftModel
-from transformers import AutoModelForCausalLM
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from tuner_models import OURS, excite, logits, make_adapted, make_base, make_config
 
 import idlora
@@ -56,6 +56,17 @@ def test_the_card_of_an_adapter_loads_it_and_says_what_it_is(method, base, tmp_p
         assert settings not in card.text
     assert f"idlora {idlora.__version__}, peft {version('peft')}, torch {version('torch')}" in card.text
     assert "More Information Needed" not in card.text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_card_of_a_classifier_loads_a_classifier(base, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    model = excite(get_peft_model(model, make_config("idlora", task_type="SEQ_CLS"))).eval()
+    model.save_pretrained(tmp_path)
+    names: dict = {}
+    exec(snippet(tmp_path / "README.md", tmp_path), names)
+    assert torch.equal(logits(names["model"]), logits(model))
+    assert logits(model).shape[-1] == 2
 
 
 @every_method
