@@ -82,10 +82,10 @@ def cluster_rows(
         initial: initial centroids (k, in) instead of k-means++.
     """
     with torch.no_grad(), full_float32(matrix.device):
-        search = _Search(matrix, r, max_iter)
+        search = _Search(matrix, k, r, max_iter=max_iter)
         generator = np.random.default_rng(seed)
         if initial is None:
-            starts = (search.starting_points(k, generator) for _ in range(n_init))
+            starts = (search.starting_points(generator) for _ in range(n_init))
         else:
             starts = [initial.to(matrix) - search.origin]
         best = max(map(search.run, starts), key=_State.gain)
@@ -135,8 +135,9 @@ def full_float32(device: torch.device) -> Iterator[None]:
 class _Search:
     """The search on one W (n, in). `origin` (in,) is the mean of its rows, `norms` (n,) are ‖w − origin‖², float64."""
 
-    def __init__(self, matrix: torch.Tensor, r: int, max_iter: int):
-        self.matrix, self.r, self.max_iter = matrix, r, max_iter
+    def __init__(self, matrix: torch.Tensor, k: int, r: int, *, max_iter: int):
+        self.matrix, self.k, self.r, self.max_iter = matrix, k, r, max_iter
+        self.clusters = torch.arange(k, device=matrix.device)[:, None]
         self.origin = (matrix.new_full((1, len(matrix)), 1 / len(matrix)) @ matrix)[0]
         blocks = matrix.split(max(1, BLOCK_ENTRIES // matrix.shape[1]))
         distances = [torch.linalg.vector_norm(block - self.origin, dim=1) for block in blocks]
@@ -157,12 +158,12 @@ class _Search:
 
     def costs(self, centroids: torch.Tensor) -> torch.Tensor:
         """Compute ‖w − c‖² − ‖w − origin‖², (n, k)."""
-        offsets = (centroids * (centroids + 2 * self.origin)).sum(dim=1)
+        offsets = (centroids * torch.add(centroids, self.origin, alpha=2)).sum(dim=1)
         return torch.addmm(offsets, self.matrix, centroids.T, alpha=-2)
 
-    def members(self, labels: torch.Tensor, k: int) -> torch.Tensor:
+    def members(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the matrix (k, n) that is 1 where a row belongs to a cluster, else 0."""
-        return (labels == torch.arange(k, device=labels.device)[:, None]).to(self.matrix.dtype)
+        return (labels == self.clusters).to(self.matrix.dtype)
 
     def means(self, members: torch.Tensor) -> torch.Tensor:
         """Compute the centroids of the clusters with these members (k, n), relative to the origin."""
@@ -170,7 +171,7 @@ class _Search:
 
     def descend(self, centroids: torch.Tensor, *, squared: bool = True) -> _State:
         """Alternate assignments and means until the labels no longer change."""
-        k, left, moved, prices, bounded = len(centroids), self.max_iter, True, None, False
+        left, moved, prices, bounded = self.max_iter, True, None, False
         labels = torch.full((len(self.matrix),), -1, device=centroids.device)
         while left and moved:
             ahead = 1 if bounded else min(left, LOOK_AHEAD.get(labels.device.type, 1))
@@ -188,8 +189,8 @@ class _Search:
                 if forced or not moved:
                     break  # later steps started from other labels, or repeat this one
             if moved:
-                centroids = self.means(self.members(labels, k))
-        return _State(labels, centroids, np.bincount(labels.cpu(), minlength=k), bounded)
+                centroids = self.means(self.members(labels))
+        return _State(labels, centroids, np.bincount(labels.cpu(), minlength=self.k), bounded)
 
     def iterate(self, centroids: torch.Tensor, labels: torch.Tensor, count: int) -> list[tuple]:
         """Run iterations that ignore the bound and go on after convergence; the device is waited for once, at the end.
@@ -203,7 +204,7 @@ class _Search:
             costs = self.costs(centroids)
             nearest = costs.argmin(dim=1)
             steps.append((centroids, costs, nearest))
-            members.append(self.members(nearest, len(centroids)))
+            members.append(self.members(nearest))
         every = torch.stack([labels, *(nearest for *_, nearest in steps)])
         moved = (every[1:] != every[:-1]).any(dim=1)
         smallest = torch.stack(members).sum(dim=2).amin(dim=1)
@@ -227,9 +228,9 @@ class _Search:
         labels[rows], gain = transfer_rows(distances[rows], between, labels[rows], sizes=state.sizes, minimum=self.r)
         if not gain >= enough > 0:
             return None
-        return self.means(self.members(torch.from_numpy(labels).to(self.matrix.device), len(state.sizes)))
+        return self.means(self.members(torch.from_numpy(labels).to(self.matrix.device)))
 
-    def starting_points(self, k: int, generator: np.random.Generator) -> torch.Tensor:
+    def starting_points(self, generator: np.random.Generator) -> torch.Tensor:
         """Choose k rows by greedy k-means++ (Arthur & Vassilvitskii, 2007): (k, in), relative to the origin."""
 
         def candidates(picks: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
@@ -238,8 +239,8 @@ class _Search:
 
         points, nearest = candidates(np.array([generator.integers(len(self.matrix))]))
         chosen = [points[0]]
-        for _ in range(k - 1):
-            draws = generator.random(2 + int(math.log(k)))
+        for _ in range(self.k - 1):
+            draws = generator.random(2 + int(math.log(self.k)))
             shares = nearest[:, 0].cumsum()
             picks = np.searchsorted(shares, draws * shares[-1]).clip(max=len(shares) - 1)
             points, distances = candidates(picks)
