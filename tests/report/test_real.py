@@ -13,7 +13,7 @@ from reproduction.records import write_json
 from reproduction.report.audit import read_on_real_model
 from reproduction.report.figures import Sources
 from reproduction.report.page import build_page
-from reproduction.report.real import real_sentences, summary_table, verdict, write_real
+from reproduction.report.real import Facts, real_sentences, short_answers, summary_table, verdict, write_real
 
 ROWS = ("idlora_random", "idlora_serial", "idlora_pivoted_qr", "idlora_smallest_norm", "idlora_largest_norm")
 MULTI = ("gsm8k", "mmlu", "commonsenseqa", "pass@1", "pass@5", "pass@10")
@@ -178,6 +178,44 @@ def test_the_verdict_and_its_table_follow_the_tables(make, results: Path, tmp_pa
     assert "| 1.6e-3 | 1.1080 ± 0.0005 | behind by 0.0140 [0.0132, 0.0148] | 1.2000 | 4.5 | 30.4 |" in table
     make(**OTHER_WAY)
     assert "ID-LoRA is **ahead of LoRA**" in verdict(tmp_path / "results", tmp_path / "experiments")
+
+
+TUNED = "nats a token in held-out loss, each method at its best learning rate; at the paper's one rate for all"
+PICKED = "As frozen bases, the rows that k-means picks (PMRC) are"
+
+
+@pytest.mark.parametrize(
+    ("story", "parts"),
+    [
+        (
+            {},
+            {
+                "card": f"**No, LoRA is ahead** by 0.0140 {TUNED} the order turns.",
+                "rate": "**Yes.** The learning rate decides which is ahead: at the paper's 5e-5 for both ID-LoRA",
+                "rows": f"**Yes.** {PICKED} ahead of rows at random by 0.0042",
+                "budget": "No ID-LoRA is level with",
+            },
+        ),
+        (
+            OTHER_WAY,
+            {
+                "card": f"**Yes, ID-LoRA is ahead** by 0.0140 {TUNED} ID-LoRA is ahead of LoRA, too.",
+                "rate": "**No.** The learning rate does not decide which",
+                "rows": f"**In part.** {PICKED} level with rows at random;",
+                "budget": "Only ID-LoRA of 1.84M is level with",
+            },
+        ),
+        (
+            {"real": {"losses": {BEST: {"idlora": 1.0945}}}},
+            {"card": "**Not measurably:** the two are level in held-out loss, each method at its best learning rate;"},
+        ),
+    ],
+    ids=["as made", "the other way", "level"],
+)
+def test_the_short_answers_follow_the_tables(story: dict, parts: dict[str, str], make, tmp_path: Path) -> None:
+    make(**story)
+    answers = short_answers(Facts(tmp_path / "results", tmp_path / "experiments"))
+    assert {name: answers[name][: len(words)] for name, words in parts.items()} == parts
 
 
 def test_a_reference_that_lacks_a_table_says_nothing(make, tmp_path: Path) -> None:
