@@ -119,5 +119,16 @@ def repeated(overrides: Sequence[str]) -> str | None:
     return None
 
 
+def unread(overrides: Sequence[str], config: DictConfig) -> str | None:
+    """Return the sentence on a key that an override with + adds beside the config's own, where nothing reads it."""
+    text, keys = OmegaConf.to_yaml(config), keys_of(config)
+    for typed in overrides:
+        key = typed[1:].partition("=")[0]
+        if re.match(r"\+[a-z]", typed) and key in keys and "." not in key and not re.search(rf"\$\{{{key}[.}}]", text):
+            near = nearest(key, [each for each in keys if each != key])
+            return f"{typed} adds a key that nothing reads" + (f"; {did_you_mean(key, near)}" if near else "")
+    return None
+
+
 REFUSALS = (HydraException, yaml.YAMLError, ValueError)
 """Errors with which Hydra refuses a command line or a config."""

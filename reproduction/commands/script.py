@@ -12,11 +12,11 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from reproduction.cells.compose import refusal
 from reproduction.cells.config_schema import ConfigError
-from reproduction.cells.explain import REFUSALS, repeated
+from reproduction.cells.explain import REFUSALS, repeated, unread
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import NotComplete, command
 from reproduction.commands.help import help_text
@@ -33,7 +33,13 @@ def hydra_command(config: str) -> Callable[[Body], Callable[[], None]]:
     register_resolvers()
 
     def decorate(body: Body) -> Callable[[], None]:
-        run = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(_one_of_many(command(body)))
+        @functools.wraps(body)
+        def job(config: DictConfig) -> None:
+            if lost := unread(_typed(), config):
+                raise ConfigError(lost)
+            body(config)
+
+        run = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config)(_one_of_many(command(job)))
 
         @command
         @functools.wraps(body)
@@ -79,11 +85,15 @@ def _one_of_many(body: Body) -> Body:
         try:
             body(config)
         except (Exception, SystemExit) as error:
-            hydra_config = HydraConfig.get()
-            if hydra_config.mode != RunMode.MULTIRUN or getattr(error, "code", 1) == 130:
+            if HydraConfig.get().mode != RunMode.MULTIRUN or getattr(error, "code", 1) == 130:
                 raise
             if isinstance(error, Exception):
                 traceback.print_exc()  # another process passes the exception on without its traceback
-            raise NotComplete(f"the run {' '.join(hydra_config.overrides.task)} failed") from None
+            raise NotComplete(f"the run {' '.join(_typed())} failed") from None
 
     return run
+
+
+def _typed() -> list[str]:
+    """Return the overrides of the running job as they were typed, interpolations unresolved."""
+    return OmegaConf.to_container(HydraConfig.get().overrides.task)

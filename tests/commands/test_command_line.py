@@ -90,6 +90,8 @@ def test_the_keys_are_those_of_the_chosen_groups():
         ("train", ["-m", "experiment=gsm8k_llama3,gsm8k_llama", "scale=tiny"], "did you mean gsm8k_llama3?"),
         ("train", ["-m", "seed=1,2", "train.lr=1"], "train.learning_rate"),
         ("train", ["seed=1", "seed=2"], "seed=1 and seed=2"),
+        ("train", ["scale=tiny", "+learning_rate=1e-3"], "did you mean train.learning_rate"),
+        ("train", ["scale=tiny", "data.max_length=-1"], "error: data.max_length is -1: it must be 2 or more ("),
         ("train", ["method=lora", "method=dora"], "method=lora and method=dora"),
         ("train", ["scale=tiny", "data_root=${model.pth_or_id}"], "did you mean model.path_or_id?"),
         ("train", ["scale=tiny", "seed=abc"], "'abc'"),
