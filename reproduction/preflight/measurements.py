@@ -35,14 +35,14 @@ class MeasuredSpeeds:
         training_rows: (model's label, method's label) → row of training.csv, with "source", the file's path.
         evaluation_rows: (model's label, benchmark, protocol) → row of evaluation.csv, likewise.
         sorts: sort of tuning → label of the measured method.
-        refused: reasons why rows do not count.
+        refused: what was measured and does not count → the reason.
     """
 
     gpus: int
     training_rows: Rows
     evaluation_rows: Rows
     sorts: Mapping[str, str]
-    refused: tuple[str, ...]
+    refused: Mapping[str, str]
 
     def method(self, cell: Cell) -> str:
         """Return the label of the measured method that the cell's method is a variant of, else its own."""
@@ -81,11 +81,11 @@ def read_measured(folders: Sequence[Path], *, gpus: int, memory_gb: float) -> Me
     """Read the measurements of the folders; the first folder takes precedence. Raises `RecordError`."""
     training: dict[tuple[str, ...], dict[str, str]] = {}
     evaluation: dict[tuple[str, ...], dict[str, str]] = {}
-    refused: list[str] = []
+    refused: dict[str, str] = {}
 
     def fits(row: Mapping[str, str], column: str, what: str) -> bool:
         if (taken := float(row[column] or 0) / 1e9) > memory_gb:
-            refused.append(f"{what} took {taken:.1f} GB on {row['device']}, and {memory_gb:g} GB are asked for")
+            refused[what] = f"took {taken:.1f} GB on {row['device']}, and {memory_gb:g} GB are asked for"
         return taken <= memory_gb
 
     for folder in folders:
@@ -94,12 +94,12 @@ def read_measured(folders: Sequence[Path], *, gpus: int, memory_gb: float) -> Me
             if int(row["processes"]) == gpus and fits(row, "peak_memory_bytes", what):
                 training.setdefault((row["model"], row["method"]), row)
         for row in read_speed(folder):
-            if fits(row, "gpu_bytes", f"evaluating {row['model']} on {row['benchmark']}"):
+            if fits(row, "gpu_bytes", f"evaluating {row['model']} on {row['benchmark']} {row['protocol']}"):
                 key = row["model"], row["benchmark"], row["protocol"]
                 evaluation.setdefault(key, row | {"source": _named(folder / "evaluation.csv")})
     return MeasuredSpeeds(
         gpus=gpus, training_rows=training, evaluation_rows=evaluation,
-        sorts=_sorts({label for _, label in training}), refused=tuple(refused),
+        sorts=_sorts({label for _, label in training}), refused=refused,
     )  # fmt: skip
 
 

@@ -148,9 +148,11 @@ def sources(cells: Sequence[Cell], speeds: MeasuredSpeeds) -> list[str]:
             else:
                 missing[f"evaluating {cell.model.label} on {protocol.benchmark} {protocol.name}"] += 1
     lines = ["measured:", *measured] if measured else ["nothing of it was measured"]
-    if missing or speeds.refused:
-        counts = (f"{what} ({count} cell{'s' * (count > 1)})" for what, count in missing.items())
-        lines += ["without a measurement, and in no hours:", *(f"  {line}" for line in (*counts, *speeds.refused))]
+    if missing:
+        lines.append("without a measurement, and in no hours:")
+    for what, count in missing.items():
+        reason = f": it {speeds.refused[what]}" if what in speeds.refused else ""
+        lines.append(f"  {what} ({count} cell{'s' * (count > 1)}){reason}")
     return [
         *lines,
         "assumed: tokens from the training sets' characters; padding as in packed rows, which have hardly any; another "

@@ -197,7 +197,8 @@ def test_a_measured_evaluation_is_its_items_and_tokens_at_the_seconds_of_its_bas
 def test_what_took_more_memory_or_other_gpus_does_not_count(training, answered, reason, cells, tmp_path) -> None:
     found, cell = measured(tmp_path, training, answered=[ANSWERED | answered]), cells["lora"]
     assert None in (found.training(cell), found.evaluation(cell, cell.protocols[0]))
-    assert [reason in line for line in found.refused] == [True] * (reason is not None)
+    assert [reason in line for line in found.refused.values()] == [True] * (reason is not None)
+    assert (reason or "without a measurement") in "\n".join(sources([cell], found))
 
 
 def test_every_figure_is_told_with_its_card_and_file_and_the_first_folder_that_has_it(cells, tmp_path, capsys) -> None:
