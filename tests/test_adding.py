@@ -107,8 +107,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def content(root: Path) -> dict[str, str]:
     """Return the text of each file in the folders that a method may change."""
-    files = (path for folder in ("configs", "experiments", "idlora") for path in (root / folder).rglob("*.*"))
-    return {path.relative_to(root).as_posix(): path.read_text() for path in files if path.suffix != ".pyc"}
+    files = (path for folder in ("configs", "experiments", "idlora") for path in (root / folder).rglob("*"))
+    texts = (path for path in files if path.is_file() and path.suffix != ".pyc")
+    return {path.relative_to(root).as_posix(): path.read_text() for path in texts}
 
 
 def test_a_new_method_is_the_files_that_the_page_names_and_lint_finds_nothing_in_them(copy: Path) -> None:
