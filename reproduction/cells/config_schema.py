@@ -27,10 +27,10 @@ def parse_dataclass(kind: type[T], values: Mapping[str, Any], *, where: str) -> 
         return _adapter(kind).validate_python(dict(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "value_error":  # of the dataclass itself, which names the key and the value
-            raise ConfigError(str(first["ctx"]["error"]).removesuffix(".")) from error
-        key = ".".join(str(part) for part in (where, *first["loc"]))
-        raise ConfigError(f"{key}: {first['msg']}, got {first['input']!r}") from error
+        key, reason = ".".join(map(str, (where, *first["loc"]))), f"{first['msg']}, got {first['input']!r}"
+        if first["type"] == "value_error":  # of the dataclass itself, which names the value and often the key
+            reason = str(first["ctx"]["error"]).removesuffix(".")
+        raise ConfigError(reason if f"{key}." in reason else f"{key}: {reason}") from error
 
 
 @functools.cache
