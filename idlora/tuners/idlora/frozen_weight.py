@@ -1,11 +1,13 @@
 """Access to the frozen weight under an adapter: dense, quantised, offloaded, or partitioned by DeepSpeed ZeRO-3."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 from peft.utils import resolve_quantization_backend
 from peft.utils.integrations import gather_params_ctx
+from peft.utils.quantization_utils import QuantizationBackend
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -35,10 +37,23 @@ def readable_weight(layer: nn.Module) -> Iterator[torch.Tensor | None]:
         gathered = gather_params_ctx(list(layer.parameters(recurse=False)), modifier_rank=None)
     with gathered, loaded(layer):
         try:
-            weight = dense_weight(layer) if backend is None else backend.get_base_weight(layer).detach()
+            weight = dense_weight(layer) if backend is None else _decoded(layer, backend).detach()
         except TypeError:
             weight = None
         yield None if weight is None or weight.is_meta else weight
+
+
+def _decoded(layer: nn.Module, backend: QuantizationBackend) -> torch.Tensor:
+    """Return W (out, in) of a quantised layer, a copy."""
+    state = getattr(layer.weight, "quant_state", None)
+    if not getattr(state, "packing_format_for_cpu", False):
+        return backend.get_base_weight(layer)
+    # Inference on some CPUs has bitsandbytes keep the 4 bits in another order, which PEFT would read as if it were not.
+    from bitsandbytes import functional as four_bits
+
+    return four_bits.dequantize_4bit(
+        *four_bits._convert_weight_packed_for_cpu_inverse(layer.weight.data, copy.copy(state))
+    )
 
 
 def dense_weight(layer: nn.Module) -> torch.Tensor:
