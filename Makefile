@@ -56,6 +56,8 @@ VARIABLES := SCALE SEEDS WORKERS TABLE METHOD MODEL EXPERIMENT PART PYTHON PIP_F
 $(foreach name,$(filter-out $(VARIABLES) PY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),\
 	$(error $(name)=$($(name)) sets nothing here: the variables are $(VARIABLES))))
 
+$(if $(memory_gb),$(if $(gpus),,$(error memory_gb=$(memory_gb) is that of GPUs which need not be here: give their number too, gpus=2)))
+
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 workers := $(if $(WORKERS),workers=$(WORKERS))
 code := $(if $(findstring allow_code_execution=,$(FLAGS)),,allow_code_execution=true)

@@ -12,7 +12,7 @@ from reproduction.cli import NotComplete
 from reproduction.commands.script import hydra_command
 from reproduction.commands.tables import chosen_cells, plan_config
 from reproduction.preflight import estimates, listed, missing, missing_elsewhere, not_checked
-from reproduction.preflight.machine import such_gpus
+from reproduction.preflight.machine import called, such_gpus
 
 
 @hydra_command("check")
@@ -24,7 +24,7 @@ def main(config):
     print("\n".join(estimates(waiting, elsewhere)))
     if elsewhere:
         print("\n".join(not_checked(waiting, results_dir=planned[0][0].results_dir)))
-        machine = f"{config.gpus} GPU{'s' * (config.gpus > 1)} of {config.memory_gb:g} GB"
+        machine = called(config.gpus, config.memory_gb)
         if lacks := missing_elsewhere(waiting, elsewhere):
             raise NotComplete(f"{machine} would not do for all of {len(waiting)} cells:{listed(lacks)}")
         print(f"{machine} would do for {len(waiting)} cells ({len(cells) - len(waiting)} are finished here)")

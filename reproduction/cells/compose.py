@@ -70,7 +70,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        sentence = str(error).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
+        sentence = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
         if lost := re.match(r"Interpolation key '(.+)' not found", sentence):
             sentence = f"{error.full_key}: ${{{lost[1]}}} is not a key of this config"
             if near := nearest(lost[1], keys_of(config)):

@@ -29,7 +29,7 @@ def explain(error: Exception, overrides: Sequence[str], *, keys: Sequence[str], 
         folders: the folders of configs.
     """
     if isinstance(error, OverrideParseException):
-        return _misspelt(error.override)
+        return _misspelt(error.override, keys)
     if isinstance(error, yaml.YAMLError):
         return "a config is not YAML: " + " ".join(str(error).split())
     options = group_options(folders)
@@ -46,12 +46,14 @@ def _absent(what: str, name: str, known: Iterable[str]) -> str:
     return f"there is no {what}; {did_you_mean(name, known)}"
 
 
-def _misspelt(override: str) -> str:
+def _misspelt(override: str, keys: Sequence[str]) -> str:
     """Return the sentence on an override that Hydra cannot parse."""
     key, equals, value = override.partition("=")
+    if equals and not key.isascii():  # Hydra reads the value, and not the key, as a mistake
+        return _unknown(key, keys)
     if not equals or not re.fullmatch(r"[~+]{0,2}[\w./@:-]+", key):
         written = re.sub(r"[^\w.]", "", key) or "key"
-        return f"{override} is no key=value: write {written}=…, without spaces around the = sign"
+        return f"{override!r} is not key=value: write {written}=…, without spaces around the = sign"
     if value.startswith("[") and "=" in value:
         return f"{override} cannot be read as key=value: quote each entry, '{key}=[\"train.max_steps=4\"]'"
     advice = next((way for sign, way in ADVICE if sign in override), f"put the value in quotes, '{key}=\"{value}\"'")
@@ -63,7 +65,7 @@ def _refused(override: Override, keys: Sequence[str], options: Mapping[str, Sequ
     typed, key = override.input_line, override.key_or_group
     value = typed.partition("=")[2]
     if not key:
-        return _misspelt(typed)
+        return _misspelt(typed, keys)
     if override.is_sweep_override():
         several = f"{typed} is several values: '{key}=[{value}]' is a list, and -m runs the command once for each value"
         return several if one else None
@@ -80,6 +82,10 @@ def _refused(override: Override, keys: Sequence[str], options: Mapping[str, Sequ
     parent = key.rpartition(".")[0]
     if parent in keys and not any(each.startswith(f"{parent}.") for each in keys):
         return f"{typed}: {parent} is a value and has no keys of its own"
+    return _unknown(key, keys)
+
+
+def _unknown(key: str, keys: Sequence[str]) -> str:
     near = nearest(key, [each for each in keys if not key.startswith(f"{each}.")])
     way = did_you_mean(key, near) if near else "--help lists the keys, and --cfg job all of them with their values"
     return f"{key} is not a key of this config; {way}"
@@ -122,10 +128,14 @@ def repeated(overrides: Sequence[str]) -> str | None:
 def unread(overrides: Sequence[str], config: DictConfig) -> str | None:
     """Return the sentence on a key that an override with + adds beside the config's own, where nothing reads it."""
     text, keys = OmegaConf.to_yaml(config), keys_of(config)
-    for typed in overrides:
-        key = typed[1:].partition("=")[0]
-        if re.match(r"\+[a-z]", typed) and key in keys and "." not in key and not re.search(rf"\$\{{{key}[.}}]", text):
-            near = nearest(key, [each for each in keys if each != key])
+    added = {typed[1:].partition("=")[0]: typed for typed in overrides if re.match(r"\+[a-z]", typed)}
+    paths = [f"{key}." for key in added]
+    own = [key for key in keys if not any(f"{key}.".startswith(path) or path.startswith(f"{key}.") for path in paths)]
+    for key, typed in added.items():
+        top = key.partition(".")[0]
+        is_new = top in keys and not any(f"{each}.".startswith(f"{top}.") for each in own)
+        if is_new and not re.search(rf"\$\{{{top}[.}}]", text):
+            near = nearest(key, own)
             return f"{typed} adds a key that nothing reads" + (f"; {did_you_mean(key, near)}" if near else "")
     return None
 

@@ -47,7 +47,8 @@ def hydra_command(config: str) -> Callable[[Body], Callable[[], None]]:
             asked = _arguments()
             folders = [Path(asked.config_dir)] if asked.config_dir else []
             if asked.help:
-                print(help_text(body.__globals__["__doc__"], config, overrides=asked.overrides, folders=folders))
+                overrides = [] if asked.multirun else asked.overrides  # a sweep has no one value to show
+                print(help_text(body.__globals__["__doc__"], config, overrides=overrides, folders=folders))
                 return
             if twice := repeated(asked.overrides):
                 raise ConfigError(twice)

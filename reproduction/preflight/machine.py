@@ -1,6 +1,7 @@
 """Checks of this machine's GPUs, their driver, and PyTorch's build for them."""
 
 import ctypes
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,15 +38,21 @@ class Machine:
 def such_gpus(number: object, memory_gb: object) -> tuple[Gpu, ...]:
     """Return GPUs that need not be here, with ``memory_gb`` of 10^9 bytes each.
 
-    Raises `ConfigError` for a number of GPUs that is no whole number above 0, or a memory size that is none above 0.
+    Raises `ConfigError` for a number of GPUs that is no whole number above 0, or a memory size that is no finite number
+    above 0.
     """
     for name, value, kind, what in (
         ("gpus", number, int, "whole number"),
         ("memory_gb", memory_gb, int | float, "number"),
     ):
-        if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
-            raise ConfigError(f"{name}={value} is none to plan for: give a {what} above 0")
+        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < math.inf:
+            raise ConfigError(f"{name}={value} cannot be: give a {what} above 0")
     return number * (Gpu(name="such a GPU", memory=int(memory_gb * 1e9), capability=(8, 0)),)
+
+
+def called(number: int, memory_gb: float) -> str:
+    """Return `such_gpus` in words: "2 GPUs of 80 GB"."""
+    return f"{number} GPU{'s' * (number > 1)} of {memory_gb:g} GB"
 
 
 def this_machine() -> Machine:

@@ -14,14 +14,17 @@ import yaml
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.compose import compose, group_files, plain
+from reproduction.cells.config_schema import ConfigError
 from reproduction.cells.from_config import method_spec
 from reproduction.cells.sizes import tuning_of
 from reproduction.evals.task import Protocol
 from reproduction.paths import REPOSITORY, RESULTS
-from reproduction.preflight.machine import such_gpus
 from reproduction.preflight.workload import items_of, text_of, tokens_of
 from reproduction.records.files import one_sentence
 from reproduction.report.speed import read_speed
+
+FILES = "training.csv", "evaluation.csv"
+"""Files of measurements in a folder."""
 
 Rows = Mapping[tuple[str, ...], Mapping[str, str]]
 
@@ -124,13 +127,18 @@ def _sorts(labels: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def measured_here(folders: Sequence[str] | None, *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
-    """Call `read_measured` on folders; None is all GPU folders of this repository's results, by name.
+def measured_here(folders: str | Sequence[str] | None, *, gpus: int, memory_gb: float) -> MeasuredSpeeds:
+    """Call `read_measured` on one or several folders; None is all GPU folders of this repository's results, by name.
 
-    Raises as `such_gpus`, and `RecordError`.
+    Raises `ConfigError` for a folder without measurements, and `RecordError`.
     """
-    such_gpus(gpus, memory_gb)
     if folders is None:
-        named = (path.parent for name in ("training.csv", "evaluation.csv") for path in RESULTS.glob(f"*/{name}"))
+        named = (path.parent for name in FILES for path in RESULTS.glob(f"*/{name}"))
         folders = sorted({str(folder.relative_to(REPOSITORY)) for folder in named if folder.name != "cpu"})
-    return read_measured([REPOSITORY / folder for folder in folders], gpus=gpus, memory_gb=memory_gb)
+    paths = [REPOSITORY / folder for folder in ([folders] if isinstance(folders, str) else folders)]
+    for path in paths:
+        if not any((path / name).is_file() for name in FILES):
+            raise ConfigError(
+                f"measured={_named(path)} has no {' and no '.join(FILES)}: give a folder such as results/h200"
+            )
+    return read_measured(paths, gpus=gpus, memory_gb=memory_gb)

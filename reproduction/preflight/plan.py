@@ -13,6 +13,7 @@ from reproduction.cells.cell import Cell, distinct, unfinished
 from reproduction.cells.sizes import kinds_of
 from reproduction.evals.task import Protocol
 from reproduction.preflight import checked, needs
+from reproduction.preflight.machine import called
 from reproduction.preflight.measurements import MeasuredSpeeds
 from reproduction.preflight.probe import Probe, device_name, measurable
 from reproduction.running.memory import gpus
@@ -83,10 +84,12 @@ def _known(seconds: Sequence[float | None]) -> tuple[int, int]:
 
 def answer(found: Sequence[TableHours], *, gpus: int, memory_gb: float) -> str:
     """Return the sentence on the hours of all tables on GPUs that are not here."""
-    total, machine = found[-1], f"{gpus} GPU{'s' * (gpus > 1)} of {memory_gb:g} GB"
+    total, machine = found[-1], called(gpus, memory_gb)
     (trained, trainings), (answered, evaluations) = total.trainings, total.evaluations
+    if not total.waiting:
+        return f"no hours: nothing is left for {machine} to do"
     if not trained + answered:
-        return f"no hours: nothing that {machine} would have to do was measured on {gpus} such"
+        return f"no hours: no training and no evaluation that is left was measured on {machine}"
     measured = f"{trained} of {trainings} trainings and {answered} of {evaluations} evaluations are measured"
     hours = f"{total.seconds / gpus / 3600:.1f} hours on {machine}: {measured}"
     return f"at least {hours}; the others come on top" if total.unknown else hours

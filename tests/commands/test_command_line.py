@@ -60,7 +60,9 @@ def test_all_names_are_listed_where_none_is_near():
         ("seed=[1", "'key=[a,b]'"),
         ("overrides=[train.lr=1]", "quote each entry"),
         ("seed", "write seed=…"),
-        ("=", "= is no key=value"),
+        ("=", "'=' is not key=value"),
+        ("", "'' is not key=value"),
+        ("mêthod=lora", "did you mean method?"),
         ("seed=1,2", "-m runs the command once for each"),
         ("+seed=2", "give seed=2"),
         ("~sed", "did you mean seed, "),
@@ -91,6 +93,7 @@ def test_the_keys_are_those_of_the_chosen_groups():
         ("train", ["-m", "seed=1,2", "train.lr=1"], "train.learning_rate"),
         ("train", ["seed=1", "seed=2"], "seed=1 and seed=2"),
         ("train", ["scale=tiny", "+learning_rate=1e-3"], "did you mean train.learning_rate"),
+        ("train", ["scale=tiny", "+trian.max_steps=4"], "did you mean train.max_steps"),
         ("train", ["scale=tiny", "data.max_length=-1"], "error: data.max_length is -1: it must be 2 or more ("),
         ("train", ["method=lora", "method=dora"], "method=lora and method=dora"),
         ("train", ["scale=tiny", "data_root=${model.pth_or_id}"], "did you mean model.path_or_id?"),
@@ -145,6 +148,7 @@ def test_the_keys_of_the_optimiser_are_those_of_train(script):
     assert "idlora (+" in " ".join(helped.split())
     assert "eval=[gsm8k,heldout]" in lines
     assert script("train", "scale=tinny", "--help").returncode == 2
+    assert script("train", "-m", "method=lora,idlora", "--help").stdout == script("train", "--help").stdout
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py")))

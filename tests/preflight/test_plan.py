@@ -219,10 +219,10 @@ def test_every_figure_is_told_with_its_card_and_file_and_the_first_folder_that_h
     assert "evaluating Mistral-7B on gsm8k 0shot (1 cell)" in lines
 
 
-@pytest.mark.parametrize("asked", [{"gpus": 0}, {"memory_gb": -1}, {"gpus": "two"}])
-def test_numbers_of_gpus_or_bytes_that_are_not_positive_are_refused(asked) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(asked))}={next(iter(asked.values()))} "):
-        measured_here(None, **{"gpus": 2, "memory_gb": 80} | asked)
+@pytest.mark.parametrize("folders", ["nowhere", ["results/h200", "nowhere"]])
+def test_a_folder_without_measurements_is_refused(folders) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        measured_here(folders, gpus=2, memory_gb=80)
 
 
 def test_the_committed_measurements_answer_a_plan_without_a_gpu(repository: Path, script, monkeypatch) -> None:

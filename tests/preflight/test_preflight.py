@@ -238,7 +238,9 @@ def test_a_machine_that_is_not_here_is_judged_by_its_gpus_alone(paper: dict[str,
         assert words in rest
 
 
-@pytest.mark.parametrize("asked", [(0, 80), (1.5, 80), ("two", 80), (True, 80), (2, "big"), (2, 0)])
+@pytest.mark.parametrize(
+    "asked", [(0, 80), (1.5, 80), ("two", 80), (True, 80), (2, "big"), (2, 0), (2, float("inf")), (2, float("nan"))]
+)
 def test_gpus_that_are_no_number_are_refused(asked) -> None:
     with pytest.raises(ConfigError, match=str(asked[1] if asked[0] == 2 else asked[0])):
         such_gpus(*asked)
