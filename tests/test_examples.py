@@ -39,6 +39,7 @@ def run(example: str, *arguments: object) -> PeftModel:
 
 @torch.no_grad()
 def loss(model, batch: torch.Tensor) -> float:
+    batch = batch.to(model.device)
     return model.eval()(input_ids=batch, labels=batch).loss.item()
 
 

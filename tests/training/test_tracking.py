@@ -73,7 +73,7 @@ def test_a_followed_training_is_the_same_to_the_bit_and_its_trackers_know_every_
     assert {key: config[key] for key in CONFIG} == CONFIG
     assert len(config["pivots"]) == 14
     up = config["pivots"]["model.layers.0.mlp.up_proj"]
-    assert (up["share"], len(up["clusters"]), sum(up["clusters"])) == (2 * 4 / 64, 2, 64)
+    assert (up["share"], len(up["clusters"]), sum(up["clusters"])) == (2 * 4 / 64, 4, 64)
     assert [message.exit_code for kind, message in records if kind == "exit"] == [0]
 
 

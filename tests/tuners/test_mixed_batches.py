@@ -8,6 +8,8 @@ from tuner_models import LAYOUTS, OURS, VOCABULARY, excite, logits, make_adapted
 
 from idlora.tuners.common.layer import RoutedLayer
 
+CLOSE = 1e-4  # a product of fewer rows rounds otherwise
+
 NAMES = ["second", "__base__", "default", "second"]
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
 every_layout = pytest.mark.parametrize("layout", [*LAYOUTS, "lora"])
@@ -49,7 +51,7 @@ def test_each_row_gets_what_its_adapter_alone_gives_it(layout):
     expected = each_alone(model, lambda: logits(model, batch))
     for active in ("default", "second"):
         model.set_adapter(active)
-        torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=CLOSE, atol=CLOSE)
     with model.disable_adapter():
         torch.testing.assert_close(mixed_logits(model, batch), alone(model, "__base__", lambda: logits(model, batch)))
 
@@ -59,7 +61,7 @@ def test_a_block_that_was_compiled_before_mixes_them_too():
     expected = each_alone(model, lambda: logits(model, batch))
     model.get_submodule("base_model.model.model.layers.0").compile(backend="eager")
     assert (logits(model, batch) - expected).abs().max() > 1e-2
-    torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"num_beams": 3, "num_return_sequences": 2}], ids=str)
@@ -108,7 +110,7 @@ def test_modules_saved_whole_by_both_or_by_one_of_the_adapters_follow_the_names(
         expected = each_alone(model, lambda model=model, batch=batch: logits(model, batch))
         for active in ("default", "second"):
             model.set_adapter(active)
-            torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(mixed_logits(model, batch), expected, rtol=CLOSE, atol=CLOSE)
         assert not any(module._forward_pre_hooks for module in model.modules())
 
 
