@@ -88,7 +88,7 @@ def test_without_the_library_each_loader_raises_the_error_that_the_card_names(me
 
 def test_a_card_of_the_user_s_own_is_kept_and_saving_again_changes_this_part_alone(base, tmp_path):
     card = tmp_path / "README.md"
-    card.write_text("---\nlicense: mit\ntags:\n- sums\n---\n# Sums\n\nMine.\n", encoding="utf-8")
+    card.write_text("---\nlicense: mit\ntags:\n- sums\n---\n# Sums\n\n<!-- idlora: end -->\nMine.\n", encoding="utf-8")
     for alpha in (8, 16):
         adapted("idlora", base, lora_alpha=alpha, router="uniform", target_modules=".*(q|v)_proj").save_pretrained(
             tmp_path
@@ -98,7 +98,7 @@ def test_a_card_of_the_user_s_own_is_kept_and_saving_again_changes_this_part_alo
         assert text.count("| lora_alpha |") == text.count("import idlora  #") == text.count("Mine.") == 1
         assert "| router | `uniform` |" in text
         assert r"| target_modules | `.*(q\|v)_proj` |" in text
-        assert "# Sums\n\nMine.\n" in text
+        assert "# Sums\n\n<!-- idlora: end -->\nMine.\n" in text
         card.write_text(text + "\nMy last words.\n", encoding="utf-8")
     data = ModelCard.load(card).data
     assert data.license == "mit"
@@ -122,5 +122,7 @@ def test_every_saver_writes_the_card_where_the_adapter_lies(base, tmp_path):
     assert torch.equal(logits(names["model"]), logits(model))
     saved = IdLoraConfig.from_pretrained(tmp_path / "native")
     assert saved.idlora_version == idlora.__version__
-    IdLoraConfig().save_pretrained(tmp_path / "config")
+    for config in (IdLoraConfig(), model.peft_config["default"]):
+        config.save_pretrained(tmp_path / "config")
+    assert model.peft_config["default"].init_weights
     assert [each.name for each in (tmp_path / "config").iterdir()] == ["adapter_config.json"]

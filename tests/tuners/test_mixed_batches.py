@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from tuner_models import LAYOUTS, OURS, VOCABULARY, excite, logits, make_adapted, make_batch, make_config
 
 from idlora.tuners.common.layer import RoutedLayer
@@ -70,6 +70,8 @@ def test_generation_gives_each_row_its_adapter_s_answer(method, settings):
     model, batch = two_adapters(method), make_batch(rows=4, length=5)
     given = GREEDY | settings | {"attention_mask": torch.ones_like(batch)}
     expected = each_alone(model, lambda: model.generate(batch, **given), copies=settings.get("num_return_sequences", 1))
+    assert torch.equal(model.generate(batch, adapter_names=NAMES, **given), expected)
+    given = GREEDY | {"attention_mask": given["attention_mask"], "generation_config": GenerationConfig(**settings)}
     assert torch.equal(model.generate(batch, adapter_names=NAMES, **given), expected)
 
 

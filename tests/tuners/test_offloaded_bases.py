@@ -148,7 +148,12 @@ def test_a_base_offloaded_by_accelerate_itself_loads_an_adapter(low_cpu_mem_usag
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bias": "all"}, {"bias": "lora_only"}, {"modules_to_save": ["up_proj"], "target_modules": ["q_proj"]}]
+    "settings",
+    [
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        *({"modules_to_save": [name], "target_modules": ["q_proj"]} for name in ("up_proj", "mlp.up_proj", "mlp")),
+    ],
 )
 def test_what_is_offloaded_cannot_train(settings, bases):
     with pytest.raises(ValueError, match=r"layers\.[01]\.[a-z_.]+_proj .*is offloaded"):

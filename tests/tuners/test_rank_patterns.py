@@ -1,5 +1,6 @@
 """A rank and an α of its own for some modules: `rank_pattern` and `alpha_pattern`; LoRA is the control."""
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
@@ -56,6 +57,8 @@ def test_the_number_of_parameters_is_the_sum_of_the_closed_form_over_each_module
         ({"rank_pattern": {"(q_proj": 8}}, r"'\(q_proj'"),
         ({"alpha_pattern": {"q_proj": 0}}, "not 0"),
         ({"alpha_pattern": {"q_proj": "16"}}, "not '16'"),
+        ({"alpha_pattern": {"q_proj": np.float32(16)}}, "float32"),  # json could not write it
+        ({"lora_alpha": float("inf")}, "not inf"),
         ({"alpha_pattern": {1: 16}}, "has 1"),
     ],
 )

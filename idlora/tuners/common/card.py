@@ -5,6 +5,7 @@ replaces PEFT's blank form; otherwise it goes behind what is there. Saving again
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -91,9 +92,8 @@ def write_card(folder: Path, config: PeftConfig) -> None:
         card.data.base_model = base
     text, body = card.text.strip(), _body(config, name).strip()
     blank_form = ModelCard.from_template(ModelCardData()).text.strip()
-    if BEGIN in text and END in text:
-        before, _, rest = text.partition(BEGIN)
-        card.text = before + body + rest.partition(END)[2]
+    if written := re.search(f"{BEGIN}.*?{END}", text, re.DOTALL):
+        card.text = text[: written.start()] + body + text[written.end() :]
     elif text.startswith(blank_form):
         title = f"# {name} adapter" + (f" of {base}" if base else "")
         card.text = f"{title}\n\n{body}\n\n{text.removeprefix(blank_form).strip()}"

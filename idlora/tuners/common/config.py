@@ -2,10 +2,10 @@
 
 import copy
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,7 @@ class RoutedConfig(PeftConfig):
     Attributes:
         method_name: the method's name on the card of a saved adapter, in lower case its tag; None: the PEFT type.
         paper: the paper that the card cites, if any.
-        saved_parameters: the number in the adapter that was last saved with this config, or None.
+        saved_parameters: the number in the adapter that is being saved, None at other times.
 
     Args:
         r (int, default 8): Rank, at least 1. Raise it as long as the loss falls with it.
@@ -145,6 +145,7 @@ class RoutedConfig(PeftConfig):
         super().save_pretrained(save_directory, **kwargs)
         if self.saved_parameters is not None:  # an adapter is being saved, not a config alone
             write_card(Path(save_directory), self)
+            self.saved_parameters = None
 
 
 def require_positive_integers(config: PeftConfig, *names: str) -> None:
@@ -159,5 +160,6 @@ def _require_positive_integer(name: str, value: Any) -> None:
 
 
 def _require_positive(name: str, value: Any) -> None:
-    if not (isinstance(value, Real) and value > 0):
-        raise ValueError(f"{name} must be positive, not {value!r}")
+    # NumPy's scalars are refused, since the config could not be saved with them after the training.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive int or float, not {value!r}")

@@ -85,11 +85,12 @@ class RoutedModel(BaseTuner):
             self.check_target(config.at(name), name, target)
         for name, module in model.named_modules():
             if offload_hook(module) is not None:
-                self._check_offloaded(config, name, module, targeted=name.startswith(tuple(targets)))
+                targeted = name.removesuffix(".base_layer") in targets
+                self._check_offloaded(config, name, module, targeted=targeted)
 
     def _check_offloaded(self, config: RoutedConfig, name: str, module: nn.Module, *, targeted: bool) -> None:
         bias_trains = config.bias == "all" or (config.bias == "lora_only" and targeted)
-        if name.rpartition(".")[2] in (config.modules_to_save or ()):
+        if any(f"{key}." in f"{name}." for key in config.modules_to_save or ()):  # it, or a module around it
             raise ValueError(f"{name} of modules_to_save is offloaded, so it cannot train: leave it out")
         if bias_trains and getattr(module, "bias", None) is not None:
             raise ValueError(f"{name} is offloaded, so its bias cannot train: set bias='none', not {config.bias!r}")
@@ -192,7 +193,8 @@ class RoutedModel(BaseTuner):
             yield
             return
         self._check_adapter_names(names)
-        copies = max(kwargs.get("num_beams") or 1, kwargs.get("num_return_sequences") or 1)
+        given = kwargs.get("generation_config")
+        copies = max(kwargs.get(key) or getattr(given, key, None) or 1 for key in ("num_beams", "num_return_sequences"))
         repeated = [name for name in names for _ in range(copies)]  # `generate` repeats the rows after the encoder
         encoder = _get_encoder(self.model)
         in_encoder = set() if encoder is None else set(encoder.modules())

@@ -1,6 +1,5 @@
 """Settings of an ID-LoRA adapter."""
 
-import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -118,6 +117,8 @@ class IdLoraConfig(RoutedConfig):
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
         # PEFT injects an adapter before it loads the weights, and this must not select the pivots of a saved one again.
-        config = copy.copy(self)
-        config.init_weights = self.init_weights and self.base_fingerprint is None
-        super(IdLoraConfig, config).save_pretrained(save_directory, **kwargs)
+        given, self.init_weights = self.init_weights, self.init_weights and self.base_fingerprint is None
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.init_weights = given

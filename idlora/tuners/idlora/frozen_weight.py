@@ -45,7 +45,7 @@ def readable_weight(layer: nn.Module) -> Iterator[torch.Tensor | None]:
 
 def _decoded(layer: nn.Module, backend: QuantizationBackend) -> torch.Tensor:
     """Return W (out, in) of a quantised layer, a copy."""
-    state = getattr(layer.weight, "quant_state", None)
+    state = getattr(getattr(layer, "weight", None), "quant_state", None)  # other formats have no `weight`
     if not getattr(state, "packing_format_for_cpu", False):
         return backend.get_base_weight(layer)
     # Inference on some CPUs has bitsandbytes keep the 4 bits in another order, which PEFT would read as if it were not.
