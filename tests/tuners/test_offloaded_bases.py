@@ -41,7 +41,7 @@ def bases(tmp_path_factory):
         place = folder / f"models--{seed}"  # PEFT writes beside a file of the hub's cache
         if not place.exists():
             make_base(seed).save_pretrained(place)
-        if settings.get("device_map", PLACES) is PLACES and settings != {}:
+        if "device_map" in settings and "offload_folder" not in settings:
             settings["offload_folder"] = folder / "offloaded"
         return AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **settings)
 

@@ -28,7 +28,8 @@ class RoutedConfig(PeftConfig):
     range.
 
     Attributes:
-        method_name: the method's name on the card of a saved adapter, in lower case its tag; None: the PEFT type.
+        method_name: the method's name on the card of a saved adapter; its lower case is the card's tag. None stands for
+            the name of the PEFT type.
         paper: the paper that the card cites, if any.
         saved_parameters: the number in the adapter that is being saved, None at other times.
 

@@ -110,7 +110,10 @@ class RoutedLayer(nn.Module, BaseTunerLayer):
         """
         names = self.row_adapters
         if len(h) != len(names):
-            raise ValueError(f"adapter_names has {len(names)} names for a batch of {len(h)} rows: pass one a row")
+            raise ValueError(
+                f"adapter_names has {len(names)} names for a batch of {len(h)} rows: pass one a row, and to `generate` "
+                "also num_beams and num_return_sequences if the model's own generation_config sets them"
+            )
         base_output = self.base_layer(h, *args, **kwargs)
         output = base_output.clone()  # a quantised layer may return a view, which must not be written to
         for adapter_name in self.scaling.keys() & set(names):

@@ -136,7 +136,7 @@ def _is_only_optimum(columns: np.ndarray, minimum: int, labels: np.ndarray) -> b
     """
     sizes = np.bincount(labels, minlength=len(columns))
     lengths = np.full((len(columns), len(columns)), 2**60)
-    for source in np.flatnonzero(sizes):
+    for source in range(len(columns)):
         members = columns[:, labels == source]
         lengths[source] = (members - members[source]).min(axis=1)
     np.fill_diagonal(lengths, 2**60)

@@ -244,8 +244,9 @@ class IdLoraLinear(RoutedLayer):
         """Return the pivots (k, r) of an adapter, int32, after checking them.
 
         A check waits for the GPU, so it runs once, and again after the buffer is replaced or written to, as by loaders
-        and moves to another device. A compiled graph cannot check them: for a pivot that is not a row of W the kernels
-        make the output NaN, and PyTorch's gather fails.
+        and moves to another device. A compiled graph cannot check them: where x_i is gathered, a pivot that is not a
+        row of W makes the output NaN by the kernels, and PyTorch's gather fails; where x_i is a product, an unset pivot
+        counts as the last row.
 
         Raises UnsetPivotsError if they are unset, ValueError if they are not different rows of W.
         """

@@ -36,7 +36,7 @@ def adapt(
     Args:
         base_output: W h + b, (..., out), float32, bfloat16 or float16 on a GPU; not changed.
         x: A_i h, (..., k·r), of any floating type; None to gather it from base_output.
-        pivots: (k, r) int32, all different. One that is not a row of W makes every token NaN.
+        pivots: (k, r) int32, all different. Without x, one that is not a row of W makes every token NaN.
         order: (2, k·r) int32, the permutation in which the k·r pivots are visited, and its inverse. Any is correct; in
             ascending order of row, neighbours share memory reads.
         B: (out/s, r/s), any floating type.
