@@ -120,7 +120,7 @@ def _ratios(sources: Sources) -> tuple[dict[str, tuple[float, float]], dict[str,
 def _costs_answer(sources: Sources) -> str:
     ratios, _ = _ratios(sources)
     return (
-        f"**{_than(ratios['time']).capitalize()} time, {_than(ratios['memory'])} memory** a training step than LoRA, "
+        f"**{_than(ratios['time']).capitalize()} time** a training step than LoRA, {_than(ratios['memory'])} memory, "
         f"and a file {_than(ratios['file'], 'larger', 'smaller')}; in use merged LoRA takes "
         f"{_than(ratios['merged'])} time than the bare model, ID-LoRA {_than(ratios['use'])}."
     )
