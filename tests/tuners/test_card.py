@@ -106,6 +106,17 @@ def test_a_card_of_the_user_s_own_is_kept_and_saving_again_changes_this_part_alo
     assert card.read_text(encoding="utf-8").count("My last words.") == 2
 
 
+@pytest.mark.parametrize("unreadable", [b"---\nlicense: [mit\n---\nMine.\n", b"Caf\xe9.\n"])
+def test_a_file_that_is_no_card_is_left_alone_and_costs_no_weights(unreadable, base, tmp_path):
+    (tmp_path / "README.md").write_bytes(unreadable)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.add_adapter(make_config("idlora"))
+    with pytest.warns(UserWarning, match=r"README\.md"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == unreadable
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
 def test_every_saver_writes_the_card_where_the_adapter_lies(base, tmp_path):
     model = adapted("idlora", base)
     model.add_adapter("second", make_config("idlora", lora_alpha=3, alpha_pattern={"(q|k)_proj": 5}))

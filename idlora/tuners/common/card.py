@@ -6,6 +6,7 @@ replaces PEFT's blank form; otherwise it goes behind what is there. Saving again
 
 import dataclasses
 import re
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -82,9 +83,16 @@ class Paper:
 
 
 def write_card(folder: Path, config: PeftConfig) -> None:
-    """Write this module's part of `folder`/README.md for an adapter with this config, a `RoutedConfig`."""
+    """Write this module's part of `folder`/README.md for an adapter with this config, a `RoutedConfig`.
+
+    Warns, and leaves the file alone, if it cannot be read as a card: transformers saves the weights after the config.
+    """
     path, name = folder / "README.md", config.method_name or config.peft_type.value
-    card = ModelCard.load(path) if path.exists() else ModelCard("---\nlibrary_name: peft\n---\n")
+    try:
+        card = ModelCard.load(path) if path.exists() else ModelCard("---\nlibrary_name: peft\n---\n")
+    except Exception as error:  # of its YAML, its encoding, or the disk
+        warnings.warn(f"{path} gets no description of the adapter, since it is not a model card: {error}", stacklevel=2)
+        return
     base = config.base_model_name_or_path
     card.data.library_name = "peft"
     card.data.tags = sorted({*(card.data.tags or ()), name.lower()})
@@ -95,8 +103,7 @@ def write_card(folder: Path, config: PeftConfig) -> None:
     if written := re.search(f"{BEGIN}.*?{END}", text, re.DOTALL):
         card.text = text[: written.start()] + body + text[written.end() :]
     elif text.startswith(blank_form):
-        title = f"# {name} adapter" + (f" of {base}" if base else "")
-        card.text = f"{title}\n\n{body}\n\n{text.removeprefix(blank_form).strip()}"
+        card.text = f"# {name} adapter\n\n{body}\n\n{text.removeprefix(blank_form).strip()}"
     else:
         card.text = f"{text}\n\n{body}"
     card.save(path)
