@@ -3,7 +3,6 @@
 import codecs
 import functools
 import io
-import logging
 import os
 import signal
 import sys
@@ -62,7 +61,6 @@ def quiet() -> None:
     # PEFT 0.21 uses names that transformers has deprecated; DeepSpeed and accelerate use deprecated names of torch.
     for message in (".*is_gradient_checkpointing", r"`torch\.distributed\.\w+` is dep", "`broadcast_buffers` is dep"):
         warnings.filterwarnings("ignore", message=message, category=FutureWarning)
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # PEFT imports it: faster CPU kernels
 
 
 def printable() -> None:

@@ -17,8 +17,8 @@ class ConfigError(ValueError):
 def parse_dataclass(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """Create an instance of the dataclass ``kind``, converting each plain value losslessly to its field's type.
 
-    Raises `ConfigError`, one sentence that names ``where`` and the key, for an unknown or missing key, an ill-typed
-    value, or a value that the dataclass refuses.
+    ``where`` is the config's node, "" its top. Raises `ConfigError`, one sentence that names the key, for an unknown or
+    missing key, an ill-typed value, or a value that the dataclass refuses.
     """
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     if unknown := sorted(set(values) - set(known)):
@@ -27,7 +27,8 @@ def parse_dataclass(kind: type[T], values: Mapping[str, Any], *, where: str) -> 
         return _adapter(kind).validate_python(dict(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key, reason = ".".join(map(str, (where, *first["loc"]))), f"{first['msg']}, got {first['input']!r}"
+        key = ".".join(map(str, (*filter(None, [where]), *first["loc"])))
+        reason = f"{first['msg']}, got {first['input']!r}"
         if first["type"] == "value_error":  # of the dataclass itself, which names the value and often the key
             reason = str(first["ctx"]["error"]).removesuffix(".")
         raise ConfigError(reason if f"{key}." in reason else f"{key}: {reason}") from error

@@ -109,7 +109,7 @@ def _as_written(values: Mapping[str, Any], gpus: int | None) -> Cell:
         train.pop(read_by_the_methods, None)
     own = dict(values["data"])
     data_root = locate_data(own.pop("root"), scale=values["scale"], results_dir=values["results_dir"])
-    data, how = parse_dataclass(DataSpec, own, where="data"), _how(values, values["eval"], data_root)
+    data, how = parse_dataclass(DataSpec, own, where="data"), _how(values, values.get("eval", {}), data_root)
     if method.kind != "none":
         how["protocols"] = unseen(data, how["protocols"], values["protocol"])
     digests = (data_digest(source, data_root, revisions=how["revisions"]) for source in data.sources)
@@ -203,7 +203,7 @@ def eval_job_from_config(config: DictConfig) -> EvalJob:
     config = OmegaConf.merge(config, OmegaConf.load(CONFIGS / "scale" / f"{recorded['scale']}.yaml"))
     values = plain(config)
     data_root = locate_data(values["data_root"], scale=recorded["scale"], results_dir=values["results_dir"])
-    evals = values["eval"] or plain(compose("train", _overrides(recorded)).eval)
+    evals = values.get("eval") or plain(compose("train", _overrides(recorded)).eval)
     data, how = _data_of(recorded), _how(values, evals, data_root)
     if trained:
         how["protocols"] = unseen(data, how["protocols"], values["protocol"])
@@ -228,7 +228,7 @@ def _overrides(recorded: Mapping[str, Any]) -> list[str]:
 
 def _model_job(config: DictConfig) -> EvalJob:
     values = plain(config)
-    if not values["eval"]:
+    if not values.get("eval"):
         known = sorted({path.stem for path in group_files("eval")} - {"auto"})
         raise ConfigError(f"say what to evaluate on, eval=<one of {', '.join(known)}>, which run=<folder> knows itself")
     model = parse_dataclass(ModelSpec, locate_model(values["model"]), where="model")
@@ -267,9 +267,11 @@ class _Machine:
 
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
     """Return the fields of an `EvalJob` that say how this machine evaluates it."""
+    if not evals:
+        raise ConfigError("eval names no benchmark: give one, eval=gsm8k, or a list, 'eval=[gsm8k,heldout]'")
     chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
     keys = {field.name: values[field.name] for field in dataclasses.fields(_Machine)}
-    machine = parse_dataclass(_Machine, keys, where="the config")
+    machine = parse_dataclass(_Machine, keys, where="")
     return {
         "protocols": chosen,
         "data_root": data_root,

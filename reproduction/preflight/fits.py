@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from reproduction.cells.cell import Cell
 from reproduction.cells.sizes import Kind, kinds_of, sort_of
-from reproduction.running.memory import Gpu, room_on
+from reproduction.running.memory import Gpu, fitted, room_on
 
 SLOW = 50_000_000
 """Parameter count above which a training step takes seconds on a CPU."""
@@ -57,16 +57,18 @@ def _kind_lacks(kind: Kind, *, room: int, place: str, on_gpu: bool) -> Iterable[
     except ValueError:
         return  # `misfits` reports that the batch cannot be shared
     if unfit:
-        needed, ways = kind.training(1), ["a lower data.max_length"]
+        (least,) = kinds_of([fitted(cell, room)])
+        needed, ways = least.training(1), ["a lower data.max_length"]
+        schedule = "train.micro_batch_size=1" + " and gradient checkpointing" * bool(needed.checkpoints)
         if on_gpu and sharded < 3:
-            ways.append("launch=zero3, which shares the weights among the GPUs")
+            ways.append("launch=zero3 (which shares the weights among the GPUs)")
         if on_gpu:
             ways.append("more GPUs" if sharded else "a GPU with more memory")
         yield (
             needed.total,
             (
                 f"memory: training {kind.title} takes {needed} on each of {cell.launch.processes}, with "
-                f"train.micro_batch_size=1, and {place}: {' or '.join(ways)}"
+                f"{schedule}, and {place}: {' or '.join(ways)}"
             ),
         )
     if (needed := kind.inference()).total > room:

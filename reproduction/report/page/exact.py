@@ -96,7 +96,7 @@ def costs_card(sources: Sources) -> list[Block]:
     lines = []
     for name, label in names.items():
         low, high = (100 * (end - 1) for end in ratios[name])
-        text = f"{low:+.0f}" + (f" to {high:+.0f}" if high > low else "")
+        text = " to ".join(dict.fromkeys(f"{round(end):+d}" for end in (low, high)))
         ends = (low, high) if high > low else sorted((0.0, low))
         numbers = [Number(f"{text}\u00a0%".replace("-", MINUS))]
         lines.append(Line(label=label, numbers=numbers, bars=[Bar(*ends, f"hue-{SUBJECT}")]))

@@ -69,7 +69,7 @@ def plot(
         values = [] if zero is None else [zero]
         values += [mark.at for line in lines for mark in line.marks]
         values += [end for line in lines for bar in line.bars for end in bar[:2]]
-        room = MARGIN * (max(values) - min(values))
+        room = MARGIN * (max(values) - min(values)) or 1.0  # all are equal
         ends = min(values) - room, max(values) + room
 
     def place(value: float) -> float:
