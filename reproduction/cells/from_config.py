@@ -229,8 +229,7 @@ def _overrides(recorded: Mapping[str, Any]) -> list[str]:
 def _model_job(config: DictConfig) -> EvalJob:
     values = plain(config)
     if not values.get("eval"):
-        known = sorted({path.stem for path in group_files("eval")} - {"auto"})
-        raise ConfigError(f"say what to evaluate on, eval=<one of {', '.join(known)}>, which run=<folder> knows itself")
+        raise ConfigError(f"say what to evaluate on, eval=<one of {_benchmarks()}>, which run=<folder> knows itself")
     model = parse_dataclass(ModelSpec, locate_model(values["model"]), where="model")
     adapter = values["adapter"]
     subject = {"model": dataclasses.asdict(model), "adapter": None if adapter is None else folder_digest(Path(adapter))}
@@ -254,6 +253,10 @@ def _model_job(config: DictConfig) -> EvalJob:
     )
 
 
+def _benchmarks() -> str:
+    return ", ".join(sorted({path.stem for path in group_files("eval")} - {"auto"}))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Machine:
     """Keys of a config that say how this machine evaluates."""
@@ -268,7 +271,7 @@ class _Machine:
 def _how(values: Mapping[str, Any], evals: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
     """Return the fields of an `EvalJob` that say how this machine evaluates it."""
     if not evals:
-        raise ConfigError("eval names no benchmark: give one, eval=gsm8k, or a list, 'eval=[gsm8k,heldout]'")
+        raise ConfigError(f"eval has no benchmark: give one or a list of {_benchmarks()}")
     chosen = protocols(evals, data_root, values["protocol"], revisions=values["revisions"])
     keys = {field.name: values[field.name] for field in dataclasses.fields(_Machine)}
     machine = parse_dataclass(_Machine, keys, where="")

@@ -99,7 +99,7 @@ def test_the_keys_are_those_of_the_chosen_groups():
         ("train", ["scale=tiny", "data_root=${model.pth_or_id}"], "did you mean model.path_or_id?"),
         ("train", ["scale=tiny", "seed=abc"], "'abc'"),
         ("train", ["scale=tiny", "threads=abc"], "error: threads: "),
-        ("train", ["scale=tiny", "eval=[]"], "eval=gsm8k"),
+        ("train", ["scale=tiny", "eval=[]"], "eval has no benchmark"),
         ("train", ["scale=tiny", "allow_code_execution=abc"], "'abc'"),
         ("train", ["--config-name", "trian"], "did you mean train?"),
         ("train", ["--config-dir", "nowhere"], "nowhere"),
