@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> PeftModel:
     loaded = PeftModel.from_pretrained(base, args.output).to(model.device)
     prompt = tokenizer(rows[0]["prompt"], return_tensors="pt").to(loaded.device)
     answer = loaded.generate(**prompt, max_new_tokens=8, do_sample=False)
-    print(tokenizer.decode(answer[0], skip_special_tokens=True))
+    print(tokenizer.decode(answer[0], skip_special_tokens=True))  # so few steps teach the form, not how to add
     return model
 
 

@@ -114,12 +114,12 @@ def relative(rows: Rows, *, method: str, to: str) -> dict[str, tuple[float, floa
         method, to: the variants; the ratio is of the first to the second.
 
     Returns:
-        "time" and "memory" of plain training steps, compiled or not; "file" with the most layers; "use": the time of
+        "time" and "memory" (above the weights) of training steps; "file" with the most layers; "use": the time of
         inference over the merged second's; "merged": the merged second's over the frozen base's.
     """
     files = [row for row in rows if row["adapter_file_bytes"]]
     most = [row for row in files if int(row["layers"]) == max(int(each["layers"]) for each in files)]
-    training, inference = _plain(rows), _phases(rows)[1]
+    training, inference = _phases(rows)
     ratios = {
         "time": _ratios(training, "median_ms", of=(method, to)),
         "memory": _ratios(training, "peak_above_weights_mib", of=(method, to)),

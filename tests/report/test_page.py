@@ -138,8 +138,8 @@ def test_the_first_card_says_of_the_real_model_what_the_committed_tables_say(pag
     losses = {base: [float(rows[base, method]["loss"]) for method in ("lora", "idlora")] for base in blocks}
     assert all(f"{loss:.4f}" in words for both in losses.values() for loss in both)
     ahead = {base: lora < idlora for base, (lora, idlora) in losses.items()}
-    assert ("No, LoRA is ahead by" in words) is ahead["llama3"]
-    assert ("the order turns" in words) is (len(set(ahead.values())) == 2)
+    assert ("LoRA is ahead by" in words and "Not on" in words) is ahead["llama3"]
+    assert ("the order is reversed" in words) is (len(set(ahead.values())) == 2)
     counts = [int(rows["llama3", method]["parameters_trainable"]) for method in ("lora", "idlora")]
     assert "● LoRA trains {:.2f}M ◆ ID-LoRA {:.2f}M".format(*(count / 1e6 for count in counts)) in words
     assert "Committed reference: SmolLM2-135M-Instruct, 3 seeds" in words
@@ -151,7 +151,10 @@ def test_the_other_cards_count_the_audits_verdicts_and_compare_the_measured_cost
     with (repository / "results/audit/audit.csv").open(encoding="utf-8") as file:
         verdicts = [row["verdict"] for row in csv.DictReader(file)]
     counts = [verdicts.count(each) for each in ("holds", "does not hold", "cannot be decided from the tables")]
-    assert [int(each) for each in re.findall(r"\d+", claims)] == [counts[0], len(verdicts), *counts[1:]]
+    otherwise = int(re.search(r"\((\d+) of these", claims)[1])
+    found = [int(each) for each in re.findall(r"\d+", claims)]
+    assert found == [counts[0], len(verdicts), counts[1], otherwise, counts[2]]
+    assert 0 < otherwise < counts[1]
     with (repository / "results/h200/benchmark.csv").open(encoding="utf-8") as file:
         rows = {(row["scenario"], row["variant"]): row for row in csv.DictReader(file)}
 
@@ -159,13 +162,13 @@ def test_the_other_cards_count_the_audits_verdicts_and_compare_the_measured_cost
         own, lora = (float(rows[scenario, variant][quantity]) for variant in ("idlora", "lora"))
         return round(100 * (own / lora - 1))
 
+    settings = ("train_compiled", "train_eager", "train_dropout_compiled", "train_checkpointed")
     time, memory = (
-        sorted(above(scenario, quantity) for scenario in ("train_compiled", "train_eager"))
+        sorted(above(scenario, quantity) for scenario in settings)
         for quantity in ("median_ms", "peak_above_weights_mib")
     )
-    assert f"{time[0]} to {time[1]} % more time a training step than LoRA" in costs
-    assert f"{-memory[0]} % less to {memory[1]} % more memory" in costs
-    assert "in use merged LoRA takes no more time than the bare model" in costs
+    assert f"{-time[0]} % less to {time[-1]} % more time a training step than LoRA" in costs
+    assert f"{-memory[0]} % less to {memory[-1]} % more memory" in costs
 
 
 def test_a_card_without_data_names_the_command_that_makes_them(bare: Sources) -> None:
@@ -260,7 +263,7 @@ def test_words_from_files_are_escaped_and_markdown_lets_no_html_through(page: st
 
 
 def test_the_audit_has_every_claim_and_a_filter_that_needs_no_script(page: str) -> None:
-    assert "1 of 3 claims hold by the paper's own tables; 1 do not, and 1 cannot be decided from them." in text_of(page)
+    assert "1 of 3 claims hold by the paper's own tables; 1 do not as worded (" in text_of(page)
     assert re.findall(r'<tr data-verdict="([\w-]+)"', element(page, "table", "every-claim")) == [
         "does-not-hold", "holds", "cannot-be-decided-from-the-tables",
     ]  # fmt: skip

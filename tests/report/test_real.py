@@ -180,7 +180,7 @@ def test_the_verdict_and_its_table_follow_the_tables(make, results: Path, tmp_pa
     assert "ID-LoRA is **ahead of LoRA**" in verdict(tmp_path / "results", tmp_path / "experiments")
 
 
-TUNED = "nats a token in held-out loss, each method at its best learning rate; at the paper's one rate for all"
+TUNED = "nats a token in held-out loss, each method at its best learning rate; at the paper's rate"
 PICKED = "As frozen bases, the rows that k-means picks (PMRC) are"
 
 
@@ -190,18 +190,18 @@ PICKED = "As frozen bases, the rows that k-means picks (PMRC) are"
         (
             {},
             {
-                "card": f"**No, LoRA is ahead** by 0.0140 {TUNED} the order turns.",
+                "card": f"**Not on SmolLM2-135M-Instruct:** LoRA is ahead by 0.0140 {TUNED} the order is reversed.",
                 "rate": "**Yes.** The learning rate decides which is ahead: at the paper's 5e-5 for both ID-LoRA",
-                "rows": f"**Yes.** {PICKED} ahead of rows at random by 0.0042",
+                "rows": f"**No.** {PICKED} ahead of rows at random by 0.0042",
                 "budget": "No ID-LoRA is level with",
             },
         ),
         (
             OTHER_WAY,
             {
-                "card": f"**Yes, ID-LoRA is ahead** by 0.0140 {TUNED} ID-LoRA is ahead of LoRA, too.",
+                "card": f"**Yes on SmolLM2-135M-Instruct:** ID-LoRA is ahead by 0.0140 {TUNED} ID-LoRA is ahead of",
                 "rate": "**No.** The learning rate does not decide which",
-                "rows": f"**In part.** {PICKED} level with rows at random;",
+                "rows": f"**No.** {PICKED} level with rows at random;",
                 "budget": "Only ID-LoRA of 1.84M is level with",
             },
         ),

@@ -18,7 +18,14 @@ from peft import PeftConfig
 from idlora.version import __version__
 
 BEGIN, END = "<!-- idlora: begin -->", "<!-- idlora: end -->"
-ALWAYS = ("r", "lora_alpha", "target_modules")  # settings that are shown with their default value too
+ALWAYS = (
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "num_clusters",
+    "rank_boost",
+    "num_experts",
+)  # settings that are shown with their default value too
 AUTO_CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
@@ -47,6 +54,7 @@ model = PeftModel.from_pretrained(model, "<this folder or repository>")
 
 Without `import idlora` PEFT does not know the method, and every loader (`PeftModel.from_pretrained`,
 `AutoPeftModelForCausalLM`, `load_adapter` of transformers) raises `KeyError: '{peft_type}'`.
+The update depends on the token, so the adapter cannot be merged into the base model's weights.
 
 ## Settings
 
@@ -95,14 +103,15 @@ def write_card(folder: Path, config: PeftConfig) -> None:
         return
     base = config.base_model_name_or_path
     card.data.library_name = "peft"
-    card.data.tags = sorted({*(card.data.tags or ()), name.lower()})
+    of_base = [f"base_model:adapter:{base}"] if base else []
+    card.data.tags = sorted({*(card.data.tags or ()), *of_base, name.lower()})
     if base and not card.data.base_model:
         card.data.base_model = base
     text, body = card.text.strip(), _body(config, name).strip()
     blank_form = ModelCard.from_template(ModelCardData()).text.strip()
     if written := re.search(f"{BEGIN}.*?{END}", text, re.DOTALL):
         card.text = text[: written.start()] + body + text[written.end() :]
-    elif text.startswith(blank_form):
+    elif not text or text.startswith(blank_form):  # PEFT writes no card into a second adapter's folder
         card.text = f"# {name} adapter\n\n{body}\n\n{text.removeprefix(blank_form).strip()}"
     else:
         card.text = f"{text}\n\n{body}"

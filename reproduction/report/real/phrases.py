@@ -68,10 +68,18 @@ def brief(named: Sequence[tuple[Pair, str]]) -> str:
     return "; ".join(parts)
 
 
-def differ(pairs: Iterable[Pair]) -> str:
-    """Answer whether the methods of the pairs differ."""
-    level = {pair.verdict == LEVEL for pair in pairs}
-    return "In part." if len(level) > 1 else "Not measurably." if True in level else "Yes."
+def leads_all(pairs: Iterable[Pair]) -> str:
+    """Answer whether the first method of the pairs is ahead of all others."""
+    verdicts = {pair.verdict for pair in pairs}
+    return (
+        "No."
+        if BEHIND in verdicts
+        else "In part."
+        if len(verdicts) > 1
+        else "Yes."
+        if AHEAD in verdicts
+        else "Not measurably."
+    )
 
 
 def tally(pairs: Iterable[Pair]) -> str:
