@@ -16,6 +16,7 @@ def main() -> None:
     name = parser.parse_args().name
     print("written: " + ", ".join(new_method(name)))
     print(f"next (docs/adding.md goes on from there):\n{next_steps(name)}")
+    print(f"its runs are found by their config: after a change of its code raise protocol_version in {name}.yaml")
 
 
 if __name__ == "__main__":

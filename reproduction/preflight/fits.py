@@ -93,7 +93,7 @@ def estimate_lines(cells: Sequence[Cell]) -> list[str]:
         how = f"{memory.micro_batch} answers at once"
         if kind.trains:
             how = f"{cell.launch.processes} × {memory.micro_batch} rows of {cell.data.max_length}, {cell.launch.mode}"
-        lines.append(f"  {kind.title} ({how}), {counts[sort]} cells: {memory}")
+        lines.append(f"  {kind.title} ({how}), {counts[sort]} cell{'s' * (counts[sort] > 1)}: {memory}")
     return ["memory of a GPU at the peak, estimated:", *lines] if lines else []
 
 
