@@ -119,10 +119,11 @@ def save(model: PeftModel, folder):
     return str(folder)
 
 
-def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Assert equality to the bit on a CPU, closeness on a GPU, where kernels and other batch sizes round otherwise."""
+def assert_same(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
+    """Assert bitwise equality on a CPU, closeness in the computing dtype on a GPU, whose kernels round otherwise."""
     if DEVICE == "cpu":
         assert torch.equal(found, expected)
     else:
-        tolerance = 3e-2 if found.dtype.itemsize < 4 else 1e-4
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        tolerance = 5e-2 if min(dtype.itemsize, found.dtype.itemsize) < 4 else 1e-4
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(found.cpu(), expected.cpu(), rtol=0, atol=tolerance * max(scale, 1))
