@@ -171,7 +171,9 @@ def test_the_help_of_a_script_is_a_page_that_says_what_its_keys_mean(script, mon
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_refuses_a_variable_that_sets_nothing_and_passes_the_others_on(repository):
     def make(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["make", "-n", *arguments], cwd=repository, capture_output=True, text=True)
+        return subprocess.run(
+            ["make", "-n", "--no-print-directory", *arguments], cwd=repository, capture_output=True, text=True
+        )
 
     refused = make("check", "SCLAE=paper")
     assert refused.returncode == 2
