@@ -158,7 +158,7 @@ def _claims_answer(sources: Sources) -> str:
     otherwise = sum(row["verdict"] == FAILS and f": {HOLDS}" in row["note"] for row in rows)
     return (
         f"**{counts[HOLDS]} of {counts.total()} claims hold** by the paper's own tables; {counts[FAILS]} do not as "
-        f"worded ({otherwise} of these do otherwise), {counts[UNDECIDED]} are undecided."
+        f"worded ({otherwise} of these do in another reading), {counts[UNDECIDED]} are undecided."
     )
 
 
