@@ -168,9 +168,9 @@ tune: setup
 new-method: setup
 	$(PY) scripts/new_method.py '$(NAME)'
 
-# Two files of tests side by side: half of the time goes to processes that import torch while nothing else happens.
+# Three files of tests side by side, on two cores too: much of the time a test waits for the processes that it started.
 test: setup
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile
 
 torture: setup
 	$(PY) tests/torture $(PART)
