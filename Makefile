@@ -60,10 +60,9 @@ $(if $(memory_gb),$(if $(gpus),,$(error memory_gb=$(memory_gb) is that of GPUs w
 
 seeds := $(if $(SEEDS),seeds=[$(SEEDS)])
 workers := $(if $(WORKERS),workers=$(WORKERS))
-code := $(if $(findstring allow_code_execution=,$(FLAGS)),,allow_code_execution=true)
 $(if $(and $(MODEL),$(findstring overrides=,$(FLAGS))),$(error MODEL=$(MODEL) and overrides= in FLAGS would be the same key twice: put "model.path_or_id=$(MODEL)" into the overrides, and leave MODEL out))
 model := $(if $(MODEL),'overrides=["model.path_or_id=$(MODEL)"]')
-fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) $(code) $(FLAGS)
+fill = $(PY) scripts/table.py table=$(1) scale=$(SCALE) $(seeds) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
 .NOTPARALLEL:   # what is drawn and judged comes after what is run
 .PHONY: help setup model cells counts tables list tune new-method test torture lint
@@ -140,7 +139,7 @@ report: setup
 
 reference: setup
 	$(if $(filter small,$(SCALE)),$(MAKE) --no-print-directory sharpness)
-	$(PY) scripts/reference.py scale=$(SCALE) $(workers) $(model) $(code) $(FLAGS)
+	$(PY) scripts/reference.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
 	$(PY) scripts/audit.py --scale $(SCALE)
 
 rebuild: setup
@@ -156,11 +155,11 @@ list: setup
 	$(PY) scripts/list.py table=all scale=$(SCALE) $(seeds) $(model) $(FLAGS)
 
 check plan: setup
-	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) $(model) $(code) \
+	$(PY) scripts/$@.py scale=$(SCALE) $(if $(TABLE),table=$(TABLE)) $(seeds) $(model) allow_code_execution=true \
 		$(if $(gpus),gpus=$(gpus)) $(if $(memory_gb),memory_gb=$(memory_gb)) $(FLAGS)
 
 validate: setup
-	$(PY) scripts/validate.py scale=$(SCALE) $(workers) $(model) $(code) $(FLAGS)
+	$(PY) scripts/validate.py scale=$(SCALE) $(workers) $(model) allow_code_execution=true $(FLAGS)
 
 tune: setup
 	$(PY) scripts/tune.py table=all scale=$(SCALE) $(if $(METHOD),methods=[$(METHOD)]) $(if $(EXPERIMENT),experiments=[$(EXPERIMENT)]) $(workers) $(model) $(FLAGS)

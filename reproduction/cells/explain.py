@@ -115,16 +115,6 @@ def group_options(folders: Iterable[Path]) -> dict[str, list[str]]:
     return found
 
 
-def repeated(overrides: Sequence[str]) -> str | None:
-    """Return the sentence on a key that is given two different values, of which Hydra takes the last; else None."""
-    values: dict[str, str] = {}
-    for typed in overrides:
-        key, _, value = typed.lstrip("+").partition("=")
-        if values.setdefault(key, value) != value:
-            return f"{key} is given twice, {key}={values[key]} and {key}={value}: leave one of them out"
-    return None
-
-
 def unread(overrides: Sequence[str], config: DictConfig) -> str | None:
     """Return the sentence on a key that an override with + adds beside the config's own, where nothing reads it."""
     text, keys = OmegaConf.to_yaml(config), keys_of(config)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reproduction.cells.compose import refusal
 from reproduction.cells.config_schema import ConfigError
-from reproduction.cells.explain import REFUSALS, repeated, unread
+from reproduction.cells.explain import REFUSALS, unread
 from reproduction.cells.resolvers import register_resolvers
 from reproduction.cli import NotComplete, command
 from reproduction.commands.help import help_text
@@ -50,8 +50,6 @@ def hydra_command(config: str) -> Callable[[Body], Callable[[], None]]:
                 overrides = [] if asked.multirun else asked.overrides  # a sweep has no one value to show
                 print(help_text(body.__globals__["__doc__"], config, overrides=overrides, folders=folders))
                 return
-            if twice := repeated(asked.overrides):
-                raise ConfigError(twice)
             # Hydra raises its errors instead of printing them, and calls its job as the script.
             os.environ |= {"HYDRA_FULL_ERROR": "1", "HYDRA_MAIN_MODULE": Path(body.__code__.co_filename).stem}
             try:

@@ -91,11 +91,9 @@ def test_the_keys_are_those_of_the_chosen_groups():
         ("train", ["learning_rate=1e-3"], "train.learning_rate"),
         ("train", ["-m", "experiment=gsm8k_llama3,gsm8k_llama", "scale=tiny"], "did you mean gsm8k_llama3?"),
         ("train", ["-m", "seed=1,2", "train.lr=1"], "train.learning_rate"),
-        ("train", ["seed=1", "seed=2"], "seed=1 and seed=2"),
         ("train", ["scale=tiny", "+learning_rate=1e-3"], "did you mean train.learning_rate"),
         ("train", ["scale=tiny", "+trian.max_steps=4"], "did you mean train.max_steps"),
         ("train", ["scale=tiny", "data.max_length=-1"], "error: data.max_length is -1: it must be 2 or more ("),
-        ("train", ["method=lora", "method=dora"], "method=lora and method=dora"),
         ("train", ["scale=tiny", "data_root=${model.pth_or_id}"], "did you mean model.path_or_id?"),
         ("train", ["scale=tiny", "seed=abc"], "'abc'"),
         ("train", ["scale=tiny", "threads=abc"], "error: threads: "),
@@ -184,7 +182,5 @@ def test_make_refuses_a_variable_that_sets_nothing_and_passes_the_others_on(repo
     assert command.endswith(
         "scripts/check.py scale=paper table=table2 seeds=[0,1] allow_code_execution=true gpus=2 memory_gb=80 a=1 b=2"
     )
-    told = make("table1", "FLAGS=allow_code_execution=false").stdout
-    assert told.count("allow_code_execution") == 1
     variables = {line.split()[0] for line in (repository / "Makefile").read_text().splitlines() if " ?=" in line}
     assert all(name in refused.stderr for name in variables)

@@ -38,8 +38,7 @@ class Train:
         return [*CELL, f"data_root={self.world}", f"train.max_steps={steps}"]
 
     def __call__(self, folder: Path, steps: int, *more: str, fault=None) -> forks.Started:
-        values = dict(each.split("=", 1) for each in [*self.arguments(steps), *more])  # a key is given once
-        return forks.start(self.script, [f"{k}={v}" for k, v in values.items()], folder=folder, fault=fault)
+        return forks.start(self.script, [*self.arguments(steps), *more], folder=folder, fault=fault)
 
     def inside_torchrun(self, steps: int, *more: str, folder: Path, fault=None) -> forks.Started:
         command = ["--standalone", "--nproc_per_node=2", str(self.script), *self.arguments(steps), *more]

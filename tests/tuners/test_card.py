@@ -131,8 +131,6 @@ def test_every_saver_writes_the_card_where_the_adapter_lies(base, tmp_path):
     names: dict = {}
     exec(snippet(tmp_path / "native" / "README.md", tmp_path / "native"), names)
     assert torch.equal(logits(names["model"]), logits(model))
-    saved = IdLoraConfig.from_pretrained(tmp_path / "native")
-    assert saved.idlora_version == idlora.__version__
     for config in (IdLoraConfig(), model.peft_config["default"]):
         config.save_pretrained(tmp_path / "config")
     assert model.peft_config["default"].init_weights

@@ -13,7 +13,6 @@ from peft import PeftConfig
 from peft.utils.other import get_pattern_key
 
 from idlora.tuners.common.card import Paper, write_card
-from idlora.version import __version__
 
 PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 """Field with values by module → field with the value of all other modules."""
@@ -54,8 +53,6 @@ class RoutedConfig(PeftConfig):
             expression; the first key that matches counts. Set it to give some modules more parameters than others.
         alpha_pattern (dict of str to float, default {}): Likewise values of α that differ from lora_alpha. A module's
             update is scaled by its own α over its own r: with rank_pattern alone, c changes too.
-        idlora_version (str, default None): Version of this library that saved the adapter, set by `save_pretrained`.
-            Do not change it.
     """
 
     method_name: ClassVar[str | None] = None
@@ -73,7 +70,6 @@ class RoutedConfig(PeftConfig):
     layers_pattern: list[str] | str | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
-    idlora_version: str | None = field(default=None, repr=False, metadata={"card": False})
 
     def __init_subclass__(cls) -> None:
         """Append the entries above to the `Args:` section at the end of the subclass's docstring."""
@@ -142,7 +138,6 @@ class RoutedConfig(PeftConfig):
         raise NotImplementedError(f"{type(self).__name__} has no closed form of what it trains: define this function")
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
-        self.idlora_version = __version__
         super().save_pretrained(save_directory, **kwargs)
         if self.saved_parameters is not None:  # an adapter is being saved, not a config alone
             write_card(Path(save_directory), self)
