@@ -219,6 +219,8 @@ def _counts_answer(sources: Sources) -> str:
         if found := re.search(r"^(\d+) of (?:the paper's )?(\d+)", sections(text)[0], re.MULTILINE):
             agree, total = agree + int(found[1]), total + int(found[2])
             parts.append(f"{title}, {found[1]} of {found[2]}")
+    if not total:
+        raise Absent(f"{sources.name(sources.results / 'counts')}: numbers that agree", "make table6")
     whole = "All of them." if agree == total else f"{agree} of {total}."
     return f"**{whole}** Numbers that agree with the paper's to the printed digit: {'; '.join(parts)}."
 
