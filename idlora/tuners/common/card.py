@@ -105,8 +105,7 @@ def write_card(folder: Path, config: PeftConfig) -> None:
     card.data.library_name = "peft"
     of_base = [f"base_model:adapter:{base}"] if base else []
     card.data.tags = sorted({*(card.data.tags or ()), *of_base, name.lower()})
-    if base and not card.data.base_model:
-        card.data.base_model = base
+    card.data.base_model = card.data.base_model or base
     text, body = card.text.strip(), _body(config, name).strip()
     blank_form = ModelCard.from_template(ModelCardData()).text.strip()
     if written := re.search(f"{BEGIN}.*?{END}", text, re.DOTALL):
